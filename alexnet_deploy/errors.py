@@ -1,0 +1,71 @@
+"""The exception family; the command line turns each into one message and its exit code.
+
+    AlexNetDeployError          1  anything that failed
+      MissingPackageError       1  an optional package is not installed
+      DeviceError               1  a runtime or device that was asked for cannot be used here
+      OutputError               1  a file could not be written
+      NoPhotographsError        1  nothing to work on
+      UsageError                2  a value that cannot mean what was asked
+      TooManyFailuresError      3  finished, but more inputs failed than --max-failures allows
+      VerificationError         4  an artefact does not compute what its checkpoint computes
+      IncompatibleFileError     5  a file that is damaged, foreign, or of another model
+    PhotographError                one photograph that cannot be read; becomes a result, never exits
+
+A message says what failed, what came, what was expected, and what to do.
+"""
+
+
+class AlexNetDeployError(Exception):
+    """Base of every error that a user can cause and mend."""
+
+    exit_code = 1
+
+
+class MissingPackageError(AlexNetDeployError):
+    """An optional package is not installed; the message holds the exact `pip install` line."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package}, which is not installed here; "
+            f"install it with: pip install 'alexnet-deploy[{extra}]'"
+        )
+
+
+class DeviceError(AlexNetDeployError):
+    """The runtime, device or precision that was asked for cannot be had on this machine."""
+
+
+class OutputError(AlexNetDeployError):
+    """A file could not be written (disk full, no permission); nothing half-written is left."""
+
+
+class NoPhotographsError(AlexNetDeployError):
+    """The paths given hold no photograph."""
+
+
+class UsageError(AlexNetDeployError):
+    """An argument that cannot mean what was asked: a missing path, an unknown layer."""
+
+    exit_code = 2
+
+
+class TooManyFailuresError(AlexNetDeployError):
+    """The run finished, and more photographs failed than `--max-failures` allows."""
+
+    exit_code = 3
+
+
+class VerificationError(AlexNetDeployError):
+    """The artefact's numbers differ from the reference by more than the tolerance."""
+
+    exit_code = 4
+
+
+class IncompatibleFileError(AlexNetDeployError):
+    """A checkpoint or model file that is damaged, not ours, or of another architecture."""
+
+    exit_code = 5
+
+
+class PhotographError(Exception):
+    """One photograph cannot be read; `str(error)` is the reason, without the path."""

@@ -1,0 +1,316 @@
+"""`ModelSpec`: everything a network needs beside its weights, as data.
+
+The four presets differ in padding, groups, normalisation and preprocessing, not in code
+(docs of the differences: Krizhevsky et al. 2012; the 2012 code; Caffe; torchvision).
+
+Layer names, in forward order, are used for checkpoints, ONNX tensors and `--layer`:
+
+    conv1 norm1 pool1  conv2 norm2 pool2  conv3 conv4 conv5 pool5  fc6 fc7_pre fc7  logits
+    probabilities
+
+`convN`, `fc6` and `fc7` are taken after their ReLU; `fc7_pre` is `fc7` before it. A network
+without normalisation has no `normN`; with `lrn.position == "after_pool"` `poolN` comes before it.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal, get_args
+
+from alexnet_deploy.errors import IncompatibleFileError, UsageError
+
+FORMAT_VERSION = 1
+"""Version of the JSON that `ModelSpec.to_json` writes; a reader refuses a newer one."""
+
+PresetName = Literal["paper", "torchvision", "caffe", "caffenet"]
+PRESET_NAMES: tuple[PresetName, ...] = get_args(PresetName)
+
+# Krizhevsky et al. 2012, section 3.5; the same in all four presets.
+CONV_KERNELS = (11, 5, 3, 3, 3)
+CONV_STRIDES = (4, 1, 1, 1, 1)
+CONV_PADDINGS = (0, 2, 1, 1, 1)  # conv1's own is `ModelSpec.conv1_padding`
+POOL_SIZE, POOL_STRIDE = 3, 2  # overlapping pooling, section 3.4
+POOLED_CONVS = (1, 2, 5)
+NORMALISED_CONVS = (1, 2)
+FC_WIDTH = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LrnSpec:
+    """Local response normalisation: `a / (k + alpha/size * sum of a^2 over the window)^beta`.
+
+    `alpha` is divided by `size`, as in the 2012 code, ONNX, torch and Caffe (the paper's text
+    does not divide). The window is `size` channels wide and stops at the edges of each of the
+    `towers` equal slices of the channels.
+    """
+
+    size: int
+    alpha: float
+    beta: float
+    k: float
+    towers: int
+    position: Literal["before_pool", "after_pool"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocessing:
+    """From a decoded RGB photograph to the network's input.
+
+    `resize`: "shorter_side" scales the shorter side to `resize_to` px, keeping the aspect ratio;
+    "squash" scales to `resize_to` x `resize_to`. Then the central crop of the network's input
+    size. `mean` and `std` are RGB, in grey levels 0..255: input = (pixel - mean) / std.
+    """
+
+    resize: Literal["shorter_side", "squash"]
+    resize_to: int
+    filter: Literal["bilinear", "bicubic"]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """One AlexNet: architecture, preprocessing, labels and where it comes from.
+
+    Attributes:
+        preset: the preset it started from; a name for people, not part of the identity.
+        input_size: height and width of the input in px.
+        conv1_padding: zeros around conv1's input, px: top, left, bottom, right.
+        widths: number of kernels of conv1 .. conv5.
+        groups: groups of conv1 .. conv5; 2 where the paper's kernels see one tower only.
+        lrn: the normalisation after conv1 and conv2, or None.
+        num_classes: outputs of fc8.
+        labels: one name per class, or empty when unknown.
+        provenance: free JSON about the weights (data, recipe, measured figures).
+    """
+
+    preset: PresetName
+    input_size: int
+    conv1_padding: tuple[int, int, int, int]
+    widths: tuple[int, int, int, int, int]
+    groups: tuple[int, int, int, int, int]
+    lrn: LrnSpec | None
+    preprocessing: Preprocessing
+    num_classes: int
+    labels: tuple[str, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse values that no network can have.
+
+        Raises:
+            IncompatibleFileError: naming the field, what came and what was expected.
+        """
+
+        def check(condition: bool, field: str, expected: str) -> None:
+            if not condition:
+                came = getattr(self, field)
+                raise IncompatibleFileError(
+                    f"model spec: {field} is {came!r}, expected {expected}; "
+                    "write the file again with this version of alexnet-deploy"
+                )
+
+        check(self.preset in PRESET_NAMES, "preset", f"one of {', '.join(PRESET_NAMES)}")
+        check(self.input_size >= 63, "input_size", "63 px or more (smaller maps vanish)")
+        check(self.num_classes >= 1, "num_classes", "1 or more")
+        check(
+            len(self.labels) in (0, self.num_classes),
+            "labels",
+            f"none, or one for each of the {self.num_classes} classes (got {len(self.labels)})",
+        )
+        check(all(std > 0 for std in self.preprocessing.std), "preprocessing", "std above 0")
+        check(
+            self.preprocessing.resize_to >= self.input_size,
+            "preprocessing",
+            f"resize_to of at least the input size, {self.input_size} px",
+        )
+        inputs = (3, *self.widths[:4])
+        divides = all(
+            width % group == 0 and before % group == 0
+            for before, width, group in zip(inputs, self.widths, self.groups, strict=True)
+        )
+        check(divides, "groups", "divisors of the widths before and after each layer")
+        if self.lrn is not None:
+            odd = self.lrn.size % 2 == 1 and self.lrn.k > 0 and self.lrn.towers >= 1
+            check(odd, "lrn", "an odd window, k above 0 and at least one tower")
+
+    def label(self, index: int) -> str:
+        """Name class `index`, `class 17` where the labels are unknown."""
+        return self.labels[index] if self.labels else f"class {index}"
+
+    def layer_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return each layer's output shape without the batch, in forward order.
+
+        (C, H, W) for maps, (D,) for vectors. Raises nothing: the spec was checked when made.
+        """
+        shapes: dict[str, tuple[int, ...]] = {}
+        size = self.input_size
+        for index, width in enumerate(self.widths):
+            number = index + 1
+            top, _, bottom, _ = self.conv_padding(number)
+            size = (size + top + bottom - CONV_KERNELS[index]) // CONV_STRIDES[index] + 1
+            shapes[f"conv{number}"] = (width, size, size)
+            normalised = self.lrn is not None and number in NORMALISED_CONVS
+            if normalised and self.lrn and self.lrn.position == "before_pool":
+                shapes[f"norm{number}"] = (width, size, size)
+            if number in POOLED_CONVS:
+                size = (size - POOL_SIZE) // POOL_STRIDE + 1
+                shapes[f"pool{number}"] = (width, size, size)
+            if normalised and self.lrn and self.lrn.position == "after_pool":
+                shapes[f"norm{number}"] = (width, size, size)
+        shapes |= {"fc6": (FC_WIDTH,), "fc7_pre": (FC_WIDTH,), "fc7": (FC_WIDTH,)}
+        return shapes | {"logits": (self.num_classes,), "probabilities": (self.num_classes,)}
+
+    def conv_padding(self, number: int) -> tuple[int, int, int, int]:
+        """Return the zeros around the input of conv `number` (1..5): top, left, bottom, right."""
+        if number == 1:
+            return self.conv1_padding
+        padding = CONV_PADDINGS[number - 1]
+        return (padding, padding, padding, padding)
+
+    def array_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each weight and bias, under the paper's names, in forward order.
+
+        Convolutions are (out, in / groups, kernel, kernel), fully connected layers (out, in).
+        """
+        shapes: dict[str, tuple[int, ...]] = {}
+        inputs = (3, *self.widths[:4])
+        for index, width in enumerate(self.widths):
+            kernel = CONV_KERNELS[index]
+            weight = (width, inputs[index] // self.groups[index], kernel, kernel)
+            shapes |= {f"conv{index + 1}.weight": weight, f"conv{index + 1}.bias": (width,)}
+        fan_in = math.prod(self.layer_shapes()["pool5"])
+        for name, width in (("fc6", FC_WIDTH), ("fc7", FC_WIDTH), ("fc8", self.num_classes)):
+            shapes |= {f"{name}.weight": (width, fan_in), f"{name}.bias": (width,)}
+            fan_in = width
+        return shapes
+
+    def identity(self) -> dict[str, Any]:
+        """Return the fields that change what is computed: all but names, labels, provenance."""
+        fields = dataclasses.asdict(self)
+        for name in ("preset", "labels", "provenance", "num_classes"):
+            del fields[name]
+        return fields
+
+    def to_json(self) -> str:
+        """Return the spec as one line of JSON with its format version; `from_json` reads it."""
+        plain = dataclasses.replace(self, provenance={}, labels=())
+        fields = dataclasses.asdict(plain) | {
+            "labels": list(self.labels),
+            "provenance": dict(self.provenance),
+        }
+        return json.dumps({"format": FORMAT_VERSION, **fields}, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "ModelSpec":
+        """Read what `to_json` wrote.
+
+        Raises:
+            IncompatibleFileError: not JSON, a field missing or unknown, a newer format.
+        """
+        try:
+            fields = json.loads(text)
+            version = fields.pop("format")
+            if version != FORMAT_VERSION:
+                raise IncompatibleFileError(
+                    f"model spec: format {version!r}, this version reads {FORMAT_VERSION}; "
+                    "update alexnet-deploy, or write the file again with this version"
+                )
+            lrn, preprocessing = fields.pop("lrn"), fields.pop("preprocessing")
+            return cls(
+                lrn=None if lrn is None else LrnSpec(**lrn),
+                preprocessing=Preprocessing(**_tuples(preprocessing)),
+                **_tuples(fields),
+            )
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise IncompatibleFileError(
+                f"model spec: cannot be read ({type(error).__name__}: {error}); "
+                "write the file again with this version of alexnet-deploy"
+            ) from error
+
+
+def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    """Turn JSON's lists into the tuples that a hashable spec holds."""
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
+
+
+# The 2012 code subtracts the training set's mean image; without one, its channel means
+# (grey levels, RGB) as stored with cuda-convnet2's ImageNet batches.
+_IMAGENET_MEAN_2012 = (127.305, 119.715, 104.913)
+# Caffe's ilsvrc_2012_mean.npy averaged per channel, there in the order BGR.
+_IMAGENET_MEAN_CAFFE = (122.67891434, 116.66876762, 104.00698793)
+
+_PAPER = ModelSpec(
+    preset="paper",
+    input_size=224,
+    # The 2012 code rounds up: 224 px give 55 positions because the last kernel reads 3 px of
+    # zeros on the right and at the bottom.
+    conv1_padding=(0, 0, 3, 3),
+    widths=(96, 256, 384, 384, 256),
+    groups=(1, 2, 1, 2, 2),
+    lrn=LrnSpec(size=5, alpha=1e-4, beta=0.75, k=2.0, towers=2, position="before_pool"),
+    preprocessing=Preprocessing(
+        resize="shorter_side",
+        resize_to=256,
+        filter="bicubic",
+        mean=_IMAGENET_MEAN_2012,
+        std=(1.0, 1.0, 1.0),
+    ),
+    num_classes=1000,
+)
+_CAFFE = dataclasses.replace(
+    _PAPER,
+    preset="caffe",
+    input_size=227,
+    conv1_padding=(0, 0, 0, 0),
+    lrn=LrnSpec(size=5, alpha=1e-4, beta=0.75, k=1.0, towers=1, position="before_pool"),
+    preprocessing=Preprocessing(
+        resize="squash",
+        resize_to=256,
+        filter="bilinear",
+        mean=_IMAGENET_MEAN_CAFFE,
+        std=(1.0, 1.0, 1.0),
+    ),
+)
+PRESETS: Mapping[str, ModelSpec] = MappingProxyType(
+    {
+        "paper": _PAPER,
+        "torchvision": dataclasses.replace(
+            _PAPER,
+            preset="torchvision",
+            conv1_padding=(2, 2, 2, 2),
+            widths=(64, 192, 384, 256, 256),
+            groups=(1, 1, 1, 1, 1),
+            lrn=None,
+            preprocessing=Preprocessing(
+                resize="shorter_side",
+                resize_to=256,
+                filter="bilinear",
+                # torchvision's own numbers are in 0..1 (transforms/_presets.py).
+                mean=(0.485 * 255, 0.456 * 255, 0.406 * 255),
+                std=(0.229 * 255, 0.224 * 255, 0.225 * 255),
+            ),
+        ),
+        "caffe": _CAFFE,
+        "caffenet": dataclasses.replace(
+            _CAFFE,
+            preset="caffenet",
+            lrn=LrnSpec(size=5, alpha=1e-4, beta=0.75, k=1.0, towers=1, position="after_pool"),
+        ),
+    }
+)
+"""The four networks that go by the name of AlexNet, with 1000 unnamed classes."""
+
+
+def preset_spec(name: str, *, num_classes: int = 1000, labels: tuple[str, ...] = ()) -> ModelSpec:
+    """Return the preset `name` for `num_classes` classes.
+
+    Raises:
+        UsageError: there is no preset of that name.
+    """
+    if name not in PRESETS:
+        raise UsageError(f"no preset is called {name!r}; choose from {', '.join(PRESET_NAMES)}")
+    return dataclasses.replace(PRESETS[name], num_classes=num_classes, labels=labels)

@@ -1,0 +1,137 @@
+"""The four presets against the published tables, and the spec's JSON."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alexnet_deploy.errors import IncompatibleFileError, UsageError
+from alexnet_deploy.model_spec import PRESET_NAMES, PRESETS, ModelSpec, preset_spec
+
+# Weights and biases of each layer of the two-tower network, counted from the paper's section 3.5.
+PAPER_PARAMETERS = {
+    "conv1": 34_944,
+    "conv2": 307_456,
+    "conv3": 885_120,
+    "conv4": 663_936,
+    "conv5": 442_624,
+    "fc6": 37_752_832,
+    "fc7": 16_781_312,
+    "fc8": 4_097_000,
+}
+PAPER_MULTIPLICATIONS = {
+    "conv1": 105_415_200,
+    "conv2": 223_948_800,
+    "conv3": 149_520_384,
+    "conv4": 112_140_288,
+    "conv5": 74_760_192,
+    "fc6": 37_748_736,
+    "fc7": 16_777_216,
+    "fc8": 4_096_000,
+}
+TOTALS = {
+    "paper": 60_965_224,
+    "caffe": 60_965_224,
+    "caffenet": 60_965_224,
+    "torchvision": 61_100_840,
+}
+
+
+def parameters(spec: ModelSpec, layer: str) -> int:
+    shapes = spec.array_shapes()
+    return sum(math.prod(shapes[f"{layer}.{part}"]) for part in ("weight", "bias"))
+
+
+@pytest.mark.parametrize("layer", PAPER_PARAMETERS)
+def test_paper_preset_has_the_published_parameters_of_each_layer(layer: str) -> None:
+    assert parameters(PRESETS["paper"], layer) == PAPER_PARAMETERS[layer]
+
+
+@pytest.mark.parametrize("layer", PAPER_MULTIPLICATIONS)
+def test_paper_preset_has_the_published_multiplications_of_each_layer(layer: str) -> None:
+    spec = PRESETS["paper"]
+    output = spec.layer_shapes()["logits" if layer == "fc8" else layer]
+    positions = math.prod(output[1:])
+    weights = math.prod(spec.array_shapes()[f"{layer}.weight"])
+    assert weights * positions == PAPER_MULTIPLICATIONS[layer]
+
+
+@pytest.mark.parametrize("preset", PRESET_NAMES)
+def test_presets_have_the_published_number_of_parameters(preset: str) -> None:
+    shapes = PRESETS[preset].array_shapes().values()
+    assert sum(math.prod(shape) for shape in shapes) == TOTALS[preset]
+
+
+@pytest.mark.parametrize("preset", PRESET_NAMES)
+def test_maps_are_55_27_13_6_px(preset: str) -> None:
+    shapes = PRESETS[preset].layer_shapes()
+    sizes = [shapes[name][1:] for name in ("conv1", "pool1", "pool2", "conv5", "pool5")]
+    assert sizes == [(55, 55), (27, 27), (13, 13), (13, 13), (6, 6)]
+
+
+def test_caffenet_normalises_after_pooling_and_torchvision_not_at_all() -> None:
+    layers = list(PRESETS["caffenet"].layer_shapes())
+    assert layers[:3] == ["conv1", "pool1", "norm1"]
+    assert not any(name.startswith("norm") for name in PRESETS["torchvision"].layer_shapes())
+
+
+@given(
+    preset=st.sampled_from(PRESET_NAMES),
+    labels=st.lists(st.text(min_size=1), min_size=1, max_size=5),
+    note=st.text(),
+)
+def test_json_round_trip_gives_an_equal_spec(preset: str, labels: list[str], note: str) -> None:
+    spec = preset_spec(preset, num_classes=len(labels), labels=tuple(labels))
+    spec = dataclasses.replace(spec, provenance={"note": note, "measured": {"top1": 0.5}})
+    assert ModelSpec.from_json(spec.to_json()) == spec
+
+
+def test_identity_ignores_names_and_labels_and_sees_everything_that_changes_numbers() -> None:
+    spec = PRESETS["paper"]
+    named = dataclasses.replace(spec, labels=tuple(map(str, range(1000))), provenance={"a": 1})
+    assert named.identity() == spec.identity()
+    assert spec.lrn is not None
+    changed = [
+        dataclasses.replace(spec, lrn=dataclasses.replace(spec.lrn, towers=1)),
+        dataclasses.replace(spec, conv1_padding=(3, 3, 0, 0)),
+        dataclasses.replace(
+            spec, preprocessing=dataclasses.replace(spec.preprocessing, filter="bilinear")
+        ),
+    ]
+    assert all(other.identity() != spec.identity() for other in changed)
+
+
+def test_a_newer_format_is_refused_with_the_remedy() -> None:
+    fields = json.loads(PRESETS["paper"].to_json()) | {"format": 99}
+    with pytest.raises(IncompatibleFileError, match=r"format 99.*update alexnet-deploy"):
+        ModelSpec.from_json(json.dumps(fields))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"format": 1}', "nonsense", '{"format": 1, "a": 2}']
+)
+def test_damaged_json_is_refused(text: str) -> None:
+    with pytest.raises(IncompatibleFileError):
+        ModelSpec.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("labels", ("one",)),
+        ("input_size", 12),
+        ("groups", (1, 5, 1, 2, 2)),
+        ("num_classes", 0),
+    ],
+)
+def test_impossible_values_are_refused_by_name(field: str, value: object) -> None:
+    with pytest.raises(IncompatibleFileError, match=field):
+        dataclasses.replace(PRESETS["paper"], **{field: value})  # type: ignore[arg-type]
+
+
+def test_an_unknown_preset_lists_those_that_exist() -> None:
+    with pytest.raises(UsageError, match="paper, torchvision, caffe, caffenet"):
+        preset_spec("vgg")
