@@ -1,0 +1,25 @@
+"""What every test may count on: no cache and no variable of the user, and the test photographs."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_CALTECH_TEST = Path(__file__).resolve().parents[2] / "shared" / "data" / "caltech101" / "test"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the user's cache and default model out of the tests, and the tests out of the cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("ALEXNET_MODEL", raising=False)
+        yield
+
+
+@pytest.fixture(scope="session")
+def caltech_test() -> Path:
+    """Folder of the 1,695 Caltech-101 test photographs, in one folder per class."""
+    if not _CALTECH_TEST.is_dir():
+        pytest.skip("the Caltech-101 photographs are not beside the checkout")
+    return _CALTECH_TEST
