@@ -1,0 +1,1 @@
+"""One module per runtime, behind one protocol (`base`) and one factory (`factory`)."""

@@ -1,0 +1,113 @@
+"""What every runtime offers: the `Engine` protocol, its options, and the input check.
+
+N images (the fixed batch size), H/W the input size of the spec in px.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, Protocol, Self, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_deploy.errors import UsageError
+from alexnet_deploy.model_spec import ModelSpec
+
+Runtime = Literal["auto", "openvino", "onnxruntime"]
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["fp32", "bf16"]
+RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
+DEVICES: tuple[Device, ...] = get_args(Device)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+DEFAULT_OUTPUTS = ("probabilities", "fc7")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """How to run a model file; every field is obeyed or is an error, none is a hint.
+
+    Attributes:
+        runtime: "auto" takes the fastest that is installed.
+        device: "auto" takes the CPU unless the runtime is built for a GPU that is present.
+        precision: arithmetic at run time; results are float32 always.
+        batch_size: images per call; the last batch is padded to it by the caller.
+        threads: CPU threads of the runtime; None leaves it all cores.
+        outputs: layers to return, by their names in `ModelSpec.layer_shapes`.
+    """
+
+    runtime: Runtime = "auto"
+    device: Device = "auto"
+    precision: Precision = "fp32"
+    batch_size: int = 32
+    threads: int | None = None
+    outputs: tuple[str, ...] = DEFAULT_OUTPUTS
+
+
+class Engine(Protocol):
+    """A model file, loaded and ready to run on one device with one fixed batch size.
+
+    Attributes:
+        spec: what the file says of itself; preprocess with this and nothing else.
+        options: what really runs: no "auto" is left in it.
+        description: one line for people: runtime, version, device, precision, batch, threads.
+    """
+
+    spec: ModelSpec
+    options: EngineOptions
+    description: str
+
+    def run(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+        """Compute the outputs of one full batch.
+
+        Args:
+            images: (batch_size, H, W, 3) uint8, RGB, resized and cropped.
+
+        Returns:
+            One float32 array per name in `options.outputs`, first axis batch_size; the caller
+            owns them, and a later call does not change them.
+        """
+
+    def close(self) -> None:
+        """Free the runtime's memory; the engine cannot run afterwards."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+
+def check_images(images: NDArray[np.uint8], spec: ModelSpec, batch_size: int) -> None:
+    """Refuse a batch of another shape or dtype.
+
+    Raises:
+        UsageError: saying what came and what the engine takes.
+    """
+    expected = (batch_size, spec.input_size, spec.input_size, 3)
+    if images.shape != expected or images.dtype != np.uint8:
+        raise UsageError(
+            f"images: got {images.shape} {images.dtype}, the engine takes {expected} uint8; "
+            "crop with alexnet_deploy.preprocessing and pad the last batch"
+        )
+
+
+def check_outputs(outputs: tuple[str, ...], spec: ModelSpec) -> None:
+    """Refuse a layer that the network does not have.
+
+    Raises:
+        UsageError: naming the layer and listing those that exist.
+    """
+    layers = spec.layer_shapes()
+    for name in outputs:
+        if name not in layers:
+            raise UsageError(
+                f"layer {name!r} does not exist in this {spec.preset} network; "
+                f"choose from: {', '.join(layers)}"
+            )
+    if not outputs or len(set(outputs)) != len(outputs):
+        raise UsageError(f"layers: expected one or more different names, got {outputs}")

@@ -1,0 +1,80 @@
+"""Time the three forms of normalisation on each CPU runtime, in turn, in one process.
+
+    python tools/lowering_forms.py [--batch-size 32] [--rounds 15]
+
+Prints images per second of the whole network (median of the rounds) and, for each round, the
+ratio to the folded form, median again. The choice in `alexnet_deploy/lowering.py` rests on this.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import onnxruntime
+import openvino
+from numpy.typing import NDArray
+
+from alexnet_deploy.checkpoints import load_checkpoint
+from alexnet_deploy.lowering import banded_convolution, split_towers
+from alexnet_deploy.models import bundled_checkpoint
+from alexnet_deploy.onnx_graph import ModelFile, build_model
+
+FORMS: dict[str, Callable[[ModelFile], ModelFile]] = {
+    "folded": lambda file: file,
+    "split towers": split_towers,
+    "banded": banded_convolution,
+}
+
+
+def openvino_call(file: ModelFile, images: NDArray[np.uint8]) -> Callable[[], object]:
+    """Compile for a fixed batch in fp32 and return one inference as a function."""
+    core = openvino.Core()
+    model = core.read_model(file.to_bytes())
+    model.reshape({"images": list(images.shape)})
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    return lambda: request.infer([images], share_inputs=True)
+
+
+def onnxruntime_call(file: ModelFile, images: NDArray[np.uint8]) -> Callable[[], object]:
+    """Open a session and return one inference as a function."""
+    options = onnxruntime.SessionOptions()
+    # Sessions take turns here; a spinning pool would steal the next one's time.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(file.to_bytes(), options, ["CPUExecutionProvider"])
+    return lambda: session.run(None, {"images": images})
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=15)
+    arguments = parser.parse_args()
+    file = build_model(load_checkpoint(bundled_checkpoint()), ("probabilities", "fc7"))
+    size = file.spec.input_size
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (arguments.batch_size, size, size, 3), np.uint8)
+    for runtime, make in (("OpenVINO", openvino_call), ("ONNX Runtime", onnxruntime_call)):
+        calls = {form: make(lower(file), images) for form, lower in FORMS.items()}
+        for call in calls.values():
+            call()
+        seconds: dict[str, list[float]] = {form: [] for form in FORMS}
+        for _ in range(arguments.rounds):
+            for form, call in calls.items():
+                start = time.perf_counter()
+                call()
+                seconds[form].append(time.perf_counter() - start)
+        for form, times in seconds.items():
+            rate = len(images) / statistics.median(times)
+            pairs = zip(seconds["folded"], times, strict=True)
+            ratio = statistics.median(folded / own for folded, own in pairs)
+            print(f"{runtime:<13} {form:<13} {rate:6.1f} images/s   {ratio:.2f} x folded")
+
+
+if __name__ == "__main__":
+    main()
