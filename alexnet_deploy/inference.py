@@ -1,0 +1,217 @@
+"""From paths to one result per photograph, failures included, and the account of the run."""
+
+import time
+from collections.abc import Generator, Iterable, Mapping, Sized
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_deploy.engines.base import Engine
+from alexnet_deploy.errors import NoPhotographsError, TooManyFailuresError, UsageError
+from alexnet_deploy.images import PHOTO_SUFFIXES
+from alexnet_deploy.pipeline import Batch, batches, default_threads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhotographResult:
+    """What the network says of one photograph, or why it says nothing.
+
+    Attributes:
+        path: as it was given.
+        outputs: one float32 array per layer of the engine's options, without the batch axis;
+            memory of its own, so keeping it keeps no other photograph's. None when it failed.
+        error: the reason of the failure, or None.
+    """
+
+    path: Path
+    outputs: Mapping[str, NDArray[np.float32]] | None
+    error: str | None
+
+
+@dataclass(slots=True, kw_only=True)
+class RunSummary:
+    """Count a run and its time, while it goes on.
+
+    Make it when the command starts: `wall_s` counts from there, model loading included.
+
+    Attributes:
+        num_done: photographs with a result.
+        num_failed: photographs with a reason instead.
+        num_skipped: photographs left out because an earlier run did them; the caller's count.
+        num_total: photographs there are, None until known.
+        threads: decode threads.
+        wall_s: seconds since the summary was made, as of the last batch.
+        decode_s: seconds of finding, decoding and preprocessing, summed over the threads.
+        waiting_s: seconds that the engine had nothing to do but wait for decoding.
+        infer_s: seconds in the engine.
+    """
+
+    num_done: int = 0
+    num_failed: int = 0
+    num_skipped: int = 0
+    num_total: int | None = None
+    threads: int = 0
+    wall_s: float = 0.0
+    decode_s: float = 0.0
+    waiting_s: float = 0.0
+    infer_s: float = 0.0
+    _start: float = field(default_factory=time.perf_counter, repr=False)
+
+    @property
+    def rest_s(self) -> float:
+        """Seconds neither waiting nor in the engine: loading the model, using the results."""
+        return max(0.0, self.wall_s - self.waiting_s - self.infer_s)
+
+    def stop_clock(self) -> None:
+        """Set `wall_s` to now; call it after the results have been written."""
+        self.wall_s = time.perf_counter() - self._start
+
+    def line(self) -> str:
+        """Render the run in one line: counts, rate, and where the time went."""
+        counts = [f"{self.num_done:,} done"]
+        if self.num_skipped:
+            counts.append(f"{self.num_skipped:,} skipped")
+        counts.append(f"{self.num_failed:,} failed")
+        rate = (self.num_done + self.num_failed) / max(self.wall_s, 1e-9)
+        threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
+        return (
+            f"{', '.join(counts)} in {self.wall_s:.1f} s ({rate:,.0f} images/s): "
+            f"decode {self.decode_s:.1f} s on {threads}, of which {self.waiting_s:.1f} s waited "
+            f"for, inference {self.infer_s:.1f} s, the rest {self.rest_s:.1f} s"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureLimit:
+    """How many photographs may fail before a run counts as failed: `--max-failures`.
+
+    Attributes:
+        text: as the user wrote it.
+        value: a count, or a percentage of all photographs.
+        is_percentage: which of the two.
+    """
+
+    text: str = "1%"
+    value: float = 1.0
+    is_percentage: bool = True
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read "10" as a count and "1%" or "0.5 %" as a percentage.
+
+        Raises:
+            UsageError: anything else, a negative number, more than 100%.
+        """
+        number = text.strip()
+        is_percentage = number.endswith("%")
+        number = number.removesuffix("%").strip()
+        try:
+            value = float(number) if is_percentage else float(int(number))
+        except ValueError:
+            value = -1.0
+        if not 0 <= value <= (100 if is_percentage else float("inf")):
+            raise UsageError(
+                f"--max-failures is {text!r}, expected a count such as 10 or a percentage from "
+                "0% to 100% such as 1%"
+            )
+        return cls(text=text.strip(), value=value, is_percentage=is_percentage)
+
+    def allows(self, num_failed: int, num_total: int) -> bool:
+        """Tell whether `num_failed` of `num_total` are few enough."""
+        if self.is_percentage:
+            return num_failed * 100 <= self.value * num_total
+        return num_failed <= self.value
+
+
+def run(
+    engine: Engine,
+    paths: Iterable[Path],
+    *,
+    threads: int | None = None,
+    summary: RunSummary | None = None,
+) -> Generator[PhotographResult, None, None]:
+    """Yield one result per path, in the order of `paths`, as the batches are computed.
+
+    Args:
+        engine: preprocessing and batch size are its own.
+        paths: photographs, as `images.find_photographs` yields them.
+        threads: decode threads; None takes one for each processor.
+        summary: counted up as results are yielded; times grow with each batch.
+
+    Raises:
+        NoPhotographsError: `paths` is empty.
+        UsageError: threads is below 1.
+    """
+    summary = RunSummary() if summary is None else summary
+    summary.threads = default_threads() if threads is None else threads
+    if isinstance(paths, Sized):
+        summary.num_total = len(paths)
+    batch_size = engine.options.batch_size
+    return _run(
+        engine, batches(paths, engine.spec, batch_size=batch_size, threads=summary.threads), summary
+    )
+
+
+def _run(
+    engine: Engine, stream: Generator[Batch, None, None], summary: RunSummary
+) -> Generator[PhotographResult, None, None]:
+    """Do the work of `run`; apart from it, so that a wrong argument fails at the call."""
+    num_total = 0
+    with closing(stream):
+        for batch in stream:
+            summary.decode_s += batch.decode_s
+            summary.waiting_s += batch.waiting_s
+            outputs = _infer(engine, batch, summary)
+            summary.stop_clock()
+            for slot in batch.slots:
+                num_total += 1
+                if slot.row is None:
+                    summary.num_failed += 1
+                    yield PhotographResult(path=slot.path, outputs=None, error=slot.error)
+                    continue
+                summary.num_done += 1
+                # A copy, because a view would keep the outputs of the whole batch alive.
+                own = {name: array[slot.row].copy() for name, array in outputs.items()}
+                yield PhotographResult(path=slot.path, outputs=own, error=None)
+    summary.num_total = num_total
+    summary.stop_clock()
+    if not num_total:
+        raise NoPhotographsError(
+            "no photograph found in the paths given; looked for files with the suffixes "
+            f"{' '.join(PHOTO_SUFFIXES)} (hidden files and service folders left out); "
+            "give another folder, name the files themselves, or convert HEIC and raw files first"
+        )
+
+
+def _infer(engine: Engine, batch: Batch, summary: RunSummary) -> Mapping[str, NDArray[np.float32]]:
+    """Run the engine on a batch that has any pixels, and count the time."""
+    if all(slot.row is None for slot in batch.slots):
+        return {}
+    start = time.perf_counter()
+    outputs = engine.run(batch.images)
+    summary.infer_s += time.perf_counter() - start
+    return outputs
+
+
+def check_failures(summary: RunSummary, limit: FailureLimit) -> None:
+    """Refuse a finished run with too many failures; nothing but failures is always too many.
+
+    Raises:
+        TooManyFailuresError: with the counts and the limit.
+    """
+    num_total = summary.num_done + summary.num_skipped + summary.num_failed
+    failed = f"{summary.num_failed:,} of {num_total:,} photographs could not be read"
+    if summary.num_failed and summary.num_failed == num_total:
+        raise TooManyFailuresError(
+            f"{failed}, so there is no result; the reason stands beside each path"
+        )
+    if not limit.allows(summary.num_failed, num_total):
+        raise TooManyFailuresError(
+            f"{failed}, --max-failures {limit.text} allows fewer; the results of the others are "
+            "complete; the reason stands beside each path: mend or remove those files, or raise "
+            "--max-failures"
+        )
