@@ -1,0 +1,121 @@
+"""`--model`: which file is opened, and the cache of exported checkpoints."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from networks import random_checkpoint
+
+from alexnet_deploy import models
+from alexnet_deploy.checkpoints import save_checkpoint
+from alexnet_deploy.engines.base import EngineOptions
+from alexnet_deploy.errors import IncompatibleFileError, UsageError
+from alexnet_deploy.onnx_graph import build_model, write_model
+
+ONE = EngineOptions(batch_size=1)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv(models.MODEL_VARIABLE, raising=False)
+    return tmp_path / "cache" / "alexnet-deploy"
+
+
+def test_the_bundled_checkpoint_is_exported_once_verified_and_kept(cache: Path) -> None:
+    lines: list[str] = []
+    for _ in range(2):
+        with models.open_model(None, ONE, notify=lines.append) as engine:
+            assert engine.spec.num_classes == 101
+    assert len(lines) == 1
+    assert "preparing caltech101.safetensors" in lines[0]
+    (kept,) = cache.iterdir()
+    file = models.load_model(kept)
+    assert file.report is not None
+    assert file.report["passed"]
+
+
+def test_other_labels_are_another_cached_file(cache: Path, tmp_path: Path) -> None:
+    checkpoint = random_checkpoint("paper")
+    for label in "ab":
+        spec = dataclasses.replace(checkpoint.spec, labels=(label,) * 11)
+        save_checkpoint(dataclasses.replace(checkpoint, spec=spec), tmp_path / "c.safetensors")
+        assert models.load_model(tmp_path / "c.safetensors").spec.labels == (label,) * 11
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_a_damaged_cached_file_is_made_again(cache: Path) -> None:
+    models.load_model(models.bundled_checkpoint())
+    (kept,) = cache.iterdir()
+    kept.write_bytes(kept.read_bytes()[:1000])
+    lines: list[str] = []
+    assert models.load_model(models.bundled_checkpoint(), notify=lines.append).report
+    assert len(lines) == 1
+
+
+def test_a_cache_that_cannot_be_made_is_replaced_by_a_temporary_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("not a folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(in_the_way))
+    lines: list[str] = []
+    with models.open_model(models.bundled_checkpoint(), ONE, notify=lines.append) as engine:
+        assert engine.spec.num_classes == 101
+    assert "temporary" in lines[1]
+    assert str(in_the_way) in lines[1]
+
+
+@pytest.mark.skipif(os.name != "posix" or os.getuid() != 0, reason="drops root's privileges")
+def test_a_read_only_cache_is_replaced_by_a_temporary_one(tmp_path: Path) -> None:
+    """As an ordinary user, once everything is imported: root writes everywhere."""
+    code = """
+import os, sys
+from pathlib import Path
+from alexnet_deploy import models
+from alexnet_deploy.engines.base import EngineOptions
+options = EngineOptions(batch_size=1)
+models.open_model(models.bundled_checkpoint(), options).close()
+os.environ["XDG_CACHE_HOME"] = sys.argv[1]
+os.setgid(65534); os.setuid(65534)
+with models.open_model(models.bundled_checkpoint(), options, notify=print):
+    print("opened")
+"""
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o555)
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(locked)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "a temporary one is used" in done.stdout
+    assert "opened" in done.stdout
+
+
+def test_the_environment_names_the_default_model(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mine.onnx"
+    write_model(build_model(random_checkpoint("paper"), ("fc7",)), path)
+    monkeypatch.setenv(models.MODEL_VARIABLE, str(path))
+    with models.open_model(None, ONE) as engine:
+        assert engine.spec.num_classes == 11
+    assert not cache.exists()
+
+
+def test_a_model_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such model file"):
+        models.load_model(tmp_path / "missing.onnx")
+
+
+def test_a_file_of_another_kind_names_those_that_work(tmp_path: Path) -> None:
+    (tmp_path / "model.h5").write_bytes(b"x")
+    with pytest.raises(IncompatibleFileError, match=r"\.onnx or \.safetensors, \.pt, \.pth"):
+        models.load_model(tmp_path / "model.h5")

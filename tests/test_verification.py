@@ -1,0 +1,229 @@
+"""Verification passes what is right and fails each way of being wrong that it exists for."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from networks import random_checkpoint
+from onnx import helper
+from PIL import Image
+
+import alexnet_deploy.verification as verification
+from alexnet_deploy.checkpoints import Checkpoint, load_checkpoint
+from alexnet_deploy.engines.base import EngineOptions
+from alexnet_deploy.errors import NoPhotographsError, VerificationError
+from alexnet_deploy.model_spec import PRESET_NAMES, ModelSpec
+from alexnet_deploy.models import bundled_checkpoint
+from alexnet_deploy.onnx_graph import ModelFile, build_model
+from alexnet_deploy.preprocessing import preprocess
+from alexnet_deploy.samples import sample_paths
+
+OUTPUTS = ("probabilities", "fc7")
+FEW = sample_paths()[:4]
+OPTIONS = {
+    "openvino": EngineOptions(runtime="openvino", batch_size=4),
+    "onnxruntime": EngineOptions(runtime="onnxruntime", batch_size=4),
+}
+
+
+@pytest.fixture(scope="module")
+def bundled() -> Checkpoint:
+    return load_checkpoint(bundled_checkpoint())
+
+
+def with_node(file: ModelFile, name: str, **attributes: object) -> ModelFile:
+    """Return `file` with attributes of one node changed."""
+    graph = type(file.graph)()
+    graph.CopyFrom(file.graph)
+    for node in graph.graph.node:
+        if node.name == name:
+            kept = [a for a in node.attribute if a.name not in attributes]
+            del node.attribute[:]
+            node.attribute.extend(kept)
+            node.attribute.extend(helper.make_attribute(*item) for item in attributes.items())
+    return dataclasses.replace(file, graph=graph)
+
+
+def with_arrays(file: ModelFile, **arrays: np.ndarray) -> ModelFile:
+    renamed = {name.replace("__", "."): array for name, array in arrays.items()}
+    return dataclasses.replace(file, arrays=dict(file.arrays) | renamed)
+
+
+def one_large_conv3_weight(file: ModelFile) -> ModelFile:
+    weight = file.arrays["conv3.weight"].copy()
+    weight[100, 100, 1, 1] = 10 * np.abs(weight).max()
+    return with_arrays(file, conv3__weight=weight)
+
+
+def mean_and_std_exchanged(file: ModelFile) -> ModelFile:
+    return with_arrays(file, mean=file.arrays["std"], std=file.arrays["mean"])
+
+
+def bgr_for_rgb(file: ModelFile) -> ModelFile:
+    return with_arrays(file, conv1__weight=file.arrays["conv1.weight"][:, ::-1].copy())
+
+
+def lrn_across_the_tower_edge(file: ModelFile) -> ModelFile:
+    arrays = dict(file.arrays)
+    for name in ("norm1", "norm2"):
+        arrays[f"{name}_towers_shape"] = arrays[f"{name}_shape"]
+    return dataclasses.replace(file, arrays=arrays)
+
+
+def alpha_undivided(file: ModelFile) -> ModelFile:
+    for name in ("norm1_lrn", "norm2_lrn"):
+        file = with_node(file, name, alpha=5e-4)
+    return file
+
+
+def k_of_caffe(file: ModelFile) -> ModelFile:
+    return with_node(file, "norm1_lrn", bias=1.0)
+
+
+def padding_on_the_other_side(file: ModelFile) -> ModelFile:
+    return with_node(file, "conv1_pre", pads=[3, 3, 0, 0])
+
+
+def not_a_number(file: ModelFile) -> ModelFile:
+    bias = file.arrays["conv2.bias"].copy()
+    bias[0] = np.nan
+    return with_arrays(file, conv2__bias=bias)
+
+
+def resized_to_another_size(file: ModelFile) -> ModelFile:
+    preprocessing = dataclasses.replace(file.spec.preprocessing, resize_to=272)
+    return dataclasses.replace(
+        file, spec=dataclasses.replace(file.spec, preprocessing=preprocessing)
+    )
+
+
+FAULTS: dict[Callable[[ModelFile], ModelFile], str] = {
+    one_large_conv3_weight: "logits, relative error",
+    mean_and_std_exchanged: "logits, relative error",
+    bgr_for_rgb: "logits, relative error",
+    lrn_across_the_tower_edge: "norm1 amplified",
+    alpha_undivided: "norm1 amplified",
+    k_of_caffe: "logits, relative error",
+    padding_on_the_other_side: "logits, relative error",
+    not_a_number: "logits, relative error",
+    resized_to_another_size: "crops equal",
+}
+
+
+@pytest.mark.parametrize("runtime", OPTIONS)
+def test_the_bundled_checkpoints_export_passes(bundled: Checkpoint, runtime: str) -> None:
+    report = verification.verify(
+        build_model(bundled, (*OUTPUTS, "pool5")), bundled, FEW, OPTIONS[runtime]
+    )
+    assert report.passed, report.table()
+    names = [check.name for check in report.checks]
+    assert "pool5, relative error" in names
+    assert "norm2 amplified, relative error" in names
+    assert report.num_photographs == 4
+    report.raise_if_failed("x.onnx")
+
+
+@pytest.mark.parametrize("preset", PRESET_NAMES)
+def test_every_preset_passes_at_large_activations(preset: str) -> None:
+    checkpoint = random_checkpoint(preset)
+    report = verification.verify(
+        build_model(checkpoint, OUTPUTS), checkpoint, FEW[:2], OPTIONS["openvino"]
+    )
+    assert report.passed, report.table()
+
+
+@pytest.mark.parametrize("runtime", OPTIONS)
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_each_fault_fails(
+    bundled: Checkpoint, fault: Callable[[ModelFile], ModelFile], runtime: str
+) -> None:
+    """On the bundled network, whose inputs have unit scale: the hardest to see LRN faults in."""
+    file = fault(build_model(bundled, OUTPUTS))
+    report = verification.verify(file, bundled, FEW[:2], OPTIONS[runtime])
+    assert not report.passed
+    failed = [check.name for check in report.checks if not check.passed]
+    assert any(name.startswith(FAULTS[fault]) for name in failed), report.table()
+    with pytest.raises(VerificationError, match=r"x\.onnx: verification failed"):
+        report.raise_if_failed("x.onnx")
+
+
+def test_a_crop_off_by_eight_pixels_fails(
+    bundled: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve = preprocess
+
+    def shifted(photograph: Image.Image, spec: ModelSpec) -> np.ndarray:
+        return np.roll(serve(photograph, spec), 8, axis=1)
+
+    monkeypatch.setattr(verification, "preprocess", shifted)
+    report = verification.verify(
+        build_model(bundled, OUTPUTS), bundled, FEW[:2], OPTIONS["openvino"]
+    )
+    failed = [check.name for check in report.checks if not check.passed]
+    assert "crops equal, pixel for pixel" in failed
+    assert "logits, relative error" in failed
+
+
+def test_without_a_checkpoint_changed_weights_are_found_by_their_hash(bundled: Checkpoint) -> None:
+    file = build_model(bundled, OUTPUTS)
+    assert verification.verify(file, None, FEW[:1], OPTIONS["openvino"]).passed
+    report = verification.verify(one_large_conv3_weight(file), None, FEW[:1], OPTIONS["openvino"])
+    failed = [check.name for check in report.checks if not check.passed]
+    assert failed == ["weights since the export"]
+
+
+def test_another_checkpoint_fails(bundled: Checkpoint) -> None:
+    other = Checkpoint(
+        spec=bundled.spec,
+        arrays=dict(bundled.arrays) | {"fc8.bias": bundled.arrays["fc8.bias"] + 1},
+    )
+    report = verification.verify(build_model(bundled, OUTPUTS), other, FEW[:1], OPTIONS["openvino"])
+    assert not report.passed
+
+
+def test_bf16_passes_with_its_own_tolerance_and_not_with_fp32s(bundled: Checkpoint) -> None:
+    options = dataclasses.replace(OPTIONS["openvino"], precision="bf16")
+    report = verification.verify(build_model(bundled, OUTPUTS), bundled, FEW[:2], options)
+    assert report.passed, report.table()
+    logits = next(check for check in report.checks if check.name.startswith("logits"))
+    assert float(logits.measured) > verification.TOLERANCES["fp32"].relative
+
+
+def test_flips_count_only_where_the_reference_is_sure() -> None:
+    comparison = verification._Comparison(("logits", "fc7"), "fp32")
+    fc7 = np.ones(4, np.float32)
+    for margin, flip in ((1e-6, True), (1.0, True), (1.0, False)):
+        expected = np.array([10.0, 10.0 + margin])
+        actual = expected[::-1].copy() if flip else expected
+        comparison.add({"logits": actual, "fc7": fc7}, {"logits": expected, "fc7": fc7})
+    flips = next(check for check in comparison.checks() if "flips" in check.name)
+    assert flips.measured == "1 of 2"
+    assert not flips.passed
+
+
+def test_unreadable_photographs_are_named_and_the_rest_is_compared(
+    bundled: Checkpoint, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"")
+    file = build_model(bundled, OUTPUTS)
+    report = verification.verify(file, bundled, (bad, FEW[0]), OPTIONS["openvino"])
+    assert report.passed
+    assert report.num_photographs == 1
+    assert "bad.jpg" in report.skipped[0]
+    assert "not compared:" in report.table()
+    with pytest.raises(NoPhotographsError, match=r"bad\.jpg"):
+        verification.verify(file, bundled, (bad,), OPTIONS["openvino"])
+
+
+def test_the_report_is_plain_json_and_its_table_one_line_a_check(bundled: Checkpoint) -> None:
+    report = verification.verify(
+        build_model(bundled, OUTPUTS), bundled, FEW[:1], OPTIONS["openvino"]
+    )
+    fields = json.loads(json.dumps(report.to_dict()))
+    assert fields["passed"] is True
+    assert fields["against"] == bundled.fingerprint
+    assert len(report.table().splitlines()) == len(report.checks) + 2
