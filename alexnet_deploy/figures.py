@@ -1,0 +1,228 @@
+"""Draw photographs with their most likely classes, as in Krizhevsky et al. 2012, figure 4 left.
+
+Each photograph, below it the name of its folder where that is a class (else its file name),
+then one bar per class, as long as its probability; the bar of the true class is red. Sizes are
+in px, for a screen of 200 px an inch or print.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from typing import BinaryIO
+
+from PIL import Image, ImageDraw, ImageFont
+
+from alexnet_deploy.classification import Classification, Prediction
+from alexnet_deploy.errors import PhotographError
+from alexnet_deploy.images import load_photograph
+from alexnet_deploy.model_spec import ModelSpec
+from alexnet_deploy.path_text import printable
+
+MAX_PHOTOGRAPHS = 64
+NUM_BARS = 5
+
+_PHOTO_WIDTH, _PHOTO_HEIGHT = 340, 256  # 4:3, like most photographs
+_MARGIN, _GAP_X, _GAP_Y = 48, 40, 52
+_NAME_HEIGHT = 50
+_BAR_HEIGHT, _BAR_PITCH, _BAR_INDENT = 30, 36, 10
+_CELL_HEIGHT = _PHOTO_HEIGHT + _NAME_HEIGHT + NUM_BARS * _BAR_PITCH
+_LEGEND_HEIGHT = 60
+_NAME_SIZE, _LABEL_SIZE, _LEGEND_SIZE = 25, 21, 19
+_PERCENT_WIDTH = 54
+_BAR_WIDTH = _PHOTO_WIDTH - _PERCENT_WIDTH
+_ASPECT = 1.4  # width to height that the grid comes near
+
+_INK, _QUIET, _PAPER = "#1c1f24", "#757b85", "#ffffff"
+_BAR, _TRUE_BAR, _TRACK = "#b9cfe8", "#f0958c", "#f3f5f8"
+_FRAME, _FAILED, _FAILED_INK = "#dfe3e8", "#faf1f0", "#a32219"
+_BOLD = 0.5  # the built-in font has no bold; an outline in the same colour makes one
+
+
+def write_figure(file: BinaryIO, results: Sequence[Classification], spec: ModelSpec) -> None:
+    """Draw `draw_figure` and write it into `file` as PNG."""
+    draw_figure(results, spec).save(file, format="PNG", dpi=(200, 200))
+
+
+def draw_figure(results: Sequence[Classification], spec: ModelSpec) -> Image.Image:
+    """Draw a grid of photographs, each with its most likely classes.
+
+    Args:
+        results: 1 to `MAX_PHOTOGRAPHS`, drawn from left to right; of each the first `NUM_BARS`
+            predictions. The photographs are read again; one that cannot be read is a box with
+            the reason.
+        spec: its labels tell which folder names are classes.
+    """
+    num_columns = _num_columns(len(results))
+    num_rows = math.ceil(len(results) / num_columns)
+    pitch_x, pitch_y = _PHOTO_WIDTH + _GAP_X, _CELL_HEIGHT + _GAP_Y
+    has_truth = any(_true_label(result, spec) for result in results)
+    width = 2 * _MARGIN + num_columns * pitch_x - _GAP_X
+    height = 2 * _MARGIN + num_rows * pitch_y - _GAP_Y + (_LEGEND_HEIGHT if has_truth else 0)
+    canvas = Image.new("RGB", (width, height), _PAPER)
+    for position, result in enumerate(results):
+        row, column = divmod(position, num_columns)
+        corner = (_MARGIN + column * pitch_x, _MARGIN + row * pitch_y)
+        _draw_cell(canvas, corner, result, spec)
+    if has_truth:
+        _draw_legend(canvas)
+    return canvas
+
+
+def _num_columns(num_photographs: int) -> int:
+    """Return the number of columns whose grid comes nearest to `_ASPECT`, full rows preferred."""
+
+    def strangeness(columns: int) -> float:
+        rows = math.ceil(num_photographs / columns)
+        aspect = columns * (_PHOTO_WIDTH + _GAP_X) / (rows * (_CELL_HEIGHT + _GAP_Y))
+        return abs(math.log(aspect / _ASPECT)) + (rows * columns - num_photographs) / columns / 2
+
+    return min(range(1, num_photographs + 1), key=strangeness)
+
+
+def _true_label(result: Classification, spec: ModelSpec) -> str | None:
+    """Return the name of the photograph's folder if it is one of the model's classes."""
+    folder = result.path.parent.name
+    return folder if folder in spec.labels else None
+
+
+def _draw_cell(
+    canvas: Image.Image, corner: tuple[int, int], result: Classification, spec: ModelSpec
+) -> None:
+    left, top = corner
+    error = result.error
+    try:
+        photograph = load_photograph(result.path) if error is None else None
+    except PhotographError as late:
+        photograph, error = None, str(late)
+    if photograph is None:
+        _draw_failure(canvas, corner, error or "")
+    else:
+        _paste_photograph(canvas, corner, photograph)
+    truth = _true_label(result, spec)
+    draw = ImageDraw.Draw(canvas)
+    _draw_name(
+        draw, (left + _PHOTO_WIDTH / 2, top + _PHOTO_HEIGHT + _NAME_HEIGHT / 2), result, truth
+    )
+    y = top + _PHOTO_HEIGHT + _NAME_HEIGHT
+    for prediction in result.predictions[:NUM_BARS]:
+        _draw_bar(draw, (left, y), prediction, is_true=prediction.label == truth)
+        y += _BAR_PITCH
+
+
+def _draw_name(
+    draw: ImageDraw.ImageDraw,
+    middle: tuple[float, float],
+    result: Classification,
+    truth: str | None,
+) -> None:
+    """Write the true class in bold, or the file's name where the class is not known."""
+    font = _font(_NAME_SIZE)
+    name = printable(result.path.name) if truth is None else _display(truth)
+    text = _shortened(name, font, _PHOTO_WIDTH)
+    ink, stroke = (_QUIET, 0.0) if truth is None else (_INK, _BOLD)
+    draw.text(middle, text, font=font, anchor="mm", fill=ink, stroke_width=stroke)
+
+
+def _paste_photograph(
+    canvas: Image.Image, corner: tuple[int, int], photograph: Image.Image
+) -> None:
+    """Fit the whole photograph into its box, keeping its shape, on a quiet ground."""
+    left, top = corner
+    box = (left, top, left + _PHOTO_WIDTH - 1, top + _PHOTO_HEIGHT - 1)
+    ImageDraw.Draw(canvas).rectangle(box, fill=_TRACK)
+    scale = min(_PHOTO_WIDTH / photograph.width, _PHOTO_HEIGHT / photograph.height)
+    width = max(1, round(photograph.width * scale))
+    height = max(1, round(photograph.height * scale))
+    fitted = photograph.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    canvas.paste(fitted, (left + (_PHOTO_WIDTH - width) // 2, top + (_PHOTO_HEIGHT - height) // 2))
+
+
+def _draw_bar(
+    draw: ImageDraw.ImageDraw, corner: tuple[int, int], prediction: Prediction, *, is_true: bool
+) -> None:
+    """Draw a bar as long as the probability, the label over it, the percentage at the right."""
+    left, top = corner
+    bottom, middle = top + _BAR_HEIGHT - 1, top + _BAR_HEIGHT / 2
+    draw.rectangle((left, top, left + _BAR_WIDTH - 1, bottom), fill=_TRACK)
+    length = round(prediction.probability * _BAR_WIDTH)
+    if length:
+        colour = _TRUE_BAR if is_true else _BAR
+        draw.rectangle((left, top, left + length - 1, bottom), fill=colour)
+    font = _font(_LABEL_SIZE)
+    label = _shortened(_display(prediction.label), font, _BAR_WIDTH - 2 * _BAR_INDENT)
+    percent = "<1%" if prediction.probability < 0.005 else f"{prediction.probability:.0%}"
+    stroke = _BOLD if is_true else 0.0
+    for x, anchor, text in (
+        (left + _BAR_INDENT, "lm", label),
+        (left + _PHOTO_WIDTH - 1, "rm", percent),
+    ):
+        draw.text((x, middle), text, font=font, anchor=anchor, fill=_INK, stroke_width=stroke)
+
+
+def _draw_failure(canvas: Image.Image, corner: tuple[int, int], reason: str) -> None:
+    """Draw a box with the reason, in the place of the photograph."""
+    left, top = corner
+    draw = ImageDraw.Draw(canvas)
+    box = (left, top, left + _PHOTO_WIDTH - 1, top + _PHOTO_HEIGHT - 1)
+    draw.rectangle(box, fill=_FAILED, outline=_FRAME, width=2)
+    font = _font(_LABEL_SIZE)
+    lines = _wrapped(printable(reason), font, _PHOTO_WIDTH - 4 * _BAR_INDENT, max_lines=6)
+    middle = (left + _PHOTO_WIDTH / 2, top + _PHOTO_HEIGHT / 2)
+    draw.multiline_text(
+        middle,
+        "\n".join(lines),
+        font=font,
+        anchor="mm",
+        align="center",
+        fill=_FAILED_INK,
+        spacing=8,
+    )
+
+
+def _draw_legend(canvas: Image.Image) -> None:
+    draw = ImageDraw.Draw(canvas)
+    font = _font(_LEGEND_SIZE)
+    x, middle = _MARGIN, canvas.height - _MARGIN
+    for colour, text in ((_TRUE_BAR, "the true class"), (_BAR, "other classes")):
+        draw.rectangle((x, middle - 9, x + 26, middle + 9), fill=colour)
+        draw.text((x + 36, middle), text, font=font, anchor="lm", fill=_QUIET)
+        x += round(36 + font.getlength(text) + 32)
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size=size)
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        raise AssertionError("Pillow was built without FreeType")
+    return font
+
+
+def _display(name: str) -> str:
+    """Return the name of a class as people write it."""
+    return printable(name.replace("_", " "))
+
+
+def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """Return `text`, cut with an ellipsis where it is wider than `width` px."""
+    if font.getlength(text) <= width:
+        return text
+    # No more characters than px can fit; a name of a million would take seconds to measure.
+    text = text[:width]
+    while text and font.getlength(f"{text.rstrip()}...") > width:
+        text = text[:-1]
+    return f"{text.rstrip()}..."
+
+
+def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int, *, max_lines: int) -> list[str]:
+    """Break `text` into at most `max_lines` lines of `width` px."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    lines = [_shortened(line, font, width) for line in lines if line]
+    if len(lines) > max_lines:
+        lines = [*lines[: max_lines - 1], "..."]
+    return lines
