@@ -1,0 +1,93 @@
+"""The command `alexnet-deploy`: one group, its commands loaded when they are named.
+
+Exit codes: 0 done; those of `errors`; 2 for wrong usage also from click; 130 after Ctrl-C; 141
+when the reader of stdout went away. A bug keeps its traceback.
+"""
+
+import errno
+import importlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from alexnet_deploy import __version__
+from alexnet_deploy.commands.reporting import BROKEN_PIPE_EXIT, discard_stdout
+from alexnet_deploy.errors import AlexNetDeployError
+from alexnet_deploy.path_text import printable
+
+# In the order of the help: from a checkpoint to results, then what one asks about files.
+COMMANDS = ("export", "classify", "embed", "verify", "info", "doctor")
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class _Group(click.Group):
+    """A group that imports `commands/<name>.py` when `<name>` is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"alexnet_deploy.commands.{cmd_name}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    # The two together see every error: the first parses the group's own options.
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with _errors_reported():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _errors_reported():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _errors_reported() -> Iterator[None]:
+    """Turn what a user can cause into one message and an exit code; let bugs through."""
+    try:
+        yield
+    except AlexNetDeployError as error:
+        raise _failed(str(error), error.exit_code) from error
+    except KeyboardInterrupt as interrupt:
+        click.echo("interrupted", err=True)
+        raise click.exceptions.Exit(130) from interrupt
+    except BrokenPipeError as error:
+        discard_stdout()
+        raise click.exceptions.Exit(BROKEN_PIPE_EXIT) from error
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            raise
+        discard_stdout()
+        reason = os.strerror(error.errno)
+        raise _failed(f"cannot write ({reason}); free some space", 1) from error
+
+
+def _failed(message: str, exit_code: int) -> click.exceptions.Exit:
+    """Print the one message of a failure; return what ends the command with `exit_code`."""
+    lines = map(printable, message.split("\n"))
+    click.echo("Error: " + "\n".join(lines), err=True)
+    return click.exceptions.Exit(exit_code)
+
+
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Example: alexnet-deploy classify photos/ --top5",
+)
+@click.version_option(__version__, message="alexnet-deploy %(version)s")
+def cli() -> None:
+    """AlexNet (2012), from a checkpoint to labels and vectors.
+
+    Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong
+    usage, 3 too many photographs failed, 4 verification failed, 5 incompatible file.
+    """
+
+
+def main() -> None:
+    """Run the command line: the console script."""
+    cli(prog_name="alexnet-deploy")

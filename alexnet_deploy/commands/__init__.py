@@ -1,0 +1,1 @@
+"""One module per command; each declares options, calls one library function and prints."""

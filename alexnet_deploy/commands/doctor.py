@@ -1,0 +1,32 @@
+"""`alexnet-deploy doctor`."""
+
+import dataclasses
+import json
+
+import click
+
+from alexnet_deploy.commands.reporting import print_result
+
+
+@click.command(epilog="Example: alexnet-deploy doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def doctor(as_json: bool) -> None:
+    """Try every runtime on this machine and say what works.
+
+    What does not work comes with the reason.
+
+    With --json: {"findings": [{"name", "works", "detail"}]}; works is null for what is only
+    information. Exit 1 when no runtime works.
+    """
+    from alexnet_deploy.doctor import examine
+
+    findings = []
+    for finding in examine():
+        findings.append(finding)
+        mark = {True: "ok", False: "no", None: "--"}[finding.works]
+        if not as_json:
+            print_result(f"{mark}  {finding.name:<20} {finding.detail}")
+    if as_json:
+        print_result(json.dumps({"findings": [dataclasses.asdict(one) for one in findings]}))
+    if not any(finding.works and " cpu " in finding.name for finding in findings):
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,69 @@
+"""`alexnet-deploy embed`."""
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from alexnet_deploy.commands import options as shared
+from alexnet_deploy.commands.reporting import Reporter, print_result
+
+if TYPE_CHECKING:
+    from alexnet_deploy.inference import FailureLimit
+
+
+@click.command(epilog="Example: alexnet-deploy embed photos/ -o vectors.npy --layer fc7")
+@click.option(
+    "-o",
+    "--output",
+    type=shared.FILE,
+    required=True,
+    help="File to write: .npy (with .paths.jsonl beside it) or .parquet.",
+)
+@click.option(
+    "--layer",
+    "layers",
+    multiple=True,
+    default=("fc7",),
+    help="Layer to take, conv1 to logits; repeat for more.  [default: fc7]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@shared.photograph_options
+@shared.model_options
+def embed(
+    paths: tuple[str, ...],
+    output: Path,
+    layers: tuple[str, ...],
+    as_json: bool,
+    include_hidden: bool,
+    max_failures: "FailureLimit",
+    engine_options: shared.EngineArguments,
+) -> None:
+    """Write a layer's activations for photographs.
+
+    PATH is a file, a folder (searched through) or a pattern such as '*.png'.
+
+    Rows are in the order of the photographs; one that cannot be read has none. Several layers
+    of an .npy go to one file each, OUTPUT.LAYER.npy. With --json: {"files", "num_rows",
+    "num_failed", "shapes": {layer: [sizes]}}.
+    """
+    from alexnet_deploy import embeddings
+    from alexnet_deploy.images import find_photographs
+    from alexnet_deploy.inference import RunSummary
+
+    embeddings.files_of(output, layers)
+    find = functools.partial(find_photographs, paths, include_hidden=include_hidden)
+    found, summary, report = find(), RunSummary(), Reporter(find)
+    with engine_options.open(layers) as engine, report:
+        written = embeddings.embed(
+            engine,
+            found,
+            output,
+            layers=layers,
+            threads=engine_options.threads,
+            summary=summary,
+            on_result=lambda result: report.advance(result.path, result.error),
+        )
+    print_result(written.to_json() if as_json else written.describe())
+    report.finish(summary, max_failures)

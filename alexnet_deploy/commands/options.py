@@ -1,0 +1,166 @@
+"""Options that several commands share, as decorators, and the values that they become.
+
+The literals repeat `engines.base`, which needs numpy and would make `--help` slow; a test holds
+the two equal.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from alexnet_deploy.engines.base import Device, Engine, EngineOptions, Precision, Runtime
+    from alexnet_deploy.inference import FailureLimit
+
+RUNTIMES = ("auto", "openvino", "onnxruntime")
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("fp32", "bf16")
+
+FILE = click.Path(path_type=Path)
+"""A file or folder, whether it exists or not; the library says what is wrong with it."""
+
+_Command = Callable[..., None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineArguments:
+    """What `--model`, `--runtime` and the others said; a command gets it as `engine_options`."""
+
+    runtime: "Runtime"
+    device: "Device"
+    precision: "Precision"
+    batch_size: int
+    threads: int | None
+    model: Path | None = None
+
+    def engine_options(self, outputs: tuple[str, ...] | None = None) -> "EngineOptions":
+        """Return the engine options; `outputs` are the layers to compute, None for the default."""
+        from alexnet_deploy.engines.base import DEFAULT_OUTPUTS, EngineOptions
+
+        return EngineOptions(
+            runtime=self.runtime,
+            device=self.device,
+            precision=self.precision,
+            batch_size=self.batch_size,
+            threads=self.threads,
+            outputs=outputs or DEFAULT_OUTPUTS,
+        )
+
+    def open(self, outputs: tuple[str, ...]) -> "Engine":
+        """Open the model and print on stderr, once, what runs."""
+        from alexnet_deploy.models import open_model
+
+        say = functools.partial(click.echo, err=True)
+        engine = open_model(self.model, self.engine_options(outputs), notify=say)
+        say(engine.description)
+        return engine
+
+
+def _failure_limit(ctx: click.Context, param: click.Parameter, value: str) -> "FailureLimit":
+    from alexnet_deploy.inference import FailureLimit
+
+    return FailureLimit.parse(value)
+
+
+def runtime_options(command: _Command) -> _Command:
+    """Add `--runtime --device --precision --batch-size --threads`, collected in one argument."""
+    options = (
+        click.option(
+            "--runtime",
+            type=click.Choice(RUNTIMES),
+            default="auto",
+            show_default=True,
+            help="Library that runs the network; auto takes the fastest installed.",
+        ),
+        click.option(
+            "--device",
+            type=click.Choice(DEVICES),
+            default="auto",
+            show_default=True,
+            help="auto takes the CPU unless the runtime is built for a GPU that is here.",
+        ),
+        click.option(
+            "--precision",
+            type=click.Choice(PRECISIONS),
+            default="fp32",
+            show_default=True,
+            help="Arithmetic of the network; results are float32 always.",
+        ),
+        click.option(
+            "--batch-size",
+            type=click.IntRange(min=1),
+            default=32,
+            show_default=True,
+            help="Photographs per call of the network.",
+        ),
+        click.option(
+            "--threads",
+            type=click.IntRange(min=1),
+            help="CPU threads, for the network and for decoding.  [default: all cores]",
+        ),
+    )
+
+    @functools.wraps(command)
+    def collected(
+        *,
+        runtime: "Runtime",
+        device: "Device",
+        precision: "Precision",
+        batch_size: int,
+        threads: int | None,
+        model: Path | None = None,
+        **others: object,
+    ) -> None:
+        arguments = EngineArguments(
+            runtime=runtime,
+            device=device,
+            precision=precision,
+            batch_size=batch_size,
+            threads=threads,
+            model=model,
+        )
+        command(engine_options=arguments, **others)
+
+    return _add(options, collected)
+
+
+def model_options(command: _Command) -> _Command:
+    """Add `--model` and the runtime options, collected in one argument `engine_options`."""
+    model = click.option(
+        "--model",
+        type=FILE,
+        help="Checkpoint or .onnx file.  [default: $ALEXNET_MODEL, else the bundled checkpoint]",
+    )
+    return model(runtime_options(command))
+
+
+def photograph_options(command: _Command) -> _Command:
+    """Add the argument PATH... and the options `--include-hidden` and `--max-failures`."""
+    options = (
+        click.argument("paths", metavar="PATH...", nargs=-1, required=True),
+        click.option(
+            "--include-hidden",
+            is_flag=True,
+            help="Take hidden files and folders too, and thumbnails such as @eaDir.",
+        ),
+        click.option(
+            "--max-failures",
+            callback=_failure_limit,
+            metavar="NUMBER|PERCENT%",
+            default="1%",
+            show_default=True,
+            help="Exit with 3 if more photographs than this cannot be read.",
+        ),
+    )
+    return _add(options, command)
+
+
+def _add(options: tuple[Callable[[_Command], _Command], ...], command: _Command) -> _Command:
+    """Apply decorators so that `--help` lists them in the order given."""
+    for option in reversed(options):
+        command = option(command)
+    return command

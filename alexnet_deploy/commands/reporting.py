@@ -1,0 +1,126 @@
+"""What a command says while it works: results on stdout, everything else on stderr."""
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TextIO
+
+import click
+
+from alexnet_deploy.errors import OutputError
+
+if TYPE_CHECKING:
+    from alexnet_deploy.inference import FailureLimit, RunSummary
+    from alexnet_deploy.progress import ProgressBar
+
+BROKEN_PIPE_EXIT = 128 + 13
+"""As of a program that SIGPIPE ended, so that `set -o pipefail` treats it as it does others."""
+
+
+def print_result(text: str | bytes, *, end: str = "\n") -> None:
+    """Write `text` to stdout at once.
+
+    Raises:
+        click.exceptions.Exit: nobody reads stdout any more (`| head`).
+        OutputError: it cannot be written, for instance to a full disk.
+    """
+    try:
+        if isinstance(text, bytes):
+            click.echo(text, nl=False)
+        else:
+            click.echo(text + end, nl=False)
+    except BrokenPipeError as error:
+        discard_stdout()
+        raise click.exceptions.Exit(BROKEN_PIPE_EXIT) from error
+    except OSError as error:
+        discard_stdout()
+        raise OutputError(
+            f"standard output: cannot be written ({error.strerror or error}); "
+            "free some space or send it elsewhere"
+        ) from error
+
+
+def say(line: str) -> None:
+    """Print a line for people on stderr."""
+    click.echo(line, err=True)
+
+
+def discard_stdout() -> None:
+    """Send what is still buffered nowhere: Python would write it at exit and fail once more."""
+    # A test's stdout has no descriptor, and nothing that is written at exit.
+    with suppress(OSError, ValueError):
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(descriptor, sys.stdout.fileno())
+        os.close(descriptor)
+
+
+class Reporter:
+    """Print results, failures and, on a terminal, a progress bar that stays out of their way.
+
+    Args:
+        countable: returns the photographs again, for the bar to count.
+    """
+
+    def __init__(self, countable: Callable[[], Iterable[object]]) -> None:
+        self._countable = countable
+        self._bar: ProgressBar | None = None
+        self._num_failed = 0
+        self._stack = ExitStack()
+
+    def result(self, text: str | bytes) -> None:
+        """Print one result on stdout."""
+        if self._bar is not None and isinstance(text, str) and _is_same_terminal(sys.stdout):
+            self._bar.print(text)
+        else:
+            print_result(text)
+
+    def advance(self, path: Path, error: str | None) -> None:
+        """Count one photograph; a failed one gets its line on stderr."""
+        from alexnet_deploy.path_text import printable
+
+        if error is not None:
+            self._num_failed += 1
+            line = f"failed: {printable(path)}: {printable(error)}"
+            if self._bar is None:
+                say(line)
+            else:
+                self._bar.print(line)
+        if self._bar is not None:
+            self._bar.advance(self._num_failed)
+
+    def finish(self, summary: "RunSummary", limit: "FailureLimit") -> None:
+        """Print the last line: how many were done and failed, and where the time went.
+
+        Raises:
+            TooManyFailuresError: more failed than `limit` allows.
+        """
+        from alexnet_deploy.inference import check_failures
+
+        summary.stop_clock()
+        say(summary.line())
+        check_failures(summary, limit)
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            from alexnet_deploy.progress import ProgressBar
+
+            self._bar = self._stack.enter_context(ProgressBar(self._countable))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+
+def _is_same_terminal(stream: TextIO) -> bool:
+    """Tell whether `stream` writes to the terminal where stderr's progress bar is."""
+    with suppress(OSError):
+        return stream.isatty() and os.path.sameopenfile(stream.fileno(), sys.stderr.fileno())
+    return False

@@ -1,0 +1,44 @@
+"""`alexnet-deploy verify`."""
+
+import json
+from pathlib import Path
+
+import click
+
+from alexnet_deploy.commands import options as shared
+from alexnet_deploy.commands.reporting import print_result
+
+
+@click.command(epilog="Example: alexnet-deploy verify alexnet.onnx --against ckpt.pt --on photos/")
+@click.argument("file", type=shared.FILE)
+@click.option("--against", type=shared.FILE, help="Checkpoint that FILE should equal.")
+@click.option("--preset", help="Which AlexNet a state dict given with --against is.")
+@click.option("--on", "folder", type=shared.FILE, help="Photographs to use.  [default: samples]")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
+@shared.runtime_options
+def verify(
+    file: Path,
+    against: Path | None,
+    preset: str | None,
+    folder: Path | None,
+    as_json: bool,
+    engine_options: shared.EngineArguments,
+) -> None:
+    """Check that an ONNX file computes what it should here.
+
+    FILE, an .onnx file of ours, runs on this machine beside a NumPy reference. Without --against it is compared with its own weights, after
+    checking that they are the ones that were exported. Exit 4 when it fails. With --json:
+    {"passed", "checks": [{"name", "measured", "allowed", "passed"}], "runs", "against",
+    "num_photographs", "skipped"}.
+    """
+    from alexnet_deploy.checkpoints import load_checkpoint
+    from alexnet_deploy.images import find_photographs
+    from alexnet_deploy.onnx_graph import read_model
+    from alexnet_deploy.samples import sample_paths
+    from alexnet_deploy.verification import verify as compare
+
+    checkpoint = None if against is None else load_checkpoint(against, preset=preset)
+    photographs = sample_paths() if folder is None else tuple(find_photographs([folder]))
+    report = compare(read_model(file), checkpoint, photographs, engine_options.engine_options())
+    print_result(json.dumps(report.to_dict()) if as_json else report.table())
+    report.raise_if_failed(str(file))

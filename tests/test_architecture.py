@@ -1,0 +1,260 @@
+"""The shape of the package: import order, owners of libraries, sizes, a light start.
+
+ORDER is the reading order; a module imports only from above its own line, at any depth of its
+functions. Each third-party library but numpy has the owners named in OWNERS and no other importer.
+"""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from alexnet_deploy.cli import COMMANDS
+from alexnet_deploy.samples import sample_paths
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "alexnet_deploy"
+
+ORDER = (
+    "errors",
+    "path_text",
+    "model_spec",
+    "output_files",
+    "state_dicts",
+    "torch_files",
+    "checkpoints",
+    "reference",
+    "onnx_graph",
+    "lowering",
+    "images",
+    "preprocessing",
+    "pipeline",
+    "engines.base",
+    "engines.openvino_engine",
+    "engines.onnxruntime_engine",
+    "engines.factory",
+    "samples",
+    "verification",
+    "export",
+    "models",
+    "inference",
+    "progress",
+    "classification",
+    "figures",
+    "parquet_files",
+    "embeddings",
+    "inspection",
+    "doctor",
+    "commands.reporting",
+    "commands.options",
+    "commands.export",
+    "commands.classify",
+    "commands.embed",
+    "commands.verify",
+    "commands.info",
+    "commands.doctor",
+    "cli",
+    "__main__",
+)
+COMMAND_MODULES = tuple(f"commands.{name}" for name in COMMANDS)
+START_UP = ("commands.options", "commands.reporting", *COMMAND_MODULES, "cli", "__main__")
+"""Modules that every `--help` loads: the standard library, click, each other and LIGHT."""
+LIGHT = ("", "errors", "path_text")
+OWNERS = {
+    "PIL": ("reference", "images", "preprocessing", "figures"),
+    "click": START_UP,
+    "google": ("onnx_graph",),
+    "onnx": ("onnx_graph", "lowering"),
+    "onnxruntime": ("engines.onnxruntime_engine",),
+    "openvino": ("engines.openvino_engine",),
+    "pyarrow": ("parquet_files",),
+    "rich": ("progress",),
+    "safetensors": ("checkpoints",),
+    "torch": ("torch_files",),
+}
+MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_PUBLIC_NAMES = 400, 60, 8
+ONE_FAMILY = PACKAGE / "errors.py"  # the exceptions are one concept, however many there are
+
+
+def module_path(module: str) -> Path:
+    return PACKAGE.joinpath(*module.split(".")).with_suffix(".py")
+
+
+def modules_on_disk() -> set[str]:
+    files = (path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py"))
+    return {".".join(path.parts) for path in files if path.name != "__init__"}
+
+
+def imported_names(tree: ast.AST) -> Iterator[str]:
+    """Yield `a.b.c` of every import below `tree`; `from a import b` gives `a.b`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own_module(name: str) -> str | None:
+    """Return which module of the package `a.b.c` is or lies in: "" for the package itself."""
+    first, *parts = name.split(".")
+    if first != "alexnet_deploy":
+        return None
+    while parts and not module_path(".".join(parts)).is_file():
+        parts.pop()
+    return ".".join(parts)
+
+
+def parse(module: str) -> ast.Module:
+    return ast.parse(module_path(module).read_text("utf-8"))
+
+
+def statements_at_start(module: str) -> ast.Module:
+    """Return the module without functions and TYPE_CHECKING blocks: what runs on import."""
+
+    class Remover(ast.NodeTransformer):
+        def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+            return None
+
+        def visit_If(self, node: ast.If) -> ast.AST | None:
+            return None if ast.unparse(node.test) == "TYPE_CHECKING" else node
+
+    tree: ast.Module = Remover().visit(parse(module))
+    return tree
+
+
+def test_order_lists_every_module_of_the_package_once() -> None:
+    assert sorted(ORDER) == sorted(modules_on_disk())
+
+
+def test_the_package_finds_what_it_imports_from_itself() -> None:
+    """Guard the tests below: an import that `own_module` did not resolve would be let through."""
+    assert own_module("alexnet_deploy.engines.base.Engine") == "engines.base"
+    assert own_module("alexnet_deploy.commands.options") == "commands.options"
+    assert own_module("alexnet_deploy.__version__") == ""
+    assert own_module("numpy.typing.NDArray") is None
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_a_module_imports_only_what_stands_above_it(module: str) -> None:
+    above = {"", *ORDER[: ORDER.index(module)]}
+    imported = {own_module(name) for name in imported_names(parse(module))} - {None}
+    assert imported <= above
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_a_library_is_imported_by_its_owners_only(module: str) -> None:
+    tops = {name.split(".")[0] for name in imported_names(parse(module))}
+    libraries = tops - set(sys.stdlib_module_names) - {"alexnet_deploy", "numpy"}
+    assert libraries <= set(OWNERS), "a new library: give it an owner"
+    assert {library for library in libraries if module not in OWNERS[library]} == set()
+
+
+@pytest.mark.parametrize("library", OWNERS)
+def test_each_owner_imports_its_library(library: str) -> None:
+    for module in OWNERS[library]:
+        if library != "click":
+            tops = {name.split(".")[0] for name in imported_names(parse(module))}
+            assert library in tops, f"{module} no longer owns {library}"
+
+
+@pytest.mark.parametrize("module", START_UP)
+def test_the_command_line_starts_with_click_and_the_standard_library(module: str) -> None:
+    names = list(imported_names(statements_at_start(module)))
+    own = {own_module(name) for name in names} - {None}
+    foreign = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names)
+    assert foreign <= {"click", "alexnet_deploy"}
+    shared = {*LIGHT, "commands.options", "commands.reporting", "cli"}
+    assert own <= shared
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("__init__.py")), ids=str)
+def test_init_files_hold_a_docstring_only(path: Path) -> None:
+    tree = ast.parse(path.read_text("utf-8"))
+    rest = [ast.unparse(node) for node in tree.body[1:]]
+    assert ast.get_docstring(tree)
+    assert [line for line in rest if not line.startswith("__version__ = ")] == []
+
+
+def python_files() -> list[Path]:
+    return sorted(
+        path
+        for name in ("alexnet_deploy", "tools", "tests")
+        for path in (ROOT / name).rglob("*.py")
+    )
+
+
+@pytest.mark.parametrize("path", python_files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_stay_under_their_ceilings(path: Path) -> None:
+    text = path.read_text("utf-8")
+    tree = ast.parse(text)
+    assert len(text.splitlines()) <= MAX_FILE_LINES
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    lengths = {
+        node.name: (node.end_lineno or 0) - node.lineno + 1
+        for node in ast.walk(tree)
+        if isinstance(node, functions)
+    }
+    assert {name: n for name, n in lengths.items() if n > MAX_FUNCTION_LINES} == {}
+    if PACKAGE in path.parents and path != ONE_FAMILY:
+        named = [n.name for n in tree.body if isinstance(n, (*functions, ast.ClassDef))]
+        assert len([name for name in named if not name.startswith("_")]) <= MAX_PUBLIC_NAMES
+
+
+RUN_AND_REPORT = """
+import json, sys
+before = set(sys.modules)
+from alexnet_deploy.cli import main
+codes = []
+for arguments in json.loads(sys.argv[1]):
+    sys.argv[1:] = arguments
+    try:
+        main()
+    except SystemExit as stop:
+        codes.append(stop.code)
+print(json.dumps({"codes": codes, "modules": sorted(set(sys.modules) - before)}))
+"""
+
+
+def modules_loaded_by(*commands: list[str]) -> set[str]:
+    """Run the commands in one fresh process, all successfully, and return what it imported."""
+    finished = subprocess.run(
+        [sys.executable, "-c", RUN_AND_REPORT, json.dumps(commands)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    report = json.loads(finished.stdout.splitlines()[-1])
+    assert report["codes"] == [0] * len(commands), finished.stdout + finished.stderr
+    return set(report["modules"])
+
+
+@pytest.mark.parametrize("arguments", [[], *([name] for name in COMMANDS)], ids=str)
+def test_help_loads_click_and_nothing_heavier(arguments: list[str]) -> None:
+    loaded = modules_loaded_by([*arguments, "--help"])
+    foreign = {name.split(".")[0] for name in loaded} - set(sys.stdlib_module_names)
+    assert foreign == {"click", "alexnet_deploy"}
+    own = {own_module(name) for name in loaded} - {None}
+    # The group's own help lists the first line of each command.
+    own_command = {f"commands.{name}" for name in arguments or COMMANDS}
+    assert own <= {*LIGHT, "cli", "commands.options", "commands.reporting", *own_command}
+
+
+def test_no_command_loads_torch_unless_it_reads_a_pt_file(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="what is not installed cannot be loaded")
+    photograph = str(sample_paths()[0])
+    exported = str(tmp_path / "model.onnx")
+    loaded = modules_loaded_by(
+        ["export", "-o", exported, "--verify-on", photograph],
+        ["classify", photograph, "--model", exported, "--figure", str(tmp_path / "f.png")],
+        ["embed", photograph, "--model", exported, "-o", str(tmp_path / "vectors.npy")],
+        ["verify", exported, "--on", photograph],
+        ["info", exported],
+        ["doctor"],
+    )
+    assert "openvino" in loaded, "the commands did run the network"
+    assert {"torch", "faiss", "matplotlib"} & loaded == set()

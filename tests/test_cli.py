@@ -1,0 +1,357 @@
+"""The command line, end to end with a fake engine: bytes on stdout, lines on stderr, exit codes."""
+
+import contextlib
+import errno
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from fake_engine import open_fake_engine, save_photograph
+
+from alexnet_deploy import __version__, models
+from alexnet_deploy.cli import COMMANDS, cli
+from alexnet_deploy.commands import options
+from alexnet_deploy.engines import base
+from alexnet_deploy.errors import (
+    AlexNetDeployError,
+    IncompatibleFileError,
+    UsageError,
+    VerificationError,
+)
+
+UNSPOKEN = os.fsdecode(b"caf\xe9\n.png")
+
+
+@pytest.fixture(autouse=True)
+def _fake_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "open_model", open_fake_engine)
+
+
+@pytest.fixture
+def photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three photographs, the last under a difficult name, in `p/`, seen from the folder above."""
+    monkeypatch.chdir(tmp_path)
+    save_photograph(tmp_path / "p" / "a.png", (128, 64, 64))
+    save_photograph(tmp_path / "p" / "b.png", (0, 64, 192))
+    save_photograph(tmp_path / "p" / UNSPOKEN, (0, 128, 0))
+    return Path("p")
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example_of_itself(command: str) -> None:
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert f"Example: alexnet-deploy {command}" in " ".join(result.stdout.split())
+
+
+def test_the_group_lists_every_command_and_its_version() -> None:
+    listed = run("--help").stdout
+    assert [line.split()[0] for line in listed.splitlines() if line.startswith("  ")][-7:-1] == [
+        *COMMANDS
+    ]
+    assert run("--version").stdout == f"alexnet-deploy {__version__}\n"
+
+
+def test_the_choices_are_those_of_the_engines() -> None:
+    assert options.RUNTIMES == base.RUNTIMES
+    assert options.DEVICES == base.DEVICES
+    assert options.PRECISIONS == base.PRECISIONS
+    defaults = base.EngineOptions()
+    command = click.command()(options.runtime_options(lambda **_: None))
+    by_name = {option.name: option.default for option in command.params}
+    for name in ("runtime", "device", "precision", "batch_size"):
+        assert by_name[name] == getattr(defaults, name)
+
+
+def test_every_engine_option_reaches_the_engine(
+    photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[Path | None, base.EngineOptions]] = []
+
+    def open_model(model: Path | None, given: base.EngineOptions, *, notify: object) -> object:
+        seen.append((model, given))
+        return open_fake_engine(model, given, notify=notify)
+
+    monkeypatch.setattr(models, "open_model", open_model)
+    flags = "--model m.onnx --runtime openvino --device cpu --precision bf16 --batch-size 2"
+    assert run("classify", photographs, *flags.split(), "--threads", "1").exit_code == 0
+    expected = base.EngineOptions(
+        runtime="openvino",
+        device="cpu",
+        precision="bf16",
+        batch_size=2,
+        threads=1,
+        outputs=("probabilities",),
+    )
+    assert seen == [(Path("m.onnx"), expected)]
+
+
+def test_the_table_has_one_line_a_photograph(photographs: Path) -> None:
+    result = run("classify", photographs)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == (
+        " 50.0%  red        p/a.png\n"
+        " 75.0%  blue       p/b.png\n"
+        "100.0%  green      p/caf\\xe9\\n.png\n"
+    )
+    assert result.stderr.startswith("fake engine\n3 done, 0 failed in ")
+
+
+def test_the_table_with_more_classes_has_a_block_a_photograph(photographs: Path) -> None:
+    assert run("classify", photographs / "a.png", "--top", "2").stdout == (
+        "p/a.png\n 50.0%  red\n 25.0%  green\n"
+    )
+    five = run("classify", photographs / "a.png", "--top5").stdout
+    assert len(five.splitlines()) == 1 + 4  # the fake network has four classes
+
+
+def test_json_is_one_line_a_photograph(photographs: Path) -> None:
+    (photographs / "c.png").write_bytes(b"")
+    result = run("classify", photographs, "--json", "--max-failures", "1")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[0] == (
+        '{"path": "p/a.png", "predictions": [{"label": "red", "index": 0, "probability": 0.5}]}'
+    )
+    by_path = {fields["path"]: fields for fields in map(json.loads, lines)}
+    assert set(by_path) == {"p/a.png", "p/b.png", "p/c.png", f"p/{UNSPOKEN}"}
+    assert set(by_path["p/c.png"]) == {"path", "error"}
+    assert by_path[f"p/{UNSPOKEN}"]["path_base64"] == "cC9jYWbpCi5wbmc="
+    assert "failed: p/c.png: " in result.stderr
+
+
+def test_csv_goes_to_a_file_or_to_stdout_with_the_same_bytes(photographs: Path) -> None:
+    to_file = run("classify", photographs, "--csv", "t.csv", "--top", "2")
+    to_stdout = run("classify", photographs, "--csv", "-", "--top", "2")
+    assert to_file.stdout == ""
+    assert to_stdout.stdout_bytes == Path("t.csv").read_bytes()
+    assert to_stdout.stdout_bytes == (
+        b"path,rank,index,label,probability,error\n"
+        b"p/a.png,1,0,red,0.5,\np/a.png,2,1,green,0.25,\n"
+        b"p/b.png,1,2,blue,0.75,\np/b.png,2,1,green,0.25,\n"
+        b'"p/caf\xe9\n.png",1,1,green,1.0,\n"p/caf\xe9\n.png",2,0,red,0.0,\n'
+    )
+
+
+def test_json_and_csv_and_figure_can_be_had_together(photographs: Path) -> None:
+    result = run("classify", photographs, "--json", "--csv", "t.csv", "--figure", "f.png")
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) == 3
+    assert len(Path("t.csv").read_bytes().split(b"\n")) > 3
+    assert Path("f.png").stat().st_size > 1000
+
+
+def test_a_figure_of_more_photographs_than_it_holds_says_so(tmp_path: Path) -> None:
+    for number in range(65):
+        save_photograph(tmp_path / "p" / f"{number}.png", (number, 0, 9))
+    figure = tmp_path / "f.png"
+    result = run("classify", tmp_path / "p", "--figure", figure)
+    assert "shows the first 64 of 65 photographs" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--json", "--csv", "-"], "both would go to stdout"),
+        (["--figure", "f.gif"], "ending in .png"),
+        (["--max-failures", "many"], "--max-failures is 'many'"),
+        (["--top", "0"], "Invalid value for '--top'"),
+        (["--batch-size", "0"], "Invalid value for '--batch-size'"),
+        (["--runtime", "tensorflow"], "Invalid value for '--runtime'"),
+    ],
+)
+def test_wrong_usage_is_refused_with_2(
+    photographs: Path, arguments: list[str], message: str
+) -> None:
+    result = run("classify", photographs, *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize("command", [["classify"], ["embed", "-o", "v.npy"]])
+def test_missing_paths_empty_folders_and_bad_files_have_their_codes(
+    photographs: Path, command: list[str]
+) -> None:
+    Path("empty").mkdir()
+    (photographs / "c.png").write_text("<html>")
+    codes = [run(*command, path).exit_code for path in ("nowhere", "empty", "p/c.png", "p")]
+    assert codes == [2, 1, 3, 3]
+    assert run(*command, "p", "--max-failures", "25%").exit_code == 0
+    failed = run(*command, "p").stderr.splitlines()
+    assert failed[1].startswith("failed: p/c.png: ")
+    assert failed[2].startswith("3 done, 1 failed in ")
+    assert failed[3].startswith("Error: 1 of 4 photographs ")
+
+
+def test_embed_writes_rows_and_says_what(photographs: Path) -> None:
+    result = run("embed", photographs, "-o", "v.npy", "--layer", "fc6", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == {
+        "files": ["v.npy", "v.paths.jsonl"],
+        "num_rows": 3,
+        "num_failed": 0,
+        "shapes": {"fc6": [4096]},
+    }
+    assert np.load("v.npy")[:, 0].tolist() == [128, 0, 0]
+    words = run("embed", photographs, "-o", "v.npy")
+    assert words.stdout.splitlines()[0] == "v.npy: fc7 3 x 4096 float32"
+
+
+def test_embed_refuses_a_suffix_and_a_layer_that_it_does_not_know(photographs: Path) -> None:
+    assert run("embed", photographs, "-o", "v.csv").exit_code == 2
+    result = run("embed", photographs, "-o", "v.npy", "--layer", "fc9")
+    assert result.exit_code == 2
+    assert "choose from: conv1" in result.stderr
+    assert run("embed", photographs).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (AlexNetDeployError("what, why, remedy"), 1),
+        (UsageError("what, why, remedy"), 2),
+        (VerificationError("what, why, remedy"), 4),
+        (IncompatibleFileError("what, why, remedy"), 5),
+    ],
+)
+def test_an_error_is_one_message_and_its_exit_code(
+    photographs: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(models, "open_model", fail)
+    result = run("classify", photographs)
+    assert (result.exit_code, result.stderr) == (code, "Error: what, why, remedy\n")
+
+
+def test_a_bug_keeps_its_traceback(photographs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "open_model", lambda *_, **__: 1 // 0)
+    assert isinstance(run("classify", photographs).exception, ZeroDivisionError)
+
+
+def test_a_terminal_is_not_sent_what_a_name_holds(photographs: Path) -> None:
+    result = run("classify", "no\x1b[31msuch")
+    assert "\x1b" not in result.stderr
+    assert "no\\x1b[31msuch" in result.stderr
+
+
+WITH_FAKE_ENGINE = f"""
+import sys
+sys.path[:0] = {[str(folder) for folder in Path(__file__).resolve().parents[:2]]}
+import alexnet_deploy.models, fake_engine
+alexnet_deploy.models.open_model = fake_engine.open_fake_engine
+from alexnet_deploy.cli import main
+main()
+"""
+
+
+def command_line(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-c", WITH_FAKE_ENGINE, *map(str, arguments)]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["classify", "p"], ["classify", "p", "--csv", "-"], ["classify", "--help"], []]
+)
+def test_a_reader_that_goes_away_ends_the_command_quietly(
+    photographs: Path, arguments: list[str]
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    finished = subprocess.run(
+        command_line(*(arguments or ["--help"])), stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writer)
+    assert finished.returncode == 128 + signal.SIGPIPE
+    assert finished.stderr in (b"", b"fake engine\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize(
+    "arguments", [["classify", "p"], ["classify", "p", "--json", "--csv", "t.csv"], ["--help"]]
+)
+def test_a_full_disk_behind_stdout_is_one_message(photographs: Path, arguments: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        finished = subprocess.run(
+            command_line(*arguments), stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert finished.returncode == 1
+    message = finished.stderr.splitlines()[-1].decode()
+    assert message.startswith("Error: ")
+    assert os.strerror(errno.ENOSPC) in message
+    assert b"Traceback" not in finished.stderr
+    assert os.listdir() == ["p"]
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".parquet"])
+def test_a_disk_that_fills_up_leaves_nothing(photographs: Path, suffix: str) -> None:
+    resource = pytest.importorskip("resource", reason="file size limits are POSIX")
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow", reason="needs the extra [parquet]")
+    layers = ["--layer", "conv1"]  # a megabyte a photograph
+    finished = subprocess.run(
+        command_line("embed", "p", "-o", f"v{suffix}", *layers),
+        capture_output=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)),
+    )
+    assert finished.returncode == 1
+    message = finished.stderr.splitlines()[-1].decode()
+    assert message.startswith("Error: v.")
+    assert ": cannot be written (File too large)" in message
+    assert b"Traceback" not in finished.stderr
+    assert b"Exception ignored" not in finished.stderr
+    assert os.listdir() == ["p"]
+
+
+def test_ctrl_c_ends_with_130_and_leaves_nothing(photographs: Path) -> None:
+    slow = "import fake_engine, time\nfake_engine.FakeEngine.run = lambda *_: time.sleep(60)\n"
+    setup, end = WITH_FAKE_ENGINE.rsplit("main()", 1)
+    running = subprocess.Popen(
+        [sys.executable, "-c", f"{setup}{slow}main(){end}", "classify", "p", "--csv", "t.csv"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert running.stderr is not None
+    assert running.stderr.readline() == b"fake engine\n"
+    time.sleep(0.3)  # until the engine has its batch; earlier would end the same way
+    running.send_signal(signal.SIGINT)
+    _, rest = running.communicate(timeout=10)
+    assert (running.returncode, rest) == (130, b"interrupted\n")
+    assert os.listdir() == ["p"]
+
+
+def test_a_progress_bar_leaves_the_lines_on_its_terminal_whole(photographs: Path) -> None:
+    pty = pytest.importorskip("pty", reason="pseudo-terminals are POSIX")
+    (photographs / "c.png").write_bytes(b"")
+    terminal, end = pty.openpty()
+    running = subprocess.Popen(command_line("classify", "p"), stdout=end, stderr=end)
+    os.close(end)
+    screen = b""
+    # Reading the terminal of a process that has ended is an error on Linux, not an end.
+    with contextlib.suppress(OSError):
+        while part := os.read(terminal, 65536):
+            screen += part
+    os.close(terminal)
+    assert running.wait() == 3
+    plain = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", screen).decode()
+    lines = [line.strip() for line in re.split(r"[\r\n]+", plain)]
+    for expected in ("50.0%  red        p/a.png", "75.0%  blue       p/b.png"):
+        assert any(line.endswith(expected) for line in lines)
+    assert any("failed: p/c.png: is empty" in line for line in lines)
+    assert any(re.search(r"\d of 4  \d+/s", line) for line in lines)
+    assert any(line.startswith("3 done, 1 failed in ") for line in lines)

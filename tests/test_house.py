@@ -1,0 +1,166 @@
+"""The pages and the configuration say what is true: README, CHANGELOG, extras, constraints."""
+
+import ast
+import re
+import shlex
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from alexnet_deploy import __version__
+from alexnet_deploy.cli import COMMANDS
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "alexnet_deploy"
+README = ROOT / "README.md"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+EXTRAS = {
+    name: [Requirement(line) for line in lines]
+    for name, lines in PROJECT["optional-dependencies"].items()
+}
+
+
+def files_in_git() -> list[Path]:
+    """Return the files that are, or with the next commit would be, in the repository."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    paths = (ROOT / name for name in listed.stdout.decode().split("\0") if name)
+    return [path for path in paths if path.is_file()]
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    requirements = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(name): version for name, version in requirements}
+
+
+def readme_commands() -> set[str]:
+    """Return every word that follows `alexnet-deploy` where the README writes code."""
+    text = README.read_text("utf-8")
+    code = re.findall(r"```.*?```|`[^`\n]+`", text, re.DOTALL)
+    return {name for part in code for name in re.findall(r"\balexnet-deploy +([a-z]\w*)", part)}
+
+
+def readme_tree() -> Iterator[tuple[Path, str]]:
+    """Yield path and description of each line of the README's file tree.
+
+    The tree is the fenced block that has a line starting with `alexnet_deploy/`: one file a
+    line, folders end with `/` and what they hold is indented below them.
+    """
+    blocks = re.findall(r"```\w*\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    (tree,) = [block for block in blocks if re.search(r"^alexnet_deploy/", block, re.MULTILINE)]
+    folders: list[tuple[int, Path]] = []
+    for line in filter(None, tree.splitlines()):
+        indent = len(line) - len(line.lstrip())
+        name, _, description = line.strip().partition(" ")
+        folders = [folder for folder in folders if folder[0] < indent]
+        path = folders[-1][1] / name if folders else Path(name)
+        if name.endswith("/"):
+            folders.append((indent, path))
+        yield path, description.strip()
+
+
+def test_the_readme_shows_every_command_and_no_other() -> None:
+    assert readme_commands() == set(COMMANDS)
+
+
+def test_the_readme_says_something_of_each_file_of_its_tree() -> None:
+    assert [str(path) for path, description in readme_tree() if not description] == []
+
+
+def test_the_tree_of_the_readme_is_the_disk() -> None:
+    shown = [path for path, _ in readme_tree()]
+    files = [path.relative_to(ROOT) for path in files_in_git()]
+    # Dot-files are left to `ls -a`; a folder's __init__.py is its line.
+    top = {Path(path.parts[0]) for path in files if not path.parts[0].startswith(".")}
+    modules = {path for path in files if path.parts[0] == "alexnet_deploy" and path.suffix == ".py"}
+    modules = {path for path in modules if path.name != "__init__.py"}
+    assert {path for path in shown if len(path.parts) == 1} == top
+    assert {path for path in shown if path.parts[0] == "alexnet_deploy" and path.suffix} >= modules
+    assert [str(path) for path in shown if not (ROOT / path).exists()] == []
+    assert len(shown) == len(set(shown))
+
+
+@pytest.mark.parametrize("page", ["README.md", "alexnet_deploy/data/caltech101.md"])
+def test_links_to_files_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text("utf-8")
+    links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text) + re.findall(r'src="([^":]+)"', text)
+    assert [link for link in links if not ((ROOT / page).parent / link).exists()] == []
+
+
+def test_the_changelog_has_this_version() -> None:
+    assert f"\n## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+
+
+def test_an_error_for_a_missing_package_names_an_extra_that_brings_it() -> None:
+    calls = 0
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "MissingPackageError":
+                package, extra = (ast.literal_eval(argument) for argument in node.args[:2])
+                assert package in {requirement.name for requirement in EXTRAS[extra]}
+                calls += 1
+    assert calls > 0
+
+
+def test_every_extra_that_is_written_down_exists() -> None:
+    for path in files_in_git():
+        if path.suffix in {".py", ".md"}:
+            text = path.read_text("utf-8")
+            for extras in re.findall(r"(?:alexnet-deploy|\.)\[([a-z,]+)\]'", text):
+                assert set(extras.split(",")) <= set(EXTRAS), path
+
+
+def test_constraints_pin_what_make_installs_at_versions_that_the_floors_allow() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    installed = {
+        name for names in re.findall(r"'\.\[([a-z,]+)\]'", makefile) for name in names.split(",")
+    }
+    assert {"cpu", "dev"} <= installed
+    base = [Requirement(line) for line in PROJECT["dependencies"]]
+    pinned = pins()
+    for requirement in base + [needed for extra in sorted(installed) for needed in EXTRAS[extra]]:
+        name = canonicalize_name(requirement.name)
+        assert name in pinned, f"{name} is not in constraints.txt"
+        assert requirement.specifier.contains(pinned[name])
+
+
+def test_every_requirement_has_a_floor() -> None:
+    base = [Requirement(line) for line in PROJECT["dependencies"]]
+    for requirement in base + [needed for extra in EXTRAS.values() for needed in extra]:
+        assert {clause.operator for clause in requirement.specifier} & {">=", "=="}, requirement
+
+
+# Folders that only one machine has, and places that packages are fetched from.
+PRIVATE = re.compile(
+    rb"(?<![\w.~-])/(?:home|root|Users|work|opt)/|/tmp/[a-z]"
+    rb"|index-url|find-links|trusted-host|pypi[.]org|pythonhosted|download[.]pytorch"
+)
+
+
+def test_no_file_names_a_path_of_a_machine_or_a_package_index() -> None:
+    found = {
+        str(path.relative_to(ROOT)): PRIVATE.findall(path.read_bytes())
+        for path in files_in_git()
+        if path != Path(__file__) and path.suffix not in {".jpg", ".png", ".safetensors"}
+    }
+    assert {name: hits for name, hits in found.items() if hits} == {}
+
+
+def test_shell_scripts_stop_at_the_first_error() -> None:
+    for path in files_in_git():
+        if path.suffix == ".sh" or path.parent.name == ".ci":
+            lines = path.read_text("utf-8").splitlines()
+            assert any(shlex.split(line)[:1] == ["set"] for line in lines if line[:4] == "set ")
+            assert path.stat().st_mode & 0o111, f"{path} cannot be run"
