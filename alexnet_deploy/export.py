@@ -35,7 +35,7 @@ def export_onnx(
     file = build_model(checkpoint, outputs)
     report = None
     if photographs is not None:
-        report = verify(file, checkpoint, photographs, options or EngineOptions(batch_size=8))
+        report = verify(file, checkpoint, photographs, options or EngineOptions())
         report.raise_if_failed(str(path))
         file = file.with_report(report.to_dict())
     write_model(file, path)

@@ -2,11 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from alexnet_deploy.commands import options as shared
 from alexnet_deploy.commands.reporting import print_result
+
+if TYPE_CHECKING:
+    from alexnet_deploy.engines.base import Runtime
 
 
 @click.command(epilog="Example: alexnet-deploy export ckpt.pt -o alexnet.onnx --verify-on photos/")
@@ -27,7 +31,14 @@ from alexnet_deploy.commands.reporting import print_result
 @click.option("--verify-on", type=shared.FILE, help="Photographs to verify on.  [default: samples]")
 @click.option("--no-verify", is_flag=True, help="Write the file unverified, and say so in it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@shared.runtime_options
+@click.option(
+    "--runtime",
+    type=click.Choice(shared.RUNTIMES),
+    default="auto",
+    show_default=True,
+    help="Library that runs the file while it is verified.",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Its CPU threads.  [default: all]")
 def export(
     checkpoint: Path | None,
     output: Path | None,
@@ -37,16 +48,18 @@ def export(
     verify_on: Path | None,
     no_verify: bool,
     as_json: bool,
-    engine_options: shared.EngineArguments,
+    runtime: "Runtime",
+    threads: int | None,
 ) -> None:
     """Write a checkpoint as a verified ONNX file.
 
-    The file is compared with a NumPy reference on photographs, and written only if it computes
-    the same (exit 4 if not). CHECKPOINT is .safetensors or .pt; without one, $ALEXNET_MODEL or the bundled one.
-    With --json: {"file", "fingerprint", "report"}; report is null with --no-verify.
+    The fp32 file is compared with a NumPy reference on photographs, and written only if it
+    computes the same (exit 4 if not). CHECKPOINT is .safetensors or .pt; without one,
+    $ALEXNET_MODEL or the bundled one. With --json: {"file", "fingerprint", "report"}; report is
+    null with --no-verify.
     """
     from alexnet_deploy.checkpoints import load_checkpoint, read_labels
-    from alexnet_deploy.engines.base import DEFAULT_OUTPUTS
+    from alexnet_deploy.engines.base import DEFAULT_OUTPUTS, EngineOptions
     from alexnet_deploy.export import export_onnx
     from alexnet_deploy.images import find_photographs
     from alexnet_deploy.models import default_model
@@ -62,7 +75,7 @@ def export(
         target,
         outputs=layers or DEFAULT_OUTPUTS,
         photographs=None if no_verify else photographs,
-        options=engine_options.engine_options(),
+        options=EngineOptions(runtime=runtime, threads=threads),
     )
     result = {
         "file": str(target),

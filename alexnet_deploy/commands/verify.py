@@ -26,8 +26,9 @@ def verify(
 ) -> None:
     """Check that an ONNX file computes what it should here.
 
-    FILE, an .onnx file of ours, runs on this machine beside a NumPy reference. Without --against it is compared with its own weights, after
-    checking that they are the ones that were exported. Exit 4 when it fails. With --json:
+    FILE, an .onnx file of ours, runs on this machine beside a NumPy reference. Without --against
+    it is compared with its own weights, after checking that they are the ones that were
+    exported. Exit 4 when it fails. With --json:
     {"passed", "checks": [{"name", "measured", "allowed", "passed"}], "runs", "against",
     "num_photographs", "skipped"}.
     """
