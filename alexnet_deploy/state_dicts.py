@@ -55,7 +55,7 @@ def adopt_state_dict(
         listed = ", ".join(list(arrays)[:4]) or "none"
         raise IncompatibleFileError(
             f"{source}: has no spec of ours and is no torchvision AlexNet (arrays: {listed}, ...); "
-            f"say which AlexNet it is with --preset {'|'.join(PRESET_NAMES)}"
+            f"say which AlexNet it is: alexnet-deploy export FILE --preset {'|'.join(PRESET_NAMES)}"
         )
     else:
         named = _named_by_shape(arrays, preset, source)

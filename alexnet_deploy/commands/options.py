@@ -81,7 +81,7 @@ def runtime_options(command: _Command) -> _Command:
             type=click.Choice(DEVICES),
             default="auto",
             show_default=True,
-            help="auto takes the CPU unless the runtime is built for a GPU that is here.",
+            help="auto is the CPU; no runtime of this version uses a GPU.",
         ),
         click.option(
             "--precision",

@@ -30,7 +30,7 @@ class EngineOptions:
 
     Attributes:
         runtime: "auto" takes the fastest that is installed.
-        device: "auto" takes the CPU unless the runtime is built for a GPU that is present.
+        device: "auto" is the CPU; no runtime of this version uses a GPU.
         precision: arithmetic at run time; results are float32 always.
         batch_size: images per call; the last batch is padded to it by the caller.
         threads: CPU threads of the runtime; None leaves it all cores.
