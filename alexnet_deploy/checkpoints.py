@@ -4,7 +4,8 @@ Arrays go by the paper's names, `conv1.weight` .. `fc8.bias`; convolutions are
 (out, in / groups, kernel, kernel), fully connected layers (out, in). `fc6` and `fc7` may be
 stored as two factors, `fc6.weight.left` (out, rank) and `fc6.weight.right` (rank, in). An optional
 `mean_image` (3, S, S), RGB in grey levels, takes the place of the spec's channel means; its
-central window is subtracted, as in the 2012 code.
+central window is subtracted, as in the 2012 code. bfloat16 becomes float32, which holds it
+exactly; NumPy has no bfloat16.
 """
 
 import dataclasses
@@ -19,15 +20,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
-from alexnet_deploy.errors import IncompatibleFileError, UsageError
-from alexnet_deploy.model_spec import ModelSpec
+from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError, UsageError
+from alexnet_deploy.input_files import existing_file
+from alexnet_deploy.model_spec import SPEC_KEY, ModelSpec
 from alexnet_deploy.output_files import atomic_write
 from alexnet_deploy.state_dicts import adopt_state_dict
 
-SPEC_KEY = "alexnet_deploy.spec"
+try:
+    from safetensors import SafetensorError, deserialize, safe_open
+    from safetensors.numpy import save
+except ImportError as error:
+    raise MissingPackageError("safetensors", "cpu", "reading a checkpoint") from error
+
+CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth")
 FACTORED = ("fc6", "fc7")
 _FLOATS = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
 
@@ -102,24 +108,20 @@ def load_checkpoint(
         IncompatibleFileError: unreadable, foreign, or with a missing, extra, misshapen or
             non-finite array.
         MissingPackageError: a `.pt` file, and torch is not installed.
-        UsageError: there is no such file.
+        UsageError: there is no such file, it may not be read, or it has a spec and `preset` is
+            given.
     """
-    if not path.is_file():
-        raise UsageError(f"{path}: no such checkpoint; give a .safetensors, .pt or .pth file")
-    if path.suffix == ".safetensors":
-        arrays, spec_json = _read_safetensors(path)
-    else:
-        from alexnet_deploy.torch_files import read_pt
-
-        arrays, spec_json = read_pt(path)
-    if spec_json is not None:
-        if preset is not None:
-            raise IncompatibleFileError(
-                f"{path}: carries its own spec, so --preset {preset} cannot apply; leave it out"
-            )
-        spec = ModelSpec.from_json(spec_json)
-    else:
+    arrays, spec_json = _read(path)
+    if spec_json is None:
         spec, arrays = adopt_state_dict(arrays, preset=preset, source=str(path))
+        remedy = f"this is no {spec.preset} AlexNet of {spec.num_classes} classes: see --preset"
+    elif preset is not None:
+        raise UsageError(
+            f"{path}: carries its own spec, so --preset {preset} cannot apply; leave it out"
+        )
+    else:
+        spec = ModelSpec.from_json(spec_json, str(path))
+        remedy = "its arrays and its spec do not belong together: write it again"
     if labels is not None:
         if len(labels) != spec.num_classes:
             raise IncompatibleFileError(
@@ -127,7 +129,9 @@ def load_checkpoint(
                 "give one label a line, in the order of the outputs"
             )
         spec = dataclasses.replace(spec, labels=labels)
-    _check_arrays(arrays, spec, str(path))
+    _check_shapes(arrays, spec, str(path), remedy)
+    for name, array in arrays.items():
+        _check_numbers(array, f"{path}: array {name}")
     return Checkpoint(spec=spec, arrays=arrays)
 
 
@@ -143,13 +147,15 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """Read class names, one a line, UTF-8; empty lines at the end are ignored.
+    """Read class names, one a line, UTF-8 with or without a mark; empty lines at the end go.
 
     Raises:
+        UsageError: there is no such file, or it may not be read.
         IncompatibleFileError: not a text file, or a line without a name.
     """
+    existing_file(path, "a text file with one label a line")
     try:
-        lines = path.read_text("utf-8").rstrip().split("\n")
+        lines = path.read_text("utf-8-sig").rstrip().split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise IncompatibleFileError(
             f"{path}: labels cannot be read ({error}); expected UTF-8 text, one label a line"
@@ -162,58 +168,114 @@ def read_labels(path: Path) -> tuple[str, ...]:
     return labels
 
 
+def _read(path: Path) -> tuple[Mapping[str, NDArray[Any]], str | None]:
+    """Return a file's arrays and, if it is ours, its spec as JSON."""
+    existing_file(path, f"a checkpoint: {', '.join(CHECKPOINT_SUFFIXES)}")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix in CHECKPOINT_SUFFIXES:
+        from alexnet_deploy.torch_files import read_pt
+
+        return read_pt(path)
+    if path.suffix == ".onnx":
+        raise IncompatibleFileError(
+            f"{path}: is a model file already; give the checkpoint that it was exported from"
+        )
+    raise IncompatibleFileError(
+        f"{path}: a checkpoint ends in {', '.join(CHECKPOINT_SUFFIXES)}, "
+        f"not in {path.suffix or 'no suffix'}; rename it if it is one of them"
+    )
+
+
 def _read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], str | None]:
+    arrays: dict[str, NDArray[Any]] = {}
+    name = kind = ""
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            names = list(file.keys())
-            return {name: file.get_tensor(name) for name in names}, metadata.get(SPEC_KEY)
-    except (OSError, SafetensorError, TypeError, ValueError, AttributeError) as error:
+            for name in list(file.keys()):
+                kind = file.get_slice(name).get_dtype()
+                if kind != "BF16":
+                    arrays[name] = file.get_tensor(name)
+                elif name not in arrays:
+                    arrays |= _bfloat16_arrays(path)
+    except (OSError, SafetensorError) as error:
         raise IncompatibleFileError(
             f"{path}: not a readable safetensors file ({error}); "
             "it may be truncated: copy or download it again"
         ) from error
+    except (TypeError, AttributeError) as error:  # a number type that NumPy does not have
+        raise IncompatibleFileError(
+            f"{path}: array {name} is {kind}, expected float16, bfloat16, float32 or float64; "
+            "convert it first"
+        ) from error
+    return arrays, metadata.get(SPEC_KEY)
 
 
-def _check_arrays(arrays: Mapping[str, NDArray[Any]], spec: ModelSpec, source: str) -> None:
-    """Refuse a missing, extra, misshapen or non-finite array, naming the first one."""
-    expected: dict[str, tuple[int, ...]] = {}
-    for name, shape in spec.array_shapes().items():
-        factors = (f"{name}.left", f"{name}.right")
-        if name.split(".")[0] in FACTORED and name not in arrays and factors[0] in arrays:
-            rank = arrays[factors[0]].shape[-1]
-            expected |= {factors[0]: (shape[0], rank), factors[1]: (rank, shape[1])}
-        else:
-            expected[name] = shape
-    if "mean_image" in arrays:
-        side = spec.preprocessing.resize_to
-        if arrays["mean_image"].shape != (3, spec.input_size, spec.input_size):
-            expected["mean_image"] = (3, side, side)
-        else:
-            expected["mean_image"] = (3, spec.input_size, spec.input_size)
-    remedy = f"this is no {spec.preset} AlexNet of {spec.num_classes} classes; see --preset"
+def _bfloat16_arrays(path: Path) -> dict[str, NDArray[np.float32]]:
+    """Return the bfloat16 arrays as float32, of which they are the upper halves."""
+    arrays = {}
+    for name, tensor in deserialize(path.read_bytes()):  # type: ignore[no-untyped-call]
+        if tensor["dtype"] == "BF16":
+            bits = np.frombuffer(tensor["data"], "<u2").astype("<u4") << 16
+            arrays[name] = bits.view(np.float32).reshape(tensor["shape"])
+    return arrays
+
+
+def _check_shapes(
+    arrays: Mapping[str, NDArray[Any]], spec: ModelSpec, source: str, remedy: str
+) -> None:
+    """Refuse a missing, misshapen or extra array, naming the first one."""
+    expected = _expected_shapes(arrays, spec)
     for name, shape in expected.items():
         if name not in arrays:
             raise IncompatibleFileError(
                 f"{source}: array {name} {list(shape)} is missing; {remedy}"
             )
         if arrays[name].shape != shape:
+            came = list(arrays[name].shape)
             raise IncompatibleFileError(
-                f"{source}: array {name} is {list(arrays[name].shape)}, "
-                f"expected {list(shape)}; {remedy}"
+                f"{source}: array {name} is {came}, expected {list(shape)}; {remedy}"
             )
-    for name, array in arrays.items():
+    for name in arrays:
         if name not in expected:
             raise IncompatibleFileError(f"{source}: array {name} is not part of it; {remedy}")
-        if array.dtype not in _FLOATS:
-            raise IncompatibleFileError(
-                f"{source}: array {name} is {array.dtype}, expected float16, float32 or float64; "
-                "convert it first"
-            )
+
+
+def _expected_shapes(
+    arrays: Mapping[str, NDArray[Any]], spec: ModelSpec
+) -> dict[str, tuple[int, ...]]:
+    """Return the shapes that the spec gives, of two factors where a layer is stored as two."""
+    expected: dict[str, tuple[int, ...]] = {}
+    for name, shape in spec.array_shapes().items():
+        left, right = f"{name}.left", f"{name}.right"
+        if name.split(".")[0] in FACTORED and name not in arrays and left in arrays:
+            rank = max(1, arrays[left].shape[-1]) if arrays[left].ndim else 1
+            expected |= {left: (shape[0], rank), right: (rank, shape[1])}
+        else:
+            expected[name] = shape
+    if "mean_image" in arrays:
+        sides = (spec.input_size, spec.preprocessing.resize_to)
+        shapes = [(3, side, side) for side in sides]
+        came = arrays["mean_image"].shape
+        expected["mean_image"] = came if came in shapes else shapes[-1]
+    return expected
+
+
+def _check_numbers(array: NDArray[Any], name: str) -> None:
+    """Refuse integers, NaN, infinity, and what float32, in which networks compute, cannot hold."""
+    if array.dtype not in _FLOATS:
+        raise IncompatibleFileError(
+            f"{name} is {array.dtype}, expected float16, float32 or float64; convert it first"
+        )
+    with np.errstate(over="ignore", invalid="ignore"):
+        if array.dtype == np.float64:
+            array = array.astype(np.float32)
         # A sum is finite only if every term is: five times faster than isfinite on 61 M numbers.
-        if not np.isfinite(array.sum(dtype=np.float64)):
-            bad = int(array.size - np.isfinite(array).sum())
-            raise IncompatibleFileError(
-                f"{source}: array {name} holds {bad} values that are NaN or infinite; "
-                "the training run diverged or the file is damaged: use an earlier checkpoint"
-            )
+        if np.isfinite(array.sum(dtype=np.float64)):
+            return
+    bad = int(array.size - np.isfinite(array).sum())
+    raise IncompatibleFileError(
+        f"{name} holds {bad} values that are NaN or infinite in float32; "
+        "the training run diverged or the file is damaged: use an earlier checkpoint"
+    )

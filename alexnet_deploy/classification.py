@@ -1,6 +1,7 @@
 """From probabilities to the most likely classes, one result per photograph.
 
-    photographs -> inference.run -> top_k -> Classification -> to_json | to_csv | figures
+    photographs -> inference.run -> top_k -> Classification -> text_table | to_json | to_csv
+                                                            -> figures
 
 K classes. A photograph that could not be read is a `Classification` too, with its reason.
 """
@@ -8,7 +9,8 @@ K classes. A photograph that could not be read is a `Classification` too, with i
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +21,13 @@ from alexnet_deploy.engines.base import Engine
 from alexnet_deploy.errors import UsageError
 from alexnet_deploy.inference import PhotographResult, RunSummary, run
 from alexnet_deploy.model_spec import ModelSpec
-from alexnet_deploy.path_text import path_fields
+from alexnet_deploy.output_files import atomic_write
+from alexnet_deploy.path_text import path_fields, printable
 
 CSV_HEADER = b"path,rank,index,label,probability,error\n"
 """First line of the CSV table; `to_csv` writes the rows below it."""
+
+_MAX_LABEL_WIDTH = 32  # a longer label pushes its path to the right
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +124,24 @@ def top_k(probabilities: NDArray[np.float32], spec: ModelSpec, k: int) -> tuple[
     )
 
 
+def text_table(spec: ModelSpec, num_classes: int) -> Callable[[Classification], str]:
+    """Return what renders a photograph that could be read, as its part of a table for people.
+
+    One class makes one line, `probability label path`; several a line each below the path.
+    """
+    longest = max((len(label) for label in spec.labels), default=len("class 999"))
+    width = min(longest, _MAX_LABEL_WIDTH)
+
+    def render(result: Classification) -> str:
+        path = printable(result.path)
+        best = [(one.probability, printable(one.label)) for one in result.predictions]
+        if num_classes == 1:
+            return "\n".join(f"{share:6.1%}  {label:{width}}  {path}" for share, label in best)
+        return "\n".join([path, *(f"{share:8.1%}  {label}" for share, label in best)])
+
+    return render
+
+
 def to_json(result: Classification) -> str:
     """Return one line of ASCII JSON without a line break.
 
@@ -148,6 +171,22 @@ def to_csv(result: Classification) -> bytes:
     if result.error is not None:
         rows = [(result.path, "", "", "", "", result.error)]
     return b"".join(map(_csv_line, rows))
+
+
+@contextmanager
+def open_csv(path: Path) -> Iterator[Callable[[Classification], None]]:
+    """Yield what adds one photograph to the CSV table at `path`, which appears when all are in.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+
+    def add(result: Classification) -> None:
+        file.write(to_csv(result))
+
+    with atomic_write(path) as file:
+        file.write(CSV_HEADER)
+        yield add
 
 
 def _csv_line(fields: tuple[object, ...]) -> bytes:

@@ -1,12 +1,13 @@
 """The command `alexnet-deploy`: one group, its commands loaded when they are named.
 
-Exit codes: 0 done; those of `errors`; 2 for wrong usage also from click; 130 after Ctrl-C; 141
-when the reader of stdout went away. A bug keeps its traceback.
+Exit codes: 0 done; those of `errors`; 2 for wrong usage also from click; 130 after Ctrl-C, 143
+after SIGTERM, 129 after SIGHUP; 141 when the reader of stdout went away. A bug keeps its traceback.
 """
 
 import errno
 import importlib
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -53,9 +54,16 @@ def _errors_reported() -> Iterator[None]:
         yield
     except AlexNetDeployError as error:
         raise _failed(str(error), error.exit_code) from error
+    except click.exceptions.NoArgsIsHelpError:
+        raise
+    except click.UsageError as error:
+        # Its message repeats what the user wrote, which may be a file's name.
+        message = _printable_lines(error.format_message())
+        raise click.UsageError(message, ctx=error.ctx) from error
     except KeyboardInterrupt as interrupt:
-        click.echo("interrupted", err=True)
-        raise click.exceptions.Exit(130) from interrupt
+        number = interrupt.args[0] if interrupt.args else signal.SIGINT
+        click.echo("interrupted" if number == signal.SIGINT else "terminated", err=True)
+        raise click.exceptions.Exit(128 + number) from interrupt
     except BrokenPipeError as error:
         discard_stdout()
         raise click.exceptions.Exit(BROKEN_PIPE_EXIT) from error
@@ -69,9 +77,12 @@ def _errors_reported() -> Iterator[None]:
 
 def _failed(message: str, exit_code: int) -> click.exceptions.Exit:
     """Print the one message of a failure; return what ends the command with `exit_code`."""
-    lines = map(printable, message.split("\n"))
-    click.echo("Error: " + "\n".join(lines), err=True)
+    click.echo(f"Error: {_printable_lines(message)}", err=True)
     return click.exceptions.Exit(exit_code)
+
+
+def _printable_lines(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
 
 
 @click.group(
@@ -90,4 +101,11 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line: the console script."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
     cli(prog_name="alexnet-deploy")
+
+
+def _stop(number: int, frame: object) -> None:
+    """End as Ctrl-C does, so that half-written files are removed."""
+    raise KeyboardInterrupt(number)

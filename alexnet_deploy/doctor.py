@@ -1,7 +1,12 @@
-"""Which runtimes and devices work on this machine, found by running them, and why others do not."""
+"""Which runtimes and devices work on this machine, found by running them, and why others do not.
 
-import ctypes.util
+What needs an optional package is imported where it is tried: this must work where nothing else
+does.
+"""
+
+import ctypes
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import time
@@ -11,12 +16,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from alexnet_deploy.engines.base import EngineOptions, Precision, Runtime
-from alexnet_deploy.engines.factory import is_installed, open_engine
-from alexnet_deploy.errors import AlexNetDeployError
-from alexnet_deploy.models import bundled_checkpoint, cache_directory, load_model
+from alexnet_deploy.errors import AlexNetDeployError, MissingPackageError
 
 # Distribution, module to look for, what it is for, the extra that brings it.
-_PACKAGES = (
+_NEEDED = (
+    ("safetensors", "safetensors", "reading checkpoints", "cpu"),
+    ("onnx", "onnx", "every model", "cpu"),
+    ("openvino", "openvino", "the runtime OpenVINO", "cpu"),
+    ("onnxruntime", "onnxruntime", "the runtime ONNX Runtime", "cpu"),
+)
+_OPTIONAL = (
     ("torch", "torch", "reading .pt files", "torch"),
     ("faiss-cpu", "faiss", "search", "cpu"),
     ("pyarrow", "pyarrow", "Parquet", "parquet"),
@@ -39,11 +48,13 @@ class Finding:
         name: what it is.
         works: True, False, or None where it is only information.
         detail: version and speed, or the reason and the remedy.
+        is_runtime: it says whether a runtime works here; one must for anything to run.
     """
 
     name: str
     works: bool | None
     detail: str
+    is_runtime: bool = False
 
 
 def examine() -> Iterator[Finding]:
@@ -57,15 +68,8 @@ def examine() -> Iterator[Finding]:
         yield _try_runtime(runtime, precision)
     yield _nvidia()
     yield from _onnxruntime_distributions()
-    for distribution, module, purpose, extra in _PACKAGES:
-        if is_installed(module):
-            detail = f"{_version(distribution)}, for {purpose}"
-            yield Finding(name=distribution, works=True, detail=detail)
-        else:
-            remedy = f"pip install 'alexnet-deploy[{extra}]'"
-            yield Finding(
-                name=distribution, works=None, detail=f"not installed, for {purpose}: {remedy}"
-            )
+    yield from (_package(*package, if_missing=False) for package in _NEEDED)
+    yield from (_package(*package, if_missing=None) for package in _OPTIONAL)
     yield _cache()
 
 
@@ -73,10 +77,13 @@ def _try_runtime(runtime: Runtime, precision: Precision) -> Finding:
     """Load the bundled checkpoint and time the second of two batches."""
     name = f"{runtime} cpu {precision}"
     try:
-        file = load_model(bundled_checkpoint())
+        from alexnet_deploy.engines.factory import open_engine
+        from alexnet_deploy.models import bundled_checkpoint, load_model
+
         options = EngineOptions(
             runtime=runtime, device="cpu", precision=precision, outputs=("probabilities",)
         )
+        file = load_model(bundled_checkpoint(), options)
         with open_engine(file, options) as engine:
             size = engine.spec.input_size
             noise = np.random.default_rng(0).integers(0, 256, (32, size, size, 3), np.uint8)
@@ -84,21 +91,39 @@ def _try_runtime(runtime: Runtime, precision: Precision) -> Finding:
             start = time.perf_counter()
             engine.run(noise)
             rate = len(noise) / (time.perf_counter() - start)
-            return Finding(
-                name=name, works=True, detail=f"{engine.description}: {rate:.0f} images/s"
-            )
-    except AlexNetDeployError as error:
-        return Finding(name=name, works=False, detail=str(error))
+            detail = f"{engine.description}: {rate:.0f} images/s"
+            return Finding(name=name, works=True, detail=detail, is_runtime=True)
+    except Exception as error:  # a broken runtime raises what it likes, and is what is looked for
+        return Finding(name=name, works=False, detail=_reason(error), is_runtime=True)
+
+
+def _reason(error: Exception) -> str:
+    if not isinstance(error, AlexNetDeployError):
+        return f"{type(error).__name__}: {error}"
+    cause = error.__cause__
+    # A package that is there and cannot be imported: a library of the system is missing.
+    is_broken = isinstance(cause, ImportError) and not isinstance(cause, ModuleNotFoundError)
+    return f"{error} ({cause})" if is_broken else str(error)
 
 
 def _nvidia() -> Finding:
-    if ctypes.util.find_library("cuda") is None:
-        return Finding(name="nvidia gpu", works=None, detail="no NVIDIA driver on this machine")
-    return Finding(
-        name="nvidia gpu",
-        works=None,
-        detail="an NVIDIA driver is here; no runtime of this version uses it yet",
-    )
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        detail = "no NVIDIA driver on this machine"
+    else:
+        detail = "an NVIDIA driver is here; no runtime of this version uses it yet"
+    return Finding(name="nvidia gpu", works=None, detail=detail)
+
+
+def _package(
+    distribution: str, module: str, purpose: str, extra: str, *, if_missing: bool | None
+) -> Finding:
+    if importlib.util.find_spec(module) is not None:
+        detail = f"{_version(distribution) or 'installed'}, for {purpose}"
+        return Finding(name=distribution, works=True, detail=detail)
+    detail = f"not installed, for {purpose}: pip install 'alexnet-deploy[{extra}]'"
+    return Finding(name=distribution, works=if_missing, detail=detail)
 
 
 def _onnxruntime_distributions() -> Iterator[Finding]:
@@ -121,13 +146,21 @@ def _version(distribution: str) -> str:
 
 
 def _cache() -> Finding:
-    folder = cache_directory()
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if os.access(existing, os.W_OK):
-        return Finding(name="cache", works=True, detail=str(folder))
+    try:
+        from alexnet_deploy.models import cache_directory
+
+        folder = cache_directory()
+        existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        if os.access(existing, os.W_OK):
+            return Finding(name="cache", works=True, detail=str(folder))
+        problem = f"{folder} cannot be written"
+    except MissingPackageError as error:
+        return Finding(name="cache", works=None, detail=f"not looked at: {error}")
+    except Exception as error:
+        problem = _reason(error)
     return Finding(
         name="cache",
         works=False,
-        detail=f"{folder} cannot be written; set XDG_CACHE_HOME to a folder that can, "
+        detail=f"{problem}; set XDG_CACHE_HOME to a folder that can be written, "
         "or checkpoints are exported again at every start",
     )

@@ -1,20 +1,20 @@
 """Write any layer's activations for many photographs to `.npy` or `.parquet`, as a stream.
 
 N photographs that could be read, C channels, H/W positions, D = 4096 for fc6 and fc7. Memory
-does not grow with N. All files of a run appear together when it is finished, or not at all.
+does not grow with N. The files appear when the run is finished; until then the old ones are as
+they were. A process that is killed while it replaces them leaves an array missing, never one
+beside the paths of another run.
 
     vectors.npy + vectors.paths.jsonl            one layer: (N, D) or (N, C, H, W) float32
     vectors.fc6.npy + vectors.fc7.npy + ...      several layers, one file each
     vectors.parquet                              everything in one file, see `parquet_files`
 
-Line n of `.paths.jsonl` is the path of row n as a JSON string; in one that is not UTF-8 the
-bytes are escaped as surrogates, which `os.fsencode` turns back.
+Line n of `.paths.jsonl` is the path of row n: {"path"}, with "path_base64" where it is not UTF-8.
 """
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -23,11 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.engines.base import Engine, check_outputs
-from alexnet_deploy.errors import UsageError
+from alexnet_deploy.errors import TooManyFailuresError, UsageError
 from alexnet_deploy.inference import PhotographResult, RunSummary, run
-from alexnet_deploy.model_spec import ModelSpec
-from alexnet_deploy.output_files import atomic_write
-from alexnet_deploy.path_text import printable
+from alexnet_deploy.output_files import atomic_write, write_together
+from alexnet_deploy.path_text import path_fields, printable
 
 SUFFIXES = (".npy", ".parquet")
 _Shapes = Mapping[str, tuple[int, ...]]
@@ -43,20 +42,24 @@ class EmbeddingFiles:
         shapes: per layer the shape of one row: (D,) or (C, H, W).
         num_rows: photographs in the files.
         num_failed: photographs that could not be read and have no row.
+        fingerprint: of the checkpoint that computed them; vectors of two are not comparable.
     """
 
     files: tuple[Path, ...]
     shapes: Mapping[str, tuple[int, ...]]
     num_rows: int
     num_failed: int
+    fingerprint: str
 
     def to_json(self) -> str:
-        """Return one JSON object: files, num_rows, num_failed, shapes."""
+        """Return one JSON object: files, num_rows, num_failed, fingerprint, layers, shapes."""
         return json.dumps(
             {
                 "files": [str(file) for file in self.files],
                 "num_rows": self.num_rows,
                 "num_failed": self.num_failed,
+                "fingerprint": self.fingerprint,
+                "layers": list(self.shapes),
                 "shapes": {layer: list(shape) for layer, shape in self.shapes.items()},
             }
         )
@@ -96,16 +99,18 @@ def embed(
         on_result: called for each photograph, failed ones included, after it has its row.
 
     Raises:
-        UsageError: another suffix, a layer that the network or the engine does not have.
+        UsageError: another suffix, a layer that the network or the engine does not have, an
+            `.npy` that is a pipe or a device.
         NoPhotographsError: there are none.
-        OutputError: a file cannot be written; none is left behind.
+        TooManyFailuresError: none could be read; nothing is written.
+        OutputError: a file cannot be written.
         MissingPackageError: `.parquet` without pyarrow.
     """
     check_layers(layers, engine)
     shapes = {layer: engine.spec.layer_shapes()[layer] for layer in layers}
     files = files_of(output, layers)
     num_rows = num_failed = 0
-    with _open_rows(files, engine.spec, shapes) as append:
+    with _open_rows(files, engine, shapes) as append:
         for result in run(engine, photographs, threads=threads, summary=summary):
             if result.outputs is None:
                 num_failed += 1
@@ -113,7 +118,18 @@ def embed(
                 append(result.path, result.outputs)
                 num_rows += 1
             on_result(result)
-    return EmbeddingFiles(files=files, shapes=shapes, num_rows=num_rows, num_failed=num_failed)
+        if not num_rows:
+            raise TooManyFailuresError(
+                f"{output}: not written, because none of {num_failed:,} photographs could be "
+                "read; the reason stands beside each path"
+            )
+    return EmbeddingFiles(
+        files=files,
+        shapes=shapes,
+        num_rows=num_rows,
+        num_failed=num_failed,
+        fingerprint=engine.fingerprint,
+    )
 
 
 def files_of(output: Path, layers: tuple[str, ...]) -> tuple[Path, ...]:
@@ -153,27 +169,27 @@ def check_layers(layers: tuple[str, ...], engine: Engine) -> None:
 
 
 @contextmanager
-def _open_rows(files: tuple[Path, ...], spec: ModelSpec, shapes: _Shapes) -> Iterator[_Append]:
-    """Open the temporary files, yield the function that appends a row, rename them at the end.
+def _open_rows(files: tuple[Path, ...], engine: Engine, shapes: _Shapes) -> Iterator[_Append]:
+    """Open the files, yield the function that appends a row, let them appear at the end."""
+    if files[0].suffix == ".parquet":
+        # Before the file is opened, so that a missing package leaves nothing behind.
+        from alexnet_deploy.parquet_files import parquet_rows
 
-    The first file is opened first and so renamed last: where it is, the others are.
-    """
-    with ExitStack() as stack:
-        if files[0].suffix == ".parquet":
-            # Before any file is opened, so that a missing package leaves nothing behind.
-            from alexnet_deploy.parquet_files import parquet_rows
-
-            opened = [stack.enter_context(atomic_write(files[0]))]
-            rows: AbstractContextManager[_Append] = parquet_rows(opened[0], spec, shapes)
-        else:
-            opened = [stack.enter_context(atomic_write(file)) for file in files]
-            rows = _npy_rows(opened, shapes)
-        with rows as append:
+        with (
+            atomic_write(files[0]) as file,
+            parquet_rows(file, engine.spec, engine.fingerprint, shapes) as append,
+        ):
             yield append
-        # A disk that fills up must show before the first file is renamed, not between two.
-        for file in opened:
-            file.flush()
-            os.fsync(file.fileno())
+    else:
+        with write_together(files) as opened:
+            for path, file in zip(files[:-1], opened, strict=False):
+                if not file.seekable():
+                    raise UsageError(
+                        f"{path}: is a pipe or a device; the number of rows is written into an "
+                        ".npy's beginning at the end, so name an ordinary file"
+                    )
+            with _npy_rows(opened, shapes) as append:
+                yield append
 
 
 @contextmanager
@@ -190,7 +206,7 @@ def _npy_rows(files: list[BinaryIO], shapes: _Shapes) -> Iterator[_Append]:
         nonlocal num_rows
         for file, layer in zip(arrays, shapes, strict=True):
             file.write(np.ascontiguousarray(outputs[layer], dtype="<f4").data)
-        names.write(f"{json.dumps(str(path))}\n".encode("ascii"))
+        names.write(f"{json.dumps(path_fields(path))}\n".encode("ascii"))
         num_rows += 1
 
     yield append

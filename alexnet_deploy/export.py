@@ -1,12 +1,15 @@
 """Checkpoint to a verified model file; the one way by which `.onnx` files are made."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from alexnet_deploy.checkpoints import Checkpoint
 from alexnet_deploy.engines.base import DEFAULT_OUTPUTS, EngineOptions, check_outputs
-from alexnet_deploy.onnx_graph import build_model, write_model
-from alexnet_deploy.verification import Report, verify
+from alexnet_deploy.errors import UsageError
+from alexnet_deploy.model_file import ModelFile, write_model
+from alexnet_deploy.onnx_graph import build_model
+from alexnet_deploy.verification import verify
+from alexnet_deploy.verification_report import Report
 
 
 def export_onnx(
@@ -14,29 +17,58 @@ def export_onnx(
     path: Path,
     *,
     outputs: tuple[str, ...] = DEFAULT_OUTPUTS,
-    photographs: Sequence[Path] | None = None,
+    photographs: Iterable[Path] | None,
     options: EngineOptions | None = None,
-) -> Report | None:
+    on_report: Callable[[Report], None] = lambda report: None,
+) -> ModelFile:
     """Write `checkpoint` as `.onnx`, after comparing it with the reference.
 
     Args:
         checkpoint: what to export.
         path: the file to write; it appears only when verification passed.
         outputs: layers that the file offers.
-        photographs: what to verify on; None writes the file unverified and returns None.
+        photographs: what to verify on; None writes the file unverified, without a report.
         options: how to run the artefact while verifying.
+        on_report: called with the report, passed or failed, before anything is written.
 
     Raises:
         VerificationError: the artefact differs; nothing was written.
         OutputError: the file cannot be written.
-        UsageError: a layer that the network does not have.
+        UsageError: a layer that the network does not have, or a name not ending in .onnx, by
+            which no command would know the file.
     """
     check_outputs(outputs, checkpoint.spec)
-    file = build_model(checkpoint, outputs)
-    report = None
-    if photographs is not None:
-        report = verify(file, checkpoint, photographs, options or EngineOptions())
-        report.raise_if_failed(str(path))
-        file = file.with_report(report.to_dict())
+    if path.suffix != ".onnx":
+        raise UsageError(f"{path}: a model file's name ends in .onnx; choose such a name")
+    if photographs is None:
+        file = build_model(checkpoint, outputs)
+    else:
+        file = verified_model(
+            checkpoint,
+            outputs=outputs,
+            photographs=photographs,
+            options=options or EngineOptions(),
+            on_report=on_report,
+        )
     write_model(file, path)
-    return report
+    return file
+
+
+def verified_model(
+    checkpoint: Checkpoint,
+    *,
+    outputs: tuple[str, ...],
+    photographs: Iterable[Path],
+    options: EngineOptions,
+    on_report: Callable[[Report], None] = lambda report: None,
+) -> ModelFile:
+    """Build the model in memory and verify it; its report is in it.
+
+    Raises:
+        VerificationError: it differs from the reference.
+    """
+    file = build_model(checkpoint, outputs)
+    report = verify(file, checkpoint, photographs, options)
+    on_report(report)
+    report.raise_if_failed(file.source)
+    return file.with_report(report.to_dict())

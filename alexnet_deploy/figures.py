@@ -1,14 +1,15 @@
 """Draw photographs with their most likely classes, as in Krizhevsky et al. 2012, figure 4 left.
 
-Each photograph, below it the name of its folder where that is a class (else its file name),
+Each photograph, below it the class that its folder is named after (else its file name),
 then one bar per class, as long as its probability; the bar of the true class is red. Sizes are
 in px, for a screen of 200 px an inch or print.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
-from typing import BinaryIO
+from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -16,7 +17,9 @@ from alexnet_deploy.classification import Classification, Prediction
 from alexnet_deploy.errors import PhotographError
 from alexnet_deploy.images import load_photograph
 from alexnet_deploy.model_spec import ModelSpec
+from alexnet_deploy.output_files import atomic_write
 from alexnet_deploy.path_text import printable
+from alexnet_deploy.state_dicts import imagenet_names
 
 MAX_PHOTOGRAPHS = 64
 NUM_BARS = 5
@@ -38,9 +41,34 @@ _FRAME, _FAILED, _FAILED_INK = "#dfe3e8", "#faf1f0", "#a32219"
 _BOLD = 0.5  # the built-in font has no bold; an outline in the same colour makes one
 
 
-def write_figure(file: BinaryIO, results: Sequence[Classification], spec: ModelSpec) -> None:
-    """Draw `draw_figure` and write it into `file` as PNG."""
-    draw_figure(results, spec).save(file, format="PNG", dpi=(200, 200))
+@contextmanager
+def open_figure(
+    path: Path, spec: ModelSpec, notify: Callable[[str], None] = lambda _: None
+) -> Iterator[Callable[[Classification], None]]:
+    """Yield what adds one photograph; at the end the figure is drawn and written as PNG.
+
+    Args:
+        path: the file; a missing folder or right shows before the first photograph.
+        spec: as for `draw_figure`.
+        notify: told when there were more than `MAX_PHOTOGRAPHS`, of which the first are drawn.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    results: list[Classification] = []
+    num_added = 0
+
+    def add(result: Classification) -> None:
+        nonlocal num_added
+        num_added += 1
+        if len(results) < MAX_PHOTOGRAPHS:
+            results.append(result)
+
+    with atomic_write(path) as file:
+        yield add
+        draw_figure(results, spec).save(file, format="PNG", dpi=(200, 200))
+    if num_added > len(results):
+        notify(f"{path}: shows the first {len(results)} of {num_added:,} photographs")
 
 
 def draw_figure(results: Sequence[Classification], spec: ModelSpec) -> Image.Image:
@@ -50,7 +78,7 @@ def draw_figure(results: Sequence[Classification], spec: ModelSpec) -> Image.Ima
         results: 1 to `MAX_PHOTOGRAPHS`, drawn from left to right; of each the first `NUM_BARS`
             predictions. The photographs are read again; one that cannot be read is a box with
             the reason.
-        spec: its labels tell which folder names are classes.
+        spec: its labels tell which folders are classes, by name or by WNID.
     """
     num_columns = _num_columns(len(results))
     num_rows = math.ceil(len(results) / num_columns)
@@ -80,9 +108,10 @@ def _num_columns(num_photographs: int) -> int:
 
 
 def _true_label(result: Classification, spec: ModelSpec) -> str | None:
-    """Return the name of the photograph's folder if it is one of the model's classes."""
+    """Return the class of the photograph's folder: its name, or its WNID as in ImageNet's."""
     folder = result.path.parent.name
-    return folder if folder in spec.labels else None
+    name = imagenet_names().get(folder, folder)
+    return name if name in spec.labels else None
 
 
 def _draw_cell(

@@ -67,12 +67,12 @@ _SERVICE_FOLDERS = frozenset(
 )
 
 _MARKS = (
-    (b"\xff\xd8\xff", "a JPEG"),
-    (b"\x89PNG\r\n\x1a\n", "a PNG"),
-    (b"GIF8", "a GIF"),
-    (b"II*\0", "a TIFF"),
-    (b"MM\0*", "a TIFF"),
-    (b"RIFF", "a WebP"),
+    (0, b"\xff\xd8\xff", "a JPEG"),
+    (0, b"\x89PNG\r\n\x1a\n", "a PNG"),
+    (0, b"GIF8", "a GIF"),
+    (0, b"II*\0", "a TIFF"),
+    (0, b"MM\0*", "a TIFF"),
+    (8, b"WEBP", "a WebP"),  # after RIFF and a length, as in an AVI or a WAV
 )
 
 _TRANSPOSITIONS = {
@@ -342,8 +342,8 @@ def _not_an_image(file: BinaryIO) -> PhotographError:
     head = file.read(32)
     if head[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc", b"ftypmsf1"):
         return PhotographError("is a HEIC photograph, which Pillow does not read; convert to JPEG")
-    for mark, kind in _MARKS:
-        if head.startswith(mark):
+    for offset, mark, kind in _MARKS:
+        if head.startswith(mark, offset):
             return PhotographError(f"damaged or cut short (begins as {kind}); copy it again")
     line = head.splitlines()[0][:24].decode("latin-1")
     return PhotographError(f"not an image: it begins with {line!a}")

@@ -1,7 +1,7 @@
 """From paths to one result per photograph, failures included, and the account of the run."""
 
 import time
-from collections.abc import Generator, Iterable, Mapping, Sized
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,8 +41,6 @@ class RunSummary:
     Attributes:
         num_done: photographs with a result.
         num_failed: photographs with a reason instead.
-        num_skipped: photographs left out because an earlier run did them; the caller's count.
-        num_total: photographs there are, None until known.
         threads: decode threads.
         wall_s: seconds since the summary was made, as of the last batch.
         decode_s: seconds of finding, decoding and preprocessing, summed over the threads.
@@ -52,8 +50,6 @@ class RunSummary:
 
     num_done: int = 0
     num_failed: int = 0
-    num_skipped: int = 0
-    num_total: int | None = None
     threads: int = 0
     wall_s: float = 0.0
     decode_s: float = 0.0
@@ -72,14 +68,11 @@ class RunSummary:
 
     def line(self) -> str:
         """Render the run in one line: counts, rate, and where the time went."""
-        counts = [f"{self.num_done:,} done"]
-        if self.num_skipped:
-            counts.append(f"{self.num_skipped:,} skipped")
-        counts.append(f"{self.num_failed:,} failed")
         rate = (self.num_done + self.num_failed) / max(self.wall_s, 1e-9)
         threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
         return (
-            f"{', '.join(counts)} in {self.wall_s:.1f} s ({rate:,.0f} images/s): "
+            f"{self.num_done:,} done, {self.num_failed:,} failed in {self.wall_s:.1f} s "
+            f"({rate:,.0f} images/s): "
             f"decode {self.decode_s:.1f} s on {threads}, of which {self.waiting_s:.1f} s waited "
             f"for, inference {self.infer_s:.1f} s, the rest {self.rest_s:.1f} s"
         )
@@ -148,8 +141,6 @@ def run(
     """
     summary = RunSummary() if summary is None else summary
     summary.threads = default_threads() if threads is None else threads
-    if isinstance(paths, Sized):
-        summary.num_total = len(paths)
     batch_size = engine.options.batch_size
     return _run(
         engine, batches(paths, engine.spec, batch_size=batch_size, threads=summary.threads), summary
@@ -160,15 +151,15 @@ def _run(
     engine: Engine, stream: Generator[Batch, None, None], summary: RunSummary
 ) -> Generator[PhotographResult, None, None]:
     """Do the work of `run`; apart from it, so that a wrong argument fails at the call."""
-    num_total = 0
+    is_empty = True
     with closing(stream):
         for batch in stream:
+            is_empty = False
             summary.decode_s += batch.decode_s
             summary.waiting_s += batch.waiting_s
             outputs = _infer(engine, batch, summary)
             summary.stop_clock()
             for slot in batch.slots:
-                num_total += 1
                 if slot.row is None:
                     summary.num_failed += 1
                     yield PhotographResult(path=slot.path, outputs=None, error=slot.error)
@@ -177,9 +168,8 @@ def _run(
                 # A copy, because a view would keep the outputs of the whole batch alive.
                 own = {name: array[slot.row].copy() for name, array in outputs.items()}
                 yield PhotographResult(path=slot.path, outputs=own, error=None)
-    summary.num_total = num_total
     summary.stop_clock()
-    if not num_total:
+    if is_empty:
         raise NoPhotographsError(
             "no photograph found in the paths given; looked for files with the suffixes "
             f"{' '.join(PHOTO_SUFFIXES)} (hidden files and service folders left out); "
@@ -203,7 +193,7 @@ def check_failures(summary: RunSummary, limit: FailureLimit) -> None:
     Raises:
         TooManyFailuresError: with the counts and the limit.
     """
-    num_total = summary.num_done + summary.num_skipped + summary.num_failed
+    num_total = summary.num_done + summary.num_failed
     failed = f"{summary.num_failed:,} of {num_total:,} photographs could not be read"
     if summary.num_failed and summary.num_failed == num_total:
         raise TooManyFailuresError(

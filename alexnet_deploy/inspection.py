@@ -1,14 +1,14 @@
 """What a checkpoint or model file is: architecture, identity, provenance, verification."""
 
-import math
 import textwrap
 from pathlib import Path
 from typing import Any
 
 from alexnet_deploy.checkpoints import Checkpoint, load_checkpoint
-from alexnet_deploy.errors import UsageError
+from alexnet_deploy.input_files import existing_file
+from alexnet_deploy.model_file import read_model
 from alexnet_deploy.model_spec import ModelSpec
-from alexnet_deploy.onnx_graph import read_model
+from alexnet_deploy.path_text import printable
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -20,11 +20,10 @@ def describe(path: Path) -> dict[str, Any]:
     for "onnx" also outputs and report (None when it was never verified).
 
     Raises:
-        UsageError: there is no such file.
+        UsageError: there is no such file, or it may not be read.
         IncompatibleFileError: not one of ours, or damaged.
     """
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file")
+    existing_file(path, "a checkpoint or an .onnx file")
     if path.suffix == ".onnx":
         file = read_model(path)
         return _described(path, "onnx", file.spec, file.fingerprint, file.weights()) | {
@@ -36,7 +35,7 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def readable(description: dict[str, Any]) -> str:
-    """Return `describe`'s result as text for a person."""
+    """Return `describe`'s result as text for a terminal, whatever the file's strings hold."""
     spec = description["spec"]
     size = spec["input_size"]
     preprocessing = spec["preprocessing"]
@@ -60,7 +59,7 @@ def readable(description: dict[str, Any]) -> str:
     for key, value in description["provenance"].items():
         text = f"  {key:<13} {_flat(value)}"
         lines += textwrap.wrap(text, 100, subsequent_indent=" " * 16, break_long_words=False)
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _described(
@@ -72,7 +71,7 @@ def _described(
         "size_bytes": path.stat().st_size,
         "fingerprint": fingerprint,
         "preset": spec.preset,
-        "parameters": sum(math.prod(shape) for shape in spec.array_shapes().values()),
+        "parameters": weights.num_parameters(),
         "spec": spec.identity(),
         "layers": {name: list(shape) for name, shape in spec.layer_shapes().items()},
         "arrays": {

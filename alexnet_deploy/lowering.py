@@ -11,7 +11,8 @@ forms of the same function:
   because ONNX Runtime's LRN is a scalar loop.
 
 Both were measured with the bundled checkpoint, batch 32, on two CPU cores; see
-`tools/lowering_forms.py`. A graph without the folded form passes through unchanged.
+`tools/lowering_forms.py`. Only what is exactly the folded form is rewritten: a graph that computes
+something else must go on doing so, or verification would pass on a wrong file.
 """
 
 import dataclasses
@@ -20,11 +21,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import helper
 
-from alexnet_deploy.onnx_graph import ModelFile
+from alexnet_deploy.errors import MissingPackageError
+from alexnet_deploy.model_file import ModelFile
+
+try:
+    import onnx
+    from onnx import helper
+except ImportError as error:
+    raise MissingPackageError("onnx", "cpu", "reading a model file") from error
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -125,14 +131,16 @@ class _TowerSplitter:
     def _convolve(self, node: onnx.NodeProto, towers: int, group: int) -> None:
         """One convolution a tower, each with its share of the kernels."""
         x, weight, bias = node.input
-        inputs = self._parts.get(x) if group == towers else None
-        if inputs is None:
+        parts = self._parts.get(x, [])
+        if group == 1:
             self.join(x)
-            if group == towers:
-                # The input is whole, so each tower's convolution would need a slice of it.
-                self.nodes.append(node)
-                return
             inputs = [x] * towers
+        elif len(parts) == towers:
+            inputs = parts
+        else:  # the input is whole, or split otherwise: each tower would need a slice of it
+            self.join(x)
+            self.nodes.append(node)
+            return
         outputs = self._split(node.output[0], towers)
         weights = np.split(self.arrays.pop(weight), towers)
         biases = np.split(self.arrays.pop(bias), towers)
@@ -153,54 +161,53 @@ class _TowerSplitter:
 
 
 def _norms(file: ModelFile) -> list[_Norm]:
-    """Find LRN nodes with their number of channels, and the Reshapes that fold towers."""
+    """Find the LRN nodes that normalise a layer of the spec, and the Reshapes that fold towers."""
     nodes = list(file.graph.graph.node)
     producer = {output: node for node in nodes for output in node.output}
-    consumers: dict[str, list[onnx.NodeProto]] = {}
+    readers: dict[str, list[onnx.NodeProto]] = {}
     for node in nodes:
         for name in node.input:
-            consumers.setdefault(name, []).append(node)
-    kept = {output.name for output in file.graph.graph.output}
+            readers.setdefault(name, []).append(node)
     found = []
     for node in nodes:
         if node.op_type != "LRN":
             continue
-        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         before = producer.get(node.input[0])
-        after = consumers.get(node.output[0], [])
-        folded = (
-            before is not None
-            and before.op_type == "Reshape"
-            and [n.op_type for n in after] == ["Reshape"]
-            and node.output[0] not in kept
-            and len(consumers[before.output[0]]) == 1
-        )
-        if before is not None and folded:
-            inner = file.arrays[before.input[1]].tolist()
-            outer = file.arrays[after[0].input[1]].tolist()
-            if len(inner) == len(outer) == 4 and outer[1] % inner[1] == 0:
-                found.append(
-                    _Norm(
-                        nodes=(before.name, node.name, after[0].name),
-                        input=before.input[0],
-                        output=after[0].output[0],
-                        attributes=attributes,
-                        channels=outer[1],
-                        towers=outer[1] // inner[1],
-                    )
-                )
-        elif node.output[0] in file.spec.layer_shapes():
-            found.append(
-                _Norm(
-                    nodes=(node.name,),
-                    input=node.input[0],
-                    output=node.output[0],
-                    attributes=attributes,
-                    channels=file.spec.layer_shapes()[node.output[0]][0],
-                    towers=1,
-                )
-            )
+        after = readers.get(node.output[0], [])
+        if before is not None and len(after) == 1 and len(readers[before.output[0]]) == 1:
+            towers = _folded_towers(file, before, after[0])
+            if towers is not None:
+                found.append(_norm(file, [before, node, after[0]], towers))
+                continue
+        if node.output[0] in file.spec.layer_shapes():
+            found.append(_norm(file, [node], towers=1))
     return found
+
+
+def _folded_towers(file: ModelFile, before: onnx.NodeProto, after: onnx.NodeProto) -> int | None:
+    """Return how many towers two Reshapes fold into the batch, None if they do anything else."""
+    layer = file.spec.layer_shapes().get(after.output[0])
+    if before.op_type != "Reshape" or after.op_type != "Reshape" or layer is None:
+        return None
+    channels, *map_size = layer
+    inner, outer = (file.arrays[node.input[1]].tolist() for node in (before, after))
+    if outer != [-1, channels, *map_size] or inner[:1] + inner[2:] != [-1, *map_size]:
+        return None
+    return channels // inner[1] if inner[1] > 0 and channels % inner[1] == 0 else None
+
+
+def _norm(file: ModelFile, nodes: list[onnx.NodeProto], towers: int) -> _Norm:
+    """Describe a normalisation by its nodes: the LRN alone, or between its two Reshapes."""
+    (lrn,) = (node for node in nodes if node.op_type == "LRN")
+    output = nodes[-1].output[0]
+    return _Norm(
+        nodes=tuple(node.name for node in nodes),
+        input=nodes[0].input[0],
+        output=output,
+        attributes={a.name: helper.get_attribute_value(a) for a in lrn.attribute},
+        channels=file.spec.layer_shapes()[output][0],
+        towers=towers,
+    )
 
 
 def _convolutions_to_split(file: ModelFile, norms: Iterable[_Norm]) -> dict[str, int]:

@@ -21,12 +21,27 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from alexnet_deploy.errors import IncompatibleFileError, UsageError
+from alexnet_deploy.spec_fields import (
+    as_float,
+    as_floats,
+    as_integer,
+    as_integers,
+    as_strings,
+    require,
+    require_one_of,
+    store,
+)
 
 FORMAT_VERSION = 1
-"""Version of the JSON that `ModelSpec.to_json` writes; a reader refuses a newer one."""
+"""Version of the JSON that `ModelSpec.to_json` writes; a reader refuses any other."""
+SPEC_KEY = "alexnet_deploy.spec"
+"""Where checkpoints, models and Parquet files keep that JSON in their metadata."""
 
 PresetName = Literal["paper", "torchvision", "caffe", "caffenet"]
 PRESET_NAMES: tuple[PresetName, ...] = get_args(PresetName)
+LrnPosition = Literal["before_pool", "after_pool"]
+Resize = Literal["shorter_side", "squash"]
+Filter = Literal["bilinear", "bicubic"]
 
 # Krizhevsky et al. 2012, section 3.5; the same in all four presets.
 CONV_KERNELS = (11, 5, 3, 3, 3)
@@ -52,7 +67,23 @@ class LrnSpec:
     beta: float
     k: float
     towers: int
-    position: Literal["before_pool", "after_pool"]
+    position: LrnPosition
+
+    def __post_init__(self) -> None:
+        """Refuse what no window can be; see `ModelSpec.__post_init__`."""
+        store(
+            self,
+            size=as_integer("lrn.size", self.size, minimum=1),
+            alpha=as_float("lrn.alpha", self.alpha),
+            beta=as_float("lrn.beta", self.beta),
+            k=as_float("lrn.k", self.k),
+            towers=as_integer("lrn.towers", self.towers, minimum=1),
+        )
+        require(self.size % 2 == 1, "lrn.size", self.size, "an odd number")
+        # With these the base of the power is above 0, whatever the activations are.
+        require(self.alpha >= 0, "lrn.alpha", self.alpha, "0 or more")
+        require(self.k > 0, "lrn.k", self.k, "more than 0")
+        require_one_of("lrn.position", self.position, get_args(LrnPosition))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,11 +95,23 @@ class Preprocessing:
     size. `mean` and `std` are RGB, in grey levels 0..255: input = (pixel - mean) / std.
     """
 
-    resize: Literal["shorter_side", "squash"]
+    resize: Resize
     resize_to: int
-    filter: Literal["bilinear", "bicubic"]
+    filter: Filter
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be computed; see `ModelSpec.__post_init__`."""
+        require_one_of("preprocessing.resize", self.resize, get_args(Resize))
+        require_one_of("preprocessing.filter", self.filter, get_args(Filter))
+        store(
+            self,
+            resize_to=as_integer("preprocessing.resize_to", self.resize_to, minimum=1),
+            mean=as_floats("preprocessing.mean", self.mean, count=3),
+            std=as_floats("preprocessing.std", self.std, count=3),
+        )
+        require(min(self.std) > 0, "preprocessing.std", self.std, "3 numbers above 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,43 +142,58 @@ class ModelSpec:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse values that no network can have.
+        """Refuse values that no network can have; make lists tuples, 5.0 an int and 2 a float.
+
+        What is equal then has one JSON and one fingerprint, whoever wrote it.
 
         Raises:
             IncompatibleFileError: naming the field, what came and what was expected.
         """
-
-        def check(condition: bool, field: str, expected: str) -> None:
-            if not condition:
-                came = getattr(self, field)
-                raise IncompatibleFileError(
-                    f"model spec: {field} is {came!r}, expected {expected}; "
-                    "write the file again with this version of alexnet-deploy"
-                )
-
-        check(self.preset in PRESET_NAMES, "preset", f"one of {', '.join(PRESET_NAMES)}")
-        check(self.input_size >= 63, "input_size", "63 px or more (smaller maps vanish)")
-        check(self.num_classes >= 1, "num_classes", "1 or more")
-        check(
+        require_one_of("preset", self.preset, PRESET_NAMES)
+        store(
+            self,
+            input_size=as_integer("input_size", self.input_size, minimum=1),
+            conv1_padding=as_integers("conv1_padding", self.conv1_padding, count=4, minimum=0),
+            widths=as_integers("widths", self.widths, count=5, minimum=1),
+            groups=as_integers("groups", self.groups, count=5, minimum=1),
+            num_classes=as_integer("num_classes", self.num_classes, minimum=1),
+            labels=as_strings("labels", self.labels),
+        )
+        require(
             len(self.labels) in (0, self.num_classes),
             "labels",
+            self.labels,
             f"none, or one for each of the {self.num_classes} classes (got {len(self.labels)})",
         )
-        check(all(std > 0 for std in self.preprocessing.std), "preprocessing", "std above 0")
-        check(
-            self.preprocessing.resize_to >= self.input_size,
-            "preprocessing",
-            f"resize_to of at least the input size, {self.input_size} px",
-        )
+        provenance: object = self.provenance
+        require(isinstance(provenance, Mapping), "provenance", provenance, "a JSON object")
+        self._check_maps()
+        self._check_channels()
+
+    def _check_maps(self) -> None:
+        top, left, bottom, right = self.conv1_padding
+        expected = "as much above and below as left and right, since maps are square"
+        require(top + bottom == left + right, "conv1_padding", self.conv1_padding, expected)
+        last = self.layer_shapes()["pool5"]
+        expected = "67 px or more with conv1's padding, or the maps vanish"
+        require(last[1] >= 1, "input_size", self.input_size, expected)
+        expected = f"at least the input size, {self.input_size} px"
+        resize_to = self.preprocessing.resize_to
+        require(resize_to >= self.input_size, "preprocessing.resize_to", resize_to, expected)
+
+    def _check_channels(self) -> None:
         inputs = (3, *self.widths[:4])
         divides = all(
             width % group == 0 and before % group == 0
             for before, width, group in zip(inputs, self.widths, self.groups, strict=True)
         )
-        check(divides, "groups", "divisors of the widths before and after each layer")
+        expected = "divisors of the widths before and after each layer"
+        require(divides, "groups", self.groups, expected)
         if self.lrn is not None:
-            odd = self.lrn.size % 2 == 1 and self.lrn.k > 0 and self.lrn.towers >= 1
-            check(odd, "lrn", "an odd window, k above 0 and at least one tower")
+            normalised = [self.widths[number - 1] for number in NORMALISED_CONVS]
+            expected = f"a divisor of conv1's and conv2's widths, {normalised}"
+            fits = all(width % self.lrn.towers == 0 for width in normalised)
+            require(fits, "lrn.towers", self.lrn.towers, expected)
 
     def label(self, index: int) -> str:
         """Name class `index`, `class 17` where the labels are unknown."""
@@ -205,36 +263,38 @@ class ModelSpec:
         return json.dumps({"format": FORMAT_VERSION, **fields}, allow_nan=False)
 
     @classmethod
-    def from_json(cls, text: str) -> "ModelSpec":
-        """Read what `to_json` wrote.
+    def from_json(cls, text: str, source: str = "model spec") -> "ModelSpec":
+        """Read what `to_json` wrote; `source` is where it comes from, for messages.
 
         Raises:
-            IncompatibleFileError: not JSON, a field missing or unknown, a newer format.
+            IncompatibleFileError: not JSON, a field missing, unknown or impossible, another format.
         """
         try:
-            fields = json.loads(text)
+            fields = json.loads(text, parse_constant=_refuse_constant)
             version = fields.pop("format")
             if version != FORMAT_VERSION:
                 raise IncompatibleFileError(
-                    f"model spec: format {version!r}, this version reads {FORMAT_VERSION}; "
+                    f"the spec's format is {version!r}, this version reads {FORMAT_VERSION}; "
                     "update alexnet-deploy, or write the file again with this version"
                 )
             lrn, preprocessing = fields.pop("lrn"), fields.pop("preprocessing")
             return cls(
                 lrn=None if lrn is None else LrnSpec(**lrn),
-                preprocessing=Preprocessing(**_tuples(preprocessing)),
-                **_tuples(fields),
+                preprocessing=Preprocessing(**preprocessing),
+                **fields,
             )
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except IncompatibleFileError as error:
+            raise IncompatibleFileError(f"{source}: {error}") from error
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             raise IncompatibleFileError(
-                f"model spec: cannot be read ({type(error).__name__}: {error}); "
+                f"{source}: the spec cannot be read ({type(error).__name__}: {error}); "
                 "write the file again with this version of alexnet-deploy"
             ) from error
 
 
-def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
-    """Turn JSON's lists into the tuples that a hashable spec holds."""
-    return {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
+def _refuse_constant(name: str) -> None:
+    # Python's parser takes what `to_json` could not write again.
+    raise ValueError(f"{name} is not JSON")
 
 
 # The 2012 code subtracts the training set's mean image; without one, its channel means

@@ -3,22 +3,23 @@
 import dataclasses
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 
-from alexnet_deploy.checkpoints import Checkpoint, load_checkpoint
-from alexnet_deploy.engines.base import Engine, EngineOptions
-from alexnet_deploy.engines.factory import open_engine
-from alexnet_deploy.errors import IncompatibleFileError, OutputError, UsageError
-from alexnet_deploy.export import export_onnx
-from alexnet_deploy.onnx_graph import GRAPH_VERSION, ModelFile, read_model
+from alexnet_deploy.checkpoints import CHECKPOINT_SUFFIXES, Checkpoint, load_checkpoint
+from alexnet_deploy.engines.base import DEFAULT_OUTPUTS, Engine, EngineOptions
+from alexnet_deploy.engines.factory import open_engine, resolve_runtime, runtime_version
+from alexnet_deploy.errors import AlexNetDeployError, IncompatibleFileError, OutputError
+from alexnet_deploy.export import verified_model
+from alexnet_deploy.input_files import existing_file
+from alexnet_deploy.model_file import ModelFile, read_model, write_model
+from alexnet_deploy.onnx_graph import GRAPH_VERSION
+from alexnet_deploy.path_text import printable
 from alexnet_deploy.samples import sample_paths
 
 MODEL_VARIABLE = "ALEXNET_MODEL"
-CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth")
 # Enough to catch a wrong export; a full check is `alexnet-deploy export` or `verify`.
 _NUM_CACHE_SAMPLES = 4
 
@@ -29,9 +30,16 @@ def bundled_checkpoint() -> Path:
 
 
 def default_model() -> Path:
-    """Return `$ALEXNET_MODEL` if it is set, else the bundled checkpoint."""
+    """Return `$ALEXNET_MODEL` if it is set, else the bundled checkpoint.
+
+    Raises:
+        UsageError: the variable names no file.
+    """
     variable = os.environ.get(MODEL_VARIABLE)
-    return Path(variable) if variable else bundled_checkpoint()
+    if not variable:
+        return bundled_checkpoint()
+    existing_file(Path(variable), f"a checkpoint or an .onnx file in ${MODEL_VARIABLE}")
+    return Path(variable)
 
 
 def open_model(
@@ -50,17 +58,24 @@ def open_model(
         UsageError: the file does not exist.
         VerificationError: the checkpoint's export does not compute what it should.
     """
-    return open_engine(load_model(model or default_model(), notify=notify), options)
+    return open_engine(load_model(model or default_model(), options, notify=notify), options)
 
 
-def load_model(path: Path, *, notify: Callable[[str], None] = lambda _: None) -> ModelFile:
-    """Read an `.onnx` file, or export a checkpoint into the user's cache and read that."""
-    if not path.is_file():
-        raise UsageError(f"{path}: no such model file; give --model a checkpoint or an .onnx file")
+def load_model(
+    path: Path, options: EngineOptions, *, notify: Callable[[str], None] = lambda _: None
+) -> ModelFile:
+    """Read an `.onnx` file, or take a checkpoint's verified export from the user's cache."""
+    existing_file(path, "a checkpoint or an .onnx file")
     if path.suffix == ".onnx":
-        return read_model(path)
+        file = read_model(path)
+        if not file.is_unchanged():
+            raise IncompatibleFileError(
+                f"{path}: changed since it was exported, so its results would not be its "
+                "checkpoint's; copy it again or export the checkpoint again"
+            )
+        return file
     if path.suffix in CHECKPOINT_SUFFIXES:
-        return _exported(load_checkpoint(path), path, notify)
+        return _exported(load_checkpoint(path), path, options, notify)
     raise IncompatibleFileError(
         f"{path}: a model ends in .onnx or {', '.join(CHECKPOINT_SUFFIXES)}, "
         f"not in {path.suffix or 'no suffix'}; rename or export it"
@@ -68,29 +83,53 @@ def load_model(path: Path, *, notify: Callable[[str], None] = lambda _: None) ->
 
 
 def cache_directory() -> Path:
-    """Return where exported checkpoints are kept: `$XDG_CACHE_HOME/alexnet-deploy`."""
+    """Return where exported checkpoints are kept: `$XDG_CACHE_HOME/alexnet-deploy`.
+
+    Raises:
+        OutputError: neither that variable nor a home folder is known.
+    """
     home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "alexnet-deploy"
-
-
-def _exported(checkpoint: Checkpoint, source: Path, notify: Callable[[str], None]) -> ModelFile:
-    """Return the checkpoint's verified export, from the cache when it is there."""
-    identity = f"{GRAPH_VERSION} {checkpoint.fingerprint} {checkpoint.spec.to_json()}"
-    name = f"{source.stem}-{hashlib.sha256(identity.encode()).hexdigest()[:24]}.onnx"
-    cached = cache_directory() / name
-    with suppress(OSError, IncompatibleFileError):
-        file = read_model(cached)
-        if file.report is not None:
-            return file
-    notify(f"preparing {source.name}: exported once, then kept in {cached.parent}")
-    photographs = sample_paths()[:_NUM_CACHE_SAMPLES]
+    if home and os.path.isabs(home):  # the XDG specification: ignore a relative path
+        return Path(home, "alexnet-deploy")
     try:
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        export_onnx(checkpoint, cached, photographs=photographs)
+        return Path.home() / ".cache" / "alexnet-deploy"
+    except RuntimeError as error:
+        raise OutputError(f"no place for a cache ({error}); set XDG_CACHE_HOME") from error
+
+
+def _exported(
+    checkpoint: Checkpoint, source: Path, options: EngineOptions, notify: Callable[[str], None]
+) -> ModelFile:
+    """Return the checkpoint's verified export, from the cache when it is there."""
+    name = f"{_cache_key(checkpoint, options)}.onnx"
+    with suppress(AlexNetDeployError):  # not there, damaged, or no place for a cache
+        file = read_model(cache_directory() / name)
+        if file.report is not None and file.report["passed"] and file.is_unchanged():
+            return file
+    notify(f"preparing {printable(source.name)}: exported, verified and kept for the next time")
+    file = verified_model(
+        checkpoint,
+        outputs=DEFAULT_OUTPUTS,
+        photographs=sample_paths()[:_NUM_CACHE_SAMPLES],
+        options=dataclasses.replace(options, batch_size=_NUM_CACHE_SAMPLES),
+    )
+    try:
+        cache_directory().mkdir(parents=True, exist_ok=True)
+        write_model(file, cache_directory() / name)
     except (OSError, OutputError) as error:
-        notify(f"the cache cannot be used ({error}); a temporary one is used for this run")
-        with tempfile.TemporaryDirectory(prefix="alexnet-deploy-") as folder:
-            temporary = Path(folder) / name
-            export_onnx(checkpoint, temporary, photographs=photographs)
-            return dataclasses.replace(read_model(temporary), source=str(source))
-    return dataclasses.replace(read_model(cached), source=str(source))
+        notify(f"the cache cannot be used, so this is for one run only: {error}")
+    return dataclasses.replace(file, source=str(source))
+
+
+def _cache_key(checkpoint: Checkpoint, options: EngineOptions) -> str:
+    """Name all that a verified export depends on: what it computes and what it ran on."""
+    runtime = resolve_runtime(options.runtime)
+    parts = (
+        GRAPH_VERSION,
+        checkpoint.fingerprint,
+        checkpoint.spec.to_json(),
+        runtime,
+        runtime_version(runtime),
+        options.precision,
+    )
+    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:32]

@@ -3,28 +3,17 @@
 Input `images`: uint8 [N, H, W, 3], RGB, resized and cropped. Outputs: any layers of
 `ModelSpec.layer_shapes`, float32, `probabilities` and `fc7` by default. N is free. Every layer
 is a tensor under its own name, so a reader can take any of them as an output later.
-
-The file's metadata holds the spec with its labels, the checkpoint's fingerprint, a hash of the
-initialisers and the verification report.
 """
 
-import dataclasses
-import hashlib
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
 from alexnet_deploy import __version__
-from alexnet_deploy.checkpoints import Checkpoint, array_digest
-from alexnet_deploy.errors import IncompatibleFileError
+from alexnet_deploy.checkpoints import Checkpoint
+from alexnet_deploy.errors import MissingPackageError
+from alexnet_deploy.model_file import INPUT, ModelFile
 from alexnet_deploy.model_spec import (
     CONV_STRIDES,
     NORMALISED_CONVS,
@@ -32,88 +21,17 @@ from alexnet_deploy.model_spec import (
     POOL_STRIDE,
     POOLED_CONVS,
     LrnSpec,
-    ModelSpec,
 )
-from alexnet_deploy.output_files import atomic_write
+
+try:
+    import onnx
+    from onnx import TensorProto, helper
+except ImportError as error:
+    raise MissingPackageError("onnx", "cpu", "exporting a checkpoint") from error
 
 OPSET, IR_VERSION = 20, 10
-INPUT = "images"
 GRAPH_VERSION = 1
 """Raised when the same checkpoint would give another graph; part of the cache's key."""
-
-_SPEC, _FINGERPRINT = "alexnet_deploy.spec", "alexnet_deploy.fingerprint"
-_WEIGHTS, _REPORT = "alexnet_deploy.weights_sha256", "alexnet_deploy.report"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelFile:
-    """An `.onnx` model of ours: the graph and its arrays kept apart, so that no weight is copied.
-
-    Attributes:
-        graph: nodes, inputs, outputs and metadata, without initialisers.
-        arrays: the initialisers by name.
-        spec: what the network expects and computes.
-        fingerprint: of the checkpoint that it was made from.
-        report: the verification's result as JSON, or None if it was never verified.
-        source: its path, or a name for messages.
-    """
-
-    graph: onnx.ModelProto
-    arrays: Mapping[str, NDArray[Any]]
-    spec: ModelSpec
-    fingerprint: str
-    report: Mapping[str, Any] | None
-    source: str
-
-    def weights(self) -> Checkpoint:
-        """Return the file's own weights as a checkpoint."""
-        names = self.spec.array_shapes()
-        arrays = {
-            name: array
-            for name, array in self.arrays.items()
-            if name.removesuffix(".left").removesuffix(".right") in names
-        }
-        mean = self.arrays["mean"]
-        if mean.shape[2:] != (1, 1):
-            arrays["mean_image"] = mean[0]
-        return Checkpoint(spec=self.spec, arrays=arrays)
-
-    def weights_are_intact(self) -> bool:
-        """Compare the initialisers with the hash that was written with them."""
-        return _metadata(self.graph).get(_WEIGHTS) == _weights_sha256(self.arrays, {})
-
-    def with_report(self, report: Mapping[str, Any]) -> "ModelFile":
-        """Return the same file with `report` in its metadata."""
-        graph = onnx.ModelProto()
-        graph.CopyFrom(self.graph)
-        helper.set_model_props(graph, _metadata(graph) | {_REPORT: json.dumps(report)})
-        return dataclasses.replace(self, graph=graph, report=report)
-
-    def to_bytes(self) -> bytes:
-        """Return the whole `.onnx` file."""
-        return b"".join(self.chunks())
-
-    def chunks(self) -> Iterator[bytes | memoryview]:
-        """Yield the `.onnx` file in pieces, the arrays as views of their own memory.
-
-        Protobuf's own writer copies a full-size network three times, more than a second's work;
-        its wire format lets the arrays be put between the messages as they are.
-        """
-        rest = onnx.ModelProto()
-        rest.CopyFrom(self.graph)
-        rest.ClearField("graph")
-        yield rest.SerializeToString()
-        pieces: list[bytes | memoryview] = [self.graph.graph.SerializeToString()]
-        for name, array in self.arrays.items():
-            data = np.ascontiguousarray(array).data.cast("B")
-            kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-            head = TensorProto(name=name, dims=array.shape, data_type=kind).SerializeToString()
-            head += _field_header(TensorProto.RAW_DATA_FIELD_NUMBER, len(data))
-            field = onnx.GraphProto.INITIALIZER_FIELD_NUMBER
-            pieces += [_field_header(field, len(head) + len(data)) + head, data]
-        size = sum(len(piece) for piece in pieces)
-        yield _field_header(onnx.ModelProto.GRAPH_FIELD_NUMBER, size)
-        yield from pieces
 
 
 def build_model(checkpoint: Checkpoint, outputs: tuple[str, ...]) -> ModelFile:
@@ -139,72 +57,15 @@ def build_model(checkpoint: Checkpoint, outputs: tuple[str, ...]) -> ModelFile:
     x = graph.add("Relu", [graph.fully_connected(x, "fc6", "fc6_pre")], "fc6")
     x = graph.add("Relu", [graph.fully_connected(x, "fc7", "fc7_pre")], "fc7")
     graph.add("Softmax", [graph.fully_connected(x, "fc8", "logits")], "probabilities", axis=-1)
-    metadata = {
-        _SPEC: spec.to_json(),
-        _FINGERPRINT: checkpoint.fingerprint,
-        _WEIGHTS: _weights_sha256(graph.arrays, checkpoint.digests),
-    }
-    model = graph.finish(outputs)
-    helper.set_model_props(model, metadata)
-    return ModelFile(
-        graph=model,
+    file = ModelFile(
+        graph=graph.finish(),
         arrays=graph.arrays,
         spec=spec,
         fingerprint=checkpoint.fingerprint,
         report=None,
         source="the exported graph",
     )
-
-
-def read_model(path: Path) -> ModelFile:
-    """Read an `.onnx` file that `build_model` made.
-
-    Raises:
-        IncompatibleFileError: unreadable, truncated, or without our metadata.
-    """
-    try:
-        model = onnx.load_model_from_string(path.read_bytes())
-    except (OSError, DecodeError) as error:
-        raise IncompatibleFileError(
-            f"{path}: not a readable ONNX file ({error}); export it again"
-        ) from error
-    metadata = _metadata(model)
-    if _SPEC not in metadata or _FINGERPRINT not in metadata:
-        producer = model.producer_name or "an unknown program"
-        raise IncompatibleFileError(
-            f"{path}: was written by {producer}, not by alexnet-deploy, so nothing says how to "
-            "prepare its input; export the checkpoint with: alexnet-deploy export CKPT -o FILE"
-        )
-    report = metadata.get(_REPORT)
-    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    del model.graph.initializer[:]
-    return ModelFile(
-        graph=model,
-        arrays=arrays,
-        spec=ModelSpec.from_json(metadata[_SPEC]),
-        fingerprint=metadata[_FINGERPRINT],
-        report=None if report is None else json.loads(report),
-        source=str(path),
-    )
-
-
-def write_model(file: ModelFile, path: Path) -> None:
-    """Write a model file by a temporary name and a rename.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    with atomic_write(path) as target:
-        target.writelines(file.chunks())
-
-
-def with_outputs(file: ModelFile, names: tuple[str, ...]) -> ModelFile:
-    """Return `file` with the layers `names`, in this order, as its only outputs."""
-    graph = onnx.ModelProto()
-    graph.CopyFrom(file.graph)
-    del graph.graph.output[:]
-    graph.graph.output.extend(_value_info(name, file.spec) for name in names)
-    return dataclasses.replace(file, graph=graph)
+    return file.with_outputs(outputs).described(checkpoint.digests)
 
 
 class _GraphBuilder:
@@ -291,41 +152,10 @@ class _GraphBuilder:
         bias = self.array(f"{layer}.bias")
         return self.add("Gemm", [x, self.array(weight), bias], output, transB=1)
 
-    def finish(self, outputs: tuple[str, ...]) -> onnx.ModelProto:
+    def finish(self) -> onnx.ModelProto:
+        """Return the graph; its outputs are still to be chosen."""
         size = self._spec.input_size
         images = helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["N", size, size, 3])
         self._model.graph.name = f"alexnet_{self._spec.preset}"
         self._model.graph.input.append(images)
-        self._model.graph.output.extend(_value_info(name, self._spec) for name in outputs)
         return self._model
-
-
-def _value_info(name: str, spec: ModelSpec) -> onnx.ValueInfoProto:
-    shape: list[str | int | None] = ["N", *spec.layer_shapes()[name]]
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-
-
-def _metadata(model: onnx.ModelProto) -> dict[str, str]:
-    return {entry.key: entry.value for entry in model.metadata_props}
-
-
-def _field_header(number: int, size: int) -> bytes:
-    """Encode the tag and the length that precede a protobuf field of `size` bytes."""
-    header = bytearray()
-    for value in (number << 3 | 2, size):  # 2 is the wire type "length-delimited"
-        while value > 0x7F:
-            header.append(value & 0x7F | 0x80)
-            value >>= 7
-        header.append(value)
-    return bytes(header)
-
-
-def _weights_sha256(arrays: Mapping[str, NDArray[Any]], known: Mapping[str, str]) -> str:
-    """Hash all initialisers; `known` holds digests of arrays that are stored unchanged."""
-    lines = []
-    for name in sorted(arrays):
-        digest = known.get(name, "")
-        if not digest.startswith("float32 "):
-            digest = array_digest(arrays[name])
-        lines.append(f"{name} {digest}")
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -1,46 +1,164 @@
-"""Write files so that a reader sees the old file or the whole new one, never half."""
+"""Write files so that a reader sees the old file or the whole new one, never half.
 
+Only what goes wrong with the file itself becomes an `OutputError`; whatever else is raised while
+one is open passes through as it is.
+"""
+
+import errno
+import io
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import secrets
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from alexnet_deploy.errors import OutputError
+
+_SPACE = "free some space or choose another place"
+_RIGHTS = "get the right to write there or choose another place"
+_REMEDIES = {
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f) or choose another disk",
+    errno.ENOENT: "create its folder first",
+    errno.ENOTDIR: "what should be its folder is a file; choose another place",
+    errno.EISDIR: "name a file in it",
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+    errno.EROFS: "choose another place",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "its links lead in a circle; remove them or choose another name",
+}
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path`; on success sync it and rename it to `path`.
 
-    The file can be sought and read back while open. On any error, Ctrl-C included, the
-    temporary file is removed and an earlier file at `path` is left as it was.
+    On any error, Ctrl-C included, the temporary file is removed and an earlier file at `path` is
+    left as it was. If `path` is a link, the file that it leads to is replaced, not the link. A
+    pipe, a device, and the file behind standard output are written straight into, without a
+    rename, and say of themselves that they cannot be sought.
 
     Raises:
-        OutputError: the disk is full, the folder is missing or cannot be written.
+        OutputError: no space, no such folder, no permission, ...; naming the remedy.
+        BrokenPipeError: `path` is a pipe and its reader went away.
     """
-    temporary: str | None = None
-    try:
-        descriptor, temporary = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".part"
-        )
-        with os.fdopen(descriptor, "w+b") as file:
+    with _errors_of(path):
+        old = _status(path)
+    if old is not None and (not stat.S_ISREG(old.st_mode) or _is_standard_output(old)):
+        with _errors_of(path):
+            raw = _File(path, os.open(path, os.O_WRONLY | os.O_APPEND), can_seek=False)
+        with closing(raw):
+            file = io.BufferedWriter(raw)
             yield file
             file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes files that only their owner reads; give what open() would have given.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-        temporary = None
+        return
+    target = Path(os.path.realpath(path))
+    # A name of its own: the target's, made longer, could be too long.
+    temporary = target.with_name(f".alexnet-deploy-{secrets.token_hex(8)}.part")
+    with _errors_of(path):
+        mode = 0o666 if old is None else stat.S_IMODE(old.st_mode)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        raw = _File(path, os.open(temporary, flags, mode), can_seek=True)
+    try:
+        file = io.BufferedWriter(raw)
+        yield file
+        _sync(path, file)
+        with _errors_of(path):
+            raw.close()
+            os.replace(temporary, target)
+    except BaseException:
+        # Without the buffer, whose own close() would write what is left in it.
+        with suppress(OSError):
+            raw.close()
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+@contextmanager
+def write_together(paths: Sequence[Path]) -> Iterator[list[BinaryIO]]:
+    """Open files that are of use together only; on success all of them replace the old ones.
+
+    Until all are complete and on the disk, the old files are as they were. From there to the
+    last rename a killed process can leave some files missing, but never a new one beside an
+    old one: the old ones go first, all but the last of `paths`, which its successor replaces.
+    The first of `paths` comes last, so where it is, the others are.
+
+    Raises:
+        OutputError: as `atomic_write`.
+    """
+    with ExitStack() as stack:
+        files = [stack.enter_context(atomic_write(path)) for path in paths]
+        yield files
+        # A disk that fills up must show before anything of the old files is touched.
+        for path, file in zip(paths, files, strict=True):
+            _sync(path, file)
+        for path in paths[:-1]:
+            _remove_regular(path)
+
+
+class _File(io.FileIO):
+    """An unbuffered file that is written: its errors name the path that the user gave."""
+
+    def __init__(self, path: Path, descriptor: int, *, can_seek: bool) -> None:
+        super().__init__(descriptor, "wb")
+        self._path = path
+        self._can_seek = can_seek
+
+    def write(self, data: Any, /) -> int:
+        with _errors_of(self._path):
+            return super().write(data)
+
+    def seekable(self) -> bool:
+        return self._can_seek
+
+
+@contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    """Turn an `OSError` into an `OutputError` with the remedy that fits it."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # no fault: who reads has enough, as with `| head`
     except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0, "choose another place")
         raise OutputError(
-            f"{path}: cannot be written ({error.strerror or error}); "
-            "free some space or choose another place; nothing half-written was left"
+            f"{path}: cannot be written ({error.strerror or error}); {remedy}"
         ) from error
-    finally:
-        if temporary is not None:
-            with suppress(OSError):
-                os.unlink(temporary)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """Return the status of the file that `path` leads to, None if there is none."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    return status
+
+
+def _is_standard_output(status: os.stat_result) -> bool:
+    """Tell whether it is `/dev/stdout`: what the shell has opened must not be replaced."""
+    with suppress(OSError):
+        return os.path.samestat(status, os.fstat(1))
+    return False
+
+
+def _sync(path: Path, file: BinaryIO) -> None:
+    file.flush()
+    with _errors_of(path):
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            os.fsync(file.fileno())
+
+
+def _remove_regular(path: Path) -> None:
+    """Remove the file that `path` leads to, if there is one; pipes and devices stay."""
+    with _errors_of(path):
+        old = _status(path)
+        if old is not None and stat.S_ISREG(old.st_mode):
+            os.unlink(os.path.realpath(path))

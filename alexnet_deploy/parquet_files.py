@@ -3,7 +3,8 @@
 Columns: `id` (int64, the row from 0), `path` (string), `path_base64` (string, only where the
 path's bytes are not UTF-8, else null), then per layer a fixed-size list of float32; maps are
 flattened in the order (C, H, W), their shape is in the field's metadata. The schema's metadata
-holds the model: key `alexnet_deploy.spec`, `ModelSpec.to_json`.
+holds the model: `alexnet_deploy.spec` (`ModelSpec.to_json`) and `alexnet_deploy.fingerprint`, of
+the checkpoint; vectors with another fingerprint are not comparable.
 """
 
 import json
@@ -33,16 +34,21 @@ Row = tuple[Path, Mapping[str, NDArray[np.float32]]]
 
 @contextmanager
 def parquet_rows(
-    file: BinaryIO, spec: ModelSpec, shapes: Mapping[str, tuple[int, ...]]
+    file: BinaryIO, spec: ModelSpec, fingerprint: str, shapes: Mapping[str, tuple[int, ...]]
 ) -> Iterator[Callable[[Path, Mapping[str, NDArray[np.float32]]], None]]:
     """Write a Parquet file into `file`; yields the function that appends one row.
 
     Args:
         file: open for writing in binary; stays open.
-        spec: the model that made the vectors.
+        spec: the model that makes the vectors.
+        fingerprint: its checkpoint's.
         shapes: per layer, in the order of the columns: the shape of one photograph's array.
     """
-    schema = _schema(spec, shapes)
+    model = {
+        "alexnet_deploy.spec": spec.to_json(),
+        "alexnet_deploy.fingerprint": fingerprint,
+    }
+    schema = _schema(shapes).with_metadata(model)
     row_bytes = 4 * sum(_size(shape) for shape in shapes.values())
     group_rows = max(1, _ROW_GROUP_BYTES // row_bytes)
     writer = pyarrow.parquet.ParquetWriter(
@@ -76,7 +82,7 @@ def _size(shape: tuple[int, ...]) -> int:
     return int(np.prod(shape))
 
 
-def _schema(spec: ModelSpec, shapes: Mapping[str, tuple[int, ...]]) -> "pyarrow.Schema":
+def _schema(shapes: Mapping[str, tuple[int, ...]]) -> "pyarrow.Schema":
     fields = [
         pyarrow.field("id", pyarrow.int64(), nullable=False),
         pyarrow.field("path", pyarrow.string(), nullable=False),
@@ -86,7 +92,7 @@ def _schema(spec: ModelSpec, shapes: Mapping[str, tuple[int, ...]]) -> "pyarrow.
         vector = pyarrow.list_(pyarrow.float32(), _size(shape))
         metadata = {"alexnet_deploy.shape": json.dumps(shape)}
         fields.append(pyarrow.field(layer, vector, nullable=False, metadata=metadata))
-    return pyarrow.schema(fields, metadata={"alexnet_deploy.spec": spec.to_json()})
+    return pyarrow.schema(fields)
 
 
 def _table(

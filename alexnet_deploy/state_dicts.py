@@ -1,11 +1,14 @@
 """State dicts of other programs, given the paper's names and a spec.
 
 torchvision's AlexNet is recognised by its keys. Any other network of AlexNet's shape is taken
-with a preset: its arrays are told apart by their shapes, which differ in every layer, so the
-names do not matter. The arrays themselves are used as they are.
+with a preset: by the paper's names if it has them, else its arrays are told apart by their
+shapes, whatever their names and order. Shapes differ in every layer of every preset, but for fc7
+and fc8 with 4096 classes, which is refused. The arrays themselves are used as they are.
 """
 
+import re
 from collections.abc import Mapping
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -13,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.errors import IncompatibleFileError
-from alexnet_deploy.model_spec import PRESET_NAMES, ModelSpec, preset_spec
+from alexnet_deploy.model_spec import FC_WIDTH, PRESET_NAMES, ModelSpec, preset_spec
 
 # Positions in torchvision's two Sequentials (torchvision/models/alexnet.py).
 _TORCHVISION = {
@@ -27,8 +30,11 @@ _TORCHVISION = {
     "classifier.6": "fc8",
 }
 _TORCHVISION_KEYS = {f"{prefix}.{part}" for prefix in _TORCHVISION for part in ("weight", "bias")}
-# Prefixes that DataParallel, compiled modules and common wrappers put before every key.
-_WRAPPERS = ("module.", "_orig_mod.", "model.")
+# Parts of a key that DataParallel and torch.compile put where they wrap a module.
+_WRAPPERS = ("module", "_orig_mod")
+_OUTER = "model."
+# The order of the outputs of these networks as published; see data/README.md.
+_IMAGENET_ORDER = ("torchvision", "caffe", "caffenet")
 
 
 def adopt_state_dict(
@@ -40,14 +46,14 @@ def adopt_state_dict(
     Caffe's files does, and conv1 is turned to RGB.
 
     Args:
-        arrays: a state dict of 16 arrays.
+        arrays: a state dict of 16 arrays; under the paper's names fc6 and fc7 may be factored.
         preset: which AlexNet it is; needed unless the keys are torchvision's.
         source: the file's name, for messages.
 
     Raises:
         IncompatibleFileError: not recognised, or an array does not fit the preset.
     """
-    arrays = _unwrapped(arrays)
+    arrays = _unwrapped(arrays, source)
     if set(arrays) == _TORCHVISION_KEYS and preset in (None, "torchvision"):
         preset = "torchvision"
         named = {_paper_name(key): array for key, array in arrays.items()}
@@ -57,29 +63,56 @@ def adopt_state_dict(
             f"{source}: has no spec of ours and is no torchvision AlexNet (arrays: {listed}, ...); "
             f"say which AlexNet it is: alexnet-deploy export FILE --preset {'|'.join(PRESET_NAMES)}"
         )
+    elif {_without_factor(name) for name in arrays} == set(preset_spec(preset).array_shapes()):
+        named = dict(arrays)
     else:
         named = _named_by_shape(arrays, preset, source)
-    num_classes = int(named["fc8.weight"].shape[0]) if "fc8.weight" in named else 1000
-    labels = imagenet_labels() if preset == "torchvision" and num_classes == 1000 else ()
-    spec = preset_spec(preset, num_classes=num_classes, labels=labels)
-    if preset in ("caffe", "caffenet"):
+    classes = named["fc8.weight"]
+    if classes.ndim != 2 or 0 in classes.shape:
+        raise IncompatibleFileError(
+            f"{source}: fc8's weight is {list(classes.shape)}, expected [classes, {FC_WIDTH}]"
+        )
+    num_classes = classes.shape[0]
+    is_imagenet = preset in _IMAGENET_ORDER and num_classes == 1000
+    spec = preset_spec(
+        preset, num_classes=num_classes, labels=imagenet_labels() if is_imagenet else ()
+    )
+    if preset in ("caffe", "caffenet") and named["conv1.weight"].ndim == 4:
         named["conv1.weight"] = np.ascontiguousarray(named["conv1.weight"][:, ::-1])
     return spec, named
 
 
 def imagenet_labels() -> tuple[str, ...]:
     """Return the 1000 ILSVRC-2012 names in sorted-WNID order, torchvision's output order."""
+    return tuple(imagenet_names().values())
+
+
+@cache
+def imagenet_names() -> Mapping[str, str]:
+    """Return the ILSVRC-2012 name of each WNID, such as n01440764, in sorted-WNID order."""
     table = resources.files("alexnet_deploy") / "data" / "imagenet_classes.tsv"
     rows = table.read_text("utf-8").splitlines()[1:]
-    return tuple(row.split("\t")[2] for row in rows)
+    return {wnid: name for _, wnid, name in (row.split("\t") for row in rows)}
 
 
-def _unwrapped(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    names = dict(arrays)
-    for prefix in _WRAPPERS:
-        if names and all(name.startswith(prefix) for name in names):
-            names = {name.removeprefix(prefix): array for name, array in names.items()}
-    return names
+def _unwrapped(arrays: Mapping[str, NDArray[Any]], source: str) -> dict[str, NDArray[Any]]:
+    """Drop what wrappers add to keys: `model.features.module.0.bias`, `_orig_mod.fc8.bias`."""
+    unwrapped: dict[str, NDArray[Any]] = {}
+    for key, array in arrays.items():
+        name = ".".join(part for part in key.split(".") if part not in _WRAPPERS)
+        if name in unwrapped:
+            raise IncompatibleFileError(
+                f"{source}: holds {name} twice, with and without a wrapper ({key}); "
+                "save the state dict of one model only"
+            )
+        unwrapped[name] = array
+    while unwrapped and all(name.startswith(_OUTER) for name in unwrapped):
+        unwrapped = {name.removeprefix(_OUTER): array for name, array in unwrapped.items()}
+    return unwrapped
+
+
+def _without_factor(name: str) -> str:
+    return re.sub(r"^(fc[67]\.weight)\.(left|right)$", r"\1", name)
 
 
 def _paper_name(key: str) -> str:
@@ -92,8 +125,7 @@ def _named_by_shape(
 ) -> dict[str, NDArray[Any]]:
     """Name each weight by its shape and each bias by the weight that shares its prefix."""
     matrices = {name: array for name, array in arrays.items() if array.ndim in (2, 4)}
-    last = next((array for array in reversed(matrices.values()) if array.ndim == 2), None)
-    spec = preset_spec(preset, num_classes=1000 if last is None else max(1, last.shape[0]))
+    spec = preset_spec(preset, num_classes=_num_classes(matrices, source))
     named: dict[str, NDArray[Any]] = {}
     taken: set[str] = set()
     for target, shape in spec.array_shapes().items():
@@ -122,3 +154,17 @@ def _named_by_shape(
             "remove it from the state dict, or choose another --preset"
         )
     return named
+
+
+def _num_classes(matrices: Mapping[str, NDArray[Any]], source: str) -> int:
+    """Find fc8, which like fc7 has 4096 inputs and unlike it not 4096 outputs."""
+    inner = {name: array for name, array in matrices.items() if array.shape[1:] == (FC_WIDTH,)}
+    outputs = [len(array) for array in inner.values() if len(array) not in (0, FC_WIDTH)]
+    if len(outputs) == 1:
+        return outputs[0]
+    raise IncompatibleFileError(
+        f"{source}: expected one array of [{FC_WIDTH}, {FC_WIDTH}] for fc7 and one of "
+        f"[classes, {FC_WIDTH}] for fc8, found "
+        f"{', '.join(f'{name} {list(array.shape)}' for name, array in inner.items()) or 'none'}; "
+        "rename the arrays to conv1.weight, conv1.bias, ... fc8.bias if they are AlexNet's"
+    )

@@ -4,7 +4,9 @@ Files are read with `weights_only=True`, so a pickle that would run code is refu
 tensors become float32, which holds them exactly; NumPy has no bfloat16.
 """
 
+import io
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError
+from alexnet_deploy.model_spec import SPEC_KEY
 from alexnet_deploy.output_files import atomic_write
 
 try:
@@ -20,9 +23,10 @@ try:
 except ImportError as error:
     raise MissingPackageError("torch", "torch", "reading a .pt file") from error
 
-SPEC_KEY, ARRAYS_KEY = "alexnet_deploy.spec", "arrays"
+ARRAYS_KEY = "arrays"
 # Where training scripts put the weights beside optimiser and progress.
 _NESTED = ("state_dict", "model_state_dict", "model", "net", "weights")
+_REMEDY = "torch.save(model.state_dict(), path)"
 
 
 def read_pt(path: Path) -> tuple[dict[str, NDArray[Any]], str | None]:
@@ -31,31 +35,15 @@ def read_pt(path: Path) -> tuple[dict[str, NDArray[Any]], str | None]:
     Raises:
         IncompatibleFileError: unreadable, would run code, or holds no tensors.
     """
-    try:
-        # Only the zip format, written since torch 1.6, can be memory-mapped.
-        mmap = zipfile.is_zipfile(path)
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except Exception as error:  # torch passes on whatever its unpickler meets
-        text = str(error) or type(error).__name__
-        unsafe = isinstance(error, pickle.UnpicklingError) and "Unsupported" in text
-        problem = "refused, because reading it would run code" if unsafe else "no torch file"
-        raise IncompatibleFileError(
-            f"{path}: {problem} ({text.splitlines()[0]}); save a plain state dict instead: "
-            "torch.save(model.state_dict(), path)"
-        ) from error
+    content = _load(path)
     spec = content.get(SPEC_KEY) if isinstance(content, dict) else None
-    tensors = content.get(ARRAYS_KEY) if spec is not None else _state_dict(content)
-    arrays = {
-        str(name): _array(tensor)
-        for name, tensor in (tensors or {}).items()
-        if isinstance(tensor, torch.Tensor)
-    }
-    if not arrays:
+    tensors = _state_dict(content) if spec is None else _tensors(content.get(ARRAYS_KEY))
+    if not tensors:
         raise IncompatibleFileError(
             f"{path}: holds no weights; expected a state dict: a dict of name to tensor, "
-            f"alone or under one of {', '.join(_NESTED)}"
+            f"alone or under one of {', '.join(_NESTED)}; save one: {_REMEDY}"
         )
-    return arrays, spec
+    return {name: _array(path, name, tensor) for name, tensor in tensors.items()}, spec
 
 
 def write_pt(
@@ -71,23 +59,64 @@ def write_pt(
     """
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     content = {SPEC_KEY: spec_json, ARRAYS_KEY: tensors, **(training_state or {})}
+    # In memory first: torch hides what goes wrong with a file behind errors of its own.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
     with atomic_write(path) as file:
-        torch.save(content, file)
+        file.write(buffer.getbuffer())
 
 
-def _state_dict(content: Any) -> Mapping[Any, Any]:
+def _load(path: Path) -> Any:
+    try:
+        # Only the zip format, written since torch 1.6, can be memory-mapped.
+        mmap = zipfile.is_zipfile(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except Exception as error:  # torch passes on whatever its unpickler meets
+        raise IncompatibleFileError(f"{path}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Say why torch does not read a file; its own text advises to switch the protection off."""
+    text = str(error)
+    if "TorchScript" in text:
+        return f"is a TorchScript archive, expected a state dict; save one: {_REMEDY}"
+    # An unknown operand is a file of another kind; everything else is a pickle with an object.
+    if isinstance(error, pickle.UnpicklingError) and "Unsupported operand" not in text:
+        names = re.search(r"GLOBAL ([\w.]+)", text)
+        held = names[1] if names else "more than tensors"
+        return (
+            f"refused, because reading it would run code (it holds {held}); "
+            f"save a state dict alone where it was made: {_REMEDY}"
+        )
+    return f"not a readable torch file ({type(error).__name__}); copy it again, or save: {_REMEDY}"
+
+
+def _state_dict(content: Any) -> dict[str, torch.Tensor]:
+    """Return the weights: under a training script's key, or else the file's own tensors.
+
+    A training script may put other tensors, such as the best accuracy, beside that key.
+    """
     if not isinstance(content, dict):
         return {}
-    if not any(isinstance(value, torch.Tensor) for value in content.values()):
-        for key in _NESTED:
-            if isinstance(content.get(key), dict):
-                nested: Mapping[Any, Any] = content[key]
-                return nested
-    return content
+    nested = (_tensors(content.get(key)) for key in _NESTED)
+    return next(filter(None, nested), _tensors(content))
 
 
-def _array(tensor: torch.Tensor) -> NDArray[Any]:
+def _tensors(value: Any) -> dict[str, torch.Tensor]:
+    items = value.items() if isinstance(value, dict) else ()
+    return {str(name): item for name, item in items if isinstance(item, torch.Tensor)}
+
+
+def _array(path: Path, name: str, tensor: torch.Tensor) -> NDArray[Any]:
     if tensor.dtype == torch.bfloat16:
         tensor = tensor.float()
-    array: NDArray[Any] = tensor.detach().contiguous().numpy()
+    try:
+        array: NDArray[Any] = tensor.detach().contiguous().numpy()
+    except (TypeError, RuntimeError) as error:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        layout = str(tensor.layout).removeprefix("torch.")
+        raise IncompatibleFileError(
+            f"{path}: {name} is a tensor of {kind}, {layout}, on {tensor.device}; expected a dense "
+            "(strided) one of floats on the CPU; convert it with tensor.to_dense().float()"
+        ) from error
     return array

@@ -1,6 +1,7 @@
 """An engine without a network: its outputs follow from the colour of the photograph."""
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +14,7 @@ from PIL import Image
 from alexnet_deploy.engines.base import EngineOptions, check_images, check_outputs
 from alexnet_deploy.model_spec import ModelSpec, preset_spec
 
+UNSPOKEN = os.fsdecode(b"caf\xe9\n.png")
 SPEC = preset_spec("paper", num_classes=4, labels=("red", "green", "blue", "great_auk"))
 
 
@@ -22,6 +24,7 @@ class FakeEngine:
     def __init__(self, options: EngineOptions, spec: ModelSpec = SPEC) -> None:
         check_outputs(options.outputs, spec)
         self.spec = spec
+        self.fingerprint = "0123456789abcdef"
         self.options = dataclasses.replace(options, runtime="onnxruntime", device="cpu")
         self.description = "fake engine"
 
@@ -66,3 +69,11 @@ def save_photograph(path: Path, colour: tuple[int, int, int]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (40, 30), colour).save(path, format="PNG")
     return path
+
+
+def save_photographs(folder: Path) -> Path:
+    """Save one that is mostly red, one mostly blue, and one all green under a difficult name."""
+    save_photograph(folder / "a.png", (128, 64, 64))
+    save_photograph(folder / "b.png", (0, 64, 192))
+    save_photograph(folder / UNSPOKEN, (0, 128, 0))
+    return folder

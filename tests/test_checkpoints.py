@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,13 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from alexnet_deploy.checkpoints import (
-    SPEC_KEY,
     Checkpoint,
     load_checkpoint,
     read_labels,
     save_checkpoint,
 )
-from alexnet_deploy.errors import IncompatibleFileError
+from alexnet_deploy.errors import IncompatibleFileError, UsageError
+from alexnet_deploy.model_spec import SPEC_KEY
 
 
 def changed(checkpoint: Checkpoint, **arrays: NDArray[Any]) -> Checkpoint:
@@ -117,6 +119,102 @@ def test_integers_are_refused(tmp_path: Path) -> None:
         load_checkpoint(write(tmp_path / "a.safetensors", checkpoint))
 
 
+def test_a_rank_of_zero_is_refused(tmp_path: Path) -> None:
+    arrays = dict(random_checkpoint("paper").arrays)
+    arrays["fc6.weight.left"] = np.zeros((4096, 0), np.float32)
+    arrays["fc6.weight.right"] = np.zeros((0, 9216), np.float32)
+    path = write(
+        tmp_path / "a.safetensors", Checkpoint(spec=random_checkpoint("paper").spec, arrays=arrays)
+    )
+    with pytest.raises(IncompatibleFileError, match=r"left is \[4096, 0\], expected \[4096, 1\]"):
+        load_checkpoint(path)
+
+
+def test_a_factor_without_dimensions_is_refused(tmp_path: Path) -> None:
+    checkpoint = changed(random_checkpoint("paper"), fc6__weight__left=np.array(1, np.float32))
+    with pytest.raises(IncompatibleFileError, match=r"left is \[\], expected"):
+        load_checkpoint(write(tmp_path / "a.safetensors", checkpoint))
+
+
+def test_float64_that_float32_cannot_hold_is_counted(tmp_path: Path) -> None:
+    bias = np.full(4096, 0.5)
+    path = write(tmp_path / "a.safetensors", changed(random_checkpoint("paper"), fc7__bias=bias))
+    assert load_checkpoint(path).arrays["fc7.bias"].dtype == np.float64
+    bias[:3] = 1e305
+    path = write(tmp_path / "a.safetensors", changed(random_checkpoint("paper"), fc7__bias=bias))
+    with pytest.raises(IncompatibleFileError, match="3 values that are NaN or infinite in float32"):
+        load_checkpoint(path)
+
+
+def test_infinities_of_both_signs_are_counted(tmp_path: Path) -> None:
+    bias = np.zeros(4096, np.float32)
+    bias[:2] = np.inf, -np.inf
+    path = write(tmp_path / "a.safetensors", changed(random_checkpoint("paper"), fc7__bias=bias))
+    with pytest.raises(IncompatibleFileError, match="holds 2 values"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("with_ml_dtypes", [True, False])
+def test_bfloat16_becomes_float32_whatever_else_is_imported(
+    tmp_path: Path, with_ml_dtypes: bool
+) -> None:
+    torch = pytest.importorskip("torch", reason="writes bfloat16")
+    from safetensors.torch import save_file as save_tensors
+
+    arrays = random_checkpoint("paper").arrays
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    for name in ("conv2.weight", "fc6.weight.right"):
+        tensors[name] = tensors[name].bfloat16()
+    spec = random_checkpoint("paper").spec
+    save_tensors(tensors, tmp_path / "a.safetensors", {SPEC_KEY: spec.to_json()})
+    program = (
+        "import sys, pathlib\n"
+        f"{'import ml_dtypes' if with_ml_dtypes else ''}\n"
+        "from alexnet_deploy.checkpoints import load_checkpoint\n"
+        "print(load_checkpoint(pathlib.Path(sys.argv[1])).fingerprint)\n"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "a.safetensors"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    expected = {name: tensor.float().numpy() for name, tensor in tensors.items()}
+    assert printed.strip() == Checkpoint(spec=spec, arrays=expected).fingerprint
+
+
+def test_a_number_type_that_numpy_lacks_is_named(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="writes float8")
+    from safetensors.torch import save_file as save_tensors
+
+    tensors = {"conv1.bias": torch.zeros(96).to(torch.float8_e4m3fn)}
+    save_tensors(tensors, tmp_path / "a.safetensors")
+    with pytest.raises(IncompatibleFileError, match=r"conv1\.bias is F8_E4M3, expected float16"):
+        load_checkpoint(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("net.onnx", "is a model file already; give the checkpoint"),
+        ("net.bin", r"a checkpoint ends in \.safetensors, \.pt, \.pth, not in \.bin"),
+        ("net", "not in no suffix"),
+    ],
+)
+def test_a_file_of_another_suffix_is_not_opened(tmp_path: Path, name: str, reason: str) -> None:
+    (tmp_path / name).write_bytes(b"anything")
+    with pytest.raises(IncompatibleFileError, match=reason):
+        load_checkpoint(tmp_path / name)
+
+
+def test_a_spec_that_cannot_be_is_refused_with_the_files_path(tmp_path: Path) -> None:
+    checkpoint = random_checkpoint("paper")
+    text = checkpoint.spec.to_json().replace("before_pool", "sideways")
+    save_file(dict(checkpoint.arrays), tmp_path / "a.safetensors", {SPEC_KEY: text})
+    with pytest.raises(IncompatibleFileError, match=r"a\.safetensors: the spec's lrn\.position"):
+        load_checkpoint(tmp_path / "a.safetensors")
+
+
 @pytest.mark.parametrize("kept_bytes", [0, 5, 5000, 1_000_000])
 def test_a_truncated_file_is_refused(tmp_path: Path, kept_bytes: int) -> None:
     path = write(tmp_path / "a.safetensors", random_checkpoint("paper"))
@@ -127,7 +225,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, kept_bytes: int) -> None:
 
 def test_a_preset_on_a_file_with_a_spec_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.safetensors", random_checkpoint("paper"))
-    with pytest.raises(IncompatibleFileError, match="carries its own spec"):
+    with pytest.raises(UsageError, match="carries its own spec"):
         load_checkpoint(path, preset="caffe")
 
 
@@ -146,6 +244,10 @@ def test_a_labels_file_is_one_name_a_line(tmp_path: Path) -> None:
     path.write_text("a\n\nb\n", "utf-8")
     with pytest.raises(IncompatibleFileError, match="line 2 is empty"):
         read_labels(path)
+    path.write_bytes(b"\xef\xbb\xbfa\nb\n")
+    assert read_labels(path) == ("a", "b")
+    with pytest.raises(UsageError, match="no such file"):
+        read_labels(tmp_path / "missing.txt")
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(IncompatibleFileError, match="UTF-8"):
         read_labels(path)

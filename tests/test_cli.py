@@ -1,21 +1,17 @@
-"""The command line, end to end with a fake engine: bytes on stdout, lines on stderr, exit codes."""
+"""The command line with a fake engine: bytes on stdout, lines on stderr, exit codes.
 
-import contextlib
-import errno
+tests/test_cli_processes.py starts it as a process; tests/test_commands.py has a real network.
+"""
+
 import json
-import os
-import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from fake_engine import open_fake_engine, save_photograph
+from fake_engine import UNSPOKEN, open_fake_engine, save_photograph, save_photographs
 
 from alexnet_deploy import __version__, models
 from alexnet_deploy.cli import COMMANDS, cli
@@ -28,8 +24,6 @@ from alexnet_deploy.errors import (
     VerificationError,
 )
 
-UNSPOKEN = os.fsdecode(b"caf\xe9\n.png")
-
 
 @pytest.fixture(autouse=True)
 def _fake_engine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,10 +34,7 @@ def _fake_engine(monkeypatch: pytest.MonkeyPatch) -> None:
 def photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Three photographs, the last under a difficult name, in `p/`, seen from the folder above."""
     monkeypatch.chdir(tmp_path)
-    save_photograph(tmp_path / "p" / "a.png", (128, 64, 64))
-    save_photograph(tmp_path / "p" / "b.png", (0, 64, 192))
-    save_photograph(tmp_path / "p" / UNSPOKEN, (0, 128, 0))
-    return Path("p")
+    return save_photographs(Path("p"))
 
 
 def run(*arguments: str | Path) -> Result:
@@ -112,7 +103,7 @@ def test_the_table_has_one_line_a_photograph(photographs: Path) -> None:
 
 def test_the_table_with_more_classes_has_a_block_a_photograph(photographs: Path) -> None:
     assert run("classify", photographs / "a.png", "--top", "2").stdout == (
-        "p/a.png\n 50.0%  red\n 25.0%  green\n"
+        "p/a.png\n   50.0%  red\n   25.0%  green\n"
     )
     five = run("classify", photographs / "a.png", "--top5").stdout
     assert len(five.splitlines()) == 1 + 4  # the fake network has four classes
@@ -204,6 +195,8 @@ def test_embed_writes_rows_and_says_what(photographs: Path) -> None:
         "files": ["v.npy", "v.paths.jsonl"],
         "num_rows": 3,
         "num_failed": 0,
+        "fingerprint": "0123456789abcdef",
+        "layers": ["fc6"],
         "shapes": {"fc6": [4096]},
     }
     assert np.load("v.npy")[:, 0].tolist() == [128, 0, 0]
@@ -250,108 +243,22 @@ def test_a_terminal_is_not_sent_what_a_name_holds(photographs: Path) -> None:
     assert "no\\x1b[31msuch" in result.stderr
 
 
-WITH_FAKE_ENGINE = f"""
-import sys
-sys.path[:0] = {[str(folder) for folder in Path(__file__).resolve().parents[:2]]}
-import alexnet_deploy.models, fake_engine
-alexnet_deploy.models.open_model = fake_engine.open_fake_engine
-from alexnet_deploy.cli import main
-main()
-"""
-
-
-def command_line(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-c", WITH_FAKE_ENGINE, *map(str, arguments)]
-
-
-@pytest.mark.parametrize(
-    "arguments", [["classify", "p"], ["classify", "p", "--csv", "-"], ["classify", "--help"], []]
-)
-def test_a_reader_that_goes_away_ends_the_command_quietly(
-    photographs: Path, arguments: list[str]
+def test_no_line_on_stderr_is_obeyed_by_a_terminal(
+    photographs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    finished = subprocess.run(
-        command_line(*(arguments or ["--help"])), stdout=writer, stderr=subprocess.PIPE, check=False
-    )
-    os.close(writer)
-    assert finished.returncode == 128 + signal.SIGPIPE
-    assert finished.stderr in (b"", b"fake engine\n")
+    bad = "\x1b[31m"
 
+    def open_model(model: Path | None, given: base.EngineOptions, *, notify: Any) -> object:
+        notify(f"preparing {bad}")
+        engine = open_fake_engine(model, given, notify=notify)
+        engine.description = bad
+        return engine
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-@pytest.mark.parametrize(
-    "arguments", [["classify", "p"], ["classify", "p", "--json", "--csv", "t.csv"], ["--help"]]
-)
-def test_a_full_disk_behind_stdout_is_one_message(photographs: Path, arguments: list[str]) -> None:
-    with Path("/dev/full").open("wb") as full:
-        finished = subprocess.run(
-            command_line(*arguments), stdout=full, stderr=subprocess.PIPE, check=False
-        )
-    assert finished.returncode == 1
-    message = finished.stderr.splitlines()[-1].decode()
-    assert message.startswith("Error: ")
-    assert os.strerror(errno.ENOSPC) in message
-    assert b"Traceback" not in finished.stderr
-    assert os.listdir() == ["p"]
-
-
-@pytest.mark.parametrize("suffix", [".npy", ".parquet"])
-def test_a_disk_that_fills_up_leaves_nothing(photographs: Path, suffix: str) -> None:
-    resource = pytest.importorskip("resource", reason="file size limits are POSIX")
-    if suffix == ".parquet":
-        pytest.importorskip("pyarrow", reason="needs the extra [parquet]")
-    layers = ["--layer", "conv1"]  # a megabyte a photograph
-    finished = subprocess.run(
-        command_line("embed", "p", "-o", f"v{suffix}", *layers),
-        capture_output=True,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)),
-    )
-    assert finished.returncode == 1
-    message = finished.stderr.splitlines()[-1].decode()
-    assert message.startswith("Error: v.")
-    assert ": cannot be written (File too large)" in message
-    assert b"Traceback" not in finished.stderr
-    assert b"Exception ignored" not in finished.stderr
-    assert os.listdir() == ["p"]
-
-
-def test_ctrl_c_ends_with_130_and_leaves_nothing(photographs: Path) -> None:
-    slow = "import fake_engine, time\nfake_engine.FakeEngine.run = lambda *_: time.sleep(60)\n"
-    setup, end = WITH_FAKE_ENGINE.rsplit("main()", 1)
-    running = subprocess.Popen(
-        [sys.executable, "-c", f"{setup}{slow}main(){end}", "classify", "p", "--csv", "t.csv"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert running.stderr is not None
-    assert running.stderr.readline() == b"fake engine\n"
-    time.sleep(0.3)  # until the engine has its batch; earlier would end the same way
-    running.send_signal(signal.SIGINT)
-    _, rest = running.communicate(timeout=10)
-    assert (running.returncode, rest) == (130, b"interrupted\n")
-    assert os.listdir() == ["p"]
-
-
-def test_a_progress_bar_leaves_the_lines_on_its_terminal_whole(photographs: Path) -> None:
-    pty = pytest.importorskip("pty", reason="pseudo-terminals are POSIX")
-    (photographs / "c.png").write_bytes(b"")
-    terminal, end = pty.openpty()
-    running = subprocess.Popen(command_line("classify", "p"), stdout=end, stderr=end)
-    os.close(end)
-    screen = b""
-    # Reading the terminal of a process that has ended is an error on Linux, not an end.
-    with contextlib.suppress(OSError):
-        while part := os.read(terminal, 65536):
-            screen += part
-    os.close(terminal)
-    assert running.wait() == 3
-    plain = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", screen).decode()
-    lines = [line.strip() for line in re.split(r"[\r\n]+", plain)]
-    for expected in ("50.0%  red        p/a.png", "75.0%  blue       p/b.png"):
-        assert any(line.endswith(expected) for line in lines)
-    assert any("failed: p/c.png: is empty" in line for line in lines)
-    assert any(re.search(r"\d of 4  \d+/s", line) for line in lines)
-    assert any(line.startswith("3 done, 1 failed in ") for line in lines)
+    monkeypatch.setattr(models, "open_model", open_model)
+    for number in range(65):
+        save_photograph(photographs / f"{number}.png", (number, 0, 9))
+    figure = f"{bad}.png"
+    for arguments in (["--figure", figure], [f"--{bad}"], ["--top", bad]):
+        said = run("classify", photographs, *arguments).stderr
+        assert "\x1b" not in said
+        assert "\\x1b[31m" in said

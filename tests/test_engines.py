@@ -1,7 +1,9 @@
 """Engines: parity with the reference, and options that mean what they say or are an error."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from networks import noise, random_checkpoint, relative_error
 
 from alexnet_deploy.engines.base import EngineOptions, Runtime
 from alexnet_deploy.engines.factory import open_engine
-from alexnet_deploy.errors import DeviceError, UsageError
+from alexnet_deploy.errors import DeviceError, IncompatibleFileError, UsageError
 from alexnet_deploy.model_spec import PRESET_NAMES
 from alexnet_deploy.onnx_graph import build_model
 from alexnet_deploy.reference import Reference
@@ -146,3 +148,53 @@ except MissingPackageError as error:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert "pip install 'alexnet-deploy[cpu]'" in done.stdout
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_no_runtime_leaves_an_identifier_of_its_user(runtime: Runtime, tmp_path: Path) -> None:
+    """Both report home by default; what they would report with lies in the home folder."""
+    environment = os.environ | {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    environment.pop("CI", None)  # OpenVINO's is silent in CI anyway
+    subprocess.run(
+        [sys.executable, "-c", f"import alexnet_deploy.engines.{runtime}_engine"],
+        env=environment,
+        check=True,
+        timeout=60,
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"runtime": "tensorrt"}, {"precision": "fp16"}, {"device": "tpu"}, {"batch_size": 0}],
+)
+def test_options_that_do_not_exist_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match=next(iter(wrong)).replace("_", "-")):
+        EngineOptions(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_closing_twice_is_harmless(runtime: Runtime) -> None:
+    file = build_model(random_checkpoint("paper"), ("fc7",))
+    engine = open_engine(file, EngineOptions(runtime=runtime, batch_size=1, outputs=("fc7",)))
+    engine.close()
+    engine.close()
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_graph_that_no_runtime_knows_is_an_incompatible_file(runtime: Runtime) -> None:
+    file = build_model(random_checkpoint("paper"), ("fc7",))
+    file.graph.graph.node[3].op_type = "Convolve"
+    with pytest.raises(IncompatibleFileError, match="export the checkpoint again"):
+        open_engine(file, EngineOptions(runtime=runtime, batch_size=1, outputs=("fc7",)))
+
+
+def test_openvino_is_told_the_precision() -> None:
+    """Without the hint it takes bf16 wherever the CPU has it, which no error would show."""
+    from alexnet_deploy.engines.openvino_engine import OpenVinoEngine
+
+    file = build_model(random_checkpoint("paper"), ("fc7",))
+    for precision, hint in (("fp32", "float32"), ("bf16", "bfloat16")):
+        options = EngineOptions(batch_size=1, precision=precision, outputs=("fc7",))  # type: ignore[arg-type]
+        with OpenVinoEngine(file, options) as engine:
+            assert hint in engine.inference_precision

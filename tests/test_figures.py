@@ -1,6 +1,9 @@
 """The figure: what is drawn where, read back from its pixels."""
 
+import dataclasses
 import io
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -8,7 +11,7 @@ from fake_engine import SPEC, save_photograph
 from PIL import Image, ImageColor
 
 from alexnet_deploy.classification import Classification, Prediction
-from alexnet_deploy.figures import MAX_PHOTOGRAPHS, draw_figure, write_figure
+from alexnet_deploy.figures import MAX_PHOTOGRAPHS, draw_figure, open_figure
 
 TRUE_BAR, BAR = ImageColor.getrgb("#f0958c"), ImageColor.getrgb("#b9cfe8")
 
@@ -57,6 +60,15 @@ def test_the_bar_of_the_true_class_is_red_and_as_long_as_its_probability(tmp_pat
     assert count(half, BAR) == count(full, BAR)
 
 
+def test_a_folder_named_by_wnid_is_its_class_where_the_model_has_it(tmp_path: Path) -> None:
+    path = save_photograph(tmp_path / "n01440764" / "1.png", (9, 9, 9))
+    tench = Prediction(label="tench, Tinca tinca", index=0, probability=0.5)
+    shown = Classification(path=path, predictions=(tench,))
+    figure = draw_figure([shown], dataclasses.replace(SPEC, labels=(tench.label, "b", "c", "d")))
+    assert count(figure, TRUE_BAR) > 0
+    assert TRUE_BAR not in areas(draw_figure([shown], SPEC))
+
+
 def test_without_a_known_class_nothing_is_red(tmp_path: Path) -> None:
     path = save_photograph(tmp_path / "holiday" / "1.png", (9, 9, 9))
     figure = draw_figure([result(path, 0.25, 0.5)], SPEC)
@@ -89,8 +101,27 @@ def test_names_of_any_length_and_any_probability_can_be_drawn(tmp_path: Path) ->
     assert right_margin.getcolors() == [(40 * figure.height, white)]
 
 
-def test_the_file_is_a_png(tmp_path: Path) -> None:
-    file = io.BytesIO()
-    write_figure(file, [result(save_photograph(tmp_path / "1.png", (1, 1, 1)), 0.5)], SPEC)
-    with Image.open(file) as image:
+def test_the_file_is_a_png_of_the_first_photographs_and_says_so(tmp_path: Path) -> None:
+    path, said = save_photograph(tmp_path / "1.png", (1, 1, 1)), list[str]()
+    with open_figure(tmp_path / "f.png", SPEC, said.append) as add:
+        for _ in range(MAX_PHOTOGRAPHS + 1):
+            add(result(path, 0.5))
+    expected = draw_figure([result(path, 0.5)] * MAX_PHOTOGRAPHS, SPEC)
+    with Image.open(tmp_path / "f.png") as image:
         assert image.format == "PNG"
+        assert image.size == expected.size
+    assert said == [f"{tmp_path / 'f.png'}: shows the first 64 of 65 photographs"]
+
+
+def test_a_figure_can_go_through_a_pipe(tmp_path: Path) -> None:
+    path = save_photograph(tmp_path / "1.png", (1, 1, 1))
+    pipe = tmp_path / "f.png"
+    os.mkfifo(pipe)
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
+    reader.start()
+    with open_figure(pipe, SPEC) as add:
+        add(result(path, 0.5))
+    reader.join(10)
+    with Image.open(io.BytesIO(read[0])) as image:
+        image.load()

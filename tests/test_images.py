@@ -218,6 +218,11 @@ def test_a_truncated_jpeg_is_reported_at_whatever_length(tmp_path: Path) -> None
         (b"", r"is empty \(0 bytes\)"),
         (b"<!DOCTYPE html>\n<html>", "not an image: it begins with '<!DOCTYPE html>'"),
         (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC.*convert to JPEG"),
+        (
+            b"RIFF\x24\0\0\0AVI LIST",
+            r"not an image: it begins with 'RIFF\$\\x00\\x00\\x00AVI LIST'",
+        ),
+        (b"RIFF\x24\0\0\0WEBP", "damaged or cut short .begins as a WebP"),
         (b"\n\n", "not an image: it begins with ''"),
         (b"\xfe\x00\x80", r"not an image: it begins with '\\xfe\\x00\\x80'"),
     ],

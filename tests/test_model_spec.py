@@ -3,7 +3,10 @@
 import dataclasses
 import json
 import math
+import re
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,6 +35,17 @@ PAPER_MULTIPLICATIONS = {
     "fc7": 16_777_216,
     "fc8": 4_096_000,
 }
+# Outputs of each layer; their sum is the paper's "650,000 neurons" without its slip in conv1.
+PAPER_NEURONS = {
+    "conv1": 290_400,
+    "conv2": 186_624,
+    "conv3": 64_896,
+    "conv4": 64_896,
+    "conv5": 43_264,
+    "fc6": 4_096,
+    "fc7": 4_096,
+    "logits": 1_000,
+}
 TOTALS = {
     "paper": 60_965_224,
     "caffe": 60_965_224,
@@ -57,6 +71,12 @@ def test_paper_preset_has_the_published_multiplications_of_each_layer(layer: str
     positions = math.prod(output[1:])
     weights = math.prod(spec.array_shapes()[f"{layer}.weight"])
     assert weights * positions == PAPER_MULTIPLICATIONS[layer]
+
+
+def test_paper_preset_has_the_published_neurons_of_each_layer() -> None:
+    shapes = PRESETS["paper"].layer_shapes()
+    assert {layer: math.prod(shapes[layer]) for layer in PAPER_NEURONS} == PAPER_NEURONS
+    assert sum(PAPER_NEURONS.values()) == 659_272
 
 
 @pytest.mark.parametrize("preset", PRESET_NAMES)
@@ -106,7 +126,7 @@ def test_identity_ignores_names_and_labels_and_sees_everything_that_changes_numb
 
 def test_a_newer_format_is_refused_with_the_remedy() -> None:
     fields = json.loads(PRESETS["paper"].to_json()) | {"format": 99}
-    with pytest.raises(IncompatibleFileError, match=r"format 99.*update alexnet-deploy"):
+    with pytest.raises(IncompatibleFileError, match=r"format is 99.*update alexnet-deploy"):
         ModelSpec.from_json(json.dumps(fields))
 
 
@@ -121,15 +141,101 @@ def test_damaged_json_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("labels", ("one",)),
+        ("preset", "vgg"),
+        ("labels", ["one"]),
+        ("labels", [1] * 1000),
+        ("labels", "x" * 1000),
+        ("provenance", ["trained at home"]),
         ("input_size", 12),
-        ("groups", (1, 5, 1, 2, 2)),
+        ("input_size", 63),  # the paper's padding makes it 66 px, and pool5 vanishes
+        ("input_size", 224.5),
+        ("input_size", "224"),
+        ("conv1_padding", [0, 0, 3]),
+        ("conv1_padding", [0, 0, 0, -3]),
+        ("conv1_padding", [0, 0, 3, 0]),
+        ("widths", [96, 256, 384, 384]),
+        ("widths", [0, 256, 384, 384, 256]),
+        ("widths", 96),
+        ("groups", [1, 5, 1, 2, 2]),
+        ("groups", [1, 0, 1, 2, 2]),
         ("num_classes", 0),
+        ("num_classes", True),
+        ("lrn.size", 4),
+        ("lrn.size", -1),
+        ("lrn.alpha", -1e-4),
+        ("lrn.beta", None),
+        ("lrn.k", 0),
+        ("lrn.towers", 0),
+        ("lrn.towers", 3),  # a third of 96, but not of 256
+        ("lrn.position", "between"),
+        ("preprocessing.resize", "stretch"),
+        ("preprocessing.resize_to", 223),
+        ("preprocessing.filter", ["bicubic"]),
+        ("preprocessing.mean", [1.0, 2.0]),
+        ("preprocessing.mean", [1.0, 2.0, "3"]),
+        ("preprocessing.std", [1, 0, 1]),
     ],
 )
-def test_impossible_values_are_refused_by_name(field: str, value: object) -> None:
-    with pytest.raises(IncompatibleFileError, match=field):
-        dataclasses.replace(PRESETS["paper"], **{field: value})  # type: ignore[arg-type]
+def test_impossible_values_are_refused_by_file_and_name(field: str, value: object) -> None:
+    start = rf"^weights\.pt: the spec's {re.escape(field)} is "
+    with pytest.raises(IncompatibleFileError, match=start) as raised:
+        ModelSpec.from_json(paper_json(field, value), "weights.pt")
+    assert len(str(raised.value)) < 300
+
+
+def test_a_number_beyond_every_float_is_refused() -> None:
+    with pytest.raises(IncompatibleFileError, match="OverflowError"):
+        ModelSpec.from_json(paper_json("lrn.k", 10**400))
+
+
+def paper_json(field: str, value: object) -> str:
+    """Return the paper preset's JSON with one field changed; "lrn.k" lies within "lrn"."""
+    fields = json.loads(PRESETS["paper"].to_json())
+    *parents, name = field.split(".")
+    inner = fields[parents[0]] if parents else fields
+    assert name in inner
+    inner[name] = value
+    return json.dumps(fields)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("lrn.k", 2),
+        ("lrn.size", 5.0),
+        ("input_size", 224.0),
+        ("groups", [1.0, 2, 1, 2.0, 2]),
+        ("preprocessing.std", [1, 1, 1]),
+    ],
+)
+def test_a_number_is_the_same_with_and_without_a_point(field: str, value: object) -> None:
+    spec = ModelSpec.from_json(paper_json(field, value))
+    assert spec.to_json() == PRESETS["paper"].to_json()
+    assert json.dumps(spec.identity()) == json.dumps(PRESETS["paper"].identity())
+
+
+def test_values_from_numpy_can_be_written() -> None:
+    mean: Any = tuple(np.array([1.5, 2.5, 3.5], np.float32))
+    resize_to: Any = np.int64(256)
+    preprocessing = dataclasses.replace(
+        PRESETS["paper"].preprocessing, mean=mean, resize_to=resize_to
+    )
+    spec = dataclasses.replace(PRESETS["paper"], preprocessing=preprocessing)
+    assert ModelSpec.from_json(spec.to_json()) == spec
+
+
+def test_what_json_cannot_hold_is_refused_before_it_has_to_be_written() -> None:
+    text = paper_json("provenance", {"loss": math.nan})
+    with pytest.raises(IncompatibleFileError, match="NaN is not JSON"):
+        ModelSpec.from_json(text)
+
+
+@pytest.mark.parametrize(("padding", "smallest"), [((0, 0, 0, 0), 67), ((2, 2, 2, 2), 63)])
+def test_the_smallest_input_leaves_one_pixel(padding: Any, smallest: int) -> None:
+    spec = dataclasses.replace(PRESETS["paper"], conv1_padding=padding, input_size=smallest)
+    assert spec.layer_shapes()["pool5"] == (256, 1, 1)
+    with pytest.raises(IncompatibleFileError, match="maps vanish"):
+        dataclasses.replace(spec, input_size=smallest - 1)
 
 
 def test_an_unknown_preset_lists_those_that_exist() -> None:

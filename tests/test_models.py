@@ -13,7 +13,8 @@ from alexnet_deploy import models
 from alexnet_deploy.checkpoints import save_checkpoint
 from alexnet_deploy.engines.base import EngineOptions
 from alexnet_deploy.errors import IncompatibleFileError, UsageError
-from alexnet_deploy.onnx_graph import build_model, write_model
+from alexnet_deploy.model_file import write_model
+from alexnet_deploy.onnx_graph import build_model
 
 ONE = EngineOptions(batch_size=1)
 
@@ -33,7 +34,7 @@ def test_the_bundled_checkpoint_is_exported_once_verified_and_kept(cache: Path) 
     assert len(lines) == 1
     assert "preparing caltech101.safetensors" in lines[0]
     (kept,) = cache.iterdir()
-    file = models.load_model(kept)
+    file = models.load_model(kept, ONE)
     assert file.report is not None
     assert file.report["passed"]
 
@@ -43,20 +44,20 @@ def test_other_labels_are_another_cached_file(cache: Path, tmp_path: Path) -> No
     for label in "ab":
         spec = dataclasses.replace(checkpoint.spec, labels=(label,) * 11)
         save_checkpoint(dataclasses.replace(checkpoint, spec=spec), tmp_path / "c.safetensors")
-        assert models.load_model(tmp_path / "c.safetensors").spec.labels == (label,) * 11
+        assert models.load_model(tmp_path / "c.safetensors", ONE).spec.labels == (label,) * 11
     assert len(list(cache.iterdir())) == 2
 
 
 def test_a_damaged_cached_file_is_made_again(cache: Path) -> None:
-    models.load_model(models.bundled_checkpoint())
+    models.load_model(models.bundled_checkpoint(), ONE)
     (kept,) = cache.iterdir()
     kept.write_bytes(kept.read_bytes()[:1000])
     lines: list[str] = []
-    assert models.load_model(models.bundled_checkpoint(), notify=lines.append).report
+    assert models.load_model(models.bundled_checkpoint(), ONE, notify=lines.append).report
     assert len(lines) == 1
 
 
-def test_a_cache_that_cannot_be_made_is_replaced_by_a_temporary_one(
+def test_a_cache_that_cannot_be_made_is_done_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_the_way = tmp_path / "file"
@@ -65,12 +66,12 @@ def test_a_cache_that_cannot_be_made_is_replaced_by_a_temporary_one(
     lines: list[str] = []
     with models.open_model(models.bundled_checkpoint(), ONE, notify=lines.append) as engine:
         assert engine.spec.num_classes == 101
-    assert "temporary" in lines[1]
+    assert "the cache cannot be used" in lines[1]
     assert str(in_the_way) in lines[1]
 
 
 @pytest.mark.skipif(os.name != "posix" or os.getuid() != 0, reason="drops root's privileges")
-def test_a_read_only_cache_is_replaced_by_a_temporary_one(tmp_path: Path) -> None:
+def test_a_read_only_cache_is_done_without(tmp_path: Path) -> None:
     """As an ordinary user, once everything is imported: root writes everywhere."""
     code = """
 import os, sys
@@ -95,7 +96,7 @@ with models.open_model(models.bundled_checkpoint(), options, notify=print):
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    assert "a temporary one is used" in done.stdout
+    assert "the cache cannot be used" in done.stdout
     assert "opened" in done.stdout
 
 
@@ -111,11 +112,52 @@ def test_the_environment_names_the_default_model(
 
 
 def test_a_model_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no such model file"):
-        models.load_model(tmp_path / "missing.onnx")
+    with pytest.raises(UsageError, match="no such file"):
+        models.load_model(tmp_path / "missing.onnx", ONE)
 
 
 def test_a_file_of_another_kind_names_those_that_work(tmp_path: Path) -> None:
     (tmp_path / "model.h5").write_bytes(b"x")
     with pytest.raises(IncompatibleFileError, match=r"\.onnx or \.safetensors, \.pt, \.pth"):
-        models.load_model(tmp_path / "model.h5")
+        models.load_model(tmp_path / "model.h5", ONE)
+
+
+def test_each_runtime_and_precision_has_an_export_of_its_own(cache: Path) -> None:
+    for runtime in ("openvino", "onnxruntime"):
+        options = EngineOptions(batch_size=1, runtime=runtime)
+        assert models.load_model(models.bundled_checkpoint(), options).report
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_a_cached_file_with_a_flipped_bit_is_made_again(cache: Path) -> None:
+    models.load_model(models.bundled_checkpoint(), ONE)
+    (kept,) = cache.iterdir()
+    content = bytearray(kept.read_bytes())
+    content[len(content) // 2] ^= 1
+    kept.write_bytes(content)
+    lines: list[str] = []
+    models.load_model(models.bundled_checkpoint(), ONE, notify=lines.append)
+    assert len(lines) == 1
+
+
+def test_a_changed_model_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.onnx"
+    write_model(build_model(random_checkpoint("paper"), ("fc7",)), path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(IncompatibleFileError, match="changed since it was exported"):
+        models.load_model(path, ONE)
+
+
+def test_without_any_place_for_a_cache_the_model_opens_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    lines: list[str] = []
+    models.load_model(models.bundled_checkpoint(), ONE, notify=lines.append)
+    assert "set XDG_CACHE_HOME" in lines[1]

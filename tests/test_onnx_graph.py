@@ -1,6 +1,7 @@
 """The exported file: valid, standard, readable by anyone, and what it says about itself."""
 
 import dataclasses
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from networks import noise, random_checkpoint, relative_error
 from onnx import TensorProto, helper
 
 from alexnet_deploy.errors import IncompatibleFileError
+from alexnet_deploy.model_file import ModelFile, read_model, write_model
 from alexnet_deploy.model_spec import PRESET_NAMES
-from alexnet_deploy.onnx_graph import ModelFile, build_model, read_model, write_model
+from alexnet_deploy.onnx_graph import GRAPH_VERSION, build_model
 from alexnet_deploy.reference import Reference
 
 OUTPUTS = ("probabilities", "fc7")
@@ -80,7 +82,7 @@ def test_our_writer_and_protobufs_give_the_same_model(paper: ModelFile) -> None:
 
 
 def test_a_written_file_reads_back_whole(paper: ModelFile, tmp_path: Path) -> None:
-    report = {"passed": True, "checks": []}
+    report = {"passed": True, "checks": [], "runs": "x"}
     write_model(paper.with_report(report), tmp_path / "a.onnx")
     file = read_model(tmp_path / "a.onnx")
     assert file.spec == paper.spec
@@ -88,7 +90,7 @@ def test_a_written_file_reads_back_whole(paper: ModelFile, tmp_path: Path) -> No
     assert file.fingerprint == random_checkpoint("paper").fingerprint
     assert file.report == report
     assert paper.report is None
-    assert file.weights_are_intact()
+    assert file.is_unchanged()
     weights = file.weights()
     for name, array in random_checkpoint("paper").arrays.items():
         np.testing.assert_array_equal(weights.arrays[name], array)
@@ -115,7 +117,7 @@ def test_changed_weights_are_noticed(paper: ModelFile, tmp_path: Path) -> None:
     arrays = dict(paper.arrays)
     arrays["conv3.weight"] = arrays["conv3.weight"].copy()
     arrays["conv3.weight"][0, 0, 0, 0] += 1
-    assert not dataclasses.replace(paper, arrays=arrays).weights_are_intact()
+    assert not dataclasses.replace(paper, arrays=arrays).is_unchanged()
 
 
 def test_a_file_of_another_program_is_refused_with_the_command_to_run(tmp_path: Path) -> None:
@@ -123,7 +125,7 @@ def test_a_file_of_another_program_is_refused_with_the_command_to_run(tmp_path: 
     value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
     graph = helper.make_graph([node], "g", value[:1], value[1:])
     onnx.save(helper.make_model(graph, producer_name="pytorch"), tmp_path / "a.onnx")
-    with pytest.raises(IncompatibleFileError, match=r"written by pytorch.*alexnet-deploy export"):
+    with pytest.raises(IncompatibleFileError, match=r"producer is pytorch.*alexnet-deploy export"):
         read_model(tmp_path / "a.onnx")
 
 
@@ -134,3 +136,20 @@ def test_a_truncated_file_is_refused(paper: ModelFile, tmp_path: Path, share: fl
     path.write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(IncompatibleFileError, match=r"a\.onnx"):
         read_model(path)
+
+
+# Nodes, inputs and outputs of each preset's graph in the present version.
+GRAPHS = {
+    "paper": "8e767a009eb9c133",
+    "torchvision": "6de7acd0ee91c1ff",
+    "caffe": "ce9aec2f1fff2c76",
+    "caffenet": "e98eb260d2c5d016",
+}
+
+
+@pytest.mark.parametrize("preset", PRESET_NAMES)
+def test_a_changed_graph_has_a_new_version(preset: str) -> None:
+    """Cached exports are found by GRAPH_VERSION: raise it, then write the new digest here."""
+    file = build_model(random_checkpoint(preset, factored=True), OUTPUTS)
+    digest = hashlib.sha256(file.graph.graph.SerializeToString(deterministic=True)).hexdigest()
+    assert (GRAPH_VERSION, digest[:16]) == (1, GRAPHS[preset])

@@ -1,6 +1,6 @@
-"""Other programs' state dicts, as arrays and as `.pt` files."""
+"""Other programs' state dicts: their keys, their shapes, what beside them is ignored."""
 
-import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from networks import random_checkpoint
 from numpy.typing import NDArray
+from safetensors.numpy import save_file
 
 from alexnet_deploy.checkpoints import load_checkpoint
 from alexnet_deploy.errors import IncompatibleFileError
@@ -61,14 +62,67 @@ def test_a_thousand_torchvision_classes_are_imagenets() -> None:
     assert len(spec.labels) == 1000
 
 
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module.model."])
-@pytest.mark.parametrize("key", [None, "state_dict", "model"])
-def test_wrapped_state_dicts_are_unwrapped(tmp_path: Path, prefix: str, key: str | None) -> None:
-    state: dict[str, Any] = {
-        f"{prefix}{name}": tensor for name, tensor in tensors(torchvision_arrays()).items()
+@pytest.mark.parametrize("preset", ["caffe", "caffenet"])
+def test_a_thousand_classes_of_caffes_networks_are_imagenets_too(preset: str) -> None:
+    arrays = dict(random_checkpoint(preset).arrays)
+    arrays["fc8.weight"] = np.zeros((1000, 4096), np.float32)
+    arrays["fc8.bias"] = np.zeros(1000, np.float32)
+    spec, _ = adopt_state_dict(arrays, preset=preset, source="x.pt")
+    assert spec.labels == imagenet_labels()
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        "module.{}",
+        "_orig_mod.{}",
+        "module.model.{}",
+        "model.module.{}",
+        "model._orig_mod.{}",
+        "_orig_mod.module.model.{}",
+        "model.model.{}",
+    ],
+)
+def test_wrapped_keys_are_unwrapped(wrapped: str) -> None:
+    arrays = torchvision_arrays()
+    state = {wrapped.format(name): array for name, array in arrays.items()}
+    spec, named = adopt_state_dict(state, preset=None, source="x.pt")
+    assert spec.preset == "torchvision"
+    assert named["conv1.weight"] is arrays["features.0.weight"]
+
+
+@pytest.mark.parametrize("outer", ["", "module."])
+def test_a_wrapper_around_the_features_alone_is_dropped(outer: str) -> None:
+    """As in the ImageNet example of PyTorch, which spreads the convolutions only."""
+    state = {
+        outer + name.replace("features.", "features.module."): array
+        for name, array in torchvision_arrays().items()
     }
-    torch.save(state if key is None else {key: state, "epoch": 3}, tmp_path / "a.pt")
-    assert load_checkpoint(tmp_path / "a.pt").spec.preset == "torchvision"
+    assert "features.module.0.weight" in next(iter(state))
+    assert adopt_state_dict(state, preset=None, source="x.pt")[0].preset == "torchvision"
+
+
+def test_a_model_held_twice_is_refused() -> None:
+    arrays = torchvision_arrays()
+    averaged = {f"module.{name}": array for name, array in arrays.items()}
+    with pytest.raises(IncompatibleFileError, match=r"holds features\.0\.weight twice"):
+        adopt_state_dict(arrays | averaged, preset=None, source="x.pt")
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model"])
+def test_weights_are_found_beside_what_a_training_script_saves(tmp_path: Path, key: str) -> None:
+    """The ImageNet example of PyTorch saves its best accuracy as a tensor beside the weights."""
+    content = {
+        "epoch": 3,
+        "arch": "alexnet",
+        "best_acc1": torch.tensor(56.5),
+        key: tensors(torchvision_arrays()),
+        "optimizer": {"state": {0: {"momentum_buffer": torch.zeros(3)}}, "param_groups": []},
+    }
+    torch.save(content, tmp_path / "a.pt")
+    checkpoint = load_checkpoint(tmp_path / "a.pt")
+    assert checkpoint.spec.preset == "torchvision"
+    assert set(checkpoint.arrays) == set(checkpoint.spec.array_shapes())
 
 
 def test_any_alexnet_is_read_with_its_preset_whatever_its_names() -> None:
@@ -83,6 +137,54 @@ def test_any_alexnet_is_read_with_its_preset_whatever_its_names() -> None:
     assert spec.num_classes == 11
     for name, array in arrays.items():
         assert named[name] is array
+
+
+@pytest.mark.parametrize("order", [sorted, lambda names: sorted(names, reverse=True)])
+def test_the_order_of_the_arrays_does_not_matter(order: Callable[[Any], list[str]]) -> None:
+    arrays = dict(random_checkpoint("paper", factored=False).arrays)
+    foreign = {f"x{name}": arrays[name] for name in order(arrays)}
+    spec, named = adopt_state_dict(foreign, preset="paper", source="x.pt")
+    assert spec.num_classes == 11
+    assert all(named[name] is array for name, array in arrays.items())
+
+
+def square_arrays(prefix: str) -> dict[str, NDArray[Any]]:
+    """Return a network of 4096 classes, whose fc7 and fc8 have the same shape."""
+    arrays = dict(random_checkpoint("paper", factored=False).arrays)
+    arrays["fc8.weight"] = np.zeros((4096, 4096), np.float32)
+    arrays["fc8.bias"] = np.zeros(4096, np.float32)
+    return {f"{prefix}{name}": array for name, array in arrays.items()}
+
+
+def test_4096_classes_are_read_by_the_papers_names_and_refused_under_others() -> None:
+    spec, named = adopt_state_dict(square_arrays(""), preset="paper", source="x.pt")
+    assert spec.num_classes == 4096
+    assert not named["fc8.weight"].any()
+    with pytest.raises(IncompatibleFileError, match=r"for fc7 and one.*xfc7.*xfc8.*rename"):
+        adopt_state_dict(square_arrays("x"), preset="paper", source="x.pt")
+
+
+def test_two_layers_that_could_be_the_last_are_refused() -> None:
+    arrays = dict(random_checkpoint("paper", factored=False).arrays)
+    arrays["head.weight"] = np.zeros((7, 4096), np.float32)
+    with pytest.raises(IncompatibleFileError, match=r"fc8\.weight \[11, 4096\], head\.weight \[7"):
+        adopt_state_dict(arrays, preset="paper", source="x.pt")
+
+
+def test_factors_under_the_papers_names_are_taken_with_a_preset(tmp_path: Path) -> None:
+    original = random_checkpoint("torchvision")
+    save_file(dict(original.arrays), tmp_path / "a.safetensors")
+    checkpoint = load_checkpoint(tmp_path / "a.safetensors", preset="torchvision")
+    assert checkpoint.fingerprint == original.fingerprint
+    with pytest.raises(IncompatibleFileError, match="say which AlexNet it is"):
+        load_checkpoint(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("shape", [(), (0, 4096), (11,)])
+def test_a_last_layer_without_classes_is_refused(shape: tuple[int, ...]) -> None:
+    arrays = torchvision_arrays() | {"classifier.6.weight": np.zeros(shape, np.float32)}
+    with pytest.raises(IncompatibleFileError, match="fc8's weight is"):
+        adopt_state_dict(arrays, preset=None, source="x.pt")
 
 
 def test_caffes_weights_are_turned_from_bgr_to_rgb() -> None:
@@ -107,57 +209,3 @@ def test_an_array_too_many_is_named() -> None:
     arrays["bn1.running_mean"] = np.zeros(96, np.float32)
     with pytest.raises(IncompatibleFileError, match=r"bn1\.running_mean is not part"):
         adopt_state_dict(arrays, preset="paper", source="x.pt")
-
-
-def test_our_own_pt_round_trips_with_the_same_fingerprint(tmp_path: Path) -> None:
-    from alexnet_deploy.torch_files import write_pt
-
-    checkpoint = random_checkpoint("paper")
-    state = {"optimizer": {"lr": 0.01, "step": torch.tensor(7)}}
-    write_pt(tmp_path / "a.pt", checkpoint.spec.to_json(), checkpoint.arrays, state)
-    loaded = load_checkpoint(tmp_path / "a.pt")
-    assert loaded.spec == checkpoint.spec
-    assert loaded.fingerprint == checkpoint.fingerprint
-
-
-def test_bfloat16_tensors_become_float32(tmp_path: Path) -> None:
-    state = {name: tensor.bfloat16() for name, tensor in tensors(torchvision_arrays()).items()}
-    torch.save(state, tmp_path / "a.pt")
-    arrays = load_checkpoint(tmp_path / "a.pt").arrays
-    expected = state["features.0.bias"].float().numpy()
-    np.testing.assert_array_equal(arrays["conv1.bias"], expected)
-
-
-class _RunsCode:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (print, ("this must never be printed",))
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_pickle_that_would_run_code_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], zipped: bool
-) -> None:
-    path = tmp_path / "a.pt"
-    torch.save(
-        {"a.weight": torch.zeros(2), "b": _RunsCode()}, path, _use_new_zipfile_serialization=zipped
-    )
-    with pytest.raises(IncompatibleFileError, match=r"refused, because reading it would run code"):
-        load_checkpoint(path)
-    path.write_bytes(pickle.dumps(_RunsCode()))
-    with pytest.raises(IncompatibleFileError):
-        load_checkpoint(path)
-    assert capsys.readouterr().out == ""
-
-
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip", b"<html>", b"\x80\x04."])
-def test_a_file_that_is_no_torch_file_is_refused(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "a.pt"
-    path.write_bytes(content)
-    with pytest.raises(IncompatibleFileError, match=r"a\.pt: "):
-        load_checkpoint(path)
-
-
-def test_a_file_without_weights_says_what_was_expected(tmp_path: Path) -> None:
-    torch.save({"epoch": 3}, tmp_path / "a.pt")
-    with pytest.raises(IncompatibleFileError, match="holds no weights; expected a state dict"):
-        load_checkpoint(tmp_path / "a.pt")

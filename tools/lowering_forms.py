@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from alexnet_deploy.checkpoints import load_checkpoint
 from alexnet_deploy.lowering import banded_convolution, split_towers
+from alexnet_deploy.model_file import ModelFile
 from alexnet_deploy.models import bundled_checkpoint
-from alexnet_deploy.onnx_graph import ModelFile, build_model
+from alexnet_deploy.onnx_graph import build_model
 
 FORMS: dict[str, Callable[[ModelFile], ModelFile]] = {
     "folded": lambda file: file,

@@ -1,8 +1,8 @@
 """`alexnet-deploy classify`."""
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from alexnet_deploy.model_spec import ModelSpec
 
 _STDOUT = Path("-")
-_MAX_LABEL_WIDTH = 32  # a longer label pushes its path to the right
 
-_Writer = Callable[["Classification"], object]
+_Writer = Callable[["Classification"], None]
 
 
 @click.command(epilog="Example: alexnet-deploy classify photos/ --top5 --csv labels.csv")
@@ -63,11 +62,12 @@ def classify(
     with ExitStack() as stack:
         engine = stack.enter_context(engine_options.open(("probabilities",)))
         writers = [_stdout_writer(report, engine.spec, num_classes, as_json, csv_file)]
-        if figure is not None:
-            writers.append(stack.enter_context(_figure_writer(figure, engine.spec)))
-        # Inside the figure's, so that an error while rows are written names this file.
         if csv_file is not None and csv_file != _STDOUT:
-            writers.append(stack.enter_context(_csv_writer(csv_file)))
+            writers.append(stack.enter_context(classification.open_csv(csv_file)))
+        if figure is not None:
+            from alexnet_deploy.figures import open_figure
+
+            writers.append(stack.enter_context(open_figure(figure, engine.spec, say)))
         stack.enter_context(report)
         for result in classification.classify(
             engine, found, top=num_classes, threads=engine_options.threads, summary=summary
@@ -82,6 +82,8 @@ def _check(as_json: bool, csv_file: Path | None, figure: Path | None) -> None:
     """Refuse options that exclude each other before any work is done."""
     if as_json and csv_file == _STDOUT:
         raise UsageError("--json and --csv -: both would go to stdout; give --csv a file")
+    if figure is not None and csv_file is not None and figure.absolute() == csv_file.absolute():
+        raise UsageError(f"--csv and --figure: both would be {figure}; give them two names")
     if figure is not None and figure.suffix.lower() != ".png":
         raise UsageError(f"--figure {figure}: figures are PNG; choose a name ending in .png")
 
@@ -90,7 +92,7 @@ def _stdout_writer(
     report: Reporter, spec: "ModelSpec", num_classes: int, as_json: bool, csv_file: Path | None
 ) -> _Writer:
     """Return what prints a photograph: as JSON, as CSV, as a part of the table, or not."""
-    from alexnet_deploy.classification import CSV_HEADER, to_csv, to_json
+    from alexnet_deploy.classification import CSV_HEADER, text_table, to_csv, to_json
 
     if as_json:
         return lambda result: report.result(to_json(result))
@@ -99,50 +101,5 @@ def _stdout_writer(
         return lambda result: report.result(to_csv(result))
     if csv_file is not None:
         return lambda _: None
-    longest = max((len(label) for label in spec.labels), default=len("class 999"))
-    table = functools.partial(_table, num_classes, min(longest, _MAX_LABEL_WIDTH))
-    return lambda result: report.result(table(result)) if result.error is None else None
-
-
-def _table(num_classes: int, width: int, result: "Classification") -> str:
-    """Return a photograph's part of the table: one line, or with more classes a block."""
-    from alexnet_deploy.path_text import printable
-
-    path = click.style(printable(result.path), bold=True)
-    rows = [
-        f"{one.probability:6.1%}  {printable(one.label):{width if num_classes == 1 else 0}}"
-        for one in result.predictions
-    ]
-    return f"{rows[0]}  {path}" if num_classes == 1 else "\n".join([path, *rows])
-
-
-@contextmanager
-def _csv_writer(path: Path) -> Iterator[_Writer]:
-    from alexnet_deploy.classification import CSV_HEADER, to_csv
-    from alexnet_deploy.output_files import atomic_write
-
-    with atomic_write(path) as file:
-        file.write(CSV_HEADER)
-        yield lambda result: file.write(to_csv(result))
-
-
-@contextmanager
-def _figure_writer(path: Path, spec: "ModelSpec") -> Iterator[_Writer]:
-    """Collect the photographs to draw; draw them when the run is over."""
-    from alexnet_deploy.figures import MAX_PHOTOGRAPHS, write_figure
-    from alexnet_deploy.output_files import atomic_write
-
-    results: list[Classification] = []
-    num_seen = 0
-
-    def add(result: "Classification") -> None:
-        nonlocal num_seen
-        num_seen += 1
-        if len(results) < MAX_PHOTOGRAPHS:
-            results.append(result)
-
-    with atomic_write(path) as file:
-        yield add
-        write_figure(file, results, spec)
-    if num_seen > len(results):
-        say(f"{path}: shows the first {len(results)} of {num_seen:,} photographs")
+    render = text_table(spec, num_classes)
+    return lambda result: report.result(render(result)) if result.error is None else None

@@ -15,18 +15,19 @@ def doctor(as_json: bool) -> None:
 
     What does not work comes with the reason.
 
-    With --json: {"findings": [{"name", "works", "detail"}]}; works is null for what is only
-    information. Exit 1 when no runtime works.
+    With --json: {"findings": [{"name", "works", "detail", "is_runtime"}]}; works is null for what
+    is only information. Exit 1 when no runtime works.
     """
     from alexnet_deploy.doctor import examine
+    from alexnet_deploy.path_text import printable
 
     findings = []
     for finding in examine():
         findings.append(finding)
         mark = {True: "ok", False: "no", None: "--"}[finding.works]
         if not as_json:
-            print_result(f"{mark}  {finding.name:<20} {finding.detail}")
+            print_result(f"{mark}  {finding.name:<20} {printable(finding.detail)}")
     if as_json:
         print_result(json.dumps({"findings": [dataclasses.asdict(one) for one in findings]}))
-    if not any(finding.works and " cpu " in finding.name for finding in findings):
+    if not any(finding.works and finding.is_runtime for finding in findings):
         raise click.exceptions.Exit(1)

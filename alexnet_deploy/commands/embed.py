@@ -46,7 +46,8 @@ def embed(
 
     Rows are in the order of the photographs; one that cannot be read has none. Several layers
     of an .npy go to one file each, OUTPUT.LAYER.npy. With --json: {"files", "num_rows",
-    "num_failed", "shapes": {layer: [sizes]}}.
+    "num_failed", "fingerprint", "layers", "shapes": {layer: [sizes]}}; vectors are comparable
+    where the fingerprint is the same.
     """
     from alexnet_deploy import embeddings
     from alexnet_deploy.images import find_photographs

@@ -63,25 +63,26 @@ def export(
     from alexnet_deploy.export import export_onnx
     from alexnet_deploy.images import find_photographs
     from alexnet_deploy.models import default_model
+    from alexnet_deploy.path_text import printable
     from alexnet_deploy.samples import sample_paths
 
     source = checkpoint or default_model()
     names = None if labels is None else read_labels(labels)
     loaded = load_checkpoint(source, preset=preset, labels=names)
     target = output or Path(f"{source.stem}.onnx")
-    photographs = sample_paths() if verify_on is None else tuple(find_photographs([verify_on]))
-    report = export_onnx(
+    photographs = sample_paths() if verify_on is None else find_photographs([verify_on])
+    file = export_onnx(
         loaded,
         target,
         outputs=layers or DEFAULT_OUTPUTS,
         photographs=None if no_verify else photographs,
         options=EngineOptions(runtime=runtime, threads=threads),
+        on_report=lambda report: None if as_json else print_result(report.table()),
     )
-    result = {
-        "file": str(target),
-        "fingerprint": loaded.fingerprint,
-        "report": None if report is None else report.to_dict(),
-    }
-    table = "not verified, as asked" if report is None else report.table()
-    text = f"{table}\n{target}: {target.stat().st_size / 1e6:.1f} MB"
-    print_result(json.dumps(result) if as_json else text)
+    if as_json:
+        result = {"file": str(target), "fingerprint": file.fingerprint, "report": file.report}
+        print_result(json.dumps(result))
+    else:
+        note = ", not verified, as asked" if no_verify else ""
+        size_mb = target.stat().st_size / 1e6
+        print_result(f"{printable(target)}: {size_mb:.1f} MB{note}")

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from alexnet_deploy.commands.reporting import say
+
 if TYPE_CHECKING:
     from alexnet_deploy.engines.base import Device, Engine, EngineOptions, Precision, Runtime
     from alexnet_deploy.inference import FailureLimit
@@ -54,7 +56,6 @@ class EngineArguments:
         """Open the model and print on stderr, once, what runs."""
         from alexnet_deploy.models import open_model
 
-        say = functools.partial(click.echo, err=True)
         engine = open_model(self.model, self.engine_options(outputs), notify=say)
         say(engine.description)
         return engine
@@ -95,7 +96,7 @@ def runtime_options(command: _Command) -> _Command:
             type=click.IntRange(min=1),
             default=32,
             show_default=True,
-            help="Photographs per call of the network.",
+            help="Photographs per call of the network; fewer are padded to it.",
         ),
         click.option(
             "--threads",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self, TextIO
 import click
 
 from alexnet_deploy.errors import OutputError
+from alexnet_deploy.path_text import printable
 
 if TYPE_CHECKING:
     from alexnet_deploy.inference import FailureLimit, RunSummary
@@ -44,8 +45,8 @@ def print_result(text: str | bytes, *, end: str = "\n") -> None:
 
 
 def say(line: str) -> None:
-    """Print a line for people on stderr."""
-    click.echo(line, err=True)
+    """Print a line for people on stderr, harmless to a terminal whatever it names."""
+    click.echo(printable(line), err=True)
 
 
 def discard_stdout() -> None:
@@ -72,6 +73,10 @@ class Reporter:
 
     def result(self, text: str | bytes) -> None:
         """Print one result on stdout."""
+        if self._bar is not None and isinstance(text, bytes) and _is_same_terminal(sys.stdout):
+            # CSV goes out byte for byte, which a bar on the same terminal cannot step aside for.
+            self._stack.close()
+            self._bar = None
         if self._bar is not None and isinstance(text, str) and _is_same_terminal(sys.stdout):
             self._bar.print(text)
         else:
@@ -79,15 +84,13 @@ class Reporter:
 
     def advance(self, path: Path, error: str | None) -> None:
         """Count one photograph; a failed one gets its line on stderr."""
-        from alexnet_deploy.path_text import printable
-
         if error is not None:
             self._num_failed += 1
-            line = f"failed: {printable(path)}: {printable(error)}"
+            line = f"failed: {path}: {error}"
             if self._bar is None:
                 say(line)
             else:
-                self._bar.print(line)
+                self._bar.print(printable(line))
         if self._bar is not None:
             self._bar.advance(self._num_failed)
 

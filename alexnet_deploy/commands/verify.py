@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from alexnet_deploy.commands import options as shared
-from alexnet_deploy.commands.reporting import print_result
+from alexnet_deploy.commands.reporting import Reporter, print_result
 
 
 @click.command(epilog="Example: alexnet-deploy verify alexnet.onnx --against ckpt.pt --on photos/")
@@ -34,12 +34,15 @@ def verify(
     """
     from alexnet_deploy.checkpoints import load_checkpoint
     from alexnet_deploy.images import find_photographs
-    from alexnet_deploy.onnx_graph import read_model
+    from alexnet_deploy.model_file import read_model
+    from alexnet_deploy.path_text import printable
     from alexnet_deploy.samples import sample_paths
     from alexnet_deploy.verification import verify as compare
 
     checkpoint = None if against is None else load_checkpoint(against, preset=preset)
     photographs = sample_paths() if folder is None else tuple(find_photographs([folder]))
-    report = compare(read_model(file), checkpoint, photographs, engine_options.engine_options())
+    options = engine_options.engine_options()
+    with Reporter(lambda: photographs) as reporter:
+        report = compare(read_model(file), checkpoint, photographs, options, reporter.advance)
     print_result(json.dumps(report.to_dict()) if as_json else report.table())
-    report.raise_if_failed(str(file))
+    report.raise_if_failed(printable(file))

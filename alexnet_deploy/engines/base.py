@@ -44,17 +44,37 @@ class EngineOptions:
     threads: int | None = None
     outputs: tuple[str, ...] = DEFAULT_OUTPUTS
 
+    def __post_init__(self) -> None:
+        """Refuse a value that is not one of those listed.
+
+        Raises:
+            UsageError: naming the option, what came and what there is.
+        """
+        for name, choices in (
+            ("runtime", RUNTIMES),
+            ("device", DEVICES),
+            ("precision", PRECISIONS),
+        ):
+            value = getattr(self, name)
+            if value not in choices:
+                raise UsageError(f"--{name} {value}: choose from {', '.join(choices)}")
+        for name, number in (("batch-size", self.batch_size), ("threads", self.threads)):
+            if number is not None and number < 1:
+                raise UsageError(f"--{name} is {number}, expected 1 or more")
+
 
 class Engine(Protocol):
     """A model file, loaded and ready to run on one device with one fixed batch size.
 
     Attributes:
         spec: what the file says of itself; preprocess with this and nothing else.
+        fingerprint: of the checkpoint that the file was made from.
         options: what really runs: no "auto" is left in it.
         description: one line for people: runtime, version, device, precision, batch, threads.
     """
 
     spec: ModelSpec
+    fingerprint: str
     options: EngineOptions
     description: str
 

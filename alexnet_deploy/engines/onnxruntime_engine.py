@@ -1,18 +1,21 @@
 """Run an `.onnx` file with ONNX Runtime on the CPU; the only importer of onnxruntime."""
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.engines.base import EngineOptions, check_images, check_outputs
-from alexnet_deploy.errors import DeviceError, MissingPackageError
+from alexnet_deploy.errors import DeviceError, IncompatibleFileError, MissingPackageError
 from alexnet_deploy.lowering import banded_convolution
-from alexnet_deploy.onnx_graph import INPUT, ModelFile, with_outputs
+from alexnet_deploy.model_file import INPUT, ModelFile
 
+# Its official builds report to Microsoft unless this is set before the import (their PR 27379).
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 try:
     import onnxruntime
 except ImportError as error:
@@ -26,9 +29,18 @@ def onnxruntime_version() -> str:
     return str(onnxruntime.__version__)
 
 
-def execution_providers() -> tuple[str, ...]:
-    """Return the execution providers that this build of ONNX Runtime has."""
-    return tuple(onnxruntime.get_available_providers())
+def run_as_written(file: ModelFile, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+    """Run the very bytes of the file, not lowered, and return its own outputs.
+
+    Args:
+        file: any `.onnx` model that takes `images`.
+        images: (N, H, W, 3) uint8, N free.
+
+    Raises:
+        IncompatibleFileError: ONNX Runtime cannot load the graph.
+    """
+    names = list(file.outputs())
+    return dict(zip(names, _session(file, None).run(names, {INPUT: images}), strict=True))
 
 
 class OnnxRuntimeEngine:
@@ -38,32 +50,21 @@ class OnnxRuntimeEngine:
         """Load `file` for the CPU.
 
         Raises:
-            DeviceError: a device or precision that this build does not offer.
+            DeviceError: a precision that ONNX Runtime does not compute in on a CPU.
+            IncompatibleFileError: ONNX Runtime cannot load the graph.
             UsageError: a layer that the network does not have.
         """
         check_outputs(options.outputs, file.spec)
-        if options.device not in ("auto", "cpu"):
-            raise DeviceError(
-                f"--device {options.device}: this build of ONNX Runtime has "
-                f"{', '.join(execution_providers())}; use --device cpu"
-            )
         if options.precision != "fp32":
             raise DeviceError(
                 f"--precision {options.precision}: ONNX Runtime's CPU kernels compute in fp32; "
                 "use --runtime openvino for bf16, or --precision fp32"
             )
         self.spec = file.spec
+        self.fingerprint = file.fingerprint
         self.options = dataclasses.replace(options, runtime="onnxruntime", device="cpu")
-        session_options = onnxruntime.SessionOptions()
-        session_options.log_severity_level = 3
-        if options.threads is not None:
-            session_options.intra_op_num_threads = options.threads
-        self._session = onnxruntime.InferenceSession(
-            banded_convolution(with_outputs(file, options.outputs)).to_bytes(),
-            session_options,
-            providers=[_PROVIDER],
-            enable_fallback=0,
-        )
+        lowered = banded_convolution(file.with_outputs(options.outputs))
+        self._session = _session(lowered, options.threads)
         self.description = (
             f"ONNX Runtime {onnxruntime_version()}, CPU, fp32, batch {options.batch_size}, "
             f"threads {options.threads or 'all'}"
@@ -77,7 +78,7 @@ class OnnxRuntimeEngine:
 
     def close(self) -> None:
         """Free the session."""
-        del self._session
+        self._session = None
 
     def __enter__(self) -> Self:
         return self
@@ -89,3 +90,20 @@ class OnnxRuntimeEngine:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _session(file: ModelFile, threads: int | None) -> Any:
+    """Open a session that never falls back to anything else."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(
+            file.to_bytes(), options, providers=[_PROVIDER], enable_fallback=0
+        )
+    except Exception as error:  # its exceptions have no public base
+        raise IncompatibleFileError(
+            f"{file.source}: ONNX Runtime cannot load it ({str(error).splitlines()[0]}); "
+            "export the checkpoint again"
+        ) from error

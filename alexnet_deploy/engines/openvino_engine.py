@@ -1,6 +1,7 @@
 """Run an `.onnx` file with OpenVINO's own API on the CPU; the only importer of openvino."""
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -9,10 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.engines.base import EngineOptions, check_images, check_outputs
-from alexnet_deploy.errors import DeviceError, MissingPackageError
+from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError
 from alexnet_deploy.lowering import split_towers
-from alexnet_deploy.onnx_graph import INPUT, ModelFile, with_outputs
+from alexnet_deploy.model_file import INPUT, ModelFile
 
+# Importing openvino reports the fact to Google Analytics and leaves an identifier in the home
+# folder; without this module it does neither (openvino/tools/ovc/telemetry_utils.py).
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 try:
     import openvino
 except ImportError as error:
@@ -32,28 +36,23 @@ def native_bf16() -> bool:
 
 
 class OpenVinoEngine:
-    """One compiled network with a fixed batch; not for concurrent use by several threads."""
+    """One compiled network with a fixed batch; not for concurrent use by several threads.
+
+    Attributes:
+        inference_precision: what OpenVINO says that it computes in.
+    """
 
     def __init__(self, file: ModelFile, options: EngineOptions) -> None:
         """Compile `file` for the CPU.
 
         Raises:
-            DeviceError: a device or precision that OpenVINO does not offer here.
+            IncompatibleFileError: OpenVINO cannot compile the graph.
             UsageError: a layer that the network does not have.
         """
         check_outputs(options.outputs, file.spec)
-        if options.device not in ("auto", "cpu"):
-            raise DeviceError(
-                f"--device {options.device}: OpenVINO runs on the CPU here; use --device cpu, "
-                "or --runtime onnxruntime with onnxruntime-gpu installed"
-            )
         self.spec = file.spec
+        self.fingerprint = file.fingerprint
         self.options = dataclasses.replace(options, runtime="openvino", device="cpu")
-        core = openvino.Core()
-        model = core.read_model(split_towers(with_outputs(file, options.outputs)).to_bytes())
-        size = file.spec.input_size
-        # A fixed shape: kernels are chosen once, and every batch runs the same ones.
-        model.reshape({INPUT: [options.batch_size, size, size, 3]})
         settings: dict[str, Any] = {
             # Without this hint OpenVINO takes bf16 wherever the CPU has it.
             "INFERENCE_PRECISION_HINT": _PRECISIONS[options.precision],
@@ -63,7 +62,8 @@ class OpenVinoEngine:
         }
         if options.threads is not None:
             settings["INFERENCE_NUM_THREADS"] = options.threads
-        compiled = core.compile_model(model, "CPU", settings)
+        compiled = _compiled(file, options, settings)
+        self.inference_precision = str(compiled.get_property("INFERENCE_PRECISION_HINT"))
         self._request = compiled.create_infer_request()
         threads = options.threads or compiled.get_property("INFERENCE_NUM_THREADS") or "all"
         emulated = options.precision == "bf16" and not native_bf16()
@@ -83,7 +83,7 @@ class OpenVinoEngine:
 
     def close(self) -> None:
         """Free the compiled network."""
-        del self._request
+        self._request = None
 
     def __enter__(self) -> Self:
         return self
@@ -95,3 +95,19 @@ class OpenVinoEngine:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _compiled(file: ModelFile, options: EngineOptions, settings: dict[str, Any]) -> Any:
+    """Lower `file` and compile it for one batch size."""
+    core = openvino.Core()
+    size = file.spec.input_size
+    try:
+        model = core.read_model(split_towers(file.with_outputs(options.outputs)).to_bytes())
+        # A fixed shape: kernels are chosen once, and every batch runs the same ones.
+        model.reshape({INPUT: [options.batch_size, size, size, 3]})
+        return core.compile_model(model, "CPU", settings)
+    except RuntimeError as error:
+        raise IncompatibleFileError(
+            f"{file.source}: OpenVINO cannot compile it ({str(error).strip().splitlines()[-1]}); "
+            "export the checkpoint again"
+        ) from error

@@ -1,0 +1,243 @@
+"""An `.onnx` file of ours: graph and arrays in memory, and how it is read and written.
+
+The file's metadata holds the spec with its labels, the checkpoint's fingerprint, a hash of
+everything that it computes with, and the verification report.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_deploy.checkpoints import CHECKPOINT_SUFFIXES, Checkpoint, array_digest
+from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError, UsageError
+from alexnet_deploy.input_files import existing_file
+from alexnet_deploy.model_spec import SPEC_KEY, ModelSpec
+from alexnet_deploy.output_files import atomic_write
+
+try:
+    import onnx
+    from google.protobuf.message import DecodeError
+    from onnx import TensorProto, helper, numpy_helper
+except ImportError as error:
+    raise MissingPackageError("onnx", "cpu", "reading or writing a model file") from error
+
+INPUT = "images"
+
+_FINGERPRINT, _REPORT = "alexnet_deploy.fingerprint", "alexnet_deploy.report"
+_CONTENT = "alexnet_deploy.content_sha256"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFile:
+    """An `.onnx` model of ours: the graph and its arrays kept apart, so that no weight is copied.
+
+    Attributes:
+        graph: nodes, inputs, outputs and metadata, without initialisers.
+        arrays: the initialisers by name.
+        spec: what the network expects and computes.
+        fingerprint: of the checkpoint that it was made from.
+        report: the verification's result as JSON, or None if it was never verified.
+        source: its path, or a name for messages.
+    """
+
+    graph: onnx.ModelProto
+    arrays: Mapping[str, NDArray[Any]]
+    spec: ModelSpec
+    fingerprint: str
+    report: Mapping[str, Any] | None
+    source: str
+
+    def outputs(self) -> tuple[str, ...]:
+        """Return the names of the graph's outputs."""
+        return tuple(output.name for output in self.graph.graph.output)
+
+    def weights(self) -> Checkpoint:
+        """Return the file's own weights as a checkpoint."""
+        names = self.spec.array_shapes()
+        arrays = {
+            name: array
+            for name, array in self.arrays.items()
+            if name.removesuffix(".left").removesuffix(".right") in names
+        }
+        mean = self.arrays["mean"]
+        if mean.shape[2:] != (1, 1):
+            arrays["mean_image"] = mean[0]
+        return Checkpoint(spec=self.spec, arrays=arrays)
+
+    def is_unchanged(self) -> bool:
+        """Compare spec, fingerprint, graph and arrays with the hash that was written with them."""
+        return _metadata(self.graph).get(_CONTENT) == self._content_sha256({})
+
+    def described(self, digests: Mapping[str, str]) -> "ModelFile":
+        """Return the file with spec, fingerprint and hash in its metadata.
+
+        Args:
+            digests: known `array_digest`s of float32 arrays, which are not hashed again.
+        """
+        metadata = {
+            SPEC_KEY: self.spec.to_json(),
+            _FINGERPRINT: self.fingerprint,
+            _CONTENT: self._content_sha256(digests),
+        }
+        return self._with_metadata(metadata)
+
+    def with_report(self, report: Mapping[str, Any]) -> "ModelFile":
+        """Return the same file with `report` in its metadata."""
+        file = self._with_metadata({_REPORT: json.dumps(report)})
+        return dataclasses.replace(file, report=report)
+
+    def with_outputs(self, names: tuple[str, ...]) -> "ModelFile":
+        """Return the file with the layers `names`, in this order, as its only outputs."""
+        graph = onnx.ModelProto()
+        graph.CopyFrom(self.graph)
+        del graph.graph.output[:]
+        graph.graph.output.extend(_value_info(name, self.spec) for name in names)
+        return dataclasses.replace(self, graph=graph)
+
+    def to_bytes(self) -> bytes:
+        """Return the whole `.onnx` file."""
+        return b"".join(self.chunks())
+
+    def chunks(self) -> Iterator[bytes | memoryview]:
+        """Yield the `.onnx` file in pieces, the arrays as views of their own memory.
+
+        Protobuf's own writer copies a full-size network three times, more than a second's work;
+        its wire format lets the arrays be put between the messages as they are.
+        """
+        rest = onnx.ModelProto()
+        rest.CopyFrom(self.graph)
+        rest.ClearField("graph")
+        yield rest.SerializeToString()
+        pieces: list[bytes | memoryview] = [self.graph.graph.SerializeToString()]
+        for name, array in self.arrays.items():
+            data = np.ascontiguousarray(array).data.cast("B")
+            kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+            head = TensorProto(name=name, dims=array.shape, data_type=kind).SerializeToString()
+            head += _field_header(TensorProto.RAW_DATA_FIELD_NUMBER, len(data))
+            field = onnx.GraphProto.INITIALIZER_FIELD_NUMBER
+            pieces += [_field_header(field, len(head) + len(data)) + head, data]
+        size = sum(len(piece) for piece in pieces)
+        yield _field_header(onnx.ModelProto.GRAPH_FIELD_NUMBER, size)
+        yield from pieces
+
+    def _with_metadata(self, entries: dict[str, str]) -> "ModelFile":
+        graph = onnx.ModelProto()
+        graph.CopyFrom(self.graph)
+        helper.set_model_props(graph, _metadata(graph) | entries)
+        return dataclasses.replace(self, graph=graph)
+
+    def _content_sha256(self, known: Mapping[str, str]) -> str:
+        """Hash all but the report; `known` holds digests of arrays that are stored unchanged."""
+        digest = hashlib.sha256(f"{self.spec.to_json()}\n{self.fingerprint}\n".encode())
+        digest.update(self.graph.graph.SerializeToString(deterministic=True))
+        for name in sorted(self.arrays):
+            line = known.get(name, "")
+            if not line.startswith("float32 "):
+                line = array_digest(self.arrays[name])
+            digest.update(f"{name} {line}\n".encode())
+        return digest.hexdigest()
+
+
+def read_model(path: Path) -> ModelFile:
+    """Read an `.onnx` file that `onnx_graph.build_model` made.
+
+    Raises:
+        IncompatibleFileError: unreadable, truncated, damaged, or without our metadata.
+        UsageError: there is no such file, or it is a checkpoint.
+    """
+    existing_file(path, "an .onnx file")
+    if path.suffix in CHECKPOINT_SUFFIXES:
+        raise UsageError(f"{path}: is a checkpoint; make a model file of it: alexnet-deploy export")
+    try:
+        model = onnx.load_model_from_string(path.read_bytes())
+    except (OSError, DecodeError) as error:
+        raise IncompatibleFileError(
+            f"{path}: not a readable ONNX file ({error}); export it again"
+        ) from error
+    metadata = _metadata(model)
+    if SPEC_KEY not in metadata or _FINGERPRINT not in metadata:
+        producer = f" (its producer is {model.producer_name})" if model.producer_name else ""
+        raise IncompatibleFileError(
+            f"{path}: is no file of alexnet-deploy{producer}: nothing in it says how to prepare "
+            "its input; export the checkpoint with: alexnet-deploy export CKPT -o FILE"
+        )
+    spec = ModelSpec.from_json(metadata[SPEC_KEY], str(path))
+    try:
+        report = json.loads(metadata.get(_REPORT, "null"))
+        if report is not None and not {"passed", "checks", "runs"} <= set(report):
+            raise ValueError("its report lacks fields")
+        arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    except (ValueError, TypeError) as error:
+        raise IncompatibleFileError(f"{path}: damaged ({error}); export it again") from error
+    del model.graph.initializer[:]
+    _check_complete(model.graph, arrays, spec, path)
+    return ModelFile(
+        graph=model,
+        arrays=arrays,
+        spec=spec,
+        fingerprint=metadata[_FINGERPRINT],
+        report=report,
+        source=str(path),
+    )
+
+
+def write_model(file: ModelFile, path: Path) -> None:
+    """Write a model file by a temporary name and a rename.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    with atomic_write(path) as target:
+        target.writelines(file.chunks())
+
+
+def check_onnx(file: ModelFile) -> str:
+    """Run ONNX's own full check; return what it finds wrong, or "valid"."""
+    try:
+        onnx.checker.check_model(file.to_bytes(), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        return str(error).splitlines()[0]
+    return "valid"
+
+
+def _check_complete(
+    graph: onnx.GraphProto, arrays: Mapping[str, NDArray[Any]], spec: ModelSpec, path: Path
+) -> None:
+    """Refuse a graph that reads what nothing makes, or that lacks one of the weights."""
+    made = {INPUT, *arrays, *(output for node in graph.node for output in node.output)}
+    read = [name for node in graph.node for name in node.input]
+    factors = {
+        name: (f"{name}.left", f"{name}.right") if f"{name}.left" in arrays else (name,)
+        for name in spec.array_shapes()
+    }
+    needed = ["mean", *(name for names in factors.values() for name in names)]
+    for name in (*read, *(output.name for output in graph.output), *needed):
+        if name not in made:
+            raise IncompatibleFileError(f"{path}: damaged, {name} is missing; export it again")
+
+
+def _value_info(name: str, spec: ModelSpec) -> onnx.ValueInfoProto:
+    shape: list[str | int | None] = ["N", *spec.layer_shapes()[name]]
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+def _metadata(model: onnx.ModelProto) -> dict[str, str]:
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def _field_header(number: int, size: int) -> bytes:
+    """Encode the tag and the length that precede a protobuf field of `size` bytes."""
+    header = bytearray()
+    for value in (number << 3 | 2, size):  # 2 is the wire type "length-delimited"
+        while value > 0x7F:
+            header.append(value & 0x7F | 0x80)
+            value >>= 7
+        header.append(value)
+    return bytes(header)

@@ -1,0 +1,34 @@
+"""The README's Python runs as it stands."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from alexnet_deploy.samples import sample_paths
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    (tmp_path / "photos").mkdir()
+    for path in sample_paths()[:3]:
+        shutil.copy(path, tmp_path / "photos" / f"{path.parent.name}.jpg")
+    finished = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    printed = [line.split(" ", 1) for line in finished.stdout.splitlines()]
+    photographs = sorted((tmp_path / "photos").iterdir())
+    assert [path for path, _ in printed] == [f"photos/{path.name}" for path in photographs]
+    assert np.load(tmp_path / "fc7.npy").shape == (3, 4096)
