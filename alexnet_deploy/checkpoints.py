@@ -271,8 +271,9 @@ def _check_numbers(array: NDArray[Any], name: str) -> None:
     with np.errstate(over="ignore", invalid="ignore"):
         if array.dtype == np.float64:
             array = array.astype(np.float32)
-        # A sum is finite only if every term is: five times faster than isfinite on 61 M numbers.
-        if np.isfinite(array.sum(dtype=np.float64)):
+        # A finite sum has finite terms, and is three times as fast as asking each of 61 million;
+        # one that overflows says nothing.
+        if np.isfinite(array.sum(dtype=np.float32)) or np.isfinite(array).all():
             return
     bad = int(array.size - np.isfinite(array).sum())
     raise IncompatibleFileError(

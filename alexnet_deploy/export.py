@@ -1,5 +1,6 @@
 """Checkpoint to a verified model file; the one way by which `.onnx` files are made."""
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -8,7 +9,6 @@ from alexnet_deploy.engines.base import DEFAULT_OUTPUTS, EngineOptions, check_ou
 from alexnet_deploy.errors import UsageError
 from alexnet_deploy.model_file import ModelFile, write_model
 from alexnet_deploy.onnx_graph import build_model
-from alexnet_deploy.verification import verify
 from alexnet_deploy.verification_report import Report
 
 
@@ -67,8 +67,11 @@ def verified_model(
     Raises:
         VerificationError: it differs from the reference.
     """
+    # Here, because an export without verification needs none of what it brings along.
+    from alexnet_deploy.verification import verify
+
     file = build_model(checkpoint, outputs)
     report = verify(file, checkpoint, photographs, options)
     on_report(report)
     report.raise_if_failed(file.source)
-    return file.with_report(report.to_dict())
+    return dataclasses.replace(file, report=report.to_dict())

@@ -8,7 +8,9 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +36,16 @@ _FINGERPRINT, _REPORT = "alexnet_deploy.fingerprint", "alexnet_deploy.report"
 _CONTENT = "alexnet_deploy.content_sha256"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelFile:
     """An `.onnx` model of ours: the graph and its arrays kept apart, so that no weight is copied.
 
     Attributes:
-        graph: nodes, inputs, outputs and metadata, without initialisers.
+        graph: nodes, inputs and outputs, without initialisers and without our metadata.
         arrays: the initialisers by name.
         spec: what the network expects and computes.
-        fingerprint: of the checkpoint that it was made from.
+        origin: the checkpoint that it was built from, or that one's fingerprint.
+        content_sha256: the hash that the file holds of itself; None before there is a file.
         report: the verification's result as JSON, or None if it was never verified.
         source: its path, or a name for messages.
     """
@@ -50,9 +53,15 @@ class ModelFile:
     graph: onnx.ModelProto
     arrays: Mapping[str, NDArray[Any]]
     spec: ModelSpec
-    fingerprint: str
-    report: Mapping[str, Any] | None
-    source: str
+    origin: Checkpoint | str
+    content_sha256: str | None = None
+    report: Mapping[str, Any] | None = None
+    source: str = "the exported graph"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Fingerprint of the checkpoint that it was made from."""
+        return self.origin if isinstance(self.origin, str) else self.origin.fingerprint
 
     def outputs(self) -> tuple[str, ...]:
         """Return the names of the graph's outputs."""
@@ -72,26 +81,23 @@ class ModelFile:
         return Checkpoint(spec=self.spec, arrays=arrays)
 
     def is_unchanged(self) -> bool:
-        """Compare spec, fingerprint, graph and arrays with the hash that was written with them."""
-        return _metadata(self.graph).get(_CONTENT) == self._content_sha256({})
+        """Compare spec, fingerprint, graph and arrays with the hash that the file holds of them."""
+        return self.content_sha256 in (None, self.computed_sha256())
 
-    def described(self, digests: Mapping[str, str]) -> "ModelFile":
-        """Return the file with spec, fingerprint and hash in its metadata.
+    def computed_sha256(self) -> str:
+        """Hash all that the file is, but for its report."""
+        digest = hashlib.sha256(f"{self.spec.to_json()}\n{self.fingerprint}\n".encode())
+        digest.update(self.graph.graph.SerializeToString(deterministic=True))
+        for name in sorted(self.arrays):
+            digest.update(f"{name} {self._digest(name)}\n".encode())
+        return digest.hexdigest()
 
-        Args:
-            digests: known `array_digest`s of float32 arrays, which are not hashed again.
-        """
-        metadata = {
-            SPEC_KEY: self.spec.to_json(),
-            _FINGERPRINT: self.fingerprint,
-            _CONTENT: self._content_sha256(digests),
-        }
-        return self._with_metadata(metadata)
-
-    def with_report(self, report: Mapping[str, Any]) -> "ModelFile":
-        """Return the same file with `report` in its metadata."""
-        file = self._with_metadata({_REPORT: json.dumps(report)})
-        return dataclasses.replace(file, report=report)
+    def _digest(self, name: str) -> str:
+        """Return the digest of an array; one that is the checkpoint's own is not hashed again."""
+        array = self.arrays[name]
+        if isinstance(self.origin, Checkpoint) and self.origin.arrays.get(name) is array:
+            return self.origin.digests[name]
+        return array_digest(array)
 
     def with_outputs(self, names: tuple[str, ...]) -> "ModelFile":
         """Return the file with the layers `names`, in this order, as its only outputs."""
@@ -102,19 +108,43 @@ class ModelFile:
         return dataclasses.replace(self, graph=graph)
 
     def to_bytes(self) -> bytes:
-        """Return the whole `.onnx` file."""
-        return b"".join(self.chunks())
+        """Return the file without our metadata: what a runtime needs."""
+        return b"".join([self._shell({}), *self._graph_chunks()])
 
     def chunks(self) -> Iterator[bytes | memoryview]:
-        """Yield the `.onnx` file in pieces, the arrays as views of their own memory.
+        """Yield the whole file in pieces, the arrays as views of their own memory.
+
+        The metadata comes last: its hashes, half of the work of a full-size export, are computed
+        while the arrays are being written.
+        """
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            metadata = thread.submit(self._metadata)
+            yield from self._graph_chunks()
+            yield self._shell(metadata.result())
+
+    def _metadata(self) -> dict[str, str]:
+        metadata = {
+            SPEC_KEY: self.spec.to_json(),
+            _FINGERPRINT: self.fingerprint,
+            _CONTENT: self.computed_sha256(),
+        }
+        return metadata | ({} if self.report is None else {_REPORT: json.dumps(self.report)})
+
+    def _shell(self, metadata: dict[str, str]) -> bytes:
+        """Return everything of the file but the graph."""
+        shell = onnx.ModelProto()
+        shell.CopyFrom(self.graph)
+        shell.ClearField("graph")
+        helper.set_model_props(shell, metadata)
+        content: bytes = shell.SerializeToString()
+        return content
+
+    def _graph_chunks(self) -> Iterator[bytes | memoryview]:
+        """Yield the graph with its arrays.
 
         Protobuf's own writer copies a full-size network three times, more than a second's work;
         its wire format lets the arrays be put between the messages as they are.
         """
-        rest = onnx.ModelProto()
-        rest.CopyFrom(self.graph)
-        rest.ClearField("graph")
-        yield rest.SerializeToString()
         pieces: list[bytes | memoryview] = [self.graph.graph.SerializeToString()]
         for name, array in self.arrays.items():
             data = np.ascontiguousarray(array).data.cast("B")
@@ -126,23 +156,6 @@ class ModelFile:
         size = sum(len(piece) for piece in pieces)
         yield _field_header(onnx.ModelProto.GRAPH_FIELD_NUMBER, size)
         yield from pieces
-
-    def _with_metadata(self, entries: dict[str, str]) -> "ModelFile":
-        graph = onnx.ModelProto()
-        graph.CopyFrom(self.graph)
-        helper.set_model_props(graph, _metadata(graph) | entries)
-        return dataclasses.replace(self, graph=graph)
-
-    def _content_sha256(self, known: Mapping[str, str]) -> str:
-        """Hash all but the report; `known` holds digests of arrays that are stored unchanged."""
-        digest = hashlib.sha256(f"{self.spec.to_json()}\n{self.fingerprint}\n".encode())
-        digest.update(self.graph.graph.SerializeToString(deterministic=True))
-        for name in sorted(self.arrays):
-            line = known.get(name, "")
-            if not line.startswith("float32 "):
-                line = array_digest(self.arrays[name])
-            digest.update(f"{name} {line}\n".encode())
-        return digest.hexdigest()
 
 
 def read_model(path: Path) -> ModelFile:
@@ -161,7 +174,7 @@ def read_model(path: Path) -> ModelFile:
         raise IncompatibleFileError(
             f"{path}: not a readable ONNX file ({error}); export it again"
         ) from error
-    metadata = _metadata(model)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
     if SPEC_KEY not in metadata or _FINGERPRINT not in metadata:
         producer = f" (its producer is {model.producer_name})" if model.producer_name else ""
         raise IncompatibleFileError(
@@ -177,12 +190,14 @@ def read_model(path: Path) -> ModelFile:
     except (ValueError, TypeError) as error:
         raise IncompatibleFileError(f"{path}: damaged ({error}); export it again") from error
     del model.graph.initializer[:]
+    del model.metadata_props[:]
     _check_complete(model.graph, arrays, spec, path)
     return ModelFile(
         graph=model,
         arrays=arrays,
         spec=spec,
-        fingerprint=metadata[_FINGERPRINT],
+        origin=metadata[_FINGERPRINT],
+        content_sha256=metadata.get(_CONTENT, ""),
         report=report,
         source=str(path),
     )
@@ -226,10 +241,6 @@ def _check_complete(
 def _value_info(name: str, spec: ModelSpec) -> onnx.ValueInfoProto:
     shape: list[str | int | None] = ["N", *spec.layer_shapes()[name]]
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-
-
-def _metadata(model: onnx.ModelProto) -> dict[str, str]:
-    return {entry.key: entry.value for entry in model.metadata_props}
 
 
 def _field_header(number: int, size: int) -> bytes:

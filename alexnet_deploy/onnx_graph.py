@@ -57,15 +57,8 @@ def build_model(checkpoint: Checkpoint, outputs: tuple[str, ...]) -> ModelFile:
     x = graph.add("Relu", [graph.fully_connected(x, "fc6", "fc6_pre")], "fc6")
     x = graph.add("Relu", [graph.fully_connected(x, "fc7", "fc7_pre")], "fc7")
     graph.add("Softmax", [graph.fully_connected(x, "fc8", "logits")], "probabilities", axis=-1)
-    file = ModelFile(
-        graph=graph.finish(),
-        arrays=graph.arrays,
-        spec=spec,
-        fingerprint=checkpoint.fingerprint,
-        report=None,
-        source="the exported graph",
-    )
-    return file.with_outputs(outputs).described(checkpoint.digests)
+    file = ModelFile(graph=graph.finish(), arrays=graph.arrays, spec=spec, origin=checkpoint)
+    return file.with_outputs(outputs)
 
 
 class _GraphBuilder:
