@@ -5,7 +5,6 @@ N images (the fixed batch size), H/W the input size of the spec in px.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Literal, Protocol, Self, get_args
 
 import numpy as np
@@ -94,12 +93,7 @@ class Engine(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *error: object) -> None: ...
 
 
 def check_images(images: NDArray[np.uint8], spec: ModelSpec, batch_size: int) -> None:
