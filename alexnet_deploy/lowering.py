@@ -5,12 +5,12 @@ forms of the same function:
 
 - `split_towers` (OpenVINO): each tower runs as its own chain of convolution, ReLU, LRN and pool
   up to the layer that sees both, as on the paper's two GPUs (Figure 2). Nothing is reshaped, so
-  the blocked memory layout survives; 1.26 to 1.30 times the folded form's images per second.
+  the blocked memory layout survives; 1.08 to 1.16 times the folded form's images per second.
 - `banded_convolution` (ONNX Runtime): the sum over the window is a 1x1 convolution of the squares
-  with a banded matrix, and s^-0.75 is 1 / (sqrt(s) * sqrt(sqrt(s))); 1.7 times the folded form,
-  because ONNX Runtime's LRN is a scalar loop.
+  with a banded matrix, and s^-0.75 is 1 / (sqrt(s) * sqrt(sqrt(s))); 1.75 to 1.88 times
+  the folded form, because ONNX Runtime's LRN is a scalar loop.
 
-Both were measured with the bundled checkpoint, batch 32, on two CPU cores; see
+Measured on the whole bundled network, batch 32, two CPU cores, in three runs of
 `tools/lowering_forms.py`. Only what is exactly the folded form is rewritten: a graph that computes
 something else must go on doing so, or verification would pass on a wrong file.
 """

@@ -2,9 +2,8 @@
 
     python tools/embed_rate.py ../shared/data/caltech101/test [--rounds 3] [--json FILE]
 
-Whole process, start included, FC7 to `.npy`, in turn with the peer: the same photographs through
-Pillow and a torch network in one script, decode threads included, as one would write it without
-this package. The floor is what the machine cannot beat: the network's multiplications at the rate
+Whole process, start included, FC7 to `.npy`, in turn with the peer: the same photographs and
+crops through a plain torch network in one script, decode threads included. The floor is what the machine cannot beat: the network's multiplications at the rate
 of the BLAS library's best matrix product, plus decoding and resizing spread over all cores.
 Peak memory is taken once with the folder and once with three copies of it.
 """
