@@ -2,9 +2,10 @@
 
     python tools/embed_rate.py ../shared/data/caltech101/test [--rounds 3] [--json FILE]
 
-Whole process, start included, FC7 to `.npy`, in turn with the peer: the same photographs and
-crops through a plain torch network in one script, decode threads included. The floor is what the machine cannot beat: the network's multiplications at the rate
-of the BLAS library's best matrix product, plus decoding and resizing spread over all cores.
+Whole process, start included, FC7 to `.npy`, in turn with the peer: the same photographs and crops
+through a plain torch network in one script, decode threads included. The floor is what the
+machine cannot beat: the network's multiplications at the rate of the BLAS library's best matrix
+product, plus decoding and resizing spread over all cores.
 Peak memory is taken once with the folder and once with three copies of it.
 """
 
