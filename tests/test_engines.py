@@ -83,6 +83,7 @@ def test_auto_takes_openvino_and_says_so() -> None:
     file = build_model(random_checkpoint("paper"), ("fc7",))
     with open_engine(file, EngineOptions(batch_size=1)) as engine:
         assert engine.options.runtime == "openvino"
+        assert engine.description.startswith("OpenVINO ")
 
 
 def test_openvino_bf16_differs_from_fp32_within_its_rounding() -> None:
