@@ -178,7 +178,7 @@ def _read(path: Path) -> tuple[Mapping[str, NDArray[Any]], str | None]:
 
         return read_pt(path)
     if path.suffix == ".onnx":
-        raise IncompatibleFileError(
+        raise UsageError(
             f"{path}: is a model file already; give the checkpoint that it was exported from"
         )
     raise IncompatibleFileError(

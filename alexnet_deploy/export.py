@@ -7,8 +7,9 @@ from pathlib import Path
 from alexnet_deploy.checkpoints import Checkpoint
 from alexnet_deploy.engines.base import DEFAULT_OUTPUTS, EngineOptions, check_outputs
 from alexnet_deploy.errors import UsageError
-from alexnet_deploy.model_file import ModelFile, write_model
+from alexnet_deploy.model_file import ModelFile
 from alexnet_deploy.onnx_graph import build_model
+from alexnet_deploy.output_files import atomic_write
 from alexnet_deploy.verification_report import Report
 
 
@@ -40,17 +41,19 @@ def export_onnx(
     check_outputs(outputs, checkpoint.spec)
     if path.suffix != ".onnx":
         raise UsageError(f"{path}: a model file's name ends in .onnx; choose such a name")
-    if photographs is None:
-        file = build_model(checkpoint, outputs)
-    else:
-        file = verified_model(
-            checkpoint,
-            outputs=outputs,
-            photographs=photographs,
-            options=options or EngineOptions(),
-            on_report=on_report,
-        )
-    write_model(file, path)
+    # Opened first: a place that cannot be written must show before minutes of verification.
+    with atomic_write(path) as target:
+        if photographs is None:
+            file = build_model(checkpoint, outputs)
+        else:
+            file = verified_model(
+                checkpoint,
+                outputs=outputs,
+                photographs=photographs,
+                options=options or EngineOptions(),
+                on_report=on_report,
+            )
+        target.writelines(file.chunks())
     return file
 
 

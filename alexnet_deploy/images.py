@@ -144,7 +144,9 @@ def _expand(text: str, include_hidden: bool) -> list[str]:
         return [text]
     except (OSError, ValueError) as error:  # ValueError: a null character
         if not any(character in text for character in "*?["):
-            reason = "does not exist" if isinstance(error, FileNotFoundError) else str(error)
+            reason = getattr(error, "strerror", None) or str(error)
+            if isinstance(error, FileNotFoundError):
+                reason = "does not exist"
             raise UsageError(
                 f"path {text!r}: {reason}; give a photograph, a folder, or a pattern in quotes"
             ) from error

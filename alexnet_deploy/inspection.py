@@ -8,7 +8,7 @@ from alexnet_deploy.checkpoints import Checkpoint, load_checkpoint
 from alexnet_deploy.input_files import existing_file
 from alexnet_deploy.model_file import read_model
 from alexnet_deploy.model_spec import ModelSpec
-from alexnet_deploy.path_text import printable
+from alexnet_deploy.path_text import path_fields, printable
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -17,7 +17,8 @@ def describe(path: Path) -> dict[str, Any]:
     Keys: path, kind ("checkpoint" or "onnx"), size_bytes, fingerprint, preset, parameters
     (weights and biases of the dense network), spec (all of it but labels and provenance),
     layers (name to shape without the batch), arrays (name to "dtype shape"), labels, provenance;
-    for "onnx" also outputs and report (None when it was never verified).
+    for "onnx" also outputs, unchanged (since it was exported) and report (None when it was never
+    verified). A path that is not UTF-8 comes with path_base64.
 
     Raises:
         UsageError: there is no such file, or it may not be read.
@@ -27,7 +28,8 @@ def describe(path: Path) -> dict[str, Any]:
     if path.suffix == ".onnx":
         file = read_model(path)
         return _described(path, "onnx", file.spec, file.fingerprint, file.weights()) | {
-            "outputs": [output.name for output in file.graph.graph.output],
+            "outputs": list(file.outputs()),
+            "unchanged": file.is_unchanged(),
             "report": file.report,
         }
     checkpoint = load_checkpoint(path)
@@ -52,7 +54,10 @@ def readable(description: dict[str, Any]) -> str:
     ]
     if "outputs" in description:
         lines.append(f"  outputs       {', '.join(description['outputs'])}")
-        lines.append(f"  verification  {_verification(description['report'])}")
+        verification = _verification(description["report"])
+        if not description["unchanged"]:
+            verification = "CHANGED since it was exported: copy it again or export it again"
+        lines.append(f"  verification  {verification}")
     labels = description["labels"]
     if labels:
         lines.append(f"  labels        {', '.join(labels[:6])}{', ...' if len(labels) > 6 else ''}")
@@ -66,7 +71,7 @@ def _described(
     path: Path, kind: str, spec: ModelSpec, fingerprint: str, weights: Checkpoint
 ) -> dict[str, Any]:
     return {
-        "path": str(path),
+        **path_fields(path),
         "kind": kind,
         "size_bytes": path.stat().st_size,
         "fingerprint": fingerprint,

@@ -7,6 +7,7 @@ tensors become float32, which holds them exactly; NumPy has no bfloat16.
 import io
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -70,7 +71,9 @@ def _load(path: Path) -> Any:
     try:
         # Only the zip format, written since torch 1.6, can be memory-mapped.
         mmap = zipfile.is_zipfile(path)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        with warnings.catch_warnings():  # what it warns of is refused below, in our words
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # torch passes on whatever its unpickler meets
         raise IncompatibleFileError(f"{path}: {_reason(error)}") from error
 

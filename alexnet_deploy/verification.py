@@ -30,6 +30,7 @@ from alexnet_deploy.engines.factory import is_installed, open_engine
 from alexnet_deploy.errors import NoPhotographsError, PhotographError
 from alexnet_deploy.images import load_photograph
 from alexnet_deploy.model_file import ModelFile, check_onnx
+from alexnet_deploy.path_text import printable
 from alexnet_deploy.preprocessing import preprocess
 from alexnet_deploy.reference import Reference, crop
 from alexnet_deploy.verification_report import Check, Report
@@ -128,7 +129,7 @@ def _compare(
             try:
                 photograph = load_photograph(path)
             except PhotographError as error:
-                skipped.append(f"{path}: {error}")
+                skipped.append(f"{printable(path)}: {error}")
                 on_photograph(path, str(error))
                 continue
             batch[len(plain_crops)] = preprocess(photograph, engine.spec)

@@ -72,6 +72,6 @@ class Report:
         if failed:
             raise VerificationError(
                 f"{source}: verification failed: {'; '.join(failed)}; "
-                "do not use this file; export the checkpoint again, and if it fails again "
-                "try another --runtime"
+                "do not use this file for that checkpoint: export the checkpoint again, or name "
+                "the one that the file was made from; if it still fails try another --runtime"
             )

@@ -193,10 +193,15 @@ def test_a_number_type_that_numpy_lacks_is_named(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "a.safetensors")
 
 
+def test_a_model_file_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(b"anything")
+    with pytest.raises(UsageError, match="is a model file already; give the checkpoint"):
+        load_checkpoint(tmp_path / "net.onnx")
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("net.onnx", "is a model file already; give the checkpoint"),
         ("net.bin", r"a checkpoint ends in \.safetensors, \.pt, \.pth, not in \.bin"),
         ("net", "not in no suffix"),
     ],

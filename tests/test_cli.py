@@ -158,6 +158,7 @@ def test_a_figure_of_more_photographs_than_it_holds_says_so(tmp_path: Path) -> N
     [
         (["--json", "--csv", "-"], "both would go to stdout"),
         (["--figure", "f.gif"], "ending in .png"),
+        (["--csv", "f.png", "--figure", "p/../f.png"], "both would be"),
         (["--max-failures", "many"], "--max-failures is 'many'"),
         (["--top", "0"], "Invalid value for '--top'"),
         (["--batch-size", "0"], "Invalid value for '--batch-size'"),

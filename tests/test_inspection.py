@@ -10,6 +10,8 @@ from networks import random_checkpoint
 from alexnet_deploy.checkpoints import Checkpoint, save_checkpoint
 from alexnet_deploy.errors import IncompatibleFileError, UsageError
 from alexnet_deploy.inspection import describe, readable
+from alexnet_deploy.model_file import write_model
+from alexnet_deploy.onnx_graph import build_model
 
 
 def test_a_checkpoint_is_described_as_it_is(tmp_path: Path) -> None:
@@ -54,3 +56,16 @@ def test_a_file_that_is_neither_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a")
     with pytest.raises(IncompatibleFileError, match="a checkpoint ends in"):
         describe(tmp_path / "a.txt")
+
+
+def test_a_changed_model_file_does_not_pass_for_verified(tmp_path: Path) -> None:
+    file = build_model(random_checkpoint("paper"), ("fc7",))
+    report = {"passed": True, "checks": [], "runs": "x", "num_photographs": 1}
+    write_model(dataclasses.replace(file, report=report), tmp_path / "a.onnx")
+    assert describe(tmp_path / "a.onnx")["unchanged"]
+    content = bytearray((tmp_path / "a.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "a.onnx").write_bytes(content)
+    description = describe(tmp_path / "a.onnx")
+    assert not description["unchanged"]
+    assert "CHANGED since it was exported" in readable(description)

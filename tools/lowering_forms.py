@@ -12,8 +12,6 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-import onnxruntime
-import openvino
 from numpy.typing import NDArray
 
 from alexnet_deploy.checkpoints import load_checkpoint
@@ -31,6 +29,10 @@ FORMS: dict[str, Callable[[ModelFile], ModelFile]] = {
 
 def openvino_call(file: ModelFile, images: NDArray[np.uint8]) -> Callable[[], object]:
     """Compile for a fixed batch in fp32 and return one inference as a function."""
+    import alexnet_deploy.engines.openvino_engine  # noqa: F401 - first: it switches reports off
+
+    import openvino  # isort: skip
+
     core = openvino.Core()
     model = core.read_model(file.to_bytes())
     model.reshape({"images": list(images.shape)})
@@ -41,6 +43,10 @@ def openvino_call(file: ModelFile, images: NDArray[np.uint8]) -> Callable[[], ob
 
 def onnxruntime_call(file: ModelFile, images: NDArray[np.uint8]) -> Callable[[], object]:
     """Open a session and return one inference as a function."""
+    import alexnet_deploy.engines.onnxruntime_engine  # noqa: F401 - first, as above
+
+    import onnxruntime  # isort: skip
+
     options = onnxruntime.SessionOptions()
     # Sessions take turns here; a spinning pool would steal the next one's time.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -1,6 +1,7 @@
 """`alexnet-deploy classify`."""
 
 import functools
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -82,7 +83,8 @@ def _check(as_json: bool, csv_file: Path | None, figure: Path | None) -> None:
     """Refuse options that exclude each other before any work is done."""
     if as_json and csv_file == _STDOUT:
         raise UsageError("--json and --csv -: both would go to stdout; give --csv a file")
-    if figure is not None and csv_file is not None and figure.absolute() == csv_file.absolute():
+    files = [os.path.realpath(file) for file in (csv_file, figure) if file is not None]
+    if len(set(files)) < len(files):
         raise UsageError(f"--csv and --figure: both would be {figure}; give them two names")
     if figure is not None and figure.suffix.lower() != ".png":
         raise UsageError(f"--figure {figure}: figures are PNG; choose a name ending in .png")

@@ -19,7 +19,7 @@ def info(file: Path | None, as_json: bool) -> None:
 
     FILE is a checkpoint or an .onnx file of ours; without one, $ALEXNET_MODEL or the bundled
     checkpoint. The keys of --json: path, kind, size_bytes, fingerprint, preset, parameters, spec,
-    layers, arrays, labels, provenance; for an .onnx file also outputs and report.
+    layers, arrays, labels, provenance; for an .onnx file also outputs, unchanged and report.
     """
     from alexnet_deploy.inspection import describe, readable
     from alexnet_deploy.models import default_model
