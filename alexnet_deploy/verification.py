@@ -4,8 +4,9 @@ The artefact runs as it will be served: its own spec's preprocessing, the runtim
 for, the lowered graph. The other side is `reference`, which shares with it the decoded
 photograph and the weights as read, and none of the code in between. The checks:
 
-- the file: its spec, labels and weights against the checkpoint's, its content against the hash
-  written at export, ONNX's own check, and its very bytes run once by ONNX Runtime;
+- the file: its spec, fingerprint and weights against the checkpoint's, its content, labels
+  included, against the hash written at export, ONNX's own check, and its graph as written, not
+  lowered, run by ONNX Runtime;
 - photographs: the crops, each exported layer and the logits (largest relative error of any
   photograph), the direction of FC7, and the top-1 class wherever the reference is sure of it;
 - amplified: conv1 and conv2 scaled so that their largest activation is 1000, and the normalised
@@ -84,7 +85,7 @@ def verify(
         on_photograph: called after each photograph, with the reason if it was left out.
 
     Returns:
-        The report. Where the specs differ it says so and nothing is run.
+        The report. Where the layers differ in shape it says so and nothing is run.
 
     Raises:
         NoPhotographsError: no photograph could be read.

@@ -29,7 +29,7 @@ def onnxruntime_version() -> str:
 
 
 def run_as_written(file: ModelFile, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
-    """Run the very bytes of the file, not lowered, and return its own outputs.
+    """Run the graph as it is written, not lowered, and return its own outputs.
 
     Args:
         file: any `.onnx` model that takes `images`.
