@@ -20,7 +20,7 @@ from alexnet_deploy.errors import AlexNetDeployError
 from alexnet_deploy.path_text import printable
 
 # In the order of the help: from a checkpoint to results, then what one asks about files.
-COMMANDS = ("export", "classify", "embed", "verify", "info", "doctor")
+COMMANDS = ("export", "classify", "embed", "index", "search", "verify", "info", "doctor")
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

@@ -5,6 +5,8 @@
       DeviceError               1  a runtime or device that was asked for cannot be used here
       OutputError               1  a file could not be written
       NoPhotographsError        1  nothing to work on
+      IndexLockedError          1  another process writes to the index
+      MissingPhotographsError   1  too many indexed photographs are not where they were
       UsageError                2  a value that cannot mean what was asked
       TooManyFailuresError      3  finished, but more inputs failed than --max-failures allows
       VerificationError         4  an artefact does not compute what its checkpoint computes
@@ -41,6 +43,14 @@ class OutputError(AlexNetDeployError):
 
 class NoPhotographsError(AlexNetDeployError):
     """The paths given hold no photograph."""
+
+
+class IndexLockedError(AlexNetDeployError):
+    """Another process holds the index's lock; the message says which."""
+
+
+class MissingPhotographsError(AlexNetDeployError):
+    """So many photographs are gone that the cause may be a drive that is not there."""
 
 
 class UsageError(AlexNetDeployError):

@@ -2,18 +2,30 @@
 
 Each photograph, below it the class that its folder is named after (else its file name),
 then one bar per class, as long as its probability; the bar of the true class is red. Sizes are
-in px, for a screen of 200 px an inch or print.
+in px, as in `drawing`.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from alexnet_deploy.classification import Classification, Prediction
+from alexnet_deploy.drawing import (
+    BOLD,
+    DPI,
+    INK,
+    PAPER,
+    QUIET,
+    TRACK,
+    Box,
+    built_in_font,
+    draw_failure,
+    paste_photograph,
+    shortened,
+)
 from alexnet_deploy.errors import PhotographError
 from alexnet_deploy.images import load_photograph
 from alexnet_deploy.model_spec import ModelSpec
@@ -35,10 +47,8 @@ _PERCENT_WIDTH = 54
 _BAR_WIDTH = _PHOTO_WIDTH - _PERCENT_WIDTH
 _ASPECT = 1.4  # width to height that the grid comes near
 
-_INK, _QUIET, _PAPER = "#1c1f24", "#757b85", "#ffffff"
-_BAR, _TRUE_BAR, _TRACK = "#b9cfe8", "#f0958c", "#f3f5f8"
-_FRAME, _FAILED, _FAILED_INK = "#dfe3e8", "#faf1f0", "#a32219"
-_BOLD = 0.5  # the built-in font has no bold; an outline in the same colour makes one
+_BAR, _TRUE_BAR = "#b9cfe8", "#f0958c"
+_REASON_LINES = 6
 
 
 @contextmanager
@@ -66,7 +76,7 @@ def open_figure(
 
     with atomic_write(path) as file:
         yield add
-        draw_figure(results, spec).save(file, format="PNG", dpi=(200, 200))
+        draw_figure(results, spec).save(file, format="PNG", dpi=DPI)
     if num_added > len(results):
         notify(f"{path}: shows the first {len(results)} of {num_added:,} photographs")
 
@@ -86,7 +96,7 @@ def draw_figure(results: Sequence[Classification], spec: ModelSpec) -> Image.Ima
     has_truth = any(_true_label(result, spec) for result in results)
     width = 2 * _MARGIN + num_columns * pitch_x - _GAP_X
     height = 2 * _MARGIN + num_rows * pitch_y - _GAP_Y + (_LEGEND_HEIGHT if has_truth else 0)
-    canvas = Image.new("RGB", (width, height), _PAPER)
+    canvas = Image.new("RGB", (width, height), PAPER)
     for position, result in enumerate(results):
         row, column = divmod(position, num_columns)
         corner = (_MARGIN + column * pitch_x, _MARGIN + row * pitch_y)
@@ -123,10 +133,12 @@ def _draw_cell(
         photograph = load_photograph(result.path) if error is None else None
     except PhotographError as late:
         photograph, error = None, str(late)
+    box = Box(left=left, top=top, width=_PHOTO_WIDTH, height=_PHOTO_HEIGHT)
     if photograph is None:
-        _draw_failure(canvas, corner, error or "")
+        font = built_in_font(_LABEL_SIZE)
+        draw_failure(canvas, box, error or "", font, max_lines=_REASON_LINES)
     else:
-        _paste_photograph(canvas, corner, photograph)
+        paste_photograph(canvas, box, photograph)
     truth = _true_label(result, spec)
     draw = ImageDraw.Draw(canvas)
     _draw_name(
@@ -145,25 +157,11 @@ def _draw_name(
     truth: str | None,
 ) -> None:
     """Write the true class in bold, or the file's name where the class is not known."""
-    font = _font(_NAME_SIZE)
+    font = built_in_font(_NAME_SIZE)
     name = printable(result.path.name) if truth is None else _display(truth)
-    text = _shortened(name, font, _PHOTO_WIDTH)
-    ink, stroke = (_QUIET, 0.0) if truth is None else (_INK, _BOLD)
+    text = shortened(name, font, _PHOTO_WIDTH)
+    ink, stroke = (QUIET, 0.0) if truth is None else (INK, BOLD)
     draw.text(middle, text, font=font, anchor="mm", fill=ink, stroke_width=stroke)
-
-
-def _paste_photograph(
-    canvas: Image.Image, corner: tuple[int, int], photograph: Image.Image
-) -> None:
-    """Fit the whole photograph into its box, keeping its shape, on a quiet ground."""
-    left, top = corner
-    box = (left, top, left + _PHOTO_WIDTH - 1, top + _PHOTO_HEIGHT - 1)
-    ImageDraw.Draw(canvas).rectangle(box, fill=_TRACK)
-    scale = min(_PHOTO_WIDTH / photograph.width, _PHOTO_HEIGHT / photograph.height)
-    width = max(1, round(photograph.width * scale))
-    height = max(1, round(photograph.height * scale))
-    fitted = photograph.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=2.0)
-    canvas.paste(fitted, (left + (_PHOTO_WIDTH - width) // 2, top + (_PHOTO_HEIGHT - height) // 2))
 
 
 def _draw_bar(
@@ -172,86 +170,32 @@ def _draw_bar(
     """Draw a bar as long as the probability, the label over it, the percentage at the right."""
     left, top = corner
     bottom, middle = top + _BAR_HEIGHT - 1, top + _BAR_HEIGHT / 2
-    draw.rectangle((left, top, left + _BAR_WIDTH - 1, bottom), fill=_TRACK)
+    draw.rectangle((left, top, left + _BAR_WIDTH - 1, bottom), fill=TRACK)
     length = round(prediction.probability * _BAR_WIDTH)
     if length:
         colour = _TRUE_BAR if is_true else _BAR
         draw.rectangle((left, top, left + length - 1, bottom), fill=colour)
-    font = _font(_LABEL_SIZE)
-    label = _shortened(_display(prediction.label), font, _BAR_WIDTH - 2 * _BAR_INDENT)
+    font = built_in_font(_LABEL_SIZE)
+    label = shortened(_display(prediction.label), font, _BAR_WIDTH - 2 * _BAR_INDENT)
     percent = "<1%" if prediction.probability < 0.005 else f"{prediction.probability:.0%}"
-    stroke = _BOLD if is_true else 0.0
+    stroke = BOLD if is_true else 0.0
     for x, anchor, text in (
         (left + _BAR_INDENT, "lm", label),
         (left + _PHOTO_WIDTH - 1, "rm", percent),
     ):
-        draw.text((x, middle), text, font=font, anchor=anchor, fill=_INK, stroke_width=stroke)
-
-
-def _draw_failure(canvas: Image.Image, corner: tuple[int, int], reason: str) -> None:
-    """Draw a box with the reason, in the place of the photograph."""
-    left, top = corner
-    draw = ImageDraw.Draw(canvas)
-    box = (left, top, left + _PHOTO_WIDTH - 1, top + _PHOTO_HEIGHT - 1)
-    draw.rectangle(box, fill=_FAILED, outline=_FRAME, width=2)
-    font = _font(_LABEL_SIZE)
-    lines = _wrapped(printable(reason), font, _PHOTO_WIDTH - 4 * _BAR_INDENT, max_lines=6)
-    middle = (left + _PHOTO_WIDTH / 2, top + _PHOTO_HEIGHT / 2)
-    draw.multiline_text(
-        middle,
-        "\n".join(lines),
-        font=font,
-        anchor="mm",
-        align="center",
-        fill=_FAILED_INK,
-        spacing=8,
-    )
+        draw.text((x, middle), text, font=font, anchor=anchor, fill=INK, stroke_width=stroke)
 
 
 def _draw_legend(canvas: Image.Image) -> None:
     draw = ImageDraw.Draw(canvas)
-    font = _font(_LEGEND_SIZE)
+    font = built_in_font(_LEGEND_SIZE)
     x, middle = _MARGIN, canvas.height - _MARGIN
     for colour, text in ((_TRUE_BAR, "the true class"), (_BAR, "other classes")):
         draw.rectangle((x, middle - 9, x + 26, middle + 9), fill=colour)
-        draw.text((x + 36, middle), text, font=font, anchor="lm", fill=_QUIET)
+        draw.text((x + 36, middle), text, font=font, anchor="lm", fill=QUIET)
         x += round(36 + font.getlength(text) + 32)
-
-
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size=size)
-    if not isinstance(font, ImageFont.FreeTypeFont):
-        raise AssertionError("Pillow was built without FreeType")
-    return font
 
 
 def _display(name: str) -> str:
     """Return the name of a class as people write it."""
     return printable(name.replace("_", " "))
-
-
-def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """Return `text`, cut with an ellipsis where it is wider than `width` px."""
-    if font.getlength(text) <= width:
-        return text
-    # No more characters than px can fit; a name of a million would take seconds to measure.
-    text = text[:width]
-    while text and font.getlength(f"{text.rstrip()}...") > width:
-        text = text[:-1]
-    return f"{text.rstrip()}..."
-
-
-def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int, *, max_lines: int) -> list[str]:
-    """Break `text` into at most `max_lines` lines of `width` px."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) <= width:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    lines = [_shortened(line, font, width) for line in lines if line]
-    if len(lines) > max_lines:
-        lines = [*lines[: max_lines - 1], "..."]
-    return lines

@@ -13,6 +13,7 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -90,7 +91,10 @@ _warnings_lock = threading.Lock()
 
 
 def find_photographs(
-    paths: Sequence[str | os.PathLike[str]], *, include_hidden: bool = False
+    paths: Sequence[str | os.PathLike[str]],
+    *,
+    include_hidden: bool = False,
+    exclude: Path | None = None,
 ) -> Iterator[Path]:
     """Check the paths at once, then yield the photographs lazily, each once.
 
@@ -108,12 +112,20 @@ def find_photographs(
         paths: files, folders and patterns, in the order wanted.
         include_hidden: search names that begin with a dot and the service folders of cameras'
             and servers' software (`@eaDir`, `#recycle`, `__MACOSX`) as well.
+        exclude: an existing folder that is never searched, whichever path leads to it.
 
     Raises:
         UsageError: a path does not exist, or a pattern matches nothing.
     """
     given = [name for path in paths for name in _expand(os.fspath(path), include_hidden)]
-    return _Search(given, include_hidden).photographs()
+    return _Search(given, include_hidden, exclude).photographs()
+
+
+def has_hidden_part(path: str) -> bool:
+    """Tell whether a name, or one in a path, is passed over unless hidden files are wanted."""
+    return any(
+        name.startswith(".") or name.lower() in _SERVICE_FOLDERS for name in path.split(os.sep)
+    )
 
 
 def load_photograph(path: Path) -> Image.Image:
@@ -127,13 +139,34 @@ def load_photograph(path: Path) -> Image.Image:
     Raises:
         PhotographError: the reason why there is no image, without the path.
     """
-    _ignore_pillow_warnings()
+    with open_photograph(path) as file:
+        return decode_photograph(file)
+
+
+@contextmanager
+def open_photograph(path: Path) -> Iterator[BinaryIO]:
+    """Open an ordinary file; a system error, in the block too, becomes `PhotographError`."""
     try:
         _check_regular(path)
         with path.open("rb") as file:
-            return _decode(file)
+            yield file
     except OSError as error:
         raise PhotographError(f"cannot be read ({error.strerror or error})") from error
+
+
+def decode_photograph(file: BinaryIO) -> Image.Image:
+    """Decode a seekable file, from its beginning, as `load_photograph` does.
+
+    Raises:
+        PhotographError: the reason why there is no image.
+        OSError: the file cannot be read; `open_photograph` turns it into a reason.
+    """
+    _ignore_pillow_warnings()
+    file.seek(0, os.SEEK_END)
+    if not file.tell():
+        raise PhotographError("is empty (0 bytes); copy it again from its source")
+    file.seek(0)
+    return _decode(file)
 
 
 def _expand(text: str, include_hidden: bool) -> list[str]:
@@ -163,10 +196,13 @@ def _expand(text: str, include_hidden: bool) -> list[str]:
 class _Search:
     """The state of one search: what has been visited, and which given files have come."""
 
-    def __init__(self, given: list[str], include_hidden: bool) -> None:
+    def __init__(self, given: list[str], include_hidden: bool, exclude: Path | None) -> None:
         self._given = given
         self._include_hidden = include_hidden
         self._visited: set[tuple[int, int]] = set()  # (device, inode) of folders
+        if exclude is not None:
+            status = exclude.stat()
+            self._visited.add((status.st_dev, status.st_ino))
         self._came = {_identity(path): False for path in given if not os.path.isdir(path)}
 
     def photographs(self) -> Iterator[Path]:
@@ -217,8 +253,7 @@ class _Search:
         with os.scandir(folder) as entries:
             for entry in entries:
                 name = entry.name
-                hidden = name.startswith(".") or name.lower() in _SERVICE_FOLDERS
-                if hidden and not self._include_hidden:
+                if not self._include_hidden and has_hidden_part(name):
                     continue
                 if _is_folder(entry):
                     (links if entry.is_symlink() else folders).append(name)
@@ -255,8 +290,6 @@ def _check_regular(path: Path) -> None:
 
 def _decode(file: BinaryIO) -> Image.Image:
     """Decode an open file; every way in which Pillow can fail becomes `PhotographError`."""
-    if not os.fstat(file.fileno()).st_size:
-        raise PhotographError("is empty (0 bytes); copy it again from its source")
     try:
         with Image.open(file, formats=_FORMATS) as image:
             width, height = image.size

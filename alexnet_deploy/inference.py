@@ -1,7 +1,7 @@
 """From paths to one result per photograph, failures included, and the account of the run."""
 
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +12,17 @@ from numpy.typing import NDArray
 
 from alexnet_deploy.engines.base import Engine
 from alexnet_deploy.errors import NoPhotographsError, TooManyFailuresError, UsageError
+from alexnet_deploy.file_stamps import FileStamp
 from alexnet_deploy.images import PHOTO_SUFFIXES
-from alexnet_deploy.pipeline import Batch, batches, default_threads
+from alexnet_deploy.pipeline import (
+    Batch,
+    Load,
+    Loaded,
+    Slot,
+    batches,
+    crop_loader,
+    default_threads,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,13 +32,16 @@ class PhotographResult:
     Attributes:
         path: as it was given.
         outputs: one float32 array per layer of the engine's options, without the batch axis;
-            memory of its own, so keeping it keeps no other photograph's. None when it failed.
+            memory of its own, so keeping it keeps no other photograph's. None when it failed,
+            or when its loader found that the network need not see it.
         error: the reason of the failure, or None.
+        stamp: of the file, from loaders that take one.
     """
 
     path: Path
     outputs: Mapping[str, NDArray[np.float32]] | None
     error: str | None
+    stamp: FileStamp | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,6 +52,7 @@ class RunSummary:
 
     Attributes:
         num_done: photographs with a result.
+        num_known: photographs that the network need not see.
         num_failed: photographs with a reason instead.
         threads: decode threads.
         wall_s: seconds since the summary was made, as of the last batch.
@@ -49,6 +62,7 @@ class RunSummary:
     """
 
     num_done: int = 0
+    num_known: int = 0
     num_failed: int = 0
     threads: int = 0
     wall_s: float = 0.0
@@ -68,11 +82,14 @@ class RunSummary:
 
     def line(self) -> str:
         """Render the run in one line: counts, rate, and where the time went."""
+        return f"{self.num_done:,} done, {self.num_failed:,} failed {self.times()}"
+
+    def times(self) -> str:
+        """Render what follows the counts: seconds, rate, and where the time went."""
         rate = (self.num_done + self.num_failed) / max(self.wall_s, 1e-9)
         threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
         return (
-            f"{self.num_done:,} done, {self.num_failed:,} failed in {self.wall_s:.1f} s "
-            f"({rate:,.0f} images/s): "
+            f"in {self.wall_s:.1f} s ({rate:,.0f} images/s): "
             f"decode {self.decode_s:.1f} s on {threads}, of which {self.waiting_s:.1f} s waited "
             f"for, inference {self.infer_s:.1f} s, the rest {self.rest_s:.1f} s"
         )
@@ -139,18 +156,57 @@ def run(
         NoPhotographsError: `paths` is empty.
         UsageError: threads is below 1.
     """
+    results = run_batches(engine, paths, threads=threads, summary=summary)
+    return _one_by_one(results)
+
+
+def run_batches(
+    engine: Engine,
+    paths: Iterable[Path],
+    *,
+    load: Load | None = None,
+    needs_row: Callable[[Loaded], bool] = lambda _: True,
+    threads: int | None = None,
+    summary: RunSummary | None = None,
+) -> Generator[tuple[PhotographResult, ...], None, None]:
+    """Yield the results of one batch of the engine after the other.
+
+    Args:
+        engine: as for `run`.
+        paths: as for `run`.
+        load: what the threads do with a path; None for `pipeline.crop_loader`.
+        needs_row: as for `pipeline.batches`.
+        threads: as for `run`.
+        summary: as for `run`, counted up batch by batch.
+
+    Raises:
+        NoPhotographsError, UsageError: as `run`.
+    """
     summary = RunSummary() if summary is None else summary
     summary.threads = default_threads() if threads is None else threads
-    batch_size = engine.options.batch_size
-    return _run(
-        engine, batches(paths, engine.spec, batch_size=batch_size, threads=summary.threads), summary
+    stream = batches(
+        paths,
+        crop_loader(engine.spec) if load is None else load,
+        input_size=engine.spec.input_size,
+        batch_size=engine.options.batch_size,
+        threads=summary.threads,
+        needs_row=needs_row,
     )
+    return _run(engine, stream, summary)
+
+
+def _one_by_one(
+    results: Generator[tuple[PhotographResult, ...], None, None],
+) -> Generator[PhotographResult, None, None]:
+    with closing(results):
+        for batch in results:
+            yield from batch
 
 
 def _run(
     engine: Engine, stream: Generator[Batch, None, None], summary: RunSummary
-) -> Generator[PhotographResult, None, None]:
-    """Do the work of `run`; apart from it, so that a wrong argument fails at the call."""
+) -> Generator[tuple[PhotographResult, ...], None, None]:
+    """Do the work of `run_batches`; apart from it, so that a wrong argument fails at the call."""
     is_empty = True
     with closing(stream):
         for batch in stream:
@@ -159,22 +215,35 @@ def _run(
             summary.waiting_s += batch.waiting_s
             outputs = _infer(engine, batch, summary)
             summary.stop_clock()
-            for slot in batch.slots:
-                if slot.row is None:
-                    summary.num_failed += 1
-                    yield PhotographResult(path=slot.path, outputs=None, error=slot.error)
-                    continue
-                summary.num_done += 1
-                # A copy, because a view would keep the outputs of the whole batch alive.
-                own = {name: array[slot.row].copy() for name, array in outputs.items()}
-                yield PhotographResult(path=slot.path, outputs=own, error=None)
+            yield tuple(_result(slot, outputs, summary) for slot in batch.slots)
     summary.stop_clock()
     if is_empty:
-        raise NoPhotographsError(
-            "no photograph found in the paths given; looked for files with the suffixes "
-            f"{' '.join(PHOTO_SUFFIXES)} (hidden files and service folders left out); "
-            "give another folder, name the files themselves, or convert HEIC and raw files first"
-        )
+        raise no_photographs()
+
+
+def _result(
+    slot: Slot, outputs: Mapping[str, NDArray[np.float32]], summary: RunSummary
+) -> PhotographResult:
+    """Take one photograph's part of a batch, and count it."""
+    own = None
+    if slot.row is not None:
+        summary.num_done += 1
+        # A copy, because a view would keep the outputs of the whole batch alive.
+        own = {name: array[slot.row].copy() for name, array in outputs.items()}
+    elif slot.error is not None:
+        summary.num_failed += 1
+    else:
+        summary.num_known += 1
+    return PhotographResult(path=slot.path, outputs=own, error=slot.error, stamp=slot.stamp)
+
+
+def no_photographs() -> NoPhotographsError:
+    """Return the error for paths that hold no photograph."""
+    return NoPhotographsError(
+        "no photograph found in the paths given; looked for files with the suffixes "
+        f"{' '.join(PHOTO_SUFFIXES)} (hidden files and service folders left out); "
+        "give another folder, name the files themselves, or convert HEIC and raw files first"
+    )
 
 
 def _infer(engine: Engine, batch: Batch, summary: RunSummary) -> Mapping[str, NDArray[np.float32]]:
@@ -187,19 +256,18 @@ def _infer(engine: Engine, batch: Batch, summary: RunSummary) -> Mapping[str, ND
     return outputs
 
 
-def check_failures(summary: RunSummary, limit: FailureLimit) -> None:
+def check_failures(num_failed: int, num_total: int, limit: FailureLimit) -> None:
     """Refuse a finished run with too many failures; nothing but failures is always too many.
 
     Raises:
         TooManyFailuresError: with the counts and the limit.
     """
-    num_total = summary.num_done + summary.num_failed
-    failed = f"{summary.num_failed:,} of {num_total:,} photographs could not be read"
-    if summary.num_failed and summary.num_failed == num_total:
+    failed = f"{num_failed:,} of {num_total:,} photographs could not be read"
+    if num_failed and num_failed == num_total:
         raise TooManyFailuresError(
             f"{failed}, so there is no result; the reason stands beside each path"
         )
-    if not limit.allows(summary.num_failed, num_total):
+    if not limit.allows(num_failed, num_total):
         raise TooManyFailuresError(
             f"{failed}, --max-failures {limit.text} allows fewer; the results of the others are "
             "complete; the reason stands beside each path: mend or remove those files, or raise "

@@ -1,18 +1,20 @@
-"""What a checkpoint or model file is: architecture, identity, provenance, verification."""
+"""What a checkpoint, a model file or an index is: architecture, identity, provenance, proof."""
 
 import textwrap
 from pathlib import Path
 from typing import Any
 
 from alexnet_deploy.checkpoints import Checkpoint, load_checkpoint
+from alexnet_deploy.errors import UsageError
+from alexnet_deploy.index.status import describe_index, readable_index
 from alexnet_deploy.input_files import existing_file
 from alexnet_deploy.model_file import read_model
 from alexnet_deploy.model_spec import ModelSpec
 from alexnet_deploy.path_text import path_fields, printable
 
 
-def describe(path: Path) -> dict[str, Any]:
-    """Read a file and return what it is, as JSON values.
+def describe(path: Path, *, check: bool = False) -> dict[str, Any]:
+    """Read a file and return what it is, as JSON values; of a directory see `describe_index`.
 
     Keys: path, kind ("checkpoint" or "onnx"), size_bytes, fingerprint, preset, parameters
     (weights and biases of the dense network), spec (all of it but labels and provenance),
@@ -20,10 +22,18 @@ def describe(path: Path) -> dict[str, Any]:
     for "onnx" also outputs, unchanged (since it was exported) and report (None when it was never
     verified). A path that is not UTF-8 comes with path_base64.
 
+    Args:
+        path: a checkpoint, an .onnx file, or the directory of an index.
+        check: read all of an index, and name what is wrong.
+
     Raises:
-        UsageError: there is no such file, or it may not be read.
+        UsageError: there is no such file, or it may not be read; `check` for a file.
         IncompatibleFileError: not one of ours, or damaged.
     """
+    if path.is_dir():
+        return describe_index(path, check=check)
+    if check:
+        raise UsageError(f"{path}: --check is for an index; for a model use alexnet-deploy verify")
     existing_file(path, "a checkpoint or an .onnx file")
     if path.suffix == ".onnx":
         file = read_model(path)
@@ -38,6 +48,8 @@ def describe(path: Path) -> dict[str, Any]:
 
 def readable(description: dict[str, Any]) -> str:
     """Return `describe`'s result as text for a terminal, whatever the file's strings hold."""
+    if description["kind"] == "index":
+        return readable_index(description)
     spec = description["spec"]
     size = spec["input_size"]
     preprocessing = spec["preprocessing"]

@@ -46,10 +46,10 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         OutputError: no space, no such folder, no permission, ...; naming the remedy.
         BrokenPipeError: `path` is a pipe and its reader went away.
     """
-    with _errors_of(path):
+    with errors_of(path):
         old = _status(path)
     if old is not None and (not stat.S_ISREG(old.st_mode) or _is_standard_output(old)):
-        with _errors_of(path):
+        with errors_of(path):
             raw = _File(path, os.open(path, os.O_WRONLY | os.O_APPEND), can_seek=False)
         with closing(raw):
             file = io.BufferedWriter(raw)
@@ -59,7 +59,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     target = Path(os.path.realpath(path))
     # A name of its own: the target's, made longer, could be too long.
     temporary = target.with_name(f".alexnet-deploy-{secrets.token_hex(8)}.part")
-    with _errors_of(path):
+    with errors_of(path):
         mode = 0o666 if old is None else stat.S_IMODE(old.st_mode)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         raw = _File(path, os.open(temporary, flags, mode), can_seek=True)
@@ -67,7 +67,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         file = io.BufferedWriter(raw)
         yield file
         _sync(path, file)
-        with _errors_of(path):
+        with errors_of(path):
             raw.close()
             os.replace(temporary, target)
     except BaseException:
@@ -101,25 +101,9 @@ def write_together(paths: Sequence[Path]) -> Iterator[list[BinaryIO]]:
             _remove_regular(path)
 
 
-class _File(io.FileIO):
-    """An unbuffered file that is written: its errors name the path that the user gave."""
-
-    def __init__(self, path: Path, descriptor: int, *, can_seek: bool) -> None:
-        super().__init__(descriptor, "wb")
-        self._path = path
-        self._can_seek = can_seek
-
-    def write(self, data: Any, /) -> int:
-        with _errors_of(self._path):
-            return super().write(data)
-
-    def seekable(self) -> bool:
-        return self._can_seek
-
-
 @contextmanager
-def _errors_of(path: Path) -> Iterator[None]:
-    """Turn an `OSError` into an `OutputError` with the remedy that fits it."""
+def errors_of(path: Path) -> Iterator[None]:
+    """Turn an `OSError` in the block into an `OutputError` with the remedy that fits it."""
     try:
         yield
     except BrokenPipeError:
@@ -129,6 +113,36 @@ def _errors_of(path: Path) -> Iterator[None]:
         raise OutputError(
             f"{path}: cannot be written ({error.strerror or error}); {remedy}"
         ) from error
+
+
+class _File(io.FileIO):
+    """An unbuffered file that is written: its errors name the path that the user gave."""
+
+    def __init__(self, path: Path, descriptor: int, *, can_seek: bool) -> None:
+        super().__init__(descriptor, "wb")
+        self._path = path
+        self._can_seek = can_seek
+
+    def write(self, data: Any, /) -> int:
+        with errors_of(self._path):
+            return super().write(data)
+
+    def seekable(self) -> bool:
+        return self._can_seek
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory last through a loss of power.
+
+    Raises:
+        OutputError: the disk reports an error.
+    """
+    with errors_of(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _status(path: Path) -> os.stat_result | None:
@@ -151,14 +165,14 @@ def _is_standard_output(status: os.stat_result) -> bool:
 
 def _sync(path: Path, file: BinaryIO) -> None:
     file.flush()
-    with _errors_of(path):
+    with errors_of(path):
         if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             os.fsync(file.fileno())
 
 
 def _remove_regular(path: Path) -> None:
     """Remove the file that `path` leads to, if there is one; pipes and devices stay."""
-    with _errors_of(path):
+    with errors_of(path):
         old = _status(path)
         if old is not None and stat.S_ISREG(old.st_mode):
             os.unlink(os.path.realpath(path))

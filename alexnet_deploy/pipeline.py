@@ -6,7 +6,7 @@ N images a batch, H/W the network's input size in px.
 import os
 import time
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.errors import PhotographError, UsageError
+from alexnet_deploy.file_stamps import FileStamp
 from alexnet_deploy.images import load_photograph
 from alexnet_deploy.model_spec import ModelSpec
 from alexnet_deploy.preprocessing import preprocess
@@ -26,18 +27,40 @@ failures then neither fills the memory nor keeps its results waiting."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """What a thread makes of one photograph: a crop, a reason why not, or neither.
+
+    Attributes:
+        crop: (H, W, 3) uint8, RGB; None when it failed, or when the loader found that the
+            network need not see it.
+        error: the reason of a failure.
+        stamp: of the file that was read, from loaders that take one.
+    """
+
+    crop: NDArray[np.uint8] | None = None
+    error: str | None = None
+    stamp: FileStamp | None = None
+
+
+Load = Callable[[Path], Loaded]
+"""A loader runs in several threads at once. It may raise `PhotographError`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
     """One photograph's place in a batch.
 
     Attributes:
         path: as it was given to `batches`.
-        row: its row in `Batch.images`, or None when it failed.
+        row: its row in `Batch.images`, or None when it failed or needs none.
         error: the reason of the failure, or None.
+        stamp: as its loader gave it.
     """
 
     path: Path
     row: int | None
     error: str | None
+    stamp: FileStamp | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +69,8 @@ class Batch:
 
     Attributes:
         images: (N, H, W, 3) uint8, RGB; the rows that no slot names are zeros.
-        slots: in input order; failures keep their place. There may be more than N, or none
-            with a row.
+        slots: in input order; failures, and photographs that need no row, keep their place.
+            There may be more than N, or none with a row.
         decode_s: seconds that the threads spent on these photographs, summed.
         waiting_s: seconds that the caller waited for them.
     """
@@ -60,11 +83,10 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Decoded:
-    """What a thread returns: the pixels or the reason why there are none."""
+    """What a thread returns."""
 
     path: Path
-    pixels: NDArray[np.uint8] | None
-    error: str | None
+    loaded: Loaded
     decode_s: float
 
 
@@ -75,15 +97,35 @@ def default_threads() -> int:
     return os.cpu_count() or 1
 
 
+def crop_loader(spec: ModelSpec) -> Load:
+    """Return the plain loader: decode, resize and crop as `spec` says."""
+    return lambda path: Loaded(crop=preprocess(load_photograph(path), spec))
+
+
 def batches(
-    paths: Iterable[Path], spec: ModelSpec, *, batch_size: int, threads: int
+    paths: Iterable[Path],
+    load: Load,
+    *,
+    input_size: int,
+    batch_size: int,
+    threads: int,
+    needs_row: Callable[[Loaded], bool] = lambda _: True,
 ) -> Generator[Batch, None, None]:
-    """Load and preprocess photographs; yield batches that hold each path once, in order.
+    """Load photographs in threads; yield batches that hold each path once, in order.
 
     At most two batches and a few photographs for each thread are loaded ahead of the caller,
     and as many paths taken from `paths`. Each batch has memory of its own. An error that is not
     a photograph's propagates. Closing the iterator, or Ctrl-C, drops what has not begun; what
     the threads are decoding is left to end by itself.
+
+    Args:
+        paths: in the order wanted.
+        load: called in the threads, for instance `crop_loader(spec)`.
+        input_size: height and width of the crops in px.
+        batch_size: rows of a batch.
+        threads: that load.
+        needs_row: called with each crop in input order, in the caller's thread; False leaves it
+            out of the batch and keeps its slot.
 
     Raises:
         UsageError: batch_size or threads is below 1.
@@ -91,40 +133,42 @@ def batches(
     for name, value in (("--batch-size", batch_size), ("--threads", threads)):
         if value < 1:
             raise UsageError(f"{name} is {value}, expected 1 or more")
-    return _batches(paths, spec, batch_size, threads)
+    # The second batch is decoded while the caller works on the first.
+    ahead = batch_size + max(batch_size, 2 * threads)
+    decoded = _decode_in_order(paths, load, threads, ahead)
+    return _batches(decoded, (batch_size, input_size, input_size, 3), needs_row)
 
 
 def _batches(
-    paths: Iterable[Path], spec: ModelSpec, batch_size: int, threads: int
+    decoded_photographs: Generator[_Decoded, None, None],
+    shape: tuple[int, int, int, int],
+    needs_row: Callable[[Loaded], bool],
 ) -> Generator[Batch, None, None]:
     """Do the work of `batches`; apart from it, so that a wrong argument fails at the call."""
-    with_pixels: list[NDArray[np.uint8]] = []
+    batch_size = shape[0]
+    crops: list[NDArray[np.uint8]] = []
     slots: list[Slot] = []
     decode_s = 0.0
     start = time.perf_counter()
-    # The second batch is decoded while the caller works on the first.
-    ahead = batch_size + max(batch_size, 2 * threads)
 
     def flush() -> Batch:
-        shape = (batch_size, spec.input_size, spec.input_size, 3)
         images = np.zeros(shape, np.uint8)
-        for row, pixels in enumerate(with_pixels):
-            images[row] = pixels
+        for row, crop in enumerate(crops):
+            images[row] = crop
         waiting_s = time.perf_counter() - start
         return Batch(images=images, slots=tuple(slots), decode_s=decode_s, waiting_s=waiting_s)
 
-    decoded_photographs = _decode_in_order(paths, spec, threads, ahead)
     try:
         for decoded in decoded_photographs:
             decode_s += decoded.decode_s
-            row = None
-            if decoded.pixels is not None:
-                row = len(with_pixels)
-                with_pixels.append(decoded.pixels)
-            slots.append(Slot(path=decoded.path, row=row, error=decoded.error))
-            if len(with_pixels) == batch_size or len(slots) == batch_size * _MAX_SLOTS_PER_ROW:
+            loaded, row = decoded.loaded, None
+            if loaded.crop is not None and needs_row(loaded):
+                row = len(crops)
+                crops.append(loaded.crop)
+            slots.append(Slot(path=decoded.path, row=row, error=loaded.error, stamp=loaded.stamp))
+            if len(crops) == batch_size or len(slots) == batch_size * _MAX_SLOTS_PER_ROW:
                 batch = flush()
-                with_pixels, slots, decode_s = [], [], 0.0
+                crops, slots, decode_s = [], [], 0.0
                 yield batch
                 start = time.perf_counter()
         if slots:
@@ -134,7 +178,7 @@ def _batches(
 
 
 def _decode_in_order(
-    paths: Iterable[Path], spec: ModelSpec, threads: int, ahead: int
+    paths: Iterable[Path], load: Load, threads: int, ahead: int
 ) -> Generator[_Decoded, None, None]:
     """Decode in threads, `ahead` photographs at most before the caller takes them, in order."""
     pending: deque[Future[_Decoded]] = deque()
@@ -142,11 +186,11 @@ def _decode_in_order(
     try:
         remaining = iter(paths)
         for path in islice(remaining, ahead):
-            pending.append(executor.submit(_decode, path, spec))
+            pending.append(executor.submit(_decode, path, load))
         while pending:
             decoded = pending.popleft().result()
             for path in islice(remaining, 1):
-                pending.append(executor.submit(_decode, path, spec))
+                pending.append(executor.submit(_decode, path, load))
             yield decoded
     finally:
         # Not waiting for the threads is what makes Ctrl-C prompt; they end with their
@@ -154,12 +198,11 @@ def _decode_in_order(
         executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _decode(path: Path, spec: ModelSpec) -> _Decoded:
-    """Load and preprocess one photograph; its own failure is a value, any other propagates."""
+def _decode(path: Path, load: Load) -> _Decoded:
+    """Load one photograph; its own failure is a value, any other propagates."""
     start = time.perf_counter()
-    pixels, error = None, None
     try:
-        pixels = preprocess(load_photograph(path), spec)
+        loaded = load(path)
     except PhotographError as reason:
-        error = str(reason)
-    return _Decoded(path=path, pixels=pixels, error=error, decode_s=time.perf_counter() - start)
+        loaded = Loaded(error=str(reason))
+    return _Decoded(path=path, loaded=loaded, decode_s=time.perf_counter() - start)

@@ -34,6 +34,7 @@ ORDER = (
     "onnx_graph",
     "lowering",
     "images",
+    "file_stamps",
     "preprocessing",
     "pipeline",
     "engines.base",
@@ -48,9 +49,29 @@ ORDER = (
     "inference",
     "progress",
     "classification",
+    "drawing",
     "figures",
     "parquet_files",
     "embeddings",
+    "index.manifest",
+    "index.lock",
+    "index.segments",
+    "index.ledger",
+    "index.storage",
+    "index.engine",
+    "index.integrity",
+    "index.maintenance",
+    "index.roots",
+    "index.scan",
+    "index.writer",
+    "index.update",
+    "index.exact_search",
+    "index.status",
+    "search_results",
+    "search",
+    "sheet_cells",
+    "html_sheets",
+    "sheets",
     "inspection",
     "doctor",
     "commands.reporting",
@@ -58,6 +79,8 @@ ORDER = (
     "commands.export",
     "commands.classify",
     "commands.embed",
+    "commands.index",
+    "commands.search",
     "commands.verify",
     "commands.info",
     "commands.doctor",
@@ -69,8 +92,12 @@ START_UP = ("commands.options", "commands.reporting", *COMMAND_MODULES, "cli", "
 """Modules that every `--help` loads: the standard library, click, each other and LIGHT."""
 LIGHT = ("", "errors", "path_text")
 OWNERS = {
-    "PIL": ("reference", "images", "preprocessing", "figures"),
+    "PIL": (
+        *("reference", "images", "preprocessing"),
+        *("drawing", "figures", "sheet_cells", "sheets"),
+    ),
     "click": START_UP,
+    "faiss": ("index.exact_search",),
     "google": ("model_file",),
     "onnx": ("model_file", "onnx_graph", "lowering"),
     "onnxruntime": ("engines.onnxruntime_engine",),
@@ -251,11 +278,12 @@ def test_help_loads_click_and_nothing_heavier(arguments: list[str]) -> None:
 def test_no_command_loads_torch_unless_it_reads_a_pt_file(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="what is not installed cannot be loaded")
     photograph = str(sample_paths()[0])
-    exported = str(tmp_path / "model.onnx")
+    exported, index = str(tmp_path / "model.onnx"), str(tmp_path / "index")
     loaded = modules_loaded_by(
         ["export", "-o", exported, "--verify-on", photograph],
         ["classify", photograph, "--model", exported, "--figure", str(tmp_path / "f.png")],
         ["embed", photograph, "--model", exported, "-o", str(tmp_path / "vectors.npy")],
+        ["index", str(Path(photograph).parent), "--index", index, "--model", exported],
         ["verify", exported, "--on", photograph],
         ["info", exported],
         ["doctor"],

@@ -3,7 +3,7 @@
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from PIL import Image
 from alexnet_deploy import pipeline
 from alexnet_deploy.errors import PhotographError, UsageError
 from alexnet_deploy.model_spec import PRESETS
-from alexnet_deploy.pipeline import batches
+from alexnet_deploy.pipeline import Batch, Loaded, batches, crop_loader
 
 SPEC = PRESETS["torchvision"]
 
@@ -38,6 +38,12 @@ def names(failures: list[bool]) -> list[Path]:
     return [Path(f"{'bad' if bad else 'good'}-{number}") for number, bad in enumerate(failures)]
 
 
+def batches_of(
+    paths: Iterable[Path], *, batch_size: int, threads: int
+) -> Generator[Batch, None, None]:
+    return batches(paths, crop_loader(SPEC), input_size=224, batch_size=batch_size, threads=threads)
+
+
 def wait_for_threads_to_end() -> None:
     deadline = time.monotonic() + 5
     while any(thread.name.startswith("decode") for thread in threading.enumerate()):
@@ -58,7 +64,7 @@ def test_each_path_gets_its_own_pixels_in_order(
     seen: list[Path] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "load_photograph", load_by_name)
-        for batch in batches(paths, SPEC, batch_size=batch_size, threads=threads):
+        for batch in batches_of(paths, batch_size=batch_size, threads=threads):
             assert batch.images.shape == (batch_size, 224, 224, 3)
             rows = [slot.row for slot in batch.slots if slot.row is not None]
             assert rows == list(range(len(rows)))
@@ -79,8 +85,8 @@ def test_a_photograph_s_pixels_do_not_depend_on_its_neighbours(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(pipeline, "load_photograph", load_by_name)
-    (alone,) = batches([Path("good-9")], SPEC, batch_size=4, threads=1)
-    (among,) = batches([*names([False] * 3), Path("good-9")], SPEC, batch_size=4, threads=2)
+    (alone,) = batches_of([Path("good-9")], batch_size=4, threads=1)
+    (among,) = batches_of([*names([False] * 3), Path("good-9")], batch_size=4, threads=2)
     np.testing.assert_array_equal(alone.images[0], among.images[3])
     assert alone.images.shape == among.images.shape
 
@@ -95,7 +101,7 @@ def test_no_more_than_the_window_is_loaded_ahead(monkeypatch: pytest.MonkeyPatch
             yield Path(f"good-{num_taken % 1000}")
 
     monkeypatch.setattr(pipeline, "load_photograph", load_by_name)
-    stream = batches(endless(), SPEC, batch_size=4, threads=2)
+    stream = batches_of(endless(), batch_size=4, threads=2)
     assert num_taken == 0
     for number in range(1, 6):
         next(stream)
@@ -109,14 +115,12 @@ def test_a_long_run_of_failures_is_handed_on_in_bounded_pieces(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(pipeline, "load_photograph", load_by_name)
-    sizes = [
-        len(batch.slots) for batch in batches(names([True] * 70), SPEC, batch_size=4, threads=2)
-    ]
+    sizes = [len(batch.slots) for batch in batches_of(names([True] * 70), batch_size=4, threads=2)]
     assert sizes == [32, 32, 6]
 
 
 def test_no_paths_give_no_batch() -> None:
-    assert list(batches([], SPEC, batch_size=4, threads=2)) == []
+    assert list(batches_of([], batch_size=4, threads=2)) == []
 
 
 def test_an_error_of_our_own_is_not_a_failed_photograph(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +129,7 @@ def test_an_error_of_our_own_is_not_a_failed_photograph(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(pipeline, "load_photograph", broken)
     with pytest.raises(ZeroDivisionError, match="a bug"):
-        list(batches(names([False] * 20), SPEC, batch_size=4, threads=2))
+        list(batches_of(names([False] * 20), batch_size=4, threads=2))
     wait_for_threads_to_end()
 
 
@@ -139,7 +143,7 @@ def test_an_error_while_listing_ends_the_threads(
 
     monkeypatch.setattr(pipeline, "load_photograph", load_by_name)
     with pytest.raises(error):
-        list(batches(interrupted(), SPEC, batch_size=2, threads=2))
+        list(batches_of(interrupted(), batch_size=2, threads=2))
     wait_for_threads_to_end()
 
 
@@ -154,7 +158,7 @@ def test_closing_drops_what_has_not_begun(monkeypatch: pytest.MonkeyPatch) -> No
         return load_by_name(path)
 
     monkeypatch.setattr(pipeline, "load_photograph", held_back)
-    stream = batches(names([False] * 50), SPEC, batch_size=1, threads=2)
+    stream = batches_of(names([False] * 50), batch_size=1, threads=2)
     next(stream)
     start = time.monotonic()
     stream.close()
@@ -168,4 +172,38 @@ def test_closing_drops_what_has_not_begun(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(("batch_size", "threads"), [(0, 1), (1, 0), (-3, 1)])
 def test_numbers_below_one_are_refused_at_the_call(batch_size: int, threads: int) -> None:
     with pytest.raises(UsageError, match="expected 1 or more"):
-        batches([], SPEC, batch_size=batch_size, threads=threads)
+        batches_of([], batch_size=batch_size, threads=threads)
+
+
+def test_a_crop_that_needs_no_row_keeps_its_place_and_no_pixels() -> None:
+    def load(path: Path) -> Loaded:
+        return Loaded(crop=np.full((8, 8, 3), int(path.name), np.uint8))
+
+    numbers = [5, 6, 5, 7, 6, 5, 8]
+    seen: set[int] = set()
+
+    def is_first(loaded: Loaded) -> bool:
+        assert loaded.crop is not None
+        number = int(loaded.crop[0, 0, 0])
+        is_new = number not in seen
+        seen.add(number)
+        return is_new
+
+    stream = batches(
+        [Path(str(number)) for number in numbers],
+        load,
+        input_size=8,
+        batch_size=2,
+        threads=3,
+        needs_row=is_first,
+    )
+    slots, rows = [], []
+    for batch in stream:
+        slots += [(slot.path.name, slot.row is not None, slot.error) for slot in batch.slots]
+        rows += [
+            int(batch.images[slot.row, 0, 0, 0]) for slot in batch.slots if slot.row is not None
+        ]
+    firsts = [True, True, False, True, False, False, True]
+    expected = zip(numbers, firsts, strict=True)
+    assert slots == [(str(number), first, None) for number, first in expected]
+    assert rows == [5, 6, 7, 8]

@@ -11,18 +11,29 @@ from alexnet_deploy.commands.reporting import print_result
 
 @click.command(epilog="Example: alexnet-deploy info alexnet.onnx")
 @click.argument("file", type=shared.FILE, required=False)
+@click.option("--check", is_flag=True, help="Read all of an index; exit 5 if anything is wrong.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def info(file: Path | None, as_json: bool) -> None:
-    """Say what a checkpoint or ONNX file is.
+def info(file: Path | None, check: bool, as_json: bool) -> None:
+    """Say what a checkpoint, an ONNX file or an index is.
 
-    Network, preprocessing, labels, fingerprint, provenance, verification.
+    Network, preprocessing, labels, fingerprint, provenance, verification; of an index its
+    photographs, roots, last runs and commonest failures.
 
-    FILE is a checkpoint or an .onnx file of ours; without one, $ALEXNET_MODEL or the bundled
-    checkpoint. The keys of --json: path, kind, size_bytes, fingerprint, preset, parameters, spec,
-    layers, arrays, labels, provenance; for an .onnx file also outputs, unchanged and report.
+    FILE is a checkpoint, an .onnx file of ours, or the directory of an index; without one,
+    $ALEXNET_MODEL or the bundled checkpoint. The keys of --json: path, kind, size_bytes,
+    fingerprint, preset, parameters, spec, layers, arrays, labels, provenance; for an .onnx file
+    also outputs, unchanged and report. For an index: path, kind, size_bytes, format, metric,
+    model, fingerprint, layer, dimension, preprocessing, precision, decode, photographs, vectors,
+    roots, runs, failures; with --check also problems.
     """
+    from alexnet_deploy.errors import IncompatibleFileError
     from alexnet_deploy.inspection import describe, readable
     from alexnet_deploy.models import default_model
 
-    description = describe(file or default_model())
+    description = describe(file or default_model(), check=check)
     print_result(json.dumps(description) if as_json else readable(description))
+    if description.get("problems"):
+        raise IncompatibleFileError(
+            f"{file}: {len(description['problems']):,} problems; restore it from a copy, or embed "
+            "damaged vectors again with: alexnet-deploy index --repair"
+        )

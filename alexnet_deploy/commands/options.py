@@ -16,6 +16,7 @@ from alexnet_deploy.commands.reporting import say
 
 if TYPE_CHECKING:
     from alexnet_deploy.engines.base import Device, Engine, EngineOptions, Precision, Runtime
+    from alexnet_deploy.index.engine import EngineRequest
     from alexnet_deploy.inference import FailureLimit
 
 RUNTIMES = ("auto", "openvino", "onnxruntime")
@@ -34,8 +35,8 @@ class EngineArguments:
 
     runtime: "Runtime"
     device: "Device"
-    precision: "Precision"
-    batch_size: int
+    precision: "Precision | None"
+    batch_size: int | None
     threads: int | None
     model: Path | None = None
 
@@ -46,10 +47,24 @@ class EngineArguments:
         return EngineOptions(
             runtime=self.runtime,
             device=self.device,
-            precision=self.precision,
-            batch_size=self.batch_size,
+            precision=self.precision or "fp32",
+            batch_size=self.batch_size or 32,
             threads=self.threads,
             outputs=outputs or DEFAULT_OUTPUTS,
+        )
+
+    def request(self, layer: str | None = None) -> "EngineRequest":
+        """Return what to ask of an index's engine; what was not said is the index's to say."""
+        from alexnet_deploy.index.engine import EngineRequest
+
+        return EngineRequest(
+            model=self.model,
+            layer=layer,
+            precision=self.precision,
+            runtime=self.runtime,
+            device=self.device,
+            batch_size=self.batch_size,
+            threads=self.threads,
         )
 
     def open(self, outputs: tuple[str, ...]) -> "Engine":
@@ -67,7 +82,9 @@ def _failure_limit(ctx: click.Context, param: click.Parameter, value: str) -> "F
     return FailureLimit.parse(value)
 
 
-def runtime_options(command: _Command) -> _Command:
+def runtime_options(
+    command: _Command, *, precision_default: str = "fp32", batch_size_default: str = "32"
+) -> _Command:
     """Add `--runtime --device --precision --batch-size --threads`, collected in one argument."""
     options = (
         click.option(
@@ -87,16 +104,12 @@ def runtime_options(command: _Command) -> _Command:
         click.option(
             "--precision",
             type=click.Choice(PRECISIONS),
-            default="fp32",
-            show_default=True,
-            help="Arithmetic of the network; results are float32 always.",
+            help=f"Arithmetic of the network.  [default: {precision_default}]",
         ),
         click.option(
             "--batch-size",
             type=click.IntRange(min=1),
-            default=32,
-            show_default=True,
-            help="Photographs per call of the network; fewer are padded to it.",
+            help=f"Photographs per call of the network.  [default: {batch_size_default}]",
         ),
         click.option(
             "--threads",
@@ -110,8 +123,8 @@ def runtime_options(command: _Command) -> _Command:
         *,
         runtime: "Runtime",
         device: "Device",
-        precision: "Precision",
-        batch_size: int,
+        precision: "Precision | None",
+        batch_size: int | None,
         threads: int | None,
         model: Path | None = None,
         **others: object,
@@ -139,10 +152,34 @@ def model_options(command: _Command) -> _Command:
     return model(runtime_options(command))
 
 
-def photograph_options(command: _Command) -> _Command:
-    """Add the argument PATH... and the options `--include-hidden` and `--max-failures`."""
+def index_options(command: _Command) -> _Command:
+    """Add `--index`, and the engine's options with what an index says as their defaults."""
+    index = click.option(
+        "--index",
+        "directory",
+        type=FILE,
+        envvar="ALEXNET_INDEX",
+        default="alexnet-index",
+        show_default=True,
+        show_envvar=True,
+        help="Directory of the index.",
+    )
+    model = click.option(
+        "--model",
+        type=FILE,
+        help="Checkpoint or .onnx file.  [default: the index's; for a new one as for classify]",
+    )
+    runtime = functools.partial(
+        runtime_options,
+        precision_default="the index's; fp32 for a new one",
+        batch_size_default="32, or fewer where fewer are given",
+    )
+    return _add((index, model, runtime), command)
+
+
+def failure_options(command: _Command) -> _Command:
+    """Add `--include-hidden` and `--max-failures`."""
     options = (
-        click.argument("paths", metavar="PATH...", nargs=-1, required=True),
         click.option(
             "--include-hidden",
             is_flag=True,
@@ -158,6 +195,12 @@ def photograph_options(command: _Command) -> _Command:
         ),
     )
     return _add(options, command)
+
+
+def photograph_options(command: _Command) -> _Command:
+    """Add the argument PATH... and the options of `failure_options`."""
+    paths = click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+    return paths(failure_options(command))
 
 
 def _add(options: tuple[Callable[[_Command], _Command], ...], command: _Command) -> _Command:

@@ -61,10 +61,11 @@ class Reporter:
     """Print results, failures and, on a terminal, a progress bar that stays out of their way.
 
     Args:
-        countable: returns the photographs again, for the bar to count.
+        countable: returns the photographs again, for the bar to count; None where `expect` will
+            tell their number.
     """
 
-    def __init__(self, countable: Callable[[], Iterable[object]]) -> None:
+    def __init__(self, countable: Callable[[], Iterable[object]] | None = None) -> None:
         self._countable = countable
         self._bar: ProgressBar | None = None
         self._num_failed = 0
@@ -103,14 +104,23 @@ class Reporter:
 
         summary.stop_clock()
         say(summary.line())
-        check_failures(summary, limit)
+        check_failures(summary.num_failed, summary.num_done + summary.num_failed, limit)
+
+    def expect(self, num_photographs: int) -> None:
+        """Show the bar for so many photographs."""
+        if num_photographs:
+            self._show(lambda: range(num_photographs))
 
     def __enter__(self) -> Self:
+        if self._countable is not None:
+            self._show(self._countable)
+        return self
+
+    def _show(self, countable: Callable[[], Iterable[object]]) -> None:
         if sys.stderr.isatty():
             from alexnet_deploy.progress import ProgressBar
 
-            self._bar = self._stack.enter_context(ProgressBar(self._countable))
-        return self
+            self._bar = self._stack.enter_context(ProgressBar(countable))
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()

@@ -1,0 +1,80 @@
+"""`alexnet-deploy index`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from alexnet_deploy.commands import options as shared
+from alexnet_deploy.commands.reporting import Reporter, print_result, say
+
+if TYPE_CHECKING:
+    from alexnet_deploy.inference import FailureLimit
+
+
+@click.command(epilog="Example: alexnet-deploy index photos/")
+@click.argument("folders", metavar="[FOLDER]...", nargs=-1, type=shared.FILE)
+@click.option("--layer", help="Layer to index, conv1 to logits.  [default: the index's, else fc7]")
+@click.option("--retry-failed", is_flag=True, help="Try again what failed in an earlier run.")
+@click.option(
+    "--prune", is_flag=True, help="Remove what is gone, however much, and free its space."
+)
+@click.option("--repair", is_flag=True, help="Check every vector, embed damaged ones again.")
+@click.option(
+    "--root",
+    "moved_roots",
+    metavar="OLD=NEW",
+    multiple=True,
+    help="A folder of the index was moved; repeat for more.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@shared.failure_options
+@shared.index_options
+def index(
+    folders: tuple[Path, ...],
+    directory: Path,
+    layer: str | None,
+    retry_failed: bool,
+    prune: bool,
+    repair: bool,
+    moved_roots: tuple[str, ...],
+    as_json: bool,
+    include_hidden: bool,
+    max_failures: "FailureLimit",
+    engine_options: shared.EngineArguments,
+) -> None:
+    """Index folders of photographs, to search them.
+
+    Run it again at any time, after any interruption: it goes on, takes what is new or has
+    changed, and drops what is gone. Without FOLDER, all folders of the index.
+
+    Renamed and copied files keep their vectors. A folder that lost more than a fifth of its
+    photographs, as one whose drive is not mounted, keeps them until --prune (exit 1). With
+    --json: {"index", "embedded", "reused", "unchanged", "failed", "failed_before", "removed",
+    "missing": {root: number}}.
+    """
+    from alexnet_deploy.index.update import IndexReport, UpdateOptions, update_index
+
+    report, reporter = IndexReport(directory=directory), Reporter()
+    options = UpdateOptions(
+        include_hidden=include_hidden,
+        retry_failed=retry_failed,
+        prune=prune,
+        repair=repair,
+        moved_roots=moved_roots,
+    )
+    with reporter:
+        update_index(
+            directory,
+            folders,
+            engine_options.request(layer),
+            options,
+            report=report,
+            on_plan=reporter.expect,
+            on_result=lambda result: reporter.advance(result.path, result.error),
+            notify=say,
+        )
+    if as_json:
+        print_result(report.to_json())
+    say(report.line())
+    report.check(max_failures)

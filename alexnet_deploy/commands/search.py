@@ -1,0 +1,140 @@
+"""`alexnet-deploy search`."""
+
+import functools
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from alexnet_deploy.commands import options as shared
+from alexnet_deploy.commands.reporting import Reporter, say
+from alexnet_deploy.errors import UsageError
+
+if TYPE_CHECKING:
+    from alexnet_deploy.index.manifest import Metric
+    from alexnet_deploy.inference import FailureLimit
+    from alexnet_deploy.search_results import SearchResult
+
+METRICS = ("cosine", "l2")
+
+
+@click.command(epilog="Example: alexnet-deploy search query.jpg --sheet neighbours.html")
+@click.argument("queries", metavar="QUERY...", nargs=-1, required=True)
+@click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="Neighbours.")
+@click.option(
+    "--metric",
+    type=click.Choice(METRICS),
+    help="What is nearest: cosine finds better, l2 is the paper's.  [default: cosine]",
+)
+@click.option(
+    "--max-distance",
+    type=click.FloatRange(min=0),
+    help="Leave out what is farther: 1 - cosine similarity, or the L2 distance.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one line per query.")
+@click.option("--paths", "as_paths", is_flag=True, help="Print the neighbours' paths and no more.")
+@click.option("-0", "--null", "null", is_flag=True, help="End each path of --paths with a NUL.")
+@click.option("--sheet", type=shared.FILE, help="Draw queries and neighbours as .png or .html.")
+@shared.failure_options
+@shared.index_options
+def search(
+    queries: tuple[str, ...],
+    directory: Path,
+    k: int,
+    metric: "Metric | None",
+    max_distance: float | None,
+    as_json: bool,
+    as_paths: bool,
+    null: bool,
+    sheet: Path | None,
+    include_hidden: bool,
+    max_failures: "FailureLimit",
+    engine_options: shared.EngineArguments,
+) -> None:
+    """Find the indexed photographs nearest to others.
+
+    QUERY is a photograph, a folder, a pattern such as '*.png', or - for standard input.
+
+    Every vector is compared. A query's own file is left out, copies of it are not. With --json,
+    a line for each query: {"query", "results": [{"path", "l2_distance", "cosine_similarity"}]}
+    or {"query", "error"}; paths that are not UTF-8 come with "query_base64", "path_base64".
+    """
+    from alexnet_deploy.inference import RunSummary
+    from alexnet_deploy.search import search as search_index
+
+    _check(as_json, as_paths, null, sheet)
+    find: Callable[[], Iterator[Path]] = functools.partial(_find, queries, include_hidden)
+    summary, report = RunSummary(), Reporter(find)
+    stdin = sys.stdin.buffer.read() if "-" in queries else None
+    results = search_index(
+        directory,
+        find(),
+        engine_options.request(),
+        k=k,
+        metric=metric,
+        max_distance=max_distance,
+        stdin=stdin,
+        summary=summary,
+        notify=say,
+    )
+    with ExitStack() as stack:
+        writers = [_stdout_writer(report, as_json, as_paths, null)]
+        if sheet is not None:
+            from alexnet_deploy.index.manifest import read_manifest
+            from alexnet_deploy.sheets import open_sheet
+
+            add = open_sheet(
+                sheet, metric=metric or read_manifest(directory).metric, stdin=stdin, notify=say
+            )
+            writers.append(stack.enter_context(add))
+        stack.enter_context(report)
+        for result in results:
+            report.advance(result.query, result.error)
+            for write in writers:
+                write(result)
+    report.finish(summary, max_failures)
+
+
+def _check(as_json: bool, as_paths: bool, null: bool, sheet: Path | None) -> None:
+    """Refuse options that exclude each other before any work is done."""
+    if as_json and as_paths:
+        raise UsageError("--json and --paths: both say what goes to stdout; choose one")
+    if null and not as_paths:
+        raise UsageError("-0 ends the paths of --paths; add --paths")
+    if sheet is not None:
+        from alexnet_deploy.sheets import check_sheet
+
+        check_sheet(sheet)
+
+
+def _find(queries: tuple[str, ...], include_hidden: bool) -> Iterator[Path]:
+    """Check the queries at once, then yield them lazily, standard input in its place."""
+    from alexnet_deploy.images import find_photographs
+    from alexnet_deploy.search_results import STDIN
+
+    where = queries.index("-") if "-" in queries else len(queries)
+    before, after = queries[:where], [query for query in queries[where:] if query != "-"]
+    return itertools.chain(
+        find_photographs(before, include_hidden=include_hidden),
+        [STDIN] if where < len(queries) else [],
+        find_photographs(after, include_hidden=include_hidden),
+    )
+
+
+def _stdout_writer(
+    report: Reporter, as_json: bool, as_paths: bool, null: bool
+) -> Callable[["SearchResult"], None]:
+    """Return what prints a query's result: as JSON, as paths, or as a table."""
+    if as_json:
+        return lambda result: report.result(result.to_json())
+    if as_paths:
+        end = b"\0" if null else b"\n"
+        return lambda result: report.result(
+            b"".join(os.fsencode(neighbour.path) + end for neighbour in result.neighbours)
+        )
+    return lambda result: report.result(result.to_text() + "\n") if result.error is None else None

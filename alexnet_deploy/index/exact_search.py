@@ -1,0 +1,209 @@
+"""The nearest vectors of an index, exactly: FAISS over its segments as they lie on disk.
+
+Q queries, N vectors, D numbers in each. Vectors are stored as float16 and mapped into memory;
+blocks of them become float32 for FAISS. What FAISS finds, and a few more, is measured again in
+float64 and ranked; that the rest cannot belong to the nearest is proved by a bound on the
+rounding error, or more is fetched. So the ranking is a function of the vectors alone: it depends
+neither on k, nor on the other queries, nor on the number of threads.
+"""
+
+import functools
+import itertools
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_deploy.errors import MissingPackageError
+from alexnet_deploy.index.manifest import Metric
+from alexnet_deploy.index.storage import Index
+
+try:
+    import faiss
+except ImportError as error:
+    raise MissingPackageError("faiss-cpu", "cpu", "searching an index") from error
+
+_BLOCK_BYTES = 2**22
+"""Of float32: small enough to stay in a core's cache while FAISS reads what was converted."""
+_QUERIES_PER_CALL = 16
+"""Below 20 FAISS sums differences; from 20 on it expands the square, which loses digits."""
+_MORE = 16
+_UNIT_ROUNDOFF = 2.0**-24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranking:
+    """The nearest vectors of one query, the nearest first, ties by position.
+
+    Attributes:
+        positions: (K,) int64, where the vectors are.
+        cosine_similarity: (K,) float64, -1..1; 0 where a vector is all zeros.
+        l2_distance: (K,) float64.
+    """
+
+    positions: NDArray[np.int64]
+    cosine_similarity: NDArray[np.float64]
+    l2_distance: NDArray[np.float64]
+
+
+def live_positions(index: Index) -> NDArray[np.int64]:
+    """Return the positions of the vectors that photographs have, ascending."""
+    rows = index.ledger.rows(
+        "SELECT DISTINCT position FROM photographs WHERE position IS NOT NULL ORDER BY position"
+    )
+    return np.fromiter(itertools.chain.from_iterable(rows), np.int64)
+
+
+def nearest(
+    index: Index,
+    positions: NDArray[np.int64],
+    queries: NDArray[np.float16],
+    k: int,
+    *,
+    metric: Metric,
+    threads: int,
+) -> list[Ranking]:
+    """Rank the vectors at `positions` for each query.
+
+    Args:
+        index: open, in a snapshot of its ledger.
+        positions: (N,) int64, ascending.
+        queries: (Q, D) float16, rounded as stored vectors are: a copy is at distance 0.
+        k: how many; all that tie with the last are returned, too, and fewer where N is less.
+        metric: "cosine" or "l2".
+        threads: that scan.
+
+    Raises:
+        SegmentUnreadableError: a segment is not there.
+    """
+    rankings: dict[int, Ranking] = {}
+    waiting, num_fetched = list(range(len(queries))), k + _MORE
+    while waiting:
+        num_fetched = min(num_fetched, len(positions))
+        scan = _Scan(index, positions, metric, num_fetched, threads)
+        found, bounds = scan.run(queries[waiting].astype(np.float32))
+        unproved = []
+        for number, candidates, bound in zip(waiting, found, bounds, strict=True):
+            ranking = _ranked(index, candidates, queries[number], metric)
+            values = _values(ranking, metric)
+            if num_fetched < len(positions) and not values[k - 1] < bound:
+                unproved.append(number)
+                continue
+            # Whatever ties with the last belongs to the answer.
+            last = np.searchsorted(values, values[min(k, len(values)) - 1], "right")
+            rankings[number] = _chosen(ranking, slice(int(last)))
+        waiting, num_fetched = unproved, 4 * num_fetched
+    return [rankings[number] for number in range(len(queries))]
+
+
+class _Scan:
+    """One pass over the vectors: the `num_fetched` nearest in float32."""
+
+    def __init__(
+        self,
+        index: Index,
+        positions: NDArray[np.int64],
+        metric: Metric,
+        num_fetched: int,
+        threads: int,
+    ) -> None:
+        self._index = index
+        self._positions = positions
+        self._metric = metric
+        self._num_fetched = num_fetched
+        self._threads = threads
+
+    def run(self, queries: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return the positions found, (Q, K), and for each query what all others are beyond."""
+        num_queries, dimension = queries.shape
+        is_cosine = self._metric == "cosine"
+        if is_cosine:
+            queries = queries.copy()
+            faiss.normalize_L2(queries)
+        heap = faiss.ResultHeap(num_queries, self._num_fetched, keep_max=is_cosine)
+        # The parallelism is here, over blocks: FAISS's own is over queries, often a single one.
+        with ThreadPoolExecutor(
+            self._threads, initializer=faiss.omp_set_num_threads, initargs=(1,)
+        ) as executor:
+            parts = executor.map(functools.partial(self._search, queries), self._blocks())
+            for scores, indices in parts:
+                heap.add_result(scores, indices)
+        heap.finalize()
+        worst = heap.D[:, -1].astype(np.float64)
+        # Higham 2002, section 3.1, doubled for the norms.
+        error = 2 * dimension * _UNIT_ROUNDOFF
+        bounds = -worst - error if is_cosine else np.sqrt(worst * max(0.0, 1 - error))
+        return self._positions[heap.I], bounds
+
+    def _blocks(self) -> Iterator[tuple[int, int]]:
+        """Yield ranges of `positions`, each within a segment."""
+        manifest = self._index.manifest
+        block_rows = max(1, _BLOCK_BYTES // (4 * manifest.space.dimension))
+        num_segments = int(self._positions[-1]) // manifest.segment_rows + 1
+        starts = np.arange(num_segments + 1) * manifest.segment_rows
+        edges = np.searchsorted(self._positions, starts).tolist()
+        for first, last in itertools.pairwise(edges):
+            for start in range(first, last, block_rows):
+                yield start, min(start + block_rows, last)
+
+    def _search(
+        self, queries: NDArray[np.float32], block: tuple[int, int]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return scores and indices into `positions` of a block's nearest, (Q, k)."""
+        start, stop = block
+        vectors = self._rows(self._positions[start:stop]).astype(np.float32)
+        metric = faiss.METRIC_L2
+        if self._metric == "cosine":
+            faiss.normalize_L2(vectors)
+            metric = faiss.METRIC_INNER_PRODUCT
+        k = min(self._num_fetched, stop - start)
+        parts = [
+            faiss.knn(queries[first : first + _QUERIES_PER_CALL], vectors, k, metric)
+            for first in range(0, len(queries), _QUERIES_PER_CALL)
+        ]
+        scores = np.concatenate([part[0] for part in parts])
+        return scores, np.concatenate([part[1] for part in parts]) + start
+
+    def _rows(self, positions: NDArray[np.int64]) -> NDArray[np.float16]:
+        """Return rows of one segment: without a copy where none is left out."""
+        segment, first = divmod(int(positions[0]), self._index.manifest.segment_rows)
+        num_rows = int(positions[-1] - positions[0]) + 1
+        rows = self._index.segments.rows(segment, first + num_rows)[first:]
+        return rows if num_rows == len(positions) else rows[positions - positions[0]]
+
+
+def _ranked(
+    index: Index, candidates: NDArray[np.int64], query: NDArray[np.float16], metric: Metric
+) -> Ranking:
+    """Measure `candidates` in float64 and sort them."""
+    cosines, distances = [], []
+    wide = query.astype(np.float64)
+    for start in range(0, len(candidates), 1024):
+        rows = index.segments.take(candidates[start : start + 1024]).astype(np.float64)
+        # Sums along the last axis, not matrix products, whose rounding depends on the
+        # neighbouring rows: equal vectors must tie.
+        squares = (rows * rows).sum(axis=1) * (wide * wide).sum()
+        products = (rows * wide).sum(axis=1)
+        cosines.append(np.divide(products, np.sqrt(squares), where=squares > 0, out=0 * products))
+        distances.append(np.sqrt(((rows - wide) ** 2).sum(axis=1)))
+    ranking = Ranking(
+        positions=candidates,
+        cosine_similarity=np.clip(np.concatenate(cosines), -1, 1),
+        l2_distance=np.concatenate(distances),
+    )
+    return _chosen(ranking, np.lexsort((candidates, _values(ranking, metric))))
+
+
+def _values(ranking: Ranking, metric: Metric) -> NDArray[np.float64]:
+    """Return what is ranked by, lower is nearer."""
+    return ranking.l2_distance if metric == "l2" else -ranking.cosine_similarity
+
+
+def _chosen(ranking: Ranking, which: NDArray[np.int64] | slice) -> Ranking:
+    return Ranking(
+        positions=ranking.positions[which],
+        cosine_similarity=ranking.cosine_similarity[which],
+        l2_distance=ranking.l2_distance[which],
+    )

@@ -1,0 +1,79 @@
+"""Is an index what it says it is? Sizes, counts, and the checksum of every vector."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from alexnet_deploy.errors import IncompatibleFileError
+from alexnet_deploy.index.segments import vector_checksum
+from alexnet_deploy.index.storage import Index
+
+_BLOCK_ROWS = 512
+
+
+def problems(index: Index) -> Iterator[str]:
+    """Yield a line for each thing that is wrong with an index; read all of it on the way."""
+    ledger = index.ledger
+    for (line,) in ledger.rows("PRAGMA integrity_check"):
+        if line != "ok":
+            yield f"ledger: {line}"
+    for table, row, other, _ in ledger.rows("PRAGMA foreign_key_check"):
+        yield f"ledger: row {row} of {table} refers to what is not in {other}"
+    (next_position,) = ledger.one("SELECT next_position FROM settings")
+    for (position,) in ledger.rows(
+        "SELECT position FROM vectors WHERE position < 0 OR position >= ?", (next_position,)
+    ):
+        yield f"ledger: vector {position} lies beyond the {next_position} committed"
+    for (key,) in ledger.rows(
+        "SELECT p.id FROM photographs p JOIN vectors v USING (position) WHERE p.sha256 != v.sha256"
+    ):
+        yield f"ledger: photograph {key} has the vector of another content"
+    (num_pending,) = ledger.one("SELECT count(*) FROM photographs WHERE status = 'pending'")
+    if num_pending:
+        yield f"{num_pending:,} photographs lost their vector and wait for alexnet-deploy index"
+    for position, reason in damaged_vectors(index):
+        yield f"vector {position}: {reason} ({_owners(index, position)})"
+
+
+def damaged_vectors(index: Index) -> Iterator[tuple[int, str]]:
+    """Yield position and reason of each vector that is not as it was written, or not there.
+
+    Every vector that the ledger names is read, in blocks.
+    """
+    last = -1
+    while rows := list(
+        index.ledger.rows(
+            "SELECT position, checksum FROM vectors WHERE position > ? ORDER BY position LIMIT ?",
+            (last, _BLOCK_ROWS),
+        )
+    ):
+        last = rows[-1][0]
+        for position, checksum in rows:
+            reason = _damage(index, position, checksum)
+            # A run with --prune may have moved it at this moment.
+            if reason is not None and index.ledger.one(
+                "SELECT 1 FROM vectors WHERE position = ?", (position,)
+            ):
+                yield position, reason
+
+
+def _damage(index: Index, position: int, checksum: bytes) -> str | None:
+    try:
+        (row,) = index.segments.take(np.array([position]))
+    except IncompatibleFileError:
+        return "is missing, its segment was cut short or removed"
+    return None if vector_checksum(row) == checksum else "was changed since it was written"
+
+
+def _owners(index: Index, position: int) -> str:
+    rows = list(
+        index.ledger.rows(
+            "SELECT r.path, p.path FROM photographs p JOIN roots r ON r.id = p.root "
+            "WHERE p.position = ? LIMIT 3",
+            (position,),
+        )
+    )
+    paths = [str(Path(os.fsdecode(root), os.fsdecode(path))) for root, path in rows]
+    return ", ".join(paths) or "of no photograph any more"

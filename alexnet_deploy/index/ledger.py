@@ -1,0 +1,288 @@
+"""The ledger of an index: a SQLite file with a row for every input, failures included.
+
+It owns the connection, the schema, transactions and what can go wrong with them; the modules
+that read and write rows bring their own SQL. Paths are the bytes of the file system (BLOB).
+"""
+
+import os
+import shutil
+import sqlite3
+import tempfile
+import threading
+import urllib.parse
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from alexnet_deploy.errors import (
+    AlexNetDeployError,
+    IncompatibleFileError,
+    IndexLockedError,
+    OutputError,
+)
+from alexnet_deploy.output_files import errors_of, sync_directory
+
+LEDGER_NAME = "ledger.sqlite"
+JOURNAL_NAME = "ledger.sqlite-journal"
+PART_NAME = ".ledger.sqlite.part"
+_BUSY_S = 120.0
+"""How long a commit waits for a search that is reading, and a search for a commit."""
+
+_SCHEMA = """
+CREATE TABLE settings (
+    next_position INTEGER NOT NULL, -- where the next vector goes; never lowered
+    model BLOB                      -- path of the model, NULL for the bundled checkpoint
+);
+INSERT INTO settings VALUES (0, NULL);
+CREATE TABLE roots (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    path BLOB NOT NULL UNIQUE,      -- absolute, without links
+    include_hidden INTEGER NOT NULL
+);
+CREATE TABLE vectors (
+    position INTEGER PRIMARY KEY,   -- in the segments
+    sha256 BLOB NOT NULL UNIQUE,    -- of the photographs' bytes
+    checksum BLOB NOT NULL          -- first 8 bytes of the sha256 of the vector's bytes
+);
+CREATE TABLE photographs (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    root INTEGER NOT NULL REFERENCES roots,
+    path BLOB NOT NULL,             -- relative to the root
+    size INTEGER,                   -- in bytes; NULL when it could not be asked for
+    mtime_ns INTEGER,               -- NULL where it proves nothing, see FileStamp
+    sha256 BLOB,
+    position INTEGER REFERENCES vectors ON UPDATE CASCADE,
+    status TEXT NOT NULL CHECK (status IN ('indexed', 'failed', 'pending')),
+    reason TEXT,
+    UNIQUE (root, path),
+    CHECK ((status = 'indexed') = (position IS NOT NULL)),
+    CHECK ((status = 'failed') = (reason IS NOT NULL))
+);
+CREATE INDEX photographs_by_position ON photographs (position);
+CREATE TABLE runs (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    started REAL NOT NULL,          -- seconds since 1970
+    finished REAL,                  -- NULL when it was interrupted
+    engine TEXT,                    -- what ran, NULL when nothing had to
+    embedded INTEGER NOT NULL DEFAULT 0,
+    reused INTEGER NOT NULL DEFAULT 0,
+    unchanged INTEGER NOT NULL DEFAULT 0,
+    failed INTEGER NOT NULL DEFAULT 0,
+    removed INTEGER NOT NULL DEFAULT 0
+);
+"""
+
+
+class Ledger:
+    """An open ledger. `one` may be called from any thread, everything else from its own.
+
+    Every method raises `IncompatibleFileError` for a damaged file, `IndexLockedError` when
+    another program holds it for two minutes, `OutputError` when it cannot be written.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, stack: ExitStack) -> None:
+        self._path = path
+        self._connection = connection
+        self._stack = stack
+        self._mutex = threading.Lock()
+
+    @classmethod
+    def open(cls, directory: Path) -> Self:
+        """Open the ledger of an index, to read or to write.
+
+        Where the directory may not be written to and a killed writer has left a commit half
+        done, a copy is opened in its place, in which that commit is undone.
+        """
+        with ExitStack() as stack:
+            path = directory / LEDGER_NAME
+            if not path.exists():
+                raise IncompatibleFileError(
+                    f"{path}: does not exist; restore it from a copy, or index again into another "
+                    "directory"
+                )
+            if _is_half_committed(directory) and not os.access(directory, os.W_OK):
+                path = _copied(directory, stack)
+            with _errors_reported(path):
+                connection = _connect(path, "rw")
+                stack.callback(connection.close)
+                _check_schema(path, connection)
+            return cls(path, connection, stack.pop_all())
+
+    @classmethod
+    def create(cls, directory: Path) -> None:
+        """Make an empty ledger, which appears whole or not at all."""
+        part = directory / PART_NAME
+        with errors_of(part):
+            part.unlink(missing_ok=True)
+            Path(f"{part}-journal").unlink(missing_ok=True)
+        with _errors_reported(part):
+            connection = _connect(part, "rwc")
+            try:
+                connection.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+            finally:
+                connection.close()
+        with errors_of(directory / LEDGER_NAME):
+            part.rename(directory / LEDGER_NAME)
+        sync_directory(directory)
+
+    def one(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
+        """Return the first row, or None."""
+        with self._mutex, _errors_reported(self._path):
+            return self._connection.execute(sql, parameters).fetchone()
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows one by one."""
+        with _errors_reported(self._path):
+            cursor = self._connection.execute(sql, parameters)
+        while True:
+            with _errors_reported(self._path):
+                some = cursor.fetchmany(1000)
+            if not some:
+                return
+            yield from some
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """Run one statement; return the number of rows that it changed."""
+        with self._mutex, _errors_reported(self._path):
+            return self._connection.execute(sql, parameters).rowcount
+
+    def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Run one statement for each of `rows`."""
+        with _errors_reported(self._path):
+            self._connection.executemany(sql, rows)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit what the block does, or nothing of it."""
+        self.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self.commit()
+        except BaseException:
+            self._roll_back()
+            raise
+
+    def commit(self) -> None:
+        """End the transaction: the moment from which its work counts."""
+        self.execute("COMMIT")
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let all reads of the block see one state; a commit waits until it ends."""
+        self.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._roll_back()
+
+    def close(self) -> None:
+        """Close the file; a thread that still asks gets an error."""
+        with self._mutex:  # SQLite does not survive being closed in the middle of a statement
+            self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            self.execute("ROLLBACK")
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    """Connect by URI, whose escapes take names of any bytes; "rw" creates nothing.
+
+    A file that may not be written to is opened for reading.
+    """
+    quoted = urllib.parse.quote(os.fsencode(path.absolute()))
+    connection = sqlite3.connect(
+        f"file:{quoted}?mode={mode}",
+        uri=True,
+        timeout=_BUSY_S,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    connection.execute("PRAGMA foreign_keys = ON")
+    return connection
+
+
+def _check_schema(path: Path, connection: sqlite3.Connection) -> None:
+    """Refuse a file whose tables are not ours, read for the first time here."""
+    try:
+        names = set(connection.execute("SELECT name, sql FROM sqlite_schema"))
+        if not _schema_rows() <= names:
+            raise _damaged(path, "its tables are not those of an index")
+        if connection.execute("SELECT count(*) FROM settings").fetchone() != (1,):
+            raise _damaged(path, "its settings are gone")
+    except UnicodeDecodeError as error:  # in SQLite's own message about the schema
+        raise _damaged(path, "its schema is not text") from error
+
+
+def _schema_rows() -> frozenset[tuple[str, str]]:
+    connection = sqlite3.connect(":memory:")
+    connection.executescript(_SCHEMA)
+    rows = frozenset(connection.execute("SELECT name, sql FROM sqlite_schema WHERE sql NOT NULL"))
+    connection.close()
+    return rows
+
+
+def _is_half_committed(directory: Path) -> bool:
+    try:
+        return (directory / JOURNAL_NAME).stat().st_size > 0
+    except OSError:
+        return False
+
+
+def _copied(directory: Path, stack: ExitStack) -> Path:
+    """Copy ledger and journal to a place where SQLite can undo the half commit."""
+    place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="alexnet-deploy-")))
+    with errors_of(place):
+        for name in (LEDGER_NAME, JOURNAL_NAME):
+            shutil.copyfile(directory / name, place / name)
+    return place / LEDGER_NAME
+
+
+@contextmanager
+def _errors_reported(path: Path) -> Iterator[None]:
+    """Turn what can happen to a file into one of our errors; a wrong statement stays a bug."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        ours = _translated(path, error)
+        if ours is None:
+            raise
+        raise ours from error
+
+
+def _translated(path: Path, error: sqlite3.Error) -> AlexNetDeployError | None:
+    name = getattr(error, "sqlite_errorname", "")
+    if name.startswith("SQLITE_FULL"):
+        return OutputError(
+            f"{path}: cannot be written (disk full); free some space and run it again: what was "
+            "committed stays"
+        )
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return IndexLockedError(
+            f"{path}: another program has held it for {_BUSY_S:.0f} s; wait until it has finished"
+        )
+    if name.startswith(("SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH")):
+        return OutputError(
+            f"{path}: cannot be written ({error}); get the right to write there and in its folder"
+        )
+    if name.startswith(("SQLITE_CANTOPEN", "SQLITE_IOERR")):
+        return OutputError(
+            f"{path}: cannot be opened, read or written ({error}); check that the file is there, "
+            "that its disk works and has space, and that you have the rights"
+        )
+    if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")) or "unsupported file" in str(error):
+        return _damaged(path, str(error))
+    return None
+
+
+def _damaged(path: Path, reason: str) -> IncompatibleFileError:
+    return IncompatibleFileError(
+        f"{path}: damaged ({reason}); restore it from a copy, or index again into another directory"
+    )

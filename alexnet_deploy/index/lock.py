@@ -1,0 +1,57 @@
+"""One writer at a time: an advisory lock that ends with its process, however that ends."""
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alexnet_deploy.errors import IndexLockedError
+from alexnet_deploy.output_files import errors_of
+
+LOCK_NAME = "lock"
+
+
+@contextmanager
+def writer_lock(directory: Path) -> Iterator[None]:
+    """Hold the index's `lock` file, which says who holds it.
+
+    Raises:
+        IndexLockedError: another process does; the message says which.
+        OutputError: the directory cannot be written to.
+    """
+    path = directory / LOCK_NAME
+    with errors_of(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise IndexLockedError(
+                f"index {directory}: {_holder(descriptor)} is writing to it; wait until it has "
+                "finished, or stop it: what it has committed stays"
+            ) from error
+        with errors_of(path):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, _own_name(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _own_name() -> bytes:
+    since = time.strftime("%Y-%m-%d %H:%M:%S %z")
+    fields = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
+    return json.dumps(fields).encode() + b"\n"
+
+
+def _holder(descriptor: int) -> str:
+    """Name who wrote the lock file; that may not be complete yet."""
+    try:
+        fields = json.loads(os.pread(descriptor, 4096, 0))
+        return f"process {fields['pid']} on {fields['host']}, since {fields['since']},"
+    except (ValueError, KeyError, TypeError):
+        return "another process"

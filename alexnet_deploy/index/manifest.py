@@ -1,0 +1,174 @@
+"""What never changes about an index: its format and the vector space that its vectors share."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from alexnet_deploy.errors import IncompatibleFileError, UsageError
+from alexnet_deploy.model_spec import ModelSpec
+from alexnet_deploy.output_files import atomic_write
+
+Metric = Literal["cosine", "l2"]
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+DECODE_MODE = "pillow-13"
+"""How files become pixels: Pillow decodes at full size and resizes in the order of version 13."""
+SEGMENT_BYTES = 2**30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorSpace:
+    """All that two vectors must have in common to be compared.
+
+    Attributes:
+        fingerprint: of the checkpoint.
+        layer: a name of `ModelSpec.layer_shapes`; maps are flattened in the order C, H, W.
+        dimension: D, numbers in a vector.
+        preprocessing: input size and the fields of the spec's preprocessing, as JSON values.
+        precision: arithmetic of the network.
+        decode: how files become pixels, `DECODE_MODE`.
+    """
+
+    fingerprint: str
+    layer: str
+    dimension: int
+    preprocessing: Mapping[str, Any]
+    precision: str
+    decode: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """The contents of `manifest.json`.
+
+    Attributes:
+        space: what the vectors are.
+        metric: the measure of a search that asks for none. Vectors are stored as they are, so
+            each search may choose.
+        segment_rows: vectors in a full segment.
+    """
+
+    space: VectorSpace
+    metric: Metric = "cosine"
+    segment_rows: int
+
+
+def new_manifest(spec: ModelSpec, *, fingerprint: str, layer: str, precision: str) -> Manifest:
+    """Return the manifest of a new index of `layer`."""
+    dimension = 1
+    for size in spec.layer_shapes()[layer]:
+        dimension *= size
+    space = VectorSpace(
+        fingerprint=fingerprint,
+        layer=layer,
+        dimension=dimension,
+        preprocessing=preprocessing_of(spec),
+        precision=precision,
+        decode=DECODE_MODE,
+    )
+    return Manifest(space=space, segment_rows=max(1, SEGMENT_BYTES // (2 * dimension)))
+
+
+def preprocessing_of(spec: ModelSpec) -> dict[str, Any]:
+    """Return what `VectorSpace.preprocessing` holds for `spec`."""
+    fields = {"input_size": spec.input_size, **dataclasses.asdict(spec.preprocessing)}
+    plain: dict[str, Any] = json.loads(json.dumps(fields))  # tuples become lists
+    return plain
+
+
+def write_manifest(manifest: Manifest, directory: Path) -> None:
+    """Write `manifest.json` by rename: from then on the directory is an index."""
+    fields = {"format": FORMAT_VERSION, **dataclasses.asdict(manifest)}
+    with atomic_write(directory / MANIFEST_NAME) as file:
+        file.write(json.dumps(fields, indent=1).encode() + b"\n")
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Read `manifest.json`.
+
+    Raises:
+        UsageError: there is no such directory.
+        IncompatibleFileError: the directory is no index, or of another format, or damaged.
+    """
+    path = directory / MANIFEST_NAME
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError as error:
+        if not directory.exists():
+            raise UsageError(
+                f"index {directory}: does not exist; make it with "
+                "alexnet-deploy index PHOTOS --index DIR, or name another with --index"
+            ) from error
+        raise IncompatibleFileError(
+            f"index {directory}: holds no {MANIFEST_NAME}, so it is not an index; "
+            "name another with --index"
+        ) from error
+    except NotADirectoryError as error:
+        raise UsageError(f"index {directory}: is a file, expected a directory") from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise IncompatibleFileError(
+            f"{path}: cannot be read ({reason}); restore it from a copy"
+        ) from error
+    return _parse(path, text)
+
+
+def _parse(path: Path, text: str) -> Manifest:
+    try:
+        fields = json.loads(text)
+        version = fields.pop("format")
+        if version != FORMAT_VERSION:
+            raise IncompatibleFileError(
+                f"{path}: the index has format {version!r}, this version of alexnet-deploy reads "
+                f"{FORMAT_VERSION}; update alexnet-deploy, or index again into another directory"
+            )
+        manifest = Manifest(space=VectorSpace(**fields.pop("space")), **fields)
+        for number in (manifest.space.dimension, manifest.segment_rows):
+            if type(number) is not int or number < 1:
+                raise ValueError(f"{number!r} is not a size")
+        if manifest.metric not in ("cosine", "l2"):
+            raise ValueError(f"{manifest.metric!r} is not a metric")
+        return manifest
+    except IncompatibleFileError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise IncompatibleFileError(
+            f"{path}: damaged ({type(error).__name__}: {error}); restore it from a copy, or index "
+            "again into another directory"
+        ) from error
+
+
+def check_space(directory: Path, space: VectorSpace, asked: Mapping[str, Any]) -> None:
+    """Refuse what would not be in the index's vector space.
+
+    Args:
+        directory: of the index, for the message.
+        space: the index's.
+        asked: some fields of `VectorSpace` and their values.
+
+    Raises:
+        IncompatibleFileError: naming each difference and the way out.
+    """
+    differences = list(_differences(space, asked))
+    if differences:
+        raise IncompatibleFileError(
+            f"index {directory}: {'; '.join(differences)}; vectors of the two cannot be compared: "
+            "leave the option out to take the index's own, or name another directory with --index"
+        )
+
+
+def _differences(space: VectorSpace, asked: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in asked.items():
+        own = getattr(space, name)
+        if own != value:
+            words = name.replace("_", " ")
+            yield f"its {words} is {_short(own)}, asked for was {_short(value)}"
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."

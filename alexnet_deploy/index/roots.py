@@ -1,0 +1,229 @@
+"""The folders that an index holds, and where in them a run looks.
+
+A root is kept without links, so every way to write it leads to the same one. No root lies inside
+another: a folder inside a root is a part of it, a folder around roots takes them in.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from alexnet_deploy.errors import UsageError
+from alexnet_deploy.images import has_hidden_part
+from alexnet_deploy.index.ledger import Ledger
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Root:
+    """A folder whose photographs are in the index.
+
+    Attributes:
+        id: in the ledger.
+        path: absolute, without links.
+        include_hidden: whether hidden files count among its photographs.
+    """
+
+    id: int
+    path: Path
+    include_hidden: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """A root, or one folder in it, that a run looks through.
+
+    Attributes:
+        root: the root.
+        prefix: the folder's path in the root, empty for all of it.
+    """
+
+    root: Root
+    prefix: bytes = b""
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder's absolute path."""
+        return self.root.path / os.fsdecode(self.prefix)
+
+
+def all_roots(ledger: Ledger) -> list[Root]:
+    """Return the roots in the order in which they were added."""
+    rows = ledger.rows("SELECT id, path, include_hidden FROM roots ORDER BY id")
+    return [
+        Root(id=key, path=Path(os.fsdecode(path)), include_hidden=bool(hidden))
+        for key, path, hidden in rows
+    ]
+
+
+def scopes(
+    ledger: Ledger, folders: Sequence[Path], *, include_hidden: bool, directory: Path
+) -> list[Scope]:
+    """Return where to look for `folders`, or every root for none; new roots enter the ledger.
+
+    A folder that is not there any more is returned where the index knows it, for its
+    photographs to be missed.
+
+    Args:
+        ledger: in a transaction.
+        folders: as the user wrote them.
+        include_hidden: remembered with each root from now on.
+        directory: of the index itself, which is no photographs' folder.
+
+    Raises:
+        UsageError: a folder that does not exist and is not known, a file, the index itself, a
+            hidden folder of a root without hidden files, or no folder for an index without any.
+    """
+    found: list[Scope] = []
+    for folder in folders:
+        path = Path(os.path.realpath(folder))
+        if _is_in_index(path, directory):
+            raise UsageError(f"{folder}: is the index itself; give the folder of the photographs")
+        scope = _known_scope(ledger, path)
+        if not path.is_dir() and scope is None:
+            raise _not_a_folder(folder)
+        found.append(scope or Scope(root=_add_root(ledger, path)))
+    if not folders:
+        found = [Scope(root=root) for root in all_roots(ledger)]
+        if not found:
+            raise UsageError("the index has no photographs yet; give their folder")
+    for scope in found:
+        if include_hidden:
+            ledger.execute("UPDATE roots SET include_hidden = 1 WHERE id = ?", (scope.root.id,))
+        elif not scope.root.include_hidden and has_hidden_part(os.fsdecode(scope.prefix)):
+            raise UsageError(
+                f"{scope.folder}: is hidden in {scope.root.path}, whose hidden files are not "
+                "indexed; add --include-hidden to index them from now on"
+            )
+    return list(_widest(found, {root.id: root for root in all_roots(ledger)}))
+
+
+def check_folders(folders: Sequence[Path]) -> None:
+    """Refuse what is no folder, before an index is made of it.
+
+    Raises:
+        UsageError: a file, something that does not exist, or no folder at all.
+    """
+    if not folders:
+        raise UsageError("the index does not exist yet; give the folders of its photographs")
+    for folder in folders:
+        if not folder.is_dir():
+            raise _not_a_folder(folder)
+
+
+def move_root(ledger: Ledger, old_and_new: str, *, directory: Path) -> None:
+    """Let a root have another path: the folder was moved, or its drive is mounted elsewhere.
+
+    Args:
+        ledger: in a transaction.
+        old_and_new: "OLD=NEW"; either may hold a "=" itself.
+        directory: of the index itself, which is no photographs' folder.
+
+    Raises:
+        UsageError: OLD is no root, NEW is no folder, in the index, or overlaps another root.
+    """
+    roots = {root.path: root for root in all_roots(ledger)}
+    for index, character in enumerate(old_and_new):
+        old, new = old_and_new[:index], old_and_new[index + 1 :]
+        if character == "=" and old and _normal(old) in roots:
+            break
+    else:
+        known = ", ".join(str(path) for path in roots) or "none"
+        raise UsageError(
+            f"--root {old_and_new}: expected OLD=NEW with OLD one of the index's roots ({known})"
+        )
+    path = Path(os.path.realpath(new))
+    if not new or not path.is_dir():
+        raise UsageError(f"--root {old_and_new}: {new or 'NEW'} is not a folder")
+    if _is_in_index(path, directory):
+        raise UsageError(f"--root {old_and_new}: {new} is the index itself")
+    moved = roots.pop(_normal(old))
+    for other in roots:
+        if other == path or other in path.parents or path in other.parents:
+            raise UsageError(
+                f"--root {old_and_new}: {path} overlaps the root {other}; index it without --root"
+            )
+    ledger.execute("UPDATE roots SET path = ? WHERE id = ?", (os.fsencode(path), moved.id))
+
+
+def _is_in_index(path: Path, directory: Path) -> bool:
+    own = Path(os.path.realpath(directory))
+    return path == own or own in path.parents
+
+
+def _normal(path: str) -> Path:
+    """Return the path as a root is kept, of which nothing may be there any more."""
+    return Path(os.path.realpath(path))
+
+
+def _known_scope(ledger: Ledger, path: Path) -> Scope | None:
+    """Return the part of a root that `path` is."""
+    for root in all_roots(ledger):
+        if root.path == path:
+            return Scope(root=root)
+        if root.path in path.parents:
+            scope = Scope(root=root, prefix=os.fsencode(path.relative_to(root.path)))
+            if path.is_dir() or _has_photographs(ledger, scope):
+                return scope
+    return None
+
+
+def _has_photographs(ledger: Ledger, scope: Scope) -> bool:
+    sql = f"SELECT 1 FROM photographs WHERE root = ? AND {IN_SCOPE}"
+    return ledger.one(sql, (scope.root.id, *scope_bounds(scope))) is not None
+
+
+IN_SCOPE = "path >= ? AND path < ?"
+
+
+def scope_bounds(scope: Scope) -> tuple[bytes, bytes]:
+    """Return the parameters of `IN_SCOPE`: paths below the prefix, in the order of bytes."""
+    if not scope.prefix:
+        return b"", b"\xff" * 5000  # longer than any path (PATH_MAX is 4096)
+    return scope.prefix + b"/", scope.prefix + b"0"  # "0" follows "/"
+
+
+def _add_root(ledger: Ledger, path: Path) -> Root:
+    """Enter a new root; roots inside it become parts of it."""
+    inner = [root for root in all_roots(ledger) if path in root.path.parents]
+    ledger.execute(
+        "INSERT INTO roots (path, include_hidden) VALUES (?, ?)",
+        (os.fsencode(path), any(root.include_hidden for root in inner)),
+    )
+    (key,) = ledger.one("SELECT id FROM roots WHERE path = ?", (os.fsencode(path),))
+    for root in inner:
+        prefix = os.fsencode(root.path.relative_to(path)) + b"/"
+        ledger.execute(
+            "UPDATE photographs SET root = ?, path = CAST(? || path AS BLOB) WHERE root = ?",
+            (key, prefix, root.id),
+        )
+        ledger.execute("DELETE FROM roots WHERE id = ?", (root.id,))
+    return Root(id=key, path=path, include_hidden=any(root.include_hidden for root in inner))
+
+
+def _widest(found: list[Scope], roots: dict[int, Root]) -> Iterator[Scope]:
+    """Yield each scope once, with its root as it now is, but none that another contains."""
+    seen: list[Scope] = []
+    for scope in found:
+        root = roots.get(scope.root.id)
+        if root is None:  # taken in by a folder that was given later
+            continue
+        seen.append(Scope(root=root, prefix=scope.prefix))
+    for index, scope in enumerate(seen):
+        others = seen[:index] + [other for other in seen[index + 1 :] if other != scope]
+        if not any(_contains(other, scope) for other in others):
+            yield scope
+
+
+def _contains(outer: Scope, inner: Scope) -> bool:
+    return outer.root.id == inner.root.id and (
+        not outer.prefix
+        or inner.prefix == outer.prefix
+        or inner.prefix.startswith(outer.prefix + b"/")
+    )
+
+
+def _not_a_folder(folder: Path) -> UsageError:
+    if folder.exists():
+        return UsageError(f"{folder}: is a file; an index takes folders, give the one it is in")
+    return UsageError(f"{folder}: does not exist; give a folder of photographs")

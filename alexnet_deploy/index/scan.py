@@ -1,0 +1,236 @@
+"""Compare the folders with the ledger: what is new, what has changed, what is gone.
+
+The comparison is SQLite's, in temporary tables on disk, so that memory does not grow with the
+number of photographs.
+"""
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from alexnet_deploy.errors import UsageError
+from alexnet_deploy.file_stamps import is_settled, modified_ns
+from alexnet_deploy.images import find_photographs
+from alexnet_deploy.index.ledger import Ledger
+from alexnet_deploy.index.roots import IN_SCOPE, Root, Scope, all_roots, scope_bounds
+
+_TABLES = (
+    "CREATE TEMP TABLE found (number INTEGER PRIMARY KEY, root INTEGER NOT NULL, "
+    "path BLOB NOT NULL, size INTEGER, mtime_ns INTEGER, is_settled INTEGER NOT NULL, "
+    "UNIQUE (root, path))",
+    "CREATE TEMP TABLE unread (root INTEGER NOT NULL, path BLOB NOT NULL)",
+    "CREATE TEMP TABLE gone (id INTEGER PRIMARY KEY, root INTEGER NOT NULL, "
+    "is_lost INTEGER NOT NULL DEFAULT 1)",
+    "CREATE TEMP TABLE todo (number INTEGER PRIMARY KEY)",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A photograph to read: new, changed, or to be tried again.
+
+    Attributes:
+        root: id of its root.
+        path: relative to the root.
+        file: absolute.
+        size: when it was found; None where the system gave no answer.
+        mtime_ns: the same, or None where it proves nothing, see `FileStamp`.
+    """
+
+    root: int
+    path: bytes
+    file: Path
+    size: int | None
+    mtime_ns: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """Photographs of one root that are not there any more, and are nowhere else in the index.
+
+    Attributes:
+        root: where they were.
+        num_lost: how many.
+        num_indexed: how many the root had.
+    """
+
+    root: Root
+    num_lost: int
+    num_indexed: int
+
+    @property
+    def is_suspicious(self) -> bool:
+        """More than a fifth: a drive that is not mounted loses all."""
+        return self.num_lost * 5 > self.num_indexed
+
+
+class Scan:
+    """The photographs found in some scopes, beside those that the ledger knows there.
+
+    Args:
+        ledger: in a transaction. The scan lives in its connection; make one per connection.
+        scopes: where to look, none inside another.
+        directory: of the index, which is not searched.
+        retry_failed: whether failures are tasks although nothing changed.
+
+    Attributes:
+        num_found: photographs in the scopes.
+        num_tasks: those of them to be read.
+        num_failed_before: those that failed in an earlier run and are no tasks.
+        num_gone: photographs in the ledger that are not there.
+    """
+
+    def __init__(
+        self, ledger: Ledger, scopes: Sequence[Scope], *, directory: Path, retry_failed: bool
+    ) -> None:
+        self._ledger = ledger
+        self._roots = {root.id: root for root in all_roots(ledger)}
+        self._num_indexed = dict(
+            ledger.rows(
+                "SELECT root, count(*) FROM photographs WHERE status != 'failed' GROUP BY root"
+            )
+        )
+        for table in _TABLES:
+            ledger.execute(table)
+        for scope in scopes:
+            ledger.execute_many(
+                "INSERT OR IGNORE INTO found VALUES (NULL, ?, ?, ?, ?, ?)",
+                self._entries(scope, directory),
+            )
+        ledger.execute(
+            "INSERT INTO todo SELECT number FROM found f "
+            "LEFT JOIN photographs p ON p.root = f.root AND p.path = f.path "
+            "WHERE p.id IS NULL OR p.status = 'pending' OR (p.status = 'failed' AND ?) "
+            "OR p.size IS NOT f.size OR p.mtime_ns IS NOT f.mtime_ns",
+            (retry_failed,),
+        )
+        for scope in scopes:
+            self._note_gone(scope)
+        (self.num_found,) = ledger.one("SELECT count(*) FROM found")
+        (self.num_tasks,) = ledger.one("SELECT count(*) FROM todo")
+        (self.num_failed_before,) = ledger.one(
+            "SELECT count(*) FROM found f "
+            "JOIN photographs p ON p.root = f.root AND p.path = f.path "
+            "WHERE p.status = 'failed' AND number NOT IN (SELECT number FROM todo)"
+        )
+        (self.num_gone,) = ledger.one("SELECT count(*) FROM gone")
+
+    def tasks(self) -> Iterator[Task]:
+        """Yield what is to be read, in the order found; each query sees the ledger as it is."""
+        last = 0
+        while True:
+            # In portions: a statement must not stay open while the tables that it reads change.
+            rows = list(
+                self._ledger.rows(
+                    "SELECT number, root, path, size, iif(is_settled, mtime_ns, NULL) FROM found "
+                    "JOIN todo USING (number) WHERE number > ? ORDER BY number LIMIT 1000",
+                    (last,),
+                )
+            )
+            if not rows:
+                return
+            last = rows[-1][0]
+            for _, root, path, size, mtime_ns in rows:
+                file = self._roots[root].path / os.fsdecode(path)
+                yield Task(root=root, path=path, file=file, size=size, mtime_ns=mtime_ns)
+
+    def losses(self) -> list[Loss]:
+        """Return each root's losses, after the tasks are done.
+
+        A photograph that was renamed or copied is no loss: its content is elsewhere.
+        """
+        self._ledger.execute(
+            "UPDATE gone SET is_lost = 0 WHERE id IN ("
+            "SELECT g.id FROM gone g JOIN photographs p ON p.id = g.id "
+            "WHERE p.status = 'failed' OR EXISTS (SELECT 1 FROM photographs other "
+            "WHERE other.position = p.position AND other.id NOT IN (SELECT id FROM gone)))"
+        )
+        return [
+            Loss(root=self._roots[root], num_lost=lost, num_indexed=self._num_indexed[root])
+            for root, lost in self._ledger.rows(
+                "SELECT root, count(*) FROM gone WHERE is_lost GROUP BY root"
+            )
+        ]
+
+    def remove_gone(self, losses: Sequence[Loss]) -> int:
+        """Take what is gone out of the ledger, but the losses of other roots than these.
+
+        Returns:
+            The number of photographs removed.
+        """
+        num_removed = 0
+        with self._ledger.transaction():
+            num_removed += self._ledger.execute(
+                "DELETE FROM photographs WHERE id IN (SELECT id FROM gone WHERE NOT is_lost)"
+            )
+            for loss in losses:
+                num_removed += self._ledger.execute(
+                    "DELETE FROM photographs WHERE id IN (SELECT id FROM gone WHERE root = ?)",
+                    (loss.root.id,),
+                )
+        return num_removed
+
+    def _entries(
+        self, scope: Scope, directory: Path
+    ) -> Iterator[tuple[int, bytes, int | None, int | None, bool]]:
+        """Yield the columns of `found` for each photograph in a scope."""
+        try:
+            os.scandir(scope.folder).close()
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise UsageError(
+                f"{scope.folder}: cannot be searched ({error.strerror or error}); mend its drive "
+                "or its rights first: its photographs stay in the index"
+            ) from error
+        folder, place = "", None
+        photographs = find_photographs(
+            [scope.folder], include_hidden=scope.root.include_hidden, exclude=directory
+        )
+        for photograph in photographs:
+            parent, name = os.path.split(photograph)
+            if parent != folder:
+                folder, place = parent, self._place(parent, scope.root)
+            if place is None:
+                continue
+            path = os.fsencode(os.path.join(place, name))
+            try:
+                status = os.stat(photograph)
+            except OSError:
+                yield scope.root.id, path, None, None, True
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                # It cannot be listed, which does not mean that what it holds is gone.
+                self._ledger.execute("INSERT INTO unread VALUES (?, ?)", (scope.root.id, path))
+            mtime_ns = modified_ns(status)
+            yield scope.root.id, path, status.st_size, mtime_ns, is_settled(mtime_ns)
+
+    def _place(self, folder: str, root: Root) -> str | None:
+        """Return the path in `root` under which a folder's photographs go.
+
+        A link may lead to a folder that is in a root anyway: then they go by their place there,
+        or, in another root, not at all, so that no photograph is in the index twice.
+        """
+        real = Path(os.path.realpath(folder))
+        for other in self._roots.values():
+            if real == other.path or other.path in real.parents:
+                return _relative(real, root) if other.id == root.id else None
+        return _relative(Path(folder), root)
+
+    def _note_gone(self, scope: Scope) -> None:
+        self._ledger.execute(
+            "INSERT INTO gone (id, root) SELECT id, root FROM photographs p "
+            f"WHERE root = ? AND {IN_SCOPE} "
+            "AND NOT EXISTS (SELECT 1 FROM found f WHERE f.root = p.root AND f.path = p.path) "
+            "AND NOT EXISTS (SELECT 1 FROM unread u WHERE u.root = p.root "
+            "AND p.path > CAST(u.path || '/' AS BLOB) AND p.path < CAST(u.path || '0' AS BLOB))",
+            (scope.root.id, *scope_bounds(scope)),
+        )
+
+
+def _relative(folder: Path, root: Root) -> str:
+    """Return a folder's path in `root`, "" for the root itself."""
+    path = str(folder.relative_to(root.path))
+    return "" if path == "." else path

@@ -1,0 +1,186 @@
+"""The vectors of an index on disk: append-only files of float16 rows, read through memory maps.
+
+D numbers in a vector. Position p is row p % R of segment p // R, where R is the manifest's
+`segment_rows`. What is committed is for the ledger to say; nothing here knows.
+"""
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_deploy.errors import IncompatibleFileError
+from alexnet_deploy.output_files import errors_of, sync_directory
+
+FOLDER_NAME = "vectors"
+_ROW_TYPE = np.dtype("<f2")
+
+
+class SegmentUnreadableError(IncompatibleFileError):
+    """A segment is missing or cut short; for a reader, a writer may have replaced it just now."""
+
+
+class Segments:
+    """The files `vectors/00000.f16`, `00001.f16`, ...
+
+    Args:
+        directory: of the index.
+        dimension: D.
+        segment_rows: R.
+    """
+
+    def __init__(self, directory: Path, *, dimension: int, segment_rows: int) -> None:
+        self._folder = directory / FOLDER_NAME
+        self._dimension = dimension
+        self._segment_rows = segment_rows
+        self._row_bytes = dimension * _ROW_TYPE.itemsize
+        self._maps: dict[int, NDArray[np.float16]] = {}
+
+    def path(self, segment: int) -> Path:
+        """Return the file of a segment."""
+        return self._folder / f"{segment:05d}.f16"
+
+    def numbers(self) -> list[int]:
+        """Return the numbers of the segments that have a file, ascending."""
+        names = [path.stem for path in self._folder.glob("*.f16")]
+        return sorted(int(name) for name in names if name.isdecimal())
+
+    def spans(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """Yield (segment, first row, row after the last) for the positions start .. stop."""
+        while start < stop:
+            segment, row = divmod(start, self._segment_rows)
+            end = min(self._segment_rows, row + stop - start)
+            yield segment, row, end
+            start += end - row
+
+    def append(self, position: int, rows: NDArray[np.float16]) -> None:
+        """Write `rows`, (N, D), from `position` on, over whatever lies there; `sync` it.
+
+        Raises:
+            IncompatibleFileError: a segment ends before `position`.
+            OutputError: no space, no permission.
+        """
+        taken = 0
+        for segment, first, end in self.spans(position, position + len(rows)):
+            path = self.path(segment)
+            data = rows[taken : taken + end - first].astype(_ROW_TYPE).tobytes()
+            taken += end - first
+            with errors_of(path), open(path, "r+b" if path.exists() else "x+b") as file:
+                if os.fstat(file.fileno()).st_size < first * self._row_bytes:
+                    raise self._too_short(segment, first)
+                _write_all(
+                    file.fileno(),
+                    memoryview(data),
+                    first * self._row_bytes,
+                )
+
+    def sync(self, start: int, stop: int) -> None:
+        """Make the positions start .. stop last through a loss of power.
+
+        Raises:
+            OutputError: the disk reports an error.
+        """
+        for segment, first, _ in self.spans(start, stop):
+            path = self.path(segment)
+            with errors_of(path):
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+            if first == 0:  # the file's name is new
+                sync_directory(self._folder)
+
+    def rows(self, segment: int, num_rows: int) -> NDArray[np.float16]:
+        """Return the first `num_rows` of a segment, (N, D), mapped from the file, read-only.
+
+        Raises:
+            IncompatibleFileError: the file is missing or has fewer.
+        """
+        mapped = self._maps.get(segment)
+        if mapped is None or len(mapped) < num_rows:
+            mapped = self._map(segment, num_rows)
+            self._maps[segment] = mapped
+        return mapped[:num_rows]
+
+    def take(self, positions: NDArray[np.int64]) -> NDArray[np.float16]:
+        """Return a copy of the rows at `positions`, (N, D), in that order."""
+        out = np.empty((len(positions), self._dimension), np.float16)
+        segments, rows = np.divmod(positions, self._segment_rows)
+        for segment in np.unique(segments):
+            here = segments == segment
+            wanted = rows[here]
+            out[here] = self.rows(int(segment), int(wanted.max()) + 1)[wanted]
+        return out
+
+    def num_whole_rows(self, segment: int) -> int:
+        """Return how many rows the file of a segment has; 0 where there is none."""
+        try:
+            return self.path(segment).stat().st_size // self._row_bytes
+        except FileNotFoundError:
+            return 0
+
+    def remove(self, segment: int) -> None:
+        """Delete a segment that the ledger no longer names; who has mapped it keeps it."""
+        self._maps.pop(segment, None)
+        with errors_of(self.path(segment)):
+            self.path(segment).unlink(missing_ok=True)
+
+    def _map(self, segment: int, num_rows: int) -> NDArray[np.float16]:
+        path = self.path(segment)
+        try:
+            if path.stat().st_size < num_rows * self._row_bytes:
+                raise self._too_short(segment, num_rows)
+            shape = (path.stat().st_size // self._row_bytes, self._dimension)
+            return np.memmap(path, _ROW_TYPE, "r", shape=shape)
+        except OSError as error:
+            raise SegmentUnreadableError(
+                f"{path}: cannot be read ({error.strerror or error}), and the ledger names "
+                f"{num_rows:,} vectors in it; restore it from a copy, or run alexnet-deploy index "
+                "with --repair to embed their photographs again"
+            ) from error
+
+    def _too_short(self, segment: int, num_rows: int) -> IncompatibleFileError:
+        path = self.path(segment)
+        return SegmentUnreadableError(
+            f"{path}: has {path.stat().st_size:,} bytes, the ledger names {num_rows:,} vectors of "
+            f"{self._row_bytes:,} in it; restore it from a copy, or run alexnet-deploy index with "
+            "--repair to embed their photographs again"
+        )
+
+
+def float16_vector(
+    activations: NDArray[np.float32], layer: str
+) -> tuple[NDArray[np.float16] | None, str | None]:
+    """Round activations to a vector, (D,); return None and the reason where they do not fit.
+
+    Args:
+        activations: of one photograph, of any shape; flattened in C order.
+        layer: its name, for the reason.
+    """
+    with np.errstate(over="ignore"):  # found on the next line
+        row = activations.ravel().astype(np.float16)
+    if np.isfinite(row).all():
+        return row, None
+    largest = float(np.abs(activations).max())
+    return None, (
+        f"its {layer} activations reach {largest:.3g}, an index holds up to 65504 (float16); "
+        "index a later layer"
+    )
+
+
+def vector_checksum(row: NDArray[np.float16]) -> bytes:
+    """Return 8 bytes that tell whether a row is as it was written."""
+    return hashlib.sha256(row.astype(_ROW_TYPE).tobytes()).digest()[:8]
+
+
+def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
+    while data:
+        written = os.pwrite(descriptor, data, offset)
+        if not written:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        data, offset = data[written:], offset + written

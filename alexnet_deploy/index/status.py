@@ -1,0 +1,146 @@
+"""What an index holds: counts, roots, size, identity, last runs, commonest failures."""
+
+import dataclasses
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from alexnet_deploy.index.integrity import problems
+from alexnet_deploy.index.manifest import FORMAT_VERSION
+from alexnet_deploy.index.roots import all_roots
+from alexnet_deploy.index.storage import Index, open_index
+from alexnet_deploy.path_text import path_fields, printable
+
+_NUM_RUNS = 5
+_NUM_REASONS = 5
+
+
+def describe_index(directory: Path, *, check: bool) -> dict[str, Any]:
+    """Return what an index is, as JSON values.
+
+    Keys: path, kind ("index"), size_bytes, format, metric, model (None for the bundled
+    checkpoint), the fields of `VectorSpace`, photographs (by state), vectors (used, unused: an
+    unused one is kept for its photograph to come back, until --prune), roots (path, photographs,
+    include_hidden, exists), runs (the last, newest first; finished is None for an interrupted
+    one; times in seconds since 1970), failures (the commonest: reason, count, example) and, with
+    `check`, problems.
+
+    Args:
+        directory: of the index.
+        check: also read every vector, and name what is wrong.
+
+    Raises:
+        UsageError: there is no such directory.
+        IncompatibleFileError: not an index, or so damaged that it cannot be opened.
+    """
+    with open_index(directory) as index:
+        with index.ledger.snapshot():
+            description = _description(index)
+        return description | ({"problems": list(problems(index))} if check else {})
+
+
+def readable_index(description: dict[str, Any]) -> str:
+    """Return `describe_index`'s result as text for a terminal."""
+    counts, vectors = description["photographs"], description["vectors"]
+    lines = [
+        f"{description['path']}: index, {description['size_bytes'] / 1e6:.1f} MB",
+        f"  photographs   {counts['indexed']:,} indexed, {counts['failed']:,} failed"
+        + (f", {counts['pending']:,} to be embedded again" if counts["pending"] else ""),
+        f"  vectors       {vectors['used']:,} of {description['dimension']} numbers, float16"
+        + (f"; {vectors['unused']:,} unused (--prune frees them)" if vectors["unused"] else ""),
+        f"  made by       {description['layer']} of {description['model'] or 'the bundled model'}"
+        f", {description['precision']}, decoded by {description['decode']}",
+        f"  fingerprint   {description['fingerprint']}",
+    ]
+    for root in description["roots"]:
+        gone = "" if root["exists"] else "  NOT THERE"
+        lines.append(f"  root          {root['path']}  {root['photographs']:,}{gone}")
+    lines += [f"  run           {_run_line(run)}" for run in description["runs"]]
+    for failure in description["failures"]:
+        lines.append(
+            f"  failed        {failure['count']:,} x {failure['reason']} ({failure['example']})"
+        )
+    if "problems" in description:
+        found = description["problems"] or ["none: every size, count and vector is as written"]
+        lines += [f"  problem       {line}" for line in found]
+    return "\n".join(map(printable, lines))
+
+
+def _description(index: Index) -> dict[str, Any]:
+    ledger = index.ledger
+    states = dict(ledger.rows("SELECT status, count(*) FROM photographs GROUP BY status"))
+    (num_used,) = ledger.one("SELECT count(DISTINCT position) FROM photographs")
+    (num_vectors,) = ledger.one("SELECT count(*) FROM vectors")
+    (model,) = ledger.one("SELECT model FROM settings")
+    files = (path for path in index.directory.rglob("*") if path.is_file())
+    return {
+        **path_fields(index.directory),
+        "kind": "index",
+        "size_bytes": sum(path.stat().st_size for path in files),
+        "format": FORMAT_VERSION,
+        "metric": index.manifest.metric,
+        "model": None if model is None else os.fsdecode(model),
+        **dataclasses.asdict(index.manifest.space),
+        "photographs": {state: states.get(state, 0) for state in ("indexed", "failed", "pending")},
+        "vectors": {"used": num_used, "unused": num_vectors - num_used},
+        "roots": _roots(index),
+        "runs": _runs(index),
+        "failures": _failures(index),
+    }
+
+
+def _roots(index: Index) -> list[dict[str, Any]]:
+    counts = dict(
+        index.ledger.rows(
+            "SELECT root, count(*) FROM photographs WHERE position IS NOT NULL GROUP BY root"
+        )
+    )
+    return [
+        path_fields(root.path)
+        | {
+            "photographs": counts.get(root.id, 0),
+            "include_hidden": root.include_hidden,
+            "exists": root.path.is_dir(),
+        }
+        for root in all_roots(index.ledger)
+    ]
+
+
+def _runs(index: Index) -> list[dict[str, Any]]:
+    names = "started", "finished", "engine", "embedded", "reused", "unchanged", "failed", "removed"
+    rows = index.ledger.rows(
+        f"SELECT {', '.join(names)} FROM runs ORDER BY id DESC LIMIT {_NUM_RUNS}"
+    )
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _failures(index: Index) -> list[dict[str, Any]]:
+    rows = index.ledger.rows(
+        "SELECT reason, count(*), root.path, min(p.path) FROM photographs p "
+        "JOIN roots root ON root.id = p.root WHERE status = 'failed' "
+        f"GROUP BY reason ORDER BY count(*) DESC, reason LIMIT {_NUM_REASONS}"
+    )
+    return [
+        {
+            "reason": reason,
+            "count": count,
+            "example": str(Path(os.fsdecode(root), os.fsdecode(path))),
+        }
+        for reason, count, root, path in rows
+    ]
+
+
+def _run_line(run: dict[str, Any]) -> str:
+    started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run["started"]))
+    if run["finished"] is None:
+        return f"{started}  interrupted"
+    counts = ", ".join(
+        f"{run[name]:,} {name}"
+        for name in ("embedded", "reused", "unchanged", "failed", "removed")
+        if run[name]
+    )
+    seconds = run["finished"] - run["started"]
+    return (
+        f"{started}  {counts or 'nothing to do'}, {seconds:.1f} s  {run['engine'] or ''}".rstrip()
+    )

@@ -1,0 +1,76 @@
+"""An index on disk: opened to read, or locked to write."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from alexnet_deploy.index.ledger import Ledger
+from alexnet_deploy.index.lock import writer_lock
+from alexnet_deploy.index.manifest import MANIFEST_NAME, Manifest, read_manifest
+from alexnet_deploy.index.segments import Segments
+from alexnet_deploy.output_files import errors_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index:
+    """An open index.
+
+    Attributes:
+        directory: where it is.
+        manifest: what never changes.
+        ledger: the rows.
+        segments: the vectors.
+    """
+
+    directory: Path
+    manifest: Manifest
+    ledger: Ledger
+    segments: Segments
+
+
+@contextmanager
+def open_index(directory: Path) -> Iterator[Index]:
+    """Open an existing index to read; it need not be writable.
+
+    Raises:
+        UsageError: there is none.
+        IncompatibleFileError: it is damaged, or of another format.
+    """
+    manifest = read_manifest(directory)
+    segments = Segments(
+        directory, dimension=manifest.space.dimension, segment_rows=manifest.segment_rows
+    )
+    with Ledger.open(directory) as ledger:
+        yield Index(directory=directory, manifest=manifest, ledger=ledger, segments=segments)
+
+
+@contextmanager
+def open_index_to_write(directory: Path) -> Iterator[Index]:
+    """Open an existing index and hold its lock.
+
+    Raises:
+        IndexLockedError: another process writes to it.
+        OutputError: it may not be written to.
+        UsageError, IncompatibleFileError: as `open_index`.
+    """
+    read_manifest(directory)  # before a lock file appears in what is no index
+    with writer_lock(directory), open_index(directory) as index:
+        yield index
+
+
+def is_index(directory: Path) -> bool:
+    """Tell whether a directory is an index.
+
+    Raises:
+        OutputError: it may not be looked into.
+    """
+    with errors_of(directory):
+        return (directory / MANIFEST_NAME).exists()
+
+
+def remove_parts(directory: Path) -> None:
+    """Delete what a killed process was writing; the caller holds the lock."""
+    for path in directory.glob(".*.part"):
+        with errors_of(path):
+            path.unlink()

@@ -1,0 +1,322 @@
+"""Bring an index up to date with folders of photographs: `alexnet-deploy index`.
+
+Photographs go through the network in batches. A batch is committed as a whole: its vectors are
+appended and synced, then one transaction of the ledger names them. A run that is killed has lost
+the batch at hand and nothing else; running it again goes on from there, with the same batches.
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from alexnet_deploy.engines.base import Engine
+from alexnet_deploy.errors import MissingPhotographsError
+from alexnet_deploy.images import find_photographs
+from alexnet_deploy.index.engine import (
+    EngineRequest,
+    check_engine,
+    check_request,
+    create_index,
+    open_engine_of,
+    remember_model,
+)
+from alexnet_deploy.index.maintenance import compact, forget_damaged, remove_unnamed_segments
+from alexnet_deploy.index.roots import check_folders, move_root, scopes
+from alexnet_deploy.index.scan import Loss, Scan
+from alexnet_deploy.index.storage import Index, is_index, open_index_to_write, remove_parts
+from alexnet_deploy.index.writer import BatchWriter
+from alexnet_deploy.inference import (
+    FailureLimit,
+    PhotographResult,
+    RunSummary,
+    check_failures,
+    no_photographs,
+    run_batches,
+)
+from alexnet_deploy.path_text import printable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateOptions:
+    """What a run does beside indexing what is new or has changed.
+
+    Attributes:
+        include_hidden: search hidden files too, from now on, in the folders given.
+        retry_failed: read again what failed in an earlier run.
+        prune: remove the photographs that are gone, however many, and what only they needed.
+        repair: check all vectors, and embed again those that are damaged.
+        moved_roots: "OLD=NEW" for each root that has moved.
+    """
+
+    include_hidden: bool = False
+    retry_failed: bool = False
+    prune: bool = False
+    repair: bool = False
+    moved_roots: tuple[str, ...] = ()
+
+
+@dataclass(slots=True, kw_only=True)
+class IndexReport:
+    """What a run has done.
+
+    Attributes:
+        directory: of the index.
+        num_embedded: photographs that went through the network.
+        num_reused: new or changed photographs whose content had a vector already: renamed,
+            copied, or changed back.
+        num_unchanged: photographs that were indexed and are as they were.
+        num_failed: photographs that could not be read in this run.
+        num_failed_before: that failed in an earlier run, are as they were, and were not tried.
+        num_removed: photographs that are gone and were removed.
+        losses: what is gone and was kept, by root.
+        summary: counts and times of decoding and inference.
+    """
+
+    directory: Path
+    num_embedded: int = 0
+    num_reused: int = 0
+    num_unchanged: int = 0
+    num_failed: int = 0
+    num_failed_before: int = 0
+    num_removed: int = 0
+    losses: tuple[Loss, ...] = ()
+    summary: RunSummary = field(default_factory=RunSummary)
+
+    def line(self) -> str:
+        """Render the run in one line: counts, rate, and where the time went."""
+        counts = [
+            f"{self.num_embedded:,} embedded",
+            f"{self.num_reused:,} reused",
+            f"{self.num_unchanged:,} unchanged",
+            f"{self.num_removed:,} removed",
+            f"{self.num_failed:,} failed",
+        ]
+        if self.num_failed_before:
+            counts.append(f"{self.num_failed_before:,} failed before (--retry-failed tries again)")
+        has_read = self.summary.threads > 0
+        times = self.summary.times() if has_read else f"in {self.summary.wall_s:.1f} s"
+        return f"{', '.join(counts)} {times}"
+
+    def to_json(self) -> str:
+        """Return one JSON object.
+
+        Keys: index, embedded, reused, unchanged, failed, failed_before, removed, missing (by root,
+        how many are gone and were kept).
+        """
+        return json.dumps(
+            {
+                "index": str(self.directory),
+                "embedded": self.num_embedded,
+                "reused": self.num_reused,
+                "unchanged": self.num_unchanged,
+                "failed": self.num_failed,
+                "failed_before": self.num_failed_before,
+                "removed": self.num_removed,
+                "missing": {str(loss.root.path): loss.num_lost for loss in self.losses},
+            }
+        )
+
+    def check(self, limit: FailureLimit) -> None:
+        """Refuse a run with losses, or with more failures than `limit` allows.
+
+        The limit is of all photographs that were found, those that failed before left out.
+
+        Raises:
+            MissingPhotographsError, TooManyFailuresError: with the numbers.
+        """
+        self.check_losses()
+        num_good = self.num_embedded + self.num_reused + self.num_unchanged
+        check_failures(self.num_failed, num_good + self.num_failed, limit)
+
+    def check_losses(self) -> None:
+        """Refuse a run in which a root has lost too much.
+
+        Raises:
+            MissingPhotographsError: with the numbers of each such root and what to do.
+        """
+        if self.losses:
+            lines = [
+                f"{printable(loss.root.path)}: {loss.num_lost:,} of {loss.num_indexed:,} indexed "
+                f"photographs are not there any more{_why(loss)}"
+                for loss in self.losses
+            ]
+            raise MissingPhotographsError(
+                "\n".join(lines) + "\nthey stay in the index; mount the drive, name the folder's "
+                "new place with --root OLD=NEW, or remove them with --prune"
+            )
+
+
+def _why(loss: Loss) -> str:
+    return "" if loss.root.path.is_dir() else " (the folder is missing)"
+
+
+def update_index(
+    directory: Path,
+    folders: Sequence[Path],
+    request: EngineRequest | None = None,
+    options: UpdateOptions | None = None,
+    *,
+    report: IndexReport | None = None,
+    on_plan: Callable[[int], None] = lambda _: None,
+    on_result: Callable[[PhotographResult], None] = lambda _: None,
+    notify: Callable[[str], None] = lambda _: None,
+) -> IndexReport:
+    """Index what is new or has changed in `folders`; remove what is gone.
+
+    A photograph whose content is in the index already keeps that vector, under whatever name. If
+    a root would lose more than a fifth of its photographs, they are kept and reported, unless
+    `options.prune`.
+
+    Args:
+        directory: of the index; made if it does not exist.
+        folders: of photographs; none for all roots of the index.
+        request: the engine; what it leaves open is the index's own.
+        options: what else to do.
+        report: counted up during the run.
+        on_plan: called once with the number of photographs to read.
+        on_result: called for each of these, failed ones included, after it is committed.
+        notify: called with lines for a person.
+
+    Returns:
+        `report`; call its `check_losses`.
+
+    Raises:
+        NoPhotographsError: there are none, and the index knows none there.
+        UsageError: a folder that does not exist, an index directory that is something else.
+        IncompatibleFileError: the index is damaged, or `request` is not of its vector space.
+        IndexLockedError: another process writes to it.
+        OutputError: it cannot be written; what was committed stays.
+    """
+    request, options = request or EngineRequest(), options or UpdateOptions()
+    report = report or IndexReport(directory=directory)
+    with ExitStack() as stack:
+        engine = None
+        if not is_index(directory):
+            _check_for_photographs(folders, options.include_hidden)
+            engine = stack.enter_context(create_index(directory, request, notify))
+        index = stack.enter_context(open_index_to_write(directory))
+        check_request(index, request)
+        if engine is not None:
+            check_engine(index, engine, request.model)
+        elif request.model is not None:
+            engine = stack.enter_context(open_engine_of(index, request, notify))
+            remember_model(index, request.model)
+        run = _Run(index, request, options, report, notify)
+        run.prepare()
+        scan = run.scan(folders)
+        on_plan(scan.num_tasks)
+        if scan.num_tasks:
+            engine = engine or stack.enter_context(open_engine_of(index, request, notify))
+            run.embed(scan, engine, on_result)
+        run.finish(scan)
+    return report
+
+
+def _check_for_photographs(folders: Sequence[Path], include_hidden: bool) -> None:
+    """Make no index of nothing."""
+    check_folders(folders)
+    found = find_photographs(folders, include_hidden=include_hidden)
+    if next(found, None) is None:
+        raise no_photographs()
+
+
+class _Run:
+    """The steps of one run on an index that is open and locked."""
+
+    def __init__(
+        self,
+        index: Index,
+        request: EngineRequest,
+        options: UpdateOptions,
+        report: IndexReport,
+        notify: Callable[[str], None],
+    ) -> None:
+        self._index = index
+        self._request = request
+        self._options = options
+        self._report = report
+        self._notify = notify
+        self._engine_description: str | None = None
+        self._run_id = 0
+
+    def prepare(self) -> None:
+        """Clear up after a killed run; forget damaged vectors if asked."""
+        remove_parts(self._index.directory)
+        remove_unnamed_segments(self._index)
+        if self._options.repair:
+            num_damaged = forget_damaged(self._index)
+            self._notify(f"{num_damaged:,} damaged vectors; their photographs are embedded again")
+
+    def scan(self, folders: Sequence[Path]) -> Scan:
+        """Settle the roots and compare them with the ledger."""
+        ledger = self._index.ledger
+        with ledger.transaction():
+            for old_and_new in self._options.moved_roots:
+                move_root(ledger, old_and_new, directory=self._index.directory)
+            found = scopes(
+                ledger,
+                folders,
+                include_hidden=self._options.include_hidden,
+                directory=self._index.directory,
+            )
+            scan = Scan(
+                ledger,
+                found,
+                directory=self._index.directory,
+                retry_failed=self._options.retry_failed,
+            )
+            if not scan.num_found and not scan.num_gone:
+                raise no_photographs()
+            ledger.execute("INSERT INTO runs (started) VALUES (?)", (time.time(),))
+            (self._run_id,) = ledger.one("SELECT max(id) FROM runs")
+        self._report.num_failed_before = scan.num_failed_before
+        self._report.num_unchanged = scan.num_found - scan.num_tasks - scan.num_failed_before
+        return scan
+
+    def embed(
+        self, scan: Scan, engine: Engine, on_result: Callable[[PhotographResult], None]
+    ) -> None:
+        """Read the scan's tasks, and commit them batch by batch."""
+        self._notify(engine.description)
+        self._engine_description = engine.description
+        writer = BatchWriter(self._index, engine.spec)
+        batches = run_batches(
+            engine,
+            writer.following(scan.tasks()),
+            load=writer.load,
+            needs_row=writer.needs_row,
+            threads=self._request.threads,
+            summary=self._report.summary,
+        )
+        for results in batches:
+            counts = writer.commit(results)
+            self._report.num_embedded += counts.num_embedded
+            self._report.num_reused += counts.num_reused
+            self._report.num_unchanged += counts.num_unchanged
+            self._report.num_failed += counts.num_failed
+            for result in counts.results:
+                on_result(result)
+
+    def finish(self, scan: Scan) -> None:
+        """Remove what is gone, make the account of the run last."""
+        losses = scan.losses()
+        kept = () if self._options.prune else tuple(loss for loss in losses if loss.is_suspicious)
+        self._report.losses = kept
+        self._report.num_removed = scan.remove_gone([loss for loss in losses if loss not in kept])
+        if self._options.prune:
+            compact(self._index)
+        self._report.summary.stop_clock()
+        report = self._report
+        with self._index.ledger.transaction():
+            self._index.ledger.execute(
+                "UPDATE runs SET finished = ?, engine = ?, embedded = ?, reused = ?, "
+                "unchanged = ?, failed = ?, removed = ? WHERE id = ?",
+                (
+                    *(time.time(), self._engine_description, report.num_embedded),
+                    *(report.num_reused, report.num_unchanged, report.num_failed),
+                    *(report.num_removed, self._run_id),
+                ),
+            )

@@ -1,0 +1,198 @@
+"""One batch of photographs into an index: the vectors, then the commit that makes them count."""
+
+import dataclasses
+import io
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_deploy.file_stamps import read_stamped
+from alexnet_deploy.images import decode_photograph
+from alexnet_deploy.index.scan import Task
+from alexnet_deploy.index.segments import float16_vector, vector_checksum
+from alexnet_deploy.index.storage import Index
+from alexnet_deploy.inference import PhotographResult
+from alexnet_deploy.model_spec import ModelSpec
+from alexnet_deploy.pipeline import Loaded
+from alexnet_deploy.preprocessing import preprocess
+
+
+@dataclass(slots=True, kw_only=True)
+class BatchCounts:
+    """What became of a batch.
+
+    Attributes:
+        num_embedded: went through the network.
+        num_reused: new or changed, and the content had a vector already.
+        num_unchanged: only looked changed.
+        num_failed: have a reason instead.
+        results: as given to `commit`, with the failures that it found.
+    """
+
+    num_embedded: int = 0
+    num_reused: int = 0
+    num_unchanged: int = 0
+    num_failed: int = 0
+    results: list[PhotographResult] = field(default_factory=list)
+
+
+class BatchWriter:
+    """Load photographs for an index, and commit their results.
+
+    Args:
+        index: open to write.
+        spec: of the engine.
+    """
+
+    def __init__(self, index: Index, spec: ModelSpec) -> None:
+        self._index = index
+        self._spec = spec
+        self._layer = index.manifest.space.layer
+        self._tasks: deque[Task] = deque()
+        self._seen: set[bytes] = set()  # contents that have a row in the batch at hand
+
+    def following(self, tasks: Iterator[Task]) -> Iterator[Path]:
+        """Yield the files of `tasks`, and remember which they are for `commit`."""
+        for task in tasks:
+            self._tasks.append(task)
+            yield task.file
+
+    def load(self, path: Path) -> Loaded:
+        """Read a file; decode it only if its content has no vector yet. Runs in threads.
+
+        Raises:
+            PhotographError: the reason why it cannot be read.
+        """
+        data, stamp = read_stamped(path)
+        if self._position(stamp.sha256) is not None:
+            return Loaded(stamp=stamp)
+        crop = preprocess(decode_photograph(io.BytesIO(data)), self._spec)
+        return Loaded(crop=crop, stamp=stamp)
+
+    def needs_row(self, loaded: Loaded) -> bool:
+        """Tell whether the content is new, in the order of the photographs.
+
+        A copy that was decoded beside its twin would otherwise shift the batches that follow,
+        and a resumed run would have others than one that was never interrupted.
+        """
+        assert loaded.stamp is not None
+        sha256 = loaded.stamp.sha256
+        if sha256 in self._seen or self._position(sha256) is not None:
+            return False
+        self._seen.add(sha256)
+        return True
+
+    def commit(self, results: Sequence[PhotographResult]) -> BatchCounts:
+        """Write the vectors of a batch, then the rows that name them, all or nothing.
+
+        Raises:
+            OutputError: no space, for instance; the index is as it was.
+        """
+        vectors = self._vectors(results)
+        counts = BatchCounts()
+        ledger, segments = self._index.ledger, self._index.segments
+        (start,) = ledger.one("SELECT next_position FROM settings")
+        stop = start + len(vectors.rows)
+        if stop > start:
+            segments.append(start, np.stack(vectors.rows))
+            segments.sync(start, stop)
+        with ledger.transaction():
+            self._insert_vectors(start, vectors)
+            for result in results:
+                task = self._tasks.popleft()
+                assert task.file == result.path
+                self._record(task, result, vectors, counts)
+        self._seen.clear()
+        return counts
+
+    def _position(self, sha256: bytes) -> int | None:
+        """Return where the vector of a content is."""
+        row = self._index.ledger.one("SELECT position FROM vectors WHERE sha256 = ?", (sha256,))
+        return None if row is None else int(row[0])
+
+    def _vectors(self, results: Sequence[PhotographResult]) -> "_Vectors":
+        """Round the new vectors to float16; one that does not fit becomes a failure."""
+        vectors = _Vectors()
+        for result in results:
+            if result.outputs is None:
+                continue
+            assert result.stamp is not None
+            row, reason = float16_vector(result.outputs[self._layer], self._layer)
+            if row is None:
+                vectors.reasons[result.stamp.sha256] = reason or ""
+            else:
+                vectors.rows.append(row)
+                vectors.sha256s.append(result.stamp.sha256)
+        return vectors
+
+    def _insert_vectors(self, start: int, vectors: "_Vectors") -> None:
+        pairs = zip(vectors.sha256s, vectors.rows, strict=True)
+        self._index.ledger.execute_many(
+            "INSERT INTO vectors (position, sha256, checksum) VALUES (?, ?, ?)",
+            (
+                (position, sha256, vector_checksum(row))
+                for position, (sha256, row) in enumerate(pairs, start)
+            ),
+        )
+        self._index.ledger.execute(
+            "UPDATE settings SET next_position = ?", (start + len(vectors.rows),)
+        )
+
+    def _record(
+        self, task: Task, result: PhotographResult, vectors: "_Vectors", counts: BatchCounts
+    ) -> None:
+        """Write the row of one photograph, and count it."""
+        sha256 = None if result.stamp is None else result.stamp.sha256
+        error = result.error or vectors.reasons.get(sha256 or b"")
+        counts.results.append(dataclasses.replace(result, error=error))
+        if error is not None:
+            counts.num_failed += 1
+            self._upsert(task, (task.size, task.mtime_ns, None, None, "failed", error))
+            return
+        assert result.stamp is not None
+        if result.outputs is not None:
+            counts.num_embedded += 1
+        elif self._indexed_content(task) == sha256:
+            counts.num_unchanged += 1
+        else:
+            counts.num_reused += 1
+        position = self._position(result.stamp.sha256)
+        stamp = result.stamp
+        self._upsert(task, (stamp.size, stamp.mtime_ns, sha256, position, "indexed", None))
+
+    def _indexed_content(self, task: Task) -> bytes | None:
+        """Return the hash of what is indexed under a task's path."""
+        row = self._index.ledger.one(
+            "SELECT sha256 FROM photographs WHERE root = ? AND path = ? AND status = 'indexed'",
+            (task.root, task.path),
+        )
+        return None if row is None else bytes(row[0])
+
+    def _upsert(self, task: Task, values: tuple[Any, ...]) -> None:
+        # Not ON CONFLICT, which uses up an id for each row that exists already.
+        ledger, key = self._index.ledger, (task.root, task.path)
+        num_changed = ledger.execute(
+            "UPDATE photographs SET size = ?, mtime_ns = ?, sha256 = ?, position = ?, status = ?, "
+            "reason = ? WHERE root = ? AND path = ?",
+            (*values, *key),
+        )
+        if not num_changed:
+            ledger.execute(
+                "INSERT INTO photographs (size, mtime_ns, sha256, position, status, reason, root, "
+                "path) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (*values, *key),
+            )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Vectors:
+    """The new vectors of a batch, the contents that they are of, and why others have none."""
+
+    rows: list[NDArray[np.float16]] = field(default_factory=list)
+    sha256s: list[bytes] = field(default_factory=list)
+    reasons: dict[bytes, str] = field(default_factory=dict)

@@ -1,0 +1,313 @@
+"""Find the indexed photographs that look most like a query: `alexnet-deploy search`.
+
+Krizhevsky et al. 2012, section 6.1 and figure 4 right, by the distance of FC7 vectors.
+"""
+
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_deploy.engines.base import Engine
+from alexnet_deploy.errors import PhotographError, UsageError
+from alexnet_deploy.file_stamps import read_stamped
+from alexnet_deploy.images import decode_photograph, load_photograph
+from alexnet_deploy.index.engine import EngineRequest, check_request, open_engine_of
+from alexnet_deploy.index.manifest import Metric, read_manifest
+from alexnet_deploy.index.roots import all_roots
+from alexnet_deploy.index.segments import SegmentUnreadableError, float16_vector
+from alexnet_deploy.index.storage import Index, open_index
+from alexnet_deploy.inference import RunSummary, run_batches
+from alexnet_deploy.pipeline import Loaded, default_threads
+from alexnet_deploy.preprocessing import preprocess
+from alexnet_deploy.search_results import STDIN, Neighbour, SearchResult
+
+if TYPE_CHECKING:
+    from alexnet_deploy.index.exact_search import Ranking
+
+_QUERIES_AT_ONCE = 32
+_ATTEMPTS = 5
+
+
+def search(
+    directory: Path,
+    queries: Iterable[Path],
+    request: EngineRequest | None = None,
+    *,
+    k: int = 10,
+    metric: Metric | None = None,
+    max_distance: float | None = None,
+    stdin: bytes | None = None,
+    summary: RunSummary | None = None,
+    notify: Callable[[str], None] = lambda _: None,
+) -> Iterator[SearchResult]:
+    """Yield what each query finds in an index, in the order of the queries.
+
+    The search is exact: every vector is looked at. A query whose bytes are indexed has its
+    vector there already; the network runs, and is loaded, for others only. The query's own file
+    is no neighbour of itself; a copy elsewhere is, at distance 0. Equally near photographs come
+    in the order in which they were indexed.
+
+    Args:
+        directory: of the index.
+        queries: photographs; `STDIN` for the bytes in `stdin`.
+        request: the engine; what it leaves open is the index's own.
+        k: how many neighbours; fewer where the index has fewer.
+        metric: "cosine" or "l2"; None for the manifest's.
+        max_distance: leave out what is farther: 1 - cosine similarity, or the L2 distance.
+        stdin: the file that standard input held.
+        summary: counted up during the run.
+        notify: called with lines for a person.
+
+    Raises:
+        UsageError: no such index, k below 1, a negative distance.
+        IncompatibleFileError: the index is damaged, or `request` is not of its vector space.
+        MissingPackageError: without faiss.
+    """
+    if k < 1:
+        raise UsageError(f"-k is {k}, expected 1 or more")
+    if max_distance is not None and not max_distance >= 0:
+        raise UsageError(f"--max-distance is {max_distance:g}, expected 0 or more")
+    manifest = read_manifest(directory)
+    criteria = _Criteria(k=k, metric=metric or manifest.metric, max_distance=max_distance)
+    summary = RunSummary() if summary is None else summary
+    request = request or EngineRequest()
+    return _search(directory, iter(queries), request, criteria, stdin, summary, notify)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Criteria:
+    """Which neighbours are wanted; see `search`."""
+
+    k: int
+    metric: Metric
+    max_distance: float | None
+
+
+def _search(
+    directory: Path,
+    queries: Iterator[Path],
+    request: EngineRequest,
+    criteria: _Criteria,
+    stdin: bytes | None,
+    summary: RunSummary,
+    notify: Callable[[str], None],
+) -> Iterator[SearchResult]:
+    """Do the work of `search`; apart from it, so that a wrong argument fails at the call."""
+    # A missing package shows before any work is done.
+    import alexnet_deploy.index.exact_search  # noqa: F401
+
+    with open_index(directory) as index, ExitStack() as stack:
+        searcher = _Searcher(index, request, stdin, summary, stack, notify)
+        while some := list(islice(queries, _QUERIES_AT_ONCE)):
+            yield from searcher.answers(some, criteria)
+    summary.stop_clock()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Query:
+    """A query with its vector, rounded as stored vectors are, or with the reason why not."""
+
+    path: Path
+    vector: NDArray[np.float16] | None
+    error: str | None
+
+
+class _Searcher:
+    """One search: the open index, and the engine once it is needed."""
+
+    def __init__(
+        self,
+        index: Index,
+        request: EngineRequest,
+        stdin: bytes | None,
+        summary: RunSummary,
+        stack: ExitStack,
+        notify: Callable[[str], None],
+    ) -> None:
+        check_request(index, request)
+        self._summary = summary
+        self._index = index
+        self._request = request
+        self._stdin = stdin
+        self._stack = stack
+        self._notify = notify
+        self._engine: Engine | None = None
+        if request.model is not None:
+            self._open_engine(_QUERIES_AT_ONCE)
+
+    def answers(self, paths: Sequence[Path], criteria: _Criteria) -> list[SearchResult]:
+        """Return the results of a few queries, in their order."""
+        queries = self._with_vectors(paths)
+        for attempt in range(_ATTEMPTS):
+            try:
+                with self._index.ledger.snapshot():
+                    return self._ranked(queries, criteria)
+            except SegmentUnreadableError:
+                # A run with --prune may have moved the vectors at this moment.
+                if attempt == _ATTEMPTS - 1:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+    def _with_vectors(self, paths: Sequence[Path]) -> list[_Query]:
+        """Take vectors that the index has, compute the others."""
+        stored = [self._stored(path) for path in paths]
+        unknown = [path for path, vector in zip(paths, stored, strict=True) if vector is None]
+        embedded = self._embedded(unknown)
+        queries = []
+        for path, vector in zip(paths, stored, strict=True):
+            if vector is None:
+                queries.append(next(embedded))
+            else:
+                self._summary.num_done += 1
+                queries.append(_Query(path=path, vector=vector, error=None))
+        return queries
+
+    def _stored(self, path: Path) -> NDArray[np.float16] | None:
+        """Return the vector that the index has of a file's bytes."""
+        if path == STDIN and self._stdin is not None:
+            sha256 = hashlib.sha256(self._stdin).digest()
+        else:
+            try:
+                sha256 = read_stamped(path)[1].sha256
+            except PhotographError:
+                return None  # computing its vector will find the reason again
+        row = self._index.ledger.one("SELECT position FROM vectors WHERE sha256 = ?", (sha256,))
+        if row is None:
+            return None
+        try:
+            vector: NDArray[np.float16] = self._index.segments.take(np.array(row, np.int64))[0]
+            return vector
+        except SegmentUnreadableError:
+            return None
+
+    def _embedded(self, paths: Sequence[Path]) -> Iterator[_Query]:
+        """Yield queries that go through the network."""
+        if not paths:
+            return
+        engine = self._engine or self._open_engine(len(paths))
+        layer = self._index.manifest.space.layer
+        threads = self._request.threads
+        for batch in run_batches(
+            engine, paths, load=self._load, threads=threads, summary=self._summary
+        ):
+            for result in batch:
+                if result.outputs is None:
+                    yield _Query(path=result.path, vector=None, error=result.error)
+                else:
+                    vector, error = float16_vector(result.outputs[layer], layer)
+                    yield _Query(path=result.path, vector=vector, error=error)
+
+    def _load(self, path: Path) -> Loaded:
+        """Load one query. Runs in threads."""
+        assert self._engine is not None
+        if path == STDIN and self._stdin is not None:
+            photograph = decode_photograph(io.BytesIO(self._stdin))
+        else:
+            photograph = load_photograph(path)
+        return Loaded(crop=preprocess(photograph, self._engine.spec))
+
+    def _open_engine(self, num_images: int) -> Engine:
+        engine = open_engine_of(self._index, self._request, self._notify, num_images=num_images)
+        self._engine = self._stack.enter_context(engine)
+        self._notify(engine.description)
+        return engine
+
+    def _ranked(self, queries: Sequence[_Query], criteria: _Criteria) -> list[SearchResult]:
+        """Search for those queries that have a vector, in one snapshot of the index."""
+        from alexnet_deploy.index.exact_search import live_positions, nearest
+
+        finder = _PhotographFinder(self._index)
+        own = [finder.own_ids(query.path) for query in queries]
+        positions = live_positions(self._index)
+        vectors = [query.vector for query in queries if query.vector is not None]
+        rankings: Iterator[Ranking] = iter(())
+        if vectors and len(positions):
+            found = nearest(
+                self._index,
+                positions,
+                np.stack(vectors),
+                criteria.k + max(map(len, own)),
+                metric=criteria.metric,
+                threads=self._request.threads or default_threads(),
+            )
+            rankings = iter(found)
+        results = []
+        for query, ids in zip(queries, own, strict=True):
+            neighbours: Iterable[Neighbour] = ()
+            if query.vector is not None and len(positions):
+                neighbours = finder.neighbours(next(rankings), ids, criteria)
+            some = tuple(islice(neighbours, criteria.k))
+            results.append(SearchResult(query=query.path, neighbours=some, error=query.error))
+        return results
+
+
+class _PhotographFinder:
+    """From vectors to the photographs that have them, in a snapshot."""
+
+    def __init__(self, index: Index) -> None:
+        self._ledger = index.ledger
+        self._roots = {root.id: root.path for root in all_roots(index.ledger)}
+
+    def own_ids(self, query: Path) -> frozenset[int]:
+        """Return the ids under which the query's own file is indexed, links followed."""
+        if query == STDIN:
+            return frozenset()
+        real = os.path.realpath(query)
+        folder, name = os.path.split(os.path.abspath(query))
+        ids: set[int] = set()
+        for path in {
+            real,
+            os.path.join(os.path.realpath(folder), name),
+            os.path.join(folder, name),
+        }:
+            for key, root in self._roots.items():
+                if root in Path(path).parents:
+                    relative = os.fsencode(os.path.relpath(path, root))
+                    row = self._ledger.one(
+                        "SELECT id FROM photographs WHERE root = ? AND path = ?", (key, relative)
+                    )
+                    ids |= set() if row is None else {int(row[0])}
+        return frozenset(ids)
+
+    def neighbours(
+        self,
+        ranking: "Ranking",
+        own_ids: frozenset[int],
+        criteria: _Criteria,
+    ) -> Iterator[Neighbour]:
+        """Yield the photographs of a ranking, the equally near ones by id."""
+        cosines, distances = ranking.cosine_similarity, ranking.l2_distance
+        is_cosine = criteria.metric == "cosine"
+        values = -cosines if is_cosine else distances
+        farthest = np.inf if criteria.max_distance is None else criteria.max_distance - is_cosine
+        start = 0
+        while start < len(values) and values[start] <= farthest:
+            stop = int(np.searchsorted(values, values[start], "right"))
+            found = []
+            for number in range(start, stop):
+                for key, path in self._photographs(int(ranking.positions[number])):
+                    if key not in own_ids:
+                        neighbour = Neighbour(
+                            path=path,
+                            cosine_similarity=float(cosines[number]),
+                            l2_distance=float(distances[number]),
+                        )
+                        found.append((key, neighbour))
+            yield from (neighbour for _, neighbour in sorted(found, key=itemgetter(0)))
+            start = stop
+
+    def _photographs(self, position: int) -> Iterator[tuple[int, Path]]:
+        for key, root, path in self._ledger.rows(
+            "SELECT id, root, path FROM photographs WHERE position = ?", (position,)
+        ):
+            yield key, self._roots[root] / os.fsdecode(path)

@@ -1,0 +1,173 @@
+"""Prove that `index` may be killed: SIGKILL at random moments, and inside each of its steps.
+
+    python tools/kill_index.py ../shared/data/caltech101/test [--runs 200] [--json FILE]
+
+Two scenarios, each first run undisturbed. `new`: an index of 180 of the photographs is made;
+among them are copies and a damaged file. `changed`: half of them are gone, others renamed,
+replaced and added, and the run prunes, so vectors move. Segments are small, so that a batch
+crosses from one into the next. Runs are processes; each is killed from outside: `--runs` of them
+at a moment drawn from the whole length of the run, and then at least ten inside each step and
+three inside parts of steps, between two lines that the process writes when it enters and leaves
+them. Vectors are written in pieces of 4 KiB, so that a kill can come between two of them.
+
+After each kill, the index is examined and searched, and the next run takes it from there,
+killed again or not. Each index that is finished at last has the same ids, paths and vectors, bit
+for bit, as the undisturbed one. How often a photograph went through the network is counted from
+the processes' logs. The first difference ends the tool, with what led to it.
+"""
+
+import argparse
+import json
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from index_killing import Account, Life
+from killed_runs import STEPS, Kill, Run, aimed_kill, random_kill
+from killed_scenarios import Scenario, make_scenarios, settle
+
+from alexnet_deploy.images import find_photographs
+from alexnet_deploy.pipeline import default_threads
+
+NUM_PHOTOGRAPHS = 180
+NUM_SPARE = 60
+SEGMENT_BYTES = 200_000  # 24 vectors of FC7; a batch has 32
+NUM_INSIDE_STEP, NUM_INSIDE_PART = 10, 3
+PARTS = (
+    *("creation/ledger", "creation/model", "creation/manifest"),
+    *("prune/append", "prune/sync", "prune/other commit"),
+)
+AGAIN = 0.7  # of the killed runs are followed by another one that is killed
+
+
+class Plan:
+    """Which kills are still to be done, random ones first."""
+
+    def __init__(self, num_random: int, account: Account, rng: random.Random) -> None:
+        self._num_random = num_random
+        self._account = account
+        self._rng = rng
+
+    def steps(self) -> list[str]:
+        """Return the steps, and their parts, that were not hit often enough."""
+        targets = [(step, NUM_INSIDE_STEP) for step in STEPS]
+        targets += [(part, NUM_INSIDE_PART) for part in PARTS]
+        return [step for step, number in targets if self._account.num_inside(step) < number]
+
+    def is_done(self) -> bool:
+        """Tell whether nothing is left."""
+        return self._account.random.total() >= self._num_random and not self.steps()
+
+    def kills(self, scenario: Scenario) -> Iterator[Kill | None]:
+        """Yield the kills of one index, the first for certain, then None."""
+        while not self.is_done():
+            possible = [step for step in self.steps() if any(scenario.log.visits(step))]
+            if self._account.random.total() < self._num_random:
+                yield random_kill(scenario.log, self._rng)
+            elif possible:
+                yield aimed_kill(self._rng.choice(possible), scenario.log, self._rng)
+            else:
+                break
+            if self._rng.random() >= AGAIN:
+                break
+        yield None
+
+
+def main() -> None:
+    """Kill, compare and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--runs", type=int, default=200, help="killed at random moments")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    arguments = parser.parse_args()
+    rng, account, start = random.Random(arguments.seed), Account(), time.monotonic()
+    plan = Plan(arguments.runs, account, rng)
+    place = Path(tempfile.mkdtemp(prefix="alexnet-deploy-kill-")).resolve()
+    photographs = rng.sample(
+        list(find_photographs([arguments.folder])), NUM_PHOTOGRAPHS + NUM_SPARE
+    )
+    scenarios = make_scenarios(
+        Run(directory=str(place), segment_bytes=SEGMENT_BYTES),
+        partial(copy_photographs, photographs[:NUM_PHOTOGRAPHS]),
+        [path.resolve() for path in photographs[NUM_PHOTOGRAPHS:]],
+        rng,
+    )
+    for scenario in cycle(scenarios):
+        if plan.is_done():
+            break
+        kills = plan.kills(scenario)
+        life = Life(scenario=scenario, directory=place / "killed", account=account, rng=rng)
+        life.run(kills.__next__)
+        num_aimed = account.aimed.total()
+        print(
+            f"{time.monotonic() - start:6.0f} s: {account.random.total()} kills at random, "
+            f"{num_aimed} aimed, {account.num_finished} indexes finished, all the same",
+            file=sys.stderr,
+        )
+    shutil.rmtree(place)
+    figures = {
+        "seed": arguments.seed,
+        "cores": default_threads(),
+        **figures_of(scenarios, account),
+        "minutes": round((time.monotonic() - start) / 60, 1),
+    }
+    text = json.dumps(figures, indent=1)
+    print(text)
+    if arguments.json is not None:
+        arguments.json.write_text(f"{text}\n")
+
+
+def copy_photographs(photographs: Sequence[Path], folder: Path) -> Path:
+    """Copy them, two of them twice, and damage the last; return one of the first."""
+    targets = []
+    for number, source in enumerate(photographs):
+        targets.append(folder / f"{number // 20:02d}" / f"{number:03d}{source.suffix}")
+        targets[-1].parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, targets[-1])
+    shutil.copyfile(targets[0], targets[1])  # of one batch
+    shutil.copyfile(targets[5], targets[-2])  # of two
+    targets[-1].write_bytes(targets[-1].read_bytes()[:1000])
+    for target in targets:
+        settle(target)
+    return targets[2]
+
+
+def figures_of(scenarios: Sequence[Scenario], account: Account) -> dict[str, Any]:
+    """Return the figures of the proof."""
+    return {
+        "scenarios": {
+            Path(scenario.run.folder).name: {
+                "photographs": len(scenario.after.rows),
+                "failed": sum(row[-2] == "failed" for row in scenario.after.rows.values()),
+                "seconds_undisturbed": round(scenario.log.wall_s, 2),
+                "embedded_undisturbed": sum(map(len, scenario.log.batches)),
+            }
+            for scenario in scenarios
+        },
+        "killed_at_random": account.random.total(),
+        "killed_at_random_in": dict(account.random.most_common()),
+        "killed_inside_step": {step: account.num_inside(step) for step in STEPS},
+        "killed_inside_part": dict(sorted(account.aimed.items())),
+        "indexes_finished_and_the_same": account.num_finished,
+        "embedded": account.num_embedded,
+        "embedded_again_of_uncommitted_batches": account.num_lost,
+        "embedded_again_otherwise": account.num_embedded - account.num_lost - account.num_needed,
+        "searches_after_kills": account.num_searches,
+        "searches_during_runs": account.num_searches_meanwhile,
+    }
+
+
+if __name__ == "__main__":
+    main()
