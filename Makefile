@@ -21,7 +21,7 @@ PACKAGE := $(shell find alexnet_deploy -type f ! -name '*.pyc')
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
-demo: .venv/installed ## set up .venv and export, classify and embed the sample photographs
+demo: .venv/installed ## set up .venv and run every main command on the sample photographs
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" tools/demo.sh
 
 test: .venv-dev/installed ## set up .venv-dev and run the linters, the type checker and the tests

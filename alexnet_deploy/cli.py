@@ -92,7 +92,7 @@ def _printable_lines(text: str) -> str:
 )
 @click.version_option(__version__, message="alexnet-deploy %(version)s")
 def cli() -> None:
-    """AlexNet (2012), from a checkpoint to labels and vectors.
+    """AlexNet (2012), from a checkpoint to labels, vectors and image search.
 
     Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong
     usage, 3 too many photographs failed, 4 verification failed, 5 incompatible file.

@@ -1,5 +1,6 @@
 """What a checkpoint, a model file or an index is: architecture, identity, provenance, proof."""
 
+import os
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def describe(path: Path, *, check: bool = False) -> dict[str, Any]:
         UsageError: there is no such file, or it may not be read; `check` for a file.
         IncompatibleFileError: not one of ours, or damaged.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # Path.is_dir raises where a name is too long
         return describe_index(path, check=check)
     if check:
         raise UsageError(f"{path}: --check is for an index; for a model use alexnet-deploy verify")

@@ -314,7 +314,7 @@ def test_a_hidden_folder_of_a_root_needs_the_option_that_keeps_it(
     photos: Path, index: Path
 ) -> None:
     hidden = save(photos / ".hidden" / "blue.bmp", BLUE)
-    with pytest.raises(UsageError, match="is hidden in .*; add --include-hidden"):
+    with pytest.raises(UsageError, match=r"is hidden in .*; add --include-hidden"):
         update(index, photos / ".hidden")
     update(index, photos / ".hidden", include_hidden=True)
     report = update(index, photos)

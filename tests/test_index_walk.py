@@ -136,7 +136,7 @@ class Model:
                 outcome.counts[2] += 1
                 return
         is_settled = now_ns - file.mtime_ns > 2 * SECOND_NS
-        mtime_ns = file.mtime_ns if is_settled or file.content is None else None
+        mtime_ns = file.mtime_ns if is_settled else None
         key = next(self._ids) if old is None else old.id
         self.entries[path] = Entry(id=key, content=file.content, mtime_ns=mtime_ns, size=size)
         if file.content is None:

@@ -28,7 +28,11 @@ def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
         check=False,
     )
     assert finished.returncode == 0, finished.stderr
-    printed = [line.split(" ", 1) for line in finished.stdout.splitlines()]
+    lines = finished.stdout.splitlines()
     photographs = sorted((tmp_path / "photos").iterdir())
-    assert [path for path, _ in printed] == [f"photos/{path.name}" for path in photographs]
+    names = [f"photos/{path.name}" for path in photographs]
+    assert [line.split(" ", 1)[0] for line in lines] == names + names
+    for line, own in zip(lines[3:], photographs, strict=True):
+        others = {str(path) for path in photographs if path != own}
+        assert set(line.split(" ")[1:]) == others
     assert np.load(tmp_path / "fc7.npy").shape == (3, 4096)

@@ -107,7 +107,7 @@ def open_engine_of(
     recorded = _recorded_model(index.ledger)
     if request.model is not None:
         model = request.model
-    elif recorded is not None and recorded.exists():
+    elif recorded is not None and os.path.exists(recorded):
         model = recorded
     else:
         model = default_model() if recorded else bundled_checkpoint()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +99,7 @@ def read_manifest(directory: Path) -> Manifest:
     try:
         text = path.read_text("utf-8")
     except FileNotFoundError as error:
-        if not directory.exists():
+        if not os.path.exists(directory):
             raise UsageError(
                 f"index {directory}: does not exist; make it with "
                 "alexnet-deploy index PHOTOS --index DIR, or name another with --index"

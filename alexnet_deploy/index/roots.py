@@ -80,7 +80,7 @@ def scopes(
         if _is_in_index(path, directory):
             raise UsageError(f"{folder}: is the index itself; give the folder of the photographs")
         scope = _known_scope(ledger, path)
-        if not path.is_dir() and scope is None:
+        if not os.path.isdir(path) and scope is None:
             raise _not_a_folder(folder)
         found.append(scope or Scope(root=_add_root(ledger, path)))
     if not folders:
@@ -107,7 +107,7 @@ def check_folders(folders: Sequence[Path]) -> None:
     if not folders:
         raise UsageError("the index does not exist yet; give the folders of its photographs")
     for folder in folders:
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise _not_a_folder(folder)
 
 
@@ -133,7 +133,7 @@ def move_root(ledger: Ledger, old_and_new: str, *, directory: Path) -> None:
             f"--root {old_and_new}: expected OLD=NEW with OLD one of the index's roots ({known})"
         )
     path = Path(os.path.realpath(new))
-    if not new or not path.is_dir():
+    if not new or not os.path.isdir(path):
         raise UsageError(f"--root {old_and_new}: {new or 'NEW'} is not a folder")
     if _is_in_index(path, directory):
         raise UsageError(f"--root {old_and_new}: {new} is the index itself")
@@ -163,7 +163,7 @@ def _known_scope(ledger: Ledger, path: Path) -> Scope | None:
             return Scope(root=root)
         if root.path in path.parents:
             scope = Scope(root=root, prefix=os.fsencode(path.relative_to(root.path)))
-            if path.is_dir() or _has_photographs(ledger, scope):
+            if os.path.isdir(path) or _has_photographs(ledger, scope):
                 return scope
     return None
 
@@ -224,6 +224,8 @@ def _contains(outer: Scope, inner: Scope) -> bool:
 
 
 def _not_a_folder(folder: Path) -> UsageError:
-    if folder.exists():
+    if os.path.exists(folder):
         return UsageError(f"{folder}: is a file; an index takes folders, give the one it is in")
-    return UsageError(f"{folder}: does not exist; give a folder of photographs")
+    return UsageError(
+        f"{folder}: does not exist, or may not be looked at; give a folder of photographs"
+    )

@@ -101,7 +101,7 @@ def _roots(index: Index) -> list[dict[str, Any]]:
         | {
             "photographs": counts.get(root.id, 0),
             "include_hidden": root.include_hidden,
-            "exists": root.path.is_dir(),
+            "exists": os.path.isdir(root.path),
         }
         for root in all_roots(index.ledger)
     ]

@@ -2,7 +2,8 @@
 
 Photographs go through the network in batches. A batch is committed as a whole: its vectors are
 appended and synced, then one transaction of the ledger names them. A run that is killed has lost
-the batch at hand and nothing else; running it again goes on from there, with the same batches.
+the batch at hand and nothing else; running it again goes on import os
+from there, with the same batches.
 """
 
 import json
@@ -150,7 +151,7 @@ class IndexReport:
 
 
 def _why(loss: Loss) -> str:
-    return "" if loss.root.path.is_dir() else " (the folder is missing)"
+    return "" if os.path.isdir(loss.root.path) else " (the folder is missing)"
 
 
 def update_index(
