@@ -4,6 +4,8 @@ import hashlib
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -58,30 +60,30 @@ def test_a_file_that_was_just_written_is_not_settled(tmp_path: Path) -> None:
     assert is_settled(time.time_ns() - 3 * SECOND)
 
 
-def test_a_time_beyond_64_bits_is_cut(tmp_path: Path) -> None:
-    path = tmp_path / "c.jpg"
-    path.touch()
-    status = list(path.stat())
-    # A tenth value and more: the times in whole seconds, as floats, in nanoseconds.
-    far = os.stat_result([*status[:10], 0.0, 0.0, 0.0, 0, 2**70, 0])
-    assert modified_ns(far) in (2**63 - 1, path.stat().st_mtime_ns)
+def test_a_time_beyond_64_bits_is_cut() -> None:
+    for mtime_ns in (-5, 0, 2**63 - 1, 2**63, 2**70):
+        status = cast(os.stat_result, SimpleNamespace(st_mtime_ns=mtime_ns))
+        assert modified_ns(status) == min(mtime_ns, 2**63 - 1)
+
+
+def test_an_empty_file_has_a_stamp_too(path: Path) -> None:
+    path.write_bytes(b"")
+    data, stamp = read_stamped(path)
+    assert (data, stamp.size, stamp.sha256) == (b"", 0, hashlib.sha256().digest())
 
 
 @pytest.mark.parametrize(
-    ("make", "reason"),
-    [
-        (lambda path: path.unlink(), "No such file"),
-        (lambda path: path.write_bytes(b""), "is empty"),
-        (lambda path: (path.unlink(), path.mkdir()), "folder|directory"),
-        (lambda path: (path.unlink(), os.mkfifo(path)), ""),
-    ],
-    ids=["missing", "empty", "folder", "pipe"],
+    ("kind", "reason"),
+    [("missing", "No such file"), ("folder", "cannot be read"), ("pipe", "cannot be read")],
 )
 def test_what_cannot_be_read_has_a_reason_without_the_path(
-    path: Path, make: object, reason: str
+    path: Path, kind: str, reason: str
 ) -> None:
-    assert callable(make)
-    make(path)
+    path.unlink()
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
     with pytest.raises(PhotographError, match=reason) as caught:
         read_stamped(path)
     assert str(path) not in str(caught.value)

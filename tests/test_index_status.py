@@ -157,8 +157,8 @@ def test_an_interrupted_run_is_shown(
         raise KeyboardInterrupt
 
     save(photos / "new.bmp", (5, 5, 5))
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("alexnet_deploy.index.engine.open_model", interrupt)
+    monkeypatch.setattr("alexnet_deploy.index.engine.open_model", interrupt)
+    with pytest.raises(KeyboardInterrupt):
         update(index)
     last, first = told(index)["runs"]
     assert (last["finished"], first["embedded"]) == (None, 3)
@@ -175,11 +175,12 @@ def test_the_commonest_failures_come_first_with_an_example(photos: Path, index: 
     assert description["photographs"] == {"indexed": 3, "failed": 4, "pending": 0}
     assert [failure["count"] for failure in description["failures"]] == [3, 1]
     assert description["failures"][0]["example"] == str(photos / "a.bmp")
+    assert "is empty (0 bytes)" in description["failures"][0]["reason"]
     text = readable_index(description)
     assert "3 indexed, 4 failed" in text
-    assert f"  failed        3 x is empty (0 bytes) ({photos / 'a.bmp'})" in text.replace(
-        description["failures"][0]["reason"], "is empty (0 bytes)"
-    )
+    for failure in description["failures"]:
+        line = f"{failure['count']} x {failure['reason']} ({failure['example']})"
+        assert f"  failed        {line}" in text
 
 
 def test_a_sound_index_has_no_problems(photos: Path, index: Path) -> None:
@@ -245,20 +246,6 @@ def test_a_wrong_row_in_the_ledger_is_found(
 ) -> None:
     execute(index, *statements)
     assert found(index) == [problem]
-
-
-def test_rows_whose_vectors_were_exchanged_are_found(index: Path) -> None:
-    execute(
-        index,
-        "UPDATE photographs SET position = 1 - position WHERE position < 2",
-        "UPDATE photographs SET sha256 = (SELECT sha256 FROM vectors v "
-        "WHERE v.position = photographs.position)",
-    )
-    assert found(index) == []  # the hashes agree: a later run reads the files and sees
-    execute(index, "UPDATE vectors SET checksum = x'00' WHERE position = 1")
-    assert [line.split(" (")[0] for line in found(index)] == [
-        "vector 1: was changed since it was written"
-    ]
 
 
 def test_a_damaged_vector_of_no_photograph_is_said_to_be_that(photos: Path, index: Path) -> None:

@@ -226,6 +226,4 @@ def _contains(outer: Scope, inner: Scope) -> bool:
 def _not_a_folder(folder: Path) -> UsageError:
     if os.path.exists(folder):
         return UsageError(f"{folder}: is a file; an index takes folders, give the one it is in")
-    return UsageError(
-        f"{folder}: does not exist, or may not be looked at; give a folder of photographs"
-    )
+    return UsageError(f"{folder}: does not exist; give a folder of photographs")

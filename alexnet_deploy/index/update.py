@@ -7,6 +7,7 @@ from there, with the same batches.
 """
 
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
