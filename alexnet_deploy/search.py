@@ -118,8 +118,9 @@ class _Query:
     """A query with its vector, rounded as stored vectors are, or with the reason why not."""
 
     path: Path
-    vector: NDArray[np.float16] | None
-    error: str | None
+    sha256: bytes | None = None  # of its file, where the index has it
+    vector: NDArray[np.float16] | None = None
+    error: str | None = None
 
 
 class _Searcher:
@@ -161,19 +162,15 @@ class _Searcher:
     def _with_vectors(self, paths: Sequence[Path]) -> list[_Query]:
         """Take vectors that the index has, compute the others."""
         stored = [self._stored(path) for path in paths]
-        unknown = [path for path, vector in zip(paths, stored, strict=True) if vector is None]
+        unknown = [path for path, query in zip(paths, stored, strict=True) if query is None]
         embedded = self._embedded(unknown)
-        queries = []
-        for path, vector in zip(paths, stored, strict=True):
-            if vector is None:
-                queries.append(next(embedded))
-            else:
-                self._summary.num_done += 1
-                queries.append(_Query(path=path, vector=vector, error=None))
+        queries = [next(embedded) if query is None else query for query in stored]
+        self._summary.num_done += sum(query.error is None for query in queries)
+        self._summary.num_failed += sum(query.error is not None for query in queries)
         return queries
 
-    def _stored(self, path: Path) -> NDArray[np.float16] | None:
-        """Return the vector that the index has of a file's bytes."""
+    def _stored(self, path: Path) -> _Query | None:
+        """Return the query with the vector that the index has of its file's bytes."""
         if path == STDIN and self._stdin is not None:
             sha256 = hashlib.sha256(self._stdin).digest()
         else:
@@ -185,8 +182,8 @@ class _Searcher:
         if row is None:
             return None
         try:
-            vector: NDArray[np.float16] = self._index.segments.take(np.array(row, np.int64))[0]
-            return vector
+            (vector,) = self._index.segments.take(np.array(row, np.int64))
+            return _Query(path=path, sha256=sha256, vector=vector)
         except SegmentUnreadableError:
             return None
 
@@ -202,7 +199,7 @@ class _Searcher:
         ):
             for result in batch:
                 if result.outputs is None:
-                    yield _Query(path=result.path, vector=None, error=result.error)
+                    yield _Query(path=result.path, error=result.error)
                 else:
                     vector, error = float16_vector(result.outputs[layer], layer)
                     yield _Query(path=result.path, vector=vector, error=error)
@@ -227,7 +224,7 @@ class _Searcher:
         from alexnet_deploy.index.exact_search import live_positions, nearest
 
         finder = _PhotographFinder(self._index)
-        own = [finder.own_ids(query.path) for query in queries]
+        own = [finder.own_ids(query.path, query.sha256) for query in queries]
         positions = live_positions(self._index)
         vectors = [query.vector for query in queries if query.vector is not None]
         rankings: Iterator[Ranking] = iter(())
@@ -258,8 +255,11 @@ class _PhotographFinder:
         self._ledger = index.ledger
         self._roots = {root.id: root.path for root in all_roots(index.ledger)}
 
-    def own_ids(self, query: Path) -> frozenset[int]:
-        """Return the ids under which the query's own file is indexed, links followed."""
+    def own_ids(self, query: Path, sha256: bytes | None) -> frozenset[int]:
+        """Return the ids under which the query's own file is indexed, links followed.
+
+        By its path, whatever it holds now, and by a link to it among those with its content.
+        """
         if query == STDIN:
             return frozenset()
         real = os.path.realpath(query)
@@ -277,6 +277,10 @@ class _PhotographFinder:
                         "SELECT id FROM photographs WHERE root = ? AND path = ?", (key, relative)
                     )
                     ids |= set() if row is None else {int(row[0])}
+        with_content = self._ledger.one("SELECT position FROM vectors WHERE sha256 = ?", (sha256,))
+        for key, indexed in self._photographs(with_content[0]) if with_content else ():
+            if os.path.realpath(indexed) == real:
+                ids.add(key)
         return frozenset(ids)
 
     def neighbours(

@@ -74,7 +74,7 @@ def test_an_empty_file_has_a_stamp_too(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "reason"),
-    [("missing", "No such file"), ("folder", "cannot be read"), ("pipe", "cannot be read")],
+    [("missing", "No such file"), ("folder", "is a folder"), ("pipe", "is a pipe")],
 )
 def test_what_cannot_be_read_has_a_reason_without_the_path(
     path: Path, kind: str, reason: str

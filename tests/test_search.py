@@ -1,8 +1,6 @@
 """What a search finds, leaves out, refuses, and says, with a quick engine."""
 
-import base64
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,7 @@ from alexnet_deploy.index.engine import EngineRequest
 from alexnet_deploy.index.segments import Segments, SegmentUnreadableError
 from alexnet_deploy.inference import RunSummary
 from alexnet_deploy.search import search
-from alexnet_deploy.search_results import STDIN, Neighbour, SearchResult
+from alexnet_deploy.search_results import STDIN, SearchResult
 
 RED, GREEN, BLUE, PINK = (200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 60, 60)
 
@@ -395,37 +393,3 @@ def test_no_index_is_refused_at_the_call(tmp_path: Path) -> None:
         search(tmp_path / "nowhere", [])
     with pytest.raises(IncompatibleFileError, match=r"manifest\.json"):
         search(tmp_path, [])
-
-
-def test_json_is_as_documented(photos: Path, index: Path) -> None:
-    name = os.fsdecode(b"\xff.bmp")
-    save(photos / name, RED)
-    update(index, photos)
-    found = one(index, photos / name, k=2)
-    told = json.loads(found.to_json())
-    encoded = base64.b64encode(os.fsencode(photos / name)).decode()
-    assert list(told) == ["query", "query_base64", "results"]
-    assert (told["query"], told["query_base64"]) == (str(photos / name), encoded)
-    assert told["results"][0] == {
-        "path": str(photos / "red.bmp"),
-        "l2_distance": 0.0,
-        "cosine_similarity": 1.0,
-    }
-    assert told["results"][1]["l2_distance"] == found.neighbours[1].l2_distance
-    back = json.loads(one(index, photos / "red.bmp", k=1).to_json())
-    assert list(back) == ["query", "results"]
-    assert list(back["results"][0]) == ["path", "path_base64", "l2_distance", "cosine_similarity"]
-    assert back["results"][0]["path_base64"] == encoded
-    failed = SearchResult(query=Path("-"), neighbours=(), error="is empty")
-    assert json.loads(failed.to_json()) == {"query": "-", "error": "is empty"}
-    assert "\n" not in found.to_json()
-
-
-def test_text_has_a_line_for_each_neighbour_and_is_harmless_to_a_terminal() -> None:
-    evil = Path("/p/\x1b[31m\n\u202e.jpg")
-    neighbour = Neighbour(path=evil, cosine_similarity=0.51234, l2_distance=12.3456)
-    text = SearchResult(query=evil, neighbours=(neighbour,) * 2, error=None).to_text()
-    lines = text.split("\n")
-    assert all(line.isprintable() for line in lines)
-    assert lines[0] == r"neighbours of /p/\x1b[31m\n\u202e.jpg"
-    assert lines[2:] == [r"0.5123     12.35  /p/\x1b[31m\n\u202e.jpg"] * 2

@@ -132,8 +132,8 @@ class _Scan:
                 heap.add_result(scores, indices)
         heap.finalize()
         worst = heap.D[:, -1].astype(np.float64)
-        # Higham 2002, section 3.1, doubled for the norms.
-        error = 2 * dimension * _UNIT_ROUNDOFF
+        # Higham 2002, section 3.1: the sum; doubled for the norms, 4 for the other roundings.
+        error = 2 * (dimension + 4) * _UNIT_ROUNDOFF
         bounds = -worst - error if is_cosine else np.sqrt(worst * max(0.0, 1 - error))
         return self._positions[heap.I], bounds
 
