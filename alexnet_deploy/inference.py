@@ -86,6 +86,8 @@ class RunSummary:
 
     def times(self) -> str:
         """Render what follows the counts: seconds, rate, and where the time went."""
+        if not self.threads:  # nothing had to be read
+            return f"in {self.wall_s:.1f} s"
         rate = (self.num_done + self.num_failed) / max(self.wall_s, 1e-9)
         threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
         return (

@@ -35,7 +35,7 @@ def describe(path: Path, *, check: bool = False) -> dict[str, Any]:
         return describe_index(path, check=check)
     if check:
         raise UsageError(f"{path}: --check is for an index; for a model use alexnet-deploy verify")
-    existing_file(path, "a checkpoint or an .onnx file")
+    existing_file(path, "a checkpoint, an .onnx file or an index")
     if path.suffix == ".onnx":
         file = read_model(path)
         return _described(path, "onnx", file.spec, file.fingerprint, file.weights()) | {

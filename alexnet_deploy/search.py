@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
-from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +25,7 @@ from alexnet_deploy.index.manifest import Metric, read_manifest
 from alexnet_deploy.index.roots import all_roots
 from alexnet_deploy.index.segments import SegmentUnreadableError, float16_vector
 from alexnet_deploy.index.storage import Index, open_index
-from alexnet_deploy.inference import RunSummary, run_batches
+from alexnet_deploy.inference import RunSummary, no_photographs, run_batches
 from alexnet_deploy.pipeline import Loaded, default_threads
 from alexnet_deploy.preprocessing import preprocess
 from alexnet_deploy.search_results import STDIN, Neighbour, SearchResult
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from alexnet_deploy.index.exact_search import Ranking
 
 _QUERIES_AT_ONCE = 32
-_ATTEMPTS = 5
+_NUM_PARAMETERS = 500  # of one statement; SQLite takes 32,766
 
 
 def search(
@@ -70,6 +69,7 @@ def search(
 
     Raises:
         UsageError: no such index, k below 1, a negative distance.
+        NoPhotographsError: there is no query.
         IncompatibleFileError: the index is damaged, or `request` is not of its vector space.
         MissingPackageError: without faiss.
     """
@@ -78,10 +78,26 @@ def search(
     if max_distance is not None and not max_distance >= 0:
         raise UsageError(f"--max-distance is {max_distance:g}, expected 0 or more")
     manifest = read_manifest(directory)
-    criteria = _Criteria(k=k, metric=metric or manifest.metric, max_distance=max_distance)
+    # No index has more, and NumPy and FAISS count in 64 bits.
+    criteria = _Criteria(
+        k=min(k, 2**31), metric=metric or manifest.metric, max_distance=max_distance
+    )
     summary = RunSummary() if summary is None else summary
     request = request or EngineRequest()
     return _search(directory, iter(queries), request, criteria, stdin, summary, notify)
+
+
+def check_not_photograph(directory: Path, output: Path, queries: Iterable[Path]) -> None:
+    """Refuse to write over a query or an indexed photograph.
+
+    Raises:
+        UsageError: `output` is one of them.
+    """
+    real = os.path.realpath(output)
+    with open_index(directory) as index:
+        is_one = _PhotographFinder(index).own_ids(output, None)
+    if is_one or any(os.path.realpath(query) == real for query in queries if query != STDIN):
+        raise UsageError(f"{output}: is one of the photographs; name another file")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +124,12 @@ def _search(
 
     with open_index(directory) as index, ExitStack() as stack:
         searcher = _Searcher(index, request, stdin, summary, stack, notify)
+        is_empty = True
         while some := list(islice(queries, _QUERIES_AT_ONCE)):
+            is_empty = False
             yield from searcher.answers(some, criteria)
+        if is_empty:
+            raise no_photographs()
     summary.stop_clock()
 
 
@@ -149,24 +169,19 @@ class _Searcher:
     def answers(self, paths: Sequence[Path], criteria: _Criteria) -> list[SearchResult]:
         """Return the results of a few queries, in their order."""
         queries = self._with_vectors(paths)
-        for attempt in range(_ATTEMPTS):
-            try:
-                with self._index.ledger.snapshot():
-                    return self._ranked(queries, criteria)
-            except SegmentUnreadableError:
-                # A run with --prune may have moved the vectors at this moment.
-                if attempt == _ATTEMPTS - 1:
-                    raise
-        raise AssertionError("the last attempt returns or raises")
+        # While it lasts no commit can end, so none of the vectors can move.
+        with self._index.ledger.snapshot():
+            return self._ranked(queries, criteria)
 
     def _with_vectors(self, paths: Sequence[Path]) -> list[_Query]:
         """Take vectors that the index has, compute the others."""
         stored = [self._stored(path) for path in paths]
         unknown = [path for path, query in zip(paths, stored, strict=True) if query is None]
-        embedded = self._embedded(unknown)
+        # A full chunk may not be the last, and the batch size is chosen once.
+        is_all = len(paths) < _QUERIES_AT_ONCE
+        embedded = self._embedded(unknown, len(unknown) if is_all else _QUERIES_AT_ONCE)
         queries = [next(embedded) if query is None else query for query in stored]
-        self._summary.num_done += sum(query.error is None for query in queries)
-        self._summary.num_failed += sum(query.error is not None for query in queries)
+        self._summary.num_done += len(paths) - len(unknown)
         return queries
 
     def _stored(self, path: Path) -> _Query | None:
@@ -187,11 +202,11 @@ class _Searcher:
         except SegmentUnreadableError:
             return None
 
-    def _embedded(self, paths: Sequence[Path]) -> Iterator[_Query]:
+    def _embedded(self, paths: Sequence[Path], num_images: int) -> Iterator[_Query]:
         """Yield queries that go through the network."""
         if not paths:
             return
-        engine = self._engine or self._open_engine(len(paths))
+        engine = self._engine or self._open_engine(num_images)
         layer = self._index.manifest.space.layer
         threads = self._request.threads
         for batch in run_batches(
@@ -202,6 +217,9 @@ class _Searcher:
                     yield _Query(path=result.path, error=result.error)
                 else:
                     vector, error = float16_vector(result.outputs[layer], layer)
+                    if error is not None:
+                        self._summary.num_done -= 1
+                        self._summary.num_failed += 1
                     yield _Query(path=result.path, vector=vector, error=error)
 
     def _load(self, path: Path) -> Loaded:
@@ -293,22 +311,40 @@ class _PhotographFinder:
         cosines, distances = ranking.cosine_similarity, ranking.l2_distance
         is_cosine = criteria.metric == "cosine"
         values = -cosines if is_cosine else distances
-        farthest = np.inf if criteria.max_distance is None else criteria.max_distance - is_cosine
+        farthest = np.inf if criteria.max_distance is None else criteria.max_distance
+        if is_cosine:
+            farthest -= 1  # as 1 - cosine similarity is limited, and values are -cosine
         start = 0
         while start < len(values) and values[start] <= farthest:
             stop = int(np.searchsorted(values, values[start], "right"))
-            found = []
-            for number in range(start, stop):
-                for key, path in self._photographs(int(ranking.positions[number])):
-                    if key not in own_ids:
-                        neighbour = Neighbour(
-                            path=path,
-                            cosine_similarity=float(cosines[number]),
-                            l2_distance=float(distances[number]),
-                        )
-                        found.append((key, neighbour))
-            yield from (neighbour for _, neighbour in sorted(found, key=itemgetter(0)))
+            tied = {int(ranking.positions[number]): number for number in range(start, stop)}
+            for key, path, position in self._first_by_id(list(tied), criteria.k + len(own_ids)):
+                if key not in own_ids:
+                    number = tied[position]
+                    yield Neighbour(
+                        path=path,
+                        cosine_similarity=float(cosines[number]),
+                        l2_distance=float(distances[number]),
+                    )
             start = stop
+
+    def _first_by_id(
+        self, positions: Sequence[int], num_wanted: int
+    ) -> list[tuple[int, Path, int]]:
+        """Return id, path and position of the first photographs that have one of the vectors."""
+        found: list[tuple[Any, ...]] = []
+        for first in range(0, len(positions), _NUM_PARAMETERS):
+            some = positions[first : first + _NUM_PARAMETERS]
+            marks = ", ".join("?" * len(some))
+            found += self._ledger.rows(
+                f"SELECT id, root, path, position FROM photographs WHERE position IN ({marks}) "
+                "ORDER BY id LIMIT ?",
+                (*some, num_wanted),
+            )
+        return [
+            (key, self._roots[root] / os.fsdecode(path), position)
+            for key, root, path, position in sorted(found)[:num_wanted]
+        ]
 
     def _photographs(self, position: int) -> Iterator[tuple[int, Path]]:
         for key, root, path in self._ledger.rows(

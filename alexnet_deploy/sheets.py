@@ -158,7 +158,7 @@ class _FirstResults:
             self._num_found = len(result.neighbours)
             neighbours = result.neighbours[: MAX_PHOTOGRAPHS - 1]
             result = dataclasses.replace(result, neighbours=neighbours)
-        is_next = self._num_added == len(self.taken) + 1 <= MAX_QUERIES
+        is_next = self._num_added == len(self.taken) + 1 and len(self.taken) < MAX_QUERIES
         num_photographs = self._num_photographs + 1 + len(result.neighbours)
         if is_next and num_photographs <= MAX_PHOTOGRAPHS:
             self.taken.append(result)

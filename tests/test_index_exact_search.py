@@ -285,7 +285,6 @@ def test_without_the_bound_on_the_error_the_same_search_would_be_wrong(
     assert found.positions.tolist() != [20, 19, 18, 17, 16]
 
 
-@pytest.mark.xfail(strict=True, reason="normalising two numbers costs more than the bound allows")
 def test_the_bound_holds_for_the_shortest_vectors(ledger: Ledger) -> None:
     """Seventeen vectors near the query and the nearest, which float32 puts behind all of them."""
     vectors = np.array(_TWO_NUMBERS, np.float16)

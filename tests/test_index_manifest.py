@@ -46,7 +46,7 @@ def index(photos: Path) -> Path:
 def test_another_vector_space_is_refused_with_the_way_out(
     photos: Path, index: Path, request_: EngineRequest, message: str
 ) -> None:
-    message += "; vectors of the two cannot be compared: leave the option out"
+    message += "; vectors of the two cannot be compared: ask for what the index has"
     with pytest.raises(IncompatibleFileError, match=message) as caught:
         update(index, photos, request=request_)
     assert caught.value.exit_code == 5

@@ -163,7 +163,7 @@ def test_an_interrupted_run_is_shown(
     last, first = told(index)["runs"]
     assert (last["finished"], first["embedded"]) == (None, 3)
     runs = [line for line in readable_index(told(index)).splitlines() if "  run " in line]
-    assert [line.endswith("  interrupted") for line in runs] == [True, False]
+    assert [line.endswith("  not finished") for line in runs] == [True, False]
 
 
 def test_the_commonest_failures_come_first_with_an_example(photos: Path, index: Path) -> None:

@@ -18,11 +18,9 @@ from index_engine import (
     update,
     vector_of,
 )
-from numpy.typing import NDArray
 
 from alexnet_deploy.errors import IncompatibleFileError, UsageError
 from alexnet_deploy.index.engine import EngineRequest
-from alexnet_deploy.index.segments import Segments, SegmentUnreadableError
 from alexnet_deploy.inference import RunSummary
 from alexnet_deploy.search import search
 from alexnet_deploy.search_results import STDIN, SearchResult
@@ -151,7 +149,6 @@ def test_a_photograph_in_a_linked_folder_of_a_root_is_left_out(
     assert "far.bmp" not in names(one(index, photos / "away" / "far.bmp"))
 
 
-@pytest.mark.xfail(strict=True, reason="only the path in the index and its root are compared")
 @pytest.mark.parametrize("way", ["target", "another link"])
 def test_a_photograph_that_is_indexed_through_a_link_is_left_out_by_its_other_names(
     tmp_path: Path, photos: Path, index: Path, way: str
@@ -325,35 +322,6 @@ def test_a_model_that_was_replaced_is_refused_once_it_is_needed(
         one(index, save(photos.with_name("q.bmp"), (1, 2, 3)))
 
 
-@pytest.mark.parametrize("num_failures", [1, 4, 5])
-def test_vectors_that_move_during_a_search_are_looked_for_again(
-    photos: Path, index: Path, monkeypatch: pytest.MonkeyPatch, num_failures: int
-) -> None:
-    expected = one(index, photos / "red.bmp")
-    left, real = num_failures, Segments.rows
-    stored = Segments.take
-
-    def rows(segments: Segments, segment: int, num_rows: int) -> NDArray[np.float16]:
-        nonlocal left
-        if left:
-            left -= 1
-            raise SegmentUnreadableError("00000.f16: gone")
-        return real(segments, segment, num_rows)
-
-    def take(segments: Segments, positions: NDArray[np.int64]) -> NDArray[np.float16]:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Segments, "rows", real)
-            return stored(segments, positions)
-
-    monkeypatch.setattr(Segments, "rows", rows)
-    monkeypatch.setattr(Segments, "take", take)
-    if num_failures < 5:
-        assert one(index, photos / "red.bmp") == expected
-    else:
-        with pytest.raises(SegmentUnreadableError, match=r"00000\.f16"):
-            one(index, photos / "red.bmp")
-
-
 def test_a_query_beyond_float16_has_an_error_and_the_others_their_results(
     photos: Path, index: Path
 ) -> None:
@@ -365,7 +333,6 @@ def test_a_query_beyond_float16_has_an_error_and_the_others_their_results(
     assert len(second.neighbours) == 4
 
 
-@pytest.mark.xfail(strict=True, reason="it is counted as done, so that the command exits with 0")
 def test_a_query_beyond_float16_is_counted_as_failed(photos: Path, index: Path) -> None:
     summary = RunSummary()
     list(search(index, [save(photos.with_name("b.bmp"), TOO_BRIGHT)], summary=summary))

@@ -117,7 +117,7 @@ class Reporter:
         return self
 
     def _show(self, countable: Callable[[], Iterable[object]]) -> None:
-        if sys.stderr.isatty():
+        if sys.stderr is not None and sys.stderr.isatty():
             from alexnet_deploy.progress import ProgressBar
 
             self._bar = self._stack.enter_context(ProgressBar(countable))

@@ -65,12 +65,15 @@ def search(
     or {"query", "error"}; paths that are not UTF-8 come with "query_base64", "path_base64".
     """
     from alexnet_deploy.inference import RunSummary
+    from alexnet_deploy.search import check_not_photograph
     from alexnet_deploy.search import search as search_index
 
     _check(as_json, as_paths, null, sheet)
     find: Callable[[], Iterator[Path]] = functools.partial(_find, queries, include_hidden)
     summary, report = RunSummary(), Reporter(find)
-    stdin = sys.stdin.buffer.read() if "-" in queries else None
+    if sheet is not None:
+        check_not_photograph(directory, sheet, find())
+    stdin = _read_stdin() if "-" in queries else None
     results = search_index(
         directory,
         find(),
@@ -98,6 +101,12 @@ def search(
             for write in writers:
                 write(result)
     report.finish(summary, max_failures)
+
+
+def _read_stdin() -> bytes:
+    if sys.stdin is None:
+        raise UsageError("-: standard input is closed; name a file")
+    return sys.stdin.buffer.read()
 
 
 def _check(as_json: bool, as_paths: bool, null: bool, sheet: Path | None) -> None:

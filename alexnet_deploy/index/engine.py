@@ -1,7 +1,9 @@
 """Make an index, and open the engine that its vectors come from."""
 
+import dataclasses
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -13,8 +15,10 @@ from alexnet_deploy.index.lock import LOCK_NAME, writer_lock
 from alexnet_deploy.index.manifest import (
     DECODE_MODE,
     MANIFEST_NAME,
+    Manifest,
     check_space,
     new_manifest,
+    vector_space,
     write_manifest,
 )
 from alexnet_deploy.index.segments import FOLDER_NAME
@@ -22,8 +26,8 @@ from alexnet_deploy.index.storage import Index, is_index, remove_parts
 from alexnet_deploy.models import bundled_checkpoint, default_model, open_model
 from alexnet_deploy.output_files import errors_of, sync_directory
 
-_LEFTOVERS = {LOCK_NAME, LEDGER_NAME, JOURNAL_NAME, f"{PART_NAME}-journal", FOLDER_NAME}
-"""What a killed creation may leave behind, beside `*.part`."""
+_LEFTOVERS = {LOCK_NAME, LEDGER_NAME, JOURNAL_NAME, PART_NAME, f"{PART_NAME}-journal", FOLDER_NAME}
+"""What a killed creation may leave behind, beside the temporary files of `atomic_write`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,30 +67,38 @@ def create_index(directory: Path, request: EngineRequest, notify: Callable[[str]
     _check_is_free(directory)
     model = request.model or default_model()
     layer, precision = request.layer or "fc7", request.precision or "fp32"
-    engine = open_model(model, _options(request, layer, precision), notify=notify)
-    manifest = new_manifest(
-        engine.spec, fingerprint=engine.fingerprint, layer=layer, precision=precision
-    )
-    with errors_of(directory):
-        directory.mkdir(exist_ok=True)
-    with writer_lock(directory):
-        if is_index(directory):
-            return engine  # another process was faster; `check_engine` compares with its index
-        remove_parts(directory)
+    with ExitStack() as stack:
+        engine = stack.enter_context(
+            open_model(model, _options(request, layer, precision), notify=notify)
+        )
+        manifest = new_manifest(
+            engine.spec, fingerprint=engine.fingerprint, layer=layer, precision=precision
+        )
         with errors_of(directory):
-            (directory / FOLDER_NAME).mkdir(exist_ok=True)
-        if not (directory / LEDGER_NAME).exists():
-            Ledger.create(directory)
-        with Ledger.open(directory) as ledger:
-            if ledger.one("SELECT 1 FROM photographs LIMIT 1") is not None:
-                raise IncompatibleFileError(
-                    f"index {directory}: its {MANIFEST_NAME} is gone, its photographs are still in "
-                    f"{LEDGER_NAME}; restore the file from a copy, or name another directory"
-                )
-            _remember_model(ledger, model)
-        write_manifest(manifest, directory)
-        sync_directory(directory)
+            directory.mkdir(exist_ok=True)
+        with writer_lock(directory):
+            if not is_index(directory):  # another process may be faster: see `check_engine`
+                _fill(directory, manifest, model)
+        stack.pop_all()  # the engine stays open for the caller
     return engine
+
+
+def _fill(directory: Path, manifest: Manifest, model: Path) -> None:
+    """Make the files of an index in a directory that is locked; the manifest comes last."""
+    remove_parts(directory)
+    with errors_of(directory):
+        (directory / FOLDER_NAME).mkdir(exist_ok=True)
+    if not (directory / LEDGER_NAME).exists():
+        Ledger.create(directory)
+    with Ledger.open(directory) as ledger:
+        if ledger.one("SELECT 1 FROM photographs LIMIT 1") is not None:
+            raise IncompatibleFileError(
+                f"index {directory}: its {MANIFEST_NAME} is gone, its photographs are still in "
+                f"{LEDGER_NAME}; restore the file from a copy, or name another directory"
+            )
+        _remember_model(ledger, model)
+    write_manifest(manifest, directory)
+    sync_directory(directory)
 
 
 def open_engine_of(
@@ -133,15 +145,19 @@ def check_engine(index: Index, engine: Engine, model: Path | None) -> None:
     Raises:
         IncompatibleFileError: naming the difference.
     """
-    fingerprint = index.manifest.space.fingerprint
-    if engine.fingerprint != fingerprint:
+    space = index.manifest.space
+    if engine.fingerprint != space.fingerprint:
         raise IncompatibleFileError(
             f"index {index.directory}: made by "
             f"{_recorded_model(index.ledger) or 'the bundled checkpoint'}, fingerprint "
-            f"{fingerprint[:16]}..., but {model or default_model()} has "
+            f"{space.fingerprint[:16]}..., but {model or default_model()} has "
             f"{engine.fingerprint[:16]}...; vectors of the two cannot be compared: give the "
             "index's own model with --model, or name another directory with --index"
         )
+    own = vector_space(
+        engine.spec, fingerprint=space.fingerprint, layer=space.layer, precision=space.precision
+    )
+    check_space(index.directory, space, dataclasses.asdict(own))
 
 
 def check_request(index: Index, request: EngineRequest) -> None:
@@ -188,13 +204,17 @@ def _options(
     )
 
 
+def _is_part(name: str) -> bool:
+    return name.startswith(".alexnet-deploy-") and name.endswith(".part")
+
+
 def _check_is_free(directory: Path) -> None:
     """Refuse a directory that holds anything but what a killed creation leaves."""
     with errors_of(directory):
         if directory.exists() and not directory.is_dir():
             raise UsageError(f"index {directory}: is a file, expected a directory")
         names = sorted(os.listdir(directory)) if directory.exists() else []
-    others = [name for name in names if name not in _LEFTOVERS and not name.endswith(".part")]
+    others = [name for name in names if name not in _LEFTOVERS and not _is_part(name)]
     if others and MANIFEST_NAME not in names:
         raise UsageError(
             f"index {directory}: is no index, and holds other things ({', '.join(others[:3])}); "

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import urllib.parse
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -94,19 +94,20 @@ class Ledger:
         Where the directory may not be written to and a killed writer has left a commit half
         done, a copy is opened in its place, in which that commit is undone.
         """
-        with ExitStack() as stack:
-            path = directory / LEDGER_NAME
-            if not path.exists():
-                raise IncompatibleFileError(
-                    f"{path}: does not exist; restore it from a copy, or index again into another "
-                    "directory"
-                )
-            if _is_half_committed(directory) and not os.access(directory, os.W_OK):
+        path = directory / LEDGER_NAME
+        if not path.exists():
+            raise IncompatibleFileError(
+                f"{path}: does not exist; restore it from a copy, or index again into another "
+                "directory"
+            )
+        with ExitStack() as stack, _errors_reported(path):
+            try:
+                connection = _opened(path, stack)
+            except sqlite3.OperationalError as error:
+                if not _is_half_committed(error, directory):
+                    raise
                 path = _copied(directory, stack)
-            with _errors_reported(path):
-                connection = _connect(path, "rw")
-                stack.callback(connection.close)
-                _check_schema(path, connection)
+                connection = _opened(path, stack)
             return cls(path, connection, stack.pop_all())
 
     @classmethod
@@ -206,34 +207,43 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
         check_same_thread=False,
     )
     connection.execute("PRAGMA foreign_keys = ON")
+    # The end of a commit is the removal of its journal, which has to last as well: segments are
+    # deleted after it.
+    connection.execute("PRAGMA synchronous = EXTRA")
     return connection
 
 
-def _check_schema(path: Path, connection: sqlite3.Connection) -> None:
-    """Refuse a file whose tables are not ours, read for the first time here."""
+def _opened(path: Path, stack: ExitStack) -> sqlite3.Connection:
+    """Connect to a ledger, and read it for the first time."""
     try:
-        names = set(connection.execute("SELECT name, sql FROM sqlite_schema"))
-        if not _schema_rows() <= names:
+        connection = _connect(path, "rw")
+        stack.callback(connection.close)
+        if not _columns_of_schema() <= set(connection.execute(_COLUMNS)):
             raise _damaged(path, "its tables are not those of an index")
         if connection.execute("SELECT count(*) FROM settings").fetchone() != (1,):
             raise _damaged(path, "its settings are gone")
     except UnicodeDecodeError as error:  # in SQLite's own message about the schema
         raise _damaged(path, "its schema is not text") from error
+    return connection
 
 
-def _schema_rows() -> frozenset[tuple[str, str]]:
-    connection = sqlite3.connect(":memory:")
-    connection.executescript(_SCHEMA)
-    rows = frozenset(connection.execute("SELECT name, sql FROM sqlite_schema WHERE sql NOT NULL"))
-    connection.close()
-    return rows
+_COLUMNS = "SELECT t.name, c.name FROM sqlite_schema t, pragma_table_info(t.name) c"
 
 
-def _is_half_committed(directory: Path) -> bool:
-    try:
-        return (directory / JOURNAL_NAME).stat().st_size > 0
-    except OSError:
-        return False
+def _columns_of_schema() -> frozenset[tuple[str, str]]:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(_SCHEMA)
+        return frozenset(connection.execute(_COLUMNS))
+
+
+def _is_half_committed(error: sqlite3.OperationalError, directory: Path) -> bool:
+    """Tell whether a killed writer's commit is to be undone by who may not write.
+
+    SQLite itself knows that from the journal of a writer that lives, by its lock.
+    """
+    name = error.sqlite_errorname
+    is_refused = name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN"))
+    return is_refused and (directory / JOURNAL_NAME).exists()
 
 
 def _copied(directory: Path, stack: ExitStack) -> Path:

@@ -27,14 +27,14 @@ def writer_lock(directory: Path) -> Iterator[None]:
     with errors_of(path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise IndexLockedError(
-                f"index {directory}: {_holder(descriptor)} is writing to it; wait until it has "
-                "finished, or stop it: what it has committed stays"
-            ) from error
         with errors_of(path):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise IndexLockedError(
+                    f"index {directory}: {_holder(descriptor)} is writing to it; wait until it "
+                    "has finished, or stop it: what it has committed stays"
+                ) from error
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, _own_name(), 0)
         yield

@@ -11,8 +11,7 @@ _BLOCK_ROWS = 1024
 def remove_unnamed_segments(index: Index) -> None:
     """Delete the segments in which the ledger names no vector, but the one that is filled now.
 
-    A search that began before keeps what it has mapped, and one that begins at this moment
-    starts over.
+    No search reads them: the commit that stopped naming them waited for those that had begun.
     """
     (next_position,) = index.ledger.one("SELECT next_position FROM settings")
     segment_rows = index.manifest.segment_rows

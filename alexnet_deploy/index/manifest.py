@@ -60,10 +60,17 @@ class Manifest:
 
 def new_manifest(spec: ModelSpec, *, fingerprint: str, layer: str, precision: str) -> Manifest:
     """Return the manifest of a new index of `layer`."""
+    space = vector_space(spec, fingerprint=fingerprint, layer=layer, precision=precision)
+    segment_rows = max(1, SEGMENT_BYTES // (2 * space.dimension))
+    return Manifest(space=space, segment_rows=segment_rows)
+
+
+def vector_space(spec: ModelSpec, *, fingerprint: str, layer: str, precision: str) -> VectorSpace:
+    """Return the space of the vectors that this version computes with a model."""
     dimension = 1
     for size in spec.layer_shapes()[layer]:
         dimension *= size
-    space = VectorSpace(
+    return VectorSpace(
         fingerprint=fingerprint,
         layer=layer,
         dimension=dimension,
@@ -71,7 +78,6 @@ def new_manifest(spec: ModelSpec, *, fingerprint: str, layer: str, precision: st
         precision=precision,
         decode=DECODE_MODE,
     )
-    return Manifest(space=space, segment_rows=max(1, SEGMENT_BYTES // (2 * dimension)))
 
 
 def preprocessing_of(spec: ModelSpec) -> dict[str, Any]:
@@ -127,7 +133,11 @@ def _parse(path: Path, text: str) -> Manifest:
                 f"{path}: the index has format {version!r}, this version of alexnet-deploy reads "
                 f"{FORMAT_VERSION}; update alexnet-deploy, or index again into another directory"
             )
-        manifest = Manifest(space=VectorSpace(**fields.pop("space")), **fields)
+        space = VectorSpace(**fields.pop("space"))
+        manifest = Manifest(space=space, **fields)
+        for text in (space.fingerprint, space.layer, space.precision, space.decode):
+            if not isinstance(text, str):
+                raise ValueError(f"{text!r} is not a name")
         for number in (manifest.space.dimension, manifest.segment_rows):
             if type(number) is not int or number < 1:
                 raise ValueError(f"{number!r} is not a size")
@@ -136,7 +146,7 @@ def _parse(path: Path, text: str) -> Manifest:
         return manifest
     except IncompatibleFileError:
         raise
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise IncompatibleFileError(
             f"{path}: damaged ({type(error).__name__}: {error}); restore it from a copy, or index "
             "again into another directory"
@@ -158,7 +168,7 @@ def check_space(directory: Path, space: VectorSpace, asked: Mapping[str, Any]) -
     if differences:
         raise IncompatibleFileError(
             f"index {directory}: {'; '.join(differences)}; vectors of the two cannot be compared: "
-            "leave the option out to take the index's own, or name another directory with --index"
+            "ask for what the index has, or name another directory with --index"
         )
 
 

@@ -125,7 +125,10 @@ def move_root(ledger: Ledger, old_and_new: str, *, directory: Path) -> None:
     roots = {root.path: root for root in all_roots(ledger)}
     for index, character in enumerate(old_and_new):
         old, new = old_and_new[:index], old_and_new[index + 1 :]
-        if character == "=" and old and _normal(old) in roots:
+        # As it is kept first: a link to the new place may have been left there.
+        names = (Path(os.path.abspath(old)), Path(os.path.realpath(old)))
+        moved = next((roots[name] for name in names if old and name in roots), None)
+        if character == "=" and moved is not None:
             break
     else:
         known = ", ".join(str(path) for path in roots) or "none"
@@ -137,8 +140,7 @@ def move_root(ledger: Ledger, old_and_new: str, *, directory: Path) -> None:
         raise UsageError(f"--root {old_and_new}: {new or 'NEW'} is not a folder")
     if _is_in_index(path, directory):
         raise UsageError(f"--root {old_and_new}: {new} is the index itself")
-    moved = roots.pop(_normal(old))
-    for other in roots:
+    for other in roots.keys() - {moved.path}:
         if other == path or other in path.parents or path in other.parents:
             raise UsageError(
                 f"--root {old_and_new}: {path} overlaps the root {other}; index it without --root"
@@ -149,11 +151,6 @@ def move_root(ledger: Ledger, old_and_new: str, *, directory: Path) -> None:
 def _is_in_index(path: Path, directory: Path) -> bool:
     own = Path(os.path.realpath(directory))
     return path == own or own in path.parents
-
-
-def _normal(path: str) -> Path:
-    """Return the path as a root is kept, of which nothing may be there any more."""
-    return Path(os.path.realpath(path))
 
 
 def _known_scope(ledger: Ledger, path: Path) -> Scope | None:
@@ -186,9 +183,12 @@ def scope_bounds(scope: Scope) -> tuple[bytes, bytes]:
 def _add_root(ledger: Ledger, path: Path) -> Root:
     """Enter a new root; roots inside it become parts of it."""
     inner = [root for root in all_roots(ledger) if path in root.path.parents]
+    include_hidden = any(
+        root.include_hidden or has_hidden_part(str(root.path.relative_to(path))) for root in inner
+    )
     ledger.execute(
         "INSERT INTO roots (path, include_hidden) VALUES (?, ?)",
-        (os.fsencode(path), any(root.include_hidden for root in inner)),
+        (os.fsencode(path), include_hidden),
     )
     (key,) = ledger.one("SELECT id FROM roots WHERE path = ?", (os.fsencode(path),))
     for root in inner:
@@ -198,7 +198,7 @@ def _add_root(ledger: Ledger, path: Path) -> Root:
             (key, prefix, root.id),
         )
         ledger.execute("DELETE FROM roots WHERE id = ?", (root.id,))
-    return Root(id=key, path=path, include_hidden=any(root.include_hidden for root in inner))
+    return Root(id=key, path=path, include_hidden=include_hidden)
 
 
 def _widest(found: list[Scope], roots: dict[int, Root]) -> Iterator[Scope]:

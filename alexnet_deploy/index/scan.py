@@ -199,6 +199,8 @@ class Scan:
             try:
                 status = os.stat(photograph)
             except OSError:
+                # Perhaps a folder: what may not be looked at is not therefore gone.
+                self._ledger.execute("INSERT INTO unread VALUES (?, ?)", (scope.root.id, path))
                 yield scope.root.id, path, None, None, True
                 continue
             if stat.S_ISDIR(status.st_mode):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import stat
 import time
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,9 @@ def describe_index(directory: Path, *, check: bool) -> dict[str, Any]:
     Keys: path, kind ("index"), size_bytes, format, metric, model (None for the bundled
     checkpoint), the fields of `VectorSpace`, photographs (by state), vectors (used, unused: an
     unused one is kept for its photograph to come back, until --prune), roots (path, photographs,
-    include_hidden, exists), runs (the last, newest first; finished is None for an interrupted
-    one; times in seconds since 1970), failures (the commonest: reason, count, example) and, with
-    `check`, problems.
+    include_hidden, exists), runs (the last, newest first; finished is None for one that was
+    interrupted or still goes on; times in seconds since 1970), failures (the commonest: reason,
+    count, example) and, with `check`, problems.
 
     Args:
         directory: of the index.
@@ -73,11 +74,11 @@ def _description(index: Index) -> dict[str, Any]:
     (num_used,) = ledger.one("SELECT count(DISTINCT position) FROM photographs")
     (num_vectors,) = ledger.one("SELECT count(*) FROM vectors")
     (model,) = ledger.one("SELECT model FROM settings")
-    files = (path for path in index.directory.rglob("*") if path.is_file())
+    sizes = (_size(path) for path in index.directory.rglob("*"))
     return {
         **path_fields(index.directory),
         "kind": "index",
-        "size_bytes": sum(path.stat().st_size for path in files),
+        "size_bytes": sum(sizes),
         "format": FORMAT_VERSION,
         "metric": index.manifest.metric,
         "model": None if model is None else os.fsdecode(model),
@@ -88,6 +89,15 @@ def _description(index: Index) -> dict[str, Any]:
         "runs": _runs(index),
         "failures": _failures(index),
     }
+
+
+def _size(path: Path) -> int:
+    """Return the size of a file; a journal may be gone by now."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
 
 def _roots(index: Index) -> list[dict[str, Any]]:
@@ -134,7 +144,7 @@ def _failures(index: Index) -> list[dict[str, Any]]:
 def _run_line(run: dict[str, Any]) -> str:
     started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run["started"]))
     if run["finished"] is None:
-        return f"{started}  interrupted"
+        return f"{started}  not finished"
     counts = ", ".join(
         f"{run[name]:,} {name}"
         for name in ("embedded", "reused", "unchanged", "failed", "removed")

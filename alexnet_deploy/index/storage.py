@@ -71,6 +71,6 @@ def is_index(directory: Path) -> bool:
 
 def remove_parts(directory: Path) -> None:
     """Delete what a killed process was writing; the caller holds the lock."""
-    for path in directory.glob(".*.part"):
+    for path in directory.glob(".alexnet-deploy-*.part"):
         with errors_of(path):
             path.unlink()

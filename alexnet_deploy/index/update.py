@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from alexnet_deploy.engines.base import Engine
-from alexnet_deploy.errors import MissingPhotographsError
+from alexnet_deploy.errors import MissingPhotographsError, UsageError
 from alexnet_deploy.images import find_photographs
 from alexnet_deploy.index.engine import (
     EngineRequest,
@@ -98,9 +98,7 @@ class IndexReport:
         ]
         if self.num_failed_before:
             counts.append(f"{self.num_failed_before:,} failed before (--retry-failed tries again)")
-        has_read = self.summary.threads > 0
-        times = self.summary.times() if has_read else f"in {self.summary.wall_s:.1f} s"
-        return f"{', '.join(counts)} {times}"
+        return f"{', '.join(counts)} {self.summary.times()}"
 
     def to_json(self) -> str:
         """Return one JSON object.
@@ -197,7 +195,7 @@ def update_index(
     with ExitStack() as stack:
         engine = None
         if not is_index(directory):
-            _check_for_photographs(folders, options.include_hidden)
+            _check_for_photographs(folders, options)
             engine = stack.enter_context(create_index(directory, request, notify))
         index = stack.enter_context(open_index_to_write(directory))
         check_request(index, request)
@@ -217,10 +215,14 @@ def update_index(
     return report
 
 
-def _check_for_photographs(folders: Sequence[Path], include_hidden: bool) -> None:
+def _check_for_photographs(folders: Sequence[Path], options: UpdateOptions) -> None:
     """Make no index of nothing."""
+    if options.moved_roots:
+        raise UsageError(
+            f"--root {options.moved_roots[0]}: the index does not exist yet, so none has moved"
+        )
     check_folders(folders)
-    found = find_photographs(folders, include_hidden=include_hidden)
+    found = find_photographs(folders, include_hidden=options.include_hidden)
     if next(found, None) is None:
         raise no_photographs()
 
@@ -250,7 +252,8 @@ class _Run:
         remove_unnamed_segments(self._index)
         if self._options.repair:
             num_damaged = forget_damaged(self._index)
-            self._notify(f"{num_damaged:,} damaged vectors; their photographs are embedded again")
+            remedy = "; their folders' next run embeds them again" if num_damaged else ""
+            self._notify(f"{num_damaged:,} damaged vectors{remedy}")
 
     def scan(self, folders: Sequence[Path]) -> Scan:
         """Settle the roots and compare them with the ledger."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_deploy.errors import PhotographError
 from alexnet_deploy.file_stamps import read_stamped
 from alexnet_deploy.images import decode_photograph
 from alexnet_deploy.index.scan import Task
@@ -66,12 +67,16 @@ class BatchWriter:
         """Read a file; decode it only if its content has no vector yet. Runs in threads.
 
         Raises:
-            PhotographError: the reason why it cannot be read.
+            PhotographError: it cannot be read. What was read and is no photograph is returned
+                with its stamp: only its failure lasts until the file changes.
         """
         data, stamp = read_stamped(path)
         if self._position(stamp.sha256) is not None:
             return Loaded(stamp=stamp)
-        crop = preprocess(decode_photograph(io.BytesIO(data)), self._spec)
+        try:
+            crop = preprocess(decode_photograph(io.BytesIO(data)), self._spec)
+        except PhotographError as error:
+            return Loaded(error=str(error), stamp=stamp)
         return Loaded(crop=crop, stamp=stamp)
 
     def needs_row(self, loaded: Loaded) -> bool:
@@ -152,7 +157,9 @@ class BatchWriter:
         counts.results.append(dataclasses.replace(result, error=error))
         if error is not None:
             counts.num_failed += 1
-            self._upsert(task, (task.size, task.mtime_ns, None, None, "failed", error))
+            # What could not be opened is tried again by each run.
+            mtime_ns = None if result.stamp is None else task.mtime_ns
+            self._upsert(task, (task.size, mtime_ns, None, None, "failed", error))
             return
         assert result.stamp is not None
         if result.outputs is not None:
