@@ -309,3 +309,20 @@ def test_many_queries_come_in_their_order(photos: Path) -> None:
     result = done("search", "queries", "--json", "-k", "1")
     asked = [json.loads(line)["query"] for line in result.stdout.splitlines()]
     assert asked == [f"queries/{number:02}.bmp" for number in range(40)]
+
+
+@pytest.mark.parametrize("query", ["query.png", "photos/indexed.png"])
+def test_a_sheet_does_not_replace_a_photograph(photos: Path, query: str) -> None:
+    image = Image.new("RGB", (40, 30), RED)
+    for name in ("query.png", "photos/indexed.png"):
+        image.save(name)
+    done("index", "photos")
+    before = Path(query).read_bytes()
+    message = refused(2, "search", "query.png", "--sheet", query)
+    assert f"{query}: is one of the photographs" in message
+    assert Path(query).read_bytes() == before
+
+
+def test_any_number_of_neighbours_may_be_asked_for(photos: Path) -> None:
+    listed = done("search", "photos/red.bmp", "-k", "9" * 30, "--paths").stdout
+    assert len(listed.splitlines()) == 2

@@ -97,6 +97,7 @@ def test_another_runtime_is_welcome(photos: Path, index: Path) -> None:
         ("{}", "damaged"),
         ("[]", "damaged"),
         ('{"format": 1}', "damaged"),
+        ("[" * 100_000, "damaged"),
         ('{"format": 1, "space": {}, "segment_rows": 1}', "damaged"),
         ("\0\udc80", r"cannot be read \(.*utf-8"),
     ],
@@ -111,7 +112,8 @@ def test_a_manifest_that_cannot_be_understood_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("dimension", 0), ("segment_rows", "5"), ("metric", "dot"), ("decode", "x")]
+    ("name", "value"),
+    [("dimension", 0), ("segment_rows", "5"), ("metric", "dot"), ("decode", "x"), ("layer", [])],
 )
 def test_a_manifest_with_an_impossible_value_is_refused(
     photos: Path, index: Path, name: str, value: object

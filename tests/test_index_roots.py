@@ -333,3 +333,22 @@ def test_names_that_are_not_utf_8_are_found_kept_and_moved(tmp_path: Path) -> No
     assert [neighbour.path for neighbour in result.neighbours] == [red]
     red.unlink()
     assert counts(update(index, root, prune=True)) == (0, 0, 1, 1, 0)
+
+
+def test_a_hidden_root_that_is_taken_in_stays_in_the_index(
+    photos: Path, index: Path, tmp_path: Path
+) -> None:
+    hidden = save(tmp_path / ".hidden" / "blue.bmp", BLUE)
+    update(index, tmp_path / ".hidden")
+    report = update(index, tmp_path)
+    assert (counts(report), report.losses) == ((0, 0, 3, 0, 0), ())
+    assert hidden in indexed(index)
+
+
+def test_a_moved_root_may_have_left_a_link_behind(photos: Path, index: Path) -> None:
+    before = rows_of(index)
+    photos.rename(photos.with_name("moved"))
+    photos.symlink_to("moved")
+    update(index, moved_roots=(f"{photos}={photos.with_name('moved')}",))
+    assert [row.id for row in rows_of(index).values()] == [row.id for row in before.values()]
+    assert {path.parts[len(photos.parts) - 1] for path in indexed(index)} == {"moved"}

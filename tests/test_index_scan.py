@@ -166,3 +166,40 @@ def test_a_folder_without_photographs_makes_no_index(tmp_path: Path, engines: En
         update(tmp_path / "index", tmp_path / "photos")
     assert not (tmp_path / "index").exists()
     assert engines.num_opened == 0
+
+
+def test_a_folder_that_cannot_be_looked_at_keeps_its_photographs(photos: Path, index: Path) -> None:
+    real = os.stat
+
+    def closed(path: Any, *arguments: Any, **keywords: Any) -> Any:
+        # As below a folder that may be listed and not entered.
+        if str(path) == str(photos / "sub"):
+            raise PermissionError(13, "Permission denied")
+        return real(path, *arguments, **keywords)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "stat", closed)
+        report = update(index, photos, prune=True)
+    assert (counts(report), report.losses) == ((0, 0, 1, 0, 1), ())
+    assert set(indexed(index)) == {photos / "red.bmp", photos / "sub" / "green.bmp"}
+
+
+def test_what_could_not_be_opened_is_tried_again_and_what_is_damaged_is_not(
+    photos: Path, index: Path
+) -> None:
+    blue = save(photos / "blue.bmp", BLUE)
+    os.utime(blue, (10**9, 10**9))
+    (photos / "damaged.bmp").write_bytes(b"BM, and no more")
+    os.utime(photos / "damaged.bmp", (10**9, 10**9))
+    with pytest.MonkeyPatch.context() as patch:
+        real = Path.open
+
+        def closed(path: Path, *arguments: Any, **keywords: Any) -> Any:
+            if path == blue:
+                raise PermissionError(13, "Permission denied")
+            return real(path, *arguments, **keywords)
+
+        patch.setattr(Path, "open", closed)
+        assert counts(update(index, photos)) == (0, 0, 2, 0, 2)
+    report = update(index, photos)
+    assert (counts(report), report.num_failed_before) == ((1, 0, 2, 0, 0), 1)

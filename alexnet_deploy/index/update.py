@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from alexnet_deploy.index.maintenance import compact, forget_damaged, remove_unn
 from alexnet_deploy.index.roots import check_folders, move_root, scopes
 from alexnet_deploy.index.scan import Loss, Scan
 from alexnet_deploy.index.storage import Index, is_index, open_index_to_write, remove_parts
-from alexnet_deploy.index.writer import BatchWriter
+from alexnet_deploy.index.writer import BatchCounts, BatchWriter
 from alexnet_deploy.inference import (
     FailureLimit,
     PhotographResult,
@@ -296,14 +296,22 @@ class _Run:
             threads=self._request.threads,
             summary=self._report.summary,
         )
-        for results in batches:
-            counts = writer.commit(results)
-            self._report.num_embedded += counts.num_embedded
-            self._report.num_reused += counts.num_reused
-            self._report.num_unchanged += counts.num_unchanged
-            self._report.num_failed += counts.num_failed
-            for result in counts.results:
-                on_result(result)
+        try:
+            with closing(batches):
+                for results in batches:
+                    self._count(writer.commit(results), on_result)
+        except KeyboardInterrupt:
+            num_committed = self._report.num_embedded + self._report.num_reused
+            self._notify(f"{num_committed:,} photographs are in the index; run it again to go on")
+            raise
+
+    def _count(self, counts: BatchCounts, on_result: Callable[[PhotographResult], None]) -> None:
+        self._report.num_embedded += counts.num_embedded
+        self._report.num_reused += counts.num_reused
+        self._report.num_unchanged += counts.num_unchanged
+        self._report.num_failed += counts.num_failed
+        for result in counts.results:
+            on_result(result)
 
     def finish(self, scan: Scan) -> None:
         """Remove what is gone, make the account of the run last."""
