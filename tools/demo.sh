@@ -31,9 +31,11 @@ printf '\n%s\n' "5. Index them: what is there already is not done again, so a se
 run "alexnet-deploy index $samples --index demo/index --model demo/alexnet.onnx"
 run "alexnet-deploy index $samples --index demo/index"
 
-printf '\n%s\n' "6. Search: which of the 40 look most like these four?"
+printf '\n%s\n' "6. Search: each is the only one of its class here; which others look most like these four?"
 run "alexnet-deploy search $samples/{airplanes,Leopards,grand_piano,pizza} --index demo/index \\
     -k 7 --sheet demo/neighbours.png > demo/neighbours.txt"
+run "head -n 9 demo/neighbours.txt"
+run "head -n 9 demo/neighbours.txt"
 run "alexnet-deploy search $samples/airplanes --index demo/index -k 20 \\
     --sheet demo/neighbours.html --paths > demo/neighbours.paths"
 
