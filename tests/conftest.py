@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from index_engine import Engines
 
 # Before any test imports a runtime itself: these switch off what it would report of its use.
 import alexnet_deploy.engines.onnxruntime_engine
@@ -18,6 +19,7 @@ def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("ALEXNET_MODEL", raising=False)
+        patch.delenv("ALEXNET_INDEX", raising=False)
         yield
 
 
@@ -27,3 +29,11 @@ def caltech_test() -> Path:
     if not _CALTECH_TEST.is_dir():
         pytest.skip("the Caltech-101 photographs are not beside the checkout")
     return _CALTECH_TEST
+
+
+@pytest.fixture
+def engines(monkeypatch: pytest.MonkeyPatch) -> Engines:
+    """Let indexes be made and searched with engines that see colours only, and count them."""
+    engines = Engines()
+    monkeypatch.setattr("alexnet_deploy.index.engine.open_model", engines.open)
+    return engines

@@ -15,12 +15,7 @@ from alexnet_deploy.cli import cli
 RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
 
 
-@pytest.fixture(autouse=True)
-def engines(monkeypatch: pytest.MonkeyPatch) -> Engines:
-    engines = Engines()
-    monkeypatch.setattr("alexnet_deploy.index.engine.open_model", engines.open)
-    monkeypatch.delenv("ALEXNET_INDEX", raising=False)
-    return engines
+pytestmark = pytest.mark.usefixtures("engines")
 
 
 def run(*arguments: str | Path, stdin: bytes | None = None) -> Result:

@@ -31,12 +31,7 @@ from alexnet_deploy.index.integrity import problems
 from alexnet_deploy.index.storage import open_index, open_index_to_write
 from alexnet_deploy.search import search
 
-
-@pytest.fixture(autouse=True)
-def engines(monkeypatch: pytest.MonkeyPatch) -> Engines:
-    engines = Engines()
-    monkeypatch.setattr("alexnet_deploy.index.engine.open_model", engines.open)
-    return engines
+pytestmark = pytest.mark.usefixtures("engines")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from index_engine import Engines, counts, indexed, save, save_colours, update
+from index_engine import counts, indexed, save, save_colours, update
 
 from alexnet_deploy.errors import IncompatibleFileError, OutputError
 from alexnet_deploy.index import ledger
@@ -17,12 +17,7 @@ from alexnet_deploy.index.integrity import problems
 from alexnet_deploy.index.storage import open_index
 from alexnet_deploy.search import search
 
-
-@pytest.fixture(autouse=True)
-def engines(monkeypatch: pytest.MonkeyPatch) -> Engines:
-    engines = Engines()
-    monkeypatch.setattr("alexnet_deploy.index.engine.open_model", engines.open)
-    return engines
+pytestmark = pytest.mark.usefixtures("engines")
 
 
 @pytest.fixture

@@ -15,11 +15,7 @@ from alexnet_deploy.search import search
 BLUE = (0, 0, 200)
 
 
-@pytest.fixture(autouse=True)
-def engines(monkeypatch: pytest.MonkeyPatch) -> Engines:
-    engines = Engines()
-    monkeypatch.setattr("alexnet_deploy.index.engine.open_model", engines.open)
-    return engines
+pytestmark = pytest.mark.usefixtures("engines")
 
 
 @pytest.fixture

@@ -14,11 +14,7 @@ RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
 LATIN_1 = os.fsdecode(b"caf\xe9\n")
 
 
-@pytest.fixture(autouse=True)
-def engines(monkeypatch: pytest.MonkeyPatch) -> Engines:
-    engines = Engines()
-    monkeypatch.setattr("alexnet_deploy.index.engine.open_model", engines.open)
-    return engines
+pytestmark = pytest.mark.usefixtures("engines")
 
 
 @pytest.fixture

@@ -23,13 +23,6 @@ RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
 
 
 @pytest.fixture
-def engines(monkeypatch: pytest.MonkeyPatch) -> Engines:
-    engines = Engines()
-    monkeypatch.setattr("alexnet_deploy.index.engine.open_model", engines.open)
-    return engines
-
-
-@pytest.fixture
 def photos(tmp_path: Path, engines: Engines) -> Path:
     """Return a folder of two photographs, which `tmp_path / "index"` is the index of."""
     save(tmp_path / "photos" / "red.bmp", RED)

@@ -17,11 +17,7 @@ RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
 ROW_BYTES = 2 * DIMENSION
 
 
-@pytest.fixture(autouse=True)
-def engines(monkeypatch: pytest.MonkeyPatch) -> Engines:
-    engines = Engines()
-    monkeypatch.setattr("alexnet_deploy.index.engine.open_model", engines.open)
-    return engines
+pytestmark = pytest.mark.usefixtures("engines")
 
 
 @pytest.fixture

@@ -36,13 +36,6 @@ NOW = "alexnet_deploy.file_stamps.time.time_ns"
 
 
 @pytest.fixture
-def engines(monkeypatch: pytest.MonkeyPatch) -> Engines:
-    engines = Engines()
-    monkeypatch.setattr("alexnet_deploy.index.engine.open_model", engines.open)
-    return engines
-
-
-@pytest.fixture
 def photos(tmp_path: Path, engines: Engines) -> Path:
     """Return a folder of two photographs, which `tmp_path / "index"` is the index of."""
     save(tmp_path / "photos" / "red.bmp", RED)

@@ -29,13 +29,6 @@ RED, GREEN, BLUE, PINK = (200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 60, 60)
 
 
 @pytest.fixture
-def engines(monkeypatch: pytest.MonkeyPatch) -> Engines:
-    engines = Engines()
-    monkeypatch.setattr("alexnet_deploy.index.engine.open_model", engines.open)
-    return engines
-
-
-@pytest.fixture
 def photos(tmp_path: Path, engines: Engines) -> Path:
     """Return a folder of four photographs, which `tmp_path / "index"` is the index of."""
     for name, colour in (("blue", BLUE), ("green", GREEN), ("pink", PINK), ("red", RED)):
