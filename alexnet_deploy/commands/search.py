@@ -25,7 +25,13 @@ METRICS = ("cosine", "l2")
 
 @click.command(epilog="Example: alexnet-deploy search query.jpg --sheet neighbours.html")
 @click.argument("queries", metavar="QUERY...", nargs=-1, required=True)
-@click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="Neighbours.")
+@click.option(
+    "-k",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="Neighbours for each query.",
+)
 @click.option(
     "--metric",
     type=click.Choice(METRICS),
