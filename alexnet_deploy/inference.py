@@ -52,7 +52,6 @@ class RunSummary:
 
     Attributes:
         num_done: photographs with a result.
-        num_known: photographs that the network need not see.
         num_failed: photographs with a reason instead.
         threads: decode threads.
         wall_s: seconds since the summary was made, as of the last batch.
@@ -62,7 +61,6 @@ class RunSummary:
     """
 
     num_done: int = 0
-    num_known: int = 0
     num_failed: int = 0
     threads: int = 0
     wall_s: float = 0.0
@@ -234,8 +232,6 @@ def _result(
         own = {name: array[slot.row].copy() for name, array in outputs.items()}
     elif slot.error is not None:
         summary.num_failed += 1
-    else:
-        summary.num_known += 1
     return PhotographResult(path=slot.path, outputs=own, error=slot.error, stamp=slot.stamp)
 
 

@@ -21,7 +21,7 @@ _ROW_TYPE = np.dtype("<f2")
 
 
 class SegmentUnreadableError(IncompatibleFileError):
-    """A segment is missing or cut short; for a reader, a writer may have replaced it just now."""
+    """A segment is missing, or shorter than what the ledger names in it."""
 
 
 class Segments:
