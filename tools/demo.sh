@@ -35,7 +35,6 @@ printf '\n%s\n' "6. Search: each is the only one of its class here; which others
 run "alexnet-deploy search $samples/{airplanes,Leopards,grand_piano,pizza} --index demo/index \\
     -k 7 --sheet demo/neighbours.png > demo/neighbours.txt"
 run "head -n 9 demo/neighbours.txt"
-run "head -n 9 demo/neighbours.txt"
 run "alexnet-deploy search $samples/airplanes --index demo/index -k 20 \\
     --sheet demo/neighbours.html --paths > demo/neighbours.paths"
 
