@@ -20,11 +20,29 @@ from alexnet_deploy.errors import AlexNetDeployError
 from alexnet_deploy.path_text import printable
 
 # In the order of the help: from a checkpoint to results, then what one asks about files.
-COMMANDS = ("export", "classify", "embed", "index", "search", "verify", "info", "doctor")
+COMMANDS = (
+    *("export", "classify", "embed", "index", "search"),
+    *("verify", "evaluate", "info", "doctor"),
+)
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-class _Group(click.Group):
+class ErrorsReported(click.Group):
+    """A group whose commands end with one message and an exit code where a user can mend it."""
+
+    # The two together see every error: the first parses the group's own options.
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Parse the group's arguments."""
+        with _errors_reported():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with _errors_reported():
+            return super().invoke(ctx)
+
+
+class _Group(ErrorsReported):
     """A group that imports `commands/<name>.py` when `<name>` is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -36,15 +54,6 @@ class _Group(click.Group):
         module = importlib.import_module(f"alexnet_deploy.commands.{cmd_name}")
         command: click.Command = getattr(module, cmd_name)
         return command
-
-    # The two together see every error: the first parses the group's own options.
-    def make_context(self, *args: Any, **extra: Any) -> click.Context:
-        with _errors_reported():
-            return super().make_context(*args, **extra)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        with _errors_reported():
-            return super().invoke(ctx)
 
 
 @contextmanager
@@ -101,9 +110,14 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line: the console script."""
+    end_at_signals()
+    cli(prog_name="alexnet-deploy")
+
+
+def end_at_signals() -> None:
+    """Let SIGTERM and SIGHUP end the program as Ctrl-C does."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
-    cli(prog_name="alexnet-deploy")
 
 
 def _stop(number: int, frame: object) -> None:

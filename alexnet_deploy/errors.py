@@ -5,6 +5,7 @@
       DeviceError               1  a runtime or device that was asked for cannot be used here
       OutputError               1  a file could not be written
       NoPhotographsError        1  nothing to work on
+      DatasetError              1  a folder of classes that cannot be trained or judged on
       IndexLockedError          1  another process writes to the index
       MissingPhotographsError   1  too many indexed photographs are not where they were
       UsageError                2  a value that cannot mean what was asked
@@ -43,6 +44,10 @@ class OutputError(AlexNetDeployError):
 
 class NoPhotographsError(AlexNetDeployError):
     """The paths given hold no photograph."""
+
+
+class DatasetError(AlexNetDeployError):
+    """A folder of class sub-folders cannot be used as it is: an empty class, other classes."""
 
 
 class IndexLockedError(AlexNetDeployError):

@@ -15,12 +15,15 @@ class ProgressBar:
     Args:
         countable: returns the same things again, to be counted in the background while the work
             goes on; until that is known no time left is shown.
+        title: stands before the bar.
     """
 
-    def __init__(self, countable: Callable[[], Iterable[object]]) -> None:
+    def __init__(self, countable: Callable[[], Iterable[object]], title: str = "") -> None:
         self._countable = countable
         self._console = Console(stderr=True)
+        titled = (TextColumn("{task.description}"),) if title else ()
         self._progress = Progress(
+            *titled,
             BarColumn(),
             _CountColumn(),
             TextColumn("{task.fields[failed]}", style="red"),
@@ -30,13 +33,13 @@ class ProgressBar:
             redirect_stdout=False,
             redirect_stderr=False,
         )
-        self._task = self._progress.add_task("", total=None, failed="")
+        self._task = self._progress.add_task(title, total=None, failed="")
         self._stopped = threading.Event()
 
-    def advance(self, num_failed: int) -> None:
-        """Count one more; `num_failed` of all so far failed."""
+    def advance(self, num_failed: int, count: int = 1) -> None:
+        """Count `count` more; `num_failed` of all so far failed."""
         failed = f"{num_failed:,} failed" if num_failed else ""
-        self._progress.update(self._task, advance=1, failed=failed)
+        self._progress.update(self._task, advance=count, failed=failed)
 
     def print(self, text: str) -> None:
         """Print `text`, with its ANSI colours, above the bar."""

@@ -177,24 +177,27 @@ def index_options(command: _Command) -> _Command:
     return _add((index, model, runtime), command)
 
 
+def max_failures_option(command: _Command) -> _Command:
+    """Add `--max-failures`."""
+    option = click.option(
+        "--max-failures",
+        callback=_failure_limit,
+        metavar="NUMBER|PERCENT%",
+        default="1%",
+        show_default=True,
+        help="Exit with 3 if more photographs than this cannot be read.",
+    )
+    return option(command)
+
+
 def failure_options(command: _Command) -> _Command:
     """Add `--include-hidden` and `--max-failures`."""
-    options = (
-        click.option(
-            "--include-hidden",
-            is_flag=True,
-            help="Take hidden files and folders too, and thumbnails such as @eaDir.",
-        ),
-        click.option(
-            "--max-failures",
-            callback=_failure_limit,
-            metavar="NUMBER|PERCENT%",
-            default="1%",
-            show_default=True,
-            help="Exit with 3 if more photographs than this cannot be read.",
-        ),
+    include_hidden = click.option(
+        "--include-hidden",
+        is_flag=True,
+        help="Take hidden files and folders too, and thumbnails such as @eaDir.",
     )
-    return _add(options, command)
+    return _add((include_hidden, max_failures_option), command)
 
 
 def photograph_options(command: _Command) -> _Command:
