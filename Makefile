@@ -42,7 +42,7 @@ clean: ## remove the environments, the demo's files and all caches
 
 .venv-dev/installed: pyproject.toml constraints.txt | check-python
 	$(call create,.venv-dev)
-	@.venv-dev/bin/python $(PIP_INSTALL) --editable '.[cpu,parquet,torch,dev]'
+	@.venv-dev/bin/python $(PIP_INSTALL) --editable '.[cpu,parquet,train,dev]'
 	@touch $@
 
 define create

@@ -219,7 +219,7 @@ def test_init_files_hold_a_docstring_only(path: Path) -> None:
 def python_files() -> list[Path]:
     return sorted(
         path
-        for name in ("alexnet_deploy", "tools", "tests")
+        for name in ("alexnet_deploy", "training", "tools", "tests")
         for path in (ROOT / name).rglob("*.py")
     )
 

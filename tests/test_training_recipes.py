@@ -1,0 +1,104 @@
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from alexnet_deploy.errors import UsageError
+from training.recipes import MODERN, PAPER, RECIPES, Recipe, recipe_from_json
+
+
+def test_the_papers_recipe_has_the_papers_constants() -> None:
+    """Krizhevsky et al. 2012, sections 2, 4 and 5."""
+    constants = {
+        "num_epochs": 90,
+        "batch_size": 128,
+        "momentum": 0.9,
+        "weight_decay": 0.0005,
+        "learning_rate": 0.01,
+        "num_divisions": 3,
+        "dropout_rate": 0.5,
+        "colour_std": 0.1,
+        "input_std": 1.0,
+        "subtract_mean_image": True,
+        "rate_in_velocity": True,
+        "bias_rate_factor": 2.0,  # of the 2012 code
+        "label_smoothing": 0.0,
+        "nesterov": False,
+    }
+    assert {name: getattr(PAPER, name) for name in constants} == constants
+    assert (PAPER.initialisation, PAPER.crop, PAPER.dropout, PAPER.schedule) == (
+        *("gaussian_2012", "positions", "paper", "plateau"),
+    )
+
+
+def test_recipes_go_by_their_names() -> None:
+    assert {name: recipe.name for name, recipe in RECIPES.items()} == {
+        "paper": "paper",
+        "modern": "modern",
+    }
+
+
+@pytest.mark.parametrize("recipe", [PAPER, MODERN])
+def test_json_gives_the_same_recipe_back(recipe: Recipe) -> None:
+    changed = recipe.with_options({"learning_rate": 0.1 + 0.2, "num_epochs": 3})
+    assert recipe_from_json(changed.to_json()) == changed
+    assert json.loads(changed.to_json())["learning_rate"] == 0.1 + 0.2
+
+
+def test_options_replace_fields_and_leave_the_others() -> None:
+    changed = PAPER.with_options({"num_epochs": 2, "learning_rate": 1})
+    assert changed == dataclasses.replace(PAPER, num_epochs=2, learning_rate=1.0)
+    assert type(changed.learning_rate) is float
+    assert PAPER.with_options({}) == PAPER
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("num_epochs", 0, "1 or more"),
+        ("num_epochs", 1.5, "a finite int"),
+        ("num_epochs", True, "a finite int"),
+        ("batch_size", "many", "a finite int"),
+        ("learning_rate", 0.0, "more than 0"),
+        ("learning_rate", float("nan"), "a finite float"),
+        ("learning_rate", float("inf"), "a finite float"),
+        ("input_std", 0, "more than 0"),
+        ("bias_rate_factor", 0, "more than 0"),
+        ("weight_decay", -0.1, "0 or more"),
+        ("momentum", 1.0, "below 1"),
+        ("dropout_rate", 1.0, "below 1"),
+        ("label_smoothing", -0.1, "0 or more"),
+        ("min_crop_area", 0.0, "more than 0"),
+        ("min_crop_area", 1.5, "at most 1"),
+        ("crop", "anywhere", "one of positions, resized"),
+        ("dropout", "some", "one of paper, inverted"),
+        ("schedule", "never", "one of plateau, one_cycle"),
+        ("initialisation", "zeros", "one of gaussian_2012, he"),
+        ("nesterov", 1, "a finite bool"),
+    ],
+)
+def test_values_that_cannot_be_trained_with_are_refused(
+    field: str, value: Any, expected: str
+) -> None:
+    with pytest.raises(UsageError, match=f"{field} is .*{expected}"):
+        MODERN.with_options({field: value})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dropout_rate": 0.3}, "dropout_rate is 0.3, expected 0.5"),
+        ({"nesterov": True}, "nesterov is True, expected false"),
+        ({"patience": 0}, "patience is 0, expected 1 or more"),
+        ({"rate_in_velocity": False, "nesterov": True, "momentum": 0.0}, "momentum is 0.0"),
+    ],
+)
+def test_values_that_do_not_go_together_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        PAPER.with_options(options)
+
+
+def test_an_unknown_field_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(UsageError, match=r"no field 'lr'; it has name, .*learning_rate"):
+        PAPER.with_options({"lr": 0.1})

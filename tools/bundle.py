@@ -1,0 +1,72 @@
+"""Make a shrunk checkpoint the bundled one: judge it once, and write what it is into its header.
+
+    python tools/bundle.py SMALL.safetensors WHOLE.pt ../shared/data/caltech101/test
+
+`tools/train_bundled.sh` calls it last. The whole network is judged as well, to say what shrinking
+cost. The model card, `alexnet_deploy/data/caltech101.md`, repeats what this prints.
+"""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from alexnet_deploy.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from alexnet_deploy.class_folders import ClassFolders, find_class_folders
+from alexnet_deploy.engines.base import EngineOptions
+from alexnet_deploy.evaluation import evaluate
+from alexnet_deploy.models import bundled_checkpoint, open_model
+
+MAX_BYTES = 12_000_000
+ORIGIN = {
+    "name": "caltech101",
+    "data": (
+        "Caltech-101 without its background class, 101 classes: 6,982 photographs to train, "
+        "1,695 to test (every fifth of a class, by name). Li, Andreeto, Ranzato, Perona: "
+        "Caltech 101, CaltechDATA, 2022, doi 10.22002/D1.20086"
+    ),
+    "licence": "CC BY 4.0",
+    "command": "tools/train_bundled.sh",
+}
+
+
+def judge(checkpoint: Path, folders: ClassFolders) -> dict[str, Any]:
+    """Return the shares of photographs that a checkpoint gets right on central crops."""
+    with open_model(checkpoint, EngineOptions(outputs=("probabilities",))) as engine:
+        found = evaluate([engine], folders)
+    if found.failures:
+        raise SystemExit(f"photographs that cannot be read: {found.failures}")
+    return {
+        "top1": round(found.top1, 4),
+        "top5": round(found.top5, 4),
+        "mean_class_top1": round(found.mean_class_top1, 4),
+    }
+
+
+def main() -> None:
+    """Judge both networks and write the package's checkpoint."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("small", type=Path, help="what `python -m training shrink` wrote")
+    parser.add_argument("whole", type=Path, help="what it was made from")
+    parser.add_argument("test", type=Path, help="folder of the test photographs")
+    arguments = parser.parse_args()
+    folders = find_class_folders(arguments.test)
+    measured = {
+        "photographs": len(folders),
+        "test_set": "caltech101/test, centre crop, OpenVINO fp32",
+        **judge(arguments.small, folders),
+        "dense_before_factoring": judge(arguments.whole, folders),
+    }
+    checkpoint = load_checkpoint(arguments.small)
+    provenance = ORIGIN | dict(checkpoint.spec.provenance) | {"measured": measured}
+    spec = dataclasses.replace(checkpoint.spec, provenance=provenance)
+    save_checkpoint(Checkpoint(spec=spec, arrays=checkpoint.arrays), bundled_checkpoint())
+    size = bundled_checkpoint().stat().st_size
+    if size > MAX_BYTES:
+        raise SystemExit(f"{bundled_checkpoint()}: {size:,} bytes, at most {MAX_BYTES:,} may ship")
+    print(json.dumps(measured | {"bytes": size, "fingerprint": checkpoint.fingerprint}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

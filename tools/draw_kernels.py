@@ -1,0 +1,140 @@
+"""Draw the kernels of the first layer, as Krizhevsky et al. 2012, figure 3: the towers apart.
+
+    python tools/draw_kernels.py [CHECKPOINT] -o FILE.png
+
+CHECKPOINT is what `alexnet-deploy export` takes: .safetensors, or .pt (needs torch); without one
+it is the bundled checkpoint. Kernels are drawn in their order, 16 a row; the groups of conv2 say
+how many towers conv1 feeds. In the paper's network kernels 1-48 are tower 1 and lie at the top;
+torchvision's network is one part of 64.
+
+Each kernel has its own scale: a weight of 0 is the middle grey, and the kernel's largest weight,
+of either sign, is black or full in its channel. So the pattern of a weak kernel shows too; how
+strong a kernel is does not. Pixels are enlarged, not smoothed.
+
+For each tower the share of its weights' energy that is colour is printed too: what is left of the
+sum of squares when at each position the mean of red, green and blue is taken off. The paper's
+section 6.1 finds the kernels of one tower largely colour-agnostic, of the other colour-specific.
+
+K kernels of S x S px (11 in all presets).
+"""
+
+import argparse
+import math
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from alexnet_deploy.checkpoints import Checkpoint, load_checkpoint
+from alexnet_deploy.drawing import DPI, INK, PAPER, QUIET, built_in_font, drawable, shortened
+from alexnet_deploy.errors import AlexNetDeployError
+from alexnet_deploy.model_spec import PRESET_NAMES
+from alexnet_deploy.models import bundled_checkpoint
+from alexnet_deploy.output_files import atomic_write
+from alexnet_deploy.path_text import printable
+
+COLUMNS = 16  # kernels a row, as in figure 3
+SCALE = 6  # px that a weight is wide
+GAP, TOWER_GAP = 6, 24  # px between kernels, and between towers
+MARGIN, HEADING_HEIGHT, FOOT_HEIGHT = 24, 34, 36
+HEADING_SIZE, FOOT_SIZE = 20, 17
+ZERO = 127.5  # grey level of a weight of 0
+
+
+def main() -> None:
+    """Draw and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("checkpoint", type=Path, nargs="?", default=bundled_checkpoint())
+    parser.add_argument("--preset", choices=PRESET_NAMES, help="of a state dict without a spec")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="PNG file to write")
+    arguments = parser.parse_args()
+    try:
+        checkpoint = load_checkpoint(arguments.checkpoint, preset=arguments.preset)
+        towers = tower_kernels(checkpoint)
+        with atomic_write(arguments.output) as file:
+            draw_kernels(towers, arguments.checkpoint.name).save(file, format="PNG", dpi=DPI)
+    except AlexNetDeployError as error:
+        raise SystemExit(printable(str(error))) from error
+    for number, kernels in enumerate(towers, start=1):
+        print(f"tower {number}: {len(kernels)} kernels, {colour_share(kernels):.1%} colour")
+
+
+def tower_kernels(checkpoint: Checkpoint) -> list[NDArray[np.float32]]:
+    """Return the kernels of each tower, (K, S, S, 3), RGB.
+
+    A kernel belongs to the part of conv2 that reads it: LRN has towers of its own in the spec,
+    but Caffe's network, which normalises across both, feeds two groups all the same.
+    """
+    weights = checkpoint.dense("conv1", np.dtype(np.float32)).transpose(0, 2, 3, 1)
+    return np.split(weights, checkpoint.spec.groups[1])
+
+
+def draw_kernels(towers: list[NDArray[np.float32]], name: str) -> Image.Image:
+    """Draw every kernel, tower below tower; see the top of this file.
+
+    Args:
+        towers: as `tower_kernels` returns them, of one size.
+        name: of the checkpoint, for the line below.
+    """
+    heights = [tower_height(kernels) for kernels in towers]
+    width = 2 * MARGIN + COLUMNS * pitch(towers[0]) - GAP
+    height = 2 * MARGIN + sum(heights) + (len(towers) - 1) * TOWER_GAP + FOOT_HEIGHT
+    canvas = Image.new("RGB", (width, height), PAPER)
+    top, first = MARGIN, 1
+    for number, kernels in enumerate(towers, start=1):
+        numbers = f"ernels {first} to {first + len(kernels) - 1}"
+        heading = f"Tower {number}, k{numbers}" if len(towers) > 1 else f"K{numbers}"
+        draw_tower(canvas, kernels, top, heading)
+        top += heights[number - 1] + TOWER_GAP
+        first += len(kernels)
+    font = built_in_font(FOOT_SIZE)
+    scaling = "conv1, each kernel on its own scale, a weight of 0 is grey; "
+    room = width - 2 * MARGIN - math.ceil(font.getlength(scaling))
+    foot = scaling + shortened(drawable(printable(name)), font, room, tail=0.5)
+    place = (MARGIN, height - MARGIN)
+    ImageDraw.Draw(canvas).text(place, foot, font=font, anchor="ls", fill=QUIET)
+    return canvas
+
+
+def draw_tower(canvas: Image.Image, kernels: NDArray[np.float32], top: int, heading: str) -> None:
+    """Draw a heading and below it the kernels, `top` px from the top."""
+    font = built_in_font(HEADING_SIZE)
+    place = (MARGIN, top + HEADING_HEIGHT - 10)
+    ImageDraw.Draw(canvas).text(place, heading, font=font, anchor="ls", fill=INK)
+    for position, kernel in enumerate(kernels):
+        row, column = divmod(position, COLUMNS)
+        small = Image.fromarray(grey_levels(kernel))
+        large = small.resize((small.width * SCALE, small.height * SCALE), Image.Resampling.NEAREST)
+        left = MARGIN + column * pitch(kernels)
+        canvas.paste(large, (left, top + HEADING_HEIGHT + row * pitch(kernels)))
+
+
+def tower_height(kernels: NDArray[np.float32]) -> int:
+    """Return the height of heading and kernels, px."""
+    return HEADING_HEIGHT + math.ceil(len(kernels) / COLUMNS) * pitch(kernels) - GAP
+
+
+def pitch(kernels: NDArray[np.float32]) -> int:
+    """Return the distance from kernel to kernel, px."""
+    size: int = kernels.shape[1]
+    return size * SCALE + GAP
+
+
+def grey_levels(kernel: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return weights as 0..255, symmetric about 0, at the kernel's own scale; all grey if all 0."""
+    largest = float(np.abs(kernel).max()) or 1.0
+    return np.rint(ZERO + ZERO * kernel.astype(np.float64) / largest).astype(np.uint8)
+
+
+def colour_share(kernels: NDArray[np.float32]) -> float:
+    """Return the share of the sum of squares that is not the same in red, green and blue: 0..1."""
+    weights = kernels.astype(np.float64)
+    colour = weights - weights.mean(axis=-1, keepdims=True)
+    return float((colour**2).sum() / max((weights**2).sum(), np.finfo(np.float64).tiny))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The paper's two-GPU trainer; see README.md beside this file."""

@@ -1,0 +1,6 @@
+"""`python -m training`: prepare a folder, train a network, make it small."""
+
+from training.cli import main
+
+if __name__ == "__main__":
+    main()

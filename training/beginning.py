@@ -1,0 +1,155 @@
+"""The network that a run begins with: new, from a checkpoint, or from where the run was."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from alexnet_deploy.checkpoints import FACTORED, Checkpoint, load_checkpoint
+from alexnet_deploy.errors import UsageError
+from alexnet_deploy.model_spec import ModelSpec, preset_spec
+from training.augmentation import ColourComponents
+from training.checkpointing import RunState
+from training.colour import ColourStatistics
+from training.initialisation import initial_weights
+from training.recipes import Recipe
+from training.towers import lrn_of_two_towers
+from training.weights import trainable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beginning:
+    """A network before the first step of a run, merged, on the CPU.
+
+    Attributes:
+        spec: with the preprocessing that the weights are trained for.
+        weights: by the package's names, in the recipe's form of dropout.
+        mean_image: (S, S, 3) float32 RGB, or None for the spec's channel means.
+        components: of the training pixels' colours.
+        old_layers: those that come from a checkpoint and have been trained on other classes.
+    """
+
+    spec: ModelSpec
+    weights: Mapping[str, torch.Tensor]
+    mean_image: NDArray[np.float32] | None
+    components: ColourComponents
+    old_layers: frozenset[str] = frozenset()
+
+
+def dropout_scale(recipe: Recipe) -> float:
+    """Return what the recipe's form of dropout multiplies outputs with in use (section 4.2)."""
+    return 1 - recipe.dropout_rate if recipe.dropout == "paper" else 1.0
+
+
+def new_network(
+    classes: tuple[str, ...], colour: ColourStatistics, recipe: Recipe, seed: int
+) -> Beginning:
+    """Draw a network for `classes`, centred on the training photographs."""
+    spec = preset_spec("paper", num_classes=len(classes), labels=classes)
+    preprocessing = dataclasses.replace(
+        spec.preprocessing, mean=tuple(colour.channel_mean.tolist()), std=(recipe.input_std,) * 3
+    )
+    spec = dataclasses.replace(spec, preprocessing=preprocessing)
+    return Beginning(
+        spec=spec,
+        weights=initial_weights(spec, recipe, seed),
+        mean_image=colour.mean_image if recipe.subtract_mean_image else None,
+        components=_components(colour),
+    )
+
+
+def load_init(path: Path) -> Checkpoint:
+    """Read a checkpoint to begin with.
+
+    Raises:
+        UsageError: there is no such file, it has not the paper's two towers, or its photographs
+            are not made as the trainer makes them.
+        IncompatibleFileError: damaged or foreign.
+    """
+    checkpoint = load_checkpoint(path)
+    try:
+        lrn_of_two_towers(checkpoint.spec)
+    except UsageError as error:
+        raise UsageError(f"--init {path}: {error}") from error
+    expected = preset_spec("paper").preprocessing
+    came = checkpoint.spec.preprocessing
+    for name in ("resize", "resize_to", "filter"):
+        if getattr(came, name) != getattr(expected, name):
+            raise UsageError(
+                f"--init {path}: its preprocessing has {name} {getattr(came, name)!r}, the "
+                f"trainer {getattr(expected, name)!r}; begin with another checkpoint, or none"
+            )
+    return checkpoint
+
+
+def from_checkpoint(
+    checkpoint: Checkpoint,
+    classes: tuple[str, ...],
+    colour: ColourStatistics,
+    recipe: Recipe,
+    seed: int,
+) -> Beginning:
+    """Go on from trained weights, with a new fc8 where the classes are others.
+
+    Preprocessing stays that of the checkpoint, since its weights were trained for it; factors of
+    fc6 and fc7 are multiplied.
+    """
+    spec = dataclasses.replace(
+        checkpoint.spec, num_classes=len(classes), labels=classes, provenance={}
+    )
+    weights = trainable(dense_arrays(checkpoint), dropout_scale(recipe))
+    old: frozenset[str] = frozenset()
+    if checkpoint.spec.labels != classes:
+        fresh = initial_weights(spec, recipe, seed)
+        weights |= {name: fresh[name] for name in ("fc8.weight", "fc8.bias")}
+        old = frozenset(name.split(".")[0] for name in weights) - {"fc8"}
+    return Beginning(
+        spec=spec,
+        weights=weights,
+        mean_image=mean_image_of(checkpoint.arrays),
+        components=_components(colour),
+        old_layers=old,
+    )
+
+
+def from_state(state: RunState, recipe: Recipe) -> Beginning:
+    """Go on where a run was."""
+    arrays = {name: state.arrays[name] for name in state.spec.array_shapes()}
+    return Beginning(
+        spec=state.spec,
+        weights=trainable(arrays, dropout_scale(recipe)),
+        mean_image=mean_image_of(state.arrays),
+        components=state.components,
+        old_layers=state.old_layers,
+    )
+
+
+def dense_arrays(checkpoint: Checkpoint) -> dict[str, NDArray[np.float32]]:
+    """Return weights and biases as float32, factors of fc6 and fc7 multiplied."""
+    arrays = {}
+    for name in checkpoint.spec.array_shapes():
+        layer, kind = name.split(".")
+        if kind == "weight" and layer in FACTORED:
+            arrays[name] = checkpoint.dense(layer, np.dtype(np.float32))
+        else:
+            arrays[name] = checkpoint.arrays[name].astype(np.float32)
+    return arrays
+
+
+def mean_image_of(arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.float32] | None:
+    """Return a checkpoint's mean image as (S, S, 3) float32, if it has one."""
+    if "mean_image" not in arrays:
+        return None
+    return np.ascontiguousarray(arrays["mean_image"].astype(np.float32).transpose(1, 2, 0))
+
+
+def _components(colour: ColourStatistics) -> ColourComponents:
+    vectors, stds = colour.principal_components()
+    return ColourComponents(
+        vectors=torch.from_numpy(vectors).float(), stds=torch.from_numpy(stds).float()
+    )

@@ -1,0 +1,270 @@
+"""The command line of the trainer; errors and exit codes are those of `alexnet-deploy`.
+
+130 after SIGINT and 143 after SIGTERM; `train` has then written a checkpoint: --resume.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from alexnet_deploy.cli import ErrorsReported, end_at_signals
+from alexnet_deploy.commands.reporting import Reporter, print_result, say
+from alexnet_deploy.errors import UsageError
+from alexnet_deploy.path_text import path_fields
+
+if TYPE_CHECKING:
+    from training.recipes import Recipe
+    from training.run import RunReport
+
+_PATH = click.Path(path_type=Path)
+
+
+class _Group(ErrorsReported):
+    """Commands in the order in which they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names as they were added."""
+        return list(self.commands)
+
+
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Example: python -m training train photos/ -o runs/first --recipe modern",
+)
+def cli() -> None:
+    """Train AlexNet (2012) in two towers, from folders of photographs to a checkpoint.
+
+    Checkpoints (.pt) are read by every command of alexnet-deploy.
+    """
+
+
+def main() -> None:
+    """Run the command line."""
+    end_at_signals()
+    cli(prog_name="python -m training")
+
+
+def _reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what decides how photographs come in."""
+    workers = click.option(
+        "--workers",
+        "num_workers",
+        type=click.IntRange(0),
+        default=2,
+        show_default=True,
+        help="Processes that decode what is not kept in memory.",
+    )
+    memory = click.option(
+        "--memory",
+        "memory_gb",
+        type=click.FloatRange(0),
+        default=4.0,
+        show_default=True,
+        help="GB of photographs, 0.2 MB each, that may be kept in memory.",
+    )
+    return workers(memory(command))
+
+
+@cli.command(epilog="Example: python -m training prepare imagenet/train -o prepared/train")
+@click.argument("source", type=_PATH)
+@click.option("-o", "--output", type=_PATH, required=True, help="Folder to fill.")
+@click.option("--threads", type=click.IntRange(1), help="Decode threads.  [default: one a core]")
+def prepare(source: Path, output: Path, threads: int | None) -> None:
+    """Store photographs as 256x256 JPEGs, with their mean image and RGB covariance.
+
+    SOURCE has one sub-folder of photographs for each class, and so will the output, which any
+    program can open. Section 2 of the paper: the shorter side becomes 256 px, the centre is cut
+    out. Interrupted, it goes on when it is run again.
+    """
+    from alexnet_deploy.images import find_photographs
+    from training.prepare import prepare as prepare_folder
+
+    with Reporter(lambda: find_photographs([source])) as reporter:
+        report = prepare_folder(source, output, threads=threads, on_result=reporter.advance)
+    say(report.line())
+
+
+@cli.command(epilog="Example: python -m training train photos/ -o runs/first --recipe modern")
+@click.argument("data", type=_PATH)
+@click.option("-o", "--output", type=_PATH, required=True, help="Folder of the run.")
+@click.option("--resume", is_flag=True, help="Go on where the run in the folder was.")
+@click.option(
+    "--recipe",
+    "recipe_name",
+    type=click.Choice(["paper", "modern"]),
+    default="paper",
+    show_default=True,
+    help="The paper's own, or the same network with what helps on few photographs.",
+)
+@click.option("--validation", type=_PATH, help="Folder of the same classes to validate on.")
+@click.option(
+    "--hold-out",
+    type=float,
+    default=0.1,
+    show_default=True,
+    help="Without --validation: share of DATA to validate on; 0 for none.",
+)
+@click.option(
+    "--devices",
+    default="cpu,cpu",
+    show_default=True,
+    help="Of the two towers: cuda:0,cuda:1 or cuda:0,cuda:0 or cpu,cpu.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="Of products. bf16 is faster on GPUs since 2020 and on CPUs that have it; slow elsewhere.",
+)
+@click.option("--init", type=_PATH, help="Checkpoint to begin with; for other classes fc8 is new.")
+@click.option(
+    "--old-rate-factor",
+    type=float,
+    default=0.1,
+    show_default=True,
+    help="Times the learning rate, for the layers that are not new after --init.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of chance.")
+@click.option("--epochs", "num_epochs", type=int, help="In place of the recipe's.")
+@click.option("--batch-size", type=int, help="In place of the recipe's.")
+@click.option("--learning-rate", type=float, help="In place of the recipe's.")
+@click.option(
+    "--set",
+    "fields",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Another field of the recipe, such as label_smoothing=0.2; repeat for more.",
+)
+@click.option(
+    "--keep",
+    type=click.IntRange(1),
+    default=2,
+    show_default=True,
+    help="How many checkpoints to resume from stay.",
+)
+@_reading_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
+def train(
+    recipe_name: str,
+    num_epochs: int | None,
+    batch_size: int | None,
+    learning_rate: float | None,
+    fields: tuple[str, ...],
+    memory_gb: float,
+    as_json: bool,
+    **others: Any,
+) -> None:
+    """Train a network on DATA, a folder with one sub-folder of photographs for each class.
+
+    The folder of the run gets log.jsonl, curves.png, the checkpoints step-N.pt to --resume from,
+    and best.pt, the network with the lowest validation error. Ctrl-C stops after the step under
+    way, with a checkpoint. With --json: {"checkpoint", "best", "epochs", "steps", "stopped",
+    "validation": the last epoch's line of the log}.
+    """
+    from training.options import TrainOptions
+    from training.reporting import TerminalReporter
+    from training.train import train as run_training
+
+    changes = {
+        "num_epochs": num_epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+    }
+    recipe = _recipe(recipe_name, changes, fields)
+    options = TrainOptions(recipe=recipe, memory_bytes=int(memory_gb * 1e9), **others)
+    report = run_training(options, TerminalReporter())
+    print_result(_as_json(report) if as_json else _as_text(report))
+    if report.signal_number is not None:
+        say("stopped; the same command with --resume goes on")
+        raise click.exceptions.Exit(128 + report.signal_number)
+
+
+def _recipe(name: str, changes: dict[str, Any], fields: tuple[str, ...]) -> "Recipe":
+    """Return a recipe with the options that were given in place of its own."""
+    from training.recipes import RECIPES
+
+    chosen = {field: value for field, value in changes.items() if value is not None}
+    for text in fields:
+        field, separator, value = text.partition("=")
+        if not separator:
+            raise UsageError(f"--set {text!r}: expected FIELD=VALUE, as in label_smoothing=0.2")
+        try:
+            chosen[field] = json.loads(value)
+        except ValueError:
+            chosen[field] = value  # a word
+    return RECIPES[name].with_options(chosen)
+
+
+def _as_text(report: "RunReport") -> str:
+    lines = [f"checkpoint: {report.checkpoint}"]
+    if report.best is not None:
+        lines.append(f"best on validation: {report.best}")
+    return "\n".join(lines)
+
+
+def _as_json(report: "RunReport") -> str:
+    last = report.records[-1] if report.records else None
+    return json.dumps(
+        {
+            "checkpoint": path_fields(report.checkpoint),
+            "best": None if report.best is None else path_fields(report.best),
+            "epochs": 0 if last is None else last.epoch,
+            "steps": report.step,
+            "stopped": report.signal_number,
+            "validation": None if last is None else dataclasses.asdict(last),
+        }
+    )
+
+
+@cli.command(
+    epilog="Example: python -m training shrink runs/first/best.pt photos/ -o small.safetensors"
+)
+@click.argument("checkpoint", type=_PATH)
+@click.argument("data", type=_PATH)
+@click.option("-o", "--output", type=_PATH, required=True, help=".safetensors file to write.")
+@click.option(
+    "--fc6-rank", type=int, default=160, show_default=True, help="Inner size of fc6's product."
+)
+@click.option(
+    "--fc7-rank", type=int, default=128, show_default=True, help="Inner size of fc7's product."
+)
+@click.option(
+    "--epochs",
+    "num_epochs",
+    type=click.IntRange(0),
+    default=6,
+    show_default=True,
+    help="Passes over DATA in which the factors learn; 0 for the decomposition alone.",
+)
+@click.option(
+    "--batch-size", type=click.IntRange(1), default=64, show_default=True, help="A step's."
+)
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda:0.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of chance.")
+@_reading_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
+def shrink(fc6_rank: int, fc7_rank: int, memory_gb: float, as_json: bool, **others: Any) -> None:
+    """Make CHECKPOINT small: fc6 and fc7 as products of two thin matrices, all in float16.
+
+    The factors learn on DATA, the photographs that the network was trained on, to answer as the
+    whole network does. With --json: {"output": {"path"}, "size_bytes", "loss"}.
+    """
+    from training.factoring import Ranks
+    from training.reporting import TerminalReporter
+    from training.shrink import ShrinkOptions
+    from training.shrink import shrink as shrink_checkpoint
+
+    ranks = Ranks(fc6=fc6_rank, fc7=fc7_rank)
+    options = ShrinkOptions(ranks=ranks, memory_bytes=int(memory_gb * 1e9), **others)
+    report = shrink_checkpoint(options, TerminalReporter())
+    if as_json:
+        fields = {"size_bytes": report.size_bytes, "loss": report.loss}
+        print_result(json.dumps({"output": path_fields(report.output)} | fields))
+    else:
+        print_result(f"{report.output}: {report.size_bytes / 1e6:.2f} MB")

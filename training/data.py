@@ -1,0 +1,221 @@
+"""What a run trains and validates on."""
+
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_deploy.class_folders import ClassFolders, find_class_folders
+from alexnet_deploy.errors import DatasetError
+from training.colour import ColourStatistics, ColourSums
+from training.options import TrainOptions
+from training.photographs import (
+    PhotographBatch,
+    PhotographSource,
+    batches,
+    hold_out,
+    open_source,
+)
+from training.prepared import read_prepared
+from training.reporting import Reporter, counting
+
+SAMPLE_SIZE = 10_000
+"""Photographs from which the colours of a set come that is neither prepared nor in memory."""
+_SAMPLE_BATCH = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundData:
+    """Photographs to train on, and to validate on if there are such, before they are read."""
+
+    training: ClassFolders
+    validation: ClassFolders | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    """Photographs to train on, and to validate on.
+
+    Attributes:
+        training: those to train on, without the ones that are known to be unreadable.
+        validation: the same for those to validate on, or None.
+        num_workers: processes that read what is not in memory.
+    """
+
+    training: PhotographSource
+    validation: PhotographSource | None
+    num_workers: int
+
+    @property
+    def root(self) -> Path:
+        """The folder that was given to train on."""
+        return self.training.folders.root
+
+    @property
+    def folders(self) -> tuple[ClassFolders, ClassFolders | None]:
+        """The photographs to train on and to validate on."""
+        validation = None if self.validation is None else self.validation.folders
+        return self.training.folders, validation
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the outputs."""
+        return self.training.folders.classes
+
+    @property
+    def num_unreadable(self) -> int:
+        """Photographs that were left out when the others were read into memory."""
+        sources = (self.training, self.validation)
+        return sum(len(source.failures) for source in sources if source is not None)
+
+    @property
+    def guessing_error(self) -> float:
+        """Validation error, 0..1, of naming the most frequent class for every photograph."""
+        if self.validation is None:
+            return 1.0
+        counts = np.bincount(self.validation.folders.labels)
+        return 1.0 - float(counts.max() / counts.sum())
+
+    def training_batches(
+        self, order: NDArray[np.int64], batch_size: int
+    ) -> Generator[PhotographBatch]:
+        """Yield the training photographs that `order` names."""
+        return _closing(self.training, order, batch_size, self.num_workers)
+
+    def validation_batches(self, batch_size: int) -> Generator[PhotographBatch]:
+        """Yield every validation photograph once; none without validation."""
+        if self.validation is None:
+            return
+        order = np.arange(len(self.validation))
+        yield from _closing(self.validation, order, batch_size, self.num_workers)
+
+    def colour_statistics(self, reporter: Reporter, seed: int) -> ColourStatistics:
+        """Return mean image and covariance of the training photographs.
+
+        Those in memory are all counted. For a prepared folder they were counted when it was
+        prepared, with what is held out of it now. Of another folder a sample is read.
+
+        Raises:
+            DatasetError: not one of the sample can be read.
+        """
+        numbers = np.arange(len(self.training))
+        if self.training.images is None:
+            prepared = read_prepared(find_class_folders(self.root))
+            if prepared is not None:
+                return prepared
+            rng = np.random.default_rng(seed)
+            numbers = np.sort(rng.permutation(numbers)[:SAMPLE_SIZE])
+            reporter.say(
+                f"colours: from {len(numbers):,} of {len(self.training):,} photographs, since "
+                f"{self.root} is not prepared"
+            )
+        sums = ColourSums(self.training.size)
+        with counting(reporter, "colours of the photographs", len(numbers)):
+            for batch in self.training_batches(numbers, _SAMPLE_BATCH):
+                sums.add(batch.images.numpy())
+                reporter.advance(_SAMPLE_BATCH)
+        if not sums.num_photographs:
+            raise DatasetError(
+                f"{self.root}: not one of {len(numbers):,} photographs can be read; look at the "
+                "files themselves, or name another folder"
+            )
+        return sums.statistics()
+
+
+def find_data(options: TrainOptions) -> FoundData:
+    """Find the photographs and hold some out; nothing is read.
+
+    Raises:
+        UsageError, DatasetError: there are none, of one class only, fewer than a batch, or of
+            other classes in the folder to validate on.
+    """
+    training = find_class_folders(options.data)
+    if len(training.classes) < 2:
+        raise DatasetError(
+            f"{options.data}: one class only ({training.classes[0]}), expected two or more to "
+            "tell apart; name the folder that holds the folders of the classes"
+        )
+    validation = None
+    if options.validation is not None:
+        validation = find_class_folders(options.validation)
+        _check_classes(training, validation)
+    elif options.hold_out:
+        training, validation = hold_out(training, options.hold_out, options.seed)
+    _check_batch(options, len(training))
+    return FoundData(training=training, validation=validation)
+
+
+def open_data(found: FoundData, options: TrainOptions, reporter: Reporter, size: int) -> Data:
+    """Read into memory what fits.
+
+    Args:
+        found: the photographs.
+        options: how much memory there is.
+        reporter: told of the reading, and of each photograph that cannot be read.
+        size: side of the pictures, px.
+
+    Raises:
+        DatasetError: so few can be read that a class has none, or there is no whole batch.
+    """
+    training = _open(found.training, options.memory_bytes, reporter, size)
+    _check_batch(options, len(training))
+    _check_every_class(training)
+    validation = None
+    if found.validation is not None:
+        used = 0 if training.images is None else training.images.nbytes
+        validation = _open(found.validation, options.memory_bytes - used, reporter, size)
+    return Data(training=training, validation=validation, num_workers=options.num_workers)
+
+
+def _open(
+    folders: ClassFolders, memory_bytes: int, reporter: Reporter, size: int
+) -> PhotographSource:
+    def on_result(path: Path, reason: str | None) -> None:
+        reporter.advance(1)
+        if reason is not None:
+            reporter.failed(path, reason)
+
+    with counting(reporter, "reading photographs", len(folders)):
+        return open_source(folders, size=size, memory_limit_bytes=memory_bytes, on_result=on_result)
+
+
+def _closing(
+    source: PhotographSource, order: NDArray[np.int64], batch_size: int, num_workers: int
+) -> Generator[PhotographBatch]:
+    with closing(batches(source, order, batch_size=batch_size, num_workers=num_workers)) as stream:
+        yield from stream
+
+
+def _check_batch(options: TrainOptions, count: int) -> None:
+    size = options.recipe.batch_size
+    if count < size:
+        raise DatasetError(
+            f"{options.data}: {count:,} photographs to train on, fewer than a batch of {size}; "
+            "give a smaller --batch-size, or more of them"
+        )
+
+
+def _check_every_class(source: PhotographSource) -> None:
+    """Refuse a class whose photographs cannot be read, as far as they have been."""
+    folders = source.folders
+    counts = np.bincount(folders.labels, minlength=len(folders.classes))
+    if not counts.all():
+        name = folders.classes[int(counts.argmin())]
+        raise DatasetError(
+            f"{folders.root}: class {name!r}: not one of its photographs can be read, so it "
+            "cannot be learned; mend them, or move its folder away"
+        )
+
+
+def _check_classes(training: ClassFolders, validation: ClassFolders) -> None:
+    for one, other in ((training, validation), (validation, training)):
+        missing = sorted(set(one.classes) - set(other.classes))
+        if missing:
+            more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise DatasetError(
+                f"{other.root}: class {missing[0]!r} of {one.root} is missing{more}; expected "
+                "the same classes to train and to validate on"
+            )

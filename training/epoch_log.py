@@ -1,0 +1,177 @@
+"""`log.jsonl`: what each epoch of a run came to, one JSON line an epoch.
+
+A line is on the disk before the next epoch begins. What a killed writer leaves behind the last
+line break is no record; a run that is resumed cuts it off, with the epochs that its checkpoint
+does not know.
+"""
+
+import dataclasses
+import json
+import math
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+from alexnet_deploy.errors import IncompatibleFileError
+from alexnet_deploy.input_files import existing_file
+from alexnet_deploy.output_files import atomic_write, errors_of, sync_directory
+
+LOG_NAME = "log.jsonl"
+"""Name of the log in the folder of a run."""
+
+_WHOLE = ("epoch", "step", "num_skipped")
+_FRACTIONS = ("train_top1", "val_top1", "val_top5", "val_mean_class_top1")
+_VALIDATION = ("val_loss", "val_top1", "val_top5", "val_mean_class_top1")
+_MAY_BE_NONE = ("train_loss", "train_top1", "images_per_second", *_VALIDATION)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochRecord:
+    """One epoch of training and the validation after it.
+
+    Attributes:
+        epoch: 1 for the first; 0 is the network before its first step.
+        step: steps taken since the start of the run.
+        learning_rate: of the weights, at the epoch's last step; at epoch 0 it means nothing.
+        train_loss: mean over the epoch's batches of what was minimised, label smoothing
+            included, weight decay not; None at epoch 0.
+        train_top1: on the augmented crops, with dropout; None where it was not counted.
+        val_loss: mean cross-entropy over the validation photographs, in nats.
+        val_top1, val_top5: share of the validation photographs, 0..1.
+        val_mean_class_top1: mean over the classes of the top-1 of each, 0..1. The last four are
+            None in a run without validation.
+        images_per_second: of training alone, without validation; None at epoch 0.
+        wall_s: seconds that the epoch took, validation included.
+        num_skipped: photographs that could not be read in this epoch.
+        best: no epoch before was as good on validation; False in a run without.
+    """
+
+    epoch: int
+    step: int
+    learning_rate: float
+    train_loss: float | None
+    train_top1: float | None
+    val_loss: float | None
+    val_top1: float | None
+    val_top5: float | None
+    val_mean_class_top1: float | None
+    images_per_second: float | None
+    wall_s: float
+    num_skipped: int
+    best: bool
+
+    def __post_init__(self) -> None:
+        """Refuse what JSON cannot hold or no epoch can come to; numbers become int or float.
+
+        Raises:
+            ValueError: naming the field, what came and what was expected.
+        """
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name == "best":
+                _require(isinstance(value, bool), "best", value, "true or false")
+            elif value is not None or field.name not in _MAY_BE_NONE:
+                object.__setattr__(self, field.name, _number(field.name, value))
+        missing = [getattr(self, name) is None for name in _VALIDATION]
+        _require(all(missing) or not any(missing), "validation", missing, "all figures or none")
+        _require(not (self.best and any(missing)), "best", True, "false without validation")
+
+
+def append_record(path: Path, record: EpochRecord) -> None:
+    """Add one line to a log, which need not be there yet, and wait until it is on the disk.
+
+    Raises:
+        OutputError: no space, no permission; the log is as it was.
+    """
+    line = json.dumps(dataclasses.asdict(record), allow_nan=False).encode() + b"\n"
+    with errors_of(path), open(path, "ab", buffering=0) as file:
+        size = file.tell()
+        try:
+            while line:  # a disk that fills up takes a part of it first
+                line = line[file.write(line) :]
+            os.fsync(file.fileno())
+        except BaseException:
+            with suppress(OSError):  # the first error is the one to tell
+                file.truncate(size)
+            raise
+    if size == 0:
+        sync_directory(path.parent)
+
+
+def read_log(path: Path) -> tuple[EpochRecord, ...]:
+    """Return the records of a log, in the order of their epochs.
+
+    Raises:
+        UsageError: there is no such file, or it may not be read.
+        IncompatibleFileError: a line is no record, or its epoch does not follow the line before.
+    """
+    existing_file(path, f"the {LOG_NAME} of a training run")
+    records: list[EpochRecord] = []
+    for number, line in enumerate(_whole_lines(path), start=1):
+        record = _record(line, f"{path}: line {number}")
+        if records and record.epoch <= records[-1].epoch:
+            raise IncompatibleFileError(
+                f"{path}: line {number} is epoch {record.epoch}, the line before is epoch "
+                f"{records[-1].epoch}; two runs wrote here: move it away, and give each a "
+                "folder of its own"
+            )
+        records.append(record)
+    return tuple(records)
+
+
+def cut_back(path: Path, epoch: int) -> tuple[EpochRecord, ...]:
+    """Remove the records after `epoch` and half a last line; return the records that stay.
+
+    Args:
+        path: the log; where there is none, none is made and nothing stays.
+        epoch: the last whole epoch that the checkpoint knows, from which the run goes on.
+
+    Raises:
+        IncompatibleFileError: as `read_log`; the log is as it was.
+        OutputError: the log cannot be written; it is as it was.
+    """
+    if not path.exists():
+        return ()
+    records = tuple(record for record in read_log(path) if record.epoch <= epoch)
+    # The lines themselves, not the records written anew: what was logged stays as it was.
+    kept = b"".join(line + b"\n" for line in _whole_lines(path)[: len(records)])
+    if len(kept) < path.stat().st_size:
+        with atomic_write(path) as file:
+            file.write(kept)
+        sync_directory(path.parent)
+    return records
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    # After the last line break is nothing, or half a line of a writer that was killed.
+    return path.read_bytes().split(b"\n")[:-1]
+
+
+def _record(line: bytes, source: str) -> EpochRecord:
+    try:
+        return EpochRecord(**json.loads(line))
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise IncompatibleFileError(
+            f"{source} is no record of an epoch ({error}); restore the log from a copy, or move "
+            "it away: training goes on without it"
+        ) from error
+
+
+def _number(name: str, value: Any) -> int | float:
+    """Return a finite number of 0 or more in the type of its field, at most 1 if a share."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    _require(is_number and math.isfinite(value) and value >= 0, name, value, "0 or more")
+    if name in _WHOLE:
+        _require(float(value).is_integer(), name, value, "a whole number")
+        return int(value)
+    if name in _FRACTIONS:
+        _require(value <= 1, name, value, "a share, 0..1")
+    return float(value)
+
+
+def _require(condition: bool, name: str, came: object, expected: str) -> None:
+    if not condition:
+        raise ValueError(f"{name} is {came!r}, expected {expected}")

@@ -1,0 +1,89 @@
+"""What crosses between the two devices, and how (section 3.2).
+
+A tensor sent from one CUDA device to another is copied on streams of its own, so that the sender
+and the receiver go on computing; the receiver waits when it takes the tensor. Gradients go back
+the same way. Between equal devices nothing is copied, but it is counted all the same: the count
+is the network's, whatever it runs on.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+
+
+@dataclass(slots=True)
+class Exchange:
+    """Send tensors between devices and count their bytes.
+
+    Attributes:
+        forward_bytes: by (layer, sending tower), since it was last cleared.
+        backward_bytes: the gradients', by (layer, tower that they return to).
+    """
+
+    forward_bytes: Counter[tuple[str, int]] = field(default_factory=Counter)
+    backward_bytes: Counter[tuple[str, int]] = field(default_factory=Counter)
+
+    def send(self, layer: str, tower: int, tensor: torch.Tensor, to: torch.device) -> torch.Tensor:
+        """Start sending `tensor` of a tower to `to`; `receive` makes it safe to use there."""
+        sent: torch.Tensor = _Send.apply(  # type: ignore[no-untyped-call]
+            tensor, to, self, (layer, tower)
+        )
+        return sent
+
+    def clear(self) -> None:
+        """Count from 0 again."""
+        self.forward_bytes.clear()
+        self.backward_bytes.clear()
+
+
+def receive(tensor: torch.Tensor) -> torch.Tensor:
+    """Let the device of `tensor`, which was sent, wait until all that was sent to it is there."""
+    if tensor.is_cuda:
+        compute = torch.cuda.current_stream(tensor.device)
+        compute.wait_stream(_copy_stream(tensor.device, "in"))
+        # The copy's stream owns the memory; it must not be used again before `compute` is done.
+        tensor.record_stream(compute)
+    return tensor
+
+
+class _Send(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, tensor: torch.Tensor, to: torch.device, exchange: Exchange, key: tuple[str, int]
+    ) -> torch.Tensor:
+        ctx.home, ctx.exchange, ctx.key = tensor.device, exchange, key
+        exchange.forward_bytes[key] += tensor.nbytes
+        return _copy(tensor, to)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        ctx.exchange.backward_bytes[ctx.key] += gradient.nbytes
+        return receive(_copy(gradient, ctx.home)), None, None, None
+
+
+_Direction = Literal["in", "out"]
+_streams: dict[tuple[torch.device, _Direction], torch.cuda.Stream] = {}
+
+
+def _copy_stream(device: torch.device, direction: _Direction) -> torch.cuda.Stream:
+    """Return a device's stream for one direction: on a common one, each way waits for the other."""
+    key = (device, direction)
+    if key not in _streams:
+        _streams[key] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return _streams[key]
+
+
+def _copy(tensor: torch.Tensor, to: torch.device) -> torch.Tensor:
+    """Copy to another device on the copy streams of both; the same device needs no copy."""
+    if tensor.device == to:
+        return tensor.view_as(tensor)
+    if not (tensor.is_cuda and to.type == "cuda"):
+        return tensor.to(to)
+    source, target = _copy_stream(tensor.device, "out"), _copy_stream(to, "in")
+    source.wait_stream(torch.cuda.current_stream(tensor.device))
+    with torch.cuda.stream(source), torch.cuda.stream(target):
+        copy = tensor.to(to, non_blocking=True)
+    tensor.record_stream(source)
+    return copy

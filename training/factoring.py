@@ -1,0 +1,183 @@
+"""Make a trained network small: fc6 and fc7 as products of two thin matrices.
+
+First each matrix W becomes the product of rank r that comes nearest to it on photographs, not on
+all inputs there could be: with z = W x over the inputs x that occur, and the columns of U the r
+leading eigenvectors of the mean of z z^T, no product of rank r is nearer to z than U (U^T W) x.
+Then the factors and fc8 learn, for a few epochs, to answer as the whole network does. conv1 to
+conv5 stay as they are, so that a step is a forward pass and little more.
+
+    N photographs; D = 9216, pool5 of both towers; K classes
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import nn
+
+from training.augmentation import Augmentation
+from training.photographs import PhotographBatch
+from training.towers import TwoTowers
+
+FACTORED = ("fc6", "fc7")
+_TEMPERATURE = 2.0
+"""Softens the answers of the whole network: their order below the first class teaches, too."""
+_LEARNING_RATE = 2e-4  # of Adam
+_DROPOUT = 0.5  # section 4.2
+
+
+class Classifier(nn.Module):
+    """fc6 to fc8 on one device; a layer whose weights hold two factors is their product.
+
+    Args:
+        weights: float32, by the package's names: `fc6.weight`, or `fc6.weight.left` (4096, r)
+            and `fc6.weight.right` (r, D), and so on.
+    """
+
+    def __init__(self, weights: Mapping[str, torch.Tensor]) -> None:
+        super().__init__()
+        # torch's own names hold no dots.
+        self._weights = nn.ParameterDict(
+            {name.replace(".", "_"): nn.Parameter(tensor) for name, tensor in weights.items()}
+        )
+
+    def forward(
+        self, pool5: torch.Tensor, generator: torch.Generator | None = None
+    ) -> torch.Tensor:
+        """Return (N, K) logits of (N, D) pool5; with a generator, under inverted dropout."""
+        x = pool5
+        for layer in FACTORED:
+            x = F.relu(self.product(layer, x) + self._weights[f"{layer}_bias"])
+            if generator is not None:
+                mask = torch.empty_like(x).bernoulli_(1 - _DROPOUT, generator=generator)
+                x = x * mask.div_(1 - _DROPOUT)
+        return F.linear(x, self._weights["fc8_weight"], self._weights["fc8_bias"])
+
+    def product(self, layer: str, x: torch.Tensor) -> torch.Tensor:
+        """Return what a layer makes of its inputs, without its bias."""
+        if f"{layer}_weight" in self._weights:
+            return F.linear(x, self._weights[f"{layer}_weight"])
+        x = F.linear(x, self._weights[f"{layer}_weight_right"])
+        return F.linear(x, self._weights[f"{layer}_weight_left"])
+
+    def arrays(self) -> dict[str, NDArray[np.float32]]:
+        """Return copies of the weights by the package's names."""
+        return {
+            name.replace("_", "."): parameter.detach().cpu().numpy().copy()
+            for name, parameter in self._weights.items()
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranks:
+    """Of the products that take the place of fc6 and fc7."""
+
+    fc6: int
+    fc7: int
+
+
+class Factoring:
+    """A whole network, and the small classifier that learns from it.
+
+    Args:
+        network: the whole one, for the maps of conv1 to conv5; only looked at.
+        arrays: its weights, by the package's names.
+        augmentation: of the photographs, on the network's first device.
+        seed: of crops and dropout.
+    """
+
+    def __init__(
+        self,
+        network: TwoTowers,
+        arrays: Mapping[str, NDArray[np.float32]],
+        augmentation: Augmentation,
+        seed: int,
+    ) -> None:
+        self._network = network
+        self._augmentation = augmentation
+        self._device = network.devices[0]
+        self._whole = Classifier(
+            {
+                name: torch.from_numpy(array).to(self._device)
+                for name, array in arrays.items()
+                if name.startswith("fc")
+            }
+        )
+        self._crops = torch.Generator().manual_seed(seed)
+        self._masks = torch.Generator(self._device).manual_seed(seed)
+
+    @torch.no_grad()
+    def decompose(self, batches: Iterable[PhotographBatch], ranks: Ranks) -> Classifier:
+        """Return the small classifier that is nearest on `batches`, before it has learned."""
+        sums = {layer: torch.zeros((), device=self._device) for layer in FACTORED}
+        for batch in batches:
+            x = self._pool5(batch)
+            for layer in FACTORED:
+                z = self._whole.product(layer, x).double()
+                sums[layer] = sums[layer] + z.T @ z
+                x = F.relu(z.float() + self._whole.get_parameter(f"_weights.{layer}_bias"))
+        weights = {name: torch.from_numpy(array) for name, array in self._whole.arrays().items()}
+        for layer in FACTORED:
+            name = f"{layer}.weight"
+            left, right = nearest_factors(
+                weights.pop(name), sums[layer].cpu(), getattr(ranks, layer)
+            )
+            weights |= {f"{name}.left": left, f"{name}.right": right}
+        return Classifier(weights).to(self._device)
+
+    def learn(
+        self, classifier: Classifier, batches: Iterable[PhotographBatch], num_steps: int
+    ) -> float:
+        """Let a classifier answer as the whole network does; return the mean loss of the last half.
+
+        Args:
+            classifier: changed in place.
+            batches: `num_steps` of them or more.
+            num_steps: over which the rate falls to 0 along a cosine.
+        """
+        optimizer = torch.optim.Adam(classifier.parameters(), lr=_LEARNING_RATE)
+        losses = []
+        for step, batch in zip(range(num_steps), batches, strict=False):
+            for group in optimizer.param_groups:
+                group["lr"] = _LEARNING_RATE * (1 + math.cos(math.pi * step / num_steps)) / 2
+            with torch.no_grad():
+                pool5 = self._pool5(batch)
+                target = (self._whole(pool5) / _TEMPERATURE).softmax(1)
+            logits = classifier(pool5, self._masks)
+            answers = (logits / _TEMPERATURE).log_softmax(1)
+            loss = F.kl_div(answers, target, reduction="batchmean")
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            losses.append(loss.item())
+        return float(np.mean(losses[len(losses) // 2 :]))
+
+    def _pool5(self, batch: PhotographBatch) -> torch.Tensor:
+        """Return (N, D) of augmented crops, first tower first, on the first device."""
+        pictures = batch.images.to(self._device)
+        maps = self._network.pool5(self._augmentation.for_training(pictures, self._crops))
+        return torch.cat([half.to(self._device) for half in maps], dim=1)
+
+
+def nearest_factors(
+    weight: torch.Tensor, outputs: torch.Tensor, rank: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the factors of the product that is nearest to a matrix on its inputs.
+
+    Args:
+        weight: W, (out, in) float32.
+        outputs: (out, out) float64, the sum of z z^T over z = W x.
+        rank: columns of the left factor, 1 .. out.
+
+    Returns:
+        left (out, rank) and right (rank, in), float32, of equal norm, so that they learn alike.
+    """
+    _, vectors = torch.linalg.eigh(outputs)
+    left = vectors[:, -rank:].flip(1)
+    right = left.T @ weight.double()
+    balance = (right.norm() / left.norm()).sqrt()
+    return (left * balance).float(), (right / balance).float()

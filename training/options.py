@@ -1,0 +1,203 @@
+"""What a run was asked for, and `run.json`, in which it stays."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alexnet_deploy.class_folders import ClassFolders
+from alexnet_deploy.errors import IncompatibleFileError, UsageError
+from alexnet_deploy.output_files import atomic_write
+from training.recipes import Recipe, recipe_from_json
+from training.trainer import Precision
+
+RUN_NAME = "run.json"
+_RUN_VERSION = 1
+_AGAIN = "give the same again, or another --output"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainOptions:
+    """What to train on, how, and where to.
+
+    Attributes:
+        data: a folder of class sub-folders, prepared or not.
+        output: the folder of the run; made if it is not there.
+        validation: another such folder, with the same classes, or None.
+        hold_out: share of `data`'s photographs, 0..1, to validate on where `validation` is
+            None; 0 for no validation.
+        recipe: every constant.
+        devices: as `devices.parse_devices` reads them.
+        precision: of products; weights are float32.
+        seed: of everything random.
+        init: a checkpoint to begin with, or None.
+        old_rate_factor: with `init` and other classes than its own, times the rate for all
+            layers but the new fc8.
+        keep: how many checkpoints to resume from stay.
+        num_workers: processes that decode where the photographs do not fit in memory.
+        memory_bytes: of photographs, that may be kept in memory.
+        resume: go on where the run in `output` was.
+    """
+
+    data: Path
+    output: Path
+    validation: Path | None
+    hold_out: float
+    recipe: Recipe
+    devices: str
+    precision: Precision
+    seed: int
+    init: Path | None
+    old_rate_factor: float
+    keep: int
+    num_workers: int
+    memory_bytes: int
+    resume: bool
+
+    def __post_init__(self) -> None:
+        """Refuse what no run can do.
+
+        Raises:
+            UsageError: naming the option.
+        """
+        if not 0 <= self.hold_out < 1:
+            raise UsageError(f"--hold-out is {self.hold_out}, expected a share of 0 up to 1")
+        if self.recipe.schedule == "plateau" and self.validation is None and not self.hold_out:
+            raise UsageError(
+                f"recipe {self.recipe.name} lowers its rate when the validation error stalls, and "
+                "there is no validation: give --validation DIR or --hold-out 0.1"
+            )
+        if not 0 < self.old_rate_factor <= 1:
+            raise UsageError(
+                f"--old-rate-factor is {self.old_rate_factor}, expected more than 0, at most 1"
+            )
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"--seed is {self.seed}, expected a number from 0 to 2^63 - 1")
+        for photographs in (self.data, self.validation):
+            # curves.png would be one of them.
+            if photographs and self.output.resolve().is_relative_to(photographs.resolve()):
+                raise UsageError(
+                    f"--output {self.output} lies in {photographs}, among the photographs; name "
+                    "a folder outside it"
+                )
+
+    def of_numbers(self) -> dict[str, object]:
+        """Return what decides the numbers of the run, for `run.json`."""
+        return {
+            "data": str(self.data.resolve()),
+            "validation": None if self.validation is None else str(self.validation.resolve()),
+            "hold_out": self.hold_out if self.validation is None else 0.0,
+            "recipe": dataclasses.asdict(self.recipe),
+            "precision": self.precision,
+            "seed": self.seed,
+            "init": None if self.init is None else str(self.init.resolve()),
+            "old_rate_factor": None if self.init is None else self.old_rate_factor,
+        }
+
+
+def write_run(
+    options: TrainOptions, training: ClassFolders, validation: ClassFolders | None
+) -> None:
+    """Write `run.json` into the folder of the run.
+
+    Args:
+        options: what was asked for.
+        training: the photographs, without those that are known to be unreadable.
+        validation: the same of those to validate on, or None.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    content = {"version": _RUN_VERSION} | options.of_numbers() | _contents(training, validation)
+    with atomic_write(options.output / RUN_NAME) as file:
+        file.write(json.dumps(content, indent=1).encode() + b"\n")
+
+
+def check_options(options: TrainOptions) -> None:
+    """Refuse to resume with other options than the run began with.
+
+    Devices, workers and memory decide no number, so they are free. Nor do more epochs under
+    "plateau", whose rate does not look ahead: a run that is complete then goes on.
+
+    Raises:
+        IncompatibleFileError: `run.json` is missing or damaged.
+        UsageError: an option differs, naming it.
+    """
+    content = _read(options.output / RUN_NAME)
+    _check_recipe(options, content["recipe"])
+    _check_same(options, content, options.of_numbers(), without="recipe")
+
+
+def check_photographs(
+    options: TrainOptions, training: ClassFolders, validation: ClassFolders | None
+) -> None:
+    """Refuse to resume with other photographs than the run began with.
+
+    Raises:
+        IncompatibleFileError: `run.json` is missing or damaged.
+        UsageError: their names, their number or their classes differ.
+    """
+    _check_same(options, _read(options.output / RUN_NAME), _contents(training, validation))
+
+
+def _contents(training: ClassFolders, validation: ClassFolders | None) -> dict[str, object]:
+    return {
+        "classes": list(training.classes),
+        "photographs": _digest(training),
+        "validation_photographs": None if validation is None else _digest(validation),
+    }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return the content of a `run.json`."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_bytes())
+        if content["version"] != _RUN_VERSION:
+            raise ValueError(f"version {content['version']!r}, expected {_RUN_VERSION}")
+        content["recipe"] = recipe_from_json(json.dumps(content["recipe"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, UsageError) as error:
+        raise IncompatibleFileError(
+            f"{path}: cannot be read ({type(error).__name__}: {error}); without it there is no "
+            "telling whether the data are the same: begin again in another folder, with --init"
+        ) from error
+    return content
+
+
+def _check_recipe(options: TrainOptions, began: Recipe) -> None:
+    now = options.recipe
+    for field in dataclasses.fields(Recipe):
+        came, expected = getattr(now, field.name), getattr(began, field.name)
+        longer = field.name == "num_epochs" and came > expected
+        if came == expected or (longer and began.schedule == "plateau"):
+            continue
+        why = f", and the rate of {began.schedule} falls to 0 with the last of them"
+        raise UsageError(
+            f"{options.output / RUN_NAME}: the run began with {field.name} {expected!r} in its "
+            f"recipe, now it is {came!r}{why if longer else ''}; {_AGAIN}"
+        )
+
+
+def _check_same(
+    options: TrainOptions, content: dict[str, Any], now: dict[str, object], without: str = ""
+) -> None:
+    for name, value in now.items():
+        if name != without and content.get(name) != value:
+            raise UsageError(
+                f"{options.output / RUN_NAME}: the run began with {name.replace('_', ' ')} "
+                f"{_short(content.get(name))}, now it is {_short(value)}; {_AGAIN}"
+            )
+
+
+def _digest(folders: ClassFolders) -> str:
+    """Return one name for the photographs and their classes, in their order."""
+    digest = hashlib.sha256(folders.labels.tobytes())
+    for start, end in folders.spans.tolist():
+        digest.update(folders.names[start:end] + b"\0")
+    return f"{len(folders):,} photographs, {digest.hexdigest()[:16]}"
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."

@@ -1,0 +1,326 @@
+"""A whole run: from a folder of classes to a checkpoint, resumable after any step."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from alexnet_deploy import __version__
+from alexnet_deploy.errors import DatasetError
+from training.beginning import Beginning, dropout_scale
+from training.checkpointing import (
+    BEST_NAME,
+    Progress,
+    RunState,
+    last_checkpoint,
+    save_best,
+    save_state,
+)
+from training.curves import CURVES_NAME, draw_curves
+from training.data import Data
+from training.epoch_log import LOG_NAME, EpochRecord, append_record
+from training.options import TrainOptions
+from training.photographs import PhotographBatch
+from training.pictures import Failure
+from training.reporting import Reporter, counting, epoch_line
+from training.sgd import one_cycle, velocity_of
+from training.stopping import Stopped, StopRequest
+from training.trainer import DivergedError, Trainer, Validation
+from training.weights import deployable, merge
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReport:
+    """What a run came to.
+
+    Attributes:
+        checkpoint: the last one written.
+        best: the network with the lowest validation error, or None without validation.
+        step: steps taken in all.
+        records: of every epoch, those before a resumption included.
+        signal_number: of the signal that stopped it, or None when it is complete.
+    """
+
+    checkpoint: Path
+    best: Path | None
+    step: int
+    records: tuple[EpochRecord, ...]
+    signal_number: int | None
+
+
+class Run:
+    """Train epoch by epoch, and keep the folder of the run.
+
+    Args:
+        options: what was asked for.
+        data: what it is trained and validated on.
+        beginning: where the network comes from, without its weights; it goes into every
+            checkpoint.
+        trainer: the network as it is now.
+        progress: where the run is.
+        records: of the epochs that are over.
+        reporter: told of everything.
+    """
+
+    def __init__(
+        self,
+        options: TrainOptions,
+        data: Data,
+        beginning: Beginning,
+        trainer: Trainer,
+        progress: Progress,
+        records: Iterable[EpochRecord],
+        reporter: Reporter,
+    ) -> None:
+        self._options = options
+        self._recipe = options.recipe
+        self._folder = options.output
+        self._data = data
+        self._beginning = beginning
+        self._trainer = trainer
+        self._progress = progress
+        self._records = list(records)
+        self._reporter = reporter
+        self._steps_per_epoch = len(data.training) // options.recipe.batch_size
+
+    def train(self, stop: StopRequest) -> RunReport:
+        """Run until the last epoch is over or a signal has come.
+
+        Raises:
+            DivergedError: the loss or a weight is no number, or the loss far above guessing's.
+            DatasetError: the photographs are gone.
+            OutputError: a checkpoint or the log cannot be written.
+        """
+        num_epochs = self._recipe.num_epochs
+        try:
+            if self._progress.step == 0 and not self._records:
+                self._before_the_first_step(stop)
+            while self._progress.epoch < num_epochs and not stop.has_come:
+                self._take_steps(stop)
+                self._end_epoch(stop)
+        except Stopped:
+            save_state(self._folder, self._state(None), self._options.keep)
+        is_complete = self._progress.epoch >= num_epochs
+        return self._report(None if is_complete else stop.signal_number)
+
+    def _before_the_first_step(self, stop: StopRequest) -> None:
+        """Log epoch 0 and write the first checkpoint, so that there is always a last one."""
+        start = time.perf_counter()
+        validation, num_skipped = self._validate(stop)
+        seconds = time.perf_counter() - start
+        self._log(self._record(validation, self._rate(0), seconds, num_skipped))
+        save_state(self._folder, self._state(validation), self._options.keep)
+        if validation is not None:
+            num_classes = len(self._data.classes)
+            self._reporter.say(
+                f"before the first step: validation loss {validation.loss:.3f}, "
+                f"guessing has ln {num_classes} = {math.log(num_classes):.3f}"
+            )
+
+    def _take_steps(self, stop: StopRequest) -> None:
+        """Take the steps of the epoch that are left.
+
+        Raises:
+            Stopped: after a step, when a signal has come.
+        """
+        progress, size = self._progress, self._recipe.batch_size
+        order = self._order(progress.epoch)
+        done = progress.step_in_epoch * size
+        title = f"epoch {progress.epoch + 1} of {self._recipe.num_epochs}"
+        start = time.perf_counter()
+        try:
+            with (
+                counting(self._reporter, title, len(order), done=done),
+                closing(self._data.training_batches(order[done:], size)) as batches,
+            ):
+                for batch in batches:
+                    self._step(batch)
+                    self._reporter.advance(size)
+                    stop.check()
+        finally:
+            progress.epoch_s += time.perf_counter() - start
+
+    def _step(self, batch: PhotographBatch) -> None:
+        progress = self._progress
+        self._tell(batch.failures)
+        progress.num_skipped += len(batch.failures)
+        if len(batch.labels):
+            result = self._trainer.step(batch, progress.step, self._rate(progress.step))
+            progress.loss_sum += result.loss
+            progress.num_right += result.num_right
+            progress.num_photographs += result.num_photographs
+        elif not self._data.root.is_dir():
+            raise DatasetError(
+                f"{self._data.root}: is gone, after step {progress.step}; bring it back, then "
+                "--resume goes on from the last checkpoint"
+            )
+        progress.step += 1
+        progress.step_in_epoch += 1
+
+    def _end_epoch(self, stop: StopRequest) -> None:
+        """Validate, then write log, curves and checkpoints.
+
+        The log comes first: a run that is killed before the checkpoint takes the epoch again, and
+        cuts its line off.
+
+        Raises:
+            Stopped: in the middle of the validation, when a signal has come.
+        """
+        start, progress = time.perf_counter(), self._progress
+        if not progress.num_photographs:
+            raise DatasetError(
+                f"{self._data.root}: not one of its photographs could be read in epoch "
+                f"{progress.epoch + 1}; look at the files themselves"
+            )
+        validation, num_skipped = self._validate(stop)
+        seconds = progress.epoch_s + time.perf_counter() - start
+        record = self._record(validation, self._rate(progress.step - 1), seconds, num_skipped)
+        progress.begin_epoch()
+        if validation is not None:
+            progress.best_top1 = max(progress.best_top1, validation.top1)
+            guessing = self._data.guessing_error
+            progress.plateau.update(1 - validation.top1, guessing, self._recipe)
+        state = self._state(validation)
+        self._log(record)
+        if record.best:
+            save_best(self._folder, state)
+        save_state(self._folder, state, self._options.keep)
+        self._reporter.say(epoch_line(record, self._recipe.num_epochs))
+
+    def _validate(self, stop: StopRequest) -> tuple[Validation | None, int]:
+        """Return what validation finds, if there is one, and how many photographs it skipped."""
+        source = self._data.validation
+        if source is None:
+            return None, 0
+        failures: list[Failure] = []
+        with counting(self._reporter, "validation", len(source)):
+            validation = self._trainer.validate(self._validation_batches(failures, stop))
+        return validation, len(failures)
+
+    def _validation_batches(
+        self, failures: list[Failure], stop: StopRequest
+    ) -> Generator[PhotographBatch]:
+        size = 2 * self._recipe.batch_size
+        with closing(self._data.validation_batches(size)) as batches:
+            for batch in batches:
+                stop.check()
+                self._tell(batch.failures)
+                failures.extend(batch.failures)
+                yield batch
+                self._reporter.advance(size)
+
+    def _tell(self, failures: Iterable[Failure]) -> None:
+        for failure in failures:
+            self._reporter.failed(failure.path, failure.reason)
+
+    def _record(
+        self, validation: Validation | None, rate: float, seconds: float, num_skipped: int
+    ) -> EpochRecord:
+        """Sum up the epoch under way; epoch 0 is a network before its first step."""
+        progress = self._progress
+        begun, count = progress.step > 0, progress.num_photographs
+        return EpochRecord(
+            epoch=progress.epoch + 1 if begun else 0,
+            step=progress.step,
+            learning_rate=rate,
+            train_loss=progress.loss_sum / count if begun else None,
+            train_top1=progress.num_right / count if begun else None,
+            val_loss=None if validation is None else validation.loss,
+            val_top1=None if validation is None else validation.top1,
+            val_top5=None if validation is None else validation.top5,
+            val_mean_class_top1=None if validation is None else validation.mean_class_top1,
+            images_per_second=count / progress.epoch_s if begun else None,
+            wall_s=seconds,
+            num_skipped=self._data.num_unreadable + progress.num_skipped + num_skipped,
+            best=begun and validation is not None and validation.top1 > progress.best_top1,
+        )
+
+    def _log(self, record: EpochRecord) -> None:
+        append_record(self._folder / LOG_NAME, record)
+        self._records.append(record)
+        draw_curves(
+            self._records,
+            self._folder / CURVES_NAME,
+            title=f"{self._recipe.name} recipe, {len(self._data.training):,} photographs",
+            num_classes=len(self._data.classes),
+        )
+
+    def _report(self, signal_number: int | None) -> RunReport:
+        best, last = self._folder / BEST_NAME, last_checkpoint(self._folder)
+        assert last is not None  # the first is written before the first step
+        return RunReport(
+            checkpoint=last,
+            best=best if best.exists() else None,
+            step=self._progress.step,
+            records=tuple(self._records),
+            signal_number=signal_number,
+        )
+
+    def _state(self, validation: Validation | None) -> RunState:
+        """Return all that goes into a checkpoint.
+
+        Raises:
+            DivergedError: a weight or a velocity is no number; no checkpoint may hold it.
+        """
+        network = self._trainer.network
+        merged = merge(dict(network.named_parameters()))
+        velocity = velocity_of(network, self._trainer.optimizer)
+        self._check(merged)
+        self._check(velocity)
+        arrays = deployable(merged, dropout_scale(self._recipe))
+        if self._beginning.mean_image is not None:
+            image = self._beginning.mean_image.transpose(2, 0, 1)
+            arrays["mean_image"] = np.ascontiguousarray(image)
+        return RunState(
+            spec=dataclasses.replace(self._beginning.spec, provenance=self._provenance(validation)),
+            arrays=arrays,
+            velocity=velocity,
+            components=self._beginning.components,
+            old_layers=self._beginning.old_layers,
+            progress=self._progress,
+        )
+
+    def _check(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        for name, tensor in tensors.items():
+            if not tensor.isfinite().all():
+                rate = self._trainer.optimizer.rate
+                raise DivergedError(
+                    f"step {self._progress.step - 1}: {name} is not finite any more, at learning "
+                    f"rate {rate:.3g}; the last checkpoint is as it was: start again with a lower "
+                    f"rate, such as --learning-rate {rate / 10:.2g}"
+                )
+
+    def _provenance(self, validation: Validation | None) -> dict[str, object]:
+        """Return what the checkpoint says of its origin."""
+        options, progress = self._options, self._progress
+        origin: dict[str, object] = {
+            "trained_by": f"alexnet-deploy {__version__}, torch {torch.__version__}",
+            "recipe": dataclasses.asdict(self._recipe),
+            "seed": options.seed,
+            "epochs": progress.epoch,
+            "steps": progress.step,
+            "num_photographs": len(self._data.training),
+        }
+        if options.init is not None:
+            origin["init"] = options.init.name
+        if validation is not None:
+            origin["validation"] = dataclasses.asdict(validation)
+        return origin
+
+    def _rate(self, step: int) -> float:
+        if self._recipe.schedule == "one_cycle":
+            return one_cycle(self._recipe, step, self._steps_per_epoch)
+        return self._progress.plateau.rate(self._recipe)
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        """Return the photographs of an epoch, shuffled; those of no whole batch are left out."""
+        rng = np.random.default_rng((self._options.seed, epoch))
+        order = rng.permutation(len(self._data.training))
+        return order[: self._steps_per_epoch * self._recipe.batch_size]

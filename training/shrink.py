@@ -1,0 +1,201 @@
+"""`shrink`: a trained network with fc6 and fc7 as thin products, in float16: one small file."""
+
+import dataclasses
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from alexnet_deploy.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from alexnet_deploy.class_folders import find_class_folders
+from alexnet_deploy.errors import DatasetError, UsageError
+from training.augmentation import Augmentation, ColourComponents
+from training.beginning import dense_arrays, mean_image_of
+from training.devices import keep_freed_memory, parse_devices
+from training.factoring import FACTORED, Factoring, Ranks
+from training.photographs import PhotographBatch, PhotographSource, batches, open_source
+from training.recipes import MODERN
+from training.reporting import Reporter
+from training.towers import TwoTowers
+from training.weights import split
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShrinkOptions:
+    """What to make small, from which photographs it learns, and how small.
+
+    Attributes:
+        checkpoint: the trained network.
+        data: photographs that it was trained on, in class folders; classes are not looked at.
+        output: `.safetensors` file to write.
+        ranks: of the products.
+        num_epochs: passes over `data` in which the factors learn; 0 for the decomposition alone.
+        batch_size: photographs a step.
+        device: of everything; one.
+        seed: of everything random.
+        num_workers, memory_bytes: as for training.
+    """
+
+    checkpoint: Path
+    data: Path
+    output: Path
+    ranks: Ranks
+    num_epochs: int
+    batch_size: int
+    device: str
+    seed: int
+    num_workers: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShrinkReport:
+    """What came of it.
+
+    Attributes:
+        output: the file.
+        size_bytes: of the file.
+        loss: mean divergence from the whole network over the last half of the steps, in nats at
+            the temperature of `factoring`; None where nothing was learned.
+    """
+
+    output: Path
+    size_bytes: int
+    loss: float | None
+
+
+def shrink(options: ShrinkOptions, reporter: Reporter) -> ShrinkReport:
+    """Factor a network's fc6 and fc7, let the factors learn, and write them as float16.
+
+    Raises:
+        UsageError: an output that is no `.safetensors`, a rank below 1 or above what fits, a
+            network that is factored already or has not the paper's towers.
+        DatasetError: no photographs, or fewer than a batch.
+        IncompatibleFileError: a checkpoint that is damaged.
+        OutputError: the file cannot be written.
+    """
+    if options.output.suffix != ".safetensors":
+        raise UsageError(f"--output {options.output}: expected a name that ends in .safetensors")
+    device = parse_devices(options.device)[0]
+    checkpoint = load_checkpoint(options.checkpoint)
+    _check(options, checkpoint)
+    keep_freed_memory()
+    arrays = dense_arrays(checkpoint)
+    network = TwoTowers(checkpoint.spec, (device, device))
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    network.load_state_dict(split(tensors))
+    source = _open(options, checkpoint, reporter)
+    factoring = Factoring(network, arrays, _augmentation(checkpoint, device), options.seed)
+    reporter.say(f"decomposing fc6 to rank {options.ranks.fc6}, fc7 to {options.ranks.fc7}")
+    epochs = _Epochs(source, options, reporter)
+    classifier = factoring.decompose(epochs.batches("looking", 1), options.ranks)
+    loss = None
+    if options.num_epochs:
+        num_steps = options.num_epochs * epochs.steps
+        stream = epochs.batches("learning", options.num_epochs)
+        loss = factoring.learn(classifier, stream, num_steps)
+    small = arrays | classifier.arrays()
+    for layer in FACTORED:
+        del small[f"{layer}.weight"]
+    _save(options, checkpoint, small)
+    return ShrinkReport(output=options.output, size_bytes=options.output.stat().st_size, loss=loss)
+
+
+class _Epochs:
+    """The photographs again and again, each time in another order."""
+
+    def __init__(
+        self, source: PhotographSource, options: ShrinkOptions, reporter: Reporter
+    ) -> None:
+        self._source = source
+        self._options = options
+        self._reporter = reporter
+        self.steps = len(source) // options.batch_size
+        self._rng = np.random.default_rng(options.seed)
+
+    def batches(self, title: str, count: int) -> Generator[PhotographBatch]:
+        """Yield the whole batches of `count` epochs."""
+        size = self._options.batch_size
+        for number in range(count):
+            self._reporter.begin(f"{title}, {number + 1} of {count}", self.steps * size, done=0)
+            order = self._rng.permutation(len(self._source))[: self.steps * size]
+            workers = self._options.num_workers
+            for batch in batches(self._source, order, batch_size=size, num_workers=workers):
+                for failure in batch.failures:
+                    self._reporter.failed(failure.path, failure.reason)
+                if len(batch.labels):
+                    yield batch
+                self._reporter.advance(size)
+            self._reporter.end()
+
+
+def _check(options: ShrinkOptions, checkpoint: Checkpoint) -> None:
+    shapes = checkpoint.spec.array_shapes()
+    for layer in FACTORED:
+        name, rank = f"{layer}.weight", getattr(options.ranks, layer)
+        if name not in checkpoint.arrays:
+            raise UsageError(f"{options.checkpoint}: {layer} is factored already; give the whole")
+        rows, columns = shapes[name]
+        largest = rows * columns // (rows + columns)
+        if not 1 <= rank <= largest:
+            raise UsageError(
+                f"--{layer}-rank is {rank}, expected 1 to {largest}: above it the product is "
+                "larger than the matrix"
+            )
+
+
+def _open(options: ShrinkOptions, checkpoint: Checkpoint, reporter: Reporter) -> PhotographSource:
+    folders = find_class_folders(options.data)
+    reporter.begin("reading photographs", len(folders), done=0)
+    source = open_source(
+        folders,
+        size=checkpoint.spec.preprocessing.resize_to,
+        memory_limit_bytes=options.memory_bytes,
+        on_result=lambda path, reason: reporter.advance(1),
+    )
+    reporter.end()
+    for failure in source.failures:
+        reporter.failed(failure.path, failure.reason)
+    if len(source) < options.batch_size:
+        raise DatasetError(
+            f"{options.data}: {len(source):,} photographs, fewer than a batch of "
+            f"{options.batch_size}; give a smaller --batch-size, or more of them"
+        )
+    return source
+
+
+def _augmentation(checkpoint: Checkpoint, device: torch.device) -> Augmentation:
+    """Return the modern recipe's crops, without its shifts of colour."""
+    image = mean_image_of(checkpoint.arrays)
+    return Augmentation(
+        checkpoint.spec,
+        MODERN.with_options({"colour_std": 0.0}),
+        ColourComponents(vectors=torch.eye(3), stds=torch.zeros(3)),
+        None if image is None else torch.from_numpy(image),
+        device,
+    )
+
+
+def _save(
+    options: ShrinkOptions, checkpoint: Checkpoint, small: dict[str, NDArray[np.float32]]
+) -> None:
+    """Write everything as float16; the mean image, if there is one, stays as it was."""
+    provenance = dict(checkpoint.spec.provenance) | {
+        "shrunk": {
+            "from": checkpoint.fingerprint,
+            "ranks": dataclasses.asdict(options.ranks),
+            "epochs": options.num_epochs,
+            "batch_size": options.batch_size,
+            "seed": options.seed,
+        }
+    }
+    arrays: dict[str, NDArray[np.generic]] = {
+        name: array.astype(np.float16) for name, array in small.items()
+    }
+    if "mean_image" in checkpoint.arrays:
+        arrays["mean_image"] = checkpoint.arrays["mean_image"]
+    spec = dataclasses.replace(checkpoint.spec, provenance=provenance)
+    save_checkpoint(Checkpoint(spec=spec, arrays=arrays), options.output)

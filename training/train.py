@@ -1,0 +1,157 @@
+"""`train`: put a run together from what was asked for, and let it go."""
+
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from alexnet_deploy.checkpoints import Checkpoint
+from alexnet_deploy.errors import IncompatibleFileError, UsageError
+from training.augmentation import Augmentation
+from training.beginning import Beginning, from_checkpoint, from_state, load_init, new_network
+from training.checkpointing import (
+    BEST_NAME,
+    Progress,
+    RunState,
+    last_checkpoint,
+    load_state,
+    own_folder,
+)
+from training.data import Data, find_data, open_data
+from training.devices import check_precision, keep_freed_memory, parse_devices
+from training.epoch_log import LOG_NAME, cut_back
+from training.options import TrainOptions, check_options, check_photographs, write_run
+from training.reporting import Reporter
+from training.run import Run, RunReport
+from training.sgd import optimizer_of, set_velocity
+from training.stopping import stop_after_step
+from training.towers import Devices, TwoTowers
+from training.trainer import Trainer
+from training.weights import split
+
+PICTURE_SIZE = 256
+"""Section 2: the side of the square pictures, px."""
+
+
+def train(options: TrainOptions, reporter: Reporter) -> RunReport:
+    """Train a network, or go on with a run.
+
+    Args:
+        options: what on, how, and where to.
+        reporter: told how it goes.
+
+    Raises:
+        UsageError: options that cannot be meant, other ones than the run began with, a folder
+            that holds a run and no `resume`, or none and `resume`.
+        DatasetError: data that cannot be trained on.
+        DeviceError: a device that is not there.
+        IncompatibleFileError: a file that is damaged, or of another network.
+        DivergedError, OutputError: see `run.Run.train`.
+    """
+    devices = parse_devices(options.devices)
+    check_precision(options.precision, devices)
+    checkpoint = _checkpoint_to_resume(options)
+    # What takes no time comes first: reading the photographs may take minutes.
+    if checkpoint is not None:
+        check_options(options)
+    found = find_data(options)
+    init = None if options.init is None or checkpoint else load_init(options.init)
+    keep_freed_memory()
+    with own_folder(options.output):
+        data = open_data(found, options, reporter, PICTURE_SIZE)
+        if checkpoint is None:
+            state = None
+            beginning = _begin(options, data, init, reporter)
+        else:
+            check_photographs(options, *data.folders)
+            state = _load(checkpoint, data)
+            beginning = from_state(state, options.recipe)
+        write_run(options, *data.folders)
+        run = _put_together(options, data, beginning, state, devices, reporter)
+        del beginning, state, init  # weights and velocity, which the network has copied
+        with stop_after_step() as stop:
+            return run.train(stop)
+
+
+def _checkpoint_to_resume(options: TrainOptions) -> Path | None:
+    """Return the last checkpoint with `resume`, None without; refuse what does not fit that."""
+    found = last_checkpoint(options.output)
+    if options.resume and found is None:
+        raise UsageError(
+            f"--resume: {options.output} holds no checkpoint of a run; leave --resume out to "
+            "begin one there"
+        )
+    if options.resume:
+        return found
+    if found is not None:
+        raise UsageError(
+            f"{options.output} holds a run already, up to {found.name}; give --resume to go on "
+            "with it, or another --output"
+        )
+    if (options.output / BEST_NAME).exists():
+        raise UsageError(
+            f"{options.output} holds the {BEST_NAME} of an earlier run; give another --output"
+        )
+    return None
+
+
+def _begin(
+    options: TrainOptions, data: Data, init: Checkpoint | None, reporter: Reporter
+) -> Beginning:
+    colour = data.colour_statistics(reporter, options.seed)
+    if init is None:
+        return new_network(data.classes, colour, options.recipe, options.seed)
+    return from_checkpoint(init, data.classes, colour, options.recipe, options.seed)
+
+
+def _load(checkpoint: Path, data: Data) -> RunState:
+    """Read the state of a run on these classes."""
+    try:
+        state = load_state(checkpoint)
+        if state.spec.labels != data.classes:
+            raise IncompatibleFileError(f"{checkpoint}: is a network of other classes")
+    except IncompatibleFileError as error:
+        raise IncompatibleFileError(
+            f"{error}; or move it away: --resume goes on from the checkpoint before it, if "
+            "there is one"
+        ) from error
+    return state
+
+
+def _put_together(
+    options: TrainOptions,
+    data: Data,
+    beginning: Beginning,
+    state: RunState | None,
+    devices: Devices,
+    reporter: Reporter,
+) -> Run:
+    """Return a run that is ready to go; its log is cut back to where it goes on."""
+    network = TwoTowers(beginning.spec, devices)
+    network.load_state_dict(split(beginning.weights))
+    optimizer = optimizer_of(network, options.recipe, beginning.old_layers, options.old_rate_factor)
+    progress = Progress()
+    if state is not None:
+        progress = state.progress
+        set_velocity(network, optimizer, state.velocity)
+        reporter.say(f"resuming after epoch {progress.epoch:,}, step {progress.step:,}")
+    # Lines without a checkpoint are of a run that was killed before it wrote its first.
+    records = cut_back(options.output / LOG_NAME, -1 if state is None else progress.epoch)
+    image = beginning.mean_image
+    augmentation = Augmentation(
+        beginning.spec,
+        options.recipe,
+        beginning.components,
+        None if image is None else torch.from_numpy(image),
+        devices[0],
+    )
+    trainer = Trainer(
+        network,
+        options.recipe,
+        optimizer,
+        augmentation,
+        precision=options.precision,
+        seed=options.seed,
+    )
+    kept = dataclasses.replace(beginning, weights={})
+    return Run(options, data, kept, trainer, progress, records, reporter)

@@ -1,0 +1,183 @@
+"""One training step and one validation pass.
+
+What is random in a step comes from (seed, step) alone, and the order of an epoch from (seed,
+epoch): a run that was interrupted and resumed meets the same numbers as one that was not.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from alexnet_deploy.errors import AlexNetDeployError, DatasetError
+from alexnet_deploy.evaluation import top_k_credit
+from training.augmentation import Augmentation
+from training.photographs import PhotographBatch
+from training.recipes import Recipe
+from training.sgd import SGD
+from training.towers import Dropout, TwoTowers
+
+Precision = Literal["fp32", "bf16"]
+
+EXPLODED = 20.0
+"""A loss this many times that of guessing (ln K) is no training any more."""
+
+
+class DivergedError(AlexNetDeployError):
+    """The loss became infinite, no number, or far larger than that of guessing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validation:
+    """What validation found: mean cross-entropy in nats, and shares of photographs, 0..1."""
+
+    loss: float
+    top1: float
+    top5: float
+    mean_class_top1: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepResult:
+    """Sums over the photographs of one step."""
+
+    loss: float
+    num_right: int
+    num_photographs: int
+
+
+class Trainer:
+    """A network with its optimiser.
+
+    Args:
+        network: its weights in the recipe's form of dropout.
+        recipe: dropout and label smoothing.
+        optimizer: over the network's parameters.
+        augmentation: from pictures to inputs, on the network's first device.
+        precision: "bf16" runs products under autocast, with float32 weights.
+        seed: of everything random.
+    """
+
+    def __init__(
+        self,
+        network: TwoTowers,
+        recipe: Recipe,
+        optimizer: SGD,
+        augmentation: Augmentation,
+        *,
+        precision: Precision,
+        seed: int,
+    ) -> None:
+        self.network = network
+        self.recipe = recipe
+        self.optimizer = optimizer
+        self._augmentation = augmentation
+        self._precision = precision
+        self._seed = seed
+
+    def step(self, batch: PhotographBatch, step: int, rate: float) -> StepResult:
+        """Take one step on a batch of one photograph or more.
+
+        Args:
+            batch: pictures and classes.
+            step: its number in the run, from 0.
+            rate: the learning rate of weights.
+
+        Raises:
+            DivergedError: the loss says so; the weights have not been changed by this step.
+        """
+        device = self.network.devices[0]
+        seeds = np.random.SeedSequence((self._seed, step)).generate_state(3).tolist()
+        generator = torch.Generator().manual_seed(seeds[0])
+        inputs = self._augmentation.for_training(batch.images.to(device), generator)
+        labels = batch.labels.to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self._precision == "bf16"):
+            logits = self.network(inputs, self._dropout(seeds[1:])).float()
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+        value = loss.item()
+        self._check(value, f"step {step}", rate)
+        self.optimizer.set_rate(rate)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        right = int((logits.argmax(1) == labels).sum())
+        return StepResult(loss=value * len(labels), num_right=right, num_photographs=len(labels))
+
+    @torch.no_grad()
+    def validate(self, batches: Iterable[PhotographBatch]) -> Validation:
+        """Judge central crops; dropout in its form for use.
+
+        Raises:
+            DatasetError: not one photograph could be read.
+            DivergedError: the loss says so.
+        """
+        device = self.network.devices[0]
+        losses, scores, classes = [], [], []
+        for batch in batches:
+            if not len(batch.labels):
+                continue
+            inputs = self._augmentation.for_validation(batch.images.to(device))
+            with torch.autocast(device.type, torch.bfloat16, enabled=self._precision == "bf16"):
+                logits = self.network(inputs, self._in_use).float().cpu()
+            losses.append(F.cross_entropy(logits, batch.labels, reduction="none"))
+            scores.append(logits.numpy())
+            classes.append(batch.labels.numpy())
+        if not losses:
+            raise DatasetError(
+                "validation: not one of its photographs can be read; look at the files themselves, "
+                "or give another folder"
+            )
+        found = _validation(torch.cat(losses), np.concatenate(scores), np.concatenate(classes))
+        self._check(found.loss, "validation", self.optimizer.rate)
+        return found
+
+    def _dropout(self, seeds: Sequence[int]) -> Dropout:
+        devices = self.network.devices
+        generators = [
+            torch.Generator(device).manual_seed(seed)
+            for device, seed in zip(devices, seeds, strict=True)
+        ]
+        keep = 1 - self.recipe.dropout_rate
+        scale = 1 / keep if self.recipe.dropout == "inverted" else 1.0
+
+        def drop(hidden: torch.Tensor, layer: str, tower: int) -> torch.Tensor:
+            mask = torch.empty_like(hidden).bernoulli_(keep, generator=generators[tower])
+            return hidden * mask.mul_(scale)
+
+        return drop
+
+    def _in_use(self, hidden: torch.Tensor, layer: str, tower: int) -> torch.Tensor:
+        if self.recipe.dropout == "inverted":
+            return hidden
+        return hidden * (1 - self.recipe.dropout_rate)  # section 4.2
+
+    def _check(self, loss: float, when: str, rate: float) -> None:
+        limit = EXPLODED * math.log(max(2, self.network.spec.num_classes))
+        if loss < limit:
+            return
+        raise DivergedError(
+            f"{when}: the loss is {loss:.3g} at learning rate {rate:.3g}, expected less than "
+            f"{limit:.0f} ({EXPLODED:.0f} times that of guessing); the last checkpoint is as it "
+            f"was: start again with a lower rate, such as --learning-rate {rate / 10:.2g}, or "
+            "look for pictures under wrong classes"
+        )
+
+
+def _validation(
+    losses: torch.Tensor, scores: NDArray[np.float32], classes: NDArray[np.int64]
+) -> Validation:
+    right = top_k_credit(scores, classes, 1)
+    counts = np.bincount(classes)
+    present = counts > 0
+    by_class = np.bincount(classes, weights=right)[present] / counts[present]
+    return Validation(
+        loss=float(losses.double().mean()),
+        top1=float(right.mean()),
+        top5=float(top_k_credit(scores, classes, 5).mean()),
+        mean_class_top1=float(by_class.mean()),
+    )

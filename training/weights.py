@@ -1,0 +1,110 @@
+"""From the towers' tensors to the package's one network, and back.
+
+The towers stand one after the other, first tower first, in outputs and in inputs. (In the 2012
+code's own files the inputs of the second half of fc7 stand the other way round.)
+
+Under the paper's form of dropout the trained fc7 and fc8 expect outputs that are halved in use
+(section 4.2); the package halves nothing, so their matrices are stored halved. Powers of two
+change no digit: there and back is exact for a rate of a half.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Arrays = dict[str, NDArray[np.float32]]
+SEES_BOTH = ("conv3", "fc6", "fc7")
+AFTER_DROPOUT = ("fc7.weight", "fc8.weight")
+"""What the two forms of dropout scale."""
+
+
+def merge(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Join tensors named as `TwoTowers.named_parameters` into the package's, on the CPU.
+
+    Weights, gradients and velocities all join the same way. The result is contiguous and shares
+    no memory with the network.
+    """
+    home = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+    merged: dict[str, torch.Tensor] = {}
+    for number in range(1, 6):
+        layer = f"conv{number}"
+        merged |= _both_halves(home, layer) if layer in SEES_BOTH else _stacked(home, layer)
+    for layer in SEES_BOTH[1:]:
+        merged |= _both_halves(home, layer)
+    merged["fc8.weight"] = torch.cat(
+        [home["towers.0.fc8.own.weight"], home["towers.0.fc8.other.weight"]], dim=1
+    )
+    merged["fc8.bias"] = home["towers.0.fc8.own.bias"].clone()
+    return {name: tensor.contiguous() for name, tensor in merged.items()}
+
+
+def split(arrays: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Undo `merge`: the tensors of the two towers, by `TwoTowers`' names, as views."""
+    tensors: dict[str, torch.Tensor] = {}
+    for name, array in arrays.items():
+        layer, kind = name.split(".")
+        if layer == "fc8":
+            if kind == "bias":
+                tensors["towers.0.fc8.own.bias"] = array
+            else:
+                own, other = array.chunk(2, dim=1)
+                tensors["towers.0.fc8.own.weight"] = own
+                tensors["towers.0.fc8.other.weight"] = other
+            continue
+        for tower, half in enumerate(array.chunk(2)):
+            prefix = f"towers.{tower}.{layer}"
+            if layer not in SEES_BOTH:
+                tensors[f"{prefix}.{kind}"] = half
+            elif kind == "bias":
+                tensors[f"{prefix}.own.bias"] = half
+            else:
+                inputs = half.chunk(2, dim=1)
+                tensors[f"{prefix}.own.weight"] = inputs[tower]
+                tensors[f"{prefix}.other.weight"] = inputs[1 - tower]
+    return tensors
+
+
+def deployable(merged: Mapping[str, torch.Tensor], dropout_scale: float) -> Arrays:
+    """Return a checkpoint's float32 arrays from merged weights.
+
+    Args:
+        merged: from `merge`.
+        dropout_scale: what the trained form multiplies fc6's and fc7's outputs with in use: 1
+            minus the rate for the paper's form, 1 for the inverted one.
+    """
+    return {
+        name: (tensor * dropout_scale if name in AFTER_DROPOUT else tensor).numpy()
+        for name, tensor in merged.items()
+    }
+
+
+def trainable(
+    arrays: Mapping[str, NDArray[np.float32]], dropout_scale: float
+) -> dict[str, torch.Tensor]:
+    """Undo `deployable`."""
+    tensors = {
+        name: torch.from_numpy(np.array(array, np.float32)) for name, array in arrays.items()
+    }
+    return {
+        name: tensor / dropout_scale if name in AFTER_DROPOUT else tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def _stacked(home: Mapping[str, torch.Tensor], layer: str) -> dict[str, torch.Tensor]:
+    return {
+        f"{layer}.{kind}": torch.cat([home[f"towers.{tower}.{layer}.{kind}"] for tower in (0, 1)])
+        for kind in ("weight", "bias")
+    }
+
+
+def _both_halves(home: Mapping[str, torch.Tensor], layer: str) -> dict[str, torch.Tensor]:
+    rows = []
+    for tower in (0, 1):
+        prefix = f"towers.{tower}.{layer}"
+        own, other = home[f"{prefix}.own.weight"], home[f"{prefix}.other.weight"]
+        rows.append(torch.cat([own, other] if tower == 0 else [other, own], dim=1))
+    biases = [home[f"towers.{tower}.{layer}.own.bias"] for tower in (0, 1)]
+    return {f"{layer}.weight": torch.cat(rows), f"{layer}.bias": torch.cat(biases)}
