@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import multiprocessing
 import os
 import resource
 import signal
@@ -39,7 +38,7 @@ from training.checkpointing import (
     save_best,
     save_state,
 )
-from training.sgd import Plateau
+from training.rates import Plateau
 from training.train import train
 
 
@@ -67,7 +66,7 @@ def state() -> RunState:
     return RunState(
         spec=dataclasses.replace(spec, provenance={"seed": 3}),
         arrays=arrays | {"mean_image": rng.normal(size=(3, 224, 224)).astype(np.float32)},
-        velocity={"conv1.bias": torch.tensor([0.1, -1e-30])},
+        memory={"conv1.bias": torch.tensor([0.1, -1e-30])},
         components=ColourComponents(vectors=torch.rand(3, 3), stds=torch.rand(3)),
         old_layers=frozenset({"fc6", "conv1"}),
         progress=Progress(
@@ -107,8 +106,8 @@ def test_a_state_comes_back_as_it_was(state: RunState, tmp_path: Path) -> None:
     assert {name: array.tobytes() for name, array in read.arrays.items()} == {
         name: array.tobytes() for name, array in state.arrays.items()
     }
-    assert read.velocity.keys() == state.velocity.keys()
-    assert torch.equal(read.velocity["conv1.bias"], state.velocity["conv1.bias"])
+    assert read.memory.keys() == state.memory.keys()
+    assert torch.equal(read.memory["conv1.bias"], state.memory["conv1.bias"])
     assert torch.equal(read.components.vectors, state.components.vectors)
     assert torch.equal(read.components.stds, state.components.stds)
 
@@ -116,8 +115,8 @@ def test_a_state_comes_back_as_it_was(state: RunState, tmp_path: Path) -> None:
 def test_best_is_a_checkpoint_without_velocity(state: RunState, tmp_path: Path) -> None:
     path = save_best(tmp_path, state)
     assert load_checkpoint(path).spec == state.spec
-    assert "velocity" not in torch.load(path, weights_only=True)
-    with pytest.raises(IncompatibleFileError, match="no state of a training run .*: --init"):
+    assert "memory" not in torch.load(path, weights_only=True)
+    with pytest.raises(IncompatibleFileError, match=r"no state of a training run .*: --init"):
         load_state(path)
 
 
@@ -148,7 +147,7 @@ def test_other_files_are_no_checkpoints(state: RunState, tmp_path: Path) -> None
         ("training", {"version": 1, "old_layers": [], "progress": '{"epoch": 1}'}),
         ("training", {"version": 1, "old_layers": [], "progress": "{"}),
         ("training", 7),
-        ("velocity", None),
+        ("memory", None),
         ("colour", {"vectors": torch.eye(3)}),
     ],
 )
@@ -206,22 +205,14 @@ def test_a_full_disk_at_a_checkpoint_loses_no_earlier_one(
     assert same_but_for_times(whole.output, begun.output)
 
 
-def _hold(folder: Path, connection: Any) -> None:
-    with own_folder(folder):
-        connection.send("held")
-        connection.recv()
-
-
 def test_two_processes_do_not_train_in_one_folder(data: Path, tmp_path: Path) -> None:
+    """A lock of one open file shuts out another, be it of another process or of this one."""
     begun = options(data, tmp_path / "run")
-    here, there = multiprocessing.Pipe()
-    other = multiprocessing.get_context("fork").Process(target=_hold, args=(begun.output, there))
-    other.start()
-    assert here.recv() == "held"
-    with pytest.raises(OutputError, match="run: another process is training there; wait"):
+    with (
+        own_folder(begun.output),
+        pytest.raises(OutputError, match="run: another process is training there; wait"),
+    ):
         train(begun, Recorder())
-    here.send("go")
-    other.join()
     with own_folder(begun.output):
         pass
 
@@ -247,7 +238,7 @@ def test_a_folder_that_holds_a_run_is_gone_on_with_only_when_asked(
     data: Path, tmp_path: Path
 ) -> None:
     begun = options(data, tmp_path / "run")
-    with pytest.raises(UsageError, match="--resume: .*run holds no checkpoint of a run"):
+    with pytest.raises(UsageError, match=r"--resume: .*run holds no checkpoint of a run"):
         train(dataclasses.replace(begun, resume=True), Recorder())
     assert not begun.output.exists()
     train(begun, signalling(signal.SIGINT, VALIDATION_BATCHES + 1))

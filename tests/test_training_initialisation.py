@@ -9,9 +9,9 @@ from plain_network import small_spec
 from alexnet_deploy.model_spec import preset_spec
 from training.augmentation import Augmentation, ColourComponents
 from training.initialisation import initial_weights
+from training.optimizers import optimizer_of
 from training.photographs import PhotographBatch
 from training.recipes import MODERN, PAPER, Recipe
-from training.sgd import optimizer_of
 from training.towers import TwoTowers
 from training.trainer import Trainer
 from training.weights import split

@@ -21,10 +21,9 @@ def test_the_papers_recipe_has_the_papers_constants() -> None:
         "colour_std": 0.1,
         "input_std": 1.0,
         "subtract_mean_image": True,
-        "rate_in_velocity": True,
+        "update_rule": "paper",
         "bias_rate_factor": 2.0,  # of the 2012 code
         "label_smoothing": 0.0,
-        "nesterov": False,
     }
     assert {name: getattr(PAPER, name) for name in constants} == constants
     assert (PAPER.initialisation, PAPER.crop, PAPER.dropout, PAPER.schedule) == (
@@ -75,7 +74,9 @@ def test_options_replace_fields_and_leave_the_others() -> None:
         ("dropout", "some", "one of paper, inverted"),
         ("schedule", "never", "one of plateau, one_cycle"),
         ("initialisation", "zeros", "one of gaussian_2012, he"),
-        ("nesterov", 1, "a finite bool"),
+        ("subtract_mean_image", 1, "a finite bool"),
+        ("update_rule", "adam", "one of paper, adamw"),
+        ("second_momentum", 1.0, "below 1"),
     ],
 )
 def test_values_that_cannot_be_trained_with_are_refused(
@@ -89,9 +90,7 @@ def test_values_that_cannot_be_trained_with_are_refused(
     ("options", "message"),
     [
         ({"dropout_rate": 0.3}, "dropout_rate is 0.3, expected 0.5"),
-        ({"nesterov": True}, "nesterov is True, expected false"),
         ({"patience": 0}, "patience is 0, expected 1 or more"),
-        ({"rate_in_velocity": False, "nesterov": True, "momentum": 0.0}, "momentum is 0.0"),
     ],
 )
 def test_values_that_do_not_go_together_are_refused(options: dict[str, Any], message: str) -> None:

@@ -19,7 +19,7 @@ from training.epoch_log import LOG_NAME, EpochRecord, read_log
 from training.options import TrainOptions
 from training.recipes import MODERN, PAPER, Recipe
 
-PICTURE, INPUT, HIDDEN = 80, 67, 32
+PICTURE, INPUT, HIDDEN = 75, 67, 32
 """Sides of a picture and of the network's input in px; outputs of fc6 and fc7."""
 COLOURS = {"ash": (150, 150, 150), "rose": (200, 40, 60), "sky": (40, 90, 200)}
 """Classes, and the colour around which their photographs are."""
@@ -162,7 +162,7 @@ def numbers(run: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in filter(Path.exists, (max(run.glob("step-*.pt")), run / "best.pt")):
         content = torch.load(path, weights_only=True)
-        for part in ("arrays", "velocity", "colour"):
+        for part in ("arrays", "memory", "colour"):
             for name, tensor in content.pop(part, {}).items():
                 found[f"{path.name} {part} {name}"] = tensor.numpy().tobytes()
         found |= {f"{path.name} {name}": value for name, value in content.items()}

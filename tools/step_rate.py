@@ -29,9 +29,9 @@ from alexnet_deploy.model_spec import preset_spec
 from training.augmentation import Augmentation, ColourComponents
 from training.devices import check_precision, keep_freed_memory, parse_devices
 from training.initialisation import initial_weights
+from training.optimizers import optimizer_of
 from training.photographs import PhotographBatch
 from training.recipes import PAPER
-from training.sgd import optimizer_of
 from training.towers import TwoTowers
 from training.trainer import Trainer
 from training.weights import split

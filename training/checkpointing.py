@@ -2,7 +2,7 @@
 
     run.json            what was asked for: data, recipe, seed
     log.jsonl           one line an epoch;  curves.png draws it
-    step-00001090.pt    the network as the package reads it, with velocity and progress beside it
+    step-00001090.pt    the network as the package reads it, with what a run needs to go on
     best.pt             the network with the lowest validation error, without the latter
     lock                held by the process that trains there
 
@@ -32,7 +32,7 @@ from alexnet_deploy.model_spec import ModelSpec
 from alexnet_deploy.output_files import errors_of, sync_directory
 from alexnet_deploy.torch_files import write_pt
 from training.augmentation import ColourComponents
-from training.sgd import Plateau
+from training.rates import Plateau
 
 BEST_NAME = "best.pt"
 _STATE_VERSION = 1
@@ -79,7 +79,7 @@ class RunState:
     Attributes:
         spec: of the network, with what it was trained on.
         arrays: the package's: weights in their form for use, `mean_image` if there is one.
-        velocity: merged, by the names of the weights; empty before the first step.
+        memory: of the optimiser, see `optimizers.memory_of`.
         components: of the training pixels' colours.
         old_layers: those that learn more slowly, see `beginning.Beginning`.
         progress: where it is.
@@ -87,7 +87,7 @@ class RunState:
 
     spec: ModelSpec
     arrays: Mapping[str, NDArray[np.float32]]
-    velocity: Mapping[str, torch.Tensor]
+    memory: Mapping[str, torch.Tensor]
     components: ColourComponents
     old_layers: frozenset[str]
     progress: Progress
@@ -139,7 +139,7 @@ def save_state(folder: Path, state: RunState, keep: int) -> Path:
                 "progress": progress,
                 "old_layers": sorted(state.old_layers),
             },
-            "velocity": dict(state.velocity),
+            "memory": dict(state.memory),
             "colour": {"vectors": state.components.vectors, "stds": state.components.stds},
         },
     )
@@ -185,7 +185,7 @@ def load_state(path: Path) -> RunState:
         return RunState(
             spec=checkpoint.spec,
             arrays=checkpoint.arrays,
-            velocity=content["velocity"],
+            memory=content["memory"],
             components=ColourComponents(**content["colour"]),
             old_layers=frozenset(content["training"]["old_layers"]),
             progress=Progress(**fields, plateau=plateau),

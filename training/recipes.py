@@ -19,11 +19,13 @@ Initialisation = Literal["gaussian_2012", "he"]
 Crop = Literal["positions", "resized"]
 Schedule = Literal["plateau", "one_cycle"]
 Dropout = Literal["paper", "inverted"]
+UpdateRule = Literal["paper", "adamw"]
 _CHOICES = {
     "initialisation": get_args(Initialisation),
     "crop": get_args(Crop),
     "schedule": get_args(Schedule),
     "dropout": get_args(Dropout),
+    "update_rule": get_args(UpdateRule),
 }
 
 
@@ -49,11 +51,10 @@ class Recipe:
         label_smoothing: probability mass spread evenly over all classes.
         learning_rate: the highest, for weights.
         bias_rate_factor: times the rate of the weights.
-        momentum: of the update rule.
+        update_rule: "paper" (section 5) or "adamw"; see optimizers.py.
+        momentum: of the update rule; of AdamW's mean gradient.
+        second_momentum: of AdamW's mean square of the gradient.
         weight_decay: of weights; biases have none.
-        rate_in_velocity: the paper's rule, v <- m v - d e w - e g; w <- w + v, in which a lower
-            rate e leaves v as it was; False for torch's, in which v is scaled with it.
-        nesterov: torch's Nesterov form of the latter.
         schedule: "plateau": divided by ten when the validation error stalls (section 5);
             "one_cycle": up linearly for `warm_up_epochs`, then down to 0 along a cosine.
         patience: epochs without a lower validation error that count as a stall.
@@ -75,10 +76,10 @@ class Recipe:
     label_smoothing: float
     learning_rate: float
     bias_rate_factor: float
+    update_rule: UpdateRule
     momentum: float
+    second_momentum: float = 0.0
     weight_decay: float
-    rate_in_velocity: bool
-    nesterov: bool
     schedule: Schedule
     patience: int = 0
     num_divisions: int = 0
@@ -100,16 +101,12 @@ class Recipe:
             self._require(name, getattr(self, name) > 0, "more than 0")
         for name in ("colour_std", "weight_decay", "patience", "num_divisions", "warm_up_epochs"):
             self._require(name, getattr(self, name) >= 0, "0 or more")
-        for name in ("momentum", "dropout_rate", "label_smoothing"):
+        for name in ("momentum", "second_momentum", "dropout_rate", "label_smoothing"):
             self._require(name, 0 <= getattr(self, name) < 1, "0 or more and below 1")
         self._require("min_crop_area", 0 < self.min_crop_area <= 1, "more than 0, at most 1")
         # Halving is exact in binary, so that weights survive being stored in their form for use.
         halved = self.dropout == "inverted" or self.dropout_rate == 0.5
         self._require("dropout_rate", halved, "0.5, the paper's form of dropout having no other")
-        fits = not (self.nesterov and self.rate_in_velocity)
-        self._require("nesterov", fits, "false, where the rate is in the velocity")
-        moves = self.momentum > 0 or not self.nesterov
-        self._require("momentum", moves, "more than 0, since nesterov is true")
         waits = self.patience >= 1 or self.schedule != "plateau"
         self._require("patience", waits, "1 or more, since the schedule is plateau")
 
@@ -157,10 +154,9 @@ PAPER = Recipe(
     label_smoothing=0.0,
     learning_rate=0.01,  # section 5
     bias_rate_factor=2.0,  # the 2012 code; lowered with the weights' rate, unlike there
+    update_rule="paper",
     momentum=0.9,  # section 5
     weight_decay=0.0005,  # section 5
-    rate_in_velocity=True,  # section 5
-    nesterov=False,
     schedule="plateau",
     patience=5,  # the paper watched by eye; its code's first division came at epoch 25 of 90
     num_divisions=3,  # section 5: "reduced three times prior to termination"
@@ -179,14 +175,14 @@ MODERN = Recipe(
     dropout="inverted",
     dropout_rate=0.5,
     label_smoothing=0.1,
-    learning_rate=0.02,
+    learning_rate=0.0003,
     bias_rate_factor=1.0,
+    update_rule="adamw",
     momentum=0.9,
-    weight_decay=0.0005,
-    rate_in_velocity=False,
-    nesterov=True,
+    second_momentum=0.99,
+    weight_decay=0.02,
     schedule="one_cycle",
-    warm_up_epochs=3.0,
+    warm_up_epochs=2.0,
 )
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType({"paper": PAPER, "modern": MODERN})

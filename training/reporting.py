@@ -44,7 +44,10 @@ def counting(
 
 
 class TerminalReporter:
-    """A `Reporter` on stderr; the bar shows only where stderr is a terminal."""
+    """A `Reporter` on stderr; the bar shows only where stderr is a terminal.
+
+    A terminal may be closed, and a reader go away: the run goes on, its results being files.
+    """
 
     def __init__(self) -> None:
         self._bar: ProgressBar | None = None
@@ -54,10 +57,11 @@ class TerminalReporter:
 
     def say(self, line: str) -> None:
         """Print one line."""
-        if self._bar is None:
-            say(line)
-        else:
-            self._bar.print(printable(line))
+        with suppress(OSError):
+            if self._bar is None:
+                say(line)
+            else:
+                self._bar.print(printable(line))
 
     def failed(self, path: Path, reason: str) -> None:
         """Count a photograph that was skipped; print it the first time, not in every epoch."""
@@ -80,7 +84,7 @@ class TerminalReporter:
             self._bar.advance(self._num_failed, num_photographs)
 
     def end(self) -> None:
-        """Take the bar away; a terminal that went away took it along."""
+        """Take the bar away."""
         self._bar = None
         with suppress(OSError):
             self._stack.close()

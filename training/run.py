@@ -26,11 +26,12 @@ from training.checkpointing import (
 from training.curves import CURVES_NAME, draw_curves
 from training.data import Data
 from training.epoch_log import LOG_NAME, EpochRecord, append_record
+from training.optimizers import memory_of
 from training.options import TrainOptions
 from training.photographs import PhotographBatch
 from training.pictures import Failure
+from training.rates import one_cycle
 from training.reporting import Reporter, counting, epoch_line
-from training.sgd import one_cycle, velocity_of
 from training.stopping import Stopped, StopRequest
 from training.trainer import DivergedError, Trainer, Validation
 from training.weights import deployable, merge
@@ -267,13 +268,13 @@ class Run:
         """Return all that goes into a checkpoint.
 
         Raises:
-            DivergedError: a weight or a velocity is no number; no checkpoint may hold it.
+            DivergedError: a weight or what the optimiser remembers is no number.
         """
         network = self._trainer.network
         merged = merge(dict(network.named_parameters()))
-        velocity = velocity_of(network, self._trainer.optimizer)
+        memory = memory_of(network, self._trainer.optimizer)
         self._check(merged)
-        self._check(velocity)
+        self._check({f"the optimiser's {name}": tensor for name, tensor in memory.items()})
         arrays = deployable(merged, dropout_scale(self._recipe))
         if self._beginning.mean_image is not None:
             image = self._beginning.mean_image.transpose(2, 0, 1)
@@ -281,7 +282,7 @@ class Run:
         return RunState(
             spec=dataclasses.replace(self._beginning.spec, provenance=self._provenance(validation)),
             arrays=arrays,
-            velocity=velocity,
+            memory=memory,
             components=self._beginning.components,
             old_layers=self._beginning.old_layers,
             progress=self._progress,

@@ -20,10 +20,10 @@ from training.checkpointing import (
 from training.data import Data, find_data, open_data
 from training.devices import check_precision, keep_freed_memory, parse_devices
 from training.epoch_log import LOG_NAME, cut_back
+from training.optimizers import optimizer_of, set_memory
 from training.options import TrainOptions, check_options, check_photographs, write_run
 from training.reporting import Reporter
 from training.run import Run, RunReport
-from training.sgd import optimizer_of, set_velocity
 from training.stopping import stop_after_step
 from training.towers import Devices, TwoTowers
 from training.trainer import Trainer
@@ -68,7 +68,7 @@ def train(options: TrainOptions, reporter: Reporter) -> RunReport:
             beginning = from_state(state, options.recipe)
         write_run(options, *data.folders)
         run = _put_together(options, data, beginning, state, devices, reporter)
-        del beginning, state, init  # weights and velocity, which the network has copied
+        del beginning, state, init  # weights and memory, which the network has copied
         with stop_after_step() as stop:
             return run.train(stop)
 
@@ -133,7 +133,7 @@ def _put_together(
     progress = Progress()
     if state is not None:
         progress = state.progress
-        set_velocity(network, optimizer, state.velocity)
+        set_memory(network, optimizer, state.memory)
         reporter.say(f"resuming after epoch {progress.epoch:,}, step {progress.step:,}")
     # Lines without a checkpoint are of a run that was killed before it wrote its first.
     records = cut_back(options.output / LOG_NAME, -1 if state is None else progress.epoch)

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from alexnet_deploy.errors import AlexNetDeployError, DatasetError
 from alexnet_deploy.evaluation import top_k_credit
 from training.augmentation import Augmentation
+from training.optimizers import Optimizer
 from training.photographs import PhotographBatch
 from training.recipes import Recipe
-from training.sgd import SGD
 from training.towers import Dropout, TwoTowers
 
 Precision = Literal["fp32", "bf16"]
@@ -67,7 +67,7 @@ class Trainer:
         self,
         network: TwoTowers,
         recipe: Recipe,
-        optimizer: SGD,
+        optimizer: Optimizer,
         augmentation: Augmentation,
         *,
         precision: Precision,

@@ -1,0 +1,149 @@
+"""The two update rules, and what they remember from step to step.
+
+The paper's (section 5), for weights w, their gradient g and the rate e:
+
+    v <- m v - d e w - e g;   w <- w + v
+
+The rate e sits inside v, so a lower rate slows what comes in, not what is already moving. torch
+keeps V = -v/e instead: `w <- w - e V`. While e stays the two are equal; where it changes, V is
+multiplied by old rate / new rate, and they are equal again.
+
+AdamW divides each gradient by its own size, so that layers whose gradients are small, such as
+conv1 under a normalisation, do not wait for the others; decay is apart from the gradient.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+
+from training.recipes import Recipe
+from training.towers import TwoTowers
+from training.weights import merge, split
+
+_MEMORY = ("momentum_buffer", "exp_avg", "exp_avg_sq")
+"""torch's names of what an optimiser keeps in the shape of the weights."""
+
+
+class PaperSGD(torch.optim.SGD):
+    """The paper's rule.
+
+    Args:
+        groups: as torch takes them, each with `rate_factor`: what its rate is multiplied with.
+        recipe: rate and momentum.
+
+    Attributes:
+        rate: of the last step.
+    """
+
+    def __init__(self, groups: Iterable[dict[str, Any]], recipe: Recipe) -> None:
+        super().__init__(
+            groups,
+            lr=recipe.learning_rate,
+            momentum=recipe.momentum,
+            fused=True,  # one pass over the 61 million parameters, not four
+        )
+        self.rate = recipe.learning_rate
+
+    def set_rate(self, rate: float) -> None:
+        """Use `rate` from the next step on."""
+        self.rate = rate
+        for group in self.param_groups:
+            new = rate * group["rate_factor"]
+            if new != group["lr"]:
+                for parameter in group["params"]:
+                    velocity = self.state[parameter].get("momentum_buffer")
+                    if velocity is not None:
+                        velocity.mul_(group["lr"] / new)
+            group["lr"] = new
+
+
+class AdamW(torch.optim.AdamW):
+    """torch's AdamW; arguments and attributes are those of `PaperSGD`."""
+
+    def __init__(self, groups: Iterable[dict[str, Any]], recipe: Recipe) -> None:
+        super().__init__(
+            groups,
+            lr=recipe.learning_rate,
+            betas=(recipe.momentum, recipe.second_momentum),
+            fused=True,
+        )
+        self.rate = recipe.learning_rate
+
+    def set_rate(self, rate: float) -> None:
+        """Use `rate` from the next step on."""
+        self.rate = rate
+        for group in self.param_groups:
+            group["lr"] = rate * group["rate_factor"]
+
+
+Optimizer = PaperSGD | AdamW
+
+
+def optimizer_of(
+    network: TwoTowers, recipe: Recipe, old_layers: frozenset[str], old_rate_factor: float
+) -> Optimizer:
+    """Return the optimiser: biases at their own rate and without decay, old layers slower."""
+    groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        layer = name.split(".")[2]
+        groups.setdefault((name.endswith("bias"), layer in old_layers), []).append(parameter)
+    arguments = [
+        {
+            "params": parameters,
+            "weight_decay": 0.0 if is_bias else recipe.weight_decay,
+            "rate_factor": (recipe.bias_rate_factor if is_bias else 1.0)
+            * (old_rate_factor if is_old else 1.0),
+        }
+        for (is_bias, is_old), parameters in groups.items()
+    ]
+    return (AdamW if recipe.update_rule == "adamw" else PaperSGD)(arguments, recipe)
+
+
+def memory_of(network: TwoTowers, optimizer: Optimizer) -> dict[str, torch.Tensor]:
+    """Return what an optimiser remembers, on the CPU; empty before the first step.
+
+    `momentum_buffer.conv1.weight` and so on, merged as weights are, by torch's names for them;
+    `rate`, of the last step, which is the unit of V (see above); for AdamW `step`.
+    """
+    parameters = dict(network.named_parameters())
+    memory: dict[str, torch.Tensor] = {}
+    for kind in _MEMORY:
+        kept = {
+            name: optimizer.state[parameter][kind]
+            for name, parameter in parameters.items()
+            if kind in optimizer.state[parameter]
+        }
+        if kept:
+            memory |= {f"{kind}.{name}": tensor for name, tensor in merge(kept).items()}
+    if not memory:
+        return {}
+    step = optimizer.state[next(iter(parameters.values()))].get("step")
+    if step is not None:
+        memory["step"] = step.detach().cpu().clone()
+    return memory | {"rate": torch.tensor(optimizer.rate, dtype=torch.float64)}
+
+
+def set_memory(
+    network: TwoTowers, optimizer: Optimizer, memory: Mapping[str, torch.Tensor]
+) -> None:
+    """Undo `memory_of`, on the network's devices and in its layout of memory."""
+    if not memory:
+        return
+    optimizer.set_rate(memory["rate"].item())
+    for kind in _MEMORY:
+        prefix = f"{kind}."
+        merged = {
+            name.removeprefix(prefix): tensor
+            for name, tensor in memory.items()
+            if name.startswith(prefix)
+        }
+        if not merged:
+            continue
+        parts = split(merged)
+        for name, parameter in network.named_parameters():
+            optimizer.state[parameter][kind] = torch.empty_like(parameter).copy_(parts[name])
+    if "step" in memory:
+        for parameter in network.parameters():
+            # Fused, it lives where the parameter does.
+            optimizer.state[parameter]["step"] = memory["step"].to(parameter.device, copy=True)

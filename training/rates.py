@@ -1,0 +1,50 @@
+"""The learning rate of a step: the paper's plateau (section 5), or one cycle."""
+
+import math
+from dataclasses import dataclass
+
+from training.recipes import Recipe
+
+
+def one_cycle(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
+    """Return the rate of step `step` (from 0): up a line, down half a cosine, 0 at the end."""
+    total = recipe.num_epochs * steps_per_epoch
+    warm_up = min(recipe.warm_up_epochs * steps_per_epoch, total / 2)
+    if step < warm_up:
+        return recipe.learning_rate * (step + 1) / (warm_up + 1)
+    share = (step - warm_up) / (total - warm_up)
+    return recipe.learning_rate * (1 + math.cos(math.pi * share)) / 2
+
+
+@dataclass(slots=True, kw_only=True)
+class Plateau:
+    """Divide the rate by ten when the validation error (0..1) stalls; its fields are its state.
+
+    Stalls count from when the network is better than guessing: with the paper's initialisation
+    the loss stays at ln K for hundreds of steps, and a lower rate would keep it there.
+    """
+
+    lowest_error: float = 1.0
+    num_stalled_epochs: int = 0
+    num_divisions: int = 0
+
+    def rate(self, recipe: Recipe) -> float:
+        """Return the rate of the epoch that comes."""
+        return recipe.learning_rate / float(10**self.num_divisions)
+
+    def update(self, error: float, guessing_error: float, recipe: Recipe) -> None:
+        """Take in the validation error of an epoch that ended.
+
+        Args:
+            error: share of the validation photographs that were wrong.
+            guessing_error: the same for naming the most frequent class of them all.
+            recipe: how long is a stall, and how often it may come.
+        """
+        if error < self.lowest_error:
+            self.lowest_error, self.num_stalled_epochs = error, 0
+        elif self.lowest_error < guessing_error:
+            self.num_stalled_epochs += 1
+        stalled = self.num_stalled_epochs >= recipe.patience
+        if stalled and self.num_divisions < recipe.num_divisions:
+            self.num_stalled_epochs = 0
+            self.num_divisions += 1
