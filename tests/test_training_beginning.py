@@ -152,7 +152,7 @@ def test_photographs_made_in_another_way_are_refused(tmp_path: Path) -> None:
         ({"filter": "bilinear"}, "filter 'bilinear', the trainer 'bicubic'"),
         ({"resize": "squash"}, "resize 'squash', the trainer 'shorter_side'"),
     ):
-        other = dataclasses.replace(preprocessing, **fields)  # type: ignore[arg-type]
+        other = dataclasses.replace(preprocessing, **fields)
         spec = dataclasses.replace(checkpoint.spec, preprocessing=other)
         save_checkpoint(Checkpoint(spec=spec, arrays=checkpoint.arrays), path)
         with pytest.raises(UsageError, match=f"other.safetensors: its preprocessing has {message}"):

@@ -122,7 +122,7 @@ def test_other_options_on_a_resumption_are_refused_by_name(
 
 
 def test_what_decides_no_number_is_free_on_a_resumption(begun: TrainOptions) -> None:
-    free = {"devices": "cuda", "num_workers": 5, "memory_bytes": 0, "keep": 7}
+    free: dict[str, Any] = {"devices": "cuda", "num_workers": 5, "memory_bytes": 0, "keep": 7}
     check_options(dataclasses.replace(begun, resume=True, old_rate_factor=0.5, **free))
 
 

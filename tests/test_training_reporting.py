@@ -32,7 +32,7 @@ RECORD = EpochRecord(
 
 def with_fields(**fields: object) -> EpochRecord:
     values = {name: getattr(RECORD, name) for name in EpochRecord.__annotations__}
-    return EpochRecord(**values | fields)  # type: ignore[arg-type]
+    return EpochRecord(**values | fields)
 
 
 def test_an_epoch_is_one_line() -> None:

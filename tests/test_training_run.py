@@ -6,6 +6,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -293,7 +294,7 @@ def test_what_is_not_finite_at_the_end_of_an_epoch_is_never_saved(
     data: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    fields: dict[str, float],
+    fields: dict[str, Any],
     poison: Callable[[AdamW], torch.Tensor],
     message: str,
 ) -> None:

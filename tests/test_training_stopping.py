@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from training import stopping
 from training.stopping import Stopped, stop_after_step
 
 NUMBERS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -54,7 +53,7 @@ def test_a_burst_of_signals_is_one_wish() -> None:
 
 def test_a_second_signal_acts_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.monotonic()
-    monkeypatch.setattr(stopping.time, "monotonic", lambda: now)
+    monkeypatch.setattr("training.stopping.time.monotonic", lambda: now)
     with stop_after_step() as stop:
         signal.raise_signal(signal.SIGINT)
         now += 0.9

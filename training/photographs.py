@@ -22,7 +22,9 @@ S = 256, the side of a picture in px; n pictures in a batch.
 
 import math
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -259,7 +261,7 @@ def _from_files(
         batch_size=None,  # the sampler's batches are the batches
         num_workers=num_workers,
         multiprocessing_context=_fork_server() if num_workers else None,
-        worker_init_fn=_leave_interrupts_to_the_parent,
+        worker_init_fn=_live_as_long_as_the_parent,
         generator=torch.Generator(),  # or it would draw from torch's global one
     )
     yield from loader
@@ -277,6 +279,19 @@ def _fork_server() -> ForkServerContext:
     return context
 
 
-def _leave_interrupts_to_the_parent(worker: int) -> None:
-    """Ignore Ctrl-C, which a terminal sends to all: the parent may need batches to finish."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _live_as_long_as_the_parent(worker: int) -> None:
+    """Outlive a signal that is sent to all, since the parent may need batches to finish.
+
+    But not a parent that was killed: the loader's own watch sees the server that forked this
+    process, which waits for this process in turn, and both would stay for ever.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # a worker has one
+    parent.join()
+    os._exit(1)
