@@ -1,6 +1,7 @@
 """A run that is interrupted or killed anywhere, and resumed, ends as one that was not."""
 
 import dataclasses
+import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
@@ -20,7 +21,8 @@ from training_sets import (
     small_network,
 )
 
-from training.data import Data
+from training.checkpointing import last_checkpoint
+from training.data import Data, WorkerError
 from training.options import TrainOptions
 from training.recipes import Recipe
 from training.train import train
@@ -101,3 +103,31 @@ def test_a_run_goes_on_on_other_devices(data: Path, tmp_path: Path) -> None:
     train(whole, signalling(signal.SIGINT))
     report = train(dataclasses.replace(whole, resume=True, devices="cpu"), Recorder())
     assert report.signal_number is None
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("all_get_it", [False, True], ids=["worker", "all"])
+def test_a_worker_that_ends_takes_no_step_along(
+    data: Path, tmp_path: Path, all_get_it: bool
+) -> None:
+    """For lack of memory it alone; at the end of a batch job all processes get the signal."""
+    whole = options(data, tmp_path / "whole")
+    train(whole, Recorder())
+    begun = options(data, tmp_path / "begun", memory_bytes=0, num_workers=1)
+
+    def end_worker(place: str) -> None:
+        if place == "['epoch 2 of 3'], epoch 2 of 3, 4":
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+                worker.join()
+            if all_get_it:
+                signal.raise_signal(signal.SIGTERM)
+
+    if all_get_it:
+        assert train(begun, Recorder(end_worker)).signal_number == signal.SIGTERM
+    else:
+        with pytest.raises(WorkerError, match="a process that reads photographs was killed"):
+            train(begun, Recorder(end_worker))
+    assert last_checkpoint(begun.output) == begun.output / "step-00000006.pt"
+    train(dataclasses.replace(whole, output=begun.output, resume=True), Recorder())
+    assert same_but_for_times(whole.output, begun.output)

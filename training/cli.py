@@ -1,10 +1,12 @@
 """The command line of the trainer; errors and exit codes are those of `alexnet-deploy`.
 
-130 after SIGINT and 143 after SIGTERM; `train` has then written a checkpoint: --resume.
+130 after SIGINT, 143 after SIGTERM and 129 after SIGHUP; `train` has then written a checkpoint:
+--resume.
 """
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +51,12 @@ def main() -> None:
     cli(prog_name="python -m training")
 
 
+def _bytes_of_gigabytes(context: click.Context, option: click.Parameter, value: float) -> int:
+    if math.isnan(value):  # which is in every range
+        raise click.BadParameter(f"{value} is no number of gigabytes")
+    return int(value * 1e9)
+
+
 def _reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add what decides how photographs come in."""
     workers = click.option(
@@ -61,8 +69,9 @@ def _reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )
     memory = click.option(
         "--memory",
-        "memory_gb",
-        type=click.FloatRange(0),
+        "memory_bytes",
+        type=click.FloatRange(0, 1e6),
+        callback=_bytes_of_gigabytes,
         default=4.0,
         show_default=True,
         help="GB of photographs, 0.2 MB each, that may be kept in memory.",
@@ -156,7 +165,6 @@ def train(
     batch_size: int | None,
     learning_rate: float | None,
     fields: tuple[str, ...],
-    memory_gb: float,
     as_json: bool,
     **others: Any,
 ) -> None:
@@ -177,7 +185,7 @@ def train(
         "learning_rate": learning_rate,
     }
     recipe = _recipe(recipe_name, changes, fields)
-    options = TrainOptions(recipe=recipe, memory_bytes=int(memory_gb * 1e9), **others)
+    options = TrainOptions(recipe=recipe, **others)
     report = run_training(options, TerminalReporter())
     print_result(_as_json(report) if as_json else _as_text(report))
     if report.signal_number is not None:
@@ -249,7 +257,7 @@ def _as_json(report: "RunReport") -> str:
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of chance.")
 @_reading_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
-def shrink(fc6_rank: int, fc7_rank: int, memory_gb: float, as_json: bool, **others: Any) -> None:
+def shrink(fc6_rank: int, fc7_rank: int, as_json: bool, **others: Any) -> None:
     """Make CHECKPOINT small: fc6 and fc7 as products of two thin matrices, all in float16.
 
     The factors learn on DATA, the photographs that the network was trained on, to answer as the
@@ -261,7 +269,7 @@ def shrink(fc6_rank: int, fc7_rank: int, memory_gb: float, as_json: bool, **othe
     from training.shrink import shrink as shrink_checkpoint
 
     ranks = Ranks(fc6=fc6_rank, fc7=fc7_rank)
-    options = ShrinkOptions(ranks=ranks, memory_bytes=int(memory_gb * 1e9), **others)
+    options = ShrinkOptions(ranks=ranks, **others)
     report = shrink_checkpoint(options, TerminalReporter())
     if as_json:
         fields = {"size_bytes": report.size_bytes, "loss": report.loss}

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.class_folders import ClassFolders, find_class_folders
-from alexnet_deploy.errors import DatasetError
+from alexnet_deploy.errors import AlexNetDeployError, DatasetError
 from training.colour import ColourStatistics, ColourSums
 from training.options import TrainOptions
 from training.photographs import (
@@ -25,6 +25,10 @@ from training.reporting import Reporter, counting
 SAMPLE_SIZE = 10_000
 """Photographs from which the colours of a set come that is neither prepared nor in memory."""
 _SAMPLE_BATCH = 128
+
+
+class WorkerError(AlexNetDeployError):
+    """A process that reads photographs has ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,14 +87,14 @@ class Data:
         self, order: NDArray[np.int64], batch_size: int
     ) -> Generator[PhotographBatch]:
         """Yield the training photographs that `order` names."""
-        return _closing(self.training, order, batch_size, self.num_workers)
+        return _batches(self.training, order, batch_size, self.num_workers)
 
     def validation_batches(self, batch_size: int) -> Generator[PhotographBatch]:
         """Yield every validation photograph once; none without validation."""
         if self.validation is None:
             return
         order = np.arange(len(self.validation))
-        yield from _closing(self.validation, order, batch_size, self.num_workers)
+        yield from _batches(self.validation, order, batch_size, self.num_workers)
 
     def colour_statistics(self, reporter: Reporter, seed: int) -> ColourStatistics:
         """Return mean image and covariance of the training photographs.
@@ -182,11 +186,21 @@ def _open(
         return open_source(folders, size=size, memory_limit_bytes=memory_bytes, on_result=on_result)
 
 
-def _closing(
+def _batches(
     source: PhotographSource, order: NDArray[np.int64], batch_size: int, num_workers: int
 ) -> Generator[PhotographBatch]:
-    with closing(batches(source, order, batch_size=batch_size, num_workers=num_workers)) as stream:
-        yield from stream
+    stream = batches(source, order, batch_size=batch_size, num_workers=num_workers)
+    with closing(stream):
+        try:
+            yield from stream
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise WorkerError(
+                f"{source.folders.root}: a process that reads photographs was killed, perhaps "
+                f"for lack of memory or of /dev/shm ({error}); --resume goes on after the last "
+                "step, with fewer --workers if it comes again"
+            ) from error
 
 
 def _check_batch(options: TrainOptions, count: int) -> None:

@@ -280,12 +280,12 @@ def _fork_server() -> ForkServerContext:
 
 
 def _live_as_long_as_the_parent(worker: int) -> None:
-    """Outlive a signal that is sent to all, since the parent may need batches to finish.
+    """Outlive what a terminal sends to all, since the parent may need batches to finish.
 
     But not a parent that was killed: the loader's own watch sees the server that forked this
     process, which waits for this process in turn, and both would stay for ever.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGHUP):  # by SIGTERM the loader ends its workers
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
 

@@ -24,7 +24,7 @@ from training.checkpointing import (
     save_state,
 )
 from training.curves import CURVES_NAME, draw_curves
-from training.data import Data
+from training.data import Data, WorkerError
 from training.epoch_log import LOG_NAME, EpochRecord, append_record
 from training.optimizers import memory_of
 from training.options import TrainOptions
@@ -97,6 +97,8 @@ class Run:
         Raises:
             DivergedError: the loss or a weight is no number, or the loss far above guessing's.
             DatasetError: the photographs are gone.
+            WorkerError: a process that reads them was killed; there is a checkpoint, as after a
+                signal.
             OutputError: a checkpoint or the log cannot be written.
         """
         num_epochs = self._recipe.num_epochs
@@ -106,8 +108,11 @@ class Run:
             while self._progress.epoch < num_epochs and not stop.has_come:
                 self._take_steps(stop)
                 self._end_epoch(stop)
-        except Stopped:
+        except (Stopped, WorkerError):
+            # Both come between two steps, so what was learned until then can be kept.
             save_state(self._folder, self._state(None), self._options.keep)
+            if not stop.has_come:
+                raise
         is_complete = self._progress.epoch >= num_epochs
         return self._report(None if is_complete else stop.signal_number)
 

@@ -1,0 +1,104 @@
+"""The trainer as a process: what it leaves when it is killed, and when its terminal is closed."""
+
+import contextlib
+import fcntl
+import os
+import pty
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from training_sets import save_classes
+
+ROOT = Path(__file__).resolve().parents[1]
+PATIENCE_S = 60
+"""On a busy machine; what is waited for comes within a second or two."""
+
+SLOW_SMALL_TRAINER = f"""
+import sys, time
+sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
+import pytest, training_sets
+if __name__ == "__main__":
+    from training import trainer
+    from training.cli import main
+    step = trainer.Trainer.step
+    def slow_step(*arguments):
+        time.sleep(0.1)
+        return step(*arguments)
+    trainer.Trainer.step = slow_step
+    with pytest.MonkeyPatch.context() as patch, training_sets.small_network(patch):
+        main()
+"""
+COMMAND = [
+    *(sys.executable, "-c", SLOW_SMALL_TRAINER, "train", "p", "-o", "run", "--recipe", "modern"),
+    *("--batch-size", "4", "--learning-rate", "1e-6", "--hold-out", "0.1", "--memory", "0"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Photographs in `p`, and the current folder above it."""
+    monkeypatch.chdir(tmp_path)
+    save_classes(Path("p"))
+
+
+def wait_for(what: Callable[[], object]) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not what():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.02)
+
+
+def group_of(process: subprocess.Popen[bytes]) -> dict[int, int]:
+    """Return the living processes of a group, each with its parent."""
+    listed = subprocess.run(["ps", "-eo", "pid,ppid,pgid,stat"], capture_output=True, check=True)
+    rows = [line.split() for line in listed.stdout.decode().splitlines()[1:]]
+    return {
+        int(pid): int(parent)
+        for pid, parent, group, state in rows
+        if int(group) == process.pid and not state.startswith("Z")
+    }
+
+
+def test_workers_end_with_a_trainer_that_is_killed() -> None:
+    process = subprocess.Popen([*COMMAND, "--workers", "2"], start_new_session=True)
+
+    def workers() -> list[int]:
+        """Return the children of the server that forks them."""
+        group = group_of(process)
+        return [pid for pid, parent in group.items() if group.get(parent) == process.pid]
+
+    wait_for(lambda: len(workers()) == 2)
+    process.kill()
+    process.wait(timeout=PATIENCE_S)
+    wait_for(lambda: not group_of(process))
+
+
+def test_a_terminal_that_is_closed_stops_with_a_checkpoint() -> None:
+    """The system sends SIGHUP, and from then on nothing can be written there."""
+    ours, its = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, "--workers", "0"],
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(its)
+    os.set_blocking(ours, False)
+
+    def takes_steps() -> bool:
+        with contextlib.suppress(BlockingIOError):
+            return b"epoch 1 of 40" in os.read(ours, 65536)
+        return False
+
+    wait_for(takes_steps)
+    os.close(ours)
+    process.wait(timeout=PATIENCE_S)
+    assert len(list(Path("run").glob("step-*.pt"))) == 2
+    wait_for(lambda: not group_of(process))
