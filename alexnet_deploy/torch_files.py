@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError
 from alexnet_deploy.model_spec import SPEC_KEY
 from alexnet_deploy.output_files import atomic_write
+from alexnet_deploy.path_text import path_base64
 
 try:
     import torch
@@ -69,8 +70,8 @@ def write_pt(
 
 def _load(path: Path) -> Any:
     try:
-        # Only the zip format, written since torch 1.6, can be memory-mapped.
-        mmap = zipfile.is_zipfile(path)
+        # Only the zip format, written since torch 1.6, can be memory-mapped, and by a UTF-8 path.
+        mmap = zipfile.is_zipfile(path) and path_base64(path) is None
         with warnings.catch_warnings():  # what it warns of is refused below, in our words
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
