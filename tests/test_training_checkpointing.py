@@ -246,6 +246,17 @@ def test_a_folder_that_holds_a_run_is_gone_on_with_only_when_asked(
         train(begun, Recorder())
 
 
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(
+    data: Path, tmp_path: Path
+) -> None:
+    begun = options(data, tmp_path / "run", SMALL_PAPER)
+    train(begun, signalling(signal.SIGINT, VALIDATION_BATCHES + 1))
+    for checkpoint in begun.output.glob("step-*.pt"):
+        checkpoint.unlink()  # what is left is what was written before the first
+    report = train(begun, Recorder())
+    assert [record.epoch for record in report.records] == [0, 1, 2, 3]
+
+
 def test_a_best_network_without_its_run_is_not_overwritten(data: Path, tmp_path: Path) -> None:
     begun = options(data, tmp_path / "run")
     begun.output.mkdir()
