@@ -18,12 +18,18 @@ from training_sets import (
 )
 
 from alexnet_deploy.class_folders import find_class_folders
-from alexnet_deploy.errors import AlexNetDeployError, DatasetError, UsageError
+from alexnet_deploy.errors import (
+    AlexNetDeployError,
+    DatasetError,
+    IncompatibleFileError,
+    UsageError,
+)
 from training import data as data_module
 from training.data import Data, find_data, open_data
 from training.options import TrainOptions
 from training.pictures import read_picture
 from training.prepare import prepare
+from training.prepared import UNFINISHED_NAME
 from training.train import train
 
 
@@ -198,3 +204,23 @@ def test_colours_of_a_prepared_folder_are_those_that_were_counted(
     statistics = data.colour_statistics(Recorder(), 0)
     assert statistics.num_photographs == len(find_class_folders(photographs))
     np.testing.assert_allclose(statistics.mean_image, by_hand(prepared)[0], rtol=1e-6)
+
+
+def test_a_folder_that_prepare_has_not_finished_is_refused(
+    photographs: Path, own: Path, tmp_path: Path
+) -> None:
+    """Also one that fits in memory, or that is only validated on."""
+    (own / UNFINISHED_NAME).touch()
+    message = f"{own}: prepare was interrupted or is running"
+    refused(options(own, tmp_path / "run"), IncompatibleFileError, message)
+    asked = options(photographs, tmp_path / "run", validation=own)
+    refused(asked, IncompatibleFileError, message)
+
+
+def test_a_folder_that_was_prepared_for_another_size_is_refused(
+    photographs: Path, tmp_path: Path
+) -> None:
+    prepared = tmp_path / "prepared"
+    prepare(photographs, prepared, size=PICTURE + 1, threads=2)
+    message = f"was prepared for {PICTURE + 1} px, expected {PICTURE}"
+    refused(options(prepared, tmp_path / "run"), IncompatibleFileError, message)

@@ -69,7 +69,7 @@ def test_options_replace_fields_and_leave_the_others() -> None:
         ("dropout_rate", 1.0, "below 1"),
         ("label_smoothing", -0.1, "0 or more"),
         ("min_crop_area", 0.0, "more than 0"),
-        ("min_crop_area", 1.5, "at most 1"),
+        ("min_crop_area", 0.8, "at most 0.75"),
         ("crop", "anywhere", "one of positions, resized"),
         ("dropout", "some", "one of paper, inverted"),
         ("schedule", "never", "one of plateau, one_cycle"),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.class_folders import ClassFolders, find_class_folders
-from alexnet_deploy.errors import AlexNetDeployError, DatasetError
+from alexnet_deploy.errors import AlexNetDeployError, DatasetError, IncompatibleFileError
 from training.colour import ColourStatistics, ColourSums
 from training.options import TrainOptions
 from training.photographs import (
@@ -33,10 +33,17 @@ class WorkerError(AlexNetDeployError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundData:
-    """Photographs to train on, and to validate on if there are such, before they are read."""
+    """Photographs to train on, and to validate on if there are such, before they are read.
+
+    Attributes:
+        training: those to train on.
+        validation: those to validate on, or None.
+        prepared: what `prepare` counted in the folder to train on, or None if it is not prepared.
+    """
 
     training: ClassFolders
     validation: ClassFolders | None
+    prepared: ColourStatistics | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +53,13 @@ class Data:
     Attributes:
         training: those to train on, without the ones that are known to be unreadable.
         validation: the same for those to validate on, or None.
+        prepared: as of `FoundData`.
         num_workers: processes that read what is not in memory.
     """
 
     training: PhotographSource
     validation: PhotographSource | None
+    prepared: ColourStatistics | None
     num_workers: int
 
     @property
@@ -107,9 +116,8 @@ class Data:
         """
         numbers = np.arange(len(self.training))
         if self.training.images is None:
-            prepared = read_prepared(find_class_folders(self.root))
-            if prepared is not None:
-                return prepared
+            if self.prepared is not None:
+                return self.prepared
             rng = np.random.default_rng(seed)
             numbers = np.sort(rng.permutation(numbers)[:SAMPLE_SIZE])
             reporter.say(
@@ -135,8 +143,10 @@ def find_data(options: TrainOptions) -> FoundData:
     Raises:
         UsageError, DatasetError: there are none, of one class only, fewer than a batch, or of
             other classes in the folder to validate on.
+        IncompatibleFileError: a folder that `prepare` has not finished, or that has changed since.
     """
     training = find_class_folders(options.data)
+    prepared = read_prepared(training)
     if len(training.classes) < 2:
         raise DatasetError(
             f"{options.data}: one class only ({training.classes[0]}), expected two or more to "
@@ -145,11 +155,12 @@ def find_data(options: TrainOptions) -> FoundData:
     validation = None
     if options.validation is not None:
         validation = find_class_folders(options.validation)
+        read_prepared(validation)  # whether it is whole
         _check_classes(training, validation)
     elif options.hold_out:
         training, validation = hold_out(training, options.hold_out, options.seed)
     _check_batch(options, len(training))
-    return FoundData(training=training, validation=validation)
+    return FoundData(training=training, validation=validation, prepared=prepared)
 
 
 def open_data(found: FoundData, options: TrainOptions, reporter: Reporter, size: int) -> Data:
@@ -163,7 +174,13 @@ def open_data(found: FoundData, options: TrainOptions, reporter: Reporter, size:
 
     Raises:
         DatasetError: so few can be read that a class has none, or there is no whole batch.
+        IncompatibleFileError: the folder was prepared for pictures of another size.
     """
+    if found.prepared is not None and len(found.prepared.mean_image) != size:
+        raise IncompatibleFileError(
+            f"{options.data}: was prepared for {len(found.prepared.mean_image)} px, expected "
+            f"{size}; prepare into another folder"
+        )
     training = _open(found.training, options.memory_bytes, reporter, size)
     _check_batch(options, len(training))
     _check_every_class(training)
@@ -171,7 +188,12 @@ def open_data(found: FoundData, options: TrainOptions, reporter: Reporter, size:
     if found.validation is not None:
         used = 0 if training.images is None else training.images.nbytes
         validation = _open(found.validation, options.memory_bytes - used, reporter, size)
-    return Data(training=training, validation=validation, num_workers=options.num_workers)
+    return Data(
+        training=training,
+        validation=validation,
+        prepared=found.prepared,
+        num_workers=options.num_workers,
+    )
 
 
 def _open(

@@ -43,7 +43,8 @@ class Recipe:
         input_std: grey levels that one unit of the network's input stands for.
         crop: "positions": 224 px windows at 33x33 places (section 4.1, and the code's count);
             "resized": windows of `min_crop_area` or more, of a shape within 3:4 and 4:3, resized.
-        min_crop_area: smallest share of the picture's area, for "resized".
+        min_crop_area: smallest share of the picture's area, for "resized"; at most 0.75, since a
+            window of 3:4 has no more.
         colour_std: standard deviation of the factors of the principal components (section 4.1).
         dropout: "paper": nothing is rescaled while training, outputs are halved in use
             (section 4.2); "inverted": what is kept is doubled while training.
@@ -103,7 +104,9 @@ class Recipe:
             self._require(name, getattr(self, name) >= 0, "0 or more")
         for name in ("momentum", "second_momentum", "dropout_rate", "label_smoothing"):
             self._require(name, 0 <= getattr(self, name) < 1, "0 or more and below 1")
-        self._require("min_crop_area", 0 < self.min_crop_area <= 1, "more than 0, at most 1")
+        largest = 0.75 if self.crop == "resized" else 1.0
+        is_share = 0 < self.min_crop_area <= largest
+        self._require("min_crop_area", is_share, f"more than 0, at most {largest}")
         # Halving is exact in binary, so that weights survive being stored in their form for use.
         halved = self.dropout == "inverted" or self.dropout_rate == 0.5
         self._require("dropout_rate", halved, "0.5, the paper's form of dropout having no other")

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from training.augmentation import Augmentation, ColourComponents
 from training.beginning import dense_arrays, mean_image_of
 from training.devices import keep_freed_memory, parse_devices
 from training.factoring import FACTORED, Factoring, Ranks
-from training.photographs import PhotographBatch, PhotographSource, batches, open_source
+from training.photographs import PhotographBatch, PhotographSource, open_source
+from training.photographs import batches as batches_of
+from training.prepared import read_prepared
 from training.recipes import MODERN
-from training.reporting import Reporter
+from training.reporting import Reporter, counting
 from training.towers import TwoTowers
 from training.weights import split
 
@@ -73,8 +76,9 @@ def shrink(options: ShrinkOptions, reporter: Reporter) -> ShrinkReport:
     Raises:
         UsageError: an output that is no `.safetensors`, a rank below 1 or above what fits, a
             network that is factored already or has not the paper's towers.
-        DatasetError: no photographs, or fewer than a batch.
-        IncompatibleFileError: a checkpoint that is damaged.
+        DatasetError: no photographs that can be read, or fewer than a batch.
+        IncompatibleFileError: a checkpoint that is damaged, or a folder that `prepare` has not
+            finished.
         OutputError: the file cannot be written.
     """
     if options.output.suffix != ".safetensors":
@@ -91,12 +95,12 @@ def shrink(options: ShrinkOptions, reporter: Reporter) -> ShrinkReport:
     factoring = Factoring(network, arrays, _augmentation(checkpoint, device), options.seed)
     reporter.say(f"decomposing fc6 to rank {options.ranks.fc6}, fc7 to {options.ranks.fc7}")
     epochs = _Epochs(source, options, reporter)
-    classifier = factoring.decompose(epochs.batches("looking", 1), options.ranks)
+    with closing(epochs.batches("looking", 1)) as batches:
+        classifier = factoring.decompose(batches, options.ranks)
     loss = None
     if options.num_epochs:
-        num_steps = options.num_epochs * epochs.steps
-        stream = epochs.batches("learning", options.num_epochs)
-        loss = factoring.learn(classifier, stream, num_steps)
+        with closing(epochs.batches("learning", options.num_epochs)) as batches:
+            loss = factoring.learn(classifier, batches, options.num_epochs * epochs.steps)
     small = arrays | classifier.arrays()
     for layer in FACTORED:
         del small[f"{layer}.weight"]
@@ -117,19 +121,36 @@ class _Epochs:
         self._rng = np.random.default_rng(options.seed)
 
     def batches(self, title: str, count: int) -> Generator[PhotographBatch]:
-        """Yield the whole batches of `count` epochs."""
-        size = self._options.batch_size
+        """Yield the whole batches of `count` epochs.
+
+        Raises:
+            DatasetError: in a whole epoch not one photograph can be read.
+        """
         for number in range(count):
-            self._reporter.begin(f"{title}, {number + 1} of {count}", self.steps * size, done=0)
-            order = self._rng.permutation(len(self._source))[: self.steps * size]
-            workers = self._options.num_workers
-            for batch in batches(self._source, order, batch_size=size, num_workers=workers):
+            num_read = 0
+            numbered = f"{title}, {number + 1} of {count}"
+            with counting(self._reporter, numbered, self.steps * self._options.batch_size):
+                for batch in self._epoch():
+                    num_read += len(batch.labels)
+                    if len(batch.labels):
+                        yield batch
+            if not num_read:
+                raise DatasetError(
+                    f"{self._options.data}: not one of its photographs can be read; look at the "
+                    "files themselves"
+                )
+
+    def _epoch(self) -> Generator[PhotographBatch]:
+        size, workers = self._options.batch_size, self._options.num_workers
+        order = self._rng.permutation(len(self._source))[: self.steps * size]
+        with closing(
+            batches_of(self._source, order, batch_size=size, num_workers=workers)
+        ) as batches:
+            for batch in batches:
                 for failure in batch.failures:
                     self._reporter.failed(failure.path, failure.reason)
-                if len(batch.labels):
-                    yield batch
+                yield batch
                 self._reporter.advance(size)
-            self._reporter.end()
 
 
 def _check(options: ShrinkOptions, checkpoint: Checkpoint) -> None:
@@ -149,14 +170,14 @@ def _check(options: ShrinkOptions, checkpoint: Checkpoint) -> None:
 
 def _open(options: ShrinkOptions, checkpoint: Checkpoint, reporter: Reporter) -> PhotographSource:
     folders = find_class_folders(options.data)
-    reporter.begin("reading photographs", len(folders), done=0)
-    source = open_source(
-        folders,
-        size=checkpoint.spec.preprocessing.resize_to,
-        memory_limit_bytes=options.memory_bytes,
-        on_result=lambda path, reason: reporter.advance(1),
-    )
-    reporter.end()
+    read_prepared(folders)  # whether it is whole
+    with counting(reporter, "reading photographs", len(folders)):
+        source = open_source(
+            folders,
+            size=checkpoint.spec.preprocessing.resize_to,
+            memory_limit_bytes=options.memory_bytes,
+            on_result=lambda path, reason: reporter.advance(1),
+        )
     for failure in source.failures:
         reporter.failed(failure.path, failure.reason)
     if len(source) < options.batch_size:
