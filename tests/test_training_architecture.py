@@ -28,6 +28,7 @@ ORDER = (
     "devices",
     "stopping",
     "epoch_log",
+    "skipped",
     "reporting",
     "curves",
     "options",

@@ -236,3 +236,8 @@ def test_preprocessing_and_old_layers_last_through_a_resumption(
     assert before.spec.labels == tuple(COLOURS)
     assert after.spec.labels == tuple(OTHERS)
     assert after.spec.provenance["init"] == "best.pt"
+    # Not what the recipe says, which the network has not had.
+    assert after.spec.provenance["recipe"] == dataclasses.asdict(recipe) | {
+        "input_std": 1.0,
+        "subtract_mean_image": True,
+    }

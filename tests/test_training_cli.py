@@ -80,13 +80,13 @@ def test_train_says_where_the_checkpoints_are() -> None:
 def test_json_has_what_the_help_says() -> None:
     result = run("train", "p", "-o", "run", *BRIEF, "--json")
     report: dict[str, Any] = json.loads(result.stdout)
-    assert list(report) == ["checkpoint", "best", "epochs", "steps", "stopped", "validation"]
+    assert list(report) == ["checkpoint", "best", "epochs", "steps", "stopped", "last"]
     assert report["checkpoint"] == {"path": "run/step-00000005.pt"}
     assert report["best"] == {"path": "run/best.pt"}
     assert (report["epochs"], report["steps"], report["stopped"]) == (1, 5, None)
     logged = Path("run/log.jsonl").read_text().splitlines()
-    assert report["validation"] == json.loads(logged[-1])
-    assert set(report["validation"]) == set(EpochRecord.__annotations__)
+    assert report["last"] == json.loads(logged[-1])
+    assert set(report["last"]) == set(EpochRecord.__annotations__)
     help_text = run("train", "--help").stdout
     assert all(f'"{name}"' in help_text for name in report)
 
@@ -96,7 +96,7 @@ def test_without_validation_there_is_no_best() -> None:
     result = run("train", "p", "-o", "run", *BRIEF, "--hold-out", "0", "--json")
     report = json.loads(result.stdout)
     assert report["best"] is None
-    assert report["validation"]["val_loss"] is None
+    assert report["last"]["val_loss"] is None
 
 
 @pytest.mark.usefixtures("photographs")

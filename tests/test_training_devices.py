@@ -3,12 +3,14 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from alexnet_deploy.errors import DeviceError, UsageError
-from training.devices import check_precision, parse_devices
+from training.devices import parse_device, parse_devices, use_precision
+from training.trainer import Precision
 
 CPU = torch.device("cpu")
 GPUS = torch.device("cuda", 0), torch.device("cuda", 1)
@@ -76,11 +78,38 @@ def test_bfloat16_needs_a_gpu_that_has_it(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(
         torch.cuda, "get_device_capability", lambda device: capabilities[device.index]
     )
-    check_precision("bf16", (GPUS[0], GPUS[0]))
-    check_precision("fp32", GPUS)
-    check_precision("bf16", (CPU, CPU))
+    use_precision("bf16", (GPUS[0], GPUS[0]))
+    use_precision("fp32", GPUS)
+    use_precision("bf16", (CPU, CPU))
     with pytest.raises(DeviceError, match=r"bf16: cuda:1 has compute capability 7\.5.*fp32"):
-        check_precision("bf16", GPUS)
+        use_precision("bf16", GPUS)
+
+
+def test_float32_is_float32_unless_tf32_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch lets cuDNN's convolutions round to TF32 by default."""
+    flags: tuple[Any, ...] = torch.backends.cudnn, torch.backends.cuda.matmul
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    precisions: dict[Precision, bool] = {"tf32": True, "fp32": False, "bf16": False}
+    before = [one.allow_tf32 for one in flags]
+    try:
+        for precision, allowed in precisions.items():
+            use_precision(precision, GPUS)
+            assert [one.allow_tf32 for one in flags] == [allowed, allowed]
+    finally:
+        for one, value in zip(flags, before, strict=True):
+            one.allow_tf32 = value
+    with pytest.raises(DeviceError, match="tf32: is of NVIDIA GPUs"):
+        use_precision("tf32", (CPU, CPU))
+
+
+def test_one_device_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    _have(monkeypatch, 2)
+    assert [parse_device("cpu"), parse_device("cuda:1")] == [CPU, GPUS[1]]
+    for text in ("cuda:0,cuda:1", "tpu", ""):
+        with pytest.raises(UsageError, match=r"--device is .*, expected one device such as"):
+            parse_device(text)
+    with pytest.raises(DeviceError, match=r"--device: cuda:2 does not exist.*--device cuda:0"):
+        parse_device("cuda:2")
 
 
 _KEEPING = """

@@ -160,8 +160,8 @@ def test_another_size_or_quality_makes_all_again(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": 66}, "--size is 66, expected 67 to 4096"),
-        ({"quality": 101}, "--quality is 101, expected 1 to 100"),
+        ({"size": 66}, "size is 66, expected 67 to 4096"),
+        ({"quality": 101}, "quality is 101, expected 1 to 100"),
         ({"threads": 0}, "--threads is 0"),
     ],
 )

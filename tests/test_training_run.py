@@ -1,6 +1,7 @@
 """An epoch after the other: what is logged, what is kept, and what ends a run."""
 
 import dataclasses
+import json
 import math
 import shutil
 import signal
@@ -18,6 +19,7 @@ from training_sets import (
     STEPS_PER_EPOCH,
     VALIDATION_BATCHES,
     Recorder,
+    numbers,
     options,
     save_classes,
     signalling,
@@ -108,7 +110,7 @@ def test_best_is_the_network_of_the_first_best_epoch(
 ) -> None:
     found = iter([0.9, 0.2, 0.5, 0.5, 0.4])
 
-    def validate(trainer: Trainer, batches: Iterable[PhotographBatch]) -> Validation:
+    def validate(trainer: Trainer, batches: Iterable[PhotographBatch], step: int) -> Validation:
         return Validation(loss=1.0, top1=next(found), top5=1.0, mean_class_top1=0.5)
 
     monkeypatch.setattr(Trainer, "validate", validate)
@@ -193,6 +195,12 @@ def test_unreadable_photographs_are_skipped_counted_and_listed(
         assert record.num_skipped in ({3} if memory_bytes else {2, 3})
     assert report.records[0].num_skipped == (3 if memory_bytes else 1)
     assert f"; {report.records[-1].num_skipped} skipped" in reporter.lines[-1]
+    listed = [
+        json.loads(line) for line in (begun.output / "skipped.jsonl").read_text().splitlines()
+    ]
+    assert {Path(one["path"]) for one in listed} == bad
+    assert len(listed) == 3
+    assert all(one["reason"] for one in listed)
 
 
 def test_a_batch_without_a_readable_photograph_is_no_step_of_the_weights(
@@ -226,13 +234,31 @@ def test_photographs_that_are_gone_in_the_middle_are_an_error(
     moved = tmp_path / "moved"
 
     def move(place: str) -> None:
-        if own_data.exists():
+        if "epoch 1" in place and own_data.exists():
             own_data.rename(moved)
 
-    with pytest.raises(DatasetError, match="photographs"):
+    with pytest.raises(
+        DatasetError, match=r"is gone, after step 1; .* --resume goes on from there"
+    ):
         train(begun, Recorder(move))
-    moved.rename(own_data)
-    assert train(dataclasses.replace(begun, resume=True), Recorder()).step == 15
+    assert (begun.output / "step-00000001.pt").exists()
+    # Brought back under another name: what counts is what is there.
+    resumed = dataclasses.replace(begun, data=moved, resume=True)
+    assert train(resumed, Recorder()).step == 15
+
+
+def test_a_checkpoint_is_written_now_and_then_in_the_middle_of_an_epoch(
+    data: Path, tmp_path: Path
+) -> None:
+    whole = options(data, tmp_path / "whole", save_minutes=1e-9, keep=99)
+    train(whole, Recorder())
+    assert len(list(whole.output.glob("step-*.pt"))) == 1 + 15  # one before the first step
+    killed = shutil.copytree(whole.output, tmp_path / "killed")
+    for step in range(8, 16):
+        (killed / f"step-{step:08d}.pt").unlink()
+    train(dataclasses.replace(whole, output=killed, resume=True), Recorder())
+    assert numbers(killed) == numbers(whole.output)
+    assert [record.epoch for record in read_log(killed / "log.jsonl")] == [0, 1, 2, 3]
 
 
 # What diverges.
@@ -246,7 +272,7 @@ def test_a_loss_that_explodes_ends_the_run_and_leaves_the_last_checkpoint(
     data: Path, tmp_path: Path
 ) -> None:
     begun = options(data, tmp_path / "run", too_fast())
-    message = r"step 1: the loss is \S+ at learning rate \S+, expected .* --learning-rate \S+e\+07"
+    message = r"step 1: the loss is \S+ at learning rate \S+, expected .* --learning-rate 1e\+08,"
     with pytest.raises(DivergedError, match=message):
         train(begun, Recorder())
     load_checkpoint(begun.output / "step-00000000.pt")
@@ -284,7 +310,7 @@ def a_mean_gradient(optimizer: AdamW) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("fields", "poison", "message"),
     [
-        ({}, a_weight, "^validation: the loss is nan"),
+        ({}, a_weight, "^validation after 10 steps: the loss is nan"),
         ({"hold_out": 0}, a_weight, r"^step 13: conv1\.weight is not finite"),
         ({}, a_mean_gradient, r"^step 9: the optimiser's exp_avg\.conv1\.weight is"),
     ],

@@ -21,7 +21,7 @@ from training_sets import (
     spoil,
 )
 
-from alexnet_deploy.checkpoints import Checkpoint, load_checkpoint
+from alexnet_deploy.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from alexnet_deploy.errors import (
     AlexNetDeployError,
     DatasetError,
@@ -37,6 +37,7 @@ from training.recipes import Recipe
 from training.shrink import ShrinkOptions, shrink
 from training.towers import TwoTowers
 from training.train import train
+from training.trainer import DivergedError
 from training.weights import split
 
 RANKS = Ranks(fc6=6, fc7=4)
@@ -151,7 +152,7 @@ def test_at_the_largest_ranks_little_is_lost(
         ({"output": Path("small.pt")}, r"--output small.pt: expected a name that ends in .saf"),
         ({"ranks": Ranks(fc6=0, fc7=4)}, "--fc6-rank is 0, expected 1 to"),
         ({"ranks": Ranks(fc6=6, fc7=17)}, "--fc7-rank is 17, expected 1 to 16"),
-        ({"device": "tpu"}, "--devices is 'tpu'"),
+        ({"device": "tpu"}, "--device is 'tpu', expected one device"),
     ],
     ids=["suffix", "fc6", "fc7", "device"],
 )
@@ -161,6 +162,27 @@ def test_what_cannot_be_done_is_refused_first(
     with pytest.raises(UsageError, match=message):
         shrink(asked(whole, photographs, tmp_path, **changes), reporter := Recorder())
     assert reporter.titles == []
+
+
+def test_numbers_that_are_none_are_not_written(
+    whole: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.factoring._LEARNING_RATE", 1e30)
+    options_ = asked(whole, photographs, tmp_path)
+    with pytest.raises(DivergedError, match=r"fc\S+ is not finite as float16, after 1 epochs"):
+        shrink(options_, Recorder())
+    assert not options_.output.exists()
+
+
+def test_the_whole_networks_own_file_is_not_written_over(
+    whole: Path, photographs: Path, tmp_path: Path
+) -> None:
+    dense = tmp_path / "dense.safetensors"
+    save_checkpoint(load_checkpoint(whole), dense)
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(dense)
+    with pytest.raises(UsageError, match="is the network to shrink; give another name"):
+        shrink(asked(dense, photographs, tmp_path, output=link), Recorder())
 
 
 def test_what_is_small_already_is_refused(whole: Path, photographs: Path, tmp_path: Path) -> None:
@@ -192,7 +214,7 @@ def test_a_folder_that_does_not_do_is_named(whole: Path, photographs: Path, tmp_
     cases: list[tuple[dict[str, object], type[AlexNetDeployError], str]] = [
         ({"batch_size": 31}, DatasetError, "30 photographs, fewer than a batch of 31"),
         ({"data": tmp_path / "no"}, UsageError, "no: does not exist"),
-        ({"output": tmp_path / "no" / "x.safetensors"}, OutputError, "no"),
+        ({"output": tmp_path / "no" / "x.safetensors"}, OutputError, "there is no folder"),
     ]
     for changes, kind, message in cases:
         with pytest.raises(kind, match=message):

@@ -248,7 +248,7 @@ def test_a_loss_that_diverged_stops_before_the_weights_change(bad: float) -> Non
     for parameter, weight in zip(network.parameters(), weights, strict=True):
         assert torch.equal(parameter, weight)
         assert torch.equal(trainer.optimizer.state[parameter]["momentum_buffer"], state[parameter])
-    with pytest.raises(DivergedError, match="validation: the loss is"):
+    with pytest.raises(DivergedError, match="validation after 0 steps: the loss is"):
         trainer.validate([batch])
 
 

@@ -102,6 +102,7 @@ def options(
         "init": None,
         "old_rate_factor": 0.1,
         "keep": 2,
+        "save_minutes": 60.0,
         "num_workers": 0,
         "memory_bytes": 10**9,
         "resume": False,

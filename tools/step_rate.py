@@ -8,8 +8,9 @@ of the machine.
 
     python tools/step_rate.py [--devices cpu,cpu] [--precision fp32] [--json FILE]
 
-On a GPU it also gives the share of the peak of its arithmetic and the hours that the paper's 90
-epochs of 1.2 million photographs would take (the paper: five to six days on two GTX 580).
+It also gives the hours that the paper's 90 epochs of 1.2 million photographs would take where
+decoding keeps up (the paper: five to six days on two GTX 580), and of a GPU the share of the peak
+of its arithmetic.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from torch import nn
 
 from alexnet_deploy.model_spec import preset_spec
 from training.augmentation import Augmentation, ColourComponents
-from training.devices import check_precision, keep_freed_memory, parse_devices
+from training.devices import keep_freed_memory, parse_devices, use_precision
 from training.initialisation import initial_weights
 from training.optimizers import optimizer_of
 from training.photographs import PhotographBatch
@@ -42,7 +43,11 @@ CONV1_MACS = 105_415_200  # whose inputs need no gradient
 PAPER_IMAGES = 90 * 1_200_000  # section 5
 PAPER_DAYS = "five to six days"
 # Dense peak without sparsity, FLOP/s, from NVIDIA's data sheets.
-PEAKS = {("NVIDIA H200", "bf16"): 989e12, ("NVIDIA H100", "bf16"): 989e12}
+PEAKS = {
+    (name, precision): peak
+    for name in ("NVIDIA H200", "NVIDIA H100 80GB HBM3")
+    for precision, peak in (("fp32", 67e12), ("tf32", 494.5e12), ("bf16", 989e12))
+}
 
 
 class PlainAlexNet(nn.Module):
@@ -99,7 +104,6 @@ def trainer_stepper(devices: str, precision: Any, batch: int) -> Any:
     """Return a function that takes one step of the trainer, augmentation included."""
     keep_freed_memory()
     both = parse_devices(devices)
-    check_precision(precision, both)
     spec = preset_spec("paper", num_classes=NUM_CLASSES)
     network = TwoTowers(spec, both)
     network.load_state_dict(split(initial_weights(spec, PAPER, seed=0)))
@@ -114,9 +118,8 @@ def trainer_stepper(devices: str, precision: Any, batch: int) -> Any:
     )
     generator = torch.Generator().manual_seed(0)
     pictures = torch.randint(0, 256, (batch, 256, 256, 3), generator=generator, dtype=torch.uint8)
-    photographs = PhotographBatch(
-        images=pictures.to(both[0]), labels=torch.arange(batch) % NUM_CLASSES, failures=()
-    )
+    # On the CPU, from where a GPU's have to come in each step.
+    photographs = PhotographBatch(images=pictures, labels=torch.arange(batch) % NUM_CLASSES)
     # Labels without sense make a high rate diverge; the work is the same at a low one.
     return lambda number: trainer.step(photographs, number, 1e-4)
 
@@ -124,6 +127,7 @@ def trainer_stepper(devices: str, precision: Any, batch: int) -> Any:
 def worker(pipe: Connection, kind: str, options: dict[str, Any]) -> None:
     """Take as many steps as the pipe asks for, and answer with their seconds."""
     devices = parse_devices(options["devices"])
+    use_precision(options["precision"], devices)
     if kind == "plain":
         step = plain_stepper(devices[0], options["precision"], options["batch"])
     else:
@@ -167,7 +171,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--devices", default="cpu,cpu", help="as of the trainer")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="fp32")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--steps", type=int, default=2, help="in a round")
     parser.add_argument("--rounds", type=int, default=5)
@@ -191,11 +195,12 @@ def main() -> None:
         "hours_for_the_papers_90_epochs": round(PAPER_IMAGES / rate / 3600, 1),
         "paper": PAPER_DAYS,
     }
-    device = parse_devices(options["devices"])[0]
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
+    devices = parse_devices(options["devices"])
+    if devices[0].type == "cuda":
+        name = torch.cuda.get_device_name(devices[0])
         peak = PEAKS.get((name, options["precision"]))
-        figures |= {"gpu": name, "share_of_peak": peak and round(rate * flops / peak, 3)}
+        share = peak and round(rate * flops / (peak * len(set(devices))), 3)
+        figures |= {"gpu": name, "share_of_peak": share}
     text = json.dumps(figures, indent=1)
     print(text)
     if options["json"]:

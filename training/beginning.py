@@ -40,6 +40,14 @@ class Beginning:
     components: ColourComponents
     old_layers: frozenset[str] = frozenset()
 
+    def effective(self, recipe: Recipe) -> dict[str, object]:
+        """Return a recipe's fields; what the network takes its inputs in may be an older one's."""
+        stds = self.spec.preprocessing.std
+        return dataclasses.asdict(recipe) | {
+            "input_std": stds[0] if len(set(stds)) == 1 else list(stds),
+            "subtract_mean_image": self.mean_image is not None,
+        }
+
 
 def dropout_scale(recipe: Recipe) -> float:
     """Return what the recipe's form of dropout multiplies outputs with in use (section 4.2)."""

@@ -4,6 +4,7 @@
     log.jsonl           one line an epoch;  curves.png draws it
     step-00001090.pt    the network as the package reads it, with what a run needs to go on
     best.pt             the network with the lowest validation error, without the latter
+    skipped.jsonl       photographs that could not be read
     lock                held by the process that trains there
 
 Each file appears under a temporary name and is renamed when it is whole, and the one before is

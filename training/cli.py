@@ -126,10 +126,11 @@ def prepare(source: Path, output: Path, threads: int | None) -> None:
 )
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "bf16"]),
+    type=click.Choice(["fp32", "tf32", "bf16"]),
     default="fp32",
     show_default=True,
-    help="Of products. bf16 is faster on GPUs since 2020 and on CPUs that have it; slow elsewhere.",
+    help="Of products. bf16 is faster on GPUs since 2020 and on CPUs that have it, slow elsewhere; "
+    "tf32 is of those GPUs only.",
 )
 @click.option("--init", type=_PATH, help="Checkpoint to begin with; for other classes fc8 is new.")
 @click.option(
@@ -137,7 +138,7 @@ def prepare(source: Path, output: Path, threads: int | None) -> None:
     type=float,
     default=0.1,
     show_default=True,
-    help="Times the learning rate, for the layers that are not new after --init.",
+    help="With --init and other classes: times the learning rate, for all layers but the new fc8.",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of chance.")
 @click.option("--epochs", "num_epochs", type=int, help="In place of the recipe's.")
@@ -157,6 +158,13 @@ def prepare(source: Path, output: Path, threads: int | None) -> None:
     show_default=True,
     help="How many checkpoints to resume from stay.",
 )
+@click.option(
+    "--save-minutes",
+    type=click.FloatRange(0, min_open=True),
+    default=30.0,
+    show_default=True,
+    help="How often a checkpoint is written in the middle of an epoch; each epoch ends with one.",
+)
 @_reading_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
 def train(
@@ -171,9 +179,9 @@ def train(
     """Train a network on DATA, a folder with one sub-folder of photographs for each class.
 
     The folder of the run gets log.jsonl, curves.png, the checkpoints step-N.pt to --resume from,
-    and best.pt, the network with the lowest validation error. Ctrl-C stops after the step under
-    way, with a checkpoint. With --json: {"checkpoint", "best", "epochs", "steps", "stopped",
-    "validation": the last epoch's line of the log}.
+    best.pt, the network with the lowest validation error, and skipped.jsonl, the photographs that
+    could not be read. Ctrl-C stops after the step under way, with a checkpoint. With --json:
+    {"checkpoint", "best", "epochs", "steps", "stopped", "last": the last line of the log}.
     """
     from training.options import TrainOptions
     from training.reporting import TerminalReporter
@@ -225,7 +233,7 @@ def _as_json(report: "RunReport") -> str:
             "epochs": 0 if last is None else last.epoch,
             "steps": report.step,
             "stopped": report.signal_number,
-            "validation": None if last is None else dataclasses.asdict(last),
+            "last": None if last is None else dataclasses.asdict(last),
         }
     )
 
@@ -254,7 +262,9 @@ def _as_json(report: "RunReport") -> str:
     "--batch-size", type=click.IntRange(1), default=64, show_default=True, help="A step's."
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda:0.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of chance.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of chance."
+)
 @_reading_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
 def shrink(fc6_rank: int, fc7_rank: int, as_json: bool, **others: Any) -> None:

@@ -82,12 +82,6 @@ class ColourSums:
             channels = image.reshape(-1, 3).T.astype(np.int64, order="C")
             self._products += np.einsum("ip,jp->ij", channels, channels)
 
-    def merge(self, other: "ColourSums") -> None:
-        """Add what another has summed up."""
-        self.num_photographs += other.num_photographs
-        self._pixels += other._pixels
-        self._products += other._products
-
     def statistics(self) -> ColourStatistics:
         """Return mean and covariance of at least one picture."""
         if not self.num_photographs:

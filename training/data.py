@@ -19,6 +19,7 @@ from training.photographs import (
     hold_out,
     open_source,
 )
+from training.pictures import Failure
 from training.prepared import read_prepared
 from training.reporting import Reporter, counting
 
@@ -79,10 +80,10 @@ class Data:
         return self.training.folders.classes
 
     @property
-    def num_unreadable(self) -> int:
+    def unreadable(self) -> tuple[Failure, ...]:
         """Photographs that were left out when the others were read into memory."""
         sources = (self.training, self.validation)
-        return sum(len(source.failures) for source in sources if source is not None)
+        return tuple(one for source in sources if source is not None for one in source.failures)
 
     @property
     def guessing_error(self) -> float:

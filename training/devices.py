@@ -7,6 +7,7 @@ import torch
 
 from alexnet_deploy.errors import DeviceError, UsageError
 from training.towers import Devices
+from training.trainer import Precision
 
 # glibc's mallopt: its options, and "never" for the first.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
@@ -28,27 +29,47 @@ def parse_devices(text: str) -> Devices:
         raise UsageError(_expected_devices(text)) from error
     if len(devices) > 2 or any(device.type not in ("cpu", "cuda") for device in devices):
         raise UsageError(_expected_devices(text))
-    first, second = _existing(devices[0]), _existing(devices[-1])
+    first, second = (_existing(device, "--devices", 2) for device in (devices[0], devices[-1]))
     if first.type != second.type:
         raise UsageError(f"{_expected_devices(text)}; both of one kind")
     return first, second
 
 
-def check_precision(precision: str, devices: Devices) -> None:
-    """Refuse a precision that a device does not have.
+def parse_device(text: str) -> torch.device:
+    """Read "cpu" or "cuda:0".
 
     Raises:
-        DeviceError: bfloat16 on a GPU without it. (A CPU without it emulates it, slowly.)
+        UsageError: not the name of one device.
+        DeviceError: a device that this machine does not have.
     """
-    if precision != "bf16" or devices[0].type != "cuda":
-        return
-    for device in devices:
+    message = f"--device is {text!r}, expected one device such as cuda:0 or cpu"
+    try:
+        device = torch.device(text.strip())
+    except RuntimeError as error:
+        raise UsageError(message) from error
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(message)
+    return _existing(device, "--device", 1)
+
+
+def use_precision(precision: Precision, devices: Devices) -> None:
+    """Let this process's products of float32 have a precision; torch's own is TF32 in part.
+
+    Raises:
+        DeviceError: one that a device does not have. (A CPU without bfloat16 emulates it, slowly.)
+    """
+    on_gpus = devices[0].type == "cuda"
+    if precision == "tf32" and not on_gpus:
+        raise DeviceError("--precision tf32: is of NVIDIA GPUs; use --precision fp32")
+    for device in set(devices) if on_gpus and precision != "fp32" else ():
         major, minor = torch.cuda.get_device_capability(device)
         if major < 8:
             raise DeviceError(
-                f"--precision bf16: {device} has compute capability {major}.{minor}, bfloat16 "
+                f"--precision {precision}: {device} has compute capability {major}.{minor}, it "
                 "came with 8.0; use --precision fp32"
             )
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
 def keep_freed_memory() -> None:
@@ -67,17 +88,18 @@ def keep_freed_memory() -> None:
         mallopt(_M_TOP_PAD, _TOP_PAD_BYTES)
 
 
-def _existing(device: torch.device) -> torch.device:
+def _existing(device: torch.device, option: str, num_towers: int) -> torch.device:
     if device.type == "cpu":
         return torch.device("cpu")
     count = torch.cuda.device_count()
     index = device.index or 0
     if index >= count:
         have = f"{count} CUDA device{'' if count == 1 else 's'}" if count else "no CUDA device"
-        same = "; both towers fit on one: --devices cuda:0,cuda:0" if count else ""
+        there_is = ",".join(["cuda:0" if count else "cpu"] * num_towers)
         raise DeviceError(
-            f"--devices: {device} does not exist, this machine has {have} that torch "
-            f"{torch.__version__} can use{same or '; use --devices cpu,cpu'}"
+            f"{option}: {device} does not exist, this machine has {have} that torch "
+            f"{torch.__version__} can use; {'both towers fit on one' if num_towers == 2 else 'use'}"
+            f": {option} {there_is}"
         )
     return torch.device("cuda", index)
 

@@ -38,6 +38,23 @@ class Exchange:
         self.backward_bytes.clear()
 
 
+def start_copy(tensor: torch.Tensor, to: torch.device) -> torch.Tensor:
+    """Start copying to another device; `receive` makes the copy safe to use there.
+
+    The same device needs no copy, and a copy from or to the CPU is over when this returns.
+    """
+    if tensor.device == to:
+        return tensor.view_as(tensor)
+    if not (tensor.is_cuda and to.type == "cuda"):
+        return tensor.to(to)
+    source, target = _copy_stream(tensor.device, "out"), _copy_stream(to, "in")
+    source.wait_stream(torch.cuda.current_stream(tensor.device))
+    with torch.cuda.stream(source), torch.cuda.stream(target):
+        copy = tensor.to(to, non_blocking=True)
+    tensor.record_stream(source)
+    return copy
+
+
 def receive(tensor: torch.Tensor) -> torch.Tensor:
     """Let the device of `tensor`, which was sent, wait until all that was sent to it is there."""
     if tensor.is_cuda:
@@ -55,12 +72,12 @@ class _Send(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.home, ctx.exchange, ctx.key = tensor.device, exchange, key
         exchange.forward_bytes[key] += tensor.nbytes
-        return _copy(tensor, to)
+        return start_copy(tensor, to)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         ctx.exchange.backward_bytes[ctx.key] += gradient.nbytes
-        return receive(_copy(gradient, ctx.home)), None, None, None
+        return receive(start_copy(gradient, ctx.home)), None, None, None
 
 
 _Direction = Literal["in", "out"]
@@ -73,17 +90,3 @@ def _copy_stream(device: torch.device, direction: _Direction) -> torch.cuda.Stre
     if key not in _streams:
         _streams[key] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     return _streams[key]
-
-
-def _copy(tensor: torch.Tensor, to: torch.device) -> torch.Tensor:
-    """Copy to another device on the copy streams of both; the same device needs no copy."""
-    if tensor.device == to:
-        return tensor.view_as(tensor)
-    if not (tensor.is_cuda and to.type == "cuda"):
-        return tensor.to(to)
-    source, target = _copy_stream(tensor.device, "out"), _copy_stream(to, "in")
-    source.wait_stream(torch.cuda.current_stream(tensor.device))
-    with torch.cuda.stream(source), torch.cuda.stream(target):
-        copy = tensor.to(to, non_blocking=True)
-    tensor.record_stream(source)
-    return copy

@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
+from alexnet_deploy.checkpoints import FACTORED
 from training.augmentation import Augmentation
 from training.photographs import PhotographBatch
 from training.towers import TwoTowers
 
-FACTORED = ("fc6", "fc7")
 _TEMPERATURE = 2.0
 """Softens the answers of the whole network: their order below the first class teaches, too."""
 _LEARNING_RATE = 2e-4  # of Adam

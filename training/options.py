@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ class TrainOptions:
         old_rate_factor: with `init` and other classes than its own, times the rate for all
             layers but the new fc8.
         keep: how many checkpoints to resume from stay.
+        save_minutes: how often one is written in the middle of an epoch.
         num_workers: processes that decode where the photographs do not fit in memory.
         memory_bytes: of photographs, that may be kept in memory.
         resume: go on where the run in `output` was.
@@ -52,6 +54,7 @@ class TrainOptions:
     init: Path | None
     old_rate_factor: float
     keep: int
+    save_minutes: float
     num_workers: int
     memory_bytes: int
     resume: bool
@@ -119,7 +122,8 @@ def check_options(options: TrainOptions) -> None:
     """Refuse to resume with other options than the run began with.
 
     Devices, workers and memory decide no number, so they are free. Nor do more epochs under
-    "plateau", whose rate does not look ahead: a run that is complete then goes on.
+    "plateau", whose rate does not look ahead: a run that is complete then goes on. Folders may
+    have moved: `check_photographs` tells whether they hold the same.
 
     Raises:
         IncompatibleFileError: `run.json` is missing or damaged.
@@ -127,7 +131,7 @@ def check_options(options: TrainOptions) -> None:
     """
     content = _read(options.output / RUN_NAME)
     _check_recipe(options, content["recipe"])
-    _check_same(options, content, options.of_numbers(), without="recipe")
+    _check_same(options, content, options.of_numbers(), without=("recipe", "data", "validation"))
 
 
 def check_photographs(
@@ -180,10 +184,13 @@ def _check_recipe(options: TrainOptions, began: Recipe) -> None:
 
 
 def _check_same(
-    options: TrainOptions, content: dict[str, Any], now: dict[str, object], without: str = ""
+    options: TrainOptions,
+    content: dict[str, Any],
+    now: dict[str, object],
+    without: Sequence[str] = (),
 ) -> None:
     for name, value in now.items():
-        if name != without and content.get(name) != value:
+        if name not in without and content.get(name) != value:
             raise UsageError(
                 f"{options.output / RUN_NAME}: the run began with {name.replace('_', ' ')} "
                 f"{_short(content.get(name))}, now it is {_short(value)}; {_AGAIN}"

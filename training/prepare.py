@@ -192,8 +192,8 @@ class _Store:
         stale = [one for one in skipped if os.path.lexists(self._stored(one.path))]
         if stale:
             raise DatasetError(
-                f"{stale[0].path}: {stale[0].reason}; an earlier run could read it, and "
-                f"{len(stale) - 1:,} others; mend them and run prepare again, or remove their "
+                f"{stale[0].path}: {stale[0].reason}; an earlier run could read it ({len(stale):,} "
+                "such photographs in all); mend them and run prepare again, or remove their "
                 f"pictures, such as {self._stored(stale[0].path)}"
             )
 
@@ -233,10 +233,10 @@ def _stored_name(name: Path) -> Path:
 
 
 def _check_options(source: Path, target: Path, size: int, quality: int) -> None:
-    checks = (("--size", size, PICTURE_SIZES), ("--quality", quality, _QUALITIES))
-    for option, value, allowed in checks:
+    checks = (("size", size, PICTURE_SIZES), ("quality", quality, _QUALITIES))
+    for name, value, allowed in checks:
         if value not in allowed:
-            raise UsageError(f"{option} is {value}, expected {allowed[0]} to {allowed[-1]}")
+            raise UsageError(f"{name} is {value}, expected {allowed[0]} to {allowed[-1]}")
     real_source, real_target = (Path(os.path.realpath(path)) for path in (source, target))
     if real_source.is_relative_to(real_target) or real_target.is_relative_to(real_source):
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Recipes: every constant of training, as data.
+"""Recipes: how to train, as data.
 
 `PAPER` is Krizhevsky et al. 2012 with the choices between text and code that README.md lists;
 `MODERN` trains the same network, with what measurably helps on a few thousand photographs. One
@@ -116,6 +116,7 @@ class Recipe:
     def _require_type(self, name: str) -> None:
         value, expected = getattr(self, name), Recipe.__annotations__[name]
         if expected is float and isinstance(value, int) and not isinstance(value, bool):
+            self._require(name, abs(value) < 2**63, "a number of a sensible size")
             object.__setattr__(self, name, float(value))
         elif expected in (int, float, bool):
             is_right = type(value) is expected and math.isfinite(value)

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +32,9 @@ from training.photographs import PhotographBatch
 from training.pictures import Failure
 from training.rates import one_cycle
 from training.reporting import Reporter, counting, epoch_line
+from training.skipped import SkippedPhotographs
 from training.stopping import Stopped, StopRequest
-from training.trainer import DivergedError, Trainer, Validation
+from training.trainer import DivergedError, Trainer, Validation, lower_rate
 from training.weights import deployable, merge
 
 
@@ -90,30 +91,35 @@ class Run:
         self._records = list(records)
         self._reporter = reporter
         self._steps_per_epoch = len(data.training) // options.recipe.batch_size
+        self._skipped = SkippedPhotographs(self._folder)
+        self._skipped.add(data.unreadable)
+        self._saved_at = time.monotonic()
 
     def train(self, stop: StopRequest) -> RunReport:
         """Run until the last epoch is over or a signal has come.
 
         Raises:
             DivergedError: the loss or a weight is no number, or the loss far above guessing's.
-            DatasetError: the photographs are gone.
-            WorkerError: a process that reads them was killed; there is a checkpoint, as after a
-                signal.
+            DatasetError: the photographs are gone, or none of an epoch can be read.
+            WorkerError: a process that reads them was killed.
             OutputError: a checkpoint or the log cannot be written.
+
+        After a `DatasetError` or a `WorkerError` there is a checkpoint, as after a signal.
         """
-        num_epochs = self._recipe.num_epochs
+        progress, num_epochs = self._progress, self._recipe.num_epochs
         try:
-            if self._progress.step == 0 and not self._records:
+            if progress.step == 0 and not self._records:
                 self._before_the_first_step(stop)
-            while self._progress.epoch < num_epochs and not stop.has_come:
+            while progress.epoch < num_epochs and not stop.has_come:
                 self._take_steps(stop)
                 self._end_epoch(stop)
-        except (Stopped, WorkerError):
-            # Both come between two steps, so what was learned until then can be kept.
-            save_state(self._folder, self._state(None), self._options.keep)
-            if not stop.has_come:
+        except (Stopped, WorkerError, DatasetError) as error:
+            # All come between two steps, so what was learned until then can be kept.
+            if progress.step or not isinstance(error, DatasetError):
+                self._save(None)
+            if not isinstance(error, Stopped):
                 raise
-        is_complete = self._progress.epoch >= num_epochs
+        is_complete = progress.epoch >= num_epochs
         return self._report(None if is_complete else stop.signal_number)
 
     def _before_the_first_step(self, stop: StopRequest) -> None:
@@ -122,7 +128,7 @@ class Run:
         validation, num_skipped = self._validate(stop)
         seconds = time.perf_counter() - start
         self._log(self._record(validation, self._rate(0), seconds, num_skipped))
-        save_state(self._folder, self._state(validation), self._options.keep)
+        self._save(validation)
         if validation is not None:
             num_classes = len(self._data.classes)
             self._reporter.say(
@@ -141,17 +147,19 @@ class Run:
         done = progress.step_in_epoch * size
         title = f"epoch {progress.epoch + 1} of {self._recipe.num_epochs}"
         start = time.perf_counter()
-        try:
-            with (
-                counting(self._reporter, title, len(order), done=done),
-                closing(self._data.training_batches(order[done:], size)) as batches,
-            ):
-                for batch in batches:
-                    self._step(batch)
-                    self._reporter.advance(size)
-                    stop.check()
-        finally:
-            progress.epoch_s += time.perf_counter() - start
+        with (
+            counting(self._reporter, title, len(order), done=done),
+            closing(self._data.training_batches(order[done:], size)) as batches,
+        ):
+            for batch in batches:
+                self._step(batch)
+                self._reporter.advance(size)
+                end = time.perf_counter()
+                progress.epoch_s += end - start
+                start = end
+                stop.check()
+                if time.monotonic() - self._saved_at > 60 * self._options.save_minutes:
+                    self._save(None)
 
     def _step(self, batch: PhotographBatch) -> None:
         progress = self._progress
@@ -165,7 +173,7 @@ class Run:
         elif not self._data.root.is_dir():
             raise DatasetError(
                 f"{self._data.root}: is gone, after step {progress.step}; bring it back, then "
-                "--resume goes on from the last checkpoint"
+                "--resume goes on from there"
             )
         progress.step += 1
         progress.step_in_epoch += 1
@@ -197,7 +205,7 @@ class Run:
         self._log(record)
         if record.best:
             save_best(self._folder, state)
-        save_state(self._folder, state, self._options.keep)
+        self._save(validation, state)
         self._reporter.say(epoch_line(record, self._recipe.num_epochs))
 
     def _validate(self, stop: StopRequest) -> tuple[Validation | None, int]:
@@ -207,7 +215,8 @@ class Run:
             return None, 0
         failures: list[Failure] = []
         with counting(self._reporter, "validation", len(source)):
-            validation = self._trainer.validate(self._validation_batches(failures, stop))
+            batches = self._validation_batches(failures, stop)
+            validation = self._trainer.validate(batches, self._progress.step)
         return validation, len(failures)
 
     def _validation_batches(
@@ -222,7 +231,8 @@ class Run:
                 yield batch
                 self._reporter.advance(size)
 
-    def _tell(self, failures: Iterable[Failure]) -> None:
+    def _tell(self, failures: Sequence[Failure]) -> None:
+        self._skipped.add(failures)
         for failure in failures:
             self._reporter.failed(failure.path, failure.reason)
 
@@ -244,7 +254,7 @@ class Run:
             val_mean_class_top1=None if validation is None else validation.mean_class_top1,
             images_per_second=count / progress.epoch_s if begun else None,
             wall_s=seconds,
-            num_skipped=self._data.num_unreadable + progress.num_skipped + num_skipped,
+            num_skipped=len(self._data.unreadable) + progress.num_skipped + num_skipped,
             best=begun and validation is not None and validation.top1 > progress.best_top1,
         )
 
@@ -268,6 +278,13 @@ class Run:
             records=tuple(self._records),
             signal_number=signal_number,
         )
+
+    def _save(self, validation: Validation | None, state: RunState | None = None) -> None:
+        """Write a checkpoint to go on from, and the list of what was skipped until then."""
+        self._skipped.save()
+        state = self._state(validation) if state is None else state
+        save_state(self._folder, state, self._options.keep)
+        self._saved_at = time.monotonic()
 
     def _state(self, validation: Validation | None) -> RunState:
         """Return all that goes into a checkpoint.
@@ -299,8 +316,8 @@ class Run:
                 rate = self._trainer.optimizer.rate
                 raise DivergedError(
                     f"step {self._progress.step - 1}: {name} is not finite any more, at learning "
-                    f"rate {rate:.3g}; the last checkpoint is as it was: start again with a lower "
-                    f"rate, such as --learning-rate {rate / 10:.2g}"
+                    f"rate {rate:.3g}; the last checkpoint is as it was: "
+                    f"{lower_rate(self._recipe)}"
                 )
 
     def _provenance(self, validation: Validation | None) -> dict[str, object]:
@@ -308,7 +325,7 @@ class Run:
         options, progress = self._options, self._progress
         origin: dict[str, object] = {
             "trained_by": f"alexnet-deploy {__version__}, torch {torch.__version__}",
-            "recipe": dataclasses.asdict(self._recipe),
+            "recipe": self._beginning.effective(self._recipe),
             "seed": options.seed,
             "epochs": progress.epoch,
             "steps": progress.step,

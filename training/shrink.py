@@ -10,19 +10,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alexnet_deploy.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from alexnet_deploy.checkpoints import FACTORED, Checkpoint, load_checkpoint, save_checkpoint
 from alexnet_deploy.class_folders import find_class_folders
-from alexnet_deploy.errors import DatasetError, UsageError
+from alexnet_deploy.errors import DatasetError, OutputError, UsageError
 from training.augmentation import Augmentation, ColourComponents
 from training.beginning import dense_arrays, mean_image_of
-from training.devices import keep_freed_memory, parse_devices
-from training.factoring import FACTORED, Factoring, Ranks
+from training.devices import keep_freed_memory, parse_device
+from training.factoring import Factoring, Ranks
 from training.photographs import PhotographBatch, PhotographSource, open_source
 from training.photographs import batches as batches_of
 from training.prepared import read_prepared
 from training.recipes import MODERN
 from training.reporting import Reporter, counting
 from training.towers import TwoTowers
+from training.trainer import DivergedError
 from training.weights import split
 
 
@@ -80,12 +81,12 @@ def shrink(options: ShrinkOptions, reporter: Reporter) -> ShrinkReport:
         IncompatibleFileError: a checkpoint that is damaged, or a folder that `prepare` has not
             finished.
         OutputError: the file cannot be written.
+        DivergedError: the factors came to numbers that are none.
     """
-    if options.output.suffix != ".safetensors":
-        raise UsageError(f"--output {options.output}: expected a name that ends in .safetensors")
-    device = parse_devices(options.device)[0]
+    device = parse_device(options.device)
+    _check_output(options)
     checkpoint = load_checkpoint(options.checkpoint)
-    _check(options, checkpoint)
+    _check_ranks(options, checkpoint)
     keep_freed_memory()
     arrays = dense_arrays(checkpoint)
     network = TwoTowers(checkpoint.spec, (device, device))
@@ -153,7 +154,18 @@ class _Epochs:
                 self._reporter.advance(size)
 
 
-def _check(options: ShrinkOptions, checkpoint: Checkpoint) -> None:
+def _check_output(options: ShrinkOptions) -> None:
+    """Refuse now what could not be written after all epochs, and the whole network's own file."""
+    output = options.output
+    if output.suffix != ".safetensors":
+        raise UsageError(f"--output {output}: expected a name that ends in .safetensors")
+    if not output.parent.is_dir():
+        raise OutputError(f"{output}: cannot be written, there is no folder {output.parent}")
+    if output.exists() and options.checkpoint.exists() and output.samefile(options.checkpoint):
+        raise UsageError(f"--output {output}: is the network to shrink; give another name")
+
+
+def _check_ranks(options: ShrinkOptions, checkpoint: Checkpoint) -> None:
     shapes = checkpoint.spec.array_shapes()
     for layer in FACTORED:
         name, rank = f"{layer}.weight", getattr(options.ranks, layer)
@@ -203,7 +215,11 @@ def _augmentation(checkpoint: Checkpoint, device: torch.device) -> Augmentation:
 def _save(
     options: ShrinkOptions, checkpoint: Checkpoint, small: dict[str, NDArray[np.float32]]
 ) -> None:
-    """Write everything as float16; the mean image, if there is one, stays as it was."""
+    """Write everything as float16; the mean image, if there is one, stays as it was.
+
+    Raises:
+        DivergedError: a number is infinite, none, or too large for float16.
+    """
     provenance = dict(checkpoint.spec.provenance) | {
         "shrunk": {
             "from": checkpoint.fingerprint,
@@ -216,6 +232,12 @@ def _save(
     arrays: dict[str, NDArray[np.generic]] = {
         name: array.astype(np.float16) for name, array in small.items()
     }
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise DivergedError(
+                f"{name} is not finite as float16, after {options.num_epochs} epochs; nothing was "
+                "written: give fewer --epochs, or larger ranks"
+            )
     if "mean_image" in checkpoint.arrays:
         arrays["mean_image"] = checkpoint.arrays["mean_image"]
     spec = dataclasses.replace(checkpoint.spec, provenance=provenance)

@@ -16,7 +16,7 @@ from torch import nn
 
 from alexnet_deploy.errors import UsageError
 from alexnet_deploy.model_spec import FC_WIDTH, LrnSpec, ModelSpec
-from training.exchange import Exchange, receive
+from training.exchange import Exchange, receive, start_copy
 from training.normalisation import rectify_and_normalise
 
 Devices = tuple[torch.device, torch.device]
@@ -112,8 +112,8 @@ class TwoTowers(nn.Module):
 
     def pool5(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Return each tower's pool5, (N, D) on its device: layers 1 to 5."""
-        inputs = [images.to(device, non_blocking=True) for device in self.devices]
-        pool2 = [tower.to_pool2(x) for tower, x in zip(self._pair, inputs, strict=True)]
+        inputs = [start_copy(images, device) for device in self.devices]
+        pool2 = [tower.to_pool2(receive(x)) for tower, x in zip(self._pair, inputs, strict=True)]
         conv3 = self._both("conv3", pool2)
         return [tower.to_pool5(maps) for tower, maps in zip(self._pair, conv3, strict=True)]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from alexnet_deploy.checkpoints import Checkpoint
-from alexnet_deploy.errors import IncompatibleFileError, UsageError
+from alexnet_deploy.errors import DeviceError, IncompatibleFileError, UsageError
 from training.augmentation import Augmentation
 from training.beginning import Beginning, from_checkpoint, from_state, load_init, new_network
 from training.checkpointing import (
@@ -18,7 +18,7 @@ from training.checkpointing import (
     own_folder,
 )
 from training.data import Data, find_data, open_data
-from training.devices import check_precision, keep_freed_memory, parse_devices
+from training.devices import keep_freed_memory, parse_devices, use_precision
 from training.epoch_log import LOG_NAME, cut_back
 from training.optimizers import optimizer_of, set_memory
 from training.options import TrainOptions, check_options, check_photographs, write_run
@@ -44,12 +44,12 @@ def train(options: TrainOptions, reporter: Reporter) -> RunReport:
         UsageError: options that cannot be meant, other ones than the run began with, a folder
             that holds a run and no `resume`, or none and `resume`.
         DatasetError: data that cannot be trained on.
-        DeviceError: a device that is not there.
+        DeviceError: a device that is not there, or has too little memory.
         IncompatibleFileError: a file that is damaged, or of another network.
         DivergedError, OutputError: see `run.Run.train`.
     """
     devices = parse_devices(options.devices)
-    check_precision(options.precision, devices)
+    use_precision(options.precision, devices)
     checkpoint = _checkpoint_to_resume(options)
     # What takes no time comes first: reading the photographs may take minutes.
     if checkpoint is not None:
@@ -70,7 +70,13 @@ def train(options: TrainOptions, reporter: Reporter) -> RunReport:
         run = _put_together(options, data, beginning, state, devices, reporter)
         del beginning, state, init  # weights and memory, which the network has copied
         with stop_after_step() as stop:
-            return run.train(stop)
+            try:
+                return run.train(stop)
+            except torch.OutOfMemoryError as error:
+                raise DeviceError(
+                    f"--devices {options.devices}: a GPU has too little memory for a step "
+                    f"({str(error).splitlines()[0]}); begin with a smaller --batch-size"
+                ) from error
 
 
 def _checkpoint_to_resume(options: TrainOptions) -> Path | None:
@@ -101,7 +107,13 @@ def _begin(
     colour = data.colour_statistics(reporter, options.seed)
     if init is None:
         return new_network(data.classes, colour, options.recipe, options.seed)
-    return from_checkpoint(init, data.classes, colour, options.recipe, options.seed)
+    beginning = from_checkpoint(init, data.classes, colour, options.recipe, options.seed)
+    new = f"fc8 is new, the others learn at {options.old_rate_factor:g} of the rate"
+    reporter.say(
+        f"--init {options.init}: {new if beginning.old_layers else 'same classes, fc8 goes on'}; "
+        "mean and std of its inputs stay as they were"
+    )
+    return beginning
 
 
 def _load(checkpoint: Path, data: Data) -> RunState:

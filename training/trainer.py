@@ -22,7 +22,8 @@ from training.photographs import PhotographBatch
 from training.recipes import Recipe
 from training.towers import Dropout, TwoTowers
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "tf32", "bf16"]
+"""Of products; weights are float32. "tf32" keeps 10 bits of a float32's mantissa, on GPUs."""
 
 EXPLODED = 20.0
 """A loss this many times that of guessing (ln K) is no training any more."""
@@ -99,18 +100,24 @@ class Trainer:
         with torch.autocast(device.type, torch.bfloat16, enabled=self._precision == "bf16"):
             logits = self.network(inputs, self._dropout(seeds[1:])).float()
         loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
-        value = loss.item()
+        right = (logits.argmax(1) == labels).sum()
+        # Both at once: on a GPU each number that is looked at waits for all that was begun.
+        value, num_right = torch.stack([loss.detach(), right.float()]).tolist()
         self._check(value, f"step {step}", rate)
         self.optimizer.set_rate(rate)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        right = int((logits.argmax(1) == labels).sum())
-        return StepResult(loss=value * len(labels), num_right=right, num_photographs=len(labels))
+        count = len(labels)
+        return StepResult(loss=value * count, num_right=int(num_right), num_photographs=count)
 
     @torch.no_grad()
-    def validate(self, batches: Iterable[PhotographBatch]) -> Validation:
+    def validate(self, batches: Iterable[PhotographBatch], step: int = 0) -> Validation:
         """Judge central crops; dropout in its form for use.
+
+        Args:
+            batches: all to validate on.
+            step: taken so far, for the message of an error.
 
         Raises:
             DatasetError: not one photograph could be read.
@@ -133,7 +140,7 @@ class Trainer:
                 "or give another folder"
             )
         found = _validation(torch.cat(losses), np.concatenate(scores), np.concatenate(classes))
-        self._check(found.loss, "validation", self.optimizer.rate)
+        self._check(found.loss, f"validation after {step} steps", self.optimizer.rate)
         return found
 
     def _dropout(self, seeds: Sequence[int]) -> Dropout:
@@ -163,9 +170,14 @@ class Trainer:
         raise DivergedError(
             f"{when}: the loss is {loss:.3g} at learning rate {rate:.3g}, expected less than "
             f"{limit:.0f} ({EXPLODED:.0f} times that of guessing); the last checkpoint is as it "
-            f"was: start again with a lower rate, such as --learning-rate {rate / 10:.2g}, or "
-            "look for pictures under wrong classes"
+            f"was: {lower_rate(self.recipe)}, or look for pictures under wrong classes"
         )
+
+
+def lower_rate(recipe: Recipe) -> str:
+    """Say what to do about a rate that was too high."""
+    rate = f"--learning-rate {recipe.learning_rate / 10:.2g}"
+    return f"begin again in another --output with a lower rate, such as {rate}"
 
 
 def _validation(
