@@ -9,6 +9,7 @@ cost. The model card, `alexnet_deploy/data/caltech101.md`, repeats what this pri
 import argparse
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,13 @@ ORIGIN = {
 
 
 def judge(checkpoint: Path, folders: ClassFolders) -> dict[str, Any]:
-    """Return the shares of photographs that a checkpoint gets right on central crops."""
+    """Return the shares of photographs that a checkpoint gets right on central crops, and where."""
     with open_model(checkpoint, EngineOptions(outputs=("probabilities",))) as engine:
         found = evaluate([engine], folders)
     if found.failures:
         raise SystemExit(f"photographs that cannot be read: {found.failures}")
     return {
+        "by": f"{engine.options.runtime} {engine.options.precision}",
         "top1": round(found.top1, 4),
         "top5": round(found.top5, 4),
         "mean_class_top1": round(found.mean_class_top1, 4),
@@ -54,17 +56,19 @@ def main() -> None:
     folders = find_class_folders(arguments.test)
     measured = {
         "photographs": len(folders),
-        "test_set": "caltech101/test, centre crop, OpenVINO fp32",
+        "test_set": "caltech101/test, centre crop",
         **judge(arguments.small, folders),
         "dense_before_factoring": judge(arguments.whole, folders),
     }
     checkpoint = load_checkpoint(arguments.small)
     provenance = ORIGIN | dict(checkpoint.spec.provenance) | {"measured": measured}
     spec = dataclasses.replace(checkpoint.spec, provenance=provenance)
-    save_checkpoint(Checkpoint(spec=spec, arrays=checkpoint.arrays), bundled_checkpoint())
-    size = bundled_checkpoint().stat().st_size
+    made = arguments.small.with_name(bundled_checkpoint().name)
+    save_checkpoint(Checkpoint(spec=spec, arrays=checkpoint.arrays), made)
+    size = made.stat().st_size
     if size > MAX_BYTES:
-        raise SystemExit(f"{bundled_checkpoint()}: {size:,} bytes, at most {MAX_BYTES:,} may ship")
+        raise SystemExit(f"{made}: {size:,} bytes, at most {MAX_BYTES:,} may ship")
+    shutil.copyfile(made, bundled_checkpoint())
     print(json.dumps(measured | {"bytes": size, "fingerprint": checkpoint.fingerprint}, indent=1))
 
 

@@ -10,10 +10,10 @@ set -euo pipefail
 data=${1:?folder that holds train/ and test/}
 run=${2:?folder of the run}
 resume=()
-[ ! -e "$run/run.json" ] || resume=(--resume)
+! compgen -G "$run/step-*.pt" >/dev/null || resume=(--resume)
 
 python -m training train "$data/train" --output "$run" --recipe modern --hold-out 0 --seed 0 \
     --keep 1 "${resume[@]}"
-whole=$(ls "$run"/step-*.pt)
+whole=$(ls "$run"/step-*.pt | tail -1)  # there may be an earlier one, after a crash
 python -m training shrink "$whole" "$data/train" --output "$run/small.safetensors" --seed 0
 python tools/bundle.py "$run/small.safetensors" "$whole" "$data/test"
