@@ -27,7 +27,7 @@ IMAGENET = ColourComponents(
 """As stored with cuda-convnet2's ImageNet batches: eigenvectors in columns, grey levels."""
 
 PLAIN = dataclasses.replace(PAPER, colour_std=0.0)
-WINDOWS = dataclasses.replace(MODERN, colour_std=0.0)
+WINDOWS = dataclasses.replace(MODERN, colour_std=0.0, colour_jitter=0.0, max_rotation=0.0)
 
 
 def _spec(size: int, *, mean: float = 0.0, std: float = 1.0) -> ModelSpec:
@@ -170,6 +170,49 @@ def test_resized_windows_lie_inside_and_have_the_areas_and_shapes_asked_for() ->
     places = (left + width / 2 - np.abs(width) / 2) / (side - np.abs(width))
     narrow = places[np.abs(width) < 0.9 * side]
     assert abs(narrow.mean() - 0.5) < 5 / (12 * len(narrow)) ** 0.5
+
+
+def test_turned_windows_keep_their_right_angles_and_turn_as_far_as_asked_for() -> None:
+    """Seen in the middle, where red and green grow evenly: how the window's axes lie."""
+    count, size, side, degrees = 300, 112, 128, 20.0
+    turned = dataclasses.replace(WINDOWS, max_rotation=degrees, min_crop_area=0.25)
+    crops = _train(_augmentation(size, turned), _coordinates(count, side)).double().numpy()
+    near, far = size // 2 - 8, size // 2 + 8
+    across = crops[:, size // 2, far, :2] - crops[:, size // 2, near, :2]
+    down = crops[:, far, size // 2, :2] - crops[:, near, size // 2, :2]
+    # 16 steps of half a pixel or more, exact to 1e-3 px of 128
+    np.testing.assert_allclose((across * down).sum(1), 0, atol=0.05)
+    angles = np.degrees(np.arctan2(-down[:, 0], down[:, 1]))
+    assert -degrees - 0.1 < angles.min() < -0.9 * degrees
+    assert 0.9 * degrees < angles.max() < degrees + 0.1
+    assert abs(angles.mean()) < 5 * degrees / (3 * count) ** 0.5
+    area = np.linalg.norm(across, axis=1) * np.linalg.norm(down, axis=1) * (size / 16 / side) ** 2
+    assert 0.25 - 1e-3 < area.min() < 0.29
+    assert 0.95 < area.max() < 1 + 1e-3
+    assert crops[..., :2].min() >= 0  # beyond the edges is the picture again, nothing else
+    assert crops[..., :2].max() <= side - 1
+
+
+def test_jitter_scales_saturation_contrast_and_brightness() -> None:
+    count, most = 400, 0.4
+    jittered = dataclasses.replace(PLAIN, colour_jitter=most)
+    picture = torch.zeros(count, 64, 64, 3, dtype=torch.uint8)
+    picture[:, :, :32] = torch.tensor([120, 60, 90], dtype=torch.uint8)  # grey 90
+    picture[:, :, 32:] = torch.tensor([30, 30, 30], dtype=torch.uint8)
+    crops = _train(_augmentation(64, jittered), picture).double().numpy()
+    dark_first = crops[:, 0, 0, 0] == crops[:, 0, 0, 1]
+    left, right = crops[:, 0, 0], crops[:, 0, -1]
+    colour = np.where(dark_first[:, None], right, left)
+    dark = np.where(dark_first[:, None], left, right)
+    contrast = (colour.mean(1) - dark.mean(1)) / 60
+    saturation = (colour[:, 0] - colour[:, 1]) / 60 / contrast
+    brightness = (colour.mean(1) + dark.mean(1)) / 120
+    for factors in (saturation, contrast, brightness):
+        assert 1 - most - 1e-4 < factors.min() < 1 - 0.9 * most
+        assert 1 + 0.9 * most < factors.max() < 1 + most + 1e-4
+    # Each is drawn by itself, and for each picture.
+    correlations = np.corrcoef([saturation, contrast, brightness])
+    assert np.abs(correlations - np.eye(3)).max() < 5 / count**0.5
 
 
 def test_resized_pixels_are_bilinear() -> None:

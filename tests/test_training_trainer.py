@@ -105,7 +105,9 @@ def _watched() -> Watched:
     return network
 
 
-@pytest.mark.parametrize("recipe", [PAPER, MODERN], ids=["paper", "modern"])
+@pytest.mark.parametrize(
+    "recipe", [PAPER, MODERN.with_options({"mixup": 0})], ids=["paper", "modern"]
+)
 def test_a_first_step_is_that_of_a_plain_network_under_the_same_masks(recipe: Recipe) -> None:
     """The paper: v = -e (d w + g), biases at their own rate. AdamW's mean gradient: .1 g."""
     network, rate = _watched(), 1e-3
@@ -228,6 +230,45 @@ def test_the_loss_is_the_mean_cross_entropy_with_smoothed_labels(smoothing: floa
     (gradient,) = torch.autograd.grad(loss, start.bias)
     expected = -rate * gradient  # a first step by the paper's rule, which Linear takes
     torch.testing.assert_close(network.bias.detach(), expected, rtol=1e-4, atol=1e-9)  # float32
+
+
+def test_blends_of_two_pictures_are_asked_for_both_classes_in_their_shares() -> None:
+    """Each picture is most of its own blend; the shares are drawn from a Beta distribution."""
+    recipe = MODERN.with_options({"mixup": 0.4, "label_smoothing": 0.0, "input_std": 1.0})
+    shares, batch = [], _pictures(6)
+    for step in range(200):
+        plain, network = Linear(), Linear()
+        _trainer(plain, recipe.with_options({"mixup": 0.0})).step(batch, step, 1e-4)
+        result = _trainer(network, recipe).step(batch, step, 1e-4)
+        own, blend = plain.inputs[0].flatten(1), network.inputs[0].flatten(1)
+        # The partner and the share that explain a blend best: it is linear in the share.
+        fits = []
+        for partner in range(6):
+            difference = own[partner] - own[0]
+            share = 1 - float((blend[0] - own[0]) @ difference / difference.pow(2).sum().clamp(1))
+            errors = (share * own[0] + (1 - share) * own[partner] - blend[0]).abs()
+            fits.append((float(errors.max()), share, partner))
+        error, share, partner = min(fits)
+        assert error < 1e-3  # grey levels in float32
+        if partner:
+            shares.append(share)
+        loss = torch.zeros(())
+        start = Linear()
+        logits = F.linear(network.inputs[0].mean((2, 3)), start.weight, start.bias)
+        losses = -torch.log_softmax(logits, dim=1)
+        for row, picture in enumerate(network.inputs[0].flatten(1)):
+            partners = ((share * own[row] + (1 - share) * own) - picture).abs().amax(1)
+            other = int(partners.argmin())
+            loss = loss + share * losses[row, batch.labels[row]]
+            loss = loss + (1 - share) * losses[row, batch.labels[other]]
+        if partner:
+            assert result.loss == pytest.approx(loss.item(), rel=1e-3)
+    drawn = np.random.default_rng(0).beta(0.4, 0.4, 100_000)
+    expected = np.maximum(drawn, 1 - drawn)
+    assert min(shares) >= 0.5 - 1e-6
+    assert np.mean(shares) == pytest.approx(
+        expected.mean(), abs=5 * expected.std() / len(shares) ** 0.5
+    )
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, 1e4])

@@ -73,6 +73,8 @@ class Augmentation:
             crops = self._positioned(pictures, generator)
         else:
             crops = self._resized(pictures, generator)
+        if self._recipe.colour_jitter:
+            crops = self._jittered(crops, generator)
         factors = torch.randn(count, 3, generator=generator) * self._recipe.colour_std
         shift = (factors * self.components.stds) @ self.components.vectors.T
         crops += shift.to(crops.device)[:, None, None, :]
@@ -101,25 +103,40 @@ class Augmentation:
         """Resize a random window of each picture to I x I px, bilinearly; mirror half of them.
 
         A window is at most S/I = 1.14 times the input in size, so no filter is needed against
-        aliasing.
+        aliasing. A turned window may leave the picture, which is mirrored at its edges.
         """
         count = len(pictures)
-        uniform = torch.rand(5, count, generator=generator)
+        uniform = torch.rand(6, count, generator=generator)
         area = self._recipe.min_crop_area + uniform[0] * (1 - self._recipe.min_crop_area)
         aspect = torch.exp((2 * uniform[1] - 1) * _LOG_ASPECT)
         # Shares of the picture's side; a window that is too wide or too high ends at its edges.
         width = (area * aspect).sqrt().clamp(max=1)
         height = (area / aspect).sqrt().clamp(max=1)
+        angle = (2 * uniform[5] - 1) * math.radians(self._recipe.max_rotation)
+        mirror = torch.where(uniform[4] < 0.5, -1.0, 1.0)
         theta = torch.zeros(count, 2, 3)
-        theta[:, 0, 0] = torch.where(uniform[4] < 0.5, -width, width)
-        theta[:, 1, 1] = height
+        theta[:, 0, 0] = mirror * width * angle.cos()
+        theta[:, 1, 0] = mirror * width * angle.sin()
+        theta[:, 0, 1] = -height * angle.sin()
+        theta[:, 1, 1] = height * angle.cos()
         theta[:, 0, 2] = (2 * uniform[2] - 1) * (1 - width)
         theta[:, 1, 2] = (2 * uniform[3] - 1) * (1 - height)
         shape = [count, 3, self._size, self._size]
         grid = F.affine_grid(theta.to(pictures.device), shape, align_corners=False)
         maps = pictures.permute(0, 3, 1, 2).float()
-        crops = F.grid_sample(maps, grid, padding_mode="border", align_corners=False)
+        crops = F.grid_sample(maps, grid, padding_mode="reflection", align_corners=False)
         return crops.permute(0, 2, 3, 1).contiguous()
+
+    def _jittered(self, crops: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Change saturation around each pixel's grey, contrast around the mean, brightness."""
+        factors = 1 + (2 * torch.rand(3, len(crops), generator=generator) - 1) * (
+            self._recipe.colour_jitter
+        )
+        saturation, contrast, brightness = factors.to(crops.device)[:, :, None, None, None]
+        grey = crops.mean(3, keepdim=True)
+        mean = grey.mean((1, 2), keepdim=True)
+        crops = (crops - grey).mul_(saturation).add_(grey)
+        return crops.sub_(mean).mul_(contrast).add_(mean * brightness)
 
 
 def _central(side: int, size: int) -> tuple[slice, slice]:

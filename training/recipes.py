@@ -27,6 +27,11 @@ _CHOICES = {
     "dropout": get_args(Dropout),
     "update_rule": get_args(UpdateRule),
 }
+_NOT_NEGATIVE = (
+    *("colour_std", "max_rotation", "mixup", "weight_decay"),
+    *("patience", "num_divisions", "warm_up_epochs"),
+)
+_BELOW_ONE = ("momentum", "second_momentum", "dropout_rate", "label_smoothing", "colour_jitter")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,11 +50,16 @@ class Recipe:
             "resized": windows of `min_crop_area` or more, of a shape within 3:4 and 4:3, resized.
         min_crop_area: smallest share of the picture's area, for "resized"; at most 0.75, since a
             window of 3:4 has no more.
+        max_rotation: degrees by which windows are turned at most, either way, for "resized".
+        colour_jitter: brightness, contrast and saturation are each multiplied with a factor
+            between 1 less this and 1 more.
         colour_std: standard deviation of the factors of the principal components (section 4.1).
         dropout: "paper": nothing is rescaled while training, outputs are halved in use
             (section 4.2); "inverted": what is kept is doubled while training.
         dropout_rate: share of fc6's and fc7's outputs that is set to 0.
         label_smoothing: probability mass spread evenly over all classes.
+        mixup: parameter of the Beta distribution, from which comes the share of each picture in
+            a blend of two (Zhang et al. 2018, arXiv 1710.09412); 0 for no blends.
         learning_rate: the highest, for weights.
         bias_rate_factor: times the rate of the weights.
         update_rule: "paper" (section 5) or "adamw"; see optimizers.py.
@@ -71,10 +81,13 @@ class Recipe:
     input_std: float
     crop: Crop
     min_crop_area: float = 1.0
+    max_rotation: float = 0.0
+    colour_jitter: float = 0.0
     colour_std: float
     dropout: Dropout
     dropout_rate: float
     label_smoothing: float
+    mixup: float = 0.0
     learning_rate: float
     bias_rate_factor: float
     update_rule: UpdateRule
@@ -100,9 +113,9 @@ class Recipe:
             self._require(name, getattr(self, name) >= 1, "1 or more")
         for name in ("input_std", "learning_rate", "bias_rate_factor"):
             self._require(name, getattr(self, name) > 0, "more than 0")
-        for name in ("colour_std", "weight_decay", "patience", "num_divisions", "warm_up_epochs"):
+        for name in _NOT_NEGATIVE:
             self._require(name, getattr(self, name) >= 0, "0 or more")
-        for name in ("momentum", "second_momentum", "dropout_rate", "label_smoothing"):
+        for name in _BELOW_ONE:
             self._require(name, 0 <= getattr(self, name) < 1, "0 or more and below 1")
         largest = 0.75 if self.crop == "resized" else 1.0
         is_share = 0 < self.min_crop_area <= largest
@@ -168,23 +181,26 @@ PAPER = Recipe(
 
 MODERN = Recipe(
     name="modern",
-    num_epochs=40,
+    num_epochs=45,
     batch_size=64,
     initialisation="he",
     subtract_mean_image=False,
     input_std=58.0,
     crop="resized",
-    min_crop_area=0.35,
+    min_crop_area=0.25,
+    max_rotation=12.0,
+    colour_jitter=0.3,
     colour_std=0.1,
     dropout="inverted",
     dropout_rate=0.5,
     label_smoothing=0.1,
+    mixup=0.2,
     learning_rate=0.0003,
     bias_rate_factor=1.0,
     update_rule="adamw",
     momentum=0.9,
     second_momentum=0.99,
-    weight_decay=0.02,
+    weight_decay=0.3,
     schedule="one_cycle",
     warm_up_epochs=2.0,
 )

@@ -45,7 +45,7 @@ class Validation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:
-    """Sums over the photographs of one step."""
+    """Sums over the photographs of one step; blends count as what they are most of."""
 
     loss: float
     num_right: int
@@ -93,13 +93,19 @@ class Trainer:
             DivergedError: the loss says so; the weights have not been changed by this step.
         """
         device = self.network.devices[0]
-        seeds = np.random.SeedSequence((self._seed, step)).generate_state(3).tolist()
+        seeds = np.random.SeedSequence((self._seed, step)).generate_state(4).tolist()
         generator = torch.Generator().manual_seed(seeds[0])
         inputs = self._augmentation.for_training(batch.images.to(device), generator)
         labels = batch.labels.to(device)
+        share, partners = self._mixing(len(labels), seeds[3])
+        partners = partners.to(device)
+        if share < 1:
+            inputs = inputs.lerp(inputs[partners], 1 - share)
         with torch.autocast(device.type, torch.bfloat16, enabled=self._precision == "bf16"):
-            logits = self.network(inputs, self._dropout(seeds[1:])).float()
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+            logits = self.network(inputs, self._dropout(seeds[1:3])).float()
+        loss = self._loss(logits, labels)
+        if share < 1:
+            loss = share * loss + (1 - share) * self._loss(logits, labels[partners])
         right = (logits.argmax(1) == labels).sum()
         # Both at once: on a GPU each number that is looked at waits for all that was begun.
         value, num_right = torch.stack([loss.detach(), right.float()]).tolist()
@@ -142,6 +148,17 @@ class Trainer:
         found = _validation(torch.cat(losses), np.concatenate(scores), np.concatenate(classes))
         self._check(found.loss, f"validation after {step} steps", self.optimizer.rate)
         return found
+
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+
+    def _mixing(self, count: int, seed: int) -> tuple[float, torch.Tensor]:
+        """Return the share of each picture in its blend, 0.5..1, and the pictures it meets."""
+        if not self.recipe.mixup:
+            return 1.0, torch.arange(count)
+        rng = np.random.default_rng(seed)
+        share = float(rng.beta(self.recipe.mixup, self.recipe.mixup))
+        return max(share, 1 - share), torch.from_numpy(rng.permutation(count))
 
     def _dropout(self, seeds: Sequence[int]) -> Dropout:
         devices = self.network.devices
