@@ -71,12 +71,23 @@ def write_pt(
 def _load(path: Path) -> Any:
     try:
         # Only the zip format, written since torch 1.6, can be memory-mapped, and by a UTF-8 path.
-        mmap = zipfile.is_zipfile(path) and path_base64(path) is None
+        is_zip = zipfile.is_zipfile(path)
+        mmap = is_zip and path_base64(path) is None
+        if is_zip:
+            _check_sums(path)
         with warnings.catch_warnings():  # what it warns of is refused below, in our words
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # torch passes on whatever its unpickler meets
         raise IncompatibleFileError(f"{path}: {_reason(error)}") from error
+
+
+def _check_sums(path: Path) -> None:
+    """Refuse a file that was damaged; torch does not look at the checksums in it."""
+    with zipfile.ZipFile(path) as file:
+        damaged = file.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"the checksum of {damaged} in it is wrong")
 
 
 def _reason(error: Exception) -> str:
@@ -92,6 +103,8 @@ def _reason(error: Exception) -> str:
             f"refused, because reading it would run code (it holds {held}); "
             f"save a state dict alone where it was made: {_REMEDY}"
         )
+    if isinstance(error, zipfile.BadZipFile):
+        return f"is damaged ({error}); copy it again"
     return f"not a readable torch file ({type(error).__name__}); copy it again, or save: {_REMEDY}"
 
 

@@ -37,6 +37,19 @@ def test_our_own_pt_round_trips_with_the_same_fingerprint(tmp_path: Path) -> Non
     assert loaded.fingerprint == checkpoint.fingerprint
 
 
+@pytest.mark.parametrize("place", [0.2, 0.5, 0.8])
+def test_a_file_with_a_flipped_byte_is_refused(tmp_path: Path, place: float) -> None:
+    """torch itself would read it and say nothing."""
+    path = tmp_path / "a.pt"
+    torch.save(own_content(), path)
+    data = bytearray(path.read_bytes())
+    data[int(len(data) * place)] ^= 1
+    path.write_bytes(data)
+    torch.load(path, weights_only=True)
+    with pytest.raises(IncompatibleFileError, match=r"is damaged \(the checksum of \S+ in it is"):
+        load_checkpoint(path)
+
+
 def test_bfloat16_tensors_become_float32(tmp_path: Path) -> None:
     halves = {name: tensor.bfloat16() for name, tensor in own_content()["arrays"].items()}
     torch.save(own_content() | {"arrays": halves}, tmp_path / "a.pt")

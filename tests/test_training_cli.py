@@ -138,7 +138,7 @@ def test_ctrl_c_before_the_first_step_leaves_nothing_to_resume(
     ("arguments", "exit_code", "message"),
     [
         (["--set", "momentum"], 2, "--set 'momentum': expected FIELD=VALUE, as in label_smooth"),
-        (["--set", "speed=3"], 2, "recipe modern has no field 'speed'; it has name, num_epochs"),
+        (["--set", "speed=3"], 2, "recipe modern has no field 'speed'; it has num_epochs"),
         (["--set", "momentum=fast"], 2, "momentum is 'fast', expected a finite float"),
         (["--set", "momentum=NaN"], 2, "momentum is nan, expected a finite float"),
         (["--set", "crop=round"], 2, "crop is 'round', expected one of positions, resized"),
@@ -150,6 +150,9 @@ def test_ctrl_c_before_the_first_step_leaves_nothing_to_resume(
         (["--seed", str(2**63)], 2, "--seed is 9223372036854775808, expected a number from 0"),
         (["--memory", "nan"], 2, "Invalid value for '--memory': nan is no number"),
         (["--memory", "inf"], 2, "Invalid value for '--memory': inf is not in the range"),
+        (["--save-minutes", "nan"], 2, "--save-minutes is nan, expected more than 0"),
+        (["--set", "name=mine"], 2, "recipe modern has no field 'name'"),
+        (["-o", ""], 2, "Invalid value for '-o' / '--output': is empty, expected the name"),
         (["--devices", "tpu"], 2, "--devices is 'tpu', expected two devices such as"),
         (["--validation", "q"], 2, "q: does not exist"),
         (["--init", "no.pt"], 2, "no.pt: no such file"),

@@ -161,7 +161,8 @@ def test_guessing_names_the_most_frequent_class(tmp_path: Path) -> None:
     root = save_classes(tmp_path / "photographs", num_each=4)
     for number in (1, 2, 3):
         (root / "ash" / f"{number}.jpg").unlink()
-    data = opened(options(root, tmp_path / "run", validation=root))
+    other = shutil.copytree(root, tmp_path / "validation")
+    data = opened(options(root, tmp_path / "run", validation=other))
     assert data.guessing_error == pytest.approx(5 / 9)
 
 

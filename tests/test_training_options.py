@@ -65,6 +65,11 @@ def test_what_no_run_can_do_is_refused(
         options(data, tmp_path / "run", **fields)
 
 
+def test_the_photographs_to_train_on_are_none_to_validate_on(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is the folder to train on, which would say"):
+        options(data, tmp_path / "run", validation=data / ".." / data.name)
+
+
 def test_a_run_among_its_own_photographs_is_refused(data: Path, tmp_path: Path) -> None:
     for inside in (data, data / "ash" / "run", data / ".." / data.name / "run"):
         with pytest.raises(UsageError, match="among the photographs"):
@@ -95,18 +100,19 @@ def test_run_json_says_what_was_asked_for(begun: TrainOptions, data: Path) -> No
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"seed": 6}, "the run began with seed 5, now it is 6; give the same again"),
-        ({"precision": "bf16"}, 'the run began with precision "fp32", now it is "bf16"'),
-        ({"hold_out": 0.2}, "the run began with hold out 0.3, now it is 0.2"),
-        ({"init": Path("x.pt")}, "the run began with init null, now it is "),
-        ({"recipe": SMALL_MODERN}, "the run began with name 'paper' in its recipe, now it is 'mo"),
+        ({"seed": 6}, "the run began with --seed 5, now it is 6; give the same again"),
+        ({"precision": "bf16"}, 'the run began with --precision "fp32", now it is "bf16"'),
+        ({"hold_out": 0.2}, "the run began with --hold-out 0.3, now it is 0.2"),
+        ({"validation": Path("v")}, "the run began without --validation; give the same again"),
+        ({"init": Path("x.pt")}, "the run began with --init null, now it is "),
+        ({"recipe": SMALL_MODERN}, "the run began with --recipe 'paper', now it is 'mo"),
         (
             {"recipe": SMALL_PAPER.with_options({"momentum": 0.8})},
-            "the run began with momentum 0.9 in its recipe, now it is 0.8",
+            "the run began with --set momentum= 0.9, now it is 0.8",
         ),
         (
             {"recipe": SMALL_PAPER.with_options({"num_epochs": 2})},
-            "the run began with num_epochs 3 in its recipe, now it is 2; give",
+            "the run began with --epochs 3, now it is 2; give",
         ),
     ],
     ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
@@ -128,7 +134,7 @@ def test_what_decides_no_number_is_free_on_a_resumption(begun: TrainOptions) -> 
 def test_hold_out_is_free_where_a_folder_is_given_to_validate_on(
     begun: TrainOptions, data: Path
 ) -> None:
-    separate = dataclasses.replace(begun, validation=data)
+    separate = dataclasses.replace(begun, validation=data.with_name("validation"))
     write_run(separate, find_class_folders(data), None)
     check_options(dataclasses.replace(separate, hold_out=0.1))
 
@@ -189,7 +195,7 @@ def test_more_epochs_go_on_as_if_they_had_been_asked_for_at_first(
         for output in (short.output, whole.output)
     ]
     assert last[0] == last[1]
-    with pytest.raises(UsageError, match="began with num_epochs 3 in its recipe, now it is 1"):
+    with pytest.raises(UsageError, match="began with --epochs 3, now it is 1"):
         train(dataclasses.replace(short, resume=True), Recorder())
 
 

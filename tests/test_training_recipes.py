@@ -99,5 +99,5 @@ def test_values_that_do_not_go_together_are_refused(options: dict[str, Any], mes
 
 
 def test_an_unknown_field_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(UsageError, match=r"no field 'lr'; it has name, .*learning_rate"):
+    with pytest.raises(UsageError, match=r"no field 'lr'; it has num_epochs, .*learning_rate"):
         PAPER.with_options({"lr": 0.1})

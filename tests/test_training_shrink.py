@@ -164,6 +164,12 @@ def test_what_cannot_be_done_is_refused_first(
     assert reporter.titles == []
 
 
+def test_a_folder_is_no_output(whole: Path, photographs: Path, tmp_path: Path) -> None:
+    (tmp_path / "small.safetensors").mkdir()
+    with pytest.raises(UsageError, match="is a folder, expected the name of a file"):
+        shrink(asked(whole, photographs, tmp_path), Recorder())
+
+
 def test_numbers_that_are_none_are_not_written(
     whole: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,6 +43,13 @@ def test_a_signal_stops_at_the_next_place_and_not_before(number: signal.Signals)
         signal.raise_signal(number)
 
 
+def test_the_first_signal_says_what_will_happen(capfd: pytest.CaptureFixture[str]) -> None:
+    with stop_after_step():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+    assert capfd.readouterr().err.count("stopping after this step, with a checkpoint") == 1
+
+
 def test_a_burst_of_signals_is_one_wish() -> None:
     """`timeout` sends its signal to the command, then to its group; a terminal does the like."""
     with stop_after_step() as stop:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from alexnet_deploy.cli import ErrorsReported, end_at_signals
+from alexnet_deploy.commands.options import FILE
 from alexnet_deploy.commands.reporting import Reporter, print_result, say
 from alexnet_deploy.errors import UsageError
 from alexnet_deploy.path_text import path_fields
@@ -21,8 +22,6 @@ from alexnet_deploy.path_text import path_fields
 if TYPE_CHECKING:
     from training.recipes import Recipe
     from training.run import RunReport
-
-_PATH = click.Path(path_type=Path)
 
 
 class _Group(ErrorsReported):
@@ -80,8 +79,8 @@ def _reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @cli.command(epilog="Example: python -m training prepare imagenet/train -o prepared/train")
-@click.argument("source", type=_PATH)
-@click.option("-o", "--output", type=_PATH, required=True, help="Folder to fill.")
+@click.argument("source", type=FILE)
+@click.option("-o", "--output", type=FILE, required=True, help="Folder to fill.")
 @click.option("--threads", type=click.IntRange(1), help="Decode threads.  [default: one a core]")
 def prepare(source: Path, output: Path, threads: int | None) -> None:
     """Store photographs as 256x256 JPEGs, with their mean image and RGB covariance.
@@ -99,8 +98,8 @@ def prepare(source: Path, output: Path, threads: int | None) -> None:
 
 
 @cli.command(epilog="Example: python -m training train photos/ -o runs/first --recipe modern")
-@click.argument("data", type=_PATH)
-@click.option("-o", "--output", type=_PATH, required=True, help="Folder of the run.")
+@click.argument("data", type=FILE)
+@click.option("-o", "--output", type=FILE, required=True, help="Folder of the run.")
 @click.option("--resume", is_flag=True, help="Go on where the run in the folder was.")
 @click.option(
     "--recipe",
@@ -110,7 +109,7 @@ def prepare(source: Path, output: Path, threads: int | None) -> None:
     show_default=True,
     help="The paper's own, or the same network with what helps on few photographs.",
 )
-@click.option("--validation", type=_PATH, help="Folder of the same classes to validate on.")
+@click.option("--validation", type=FILE, help="Folder of the same classes to validate on.")
 @click.option(
     "--hold-out",
     type=float,
@@ -132,7 +131,7 @@ def prepare(source: Path, output: Path, threads: int | None) -> None:
     help="Of products. bf16 is faster on GPUs since 2020 and on CPUs that have it, slow elsewhere; "
     "tf32 is of those GPUs only.",
 )
-@click.option("--init", type=_PATH, help="Checkpoint to begin with; for other classes fc8 is new.")
+@click.option("--init", type=FILE, help="Checkpoint to begin with; for other classes fc8 is new.")
 @click.option(
     "--old-rate-factor",
     type=float,
@@ -230,7 +229,7 @@ def _as_json(report: "RunReport") -> str:
         {
             "checkpoint": path_fields(report.checkpoint),
             "best": None if report.best is None else path_fields(report.best),
-            "epochs": 0 if last is None else last.epoch,
+            "epochs": report.epoch,
             "steps": report.step,
             "stopped": report.signal_number,
             "last": None if last is None else dataclasses.asdict(last),
@@ -241,9 +240,9 @@ def _as_json(report: "RunReport") -> str:
 @cli.command(
     epilog="Example: python -m training shrink runs/first/best.pt photos/ -o small.safetensors"
 )
-@click.argument("checkpoint", type=_PATH)
-@click.argument("data", type=_PATH)
-@click.option("-o", "--output", type=_PATH, required=True, help=".safetensors file to write.")
+@click.argument("checkpoint", type=FILE)
+@click.argument("data", type=FILE)
+@click.option("-o", "--output", type=FILE, required=True, help=".safetensors file to write.")
 @click.option(
     "--fc6-rank", type=int, default=160, show_default=True, help="Inner size of fc6's product."
 )

@@ -17,6 +17,14 @@ from training.trainer import Precision
 RUN_NAME = "run.json"
 _RUN_VERSION = 1
 _AGAIN = "give the same again, or another --output"
+_OPTIONS = {
+    "hold_out": "--hold-out",
+    "precision": "--precision",
+    "seed": "--seed",
+    "init": "--init",
+    "old_rate_factor": "--old-rate-factor",
+    "validation_photographs": "validation photographs",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +84,15 @@ class TrainOptions:
             raise UsageError(
                 f"--old-rate-factor is {self.old_rate_factor}, expected more than 0, at most 1"
             )
+        if not self.save_minutes > 0:
+            raise UsageError(f"--save-minutes is {self.save_minutes}, expected more than 0")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"--seed is {self.seed}, expected a number from 0 to 2^63 - 1")
+        if self.validation is not None and self.validation.resolve() == self.data.resolve():
+            raise UsageError(
+                f"--validation {self.validation} is the folder to train on, which would say "
+                "nothing of other photographs; leave it out and give --hold-out 0.1"
+            )
         for photographs in (self.data, self.validation):
             # curves.png would be one of them.
             if photographs and self.output.resolve().is_relative_to(photographs.resolve()):
@@ -131,6 +146,11 @@ def check_options(options: TrainOptions) -> None:
     """
     content = _read(options.output / RUN_NAME)
     _check_recipe(options, content["recipe"])
+    if (content["validation"] is None) != (options.validation is None):
+        began = "without" if options.validation else "with"
+        raise UsageError(
+            f"{options.output / RUN_NAME}: the run began {began} --validation; {_AGAIN}"
+        )
     _check_same(options, content, options.of_numbers(), without=("recipe", "data", "validation"))
 
 
@@ -178,9 +198,16 @@ def _check_recipe(options: TrainOptions, began: Recipe) -> None:
             continue
         why = f", and the rate of {began.schedule} falls to 0 with the last of them"
         raise UsageError(
-            f"{options.output / RUN_NAME}: the run began with {field.name} {expected!r} in its "
-            f"recipe, now it is {came!r}{why if longer else ''}; {_AGAIN}"
+            f"{options.output / RUN_NAME}: the run began with {_option(field.name)} {expected!r}, "
+            f"now it is {came!r}{why if longer else ''}; {_AGAIN}"
         )
+
+
+def _option(field: str) -> str:
+    """Return how a field of a recipe is given on the command line."""
+    own = {"name": "--recipe", "num_epochs": "--epochs"}
+    own |= {"batch_size": "--batch-size", "learning_rate": "--learning-rate"}
+    return own.get(field, f"--set {field}=")
 
 
 def _check_same(
@@ -192,7 +219,7 @@ def _check_same(
     for name, value in now.items():
         if name not in without and content.get(name) != value:
             raise UsageError(
-                f"{options.output / RUN_NAME}: the run began with {name.replace('_', ' ')} "
+                f"{options.output / RUN_NAME}: the run began with {_OPTIONS.get(name, name)} "
                 f"{_short(content.get(name))}, now it is {_short(value)}; {_AGAIN}"
             )
 

@@ -147,8 +147,8 @@ class Recipe:
             UsageError: a value that cannot be trained with, or none of the fields.
         """
         for name in options:
-            if name not in Recipe.__annotations__:
-                fields = ", ".join(Recipe.__annotations__)
+            if name == "name" or name not in Recipe.__annotations__:
+                fields = ", ".join(list(Recipe.__annotations__)[1:])
                 raise UsageError(f"recipe {self.name} has no field {name!r}; it has {fields}")
         return dataclasses.replace(self, **options)
 

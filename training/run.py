@@ -45,6 +45,7 @@ class RunReport:
     Attributes:
         checkpoint: the last one written.
         best: the network with the lowest validation error, or None without validation.
+        epoch: epochs that are over.
         step: steps taken in all.
         records: of every epoch, those before a resumption included.
         signal_number: of the signal that stopped it, or None when it is complete.
@@ -52,6 +53,7 @@ class RunReport:
 
     checkpoint: Path
     best: Path | None
+    epoch: int
     step: int
     records: tuple[EpochRecord, ...]
     signal_number: int | None
@@ -274,6 +276,7 @@ class Run:
         return RunReport(
             checkpoint=last,
             best=best if best.exists() else None,
+            epoch=self._progress.epoch,
             step=self._progress.step,
             records=tuple(self._records),
             signal_number=signal_number,

@@ -159,6 +159,8 @@ def _check_output(options: ShrinkOptions) -> None:
     output = options.output
     if output.suffix != ".safetensors":
         raise UsageError(f"--output {output}: expected a name that ends in .safetensors")
+    if output.is_dir():
+        raise UsageError(f"--output {output}: is a folder, expected the name of a file")
     if not output.parent.is_dir():
         raise OutputError(f"{output}: cannot be written, there is no folder {output.parent}")
     if output.exists() and options.checkpoint.exists() and output.samefile(options.checkpoint):

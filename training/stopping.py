@@ -1,14 +1,17 @@
 """Stop at a signal, but not in the middle of a step."""
 
+import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _ONE_WISH_S = 1.0
 """`timeout` signals its command and then the group; a terminal that closes does the like."""
+_NOTE = b"\nstopping after this step, with a checkpoint; once more leaves without one\n"
 
 
 class Stopped(Exception):
@@ -54,6 +57,9 @@ def stop_after_step() -> Iterator[StopRequest]:
         nonlocal asked_at
         if not request.has_come:
             request.signal_number, asked_at = number, time.monotonic()
+            if sys.stderr is not None:  # else its number may be another file's
+                with suppress(OSError):
+                    os.write(2, _NOTE)
         elif time.monotonic() - asked_at > _ONE_WISH_S:
             restore()
             signal.raise_signal(number)

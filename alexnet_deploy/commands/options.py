@@ -8,7 +8,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,7 +23,18 @@ RUNTIMES = ("auto", "openvino", "onnxruntime")
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("fp32", "bf16")
 
-FILE = click.Path(path_type=Path)
+
+class _File(click.Path):
+    """A path that is not empty: an unset variable of a shell would be the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse an empty name."""
+        if value == "":
+            self.fail("is empty, expected the name of a file or folder", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FILE = _File(path_type=Path)
 """A file or folder, whether it exists or not; the library says what is wrong with it."""
 
 _Command = Callable[..., None]
