@@ -4,12 +4,14 @@ import contextlib
 import fcntl
 import os
 import pty
+import signal
 import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from training_sets import save_classes
@@ -36,6 +38,7 @@ if __name__ == "__main__":
 COMMAND = [
     *(sys.executable, "-c", SLOW_SMALL_TRAINER, "train", "p", "-o", "run", "--recipe", "modern"),
     *("--batch-size", "4", "--learning-rate", "1e-6", "--hold-out", "0.1", "--memory", "0"),
+    *("--epochs", "40"),
 ]
 
 
@@ -64,8 +67,26 @@ def group_of(process: subprocess.Popen[bytes]) -> dict[int, int]:
     }
 
 
-def test_workers_end_with_a_trainer_that_is_killed() -> None:
-    process = subprocess.Popen([*COMMAND, "--workers", "2"], start_new_session=True)
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Start a process in a group of its own; the group ends with the test."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start_one(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen(command, start_new_session=True, **options))
+        return started[-1]
+
+    yield start_one
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(timeout=PATIENCE_S)
+
+
+def test_workers_end_with_a_trainer_that_is_killed(
+    start: Callable[..., subprocess.Popen[bytes]],
+) -> None:
+    process = start([*COMMAND, "--workers", "2"])
 
     def workers() -> list[int]:
         """Return the children of the server that forks them."""
@@ -78,15 +99,16 @@ def test_workers_end_with_a_trainer_that_is_killed() -> None:
     wait_for(lambda: not group_of(process))
 
 
-def test_a_terminal_that_is_closed_stops_with_a_checkpoint() -> None:
+def test_a_terminal_that_is_closed_stops_with_a_checkpoint(
+    start: Callable[..., subprocess.Popen[bytes]],
+) -> None:
     """The system sends SIGHUP, and from then on nothing can be written there."""
     ours, its = pty.openpty()
-    process = subprocess.Popen(
+    process = start(
         [*COMMAND, "--workers", "0"],
         stdin=its,
         stdout=its,
         stderr=its,
-        start_new_session=True,
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     )
     os.close(its)

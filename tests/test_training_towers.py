@@ -18,7 +18,7 @@ from alexnet_deploy.checkpoints import Checkpoint
 from alexnet_deploy.errors import UsageError
 from alexnet_deploy.model_spec import PRESETS, ModelSpec, preset_spec
 from alexnet_deploy.reference import Reference
-from training import exchange
+from training import exchange, towers
 from training.towers import TwoTowers
 from training.weights import merge, split
 
@@ -138,7 +138,10 @@ def test_the_second_device_holds_half_of_all_but_fc8() -> None:
 
 def test_operands_meet_on_one_device_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tensors of device "meta" have no numbers, and torch refuses to mix them with the CPU's."""
-    monkeypatch.setattr(exchange, "_copy", lambda tensor, to: torch.zeros_like(tensor, device=to))
+    for module in (exchange, towers):
+        monkeypatch.setattr(
+            module, "start_copy", lambda tensor, to: torch.zeros_like(tensor, device=to)
+        )
     devices = (CPU, torch.device("meta"))
     spec = small_spec()
     network = TwoTowers(spec, devices)
