@@ -67,8 +67,8 @@ def find_class_folders(root: Path) -> ClassFolders:
 
     Raises:
         UsageError: `root` is not there, or is no folder.
-        DatasetError: no sub-folder, one without photographs or that cannot be listed, or
-            photographs beside the sub-folders, which have no class.
+        DatasetError: no sub-folder, one without photographs, that cannot be listed or that is a
+            link to a folder around it, or photographs beside the sub-folders, which have no class.
     """
     classes = _class_names(root)
     names: list[bytes] = []
@@ -104,6 +104,7 @@ def _class_names(root: Path) -> tuple[str, ...]:
                 if has_hidden_part(entry.name):
                     continue
                 if entry.is_dir():
+                    _refuse_loop(root, entry)
                     folders.append(entry.name)
                 elif os.path.splitext(entry.name)[1].lower() in PHOTO_SUFFIXES:
                     photographs.append(entry.name)
@@ -120,6 +121,14 @@ def _class_names(root: Path) -> tuple[str, ...]:
     if not folders:
         raise DatasetError(f"{root}: no sub-folders; {_LAYOUT}")
     return tuple(sorted(folders))
+
+
+def _refuse_loop(root: Path, entry: "os.DirEntry[str]") -> None:
+    """Refuse a link that would make all photographs one class more."""
+    if entry.is_symlink() and root.resolve().is_relative_to(Path(entry.path).resolve()):
+        raise DatasetError(
+            f"{entry.path}: is a link to {root}, or a folder around it, and no class; remove it"
+        )
 
 
 def _photographs_of(folder: Path) -> list[bytes]:

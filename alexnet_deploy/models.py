@@ -106,7 +106,7 @@ def _exported(
         file = read_model(cache_directory() / name)
         if file.report is not None and file.report["passed"] and file.is_unchanged():
             return file
-    notify(f"preparing {printable(source.name)}: exported, verified and kept for the next time")
+    notify(f"preparing {printable(source.name)}, once: exporting and verifying it")
     file = verified_model(
         checkpoint,
         outputs=DEFAULT_OUTPUTS,

@@ -90,6 +90,15 @@ def test_hidden_files_and_other_files_are_left_out_and_links_are_followed(tmp_pa
     assert paths == [root / "a/1.jpg", root / "a/gone.jpg", root / "b/6.jpg"]
 
 
+def test_a_link_to_the_folder_itself_is_no_class(tmp_path: Path) -> None:
+    root = fill(tmp_path / "root", "a/1.jpg")
+    for target in (".", ".."):
+        (root / "loop").symlink_to(target)
+        with pytest.raises(DatasetError, match=r"loop: is a link to .*root, or a folder around it"):
+            find_class_folders(root)
+        (root / "loop").unlink()
+
+
 def test_a_million_photographs_take_tens_of_megabytes_to_send(tmp_path: Path) -> None:
     names = [f"{number:04}/n01440764_{number}.JPEG" for number in range(2000)]
     folders = find_class_folders(fill(tmp_path, *(f"n01440764/{name}" for name in names)))

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -88,6 +89,13 @@ def test_a_full_disk_behind_stdout_is_one_message(photographs: Path, arguments: 
     assert os.strerror(errno.ENOSPC) in message
     assert b"Traceback" not in finished.stderr
     assert os.listdir() == ["p"]
+
+
+def test_results_are_not_lost_silently_where_stdout_is_closed(photographs: Path) -> None:
+    words = shlex.join(map(str, command_line("classify", "p")))
+    finished = subprocess.run(f"{words} >&-", shell=True, stderr=subprocess.PIPE, check=False)
+    assert finished.returncode == 1
+    assert b"Error: standard output: is closed" in finished.stderr
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".parquet"])

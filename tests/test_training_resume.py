@@ -21,7 +21,9 @@ from training_sets import (
     small_network,
 )
 
-from training.checkpointing import last_checkpoint
+from training import run
+from training.checkpointing import BEST_NAME, last_checkpoint
+from training.curves import CURVES_NAME
 from training.data import Data, WorkerError
 from training.options import TrainOptions
 from training.recipes import Recipe
@@ -103,6 +105,20 @@ def test_a_run_goes_on_on_other_devices(data: Path, tmp_path: Path) -> None:
     train(whole, signalling(signal.SIGINT))
     report = train(dataclasses.replace(whole, resume=True, devices="cpu"), Recorder())
     assert report.signal_number is None
+
+
+def test_a_complete_run_draws_its_curves_again_and_says_that_the_best_is_gone(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete = options(data, tmp_path / "run")
+    train(complete, Recorder())
+    (complete.output / BEST_NAME).unlink()
+    monkeypatch.setattr(run, "draw_curves", lambda records, path, **_: path.touch())
+    reporter = Recorder()
+    report = train(dataclasses.replace(complete, resume=True), reporter)
+    assert report.best is None
+    assert (complete.output / CURVES_NAME).exists()
+    assert any(line.startswith("best.pt is gone") for line in reporter.lines)
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")

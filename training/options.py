@@ -97,8 +97,8 @@ class TrainOptions:
             # curves.png would be one of them.
             if photographs and self.output.resolve().is_relative_to(photographs.resolve()):
                 raise UsageError(
-                    f"--output {self.output} lies in {photographs}, among the photographs; name "
-                    "a folder outside it"
+                    f"--output {self.output} would be among the photographs of {photographs}; "
+                    "name a folder outside"
                 )
 
     def of_numbers(self) -> dict[str, object]:

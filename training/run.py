@@ -109,6 +109,8 @@ class Run:
         After a `DatasetError` or a `WorkerError` there is a checkpoint, as after a signal.
         """
         progress, num_epochs = self._progress, self._recipe.num_epochs
+        if self._records:
+            self._draw()  # it may have been cut back, and the picture lost
         try:
             if progress.step == 0 and not self._records:
                 self._before_the_first_step(stop)
@@ -263,6 +265,9 @@ class Run:
     def _log(self, record: EpochRecord) -> None:
         append_record(self._folder / LOG_NAME, record)
         self._records.append(record)
+        self._draw()
+
+    def _draw(self) -> None:
         draw_curves(
             self._records,
             self._folder / CURVES_NAME,

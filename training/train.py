@@ -147,6 +147,11 @@ def _put_together(
         progress = state.progress
         set_memory(network, optimizer, state.memory)
         reporter.say(f"resuming after epoch {progress.epoch:,}, step {progress.step:,}")
+        if progress.best_top1 >= 0 and not (options.output / BEST_NAME).exists():
+            reporter.say(
+                f"{BEST_NAME} is gone; the next epoch with a top-1 above "
+                f"{progress.best_top1:.1%} writes another"
+            )
     # Lines without a checkpoint are of a run that was killed before it wrote its first.
     records = cut_back(options.output / LOG_NAME, -1 if state is None else progress.epoch)
     image = beginning.mean_image

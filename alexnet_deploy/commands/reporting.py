@@ -27,6 +27,8 @@ def print_result(text: str | bytes, *, end: str = "\n") -> None:
         click.exceptions.Exit: nobody reads stdout any more (`| head`).
         OutputError: it cannot be written, for instance to a full disk.
     """
+    if sys.stdout is None:  # as after `>&-`; click would say nothing
+        raise OutputError("standard output: is closed; send it somewhere, if only to /dev/null")
     try:
         if isinstance(text, bytes):
             click.echo(text, nl=False)
