@@ -4,7 +4,7 @@ import unicodedata
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
@@ -24,14 +24,16 @@ FONT = built_in_font(21)
 
 
 @given(st.text(st.characters(codec="ascii"), max_size=300), st.integers(40, 400))
+@example("000.", 40)
 def test_shortened_text_fits_and_keeps_its_ends(text: str, width: int) -> None:
     for tail in (0.0, 0.5):
         short = shortened(text, FONT, width, tail=tail)
         assert FONT.getlength(short) <= width
         if short != text:
-            head, _, end = short.rpartition("...")
-            assert text.startswith(head)
-            assert text.endswith(end)
+            # A text with full stops of its own may be read in several ways.
+            places = [place for place in range(len(short)) if short.startswith("...", place)]
+            halves = [(short[:place], short[place + 3 :]) for place in places]
+            assert any(text.startswith(head) and text.endswith(end) for head, end in halves)
 
 
 def test_a_long_name_keeps_as_much_of_its_end_as_of_its_beginning() -> None:
