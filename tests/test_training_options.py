@@ -105,10 +105,10 @@ def test_run_json_says_what_was_asked_for(begun: TrainOptions, data: Path) -> No
         ({"hold_out": 0.2}, "the run began with --hold-out 0.3, now it is 0.2"),
         ({"validation": Path("v")}, "the run began without --validation; give the same again"),
         ({"init": Path("x.pt")}, "the run began with --init null, now it is "),
-        ({"recipe": SMALL_MODERN}, "the run began with --recipe 'paper', now it is 'mo"),
+        ({"recipe": SMALL_MODERN}, "the run began with --recipe paper, now it is 'mo"),
         (
             {"recipe": SMALL_PAPER.with_options({"momentum": 0.8})},
-            "the run began with --set momentum= 0.9, now it is 0.8",
+            "the run began with --set momentum=0.9, now it is 0.8",
         ),
         (
             {"recipe": SMALL_PAPER.with_options({"num_epochs": 2})},

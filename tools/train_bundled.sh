@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Make the bundled checkpoint again, from the photographs: some two hours on two CPU cores.
+# Make a checkpoint to bundle, from the photographs: some two hours on two CPU cores. The one in the
+# package is still the draft of `bundle_draft.py`.
 #
 #     tools/train_bundled.sh ../shared/data/caltech101 runs/bundled
 #

@@ -108,7 +108,7 @@ def prepare(source: Path, output: Path, threads: int | None) -> None:
     type=click.Choice(["paper", "modern"]),
     default="paper",
     show_default=True,
-    help="The paper's own, or the same network with what helps on few photographs.",
+    help="The paper's own, or the same network as one would train it today on few photographs.",
 )
 @click.option("--validation", type=FILE, help="Folder of the same classes to validate on.")
 @click.option(

@@ -198,16 +198,16 @@ def _check_recipe(options: TrainOptions, began: Recipe) -> None:
             continue
         why = f", and the rate of {began.schedule} falls to 0 with the last of them"
         raise UsageError(
-            f"{options.output / RUN_NAME}: the run began with {_option(field.name)} {expected!r}, "
+            f"{options.output / RUN_NAME}: the run began with {_option(field.name, expected)}, "
             f"now it is {came!r}{why if longer else ''}; {_AGAIN}"
         )
 
 
-def _option(field: str) -> str:
+def _option(field: str, value: object) -> str:
     """Return how a field of a recipe is given on the command line."""
     own = {"name": "--recipe", "num_epochs": "--epochs"}
     own |= {"batch_size": "--batch-size", "learning_rate": "--learning-rate"}
-    return own.get(field, f"--set {field}=")
+    return f"{own[field]} {value}" if field in own else f"--set {field}={value}"
 
 
 def _check_same(

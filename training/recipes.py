@@ -1,8 +1,8 @@
 """Recipes: how to train, as data.
 
 `PAPER` is Krizhevsky et al. 2012 with the choices between text and code that README.md lists;
-`MODERN` trains the same network, with what measurably helps on a few thousand photographs. One
-loop runs both. Section numbers are the paper's.
+`MODERN` trains the same network as one would today on a few thousand photographs. One loop runs
+both. Section numbers are the paper's.
 """
 
 import dataclasses
@@ -179,28 +179,27 @@ PAPER = Recipe(
     num_divisions=3,  # section 5: "reduced three times prior to termination"
 )
 
+# Turned windows, jitter and blends are not in here: in the last 12 of the 30 epochs they made no
+# difference beyond chance on a held-out tenth of Caltech-101's training photographs.
 MODERN = Recipe(
     name="modern",
-    num_epochs=45,
+    num_epochs=30,
     batch_size=64,
     initialisation="he",
     subtract_mean_image=False,
     input_std=58.0,
     crop="resized",
-    min_crop_area=0.25,
-    max_rotation=12.0,
-    colour_jitter=0.3,
+    min_crop_area=0.35,
     colour_std=0.1,
     dropout="inverted",
     dropout_rate=0.5,
     label_smoothing=0.1,
-    mixup=0.2,
     learning_rate=0.0003,
     bias_rate_factor=1.0,
     update_rule="adamw",
     momentum=0.9,
     second_momentum=0.99,
-    weight_decay=0.3,
+    weight_decay=0.02,
     schedule="one_cycle",
     warm_up_epochs=2.0,
 )
