@@ -235,7 +235,10 @@ def test_preprocessing_and_old_layers_last_through_a_resumption(
     assert np.array_equal(after.arrays["mean_image"], before.arrays["mean_image"])
     assert before.spec.labels == tuple(COLOURS)
     assert after.spec.labels == tuple(OTHERS)
-    assert after.spec.provenance["init"] == "best.pt"
+    assert after.spec.provenance["init"] == {
+        "fingerprint": before.fingerprint,
+        "provenance": before.spec.provenance,
+    }
     # Not what the recipe says, which the network has not had.
     assert after.spec.provenance["recipe"] == dataclasses.asdict(recipe) | {
         "input_std": 1.0,

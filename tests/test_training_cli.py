@@ -176,6 +176,21 @@ def test_what_cannot_be_done_is_one_message_and_an_exit_code(
 
 
 @pytest.mark.usefixtures("photographs")
+@pytest.mark.parametrize(
+    "arguments",
+    [["prepare", "p", "-o", "q"], ["train", "p", "-o", "run"], ["shrink", "a", "p", "-o", "b"]],
+    ids=lambda arguments: arguments[0],
+)
+def test_without_torch_the_line_that_installs_it_is_printed(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.setattr("training.cli.importlib.util.find_spec", lambda name: None)
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert "pip install 'alexnet-deploy[train]'" in result.stderr
+
+
+@pytest.mark.usefixtures("photographs")
 def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     result = run("train", "p", "-o", "run", *BRIEF, "--devices", "cuda:0,cuda:1")

@@ -225,3 +225,5 @@ def test_a_folder_that_was_prepared_for_another_size_is_refused(
     prepare(photographs, prepared, size=PICTURE + 1, threads=2)
     message = f"was prepared for {PICTURE + 1} px, expected {PICTURE}"
     refused(options(prepared, tmp_path / "run"), IncompatibleFileError, message)
+    asked = options(photographs, tmp_path / "run", validation=prepared)
+    refused(asked, IncompatibleFileError, message)

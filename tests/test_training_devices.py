@@ -9,7 +9,12 @@ import pytest
 import torch
 
 from alexnet_deploy.errors import DeviceError, UsageError
-from training.devices import parse_device, parse_devices, use_precision
+from training.devices import (
+    parse_device,
+    parse_devices,
+    too_little_memory_reported,
+    use_precision,
+)
 from training.trainer import Precision
 
 CPU = torch.device("cpu")
@@ -142,3 +147,11 @@ def test_freed_memory_is_kept_and_changes_no_result() -> None:
         [sys.executable, "-c", _KEEPING], capture_output=True, text=True, env=environment
     )
     assert done.stdout.split() == ["True", "True", "True"], done.stdout + done.stderr
+
+
+def test_a_full_gpu_is_an_error_that_names_the_option() -> None:
+    with (
+        pytest.raises(DeviceError, match=r"^--device cuda:0: .*\(CUDA out.*--batch-size"),
+        too_little_memory_reported("--device cuda:0"),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB\nmore")

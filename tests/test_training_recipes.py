@@ -98,6 +98,29 @@ def test_values_that_do_not_go_together_are_refused(options: dict[str, Any], mes
         PAPER.with_options(options)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "changes", "message"),
+    [
+        (PAPER, {"max_rotation": 12}, "max_rotation means nothing with crop=positions.*crop=res"),
+        (PAPER, {"min_crop_area": 0.3}, "min_crop_area means nothing with crop=positions"),
+        (PAPER, {"warm_up_epochs": 1}, "warm_up_epochs means nothing with schedule=plateau"),
+        (MODERN, {"patience": 3}, "patience means nothing with schedule=one_cycle"),
+        (PAPER, {"update_rule": "adamw"}, "second_momentum is 0.0, expected more than 0"),
+        (PAPER, {"second_momentum": 0.9}, "second_momentum means nothing with update_rule=paper"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(
+    recipe: Recipe, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        recipe.with_options(changes)
+
+
+def test_a_field_and_what_it_needs_are_taken_together() -> None:
+    changed = PAPER.with_options({"crop": "resized", "max_rotation": 12, "min_crop_area": 0.3})
+    assert changed.max_rotation == 12
+
+
 def test_an_unknown_field_is_refused_with_the_known_ones() -> None:
     with pytest.raises(UsageError, match=r"no field 'lr'; it has num_epochs, .*learning_rate"):
         PAPER.with_options({"lr": 0.1})

@@ -291,18 +291,22 @@ def test_a_loss_that_diverged_stops_before_the_weights_change(bad: float) -> Non
         trainer.validate([batch])
 
 
-def test_a_loss_below_twenty_times_that_of_guessing_goes_on() -> None:
+@pytest.mark.parametrize(("at_least", "limit"), [(0.0, 20 * math.log(NUM_CLASSES)), (100.0, 100.0)])
+def test_a_loss_below_twenty_times_that_of_guessing_goes_on(
+    monkeypatch: pytest.MonkeyPatch, at_least: float, limit: float
+) -> None:
+    """Nor is one an explosion that a photograph under a wrong name can cause by itself."""
+    monkeypatch.setattr("training.trainer.EXPLODED_AT_LEAST", at_least)
     network = Linear()
     trainer = _trainer(network, PAPER)
     batch = _pictures(2)
-    limit = 20 * math.log(NUM_CLASSES)
     for margin, diverged in ((limit - 1, False), (limit + 1, True)):
         wrong = F.one_hot((batch.labels + 1) % NUM_CLASSES, NUM_CLASSES)
         network.answer = lambda images, m=margin, w=wrong: (
             images.mean() * 0 + network.bias * 0 + m * w
         )  # type: ignore[misc]
         if diverged:
-            with pytest.raises(DivergedError, match="expected less than 39"):
+            with pytest.raises(DivergedError, match=f"expected less than {limit:.0f}"):
                 trainer.step(batch, 0, 0.1)
         else:
             assert trainer.step(batch, 0, 0.1).loss == pytest.approx(2 * margin, rel=1e-5)

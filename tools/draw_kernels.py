@@ -85,8 +85,8 @@ def draw_kernels(towers: list[NDArray[np.float32]], name: str) -> Image.Image:
     canvas = Image.new("RGB", (width, height), PAPER)
     top, first = MARGIN, 1
     for number, kernels in enumerate(towers, start=1):
-        numbers = f"ernels {first} to {first + len(kernels) - 1}"
-        heading = f"Tower {number}, k{numbers}" if len(towers) > 1 else f"K{numbers}"
+        numbers = f"kernels {first} to {first + len(kernels) - 1}"
+        heading = f"Tower {number}, {numbers}" if len(towers) > 1 else numbers
         draw_tower(canvas, kernels, top, heading)
         top += heights[number - 1] + TOWER_GAP
         first += len(kernels)

@@ -152,6 +152,7 @@ def measure(options: dict[str, Any]) -> dict[str, list[float]]:
         pipes[kind], theirs = context.Pipe()
         processes.append(context.Process(target=worker, args=(theirs, kind, options), daemon=True))
         processes[-1].start()
+        theirs.close()  # or a worker that has died would be waited for
     rates: dict[str, list[float]] = {"plain": [], "trainer": []}
     for number in range(options["rounds"] + 1):
         for kind, pipe in pipes.items():

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -32,6 +32,8 @@ class Beginning:
         mean_image: (S, S, 3) float32 RGB, or None for the spec's channel means.
         components: of the training pixels' colours.
         old_layers: those that come from a checkpoint and have been trained on other classes.
+        init: of the checkpoint that it goes on from, if there is one: "fingerprint", and as
+            "provenance" what it said of its own origin, licence and attribution included.
     """
 
     spec: ModelSpec
@@ -39,6 +41,7 @@ class Beginning:
     mean_image: NDArray[np.float32] | None
     components: ColourComponents
     old_layers: frozenset[str] = frozenset()
+    init: Mapping[str, object] | None = None
 
     def effective(self, recipe: Recipe) -> dict[str, object]:
         """Return a recipe's fields; what the network takes its inputs in may be an older one's."""
@@ -122,6 +125,10 @@ def from_checkpoint(
         mean_image=mean_image_of(checkpoint.arrays),
         components=_components(colour),
         old_layers=old,
+        init={
+            "fingerprint": checkpoint.fingerprint,
+            "provenance": dict(checkpoint.spec.provenance),
+        },
     )
 
 
@@ -134,6 +141,7 @@ def from_state(state: RunState, recipe: Recipe) -> Beginning:
         mean_image=mean_image_of(state.arrays),
         components=state.components,
         old_layers=state.old_layers,
+        init=cast("Mapping[str, object] | None", state.spec.provenance.get("init")),
     )
 
 

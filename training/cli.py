@@ -5,6 +5,7 @@
 """
 
 import dataclasses
+import importlib.util
 import json
 import math
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import click
 from alexnet_deploy.cli import ErrorsReported, end_at_signals
 from alexnet_deploy.commands.options import FILE
 from alexnet_deploy.commands.reporting import Reporter, print_result, say
-from alexnet_deploy.errors import UsageError
+from alexnet_deploy.errors import MissingPackageError, UsageError
 from alexnet_deploy.path_text import path_fields
 
 if TYPE_CHECKING:
@@ -51,6 +52,24 @@ def main() -> None:
     cli(prog_name="python -m training")
 
 
+def _require_torch() -> None:
+    """Say what to install, where there would be a traceback.
+
+    Raises:
+        MissingPackageError: torch is not installed.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise MissingPackageError("torch", "train", "the trainer")
+
+
+def _workers(context: click.Context, option: click.Parameter, value: int | None) -> int:
+    if value is not None:
+        return value
+    from alexnet_deploy.pipeline import default_threads
+
+    return default_threads()
+
+
 def _bytes_of_gigabytes(context: click.Context, option: click.Parameter, value: float) -> int:
     if math.isnan(value):  # which is in every range
         raise click.BadParameter(f"{value} is no number of gigabytes")
@@ -63,9 +82,8 @@ def _reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--workers",
         "num_workers",
         type=click.IntRange(0),
-        default=2,
-        show_default=True,
-        help="Processes that decode what is not kept in memory.",
+        callback=_workers,
+        help="Processes that decode what is not kept in memory.  [default: one a core]",
     )
     memory = click.option(
         "--memory",
@@ -90,6 +108,7 @@ def prepare(source: Path, output: Path, threads: int | None) -> None:
     program can open. Section 2 of the paper: the shorter side becomes 256 px, the centre is cut
     out. Interrupted, it goes on when it is run again.
     """
+    _require_torch()
     from alexnet_deploy.images import find_photographs
     from training.prepare import prepare as prepare_folder
 
@@ -183,6 +202,7 @@ def train(
     could not be read. Ctrl-C stops after the step under way, with a checkpoint. With --json:
     {"checkpoint", "best", "epochs", "steps", "stopped", "last": the last line of the log}.
     """
+    _require_torch()
     from training.options import TrainOptions
     from training.reporting import TerminalReporter
     from training.train import train as run_training
@@ -273,6 +293,7 @@ def shrink(fc6_rank: int, fc7_rank: int, as_json: bool, **others: Any) -> None:
     The factors learn on DATA, the photographs that the network was trained on, to answer as the
     whole network does. With --json: {"output": {"path"}, "size_bytes", "loss"}.
     """
+    _require_torch()
     from training.factoring import Ranks
     from training.reporting import TerminalReporter
     from training.shrink import ShrinkOptions

@@ -1,5 +1,6 @@
 """What a run trains and validates on."""
 
+import re
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from training.reporting import Reporter, counting
 SAMPLE_SIZE = 10_000
 """Photographs from which the colours of a set come that is neither prepared nor in memory."""
 _SAMPLE_BATCH = 128
+# Torch's words; of an exception inside a worker it says "in DataLoader worker process 0".
+_WORKER_DIED = re.compile(r"DataLoader worker \(pid")
 
 
 class WorkerError(AlexNetDeployError):
@@ -40,11 +43,13 @@ class FoundData:
         training: those to train on.
         validation: those to validate on, or None.
         prepared: what `prepare` counted in the folder to train on, or None if it is not prepared.
+        validation_prepared: the same of the folder that was given to validate on.
     """
 
     training: ClassFolders
     validation: ClassFolders | None
     prepared: ColourStatistics | None
+    validation_prepared: ColourStatistics | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,15 +158,20 @@ def find_data(options: TrainOptions) -> FoundData:
             f"{options.data}: one class only ({training.classes[0]}), expected two or more to "
             "tell apart; name the folder that holds the folders of the classes"
         )
-    validation = None
+    validation = validation_prepared = None
     if options.validation is not None:
         validation = find_class_folders(options.validation)
-        read_prepared(validation)  # whether it is whole
+        validation_prepared = read_prepared(validation)
         _check_classes(training, validation)
     elif options.hold_out:
         training, validation = hold_out(training, options.hold_out, options.seed)
     _check_batch(options, len(training))
-    return FoundData(training=training, validation=validation, prepared=prepared)
+    return FoundData(
+        training=training,
+        validation=validation,
+        prepared=prepared,
+        validation_prepared=validation_prepared,
+    )
 
 
 def open_data(found: FoundData, options: TrainOptions, reporter: Reporter, size: int) -> Data:
@@ -175,13 +185,17 @@ def open_data(found: FoundData, options: TrainOptions, reporter: Reporter, size:
 
     Raises:
         DatasetError: so few can be read that a class has none, or there is no whole batch.
-        IncompatibleFileError: the folder was prepared for pictures of another size.
+        IncompatibleFileError: a folder was prepared for pictures of another size.
     """
-    if found.prepared is not None and len(found.prepared.mean_image) != size:
-        raise IncompatibleFileError(
-            f"{options.data}: was prepared for {len(found.prepared.mean_image)} px, expected "
-            f"{size}; prepare into another folder"
-        )
+    for folder, prepared in (
+        (options.data, found.prepared),
+        (options.validation, found.validation_prepared),
+    ):
+        if prepared is not None and len(prepared.mean_image) != size:
+            raise IncompatibleFileError(
+                f"{folder}: was prepared for {len(prepared.mean_image)} px, expected {size}; "
+                "prepare into another folder"
+            )
     training = _open(found.training, options.memory_bytes, reporter, size)
     _check_batch(options, len(training))
     _check_every_class(training)
@@ -217,7 +231,7 @@ def _batches(
         try:
             yield from stream
         except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+            if not _WORKER_DIED.search(str(error)):
                 raise
             raise WorkerError(
                 f"{source.folders.root}: a process that reads photographs was killed, perhaps "

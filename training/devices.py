@@ -2,6 +2,8 @@
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -50,6 +52,22 @@ def parse_device(text: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise UsageError(message)
     return _existing(device, "--device", 1)
+
+
+@contextmanager
+def too_little_memory_reported(devices: str) -> Iterator[None]:
+    """Say what to do where a GPU's memory does not suffice.
+
+    Raises:
+        DeviceError: in place of torch's own error.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(
+            f"{devices}: a GPU has too little memory ({str(error).splitlines()[0]}); give a "
+            "smaller --batch-size, or let other programs free some"
+        ) from error
 
 
 def use_precision(precision: Precision, devices: Devices) -> None:

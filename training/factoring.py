@@ -136,7 +136,7 @@ class Factoring:
 
         Args:
             classifier: changed in place.
-            batches: `num_steps` of them or more.
+            batches: `num_steps` of them, or fewer where whole batches could not be read.
             num_steps: over which the rate falls to 0 along a cosine.
         """
         optimizer = torch.optim.Adam(classifier.parameters(), lr=_LEARNING_RATE)

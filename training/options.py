@@ -16,6 +16,7 @@ from training.trainer import Precision
 
 RUN_NAME = "run.json"
 _RUN_VERSION = 1
+_BLOCK = 65_536  # photographs
 _AGAIN = "give the same again, or another --output"
 _OPTIONS = {
     "hold_out": "--hold-out",
@@ -136,9 +137,10 @@ def write_run(
 def check_options(options: TrainOptions) -> None:
     """Refuse to resume with other options than the run began with.
 
-    Devices, workers and memory decide no number, so they are free. Nor do more epochs under
-    "plateau", whose rate does not look ahead: a run that is complete then goes on. Folders may
-    have moved: `check_photographs` tells whether they hold the same.
+    Devices, workers and memory are free: they decide nothing but rounding, the masks of dropout
+    on another kind of device, and whether photographs that cannot be read are left out at once,
+    which `check_photographs` sees. So are more epochs under "plateau", whose rate does not look
+    ahead: a run that is complete then goes on. Folders may have moved.
 
     Raises:
         IncompatibleFileError: `run.json` is missing or damaged.
@@ -161,7 +163,8 @@ def check_photographs(
 
     Raises:
         IncompatibleFileError: `run.json` is missing or damaged.
-        UsageError: their names, their number or their classes differ.
+        UsageError: their names, their number or their classes differ; also where one could not
+            be read into memory then and can be now, or is not kept in memory any more.
     """
     _check_same(options, _read(options.output / RUN_NAME), _contents(training, validation))
 
@@ -227,8 +230,9 @@ def _check_same(
 def _digest(folders: ClassFolders) -> str:
     """Return one name for the photographs and their classes, in their order."""
     digest = hashlib.sha256(folders.labels.tobytes())
-    for start, end in folders.spans.tolist():
-        digest.update(folders.names[start:end] + b"\0")
+    for first in range(0, len(folders), _BLOCK):  # not all at once: they are Python's integers
+        for start, end in folders.spans[first : first + _BLOCK].tolist():
+            digest.update(folders.names[start:end] + b"\0")
     return f"{len(folders):,} photographs, {digest.hexdigest()[:16]}"
 
 

@@ -31,6 +31,15 @@ _NOT_NEGATIVE = (
     *("colour_std", "max_rotation", "mixup", "weight_decay"),
     *("patience", "num_divisions", "warm_up_epochs"),
 )
+# What would be ignored with another choice than this.
+_ONLY_WITH = {
+    "min_crop_area": ("crop", "resized"),
+    "max_rotation": ("crop", "resized"),
+    "second_momentum": ("update_rule", "adamw"),
+    "patience": ("schedule", "plateau"),
+    "num_divisions": ("schedule", "plateau"),
+    "warm_up_epochs": ("schedule", "one_cycle"),
+}
 _BELOW_ONE = ("momentum", "second_momentum", "dropout_rate", "label_smoothing", "colour_jitter")
 
 
@@ -125,6 +134,8 @@ class Recipe:
         self._require("dropout_rate", halved, "0.5, the paper's form of dropout having no other")
         waits = self.patience >= 1 or self.schedule != "plateau"
         self._require("patience", waits, "1 or more, since the schedule is plateau")
+        remembers = self.second_momentum > 0 or self.update_rule != "adamw"
+        self._require("second_momentum", remembers, "more than 0, since the rule is adamw")
 
     def _require_type(self, name: str) -> None:
         value, expected = getattr(self, name), Recipe.__annotations__[name]
@@ -144,13 +155,22 @@ class Recipe:
         """Return the recipe with some fields replaced.
 
         Raises:
-            UsageError: a value that cannot be trained with, or none of the fields.
+            UsageError: a value that cannot be trained with, none of the fields, or one that means
+                nothing beside the others.
         """
         for name in options:
             if name == "name" or name not in Recipe.__annotations__:
                 fields = ", ".join(list(Recipe.__annotations__)[1:])
                 raise UsageError(f"recipe {self.name} has no field {name!r}; it has {fields}")
-        return dataclasses.replace(self, **options)
+        recipe = dataclasses.replace(self, **options)
+        for name, (chooser, choice) in _ONLY_WITH.items():
+            came = getattr(recipe, chooser)
+            if name in options and came != choice:
+                raise UsageError(
+                    f"recipe {self.name}: {name} means nothing with {chooser}={came}; leave it "
+                    f"out, or set {chooser}={choice} too"
+                )
+        return recipe
 
     def to_json(self) -> str:
         """Return one line of JSON; `recipe_from_json` reads it."""

@@ -37,6 +37,9 @@ from training.stopping import Stopped, StopRequest
 from training.trainer import DivergedError, Trainer, Validation, lower_rate
 from training.weights import deployable, merge
 
+MOST_LOST = 100
+"""Photographs one after another that may be unreadable; more are no accident of single files."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunReport:
@@ -95,6 +98,7 @@ class Run:
         self._steps_per_epoch = len(data.training) // options.recipe.batch_size
         self._skipped = SkippedPhotographs(self._folder)
         self._skipped.add(data.unreadable)
+        self._num_empty_steps = self._num_lost = 0  # since a photograph was read
         self._saved_at = time.monotonic()
 
     def train(self, stop: StopRequest) -> RunReport:
@@ -102,11 +106,13 @@ class Run:
 
         Raises:
             DivergedError: the loss or a weight is no number, or the loss far above guessing's.
-            DatasetError: the photographs are gone, or none of an epoch can be read.
+            DatasetError: the photographs are gone: many of them one after another, or all of an
+                epoch, cannot be read.
             WorkerError: a process that reads them was killed.
             OutputError: a checkpoint or the log cannot be written.
 
-        After a `DatasetError` or a `WorkerError` there is a checkpoint, as after a signal.
+        After a `DatasetError` or a `WorkerError` there is a checkpoint, as after a signal; what
+        could not be read last is met again when the run goes on.
         """
         progress, num_epochs = self._progress, self._recipe.num_epochs
         if self._records:
@@ -133,6 +139,7 @@ class Run:
         seconds = time.perf_counter() - start
         self._log(self._record(validation, self._rate(0), seconds, num_skipped))
         self._save(validation)
+        self._draw()
         if validation is not None:
             num_classes = len(self._data.classes)
             self._reporter.say(
@@ -168,35 +175,52 @@ class Run:
     def _step(self, batch: PhotographBatch) -> None:
         progress = self._progress
         self._tell(batch.failures)
-        progress.num_skipped += len(batch.failures)
         if len(batch.labels):
             result = self._trainer.step(batch, progress.step, self._rate(progress.step))
             progress.loss_sum += result.loss
             progress.num_right += result.num_right
             progress.num_photographs += result.num_photographs
-        elif not self._data.root.is_dir():
-            raise DatasetError(
-                f"{self._data.root}: is gone, after step {progress.step}; bring it back, then "
-                "--resume goes on from there"
-            )
+            self._num_empty_steps = self._num_lost = 0
+        else:
+            self._num_empty_steps += 1
+            self._num_lost += len(batch.failures)
+        progress.num_skipped += len(batch.failures)
         progress.step += 1
         progress.step_in_epoch += 1
+        if self._num_lost >= MOST_LOST or (self._num_lost and not self._data.root.is_dir()):
+            num_lost = self._num_lost
+            self._take_back_empty_steps()
+            raise DatasetError(
+                f"{self._data.root}: after step {progress.step}, not one of {num_lost} photographs "
+                f"one after another can be read ({batch.failures[-1].reason}); bring the folder "
+                "back, then --resume goes on from there"
+            )
+
+    def _take_back_empty_steps(self) -> None:
+        """Forget the steps without a photograph: when the run goes on it meets theirs again."""
+        self._progress.step -= self._num_empty_steps
+        self._progress.step_in_epoch -= self._num_empty_steps
+        self._progress.num_skipped -= self._num_lost
+        self._num_empty_steps = self._num_lost = 0
 
     def _end_epoch(self, stop: StopRequest) -> None:
-        """Validate, then write log, curves and checkpoints.
+        """Validate, then write log, checkpoints and curves.
 
         The log comes first: a run that is killed before the checkpoint takes the epoch again, and
-        cuts its line off.
+        cuts its line off. The picture comes last, being worth least.
 
         Raises:
             Stopped: in the middle of the validation, when a signal has come.
         """
         start, progress = time.perf_counter(), self._progress
         if not progress.num_photographs:
+            self._take_back_empty_steps()
             raise DatasetError(
                 f"{self._data.root}: not one of its photographs could be read in epoch "
-                f"{progress.epoch + 1}; look at the files themselves"
+                f"{progress.epoch + 1}; look at the files themselves, then --resume takes the "
+                "epoch again"
             )
+        self._num_empty_steps = self._num_lost = 0  # of the epoch that is over
         validation, num_skipped = self._validate(stop)
         seconds = progress.epoch_s + time.perf_counter() - start
         record = self._record(validation, self._rate(progress.step - 1), seconds, num_skipped)
@@ -210,6 +234,7 @@ class Run:
         if record.best:
             save_best(self._folder, state)
         self._save(validation, state)
+        self._draw()
         self._reporter.say(epoch_line(record, self._recipe.num_epochs))
 
     def _validate(self, stop: StopRequest) -> tuple[Validation | None, int]:
@@ -265,7 +290,6 @@ class Run:
     def _log(self, record: EpochRecord) -> None:
         append_record(self._folder / LOG_NAME, record)
         self._records.append(record)
-        self._draw()
 
     def _draw(self) -> None:
         draw_curves(
@@ -339,8 +363,8 @@ class Run:
             "steps": progress.step,
             "num_photographs": len(self._data.training),
         }
-        if options.init is not None:
-            origin["init"] = options.init.name
+        if self._beginning.init is not None:
+            origin["init"] = self._beginning.init
         if validation is not None:
             origin["validation"] = dataclasses.asdict(validation)
         return origin

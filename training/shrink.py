@@ -15,7 +15,7 @@ from alexnet_deploy.class_folders import find_class_folders
 from alexnet_deploy.errors import DatasetError, OutputError, UsageError
 from training.augmentation import Augmentation, ColourComponents
 from training.beginning import dense_arrays, mean_image_of
-from training.devices import keep_freed_memory, parse_device
+from training.devices import keep_freed_memory, parse_device, too_little_memory_reported
 from training.factoring import Factoring, Ranks
 from training.photographs import PhotographBatch, PhotographSource, open_source
 from training.photographs import batches as batches_of
@@ -82,12 +82,21 @@ def shrink(options: ShrinkOptions, reporter: Reporter) -> ShrinkReport:
             finished.
         OutputError: the file cannot be written.
         DivergedError: the factors came to numbers that are none.
+        DeviceError: a device that is not there, or has too little memory.
     """
     device = parse_device(options.device)
     _check_output(options)
     checkpoint = load_checkpoint(options.checkpoint)
     _check_ranks(options, checkpoint)
     keep_freed_memory()
+    with too_little_memory_reported(f"--device {options.device}"):
+        return _shrink(options, checkpoint, device, reporter)
+
+
+def _shrink(
+    options: ShrinkOptions, checkpoint: Checkpoint, device: torch.device, reporter: Reporter
+) -> ShrinkReport:
+    """Do it, on a device that is there."""
     arrays = dense_arrays(checkpoint)
     network = TwoTowers(checkpoint.spec, (device, device))
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}

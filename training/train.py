@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from alexnet_deploy.checkpoints import Checkpoint
-from alexnet_deploy.errors import DeviceError, IncompatibleFileError, UsageError
+from alexnet_deploy.errors import IncompatibleFileError, UsageError
 from training.augmentation import Augmentation
 from training.beginning import Beginning, from_checkpoint, from_state, load_init, new_network
 from training.checkpointing import (
@@ -18,7 +18,12 @@ from training.checkpointing import (
     own_folder,
 )
 from training.data import Data, find_data, open_data
-from training.devices import keep_freed_memory, parse_devices, use_precision
+from training.devices import (
+    keep_freed_memory,
+    parse_devices,
+    too_little_memory_reported,
+    use_precision,
+)
 from training.epoch_log import LOG_NAME, cut_back
 from training.optimizers import optimizer_of, set_memory
 from training.options import TrainOptions, check_options, check_photographs, write_run
@@ -67,16 +72,11 @@ def train(options: TrainOptions, reporter: Reporter) -> RunReport:
             state = _load(checkpoint, data)
             beginning = from_state(state, options.recipe)
         write_run(options, *data.folders)
-        run = _put_together(options, data, beginning, state, devices, reporter)
-        del beginning, state, init  # weights and memory, which the network has copied
-        with stop_after_step() as stop:
-            try:
+        with too_little_memory_reported(f"--devices {options.devices}"):
+            run = _put_together(options, data, beginning, state, devices, reporter)
+            del beginning, state, init  # weights and memory, which the network has copied
+            with stop_after_step() as stop:
                 return run.train(stop)
-            except torch.OutOfMemoryError as error:
-                raise DeviceError(
-                    f"--devices {options.devices}: a GPU has too little memory for a step "
-                    f"({str(error).splitlines()[0]}); begin with a smaller --batch-size"
-                ) from error
 
 
 def _checkpoint_to_resume(options: TrainOptions) -> Path | None:

@@ -26,7 +26,9 @@ Precision = Literal["fp32", "tf32", "bf16"]
 """Of products; weights are float32. "tf32" keeps 10 bits of a float32's mantissa, on GPUs."""
 
 EXPLODED = 20.0
-"""A loss this many times that of guessing (ln K) is no training any more."""
+"""A loss this many times that of guessing (ln K) is no training any more..."""
+EXPLODED_AT_LEAST = 100.0
+"""...but of few classes and small batches one photograph under a wrong name can cost as much."""
 
 
 class DivergedError(AlexNetDeployError):
@@ -57,7 +59,7 @@ class Trainer:
 
     Args:
         network: its weights in the recipe's form of dropout.
-        recipe: dropout and label smoothing.
+        recipe: dropout, label smoothing and blends.
         optimizer: over the network's parameters.
         augmentation: from pictures to inputs, on the network's first device.
         precision: "bf16" runs products under autocast, with float32 weights.
@@ -97,14 +99,14 @@ class Trainer:
         generator = torch.Generator().manual_seed(seeds[0])
         inputs = self._augmentation.for_training(batch.images.to(device), generator)
         labels = batch.labels.to(device)
-        share, partners = self._mixing(len(labels), seeds[3])
-        partners = partners.to(device)
-        if share < 1:
+        blend = self._blend(len(labels), seeds[3])
+        if blend is not None:
+            share, partners = blend[0], blend[1].to(device)
             inputs = inputs.lerp(inputs[partners], 1 - share)
         with torch.autocast(device.type, torch.bfloat16, enabled=self._precision == "bf16"):
             logits = self.network(inputs, self._dropout(seeds[1:3])).float()
         loss = self._loss(logits, labels)
-        if share < 1:
+        if blend is not None:
             loss = share * loss + (1 - share) * self._loss(logits, labels[partners])
         right = (logits.argmax(1) == labels).sum()
         # Both at once: on a GPU each number that is looked at waits for all that was begun.
@@ -152,10 +154,10 @@ class Trainer:
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
 
-    def _mixing(self, count: int, seed: int) -> tuple[float, torch.Tensor]:
+    def _blend(self, count: int, seed: int) -> tuple[float, torch.Tensor] | None:
         """Return the share of each picture in its blend, 0.5..1, and the pictures it meets."""
         if not self.recipe.mixup:
-            return 1.0, torch.arange(count)
+            return None
         rng = np.random.default_rng(seed)
         share = float(rng.beta(self.recipe.mixup, self.recipe.mixup))
         return max(share, 1 - share), torch.from_numpy(rng.permutation(count))
@@ -181,20 +183,24 @@ class Trainer:
         return hidden * (1 - self.recipe.dropout_rate)  # section 4.2
 
     def _check(self, loss: float, when: str, rate: float) -> None:
-        limit = EXPLODED * math.log(max(2, self.network.spec.num_classes))
+        guessing = math.log(max(2, self.network.spec.num_classes))
+        limit = max(EXPLODED * guessing, EXPLODED_AT_LEAST)
         if loss < limit:
             return
         raise DivergedError(
             f"{when}: the loss is {loss:.3g} at learning rate {rate:.3g}, expected less than "
-            f"{limit:.0f} ({EXPLODED:.0f} times that of guessing); the last checkpoint is as it "
-            f"was: {lower_rate(self.recipe)}, or look for pictures under wrong classes"
+            f"{limit:.0f} (guessing has {guessing:.3g}); the last checkpoint is as it was: "
+            f"{lower_rate(self.recipe)}, or look for pictures under wrong classes"
         )
 
 
 def lower_rate(recipe: Recipe) -> str:
     """Say what to do about a rate that was too high."""
     rate = f"--learning-rate {recipe.learning_rate / 10:.2g}"
-    return f"begin again in another --output with a lower rate, such as {rate}"
+    return (
+        f"begin in another --output with a lower rate, such as {rate}, from there with --init or "
+        "anew"
+    )
 
 
 def _validation(
