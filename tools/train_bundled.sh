@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Make the bundled checkpoint again, from the photographs: some five hours on two CPU cores.
+# Make a checkpoint to bundle, from the photographs: some five hours on two CPU cores. The one in the
+# package is still the draft of `bundle_draft.py`.
 #
 #     tools/train_bundled.sh ../shared/data/caltech101 runs/bundled
 #
 # Interrupted, it goes on where it was when it is run again. First nine tenths of `train`, with the
 # rest to choose by; then, from there, all of `train`; `test` is judged once, at the end. What is
-# set beside the recipe made no difference that could be measured on the held-out tenth; it is what
-# the checkpoint was made with.
+# set beside the recipe made no difference beyond chance on the held-out tenth.
 set -euo pipefail
 
 data=${1:?folder that holds train/ and test/}
