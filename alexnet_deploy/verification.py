@@ -11,8 +11,8 @@ photograph and the weights as read, and none of the code in between. The checks:
   photograph), the direction of FC7, and the top-1 class wherever the reference is sure of it;
 - amplified: conv1 and conv2 scaled so that their largest activation is 1000, and the normalised
   maps compared. With inputs of unit scale the squares that LRN sums are so small that a window
-  across the tower edge moves the logits by a few millionths; the amplified map it moves by
-  half a percent.
+  across the tower edge moves the logits by a few millionths; the amplified map it moves by more
+  than a percent.
 """
 
 import dataclasses

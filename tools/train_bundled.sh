@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Make a checkpoint to bundle, from the photographs: some five hours on two CPU cores. The one in the
-# package is still the draft of `bundle_draft.py`.
+# Make the bundled checkpoint again, from the photographs: some five hours on two CPU cores.
 #
 #     tools/train_bundled.sh ../shared/data/caltech101 runs/bundled
 #
