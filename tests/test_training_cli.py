@@ -156,6 +156,7 @@ def test_ctrl_c_before_the_first_step_leaves_nothing_to_resume(
         (["--devices", "tpu"], 2, "--devices is 'tpu', expected two devices such as"),
         (["--validation", "q"], 2, "q: does not exist"),
         (["--init", "no.pt"], 2, "no.pt: no such file"),
+        (["--old-rate-factor", "0.1"], 2, "--old-rate-factor: only --init has old layers; add it"),
         (["--resume"], 2, "--resume: run holds no checkpoint of a run"),
         (["-o", "p/run"], 2, "--output p/run would be among the photographs of p"),
         (["-o", "p/ash/0.jpg/run"], 2, "among the photographs of p"),

@@ -212,6 +212,9 @@ def train(
         "batch_size": batch_size,
         "learning_rate": learning_rate,
     }
+    given = click.get_current_context().get_parameter_source("old_rate_factor")
+    if others["init"] is None and given is click.core.ParameterSource.COMMANDLINE:
+        raise UsageError("--old-rate-factor: only --init has old layers; add it, or leave it out")
     recipe = _recipe(recipe_name, changes, fields)
     options = TrainOptions(recipe=recipe, **others)
     report = run_training(options, TerminalReporter())
