@@ -1,5 +1,6 @@
 """What every test may count on: no cache and no variable of the user, and the test photographs."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,13 @@ def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         patch.delenv("ALEXNET_MODEL", raising=False)
         patch.delenv("ALEXNET_INDEX", raising=False)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _usual_signals() -> None:
+    """Take in signals again that a run in the background ignores, and what it starts would, too."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
