@@ -82,7 +82,8 @@ class Checkpoint:
 
 def array_digest(array: NDArray[Any]) -> str:
     """Return `dtype shape sha256` of one array."""
-    digest = hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+    # As bytes, because bfloat16 has no buffer format of its own.
+    digest = hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data).hexdigest()
     return f"{array.dtype.name} {list(array.shape)} {digest}"
 
 

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +32,25 @@ except ImportError as error:
 
 INPUT = "images"
 
+FilePrecision = Literal["fp32", "fp16", "bf16", "int8"]
+FILE_PRECISIONS: tuple[FilePrecision, ...] = get_args(FilePrecision)
+
 _FINGERPRINT, _REPORT = "alexnet_deploy.fingerprint", "alexnet_deploy.report"
-_CONTENT = "alexnet_deploy.content_sha256"
+_CONTENT, _PRECISION = "alexnet_deploy.content_sha256", "alexnet_deploy.precision"
+_CALIBRATION = "alexnet_deploy.calibration"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """Where an int8 file's ranges come from.
+
+    Attributes:
+        photographs: how many there were.
+        are_samples: they were the package's own samples.
+    """
+
+    photographs: int
+    are_samples: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +64,8 @@ class ModelFile:
         origin: the checkpoint that it was built from, or that one's fingerprint.
         content_sha256: the hash that the file holds of itself; None before there is a file.
         report: the verification's result as JSON, or None if it was never verified.
+        precision: type of the convolutions in the graph: "fp32", "fp16", "bf16" or "int8".
+        calibration: of an int8 file; None for others.
         source: its path, or a name for messages.
     """
 
@@ -56,6 +75,8 @@ class ModelFile:
     origin: Checkpoint | str
     content_sha256: str | None = None
     report: Mapping[str, Any] | None = None
+    precision: FilePrecision = "fp32"
+    calibration: Calibration | None = None
     source: str = "the exported graph"
 
     @cached_property
@@ -68,17 +89,23 @@ class ModelFile:
         return tuple(output.name for output in self.graph.graph.output)
 
     def weights(self) -> Checkpoint:
-        """Return the file's own weights as a checkpoint."""
-        names = self.spec.array_shapes()
-        arrays = {
-            name: array
-            for name, array in self.arrays.items()
-            if name.removesuffix(".left").removesuffix(".right") in names
-        }
+        """Return the file's own weights as a checkpoint; those in int8 as what they stand for."""
+        arrays = {}
+        for name in self.spec.array_shapes():
+            for part in (name, f"{name}.left", f"{name}.right"):
+                if part in self.arrays:
+                    arrays[part] = self.arrays[part]
+                elif narrow_name(part, "int8") in self.arrays:
+                    arrays[part] = self._dequantized(part)
         mean = self.arrays["mean"]
         if mean.shape[2:] != (1, 1):
             arrays["mean_image"] = mean[0]
         return Checkpoint(spec=self.spec, arrays=arrays)
+
+    def _dequantized(self, name: str) -> NDArray[np.float32]:
+        narrow, scale = self.arrays[narrow_name(name, "int8")], self.arrays[scale_name(name)]
+        wide: NDArray[np.float32] = narrow * scale.reshape(-1, *[1] * (narrow.ndim - 1))
+        return wide
 
     def is_unchanged(self) -> bool:
         """Compare spec, fingerprint, graph and arrays with the hash that the file holds of them."""
@@ -87,6 +114,7 @@ class ModelFile:
     def computed_sha256(self) -> str:
         """Hash all that the file is, but for its report."""
         digest = hashlib.sha256(f"{self.spec.to_json()}\n{self.fingerprint}\n".encode())
+        digest.update(f"{self.precision} {self.calibration}\n".encode())
         digest.update(self.graph.graph.SerializeToString(deterministic=True))
         for name in sorted(self.arrays):
             digest.update(f"{name} {self._digest(name)}\n".encode())
@@ -105,6 +133,8 @@ class ModelFile:
         graph.CopyFrom(self.graph)
         del graph.graph.output[:]
         graph.graph.output.extend(_value_info(name, self.spec) for name in names)
+        if self.precision in ("fp16", "bf16"):
+            _cast_outputs(graph.graph, self.precision)
         return dataclasses.replace(self, graph=graph)
 
     def to_bytes(self) -> bytes:
@@ -127,7 +157,10 @@ class ModelFile:
             SPEC_KEY: self.spec.to_json(),
             _FINGERPRINT: self.fingerprint,
             _CONTENT: self.computed_sha256(),
+            _PRECISION: self.precision,
         }
+        if self.calibration is not None:
+            metadata[_CALIBRATION] = json.dumps(dataclasses.asdict(self.calibration))
         return metadata | ({} if self.report is None else {_REPORT: json.dumps(self.report)})
 
     def _shell(self, metadata: dict[str, str]) -> bytes:
@@ -147,7 +180,7 @@ class ModelFile:
         """
         pieces: list[bytes | memoryview] = [self.graph.graph.SerializeToString()]
         for name, array in self.arrays.items():
-            data = np.ascontiguousarray(array).data.cast("B")
+            data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
             kind = helper.np_dtype_to_tensor_dtype(array.dtype)
             head = TensorProto(name=name, dims=array.shape, data_type=kind).SerializeToString()
             head += _field_header(TensorProto.RAW_DATA_FIELD_NUMBER, len(data))
@@ -156,6 +189,32 @@ class ModelFile:
         size = sum(len(piece) for piece in pieces)
         yield _field_header(onnx.ModelProto.GRAPH_FIELD_NUMBER, size)
         yield from pieces
+
+
+def narrow_name(layer: str, precision: str) -> str:
+    """Return the name of a layer's tensor, or an int8 weight, in the narrow type: `conv1_fp16`."""
+    return f"{layer}_{precision}"
+
+
+def scale_name(tensor: str) -> str:
+    """Return the name of the factor that an int8 tensor or weight is to be multiplied by."""
+    return f"{tensor}_scale"
+
+
+def _cast_outputs(graph: onnx.GraphProto, precision: str) -> None:
+    """Cast the outputs that exist only in the narrow type; drop the casts that nothing reads."""
+    outputs = {output.name for output in graph.output}
+    read = outputs | {name for node in graph.node for name in node.input}
+    kept = [node for node in graph.node if node.op_type != "Cast" or node.output[0] in read]
+    made = {name for node in kept for name in node.output}
+    kept += [
+        helper.make_node(
+            "Cast", [narrow_name(name, precision)], [name], name=name, to=TensorProto.FLOAT
+        )
+        for name in sorted(outputs - made)
+    ]
+    del graph.node[:]
+    graph.node.extend(kept)
 
 
 def read_model(path: Path) -> ModelFile:
@@ -186,6 +245,7 @@ def read_model(path: Path) -> ModelFile:
         report = json.loads(metadata.get(_REPORT, "null"))
         if report is not None and not {"passed", "checks", "runs"} <= set(report):
             raise ValueError("its report lacks fields")
+        calibration = _calibration(json.loads(metadata.get(_CALIBRATION, "null")))
         arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     except (ValueError, TypeError) as error:
         raise IncompatibleFileError(f"{path}: damaged ({error}); export it again") from error
@@ -199,6 +259,8 @@ def read_model(path: Path) -> ModelFile:
         origin=metadata[_FINGERPRINT],
         content_sha256=metadata.get(_CONTENT, ""),
         report=report,
+        precision=_precision(metadata.get(_PRECISION, "fp32"), path),
+        calibration=calibration,
         source=str(path),
     )
 
@@ -229,13 +291,32 @@ def _check_complete(
     made = {INPUT, *arrays, *(output for node in graph.node for output in node.output)}
     read = [name for node in graph.node for name in node.input]
     factors = {
-        name: (f"{name}.left", f"{name}.right") if f"{name}.left" in arrays else (name,)
+        name: (f"{name}.left", f"{name}.right") if f"{name}.left" in made else (name,)
         for name in spec.array_shapes()
     }
     needed = ["mean", *(name for names in factors.values() for name in names)]
     for name in (*read, *(output.name for output in graph.output), *needed):
         if name not in made:
             raise IncompatibleFileError(f"{path}: damaged, {name} is missing; export it again")
+
+
+def _calibration(fields: Any) -> Calibration | None:
+    if fields is None:
+        return None
+    calibration = Calibration(**fields)  # a TypeError where fields lack or are others
+    if type(calibration.photographs) is not int or type(calibration.are_samples) is not bool:
+        raise ValueError(f"its calibration is {fields}")
+    return calibration
+
+
+def _precision(text: str, path: Path) -> FilePrecision:
+    for precision in FILE_PRECISIONS:
+        if text == precision:
+            return precision
+    raise IncompatibleFileError(
+        f"{path}: its precision is {text!r}, this version knows {', '.join(FILE_PRECISIONS)}; "
+        "export it again"
+    )
 
 
 def _value_info(name: str, spec: ModelSpec) -> onnx.ValueInfoProto:

@@ -30,6 +30,8 @@ except ImportError as error:
     raise MissingPackageError("onnx", "cpu", "exporting a checkpoint") from error
 
 OPSET, IR_VERSION = 20, 10
+NETWORK_INPUT = "input"
+"""The tensor that conv1 reads: pixels less their mean, by their standard deviation."""
 GRAPH_VERSION = 1
 """Raised when the same checkpoint would give another graph; part of the cache's key."""
 
@@ -96,9 +98,9 @@ class _GraphBuilder:
         mean = self.constant("mean", self._checkpoint.mean()[np.newaxis].astype(np.float32))
         std = np.array(self._spec.preprocessing.std, np.float32).reshape(1, 3, 1, 1)
         if (std == 1).all():
-            return self.add("Sub", [x, mean], "input")
+            return self.add("Sub", [x, mean], NETWORK_INPUT)
         x = self.add("Sub", [x, mean], "centred")
-        return self.add("Div", [x, self.constant("std", std)], "input")
+        return self.add("Div", [x, self.constant("std", std)], NETWORK_INPUT)
 
     def convolution(self, x: str, number: int) -> str:
         weight, bias = f"conv{number}.weight", f"conv{number}.bias"

@@ -36,7 +36,7 @@ class Reference:
         """Compute in `dtype`, float32 or float64."""
         self.spec = checkpoint.spec
         self.dtype = np.dtype(dtype)
-        self._checkpoint = checkpoint
+        self.checkpoint = checkpoint
         self._weights: dict[str, tuple[Array, Array]] = {}
         self._mean: Array = checkpoint.mean().astype(dtype)
         self._std: Array = np.array(self.spec.preprocessing.std, dtype).reshape(3, 1, 1)
@@ -88,8 +88,8 @@ class Reference:
     def _parameters(self, layer: str) -> tuple[Array, Array]:
         """Return weight and bias in `dtype`, converted when first used."""
         if layer not in self._weights:
-            bias = self._checkpoint.arrays[f"{layer}.bias"].astype(self.dtype)
-            self._weights[layer] = self._checkpoint.dense(layer, self.dtype), bias
+            bias = self.checkpoint.arrays[f"{layer}.bias"].astype(self.dtype)
+            self._weights[layer] = self.checkpoint.dense(layer, self.dtype), bias
         return self._weights[layer]
 
     def _connect(self, x: Array, layer: str) -> Array:

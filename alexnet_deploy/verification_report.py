@@ -8,6 +8,11 @@ from typing import Any
 from alexnet_deploy.errors import VerificationError
 from alexnet_deploy.path_text import printable
 
+ADVICE = (
+    "do not use this file for that checkpoint: export the checkpoint again, or name the one that "
+    "the file was made from; if it still fails try another --runtime"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
@@ -17,6 +22,16 @@ class Check:
     measured: str
     allowed: str
     passed: bool
+
+
+def error_check(name: str, error: float, allowed: float) -> Check:
+    """Return a check that an error stays within what is allowed; NaN does not."""
+    return Check(
+        name=name,
+        measured=f"{error:.1e}",
+        allowed=f"<= {allowed:.0e}",
+        passed=bool(error <= allowed),  # False for NaN
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,16 +77,12 @@ class Report:
         lines += [f"not compared: {printable(reason)}" for reason in self.skipped]
         return "\n".join(lines)
 
-    def raise_if_failed(self, source: str) -> None:
-        """Raise `VerificationError`, naming the failed checks, unless all passed."""
+    def raise_if_failed(self, source: str, advice: str = ADVICE) -> None:
+        """Raise `VerificationError`, naming the failed checks and what to do, unless all passed."""
         failed = [
             f"{check.name} {check.measured} (allowed {check.allowed})"
             for check in self.checks
             if not check.passed
         ]
         if failed:
-            raise VerificationError(
-                f"{source}: verification failed: {'; '.join(failed)}; "
-                "do not use this file for that checkpoint: export the checkpoint again, or name "
-                "the one that the file was made from; if it still fails try another --runtime"
-            )
+            raise VerificationError(f"{source}: verification failed: {'; '.join(failed)}; {advice}")

@@ -11,8 +11,9 @@ from networks import random_checkpoint
 from onnx import helper
 from PIL import Image
 
-import alexnet_deploy.verification as verification
+from alexnet_deploy import comparison, verification
 from alexnet_deploy.checkpoints import Checkpoint, load_checkpoint
+from alexnet_deploy.comparison import TOLERANCES, top1_flipped
 from alexnet_deploy.engines.base import EngineOptions
 from alexnet_deploy.errors import NoPhotographsError, VerificationError
 from alexnet_deploy.model_file import ModelFile
@@ -178,7 +179,7 @@ def test_a_crop_off_by_eight_pixels_fails(
     def shifted(photograph: Image.Image, spec: ModelSpec) -> np.ndarray:
         return np.roll(serve(photograph, spec), 8, axis=1)
 
-    monkeypatch.setattr(verification, "preprocess", shifted)
+    monkeypatch.setattr(comparison, "preprocess", shifted)
     report = verification.verify(
         build_model(bundled, OUTPUTS), bundled, FEW[:2], OPTIONS["openvino"]
     )
@@ -239,7 +240,7 @@ def test_bf16_passes_with_its_own_tolerance_and_not_with_fp32s(bundled: Checkpoi
     report = verification.verify(build_model(bundled, OUTPUTS), bundled, FEW[:2], options)
     assert report.passed, report.table()
     logits = next(check for check in report.checks if check.name.startswith("logits"))
-    assert float(logits.measured) > verification.TOLERANCES["fp32"].relative
+    assert float(logits.measured) > TOLERANCES["fp32"].relative
 
 
 @pytest.mark.parametrize(
@@ -252,7 +253,7 @@ def test_a_flip_counts_only_where_the_reference_is_sure(
     """An error of 1e-4 of the norm, 14.14, closes a margin of 0.002 between two logits."""
     logits = np.array([10.0, 10.0 - margin])
     actual = logits[::-1] if is_flipped else logits
-    assert verification.top1_flipped(actual, logits, 1e-4 * 0.99) is expected
+    assert top1_flipped(actual, logits, 1e-4 * 0.99) is expected
 
 
 def test_unreadable_photographs_are_named_and_the_rest_is_compared(

@@ -1,5 +1,7 @@
 """AlexNet in torch functions, written from the specification only: the tests' second oracle."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -9,9 +11,15 @@ from alexnet_deploy.checkpoints import Checkpoint
 
 
 def torch_layers(
-    checkpoint: Checkpoint, images: NDArray[np.uint8], dtype: torch.dtype
+    checkpoint: Checkpoint,
+    images: NDArray[np.uint8],
+    dtype: torch.dtype,
+    change_input: Callable[[str, torch.Tensor], torch.Tensor] = lambda layer, x: x,
 ) -> dict[str, NDArray[np.float64]]:
-    """Return every layer's activations for (N, H, W, 3) uint8 images."""
+    """Return every layer's activations for (N, H, W, 3) uint8 images.
+
+    `change_input` takes the name of a layer with weights and what it is about to read.
+    """
     spec = checkpoint.spec
     arrays = {name: torch.from_numpy(array).to(dtype) for name, array in checkpoint.arrays.items()}
     mean = torch.tensor(spec.preprocessing.mean, dtype=dtype).view(1, 3, 1, 1)
@@ -20,7 +28,7 @@ def torch_layers(
     x = (torch.from_numpy(images).permute(0, 3, 1, 2).to(dtype) - mean) / std
     for number, group in enumerate(spec.groups, start=1):
         top, left, bottom, right = spec.conv_padding(number)
-        x = F.pad(x, (left, right, top, bottom))
+        x = F.pad(change_input(f"conv{number}", x), (left, right, top, bottom))
         weight, bias = arrays[f"conv{number}.weight"], arrays[f"conv{number}.bias"]
         x = F.conv2d(x, weight, bias, stride=4 if number == 1 else 1, groups=group)
         x = layers[f"conv{number}"] = torch.relu(x)
@@ -33,6 +41,7 @@ def torch_layers(
             x = layers[f"norm{number}"] = _normalise(x, checkpoint)
     x = x.flatten(1)
     for name in ("fc6", "fc7", "fc8"):
+        x = change_input(name, x)
         if f"{name}.weight" in arrays:
             weight = arrays[f"{name}.weight"]
         else:

@@ -1,6 +1,6 @@
 """Time the three forms of normalisation on each CPU runtime, in turn, in one process.
 
-    python tools/lowering_forms.py [--batch-size 32] [--rounds 15]
+    python tools/lowering_forms.py [--batch-size 32] [--rounds 15] [--precision fp32]
 
 Prints images per second of the whole network (median of the rounds) and, for each round, the
 ratio to the folded form, median again. The choice in `alexnet_deploy/lowering.py` rests on this.
@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.checkpoints import load_checkpoint
+from alexnet_deploy.export import build_file
 from alexnet_deploy.lowering import banded_convolution, split_towers
-from alexnet_deploy.model_file import ModelFile
+from alexnet_deploy.model_file import FILE_PRECISIONS, ModelFile
 from alexnet_deploy.models import bundled_checkpoint
-from alexnet_deploy.onnx_graph import build_model
 
 FORMS: dict[str, Callable[[ModelFile], ModelFile]] = {
     "folded": lambda file: file,
@@ -61,8 +61,10 @@ def main() -> None:
     )
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--precision", choices=FILE_PRECISIONS, default="fp32")
     arguments = parser.parse_args()
-    file = build_model(load_checkpoint(bundled_checkpoint()), ("probabilities", "fc7"))
+    checkpoint = load_checkpoint(bundled_checkpoint())
+    file = build_file(checkpoint, ("probabilities", "fc7"), arguments.precision)
     size = file.spec.input_size
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (arguments.batch_size, size, size, 3), np.uint8)

@@ -1,12 +1,15 @@
 """Accuracy and parity of every CPU runtime and precision on a folder of labelled photographs.
 
-    python tools/parity.py ../shared/data/caltech101/test [--model FILE] [--json FILE]
+    python tools/parity.py ../shared/data/caltech101/{test,train} [--model FILE] [--json FILE]
 
-The folder holds one sub-folder a class, named as the model's labels. Each runtime classifies
-every photograph through the serving path; the NumPy reference computes the same ones through its
-own plain crop. For each runtime: top-1 and top-5 accuracy, mean accuracy over classes, agreement
-with the reference's top-1, the largest relative error of logits and FC7 of any photograph, the
-mean and the lowest FC7 cosine, and the network's own images per second (batches in turn).
+The first folder holds one sub-folder a class, named as the model's labels; from the second come
+the photographs that int8 is calibrated on. Each runtime classifies every photograph of the first
+through the serving path, from a file of each precision that it runs; the NumPy reference computes
+the same ones through its own plain crop. For each: top-1 and top-5 accuracy, mean accuracy over
+classes, agreement with the reference's top-1, the largest relative error of logits and FC7 of any
+photograph, the mean and the lowest FC7 cosine, and the size of the file. Then all of them take
+turns in one batch each: the network's own images per second, and how many times as fast as the
+first of them it is, both medians of the rounds.
 """
 
 import argparse
@@ -14,6 +17,10 @@ import json
 import platform
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +28,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.checkpoints import Checkpoint, load_checkpoint
+from alexnet_deploy.comparison import cosine_similarity, relative_error
 from alexnet_deploy.engines.base import Engine, EngineOptions, Precision, Runtime
 from alexnet_deploy.engines.factory import open_engine
+from alexnet_deploy.export import build_file
 from alexnet_deploy.images import find_photographs, load_photograph
+from alexnet_deploy.model_file import FilePrecision
 from alexnet_deploy.models import default_model
-from alexnet_deploy.onnx_graph import build_model
 from alexnet_deploy.preprocessing import preprocess
 from alexnet_deploy.reference import Reference, crop
-from alexnet_deploy.verification import cosine_similarity, relative_error
 
-RUNS: tuple[tuple[Runtime, Precision], ...] = (
-    ("openvino", "fp32"),
-    ("openvino", "bf16"),
-    ("onnxruntime", "fp32"),
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One line of the table; `calibrated_on` photographs, or None where nothing is calibrated."""
+
+    runtime: Runtime
+    file: FilePrecision
+    precision: Precision = "auto"
+    calibrated_on: int | None = None
+
+
+RUNS = (
+    Run("openvino", "fp32"),
+    Run("openvino", "fp32", "bf16"),
+    Run("openvino", "bf16"),
+    Run("openvino", "fp16"),
+    Run("openvino", "int8", calibrated_on=40),
+    Run("openvino", "int8", calibrated_on=200),
+    Run("openvino", "int8", calibrated_on=1000),
+    Run("onnxruntime", "fp32"),
+    Run("onnxruntime", "fp16"),
+    Run("onnxruntime", "int8", calibrated_on=200),
 )
 LAYERS = ("logits", "fc7")
 BATCH = 32
+ROUNDS = 15
 
 Rows = list[dict[str, NDArray[np.float32]]]
 
@@ -47,30 +74,45 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("folder", type=Path)
+    parser.add_argument("calibration", type=Path)
     parser.add_argument("--model", type=Path, default=default_model())
     parser.add_argument("--json", type=Path, help="also write the figures here")
     arguments = parser.parse_args()
     checkpoint = load_checkpoint(arguments.model)
     paths = list(find_photographs([arguments.folder]))
     truth = np.array([checkpoint.spec.labels.index(path.parent.name) for path in paths])
+    others = list(find_photographs([arguments.calibration]))
     expected = list(reference_rows(checkpoint, paths))
-    results = [{"runtime": "reference", "precision": "fp32", **accuracy(expected, truth)}]
-    for runtime, precision in RUNS:
-        options = EngineOptions(
-            runtime=runtime, precision=precision, batch_size=BATCH, outputs=LAYERS
-        )
-        with open_engine(build_model(checkpoint, LAYERS), options) as engine:
+    results: list[dict[str, Any]] = [
+        {"runtime": "reference", "file": "", "runs": "fp32", **accuracy(expected, truth)}
+    ]
+    crops = np.stack([preprocess(load_photograph(path), checkpoint.spec) for path in paths])
+    with ExitStack() as stack:
+        engines: list[Engine] = []
+        for run in RUNS:
+            options = EngineOptions(
+                runtime=run.runtime, precision=run.precision, batch_size=BATCH, outputs=LAYERS
+            )
+            count = run.calibrated_on or 0
+            evenly = [others[i * len(others) // count] for i in range(count)]
+            file = build_file(checkpoint, LAYERS, run.file, evenly)
+            engine = stack.enter_context(open_engine(file, options))
             print(engine.description, flush=True)
-            actual, rate = engine_rows(engine, paths)
-        results.append(
-            {
-                "runtime": runtime,
-                "precision": precision,
-                **accuracy(actual, truth),
-                **parity(actual, expected),
-                "images_per_s": rate,
-            }
-        )
+            engines.append(engine)
+            actual = engine_rows(engine, crops)
+            results.append(
+                {
+                    "runtime": run.runtime,
+                    "file": run.file,
+                    "runs": engine.options.precision,
+                    **accuracy(actual, truth),
+                    **parity(actual, expected),
+                    "file_mb": sum(map(len, map(bytes, file.chunks()))) / 1e6,
+                    "calibrated_on": run.calibrated_on,
+                }
+            )
+        for result, figures in zip(results[1:], rates(engines, crops[:BATCH]), strict=True):
+            result.update(figures)
     print_table(results)
     if arguments.json is not None:
         record = {
@@ -78,6 +120,8 @@ def main() -> None:
             "model": arguments.model.name,
             "fingerprint": checkpoint.fingerprint,
             "machine": f"{platform.system()} {platform.machine()}, {cpu_name()}",
+            "date": datetime.now(UTC).date().isoformat(),
+            "versions": {name: version(name) for name in ("openvino", "onnxruntime", "numpy")},
             "results": results,
         }
         arguments.json.write_text(json.dumps(record, indent=1) + "\n")
@@ -91,21 +135,33 @@ def reference_rows(checkpoint: Checkpoint, paths: list[Path]) -> Iterator[dict[s
         yield {name: layers[name][0] for name in LAYERS}
 
 
-def engine_rows(engine: Engine, paths: list[Path]) -> tuple[Rows, float]:
-    """Compute the same through a runtime; the rate is of the network alone."""
-    size = engine.spec.input_size
+def engine_rows(engine: Engine, crops: NDArray[np.uint8]) -> Rows:
+    """Compute the same through a runtime, of (N, H, W, 3) crops."""
     rows: Rows = []
-    seconds = 0.0
-    for start in range(0, len(paths), BATCH):
-        batch = np.zeros((BATCH, size, size, 3), np.uint8)
-        some = paths[start : start + BATCH]
-        for row, path in enumerate(some):
-            batch[row] = preprocess(load_photograph(path), engine.spec)
-        began = time.perf_counter()
+    for start in range(0, len(crops), BATCH):
+        some = crops[start : start + BATCH]
+        batch = np.zeros((BATCH, *some.shape[1:]), np.uint8)
+        batch[: len(some)] = some
         outputs = engine.run(batch)
-        seconds += time.perf_counter() - began
         rows += [{name: outputs[name][row] for name in LAYERS} for row in range(len(some))]
-    return rows, len(paths) / seconds
+    return rows
+
+
+def rates(engines: list[Engine], batch: NDArray[np.uint8]) -> list[dict[str, float]]:
+    """Run one batch through each engine in turn, round after round."""
+    seconds = np.empty((ROUNDS, len(engines)))
+    for times in seconds:
+        for column, engine in enumerate(engines):
+            time.sleep(0.05)  # some threads of the one before spin on for a while
+            began = time.perf_counter()
+            engine.run(batch)
+            times[column] = time.perf_counter() - began
+    per_s = len(batch) / np.median(seconds, axis=0)
+    speedup = np.median(seconds[:, :1] / seconds, axis=0)
+    return [
+        {"images_per_s": float(own), "speedup": float(times)}
+        for own, times in zip(per_s, speedup, strict=True)
+    ]
 
 
 def accuracy(rows: Rows, truth: NDArray[np.int64]) -> dict[str, float]:
