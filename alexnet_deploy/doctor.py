@@ -4,7 +4,6 @@ What needs an optional package is imported where it is tried: this must work whe
 does.
 """
 
-import ctypes
 import importlib.metadata
 import importlib.util
 import os
@@ -15,29 +14,30 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alexnet_deploy.engines.base import EngineOptions, Precision, Runtime
-from alexnet_deploy.errors import AlexNetDeployError, MissingPackageError
+from alexnet_deploy.engines.base import Device, EngineOptions, Precision, Runtime
+from alexnet_deploy.engines.gpu_driver import current_gpu, gpus
+from alexnet_deploy.engines.onnxruntime_distributions import (
+    ONNX_RUNTIMES,
+    check_distributions,
+    is_installed_for_gpu,
+)
+from alexnet_deploy.errors import AlexNetDeployError, DeviceError, MissingPackageError
 
 # Distribution, module to look for, what it is for, the extra that brings it.
-_NEEDED = (
-    ("safetensors", "safetensors", "reading checkpoints", "cpu"),
-    ("onnx", "onnx", "every model", "cpu"),
-    ("openvino", "openvino", "the runtime OpenVINO", "cpu"),
-    ("onnxruntime", "onnxruntime", "the runtime ONNX Runtime", "cpu"),
-)
 _OPTIONAL = (
     ("torch", "torch", "reading .pt files", "torch"),
-    ("faiss-cpu", "faiss", "search", "cpu"),
     ("pyarrow", "pyarrow", "Parquet", "parquet"),
     ("tensorrt", "tensorrt", "TensorRT engines", "tensorrt"),
     ("tensorrt-rtx", "tensorrt_rtx", "TensorRT-RTX engines", "rtx"),
 )
-_COMBINATIONS: tuple[tuple[Runtime, Precision], ...] = (
-    ("openvino", "fp32"),
-    ("openvino", "bf16"),
-    ("onnxruntime", "fp32"),
+_Combination = tuple[Runtime, Device, Precision]
+
+_OPENVINO: tuple[_Combination, ...] = (("openvino", "cpu", "fp32"), ("openvino", "cpu", "bf16"))
+_ONNX_RUNTIME: tuple[_Combination, ...] = (("onnxruntime", "cpu", "fp32"),)
+_ONNX_RUNTIME_FOR_GPU: tuple[_Combination, ...] = (
+    ("onnxruntime", "cuda", "fp32"),
+    ("onnxruntime", "cuda", "fp16"),
 )
-_ONNX_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,24 +64,27 @@ def examine() -> Iterator[Finding]:
     yield Finding(
         name="machine", works=None, detail=f"{machine}, Python {platform.python_version()}"
     )
-    for runtime, precision in _COMBINATIONS:
-        yield _try_runtime(runtime, precision)
+    for_gpu = is_installed_for_gpu()
+    # OpenVINO is left to choice there: its extra would bring the ONNX Runtime for CPUs.
+    if _is_installed("openvino") or not for_gpu:
+        yield from (_try_runtime(*combination) for combination in _OPENVINO)
+    yield from (_try_runtime(*combination) for combination in _ONNX_RUNTIME)
+    if for_gpu:
+        yield from (_try_runtime(*combination) for combination in _ONNX_RUNTIME_FOR_GPU)
     yield _nvidia()
-    yield from _onnxruntime_distributions()
-    yield from (_package(*package, if_missing=False) for package in _NEEDED)
-    yield from (_package(*package, if_missing=None) for package in _OPTIONAL)
+    yield from _packages(for_gpu=for_gpu)
     yield _cache()
 
 
-def _try_runtime(runtime: Runtime, precision: Precision) -> Finding:
+def _try_runtime(runtime: Runtime, device: Device, precision: Precision) -> Finding:
     """Load the bundled checkpoint and time the second of two batches."""
-    name = f"{runtime} cpu {precision}"
+    name = f"{runtime} {device} {precision}"
     try:
         from alexnet_deploy.engines.factory import open_engine
         from alexnet_deploy.models import bundled_checkpoint, load_model
 
         options = EngineOptions(
-            runtime=runtime, device="cpu", precision=precision, outputs=("probabilities",)
+            runtime=runtime, device=device, precision=precision, outputs=("probabilities",)
         )
         file = load_model(bundled_checkpoint(), options)
         with open_engine(file, options) as engine:
@@ -103,39 +106,72 @@ def _reason(error: Exception) -> str:
     cause = error.__cause__
     # A package that is there and cannot be imported: a library of the system is missing.
     is_broken = isinstance(cause, ImportError) and not isinstance(cause, ModuleNotFoundError)
+    is_broken = is_broken and isinstance(error, MissingPackageError)
     return f"{error} ({cause})" if is_broken else str(error)
 
 
 def _nvidia() -> Finding:
     try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        detail = "no NVIDIA driver on this machine"
-    else:
-        detail = "an NVIDIA driver is here; no runtime of this version uses it yet"
-    return Finding(name="nvidia gpu", works=None, detail=detail)
+        current_gpu()
+    except DeviceError as error:
+        return Finding(name="nvidia gpu", works=None, detail=str(error))
+    found = [
+        f"{gpu.name}, compute capability {gpu.compute_capability}, driver for CUDA "
+        f"{gpu.cuda_version}"
+        for gpu in gpus()
+    ]
+    return Finding(name="nvidia gpu", works=True, detail="; ".join(found))
+
+
+def _packages(*, for_gpu: bool) -> Iterator[Finding]:
+    """Look for what models need, then for what is left to choice."""
+    wanted = f"'alexnet-deploy[{'gpu' if for_gpu else 'cpu'}]'"
+    yield _package(("safetensors",), "safetensors", "reading checkpoints", wanted, if_missing=False)
+    yield _package(("onnx",), "onnx", "every model", wanted, if_missing=False)
+    yield _onnxruntime(wanted, for_gpu=for_gpu)
+    yield _package(
+        *(("openvino",), "openvino", "the runtime OpenVINO"),
+        "openvino" if for_gpu else wanted,
+        if_missing=None if for_gpu else False,
+    )
+    faiss = ("faiss-gpu", "faiss-cpu") if for_gpu else ("faiss-cpu", "faiss-gpu")
+    yield _package(faiss, "faiss", "search", wanted, if_missing=None)
+    for name, module, purpose, extra in _OPTIONAL:
+        yield _package((name,), module, purpose, f"'alexnet-deploy[{extra}]'", if_missing=None)
+
+
+def _onnxruntime(wanted: str, *, for_gpu: bool) -> Finding:
+    """Report the ONNX Runtime, or several of them, which overwrite each other's files."""
+    try:
+        check_distributions()
+    except DeviceError as error:
+        return Finding(name="onnxruntime", works=False, detail=str(error))
+    names = ("onnxruntime-gpu",) if for_gpu else ONNX_RUNTIMES
+    return _package(names, "onnxruntime", "the runtime ONNX Runtime", wanted, if_missing=False)
 
 
 def _package(
-    distribution: str, module: str, purpose: str, extra: str, *, if_missing: bool | None
+    names: tuple[str, ...], module: str, purpose: str, wanted: str, *, if_missing: bool | None
 ) -> Finding:
-    if importlib.util.find_spec(module) is not None:
-        detail = f"{_version(distribution) or 'installed'}, for {purpose}"
-        return Finding(name=distribution, works=True, detail=detail)
-    detail = f"not installed, for {purpose}: pip install 'alexnet-deploy[{extra}]'"
-    return Finding(name=distribution, works=if_missing, detail=detail)
+    """Look for a package.
+
+    Args:
+        names: of the distributions that bring it; the first is the one for this machine.
+        module: to look for.
+        purpose: what it is for.
+        wanted: what pip is to install.
+        if_missing: what the finding says then.
+    """
+    name = next(filter(_version, names), names[0])
+    if _is_installed(module):
+        detail = f"{_version(name) or 'installed'}, for {purpose}"
+        return Finding(name=name, works=True, detail=detail)
+    detail = f"not installed, for {purpose}: pip install {wanted}"
+    return Finding(name=names[0], works=if_missing, detail=detail)
 
 
-def _onnxruntime_distributions() -> Iterator[Finding]:
-    """Report several ONNX Runtime distributions, which overwrite each other's files."""
-    found = [name for name in _ONNX_RUNTIMES if _version(name)]
-    if len(found) > 1:
-        yield Finding(
-            name="onnxruntime",
-            works=False,
-            detail=f"{' and '.join(found)} overwrite each other: "
-            f"pip uninstall {' '.join(found)}, then install one of them",
-        )
+def _is_installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
 
 
 def _version(distribution: str) -> str:

@@ -25,13 +25,25 @@ class AlexNetDeployError(Exception):
 
 
 class MissingPackageError(AlexNetDeployError):
-    """An optional package is not installed; the message holds the exact `pip install` line."""
+    """An optional package is not installed; the message holds the exact `pip install` line.
+
+    It names the extra, but beside onnxruntime-gpu the package alone in place of [cpu], whose
+    onnxruntime would overwrite that.
+    """
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
+        is_harmful = extra == "cpu" and _has_onnxruntime_gpu()
+        wanted = package if is_harmful else f"'alexnet-deploy[{extra}]'"
         super().__init__(
             f"{purpose} needs the package {package}, which is not installed here; "
-            f"install it with: pip install 'alexnet-deploy[{extra}]'"
+            f"install it with: pip install {wanted}"
         )
+
+
+def _has_onnxruntime_gpu() -> bool:
+    import importlib.metadata  # it takes long, and every start of the command line is here
+
+    return any(importlib.metadata.distributions(name="onnxruntime-gpu"))
 
 
 class DeviceError(AlexNetDeployError):

@@ -9,15 +9,22 @@ from importlib import resources
 from pathlib import Path
 
 from alexnet_deploy.checkpoints import CHECKPOINT_SUFFIXES, Checkpoint, load_checkpoint
-from alexnet_deploy.engines.base import DEFAULT_OUTPUTS, Engine, EngineOptions
-from alexnet_deploy.engines.factory import open_engine, resolve_runtime, runtime_version
+from alexnet_deploy.engines.base import DEFAULT_OUTPUTS, Engine, EngineOptions, Precision
+from alexnet_deploy.engines.capabilities import file_precision
+from alexnet_deploy.engines.factory import (
+    open_engine,
+    open_engine_file,
+    resolve,
+    runtime_version,
+)
 from alexnet_deploy.errors import AlexNetDeployError, IncompatibleFileError, OutputError
-from alexnet_deploy.export import verified_model
+from alexnet_deploy.export import build_file, verified_model
 from alexnet_deploy.input_files import existing_file
 from alexnet_deploy.model_file import ModelFile, read_model, write_model
 from alexnet_deploy.onnx_graph import GRAPH_VERSION
 from alexnet_deploy.path_text import printable
 from alexnet_deploy.samples import sample_paths
+from alexnet_deploy.trt.engine_file import ENGINE_SUFFIX, read_engine
 
 MODEL_VARIABLE = "ALEXNET_MODEL"
 # Enough to catch a wrong export; a full check is `alexnet-deploy export` or `verify`.
@@ -38,17 +45,17 @@ def default_model() -> Path:
     variable = os.environ.get(MODEL_VARIABLE)
     if not variable:
         return bundled_checkpoint()
-    existing_file(Path(variable), f"a checkpoint or an .onnx file in ${MODEL_VARIABLE}")
+    existing_file(Path(variable), f"a checkpoint, an .onnx or an .engine file in ${MODEL_VARIABLE}")
     return Path(variable)
 
 
 def open_model(
     model: Path | None, options: EngineOptions, *, notify: Callable[[str], None] = lambda _: None
 ) -> Engine:
-    """Open a model file or a checkpoint, ready to run.
+    """Open an engine, a model file or a checkpoint, ready to run.
 
     Args:
-        model: `.onnx`, `.safetensors` or `.pt`; None for `default_model()`.
+        model: `.engine`, `.onnx`, `.safetensors` or `.pt`; None for `default_model()`.
         options: how to run it.
         notify: called with one line for a person when something takes a while or is done
             differently: an export, a cache that cannot be used.
@@ -58,7 +65,10 @@ def open_model(
         UsageError: the file does not exist.
         VerificationError: the checkpoint's export does not compute what it should.
     """
-    return open_engine(load_model(model or default_model(), options, notify=notify), options)
+    model = model or default_model()
+    if model.suffix == ENGINE_SUFFIX:
+        return open_engine_file(read_engine(model), options)
+    return open_engine(load_model(model, options, notify=notify), options)
 
 
 def load_model(
@@ -77,7 +87,7 @@ def load_model(
     if path.suffix in CHECKPOINT_SUFFIXES:
         return _exported(load_checkpoint(path), path, options, notify)
     raise IncompatibleFileError(
-        f"{path}: a model ends in .onnx or {', '.join(CHECKPOINT_SUFFIXES)}, "
+        f"{path}: a model ends in .onnx, .engine or {', '.join(CHECKPOINT_SUFFIXES)}, "
         f"not in {path.suffix or 'no suffix'}; rename or export it"
     )
 
@@ -101,18 +111,18 @@ def _exported(
     checkpoint: Checkpoint, source: Path, options: EngineOptions, notify: Callable[[str], None]
 ) -> ModelFile:
     """Return the checkpoint's verified export, from the cache when it is there."""
-    name = f"{_cache_key(checkpoint, options)}.onnx"
+    options = resolve(options)
+    asked = "fp32" if options.precision == "auto" else options.precision
+    precision = file_precision(options.runtime, options.device, asked)
+    name = f"{_cache_key(checkpoint, options, asked)}.onnx"
     with suppress(AlexNetDeployError):  # not there, damaged, or no place for a cache
         file = read_model(cache_directory() / name)
         if file.report is not None and file.report["passed"] and file.is_unchanged():
             return file
     notify(f"preparing {printable(source.name)}, once: exporting and verifying it")
-    file = verified_model(
-        checkpoint,
-        outputs=DEFAULT_OUTPUTS,
-        photographs=sample_paths()[:_NUM_CACHE_SAMPLES],
-        options=dataclasses.replace(options, batch_size=_NUM_CACHE_SAMPLES),
-    )
+    own = dataclasses.replace(options, batch_size=_NUM_CACHE_SAMPLES)
+    file = build_file(checkpoint, DEFAULT_OUTPUTS, precision, options=own, notify=notify)
+    file = verified_model(file, checkpoint, sample_paths()[:_NUM_CACHE_SAMPLES], own)
     try:
         cache_directory().mkdir(parents=True, exist_ok=True)
         write_model(file, cache_directory() / name)
@@ -121,15 +131,15 @@ def _exported(
     return dataclasses.replace(file, source=str(source))
 
 
-def _cache_key(checkpoint: Checkpoint, options: EngineOptions) -> str:
+def _cache_key(checkpoint: Checkpoint, options: EngineOptions, precision: Precision) -> str:
     """Name all that a verified export depends on: what it computes and what it ran on."""
-    runtime = resolve_runtime(options.runtime)
     parts = (
         GRAPH_VERSION,
         checkpoint.fingerprint,
         checkpoint.spec.to_json(),
-        runtime,
-        runtime_version(runtime),
-        options.precision,
+        options.runtime,
+        options.device,
+        runtime_version(options.runtime),
+        precision,
     )
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:32]

@@ -24,7 +24,10 @@ class FakeEngine:
         check_outputs(options.outputs, spec)
         self.spec = spec
         self.fingerprint = "0123456789abcdef"
-        self.options = dataclasses.replace(options, runtime="onnxruntime", device="cpu")
+        precision = "fp32" if options.precision == "auto" else options.precision
+        self.options = dataclasses.replace(
+            options, runtime="onnxruntime", device="cpu", precision=precision
+        )
         self.description = "fake engine"
 
     def run(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from cpu_plans import CpuPlan, built
 from networks import random_checkpoint
 
 from alexnet_deploy import models
@@ -15,6 +16,8 @@ from alexnet_deploy.engines.base import EngineOptions
 from alexnet_deploy.errors import IncompatibleFileError, UsageError
 from alexnet_deploy.model_file import write_model
 from alexnet_deploy.onnx_graph import build_model
+from alexnet_deploy.trt.batch_profile import BatchProfile
+from alexnet_deploy.trt.engine_file import sidecar_path, write_engine
 
 ONE = EngineOptions(batch_size=1)
 
@@ -116,9 +119,28 @@ def test_a_model_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
         models.load_model(tmp_path / "missing.onnx", ONE)
 
 
+def test_an_engine_is_read_with_its_record_and_opened_by_its_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m.engine"
+    write_engine(built(build_model(random_checkpoint("paper"), ("fc7",)), BatchProfile()), path)
+    monkeypatch.setattr(models, "open_engine_file", CpuPlan)
+    monkeypatch.setenv(models.MODEL_VARIABLE, str(path))
+    options = EngineOptions(batch_size=1, outputs=("fc7",))
+    for model in (path, None):
+        with models.open_model(model, options) as engine:
+            assert engine.options.runtime == "tensorrt"
+            assert engine.spec.num_classes == 11
+    sidecar_path(path).unlink()
+    with pytest.raises(IncompatibleFileError, match="not beside it"):
+        models.open_model(path, options)
+
+
 def test_a_file_of_another_kind_names_those_that_work(tmp_path: Path) -> None:
     (tmp_path / "model.h5").write_bytes(b"x")
-    with pytest.raises(IncompatibleFileError, match=r"\.onnx or \.safetensors, \.pt, \.pth"):
+    with pytest.raises(
+        IncompatibleFileError, match=r"\.onnx, \.engine or \.safetensors, \.pt, \.pth"
+    ):
         models.load_model(tmp_path / "model.h5", ONE)
 
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from alexnet_deploy.errors import UsageError
 from alexnet_deploy.model_spec import ModelSpec
 
-Runtime = Literal["auto", "openvino", "onnxruntime"]
+Runtime = Literal["auto", "openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"]
 Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 DEVICES: tuple[Device, ...] = get_args(Device)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -28,18 +28,21 @@ class EngineOptions:
     """How to run a model file; every field is obeyed or is an error, none is a hint.
 
     Attributes:
-        runtime: "auto" takes the fastest that is installed.
-        device: "auto" is the CPU; no runtime of this version uses a GPU.
-        precision: arithmetic at run time; results are float32 always.
+        runtime: "auto" takes the fastest that is installed, or what an engine was built with;
+            "tensorrt" and "tensorrt-rtx" run nothing but their engines.
+        device: "auto" is the GPU where the installed ONNX Runtime has one to use, else the CPU.
+        precision: arithmetic at run time; "auto" is the file's own. Results are float32 always.
         batch_size: images per call; the last batch is padded to it by the caller.
+        exact_batch: False lets an engine take the size nearest to it that it was built for.
         threads: CPU threads of the runtime; None leaves it all cores.
         outputs: layers to return, by their names in `ModelSpec.layer_shapes`.
     """
 
     runtime: Runtime = "auto"
     device: Device = "auto"
-    precision: Precision = "fp32"
+    precision: Precision = "auto"
     batch_size: int = 32
+    exact_batch: bool = True
     threads: int | None = None
     outputs: tuple[str, ...] = DEFAULT_OUTPUTS
 

@@ -1,31 +1,17 @@
-"""Run an `.onnx` file with ONNX Runtime on the CPU; the only importer of onnxruntime."""
+"""Run an `.onnx` file with ONNX Runtime on the CPU."""
 
 import dataclasses
-import os
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.engines.base import EngineOptions, check_images, check_outputs
-from alexnet_deploy.errors import DeviceError, IncompatibleFileError, MissingPackageError
+from alexnet_deploy.engines.base import EngineOptions, Precision, check_images, check_outputs
+from alexnet_deploy.engines.capabilities import run_precision
+from alexnet_deploy.engines.onnxruntime_session import onnxruntime_version, open_session
 from alexnet_deploy.lowering import banded_convolution
 from alexnet_deploy.model_file import INPUT, ModelFile
-
-# Its official builds report to Microsoft unless this is set before the import (their PR 27379).
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-try:
-    import onnxruntime
-except ImportError as error:
-    raise MissingPackageError("onnxruntime", "cpu", "running a model") from error
-
-_PROVIDER = "CPUExecutionProvider"
-
-
-def onnxruntime_version() -> str:
-    """Return the version of the library."""
-    return str(onnxruntime.__version__)
 
 
 def run_as_written(file: ModelFile, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
@@ -39,7 +25,15 @@ def run_as_written(file: ModelFile, images: NDArray[np.uint8]) -> Mapping[str, N
         IncompatibleFileError: ONNX Runtime cannot load the graph.
     """
     names = list(file.outputs())
-    return dict(zip(names, _session(file, None).run(names, {INPUT: images}), strict=True))
+    return dict(zip(names, open_session(file).run(names, {INPUT: images}), strict=True))
+
+
+# Version 1.31 drops the casts around float16, for which it has no kernels, and fuses no product of
+# this graph with the rounding before it.
+_REMARKS: Mapping[Precision, str] = {
+    "fp16": " (its weights; computed in fp32)",
+    "int8": " (rounded to; multiplied in fp32)",
+}
 
 
 class OnnxRuntimeEngine:
@@ -51,22 +45,23 @@ class OnnxRuntimeEngine:
         Raises:
             DeviceError: a precision that ONNX Runtime does not compute in on a CPU.
             IncompatibleFileError: ONNX Runtime cannot load the graph.
-            UsageError: a layer that the network does not have.
+            UsageError: a layer that the network does not have, or a precision that the file is
+                not of.
         """
         check_outputs(options.outputs, file.spec)
-        if options.precision != "fp32":
-            raise DeviceError(
-                f"--precision {options.precision}: ONNX Runtime's CPU kernels compute in fp32; "
-                "use --runtime openvino for bf16, or --precision fp32"
-            )
+        precision = run_precision(
+            "onnxruntime", "cpu", options.precision, file.precision, file.source
+        )
         self.spec = file.spec
         self.fingerprint = file.fingerprint
-        self.options = dataclasses.replace(options, runtime="onnxruntime", device="cpu")
+        self.options = dataclasses.replace(
+            options, runtime="onnxruntime", device="cpu", precision=precision
+        )
         lowered = banded_convolution(file.with_outputs(options.outputs))
-        self._session = _session(lowered, options.threads)
+        self._session = open_session(lowered, threads=options.threads)
         self.description = (
-            f"ONNX Runtime {onnxruntime_version()}, CPU, fp32, batch {options.batch_size}, "
-            f"threads {options.threads or 'all'}"
+            f"ONNX Runtime {onnxruntime_version()}, CPU, {precision}{_REMARKS.get(precision, '')}, "
+            f"batch {options.batch_size}, threads {options.threads or 'all'}"
         )
 
     def run(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
@@ -84,20 +79,3 @@ class OnnxRuntimeEngine:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-def _session(file: ModelFile, threads: int | None) -> Any:
-    """Open a session that never falls back to anything else."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    try:
-        return onnxruntime.InferenceSession(
-            file.to_bytes(), options, providers=[_PROVIDER], enable_fallback=0
-        )
-    except Exception as error:  # its exceptions have no public base
-        raise IncompatibleFileError(
-            f"{file.source}: ONNX Runtime cannot load it ({str(error).splitlines()[0]}); "
-            "export the checkpoint again"
-        ) from error
