@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.engines.base import Engine
+from alexnet_deploy.engines.gpu_driver import current_gpu
 from alexnet_deploy.errors import PhotographError, UsageError
 from alexnet_deploy.file_stamps import read_stamped
 from alexnet_deploy.images import decode_photograph, load_photograph
@@ -72,6 +73,7 @@ def search(
         NoPhotographsError: there is no query.
         IncompatibleFileError: the index is damaged, or `request` is not of its vector space.
         MissingPackageError: without faiss.
+        DeviceError: `request` is for a GPU, and there is none; or faiss cannot be used.
     """
     if k < 1:
         raise UsageError(f"-k is {k}, expected 1 or more")
@@ -163,8 +165,29 @@ class _Searcher:
         self._stack = stack
         self._notify = notify
         self._engine: Engine | None = None
+        self._gpu = self._faiss_gpu()
         if request.model is not None:
             self._open_engine(_QUERIES_AT_ONCE)
+
+    def _faiss_gpu(self) -> Any:
+        """Return what FAISS scans on a GPU with, None for the CPU; refuse a GPU that is not there.
+
+        Whether an engine will be needed, too, is not known yet.
+        """
+        from alexnet_deploy.index.exact_search import gpu_resources
+
+        device = self._request.device
+        if device == "cpu":
+            return None
+        if device == "cuda":
+            current_gpu()
+        resources = gpu_resources()
+        if resources is None and device == "cuda":
+            self._notify(
+                "FAISS compares the vectors on the CPU: it is a build for CPUs, or finds no GPU; "
+                "one for GPUs: pip uninstall faiss-cpu, then pip install faiss-gpu"
+            )
+        return resources
 
     def answers(self, paths: Sequence[Path], criteria: _Criteria) -> list[SearchResult]:
         """Return the results of a few queries, in their order."""
@@ -254,6 +277,7 @@ class _Searcher:
                 criteria.k + max(map(len, own)),
                 metric=criteria.metric,
                 threads=self._request.threads or default_threads(),
+                gpu=self._gpu,
             )
             rankings = iter(found)
         results = []

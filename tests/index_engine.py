@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from alexnet_deploy.engines.base import EngineOptions, check_images, check_outputs
+from alexnet_deploy.engines.base import EngineOptions, Precision, check_images, check_outputs
 from alexnet_deploy.index.engine import EngineRequest
 from alexnet_deploy.index.roots import all_roots
 from alexnet_deploy.index.storage import open_index
@@ -54,6 +54,7 @@ class Engines:
 
     Attributes:
         num_opened: engines.
+        precision: of the model files.
         models: that they were opened for.
         colours: of the photographs that went through them, in that order.
     """
@@ -61,6 +62,7 @@ class Engines:
     def __init__(self, fingerprint: str = "0123456789abcdef" * 4) -> None:
         self.fingerprint = fingerprint
         self.num_opened = 0
+        self.precision: Precision = "fp32"
         self.models: list[Path | None] = []
         self.colours: list[Colour] = []
 
@@ -81,7 +83,12 @@ class IndexEngine:
         self._engines = engines
         self.spec = SPEC
         self.fingerprint = engines.fingerprint
-        self.options = dataclasses.replace(options, runtime="onnxruntime", device="cpu")
+        self.options = dataclasses.replace(
+            options,
+            runtime="onnxruntime",
+            device="cpu",
+            precision=engines.precision if options.precision == "auto" else options.precision,
+        )
         self.description = "fake engine"
 
     def run(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:

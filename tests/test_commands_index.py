@@ -11,6 +11,7 @@ from index_engine import DIMENSION, TOO_BRIGHT, Engines, photograph, save, save_
 from PIL import Image
 
 from alexnet_deploy.cli import cli
+from alexnet_deploy.engines import gpu_driver
 
 RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
 
@@ -241,6 +242,30 @@ def test_search_of_another_vector_space_exits_with_5(photos: Path, engines: Engi
     assert "precision" in refused(5, "search", "photos/red.bmp", "--precision", "bf16")
     engines.fingerprint = "f" * 64
     assert "fingerprint" in refused(5, "search", "photos/red.bmp", "--model", "other.onnx")
+
+
+@pytest.mark.parametrize("option", [(), ("--precision", "auto")])
+def test_an_index_has_the_precision_of_its_model_file(
+    photos: Path, engines: Engines, option: tuple[str, ...]
+) -> None:
+    engines.precision = "fp16"
+    done("index", "photos", "--index", "half", "--layer", "logits", *option)
+    manifest = json.loads(Path("half", "manifest.json").read_text())
+    assert manifest["space"]["precision"] == "fp16"
+    done("search", "photos/red.bmp", "--index", "half", *option)
+    assert "precision" in refused(
+        5, "search", "photos/red.bmp", "--index", "half", "--precision", "fp32"
+    )
+
+
+def test_search_on_a_gpu_that_is_not_there_is_refused_though_no_engine_is_needed(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_driver, "_LIBRARY", "libno-such-driver.so.1")
+    for query in ("photos/red.bmp", "photos"):
+        assert "no NVIDIA GPU" in refused(1, "search", query, "--device", "cuda")
+    done("search", "photos/red.bmp", "--device", "cpu")
+    done("search", "photos/red.bmp")
 
 
 def test_too_many_failed_queries_exit_with_3(photos: Path) -> None:

@@ -1,9 +1,7 @@
 """The nearest vectors against a search of all of them in plain Python."""
 
 import math
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from indexed_vectors import as_tuples, index_of, vectors_after_relu
 from numpy.typing import NDArray
 
 from alexnet_deploy.index import exact_search
-from alexnet_deploy.index.exact_search import Ranking, live_positions, nearest
+from alexnet_deploy.index.exact_search import live_positions, nearest
 from alexnet_deploy.index.ledger import Ledger
-from alexnet_deploy.index.manifest import Manifest, Metric, VectorSpace
-from alexnet_deploy.index.segments import Segments, SegmentUnreadableError
-from alexnet_deploy.index.storage import Index
+from alexnet_deploy.index.manifest import Metric
+from alexnet_deploy.index.segments import SegmentUnreadableError
 
 METRICS: tuple[Metric, ...] = ("cosine", "l2")
 _TWO_NUMBERS = (
@@ -51,26 +49,6 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
         yield ledger
 
 
-@contextmanager
-def index_of(vectors: NDArray[np.float16], segment_rows: int, ledger: Ledger) -> Iterator[Index]:
-    """Write `vectors` to segments; what the ledger says of them is not looked at."""
-    with tempfile.TemporaryDirectory() as folder:
-        directory, dimension = Path(folder), vectors.shape[1]
-        (directory / "vectors").mkdir()
-        space = VectorSpace(
-            fingerprint="0" * 64,
-            layer="fc7",
-            dimension=dimension,
-            preprocessing={},
-            precision="fp32",
-            decode="pillow-13",
-        )
-        segments = Segments(directory, dimension=dimension, segment_rows=segment_rows)
-        segments.append(0, vectors)
-        manifest = Manifest(space=space, segment_rows=segment_rows)
-        yield Index(directory=directory, manifest=manifest, ledger=ledger, segments=segments)
-
-
 def brute_force(
     vectors: NDArray[np.float16],
     positions: Sequence[int],
@@ -95,11 +73,6 @@ def brute_force(
     found.sort()
     last = found[min(k, len(found)) - 1][0]
     return [entry[1:] for entry in found if entry[0] <= last]
-
-
-def as_tuples(ranking: Ranking) -> list[tuple[int, float, float]]:
-    columns = (ranking.positions, ranking.cosine_similarity, ranking.l2_distance)
-    return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
 @st.composite
@@ -146,12 +119,7 @@ def test_the_nearest_are_those_of_a_search_in_plain_python(
 
 @pytest.fixture(scope="module")
 def random_vectors() -> NDArray[np.float16]:
-    """Return vectors as of a layer after ReLU, of them a tenth twice and some zero."""
-    generator = np.random.default_rng(0)
-    vectors = np.maximum(generator.normal(0, 3, (400, 64)), 0)
-    vectors[::10] = vectors[5]
-    vectors[7::100] = 0
-    return vectors.astype(np.float16)
+    return vectors_after_relu()
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -20,7 +20,9 @@ from index_engine import (
 )
 
 from alexnet_deploy.errors import IncompatibleFileError, UsageError
+from alexnet_deploy.index import exact_search
 from alexnet_deploy.index.engine import EngineRequest
+from alexnet_deploy.index.exact_search import nearest
 from alexnet_deploy.inference import RunSummary
 from alexnet_deploy.search import search
 from alexnet_deploy.search_results import STDIN, SearchResult
@@ -203,6 +205,28 @@ def test_a_query_that_is_indexed_needs_no_engine(
     results = list(search(index, [photos / "red.bmp", copy], summary=summary))
     assert [len(result.neighbours) for result in results] == [3, 4]
     assert (summary.num_done, summary.num_failed) == (2, 0)
+
+
+@pytest.mark.parametrize("resources", [None, "those of a GPU"])
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda"])
+def test_what_a_gpu_was_asked_for_and_faiss_does_on_the_cpu_is_said_once(
+    photos: Path, index: Path, monkeypatch: pytest.MonkeyPatch, device: Any, resources: str | None
+) -> None:
+    used: list[object] = []
+
+    def scan(*arguments: Any, gpu: object, **others: Any) -> Any:
+        used.append(gpu)
+        return nearest(*arguments, **others)
+
+    monkeypatch.setattr("alexnet_deploy.search.current_gpu", lambda: None)
+    monkeypatch.setattr(exact_search, "gpu_resources", lambda: resources)
+    monkeypatch.setattr(exact_search, "nearest", scan)
+    notes: list[str] = []
+    queries = [photos / "red.bmp"] * 40  # a few at once
+    list(search(index, queries, EngineRequest(device=device), notify=notes.append))
+    assert used == [None if device == "cpu" else resources] * 2
+    is_said = device == "cuda" and resources is None
+    assert ["FAISS compares the vectors on the CPU" in note for note in notes] == [True] * is_said
 
 
 def test_other_queries_open_it_once(photos: Path, index: Path, engines: Engines) -> None:

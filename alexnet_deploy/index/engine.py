@@ -37,7 +37,7 @@ class EngineRequest:
     Attributes:
         model: checkpoint or model file; a new index takes `models.default_model()` for None.
         layer: a new index takes "fc7" for None.
-        precision: a new index takes "fp32" for None.
+        precision: "auto" asks for nothing, like None; a new index takes the model file's own.
         runtime: as in `EngineOptions`, and so is device.
         device: see runtime.
         batch_size: images per call; None for 32, or fewer where fewer are to be embedded.
@@ -66,13 +66,16 @@ def create_index(directory: Path, request: EngineRequest, notify: Callable[[str]
     """
     _check_is_free(directory)
     model = request.model or default_model()
-    layer, precision = request.layer or "fc7", request.precision or "fp32"
+    layer, precision = request.layer or "fc7", request.precision or "auto"
     with ExitStack() as stack:
         engine = stack.enter_context(
             open_model(model, _options(request, layer, precision), notify=notify)
         )
         manifest = new_manifest(
-            engine.spec, fingerprint=engine.fingerprint, layer=layer, precision=precision
+            engine.spec,
+            fingerprint=engine.fingerprint,
+            layer=layer,
+            precision=engine.options.precision,
         )
         with errors_of(directory):
             directory.mkdir(exist_ok=True)
@@ -167,7 +170,7 @@ def check_request(index: Index, request: EngineRequest) -> None:
         IncompatibleFileError: naming the difference.
     """
     asked = {"layer": request.layer, "precision": request.precision}
-    stated = {name: value for name, value in asked.items() if value is not None}
+    stated = {name: value for name, value in asked.items() if value not in (None, "auto")}
     check_space(index.directory, index.manifest.space, stated | {"decode": DECODE_MODE})
 
 
@@ -199,6 +202,7 @@ def _options(
         device=request.device,
         precision=cast(Precision, precision),  # EngineOptions refuses others
         batch_size=batch_size if request.batch_size is None else request.batch_size,
+        exact_batch=request.batch_size is not None,
         threads=request.threads,
         outputs=(layer,),
     )

@@ -4,7 +4,10 @@ Q queries, N vectors, D numbers in each. Vectors are stored as float16 and mappe
 blocks of them become float32 for FAISS. What FAISS finds, and a few more, is measured again in
 float64 and ranked; that the rest cannot belong to the nearest is proved by a bound on the
 rounding error, or more is fetched. So the ranking is a function of the vectors alone: it depends
-neither on k, nor on the other queries, nor on the number of threads.
+neither on k, nor on the other queries, nor on the number of threads, nor on what scans.
+
+A build of FAISS for GPUs scans there, by cosine similarity, when many queries come at once. L2
+distances it expands into products, whose rounding error says too little of a small distance.
 """
 
 import functools
@@ -12,17 +15,27 @@ import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import MissingPackageError
+from alexnet_deploy.engines.onnxruntime_distributions import is_installed_for_gpu
+from alexnet_deploy.errors import DeviceError, MissingPackageError
 from alexnet_deploy.index.manifest import Metric
 from alexnet_deploy.index.storage import Index
 
 try:
     import faiss
-except ImportError as error:
+except (ImportError, RuntimeError) as error:
+    if not isinstance(error, ModuleNotFoundError) or error.name != "faiss":
+        # A build for GPUs raises a RuntimeError where a library of CUDA is missing.
+        raise DeviceError(
+            f"the package faiss is installed here and cannot be imported ({error}); install what "
+            "it lacks, or in its place faiss-cpu, which runs everywhere"
+        ) from error
+    if is_installed_for_gpu():
+        raise MissingPackageError("faiss-gpu", "gpu", "searching an index") from error
     raise MissingPackageError("faiss-cpu", "cpu", "searching an index") from error
 
 _BLOCK_BYTES = 2**22
@@ -31,6 +44,11 @@ _QUERIES_PER_CALL = 16
 """Below 20 FAISS sums differences; from 20 on it expands the square, which loses digits."""
 _MORE = 16
 _UNIT_ROUNDOFF = 2.0**-24
+_GPU_BLOCK_BYTES = 2**28
+_FEWEST_FOR_GPU = 16
+"""Queries: for fewer, the vectors are read no faster than they could be carried to a GPU."""
+_MOST_ON_GPU = 2048
+"""Neighbours: asked for more there, FAISS ends the process (its GPU_MAX_SELECTION_K)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +82,7 @@ def nearest(
     *,
     metric: Metric,
     threads: int,
+    gpu: Any = None,
 ) -> list[Ranking]:
     """Rank the vectors at `positions` for each query.
 
@@ -74,15 +93,22 @@ def nearest(
         k: how many; all that tie with the last are returned, too, and fewer where N is less.
         metric: "cosine" or "l2".
         threads: that scan.
+        gpu: of `gpu_resources`, to scan there where it pays and FAISS can; None for the CPU.
 
     Raises:
         SegmentUnreadableError: a segment is not there.
+        DeviceError: the GPU computes less exactly than float32.
     """
+    if metric != "cosine" or len(queries) < _FEWEST_FOR_GPU:
+        gpu = None
     rankings: dict[int, Ranking] = {}
     waiting, num_fetched = list(range(len(queries))), k + _MORE
     while waiting:
         num_fetched = min(num_fetched, len(positions))
-        scan = _Scan(index, positions, metric, num_fetched, threads)
+        scan = _Scan(
+            *(index, positions, metric, num_fetched, threads),
+            gpu if num_fetched <= _MOST_ON_GPU else None,
+        )
         found, bounds = scan.run(queries[waiting].astype(np.float32))
         unproved = []
         for number, candidates, bound in zip(waiting, found, bounds, strict=True):
@@ -98,6 +124,13 @@ def nearest(
     return [rankings[number] for number in range(len(queries))]
 
 
+def gpu_resources() -> Any:
+    """Return what FAISS scans on a GPU with; None where it is a build for CPUs, or finds none."""
+    if not hasattr(faiss, "StandardGpuResources") or not faiss.get_num_gpus():
+        return None
+    return faiss.StandardGpuResources()
+
+
 class _Scan:
     """One pass over the vectors: the `num_fetched` nearest in float32."""
 
@@ -108,12 +141,15 @@ class _Scan:
         metric: Metric,
         num_fetched: int,
         threads: int,
+        gpu: Any,
     ) -> None:
         self._index = index
         self._positions = positions
         self._metric = metric
         self._num_fetched = num_fetched
-        self._threads = threads
+        # FAISS's resources of a GPU are for one thread.
+        self._threads = threads if gpu is None else 1
+        self._gpu = gpu
 
     def run(self, queries: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return the positions found, (Q, K), and for each query what all others are beyond."""
@@ -140,7 +176,8 @@ class _Scan:
     def _blocks(self) -> Iterator[tuple[int, int]]:
         """Yield ranges of `positions`, each within a segment."""
         manifest = self._index.manifest
-        block_rows = max(1, _BLOCK_BYTES // (4 * manifest.space.dimension))
+        block_bytes = _BLOCK_BYTES if self._gpu is None else _GPU_BLOCK_BYTES
+        block_rows = max(1, block_bytes // (4 * manifest.space.dimension))
         num_segments = int(self._positions[-1]) // manifest.segment_rows + 1
         starts = np.arange(num_segments + 1) * manifest.segment_rows
         edges = np.searchsorted(self._positions, starts).tolist()
@@ -159,6 +196,9 @@ class _Scan:
             faiss.normalize_L2(vectors)
             metric = faiss.METRIC_INNER_PRODUCT
         k = min(self._num_fetched, stop - start)
+        if self._gpu is not None:
+            scores, indices = _products_on_gpu(self._gpu, queries, vectors, k)
+            return scores, indices + start
         parts = [
             faiss.knn(queries[first : first + _QUERIES_PER_CALL], vectors, k, metric)
             for first in range(0, len(queries), _QUERIES_PER_CALL)
@@ -172,6 +212,27 @@ class _Scan:
         num_rows = int(positions[-1] - positions[0]) + 1
         rows = self._index.segments.rows(segment, first + num_rows)[first:]
         return rows if num_rows == len(positions) else rows[positions - positions[0]]
+
+
+def _products_on_gpu(
+    gpu: Any, queries: NDArray[np.float32], vectors: NDArray[np.float32], k: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return the k largest products of each query and their indices, (Q, k).
+
+    Raises:
+        DeviceError: they are off by more than float32 can be, as products in TF32 would be: the
+            proof that nothing nearer was missed would not hold.
+    """
+    scores, indices = faiss.knn_gpu(gpu, queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
+    exact = (queries.astype(np.float64) * vectors[indices[:, 0]]).sum(axis=1)
+    off = float(np.abs(exact - scores[:, 0]).max())
+    allowed = (queries.shape[1] + 4) * _UNIT_ROUNDOFF
+    if not off <= allowed:
+        raise DeviceError(
+            f"FAISS {faiss.__version__} on the GPU: a cosine similarity is {off:.1e} off, float32 "
+            f"allows {allowed:.1e}; search with --device cpu"
+        )
+    return scores, indices
 
 
 def _ranked(
