@@ -1,0 +1,294 @@
+"""The CUDA kernel `tower_lrn.cu` for one layer: its numbers, its launch, and its PTX by NVRTC.
+
+The only importer of `cuda.bindings.nvrtc`. NVRTC needs no GPU; PTX is what the driver of every GPU
+from the one that it is compiled for onwards turns into machine code.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, Literal
+
+from alexnet_deploy.engines.gpu_driver import gpus
+from alexnet_deploy.errors import DeviceError, IncompatibleFileError, MissingPackageError
+from alexnet_deploy.model_spec import POOL_SIZE, POOL_STRIDE
+
+try:
+    from cuda.bindings import nvrtc
+except ImportError as error:
+    raise MissingPackageError("cuda-bindings", "tensorrt", "compiling the LRN kernel") from error
+
+SOURCE_NAME = "tower_lrn.cu"
+Scalar = Literal["float", "half"]
+
+_WARP = 32  # threads that a GPU runs as one
+_SPOTS = 2  # of a thread: with one, what a step costs once weighs double
+_PLACES_PER_BLOCK = 512  # at most, without the pool
+_MAX_THREADS = 288  # of a block, with the pool, so that four have room for half, three for float
+# Blocks. More would leave a thread of conv1's fewer registers than it needs; of conv2's, 256 images
+# have 3.9 for each of an H200's 132 multiprocessors.
+_MAX_RESIDENT = 4
+_REGISTERS = 65_536  # of a multiprocessor
+_REGISTERS_PER_THREAD = {"float": 72, "half": 56}  # that the compiler needs to keep all in them
+_MAX_STRETCH = 128  # channels; a larger tower is divided, or there would be too few blocks
+_MAX_SIZE = 31  # channels of the window, which each thread keeps in registers
+_OLDEST = 80  # architecture: max.NaN and its form for pairs of halves came with it
+# Subnormal floats count as 0, which changes a result by less than 2e-38, and a root is one
+# instruction, good to 2^-23. --use_fast_math would change nothing else where beta is 0.75; for
+# other powers it would take a logarithm that is too coarse.
+_OPTIONS = ("--std=c++17", "-default-device", "--ftz=true", "--prec-sqrt=false")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TowerLrnKernel:
+    """One specialised kernel: every number in it is a literal of the compiled code.
+
+    It is launched with N * `blocks_per_image` blocks of `threads` threads, all in x, and takes two
+    pointers to tensors in C order: the input, (N, channels, height, width), and the output,
+    (N, *output_shape()). It needs no dynamic shared memory.
+
+    Attributes:
+        scalar: of input and output; sums are float.
+        channels: of the input.
+        height: of the input, px.
+        width: of the input, px.
+        size: channels of the window.
+        alpha: divided by `size` in the formula, as in `LrnSpec`.
+        beta: the formula's power.
+        k: the formula's constant.
+        towers: slices of the channels at whose edges the window stops.
+        fused: ReLU before, and max-pool (3x3, stride 2, no padding) after.
+    """
+
+    scalar: Scalar
+    channels: int
+    height: int
+    width: int
+    size: int
+    alpha: float
+    beta: float
+    k: float
+    towers: int
+    fused: bool
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that there is no kernel for.
+
+        Raises:
+            IncompatibleFileError: naming the number, what it is and what was expected.
+        """
+        expect = self._expect
+        expect("scalar", self.scalar, self.scalar in ("float", "half"), "float or half")
+        for name in ("channels", "height", "width", "towers"):
+            number = getattr(self, name)
+            expect(name, number, number >= 1, "1 or more")
+        odd = self.size % 2 == 1 and 1 <= self.size <= _MAX_SIZE
+        expect("size", self.size, odd, f"an odd number, 1 to {_MAX_SIZE}")
+        for name in ("alpha", "beta", "k"):
+            number = getattr(self, name)
+            expect(name, number, math.isfinite(number), "a finite number")
+        divides = self.channels % self.towers == 0
+        expect("towers", self.towers, divides, f"a divisor of {self.channels} channels")
+        elements = self.channels * self.height * self.width
+        expect("the input", elements, elements < 2**31, "fewer than 2^31 elements an image")
+        if self.fused:
+            smallest = min(self.height, self.width)
+            expect("the map's side", smallest, smallest >= POOL_SIZE, f"{POOL_SIZE} px or more")
+            fits = POOL_SIZE * self._pairs_per_row <= _SPOTS * _MAX_THREADS
+            expect("width", self.width, fits, "less: three rows must fit into a block")
+
+    @property
+    def name(self) -> str:
+        """Return the kernel's entry point."""
+        return "relu_tower_lrn_pool" if self.fused else "tower_lrn"
+
+    @property
+    def threads(self) -> int:
+        """Return the threads of a block."""
+        return _ceil(self._spots_per_block, _SPOTS * _WARP) * _WARP
+
+    @property
+    def blocks_per_image(self) -> int:
+        """Return how many blocks there are for each of the N images."""
+        return self.towers * _ceil(self._tower, self._stretch) * self._parts
+
+    def output_shape(self) -> tuple[int, int, int]:
+        """Return the shape of the output of one image: channels, height, width."""
+        if not self.fused:
+            return self.channels, self.height, self.width
+        height, width = (
+            (side - POOL_SIZE) // POOL_STRIDE + 1 for side in (self.height, self.width)
+        )
+        return self.channels, height, width
+
+    def options(self) -> tuple[str, ...]:
+        """Return the compiler's options that define the numbers."""
+        resident = _REGISTERS // (_REGISTERS_PER_THREAD[self.scalar] * self.threads)
+        numbers = {
+            "SCALAR": self.scalar,
+            "CHANNELS": self.channels,
+            "HEIGHT": self.height,
+            "WIDTH": self.width,
+            "TOWERS": self.towers,
+            "SIZE": self.size,
+            "ALPHA": float(self.alpha),
+            "BETA": float(self.beta),
+            "K": float(self.k),
+            "POOLED": int(self.fused),
+            "STRETCH": self._stretch,
+            "ROWS": self._rows,
+            "SPOTS": _SPOTS,
+            "THREADS": self.threads,
+            "RESIDENT": min(resident, _MAX_RESIDENT),
+        }
+        return tuple(f"-D{name}={number}" for name, number in numbers.items())
+
+    @property
+    def _tower(self) -> int:
+        return self.channels // self.towers
+
+    @property
+    def _stretch(self) -> int:
+        """Channels of a block: a tower's, or an equal and even share of them."""
+        shares = _ceil(self._tower, _MAX_STRETCH)
+        return self._tower if shares == 1 else _ceil(_ceil(self._tower, shares), 2) * 2
+
+    @property
+    def _pairs_per_row(self) -> int:
+        """Pairs of places of a row that are kept for pooling, as `tower_lrn.cu` has them."""
+        return 2 * (self.output_shape()[2] // 2 + 1)
+
+    @property
+    def _rows(self) -> int:
+        """Rows of the pooled map that a block makes; 0 without a pool."""
+        if not self.fused:
+            return 0
+        most = (_SPOTS * _MAX_THREADS // self._pairs_per_row - 1) // POOL_STRIDE
+        height = self.output_shape()[1]
+        return _ceil(height, _ceil(height, most))
+
+    @property
+    def _spots_per_block(self) -> int:
+        if self.fused:
+            return (POOL_STRIDE * self._rows + 1) * self._pairs_per_row
+        places = self.height * self.width
+        return _ceil(places, _ceil(places, _PLACES_PER_BLOCK))
+
+    @property
+    def _parts(self) -> int:
+        """Parts that the map is divided among blocks in."""
+        if self.fused:
+            return _ceil(self.output_shape()[1], self._rows)
+        return _ceil(self.height * self.width, _SPOTS * self.threads)
+
+    def _expect(self, what: str, value: object, is_right: bool, expected: str) -> None:
+        if not is_right:
+            raise IncompatibleFileError(
+                f"{self.name} kernel: {what} is {value!r}, expected {expected}; "
+                "export with --lrn native to do without this kernel"
+            )
+
+
+def compile_ptx(kernel: TowerLrnKernel, architecture: str = "compute_80") -> bytes:
+    """Compile a kernel to PTX.
+
+    Args:
+        kernel: whose numbers become literals.
+        architecture: oldest GPUs that are to run it, as "compute_80". One that is newer than the
+            compiler gets what the compiler has for the newest GPUs that it knows.
+
+    Returns:
+        PTX as text without a NUL; its one entry point is `kernel.name`.
+
+    Raises:
+        DeviceError: the GPU or its driver is too old, or the compiler fails; with its log.
+        MissingPackageError: NVRTC is not installed.
+        ValueError: `architecture` is not written like "compute_80".
+    """
+    compiler = _compiler_version()
+    found = gpus()
+    if found:
+        check_compiler(compiler, found[0].cuda_version)
+    options = (f"--gpu-architecture={_target(architecture)}", *_OPTIONS, *kernel.options())
+    source = files("alexnet_deploy.trt").joinpath(SOURCE_NAME).read_bytes()
+    program = _called(nvrtc.nvrtcCreateProgram, source, SOURCE_NAME.encode(), 0, [], [])
+    try:
+        encoded = [option.encode() for option in options]
+        (status,) = nvrtc.nvrtcCompileProgram(program, len(encoded), encoded)
+        if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+            raise DeviceError(
+                f"{SOURCE_NAME}: NVRTC {compiler} does not compile it with "
+                f"{' '.join(options)}: {_text(program, 'ProgramLog')}"
+            )
+        return _text(program, "PTX").encode()
+    finally:
+        nvrtc.nvrtcDestroyProgram(program)
+
+
+def check_compiler(compiler: str, driver: str) -> None:
+    """Refuse a compiler whose PTX the driver would not read.
+
+    Args:
+        compiler: CUDA version of NVRTC, as "13.0".
+        driver: newest CUDA version that the driver runs, as "13.0".
+
+    Raises:
+        DeviceError: the compiler is newer; the message says what to install.
+    """
+    if _version(compiler) > _version(driver):
+        major, minor = _version(driver)
+        raise DeviceError(
+            f"NVRTC is of CUDA {compiler}, newer than the CUDA {driver} of this machine's driver, "
+            f"which would refuse its kernels; update the driver, or: "
+            f"pip install 'nvidia-cuda-nvrtc=={major}.{minor}.*'"
+        )
+
+
+def _target(architecture: str) -> str:
+    """Return the newest architecture that NVRTC knows and GPUs of `architecture` can run."""
+    found = re.fullmatch(r"compute_(\d+)", architecture)
+    if found is None:
+        raise ValueError(f"architecture is {architecture!r}, expected one like 'compute_80'")
+    known = _called(nvrtc.nvrtcGetSupportedArchs)
+    usable = [number for number in known if _OLDEST <= number <= int(found[1])]
+    if not usable:
+        raise DeviceError(
+            f"the LRN kernel needs a GPU of compute capability {_OLDEST / 10} or later, and this "
+            f"one is {architecture}; export with --lrn native to do without the kernel"
+        )
+    return f"compute_{max(usable)}"
+
+
+def _compiler_version() -> str:
+    """Return the CUDA version of NVRTC, as "13.0"."""
+    try:
+        return "{}.{}".format(*_called(nvrtc.nvrtcVersion))
+    except RuntimeError as error:  # so cuda-bindings says that it cannot find the library
+        raise MissingPackageError(
+            "nvidia-cuda-nvrtc", "tensorrt", "compiling the LRN kernel"
+        ) from error
+
+
+def _version(text: str) -> tuple[int, int]:
+    major, minor = text.split(".")
+    return int(major), int(minor)
+
+
+def _text(program: Any, what: str) -> str:
+    """Return a text that NVRTC made of a program: "PTX" or "ProgramLog"."""
+    buffer = b" " * _called(getattr(nvrtc, f"nvrtcGet{what}Size"), program)
+    _called(getattr(nvrtc, f"nvrtcGet{what}"), program, buffer)
+    return str(buffer.rstrip(b"\0").decode())
+
+
+def _called(function: Any, *arguments: Any) -> Any:
+    """Call NVRTC and return what it returns beside its status."""
+    status, *results = function(*arguments)
+    if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+        raise DeviceError(f"{function.__name__}: NVRTC fails with {status.name}")
+    return results[0] if len(results) == 1 else results
+
+
+def _ceil(dividend: int, divisor: int) -> int:
+    return -(-dividend // divisor)

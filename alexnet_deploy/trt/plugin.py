@@ -1,0 +1,175 @@
+"""The normalisation of `tower_lrn.cu` as TensorRT plugins; importing this registers both.
+
+TensorRT calls the functions here while it builds: `register` describes the output, `autotune` the
+types and layouts, `aot_impl` hands over the compiled kernel and how to launch it. The kernel goes
+into the engine, which from then on needs neither this module nor Python.
+
+The annotations are read by TensorRT's decorators, which do not take strings: no
+`from __future__ import annotations` here. All functions of an operator declare all attributes in
+the same order, since that is how they are passed.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from alexnet_deploy.engines.gpu_driver import gpus
+from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError
+from alexnet_deploy.model_spec import POOL_SIZE, POOL_STRIDE
+from alexnet_deploy.plugin_nodes import DOMAIN, FUSED_OP, NORM_OP
+from alexnet_deploy.trt.kernel import SOURCE_NAME, Scalar, TowerLrnKernel, compile_ptx
+from alexnet_deploy.trt.library import load_library
+
+try:
+    import tensorrt as trt
+
+    _library = load_library("tensorrt")
+    _library.version()  # first: TensorRT 10 has no tensorrt.plugin, or one that lacks half of it
+    # tensorrt.plugin greets with a warning on standard output, where results go.
+    _logger, trt.Logger = trt.Logger, type(_library.logger)
+    try:
+        import tensorrt.plugin as trtp
+    finally:
+        trt.Logger = _logger
+except ImportError as error:
+    raise MissingPackageError("tensorrt", "tensorrt", "building a TensorRT engine") from error
+
+_SCALARS: Mapping[Any, Scalar] = {trt.DataType.FLOAT: "float", trt.DataType.HALF: "half"}
+
+_Kernel = tuple[str, bytes, trtp.KernelLaunchParams, trtp.SymIntExprs]
+
+
+def _same_shape(
+    x: trtp.TensorDesc, size: int, alpha: float, beta: float, bias: float, towers: int
+) -> trtp.TensorDesc:
+    """Describe the output of `TowerLRN`: as its input."""
+    return x.like()
+
+
+def _pooled_shape(
+    x: trtp.TensorDesc, size: int, alpha: float, beta: float, bias: float, towers: int
+) -> trtp.TensorDesc:
+    """Describe the output of `ReluTowerLRNPool`: its maps are pooled, what sticks out is cut."""
+    n, channels, *sides = x.shape_expr
+    pooled = [(side - POOL_SIZE) // POOL_STRIDE + 1 for side in sides]
+    return trtp.from_shape_expr((n, channels, *pooled), x.dtype)
+
+
+def _types_and_layouts(
+    x: trtp.TensorDesc,
+    size: int,
+    alpha: float,
+    beta: float,
+    bias: float,
+    towers: int,
+    outputs: tuple[trtp.TensorDesc],
+) -> list[trtp.AutoTuneCombination]:
+    """Offer float32 and float16, the same before and after, in the plain order N, C, H, W."""
+    return [trtp.AutoTuneCombination("FP32|FP16, FP32|FP16", "LINEAR")]
+
+
+def _norm_kernel(
+    x: trtp.TensorDesc,
+    size: int,
+    alpha: float,
+    beta: float,
+    bias: float,
+    towers: int,
+    outputs: tuple[trtp.TensorDesc],
+    tactic: int,
+) -> _Kernel:
+    """Return the kernel of `TowerLRN` with its launch."""
+    lrn = {"size": size, "alpha": alpha, "beta": beta, "bias": bias, "towers": towers}
+    return _launched(x, kernel_for(NORM_OP, x.dtype, x.shape, lrn), tactic)
+
+
+def _fused_kernel(
+    x: trtp.TensorDesc,
+    size: int,
+    alpha: float,
+    beta: float,
+    bias: float,
+    towers: int,
+    outputs: tuple[trtp.TensorDesc],
+    tactic: int,
+) -> _Kernel:
+    """Return the kernel of `ReluTowerLRNPool` with its launch."""
+    lrn = {"size": size, "alpha": alpha, "beta": beta, "bias": bias, "towers": towers}
+    return _launched(x, kernel_for(FUSED_OP, x.dtype, x.shape, lrn), tactic)
+
+
+def kernel_for(
+    op: str, dtype: Any, shape: Iterable[int], lrn: Mapping[str, float]
+) -> TowerLrnKernel:
+    """Return the kernel of an operator for one kind of input.
+
+    Args:
+        op: `NORM_OP` or `FUSED_OP`.
+        dtype: TensorRT's type of the input, float32 or float16.
+        shape: of the input: N, which is not looked at, C, H, W.
+        lrn: the values of `plugin_nodes.ATTRIBUTES`.
+
+    Raises:
+        IncompatibleFileError: numbers or a type that there is no kernel for.
+    """
+    if dtype not in _SCALARS:
+        raise IncompatibleFileError(
+            f"{op}: its input is {dtype.name}, expected FLOAT or HALF; export the checkpoint again"
+        )
+    _, channels, height, width = shape
+    return TowerLrnKernel(
+        scalar=_SCALARS[dtype],
+        channels=channels,
+        height=height,
+        width=width,
+        size=int(lrn["size"]),
+        alpha=lrn["alpha"],
+        beta=lrn["beta"],
+        k=lrn["bias"],
+        towers=int(lrn["towers"]),
+        fused=op == FUSED_OP,
+    )
+
+
+@cache
+def compiled(kernel: TowerLrnKernel) -> bytes:
+    """Return a kernel's PTX for the GPU here; where there is none, for every one since 8.0.
+
+    Raises:
+        DeviceError: the compiler is missing or refuses it.
+    """
+    found = gpus()
+    if not found:
+        return compile_ptx(kernel)
+    major, minor = found[0].compute_capability.split(".")
+    return compile_ptx(kernel, f"compute_{major}{minor}")
+
+
+def plugin_sha256() -> str:
+    """Hash what a kernel is made from: its source, and the module that says how to compile it."""
+    digest = hashlib.sha256()
+    for name in (SOURCE_NAME, "kernel.py"):
+        digest.update(files("alexnet_deploy.trt").joinpath(name).read_bytes())
+    return digest.hexdigest()
+
+
+def _launched(x: trtp.TensorDesc, kernel: TowerLrnKernel, tactic: int) -> _Kernel:
+    """Return what TensorRT wants of `kernel`; the batch stays an expression, N x blocks."""
+    if tactic != 0:  # the one that stands for "there is no choice"
+        raise ValueError(f"tactic is {tactic}, expected 0")
+    launch = trtp.KernelLaunchParams()
+    launch.grid_x = x.shape_expr[0] * kernel.blocks_per_image
+    launch.block_x = kernel.threads
+    return kernel.name, compiled(kernel), launch, trtp.SymIntExprs(0)
+
+
+for _op, _shape, _kernel in (
+    (NORM_OP, _same_shape, _norm_kernel),
+    (FUSED_OP, _pooled_shape, _fused_kernel),
+):
+    _id = f"{DOMAIN}::{_op}"
+    trtp.register(_id)(_shape)
+    trtp.autotune(_id)(_types_and_layouts)
+    trtp.aot_impl(_id)(_kernel)

@@ -1,0 +1,39 @@
+"""The first two nodes of a graph in the order that TensorRT's parser takes.
+
+The file transposes before it casts, while a pixel is one byte. TensorRT's only operation on uint8
+is the cast: "first input has type UInt8 but must have type Float, ..." (TensorRT-RTX 1.7.1, the
+same parser).
+"""
+
+import dataclasses
+
+from alexnet_deploy.model_file import INPUT, ModelFile
+
+
+def cast_first(file: ModelFile) -> ModelFile:
+    """Return `file` with the cast of its pixels before their transposition; exactly the same sums.
+
+    A graph that does not begin with Transpose, Cast is returned as it is.
+    """
+    nodes = list(file.graph.graph.node)
+    transpose, cast = nodes[:2]
+    begins_so = (
+        (transpose.op_type, cast.op_type) == ("Transpose", "Cast")
+        and list(transpose.input) == [INPUT]
+        and list(cast.input) == list(transpose.output)
+        and sum(transpose.output[0] in node.input for node in nodes) == 1
+    )
+    if not begins_so:
+        return file
+    graph = type(file.graph)()
+    graph.CopyFrom(file.graph)
+    transpose, cast = graph.graph.node[0], graph.graph.node[1]
+    between = f"{cast.output[0]}_nhwc"
+    transpose.input[0], transpose.output[0] = between, cast.output[0]
+    cast.input[0], cast.output[0] = INPUT, between
+    transpose.name, cast.name = transpose.output[0], cast.output[0]
+    rest = [cast, transpose, *nodes[2:]]
+    copies = [type(node).FromString(node.SerializeToString()) for node in rest]
+    del graph.graph.node[:]
+    graph.graph.node.extend(copies)
+    return dataclasses.replace(file, graph=graph)
