@@ -42,7 +42,9 @@ class EmbeddingFiles:
         shapes: per layer the shape of one row: (D,) or (C, H, W).
         num_rows: photographs in the files.
         num_failed: photographs that could not be read and have no row.
-        fingerprint: of the checkpoint that computed them; vectors of two are not comparable.
+        fingerprint: of the checkpoint.
+        precision: arithmetic of the network; vectors are comparable where it and the fingerprint
+            are the same.
     """
 
     files: tuple[Path, ...]
@@ -50,15 +52,17 @@ class EmbeddingFiles:
     num_rows: int
     num_failed: int
     fingerprint: str
+    precision: str
 
     def to_json(self) -> str:
-        """Return one JSON object: files, num_rows, num_failed, fingerprint, layers, shapes."""
+        """Return one JSON object: the attributes, and `layers`, the names in `shapes`."""
         return json.dumps(
             {
                 "files": [str(file) for file in self.files],
                 "num_rows": self.num_rows,
                 "num_failed": self.num_failed,
                 "fingerprint": self.fingerprint,
+                "precision": self.precision,
                 "layers": list(self.shapes),
                 "shapes": {layer: list(shape) for layer, shape in self.shapes.items()},
             }
@@ -129,6 +133,7 @@ def embed(
         num_rows=num_rows,
         num_failed=num_failed,
         fingerprint=engine.fingerprint,
+        precision=engine.options.precision,
     )
 
 
@@ -177,7 +182,13 @@ def _open_rows(files: tuple[Path, ...], engine: Engine, shapes: _Shapes) -> Iter
 
         with (
             atomic_write(files[0]) as file,
-            parquet_rows(file, engine.spec, engine.fingerprint, shapes) as append,
+            parquet_rows(
+                file,
+                engine.spec,
+                shapes,
+                fingerprint=engine.fingerprint,
+                precision=engine.options.precision,
+            ) as append,
         ):
             yield append
     else:

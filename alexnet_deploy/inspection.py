@@ -1,30 +1,44 @@
-"""What a checkpoint, a model file or an index is: architecture, identity, provenance, proof."""
+"""What a model in any form, or an index, is: architecture, identity, provenance, proof."""
 
+import dataclasses
+import math
 import os
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from alexnet_deploy.checkpoints import Checkpoint, load_checkpoint
+from numpy.typing import NDArray
+
+from alexnet_deploy.checkpoints import load_checkpoint
 from alexnet_deploy.errors import UsageError
 from alexnet_deploy.index.status import describe_index, readable_index
 from alexnet_deploy.input_files import existing_file
-from alexnet_deploy.model_file import read_model
+from alexnet_deploy.model_file import ModelFile, narrow_name, read_model
 from alexnet_deploy.model_spec import ModelSpec
 from alexnet_deploy.path_text import path_fields, printable
+from alexnet_deploy.trt.engine_file import (
+    ENGINE_SUFFIX,
+    RTX_OWN_CHOICE,
+    RUNTIME_NAMES,
+    read_engine,
+)
 
 
 def describe(path: Path, *, check: bool = False) -> dict[str, Any]:
     """Read a file and return what it is, as JSON values; of a directory see `describe_index`.
 
-    Keys: path, kind ("checkpoint" or "onnx"), size_bytes, fingerprint, preset, parameters
-    (weights and biases of the dense network), spec (all of it but labels and provenance),
-    layers (name to shape without the batch), arrays (name to "dtype shape"), labels, provenance;
-    for "onnx" also outputs, unchanged (since it was exported) and report (None when it was never
-    verified). A path that is not UTF-8 comes with path_base64.
+    Keys: path, kind ("checkpoint", "onnx" or "engine"), size_bytes, fingerprint, preset,
+    parameters (weights and biases of the dense network), spec (all of it but labels and
+    provenance), layers (name to shape without the batch), labels, provenance. For "checkpoint"
+    and "onnx" also arrays (name to "dtype shape"); for "onnx" and "engine" outputs, precision and
+    report (None when it was never verified); for "onnx" unchanged (since it was exported) and
+    calibration ("photographs" and "are_samples" of int8, None for other precisions); for
+    "engine" the other fields of `EngineRecord`, and status. A path that is not UTF-8 comes with
+    path_base64.
 
     Args:
-        path: a checkpoint, an .onnx file, or the directory of an index.
+        path: a checkpoint, an .onnx or .engine file, or the directory of an index.
         check: read all of an index, and name what is wrong.
 
     Raises:
@@ -35,16 +49,23 @@ def describe(path: Path, *, check: bool = False) -> dict[str, Any]:
         return describe_index(path, check=check)
     if check:
         raise UsageError(f"{path}: --check is for an index; for a model use alexnet-deploy verify")
-    existing_file(path, "a checkpoint, an .onnx file or an index")
+    existing_file(path, "a checkpoint, an .onnx or .engine file, or an index")
+    if path.suffix == ENGINE_SUFFIX:
+        return _described_engine(path)
     if path.suffix == ".onnx":
         file = read_model(path)
-        return _described(path, "onnx", file.spec, file.fingerprint, file.weights()) | {
+        return {
+            **_described(path, "onnx", file.spec, file.fingerprint),
+            "arrays": _arrays(_as_stored(file)),
+            "precision": file.precision,
+            "calibration": file.calibration and dataclasses.asdict(file.calibration),
             "outputs": list(file.outputs()),
             "unchanged": file.is_unchanged(),
             "report": file.report,
         }
     checkpoint = load_checkpoint(path)
-    return _described(path, "checkpoint", checkpoint.spec, checkpoint.fingerprint, checkpoint)
+    described = _described(path, "checkpoint", checkpoint.spec, checkpoint.fingerprint)
+    return {**described, "arrays": _arrays(checkpoint.arrays)}
 
 
 def readable(description: dict[str, Any]) -> str:
@@ -63,14 +84,18 @@ def readable(description: dict[str, Any]) -> str:
         f"{preprocessing['resize_to']} px ({preprocessing['filter']}), centre crop",
         f"  mean, std     {_numbers(preprocessing['mean'])}; {_numbers(preprocessing['std'])}",
         f"  normalisation {_normalisation(spec['lrn'])}",
-        f"  stored as     {_stored(description['arrays'])}",
     ]
+    if description["kind"] == "engine":
+        lines += _readable_engine(description)
+    else:
+        lines.append(f"  stored as     {_stored(description['arrays'])}")
     if "outputs" in description:
+        calibration = description.get("calibration")
+        if calibration is not None:
+            whose = " of the package's samples" if calibration["are_samples"] else ""
+            lines.append(f"  calibration   on {calibration['photographs']:,} photographs{whose}")
         lines.append(f"  outputs       {', '.join(description['outputs'])}")
-        verification = _verification(description["report"])
-        if not description["unchanged"]:
-            verification = "CHANGED since it was exported: copy it again or export it again"
-        lines.append(f"  verification  {verification}")
+        lines.append(f"  verification  {_verification(description)}")
     labels = description["labels"]
     if labels:
         lines.append(f"  labels        {', '.join(labels[:6])}{', ...' if len(labels) > 6 else ''}")
@@ -80,25 +105,65 @@ def readable(description: dict[str, Any]) -> str:
     return "\n".join(map(printable, lines))
 
 
-def _described(
-    path: Path, kind: str, spec: ModelSpec, fingerprint: str, weights: Checkpoint
-) -> dict[str, Any]:
+def _described(path: Path, kind: str, spec: ModelSpec, fingerprint: str) -> dict[str, Any]:
     return {
         **path_fields(path),
         "kind": kind,
         "size_bytes": path.stat().st_size,
         "fingerprint": fingerprint,
         "preset": spec.preset,
-        "parameters": weights.num_parameters(),
+        "parameters": sum(math.prod(shape) for shape in spec.array_shapes().values()),
         "spec": spec.identity(),
         "layers": {name: list(shape) for name, shape in spec.layer_shapes().items()},
-        "arrays": {
-            name: f"{array.dtype.name} {list(array.shape)}"
-            for name, array in weights.arrays.items()
-        },
         "labels": list(spec.labels),
         "provenance": dict(spec.provenance),
     }
+
+
+def _as_stored(file: ModelFile) -> dict[str, NDArray[Any]]:
+    """Return the file's weights, those in int8 as they are."""
+    weights = file.weights().arrays
+    return {
+        name: file.arrays.get(narrow_name(name, "int8"), array) for name, array in weights.items()
+    }
+
+
+def _arrays(arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:
+    return {name: f"{array.dtype.name} {list(array.shape)}" for name, array in arrays.items()}
+
+
+def _described_engine(path: Path) -> dict[str, Any]:
+    """Describe an engine by its record; its weights cannot be seen."""
+    record = read_engine(path).record
+    return {
+        **_described(path, "engine", record.spec, record.fingerprint),
+        "runtime": record.runtime,
+        "runtime_version": record.runtime_version,
+        "cuda_version": record.cuda_version,
+        "gpu_name": record.gpu_name,
+        "compute_capabilities": list(record.compute_capabilities),
+        "profile": dataclasses.asdict(record.profile),
+        "precision": record.precision,
+        "lrn": record.lrn,
+        "plugin_sha256": record.plugin_sha256,
+        "outputs": list(record.outputs),
+        "status": record.status,
+        "report": record.report,
+    }
+
+
+def _readable_engine(description: dict[str, Any]) -> list[str]:
+    profile = description["profile"]
+    name, capabilities = description["gpu_name"], description["compute_capabilities"]
+    gpus = [name] if name else []
+    gpus += [f"compute capability {' or '.join(capabilities)}"] if capabilities else []
+    library = f"{RUNTIME_NAMES[description['runtime']]} {description['runtime_version']}"
+    lrn = {"plugin": "our plugin", "native": "its own layer", "none": "nothing"}[description["lrn"]]
+    return [
+        f"  engine        {library}, {description['precision']}, batches of {profile['min']} to "
+        f"{profile['max']}, best at {profile['opt']}; {lrn} normalises",
+        f"  runs on       {', '.join(gpus) or RTX_OWN_CHOICE}",
+    ]
 
 
 def _flat(value: object) -> str:
@@ -127,7 +192,12 @@ def _stored(arrays: dict[str, str]) -> str:
     return ", ".join(kinds) + (f"; {' and '.join(factored)} as two factors" if factored else "")
 
 
-def _verification(report: dict[str, Any] | None) -> str:
+def _verification(description: dict[str, Any]) -> str:
+    if not description.get("unchanged", True):
+        return "CHANGED since it was exported: copy it again or export it again"
+    report = description["report"]
+    if report is None and description["kind"] == "engine":
+        return f"{description['status']}; run: alexnet-deploy verify FILE --against CKPT"
     if report is None:
         return "never verified; run: alexnet-deploy verify FILE"
     verdict = "passed" if report["passed"] else "FAILED"

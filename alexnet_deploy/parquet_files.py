@@ -3,8 +3,9 @@
 Columns: `id` (int64, the row from 0), `path` (string), `path_base64` (string, only where the
 path's bytes are not UTF-8, else null), then per layer a fixed-size list of float32; maps are
 flattened in the order (C, H, W), their shape is in the field's metadata. The schema's metadata
-holds the model: `alexnet_deploy.spec` (`ModelSpec.to_json`) and `alexnet_deploy.fingerprint`, of
-the checkpoint; vectors with another fingerprint are not comparable.
+holds the model: `alexnet_deploy.spec` (`ModelSpec.to_json`), `alexnet_deploy.fingerprint` of the
+checkpoint, and `alexnet_deploy.precision`, the arithmetic of the network; vectors are comparable
+where fingerprint and precision are the same.
 """
 
 import json
@@ -34,19 +35,26 @@ Row = tuple[Path, Mapping[str, NDArray[np.float32]]]
 
 @contextmanager
 def parquet_rows(
-    file: BinaryIO, spec: ModelSpec, fingerprint: str, shapes: Mapping[str, tuple[int, ...]]
+    file: BinaryIO,
+    spec: ModelSpec,
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    fingerprint: str,
+    precision: str,
 ) -> Iterator[Callable[[Path, Mapping[str, NDArray[np.float32]]], None]]:
     """Write a Parquet file into `file`; yields the function that appends one row.
 
     Args:
         file: open for writing in binary; stays open.
         spec: the model that makes the vectors.
-        fingerprint: its checkpoint's.
         shapes: per layer, in the order of the columns: the shape of one photograph's array.
+        fingerprint: the checkpoint's.
+        precision: what the network computes in, not "auto".
     """
     model = {
         "alexnet_deploy.spec": spec.to_json(),
         "alexnet_deploy.fingerprint": fingerprint,
+        "alexnet_deploy.precision": precision,
     }
     schema = _schema(shapes).with_metadata(model)
     row_bytes = 4 * sum(_size(shape) for shape in shapes.values())

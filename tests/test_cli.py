@@ -4,6 +4,7 @@ tests/test_cli_processes.py starts it as a process; tests/test_commands.py has a
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def test_the_choices_are_those_of_the_engines() -> None:
         option.name: option.help for option in command.params if isinstance(option, click.Option)
     }
     for name in ("precision", "batch_size"):
-        assert f"[default: {getattr(defaults, name)}]" in (told[name] or "")
+        assert f"[default: {getattr(defaults, name)}" in (told[name] or "")
     by_name = {option.name: option.default for option in command.params}
     for name in ("runtime", "device"):
         assert by_name[name] == getattr(defaults, name)
@@ -196,16 +197,21 @@ def test_missing_paths_empty_folders_and_bad_files_have_their_codes(
 
 
 def test_embed_writes_rows_and_says_what(photographs: Path) -> None:
-    result = run("embed", photographs, "-o", "v.npy", "--layer", "fc6", "--json")
+    arguments = ["-o", "v.npy", "--layer", "fc6", "--precision", "fp16", "--json"]
+    result = run("embed", photographs, *arguments)
     assert result.exit_code == 0
-    assert json.loads(result.stdout) == {
+    told = json.loads(result.stdout)
+    assert told == {
         "files": ["v.npy", "v.paths.jsonl"],
         "num_rows": 3,
         "num_failed": 0,
         "fingerprint": "0123456789abcdef",
+        "precision": "fp16",
         "layers": ["fc6"],
         "shapes": {"fc6": [4096]},
     }
+    documented = re.findall(r"\{.*\}", " ".join(run("embed", "--help").stdout.split()))
+    assert set(re.findall(r'"(\w+)"', documented[0])) == set(told)
     assert np.load("v.npy")[:, 0].tolist() == [128, 0, 0]
     words = run("embed", photographs, "-o", "v.npy")
     assert words.stdout.splitlines()[0] == "v.npy: fc7 3 x 4096 float32"

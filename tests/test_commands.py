@@ -17,7 +17,7 @@ from alexnet_deploy import export as export_module
 from alexnet_deploy import models
 from alexnet_deploy.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from alexnet_deploy.cli import cli
-from alexnet_deploy.engines import factory
+from alexnet_deploy.engines import capabilities, factory
 from alexnet_deploy.engines.base import EngineOptions
 from alexnet_deploy.errors import DeviceError
 from alexnet_deploy.model_file import ModelFile, read_model
@@ -57,7 +57,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, two_photographs: Path) ->
     """Return the bundled checkpoint as `export` writes it."""
     path = tmp_path_factory.mktemp("exported") / "m.onnx"
     told = parsed("export", "-o", path, "--verify-on", two_photographs, "--layer", "logits")
-    assert set(told) == {"file", "fingerprint", "report"}
+    assert set(told) == {"file", "fingerprint", "status", "report"}
     assert told["file"] == str(path)
     assert told["fingerprint"] == read_model(path).fingerprint
     assert told["report"] == read_model(path).report
@@ -137,6 +137,91 @@ def test_an_export_that_fails_prints_its_table_and_leaves_nothing(
     assert result.stderr.startswith("Error: ")
     assert "logits" in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("precision", "remark"), [("fp16", "computed in fp32"), ("bf16", "bf16")])
+def test_a_narrow_export_is_verified_and_runs(
+    two_photographs: Path, tmp_path: Path, precision: str, remark: str
+) -> None:
+    model = tmp_path / "m.onnx"
+    result = done("export", "-o", model, "--precision", precision, "--verify-on", two_photographs)
+    assert "FC7 cosine" in result.stdout
+    told = parsed("info", model)
+    assert (told["precision"], told["report"]["passed"]) == (precision, True)
+    done("verify", model, "--on", two_photographs)
+    assert remark in done("classify", two_photographs, "--model", model, "--device", "cpu").stderr
+    vectors = parsed("embed", two_photographs, "--model", model, "-o", tmp_path / "v.npy")
+    assert vectors["precision"] == precision
+
+
+def test_onnx_runtime_refuses_bf16_on_a_cpu(two_photographs: Path, tmp_path: Path) -> None:
+    model = tmp_path / "m.onnx"
+    done("export", "-o", model, "--precision", "bf16", "--no-verify")
+    result = run("classify", two_photographs, "--model", model, "--runtime", "onnxruntime")
+    assert result.exit_code == 1
+    assert "computes in fp32, fp16, int8 on cpu; use --runtime openvino" in result.stderr
+
+
+def test_without_openvino_a_bf16_file_is_for_elsewhere_and_written_unverified(
+    two_photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capabilities, "is_installed", lambda package: package != "openvino")
+    model = tmp_path / "m.onnx"
+    arguments: list[str | Path] = ["export", "-o", model, "--precision", "bf16"]
+    refused = run(*arguments)
+    assert refused.exit_code == 1
+    for words in ("no bf16 on cpu", "is for TensorRT", "where OpenVINO is", "export --no-verify"):
+        assert words in refused.stderr
+    assert "--runtime openvino" not in refused.stderr
+    assert "pip install" not in refused.stderr
+    assert not model.exists()
+    assert "for TensorRT" in done(*arguments, "--no-verify").stderr
+    refused = run("classify", two_photographs, "--model", model)
+    assert refused.exit_code == 1
+    assert "run it where OpenVINO is" in refused.stderr
+
+
+def test_an_int8_export_is_calibrated_on_the_photographs_named(
+    two_photographs: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for path in sample_paths()[::2]:
+        (tmp_path / "photos" / f"{path.parent.name}.jpg").symlink_to(path)
+    arguments: list[str | Path] = ["export", "-o", tmp_path / "m.onnx"]
+    arguments += ["--verify-on", two_photographs]
+    arguments += ["--precision", "int8", "--calibrate", tmp_path / "photos"]
+    result = done(*arguments)
+    assert "sample" not in result.stderr
+    assert "FC7 cosine" in result.stdout
+    told = parsed("info", tmp_path / "m.onnx")
+    assert (told["precision"], told["calibration"]["photographs"]) == ("int8", 20)
+    assert told["arrays"]["conv2.weight"] == "int8 [256, 48, 5, 5]"
+    assert "calibration   on 20 photographs" in done("info", tmp_path / "m.onnx").stdout
+    model: list[str | Path] = ["--model", tmp_path / "m.onnx"]
+    assert "int8" in done("classify", two_photographs, *model, "--device", "cpu").stderr
+    assert run("classify", two_photographs, *model, "--precision", "fp32").exit_code == 2
+
+
+def test_an_int8_export_without_photographs_of_ones_own_says_what_it_took(tmp_path: Path) -> None:
+    result = done("export", "-o", tmp_path / "m.onnx", "--precision", "int8", "--no-verify")
+    assert "40 sample photographs" in result.stderr
+    assert "--calibrate DIR" in result.stderr
+
+
+def test_a_folder_of_other_things_is_no_calibration(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_text("no photograph")
+    arguments: list[str | Path] = ["export", "-o", tmp_path / "m.onnx", "--precision", "int8"]
+    result = run(*arguments, "--calibrate", tmp_path)
+    assert result.exit_code == 1
+    assert "2 of 2 photographs could not be read" in result.stderr
+    assert "a.jpg" in result.stderr
+    assert not (tmp_path / "m.onnx").exists()
+    (tmp_path / "empty").mkdir()
+    assert run(*arguments, "--calibrate", tmp_path / "empty").exit_code == 1
+    result = run("export", "-o", tmp_path / "m.onnx", "--calibrate", tmp_path)
+    assert result.exit_code == 2
+    assert "only int8 needs it" in result.stderr
 
 
 def test_an_unverified_export_says_so_and_takes_labels(

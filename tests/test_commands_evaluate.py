@@ -72,7 +72,8 @@ def test_the_table_goes_to_stdout_and_the_time_to_stderr(data: Path, opened: Ope
         "model                     caltech101.safetensors (0123456789abcdef, onnxruntime fp32)\n"
     )
     assert result.stderr.startswith("fake engine\n4 done, 0 failed in ")
-    assert opened.calls == [(bundled_checkpoint(), EngineOptions(outputs=("probabilities",)))]
+    options = EngineOptions(outputs=("probabilities",), exact_batch=False)
+    assert opened.calls == [(bundled_checkpoint(), options)]
 
 
 def test_a_line_for_each_class_comes_on_request(data: Path) -> None:
@@ -110,7 +111,7 @@ def test_several_models_are_averaged_with_their_weights(data: Path, opened: Open
         ("b.pt", 0.75),
     ]
     assert found["crops"] == 10
-    options = EngineOptions(outputs=("probabilities",), threads=1)
+    options = EngineOptions(outputs=("probabilities",), threads=1, exact_batch=False)
     assert opened.calls == [(Path("a.onnx"), options), (Path("b.pt"), options)]
 
 

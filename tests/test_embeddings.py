@@ -28,7 +28,7 @@ from alexnet_deploy.model_spec import ModelSpec
 
 
 def engine_for(*layers: str) -> FakeEngine:
-    return FakeEngine(EngineOptions(outputs=layers, batch_size=2))
+    return FakeEngine(EngineOptions(outputs=layers, batch_size=2, precision="fp16"))
 
 
 def three_photographs(folder: Path) -> list[Path]:
@@ -53,6 +53,7 @@ def test_one_layer_is_one_array_and_the_paths_of_its_rows(tmp_path: Path) -> Non
         num_rows=2,
         num_failed=1,
         fingerprint="0123456789abcdef",
+        precision="fp16",
     )
     array = np.load(output, mmap_mode="r")
     assert (array.shape, array.dtype) == ((2, 4096), np.float32)
@@ -81,10 +82,11 @@ def test_what_was_written_is_told_in_json_and_in_words(tmp_path: Path) -> None:
         num_rows=1200,
         num_failed=3,
         fingerprint="abc",
+        precision="int8",
     )
     assert written.to_json() == (
         '{"files": ["v.npy", "v.paths.jsonl"], "num_rows": 1200, "num_failed": 3, '
-        '"fingerprint": "abc", "layers": ["fc7"], "shapes": {"fc7": [4096]}}'
+        '"fingerprint": "abc", "precision": "int8", "layers": ["fc7"], "shapes": {"fc7": [4096]}}'
     )
     assert written.describe() == (
         "v.npy: fc7 1,200 x 4096 float32\nv.paths.jsonl: the path of each row"
@@ -149,6 +151,7 @@ def test_parquet_holds_path_id_vectors_and_the_model(tmp_path: Path) -> None:
     spec = table.schema.metadata[b"alexnet_deploy.spec"].decode()
     assert ModelSpec.from_json(spec) == SPEC
     assert table.schema.metadata[b"alexnet_deploy.fingerprint"] == b"0123456789abcdef"
+    assert table.schema.metadata[b"alexnet_deploy.precision"] == b"fp16"
 
 
 def test_parquet_without_pyarrow_names_the_extra_and_writes_nothing(

@@ -12,6 +12,8 @@ from alexnet_deploy.errors import IncompatibleFileError, UsageError
 from alexnet_deploy.inspection import describe, readable
 from alexnet_deploy.model_file import write_model
 from alexnet_deploy.onnx_graph import build_model
+from alexnet_deploy.trt.batch_profile import BatchProfile
+from alexnet_deploy.trt.engine_file import EngineFile, EngineRecord, sidecar_path, write_engine
 
 
 def test_a_checkpoint_is_described_as_it_is(tmp_path: Path) -> None:
@@ -69,3 +71,72 @@ def test_a_changed_model_file_does_not_pass_for_verified(tmp_path: Path) -> None
     description = describe(tmp_path / "a.onnx")
     assert not description["unchanged"]
     assert "CHANGED since it was exported" in readable(description)
+
+
+ENGINE = EngineFile(
+    record=EngineRecord(
+        runtime="tensorrt",
+        runtime_version="11.4.0.106",
+        cuda_version="13.2",
+        gpu_name="NVIDIA H200",
+        compute_capabilities=("9.0",),
+        profile=BatchProfile(min=1, opt=32, max=64),
+        precision="fp16",
+        outputs=("probabilities", "fc7"),
+        lrn="plugin",
+        plugin_sha256="0" * 64,
+        spec=random_checkpoint("paper").spec,
+        fingerprint="f" * 64,
+        report={"passed": True, "checks": [], "runs": "TensorRT 11.4", "num_photographs": 40},
+    ),
+    plan=b"the plan",
+)
+PORTABLE = dataclasses.replace(
+    ENGINE.record,
+    runtime="tensorrt-rtx",
+    cuda_version=None,
+    gpu_name=None,
+    compute_capabilities=(),
+    lrn="native",
+    plugin_sha256=None,
+    report=None,
+)
+
+
+def test_an_engine_is_described_as_its_record_has_it(tmp_path: Path) -> None:
+    write_engine(ENGINE, tmp_path / "m.engine")
+    description = json.loads(json.dumps(describe(tmp_path / "m.engine")))
+    assert (description["kind"], description["size_bytes"]) == ("engine", len(b"the plan"))
+    record = json.loads(sidecar_path(tmp_path / "m.engine").read_text("utf-8"))
+    for field in dataclasses.fields(EngineRecord):
+        if field.name != "spec":
+            assert description[field.name] == record[field.name], field.name
+    assert description["spec"] == json.loads(json.dumps(ENGINE.record.spec.identity()))
+    assert description["status"] == "verified"
+    assert description["parameters"] == 60_965_224 - 989 * 4097
+    assert "arrays" not in description, "its weights cannot be seen"
+    assert readable(description).splitlines()[-5:-1] == [
+        "  engine        TensorRT 11.4.0.106, fp16, batches of 1 to 64, best at 32; our plugin "
+        "normalises",
+        "  runs on       NVIDIA H200, compute capability 9.0",
+        "  outputs       probabilities, fc7",
+        "  verification  passed on 40 photographs, TensorRT 11.4",
+    ]
+
+
+def test_an_engine_that_was_not_verified_says_so_and_how_to(tmp_path: Path) -> None:
+    write_engine(dataclasses.replace(ENGINE, record=PORTABLE), tmp_path / "m.engine")
+    description = describe(tmp_path / "m.engine")
+    assert (description["status"], description["report"]) == ("built, not verified here", None)
+    text = readable(description)
+    assert "TensorRT-RTX 11.4.0.106, fp16" in text
+    assert "its own layer normalises" in text
+    assert "  runs on       compute capability 8.0, 8.6, 8.9, 12.0 and later\n" in text
+    assert "built, not verified here; run: alexnet-deploy verify FILE --against CKPT" in text
+
+
+def test_an_engine_that_is_damaged_is_refused(tmp_path: Path) -> None:
+    write_engine(ENGINE, tmp_path / "m.engine")
+    (tmp_path / "m.engine").write_bytes(b"the plam")
+    with pytest.raises(IncompatibleFileError, match="hashes differ"):
+        describe(tmp_path / "m.engine")

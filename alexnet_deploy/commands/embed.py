@@ -46,8 +46,8 @@ def embed(
 
     Rows are in the order of the photographs; one that cannot be read has none. Several layers
     of an .npy go to one file each, OUTPUT.LAYER.npy. With --json: {"files", "num_rows",
-    "num_failed", "fingerprint", "layers", "shapes": {layer: [sizes]}}; vectors are comparable
-    where the fingerprint is the same.
+    "num_failed", "fingerprint", "precision", "layers", "shapes": {layer: [sizes]}}. Vectors are
+    comparable where fingerprint and precision are the same; --json and .parquet tell both.
     """
     from alexnet_deploy import embeddings
     from alexnet_deploy.images import find_photographs

@@ -1,23 +1,157 @@
 """`alexnet-deploy export`."""
 
 import json
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from alexnet_deploy.commands import options as shared
-from alexnet_deploy.commands.reporting import print_result
+from alexnet_deploy.commands.reporting import print_result, say
+from alexnet_deploy.errors import UsageError
+from alexnet_deploy.path_text import printable
 
 if TYPE_CHECKING:
+    from alexnet_deploy.checkpoints import Checkpoint
     from alexnet_deploy.engines.base import Runtime
+    from alexnet_deploy.model_file import FilePrecision
+    from alexnet_deploy.verification_report import Report
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportArguments:
+    """What was said on the command line, under the names of its options."""
+
+    checkpoint: Path | None
+    output: Path | None
+    precision: "FilePrecision"
+    calibrate: Path | None
+    trt: bool
+    rtx: bool
+    lrn: Literal["plugin", "native"] | None
+    min_batch: int | None
+    opt_batch: int | None
+    max_batch: int | None
+    compute_capability: tuple[str, ...]
+    layers: tuple[str, ...]
+    preset: str | None
+    labels: Path | None
+    verify_on: Path | None
+    no_verify: bool
+    as_json: bool
+    runtime: "Runtime"
+    threads: int | None
+
+    @property
+    def is_engine(self) -> bool:
+        """Whether an engine is to be written, and not an ONNX file."""
+        return self.trt or self.rtx
+
+    @property
+    def source(self) -> Path:
+        """The checkpoint to read."""
+        from alexnet_deploy.models import default_model
+
+        return self.checkpoint or default_model()
+
+    @property
+    def target(self) -> Path:
+        """The file to write."""
+        suffix = ".engine" if self.is_engine else ".onnx"
+        return self.output or Path(f"{self.source.stem}{suffix}")
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The layers to offer."""
+        from alexnet_deploy.engines.base import DEFAULT_OUTPUTS
+
+        return self.layers or DEFAULT_OUTPUTS
+
+    def load(self) -> "Checkpoint":
+        """Read the checkpoint, with the labels that were named."""
+        from alexnet_deploy.checkpoints import load_checkpoint, read_labels
+
+        labels = None if self.labels is None else read_labels(self.labels)
+        return load_checkpoint(self.source, preset=self.preset, labels=labels)
+
+    def verification_photographs(self) -> tuple[Path, ...] | None:
+        """Find what to verify on; None is not to verify."""
+        from alexnet_deploy.images import find_photographs
+        from alexnet_deploy.samples import sample_paths
+
+        folder = self.verify_on
+        found = sample_paths() if folder is None else tuple(find_photographs([folder]))
+        return None if self.no_verify else found
+
+    def calibration_photographs(self) -> tuple[Path, ...] | None:
+        """Find what to calibrate on; None is the samples."""
+        from alexnet_deploy.images import find_photographs
+
+        return None if self.calibrate is None else tuple(find_photographs([self.calibrate]))
+
+    def show(self, report: "Report") -> None:
+        """Print a report as soon as it is there; --json prints it at the end, with the rest."""
+        if not self.as_json:
+            print_result(report.table())
+
+
+def _engine_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of engines."""
+    batch = click.IntRange(min=1)
+    options = (
+        click.option("--trt", is_flag=True, help="Build a TensorRT engine instead."),
+        click.option(
+            "--rtx",
+            is_flag=True,
+            help="Build with TensorRT-RTX, which needs no GPU, though TensorRT is installed.",
+        ),
+        click.option(
+            "--lrn",
+            type=click.Choice(["plugin", "native"]),
+            help="What normalises in a TensorRT engine: our kernel or its own layer.  "
+            "[default: plugin]",
+        ),
+        click.option("--min-batch", type=batch, help="Fewest images a call.  [default: 1]"),
+        click.option("--opt-batch", type=batch, help="Usual images a call.  [default: 32]"),
+        click.option("--max-batch", type=batch, help="Most images a call.  [default: 32]"),
+        click.option(
+            "--compute-capability",
+            multiple=True,
+            help="With --rtx: GPUs to build for, such as 8.9; repeat for more.  "
+            "[default: 8.0, 8.6, 8.9, 12.0 and later]",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @click.command(epilog="Example: alexnet-deploy export ckpt.pt -o alexnet.onnx --verify-on photos/")
 @click.argument("checkpoint", type=shared.FILE, required=False)
 @click.option(
-    "-o", "--output", type=shared.FILE, help="File to write.  [default: CKPT's name .onnx]"
+    "-o",
+    "--output",
+    type=shared.FILE,
+    help="File to write.  [default: CKPT's name .onnx, with --trt .engine]",
 )
+@click.option(
+    "--precision",
+    type=click.Choice(shared.FILE_PRECISIONS),
+    default="fp32",
+    show_default=True,
+    help="Of the layers with weights; inputs are bytes and outputs float32 in each. "
+    "fp16: for GPUs, half the size. bf16: for TensorRT, ONNX Runtime has none. "
+    "int8: the smallest, calibrated on photographs.",
+)
+@click.option(
+    "--calibrate",
+    type=shared.FILE,
+    help="With int8: photographs to choose the ranges on, a few hundred.  [default: samples]",
+)
+@_engine_options
 @click.option(
     "--layer",
     "layers",
@@ -36,53 +170,133 @@ if TYPE_CHECKING:
     type=click.Choice(shared.RUNTIMES),
     default="auto",
     show_default=True,
-    help="Library that runs the file while it is verified.",
+    help="Library that runs an ONNX file while it is verified.",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Its CPU threads.  [default: all]")
-def export(
-    checkpoint: Path | None,
-    output: Path | None,
-    layers: tuple[str, ...],
-    preset: str | None,
-    labels: Path | None,
-    verify_on: Path | None,
-    no_verify: bool,
-    as_json: bool,
-    runtime: "Runtime",
-    threads: int | None,
-) -> None:
-    """Write a checkpoint as a verified ONNX file.
+def export(**options: Any) -> None:
+    """Write a checkpoint as a verified ONNX file, or as a verified TensorRT engine.
 
-    The fp32 file is compared with a NumPy reference on photographs, and written only if it
-    computes the same (exit 4 if not). CHECKPOINT is .safetensors or .pt; without one,
-    $ALEXNET_MODEL or the bundled one. With --json: {"file", "fingerprint", "report"}; report is
-    null with --no-verify.
+    What is written is compared with a NumPy reference on photographs, and written only if it
+    computes the same (exit 4 if not). An engine that cannot run on this machine is written
+    unverified, and says so. CHECKPOINT is .safetensors or .pt; without one, $ALEXNET_MODEL or
+    the bundled one. With --json: {"file", "fingerprint", "status", "report"}; report is null for a
+    file that was not verified, and status says why.
     """
-    from alexnet_deploy.checkpoints import load_checkpoint, read_labels
-    from alexnet_deploy.engines.base import DEFAULT_OUTPUTS, EngineOptions
-    from alexnet_deploy.export import export_onnx
-    from alexnet_deploy.images import find_photographs
-    from alexnet_deploy.models import default_model
-    from alexnet_deploy.path_text import printable
-    from alexnet_deploy.samples import sample_paths
+    arguments = ExportArguments(**options)
+    _check(arguments)
+    checkpoint = arguments.load()
+    write = _write_engine if arguments.is_engine else _write_onnx
+    report = write(checkpoint, arguments)
+    _print_written(checkpoint, report, arguments)
 
-    source = checkpoint or default_model()
-    names = None if labels is None else read_labels(labels)
-    loaded = load_checkpoint(source, preset=preset, labels=names)
-    target = output or Path(f"{source.stem}.onnx")
-    photographs = sample_paths() if verify_on is None else find_photographs([verify_on])
+
+def _check(arguments: ExportArguments) -> None:
+    """Refuse options that mean nothing beside the others.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    for_engines = {
+        "--lrn": arguments.lrn,
+        "--min-batch": arguments.min_batch,
+        "--opt-batch": arguments.opt_batch,
+        "--max-batch": arguments.max_batch,
+        "--compute-capability": arguments.compute_capability,
+    }
+    for option, value in for_engines.items():
+        if value and not arguments.is_engine:
+            library = "--rtx" if option == "--compute-capability" else "--trt"
+            raise UsageError(f"{option}: is for engines; add {library}, or leave it out")
+    if arguments.is_engine and (arguments.runtime != "auto" or arguments.threads):
+        option = "--threads" if arguments.runtime == "auto" else "--runtime"
+        raise UsageError(
+            f"{option}: is for ONNX files, an engine runs as it is built; leave it out"
+        )
+    if arguments.calibrate and arguments.precision != "int8":
+        raise UsageError("--calibrate: only int8 needs it; add --precision int8, or leave it out")
+
+
+def _write_onnx(checkpoint: "Checkpoint", arguments: ExportArguments) -> Mapping[str, Any] | None:
+    """Export to ONNX; return the report, None where none was asked for."""
+    from alexnet_deploy.engines.base import EngineOptions
+    from alexnet_deploy.export import export_onnx
+
     file = export_onnx(
-        loaded,
-        target,
-        outputs=layers or DEFAULT_OUTPUTS,
-        photographs=None if no_verify else photographs,
-        options=EngineOptions(runtime=runtime, threads=threads),
-        on_report=lambda report: None if as_json else print_result(report.table()),
+        checkpoint,
+        arguments.target,
+        outputs=arguments.outputs,
+        precision=arguments.precision,
+        photographs=arguments.verification_photographs(),
+        calibrate_on=arguments.calibration_photographs(),
+        options=EngineOptions(runtime=arguments.runtime, threads=arguments.threads),
+        on_report=arguments.show,
+        notify=say,
     )
-    if as_json:
-        result = {"file": str(target), "fingerprint": file.fingerprint, "report": file.report}
+    if arguments.precision == "bf16":
+        say("bf16: the file is for TensorRT; on a CPU only OpenVINO runs it, not ONNX Runtime")
+    return file.report
+
+
+def _write_engine(checkpoint: "Checkpoint", arguments: ExportArguments) -> Mapping[str, Any] | None:
+    """Export to an engine; return the report, None where it cannot run here."""
+    from alexnet_deploy.engine_export import EngineRequest, choose_runtime, export_engine
+    from alexnet_deploy.trt.batch_profile import BatchProfile
+
+    photographs = arguments.verification_photographs()
+    calibrate_on = arguments.calibration_photographs()
+    profile = BatchProfile.around(
+        min=arguments.min_batch, opt=arguments.opt_batch, max=arguments.max_batch
+    )
+    request = EngineRequest(
+        runtime=choose_runtime(rtx=arguments.rtx),
+        precision=arguments.precision,
+        profile=profile,
+        lrn=arguments.lrn,
+        compute_capabilities=arguments.compute_capability,
+        outputs=arguments.outputs,
+    )
+    engine = export_engine(
+        checkpoint,
+        arguments.target,
+        request,
+        photographs=photographs,
+        calibrate_on=calibrate_on,
+        on_report=arguments.show,
+        notify=say,
+    )
+    if photographs is not None and engine.record.report is None:
+        say(f"{engine.record.status}; where it is to run: {_verify_command(arguments)}")
+    return engine.record.report
+
+
+def _verify_command(arguments: ExportArguments) -> str:
+    """Return the command that verifies the engine elsewhere."""
+    from alexnet_deploy.models import bundled_checkpoint
+
+    command = ["alexnet-deploy", "verify", str(arguments.target)]
+    if arguments.source != bundled_checkpoint():  # which is there, and elsewhere than here
+        command += ["--against", str(arguments.source)]
+        command += [] if arguments.preset is None else ["--preset", arguments.preset]
+    return shlex.join(command)
+
+
+def _print_written(
+    checkpoint: "Checkpoint", report: Mapping[str, Any] | None, arguments: ExportArguments
+) -> None:
+    """Print which file was written, or with --json the object that the help names."""
+    from alexnet_deploy.trt.engine_file import NOT_VERIFIED
+
+    target, status = arguments.target, "verified"
+    if report is None:
+        status = "not verified, as asked" if arguments.no_verify else NOT_VERIFIED
+    if arguments.as_json:
+        result = {
+            "file": str(target),
+            "fingerprint": checkpoint.fingerprint,
+            "status": status,
+            "report": report,
+        }
         print_result(json.dumps(result))
-    else:
-        note = ", not verified, as asked" if no_verify else ""
-        size_mb = target.stat().st_size / 1e6
-        print_result(f"{printable(target)}: {size_mb:.1f} MB{note}")
+        return
+    note = "" if report else f", {status}"
+    print_result(f"{printable(target)}: {target.stat().st_size / 1e6:.1f} MB{note}")

@@ -14,17 +14,19 @@ from alexnet_deploy.commands.reporting import print_result
 @click.option("--check", is_flag=True, help="Read all of an index; exit 5 if anything is wrong.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def info(file: Path | None, check: bool, as_json: bool) -> None:
-    """Say what a checkpoint, an ONNX file or an index is.
+    """Say what a checkpoint, an ONNX file, an engine or an index is.
 
     Network, preprocessing, labels, fingerprint, provenance, verification; of an index its
     photographs, roots, last runs and commonest failures.
 
-    FILE is a checkpoint, an .onnx file of ours, or the directory of an index; without one,
-    $ALEXNET_MODEL or the bundled checkpoint. The keys of --json: path, kind, size_bytes,
+    FILE is a checkpoint, an .onnx or .engine file of ours, or the directory of an index; without
+    one, $ALEXNET_MODEL or the bundled checkpoint. The keys of --json: path, kind, size_bytes,
     fingerprint, preset, parameters, spec, layers, arrays, labels, provenance; for an .onnx file
-    also outputs, unchanged and report. For an index: path, kind, size_bytes, format, metric,
-    model, fingerprint, layer, dimension, preprocessing, precision, decode, photographs, vectors,
-    roots, runs, failures; with --check also problems.
+    also outputs, precision, calibration, unchanged and report. For an engine these but arrays,
+    calibration and unchanged, and runtime, runtime_version, cuda_version, gpu_name,
+    compute_capabilities, profile, lrn, plugin_sha256, status. For an index: path, kind,
+    size_bytes, format, metric, model, fingerprint, layer, dimension, preprocessing, precision,
+    decode, photographs, vectors, roots, runs, failures; with --check also problems.
     """
     from alexnet_deploy.errors import IncompatibleFileError
     from alexnet_deploy.inspection import describe, readable

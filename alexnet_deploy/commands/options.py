@@ -4,6 +4,7 @@ The literals repeat `engines.base`, which needs numpy and would make `--help` sl
 the two equal.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
     from alexnet_deploy.index.engine import EngineRequest
     from alexnet_deploy.inference import FailureLimit
 
-RUNTIMES = ("auto", "openvino", "onnxruntime")
+RUNTIMES = ("auto", "openvino", "onnxruntime", "tensorrt", "tensorrt-rtx")
 DEVICES = ("auto", "cpu", "cuda")
-PRECISIONS = ("fp32", "bf16")
+FILE_PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+PRECISIONS = ("auto", *FILE_PRECISIONS)
 
 
 class _File(click.Path):
@@ -58,8 +60,9 @@ class EngineArguments:
         return EngineOptions(
             runtime=self.runtime,
             device=self.device,
-            precision=self.precision or "fp32",
+            precision=self.precision or "auto",
             batch_size=self.batch_size or 32,
+            exact_batch=self.batch_size is not None,
             threads=self.threads,
             outputs=outputs or DEFAULT_OUTPUTS,
         )
@@ -94,7 +97,10 @@ def _failure_limit(ctx: click.Context, param: click.Parameter, value: str) -> "F
 
 
 def runtime_options(
-    command: _Command, *, precision_default: str = "fp32", batch_size_default: str = "32"
+    command: _Command,
+    *,
+    precision_default: str = "auto, the file's own; of a checkpoint fp32",
+    batch_size_default: str = "32",
 ) -> _Command:
     """Add `--runtime --device --precision --batch-size --threads`, collected in one argument."""
     options = (
@@ -110,7 +116,7 @@ def runtime_options(
             type=click.Choice(DEVICES),
             default="auto",
             show_default=True,
-            help="auto is the CPU; no runtime of this version uses a GPU.",
+            help="auto is the GPU where the installed ONNX Runtime can use one, else the CPU.",
         ),
         click.option(
             "--precision",
@@ -130,25 +136,10 @@ def runtime_options(
     )
 
     @functools.wraps(command)
-    def collected(
-        *,
-        runtime: "Runtime",
-        device: "Device",
-        precision: "Precision | None",
-        batch_size: int | None,
-        threads: int | None,
-        model: Path | None = None,
-        **others: object,
-    ) -> None:
-        arguments = EngineArguments(
-            runtime=runtime,
-            device=device,
-            precision=precision,
-            batch_size=batch_size,
-            threads=threads,
-            model=model,
-        )
-        command(engine_options=arguments, **others)
+    def collected(**arguments: Any) -> None:
+        names = [field.name for field in dataclasses.fields(EngineArguments)]
+        own = {name: arguments.pop(name) for name in names if name in arguments}
+        command(engine_options=EngineArguments(**own), **arguments)
 
     return _add(options, collected)
 
@@ -158,7 +149,7 @@ def model_options(command: _Command) -> _Command:
     model = click.option(
         "--model",
         type=FILE,
-        help="Checkpoint or .onnx file.  [default: $ALEXNET_MODEL, else the bundled checkpoint]",
+        help="Checkpoint, .onnx or .engine file.  [default: $ALEXNET_MODEL, else the bundled one]",
     )
     return model(runtime_options(command))
 
@@ -178,11 +169,11 @@ def index_options(command: _Command) -> _Command:
     model = click.option(
         "--model",
         type=FILE,
-        help="Checkpoint or .onnx file.  [default: the index's; for a new one as for classify]",
+        help="Checkpoint, .onnx or .engine file.  [default: the index's; else as for classify]",
     )
     runtime = functools.partial(
         runtime_options,
-        precision_default="the index's; fp32 for a new one",
+        precision_default="the index's; the model file's own for a new one",
         batch_size_default="32, or fewer where fewer are given",
     )
     return _add((index, model, runtime), command)

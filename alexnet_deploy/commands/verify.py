@@ -24,25 +24,25 @@ def verify(
     as_json: bool,
     engine_options: shared.EngineArguments,
 ) -> None:
-    """Check that an ONNX file computes what it should here.
+    """Check that an ONNX file or an engine computes what it should here.
 
-    FILE, an .onnx file of ours, runs on this machine beside a NumPy reference. Without --against
-    it is compared with its own weights, after checking that they are the ones that were
-    exported. Exit 4 when it fails. With --json:
+    FILE, an .onnx or .engine file of ours, runs on this machine beside a NumPy reference. Without
+    --against an .onnx file is compared with its own weights, after checking that they are the
+    ones that were exported; an engine hides its weights, so it needs the checkpoint that it was
+    built from, the bundled one aside. Exit 4 when it fails. With --json:
     {"passed", "checks": [{"name", "measured", "allowed", "passed"}], "runs", "against",
     "num_photographs", "skipped"}.
     """
     from alexnet_deploy.checkpoints import load_checkpoint
     from alexnet_deploy.images import find_photographs
-    from alexnet_deploy.model_file import read_model
     from alexnet_deploy.path_text import printable
     from alexnet_deploy.samples import sample_paths
-    from alexnet_deploy.verification import verify as compare
+    from alexnet_deploy.verify_file import verify_file
 
     checkpoint = None if against is None else load_checkpoint(against, preset=preset)
     photographs = sample_paths() if folder is None else tuple(find_photographs([folder]))
     options = engine_options.engine_options()
     with Reporter(lambda: photographs) as reporter:
-        report = compare(read_model(file), checkpoint, photographs, options, reporter.advance)
+        report = verify_file(file, checkpoint, photographs, options, reporter.advance)
     print_result(json.dumps(report.to_dict()) if as_json else report.table())
     report.raise_if_failed(printable(file))
