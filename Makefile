@@ -16,10 +16,10 @@ PIP_INSTALL := -m pip install -qq --disable-pip-version-check --no-input \
 # Make's own lists cannot hold names with spaces; there are none in the package.
 PACKAGE := $(shell find alexnet_deploy -type f ! -name '*.pyc')
 
-.PHONY: help demo test clean check-python
+.PHONY: help demo test gpu-check clean check-python check-version
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
 
 demo: .venv/installed ## set up .venv and run every main command on the sample photographs
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" tools/demo.sh
@@ -28,7 +28,11 @@ test: .venv-dev/installed ## set up .venv-dev and run the linters, the type chec
 	.venv-dev/bin/ruff check
 	.venv-dev/bin/ruff format --check
 	.venv-dev/bin/mypy
-	.venv-dev/bin/python -m pytest
+	.venv-dev/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+gpu-check: | check-version ## run all that needs an NVIDIA GPU (WHEELS=DIR, PHOTOGRAPHS=DIR)
+	$(PYTHON) tools/gpu_check.py $(if $(WHEELS),--wheels '$(WHEELS)') \
+		$(if $(PHOTOGRAPHS),--photographs '$(PHOTOGRAPHS)')
 
 clean: ## remove the environments, the demo's files and all caches
 	rm -rf .venv .venv-dev demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -50,12 +54,15 @@ define create
 	@$(PYTHON) -m venv $(1)
 endef
 
-check-python:
+check-version:
 	@if ! '$(PYTHON)' -c '$(IS_NEW_ENOUGH)' 2>/dev/null; then \
 		echo 'Python 3.11 or later is needed, and none of these is: $(or $(PYTHON),$(CANDIDATES))'; \
 		echo 'install one, or name one: make PYTHON=/path/to/python3.12 ...'; \
 		exit 1; \
 	fi >&2
+
+# Of what makes environments, which gpu-check does not.
+check-python: check-version
 	@if ! $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then \
 		echo "$(PYTHON) cannot make environments: its modules venv and ensurepip are missing"; \
 		echo 'on Debian and Ubuntu: apt-get install python3-venv'; \

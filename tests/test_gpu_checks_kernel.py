@@ -1,0 +1,135 @@
+"""What the checks hold the LRN kernel against, without the kernel: tools/lrn_bandwidth.py, too."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lrn_bandwidth
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from gpu_checks import kernel_bandwidth, kernel_by_cudnn
+from gpu_checks.check import Failed, Settings
+from gpu_checks.kernel_reference import DTYPES, TOLERANCES, formula, largest_error
+from lrn_bandwidth import FORMS, banded, by_torch, bytes_moved, summaries
+
+from alexnet_deploy.trt.kernel import Scalar, TowerLrnKernel
+
+KERNEL = TowerLrnKernel(
+    scalar="float",
+    channels=12,
+    height=7,
+    width=9,
+    size=5,
+    alpha=1e-4,
+    beta=0.75,
+    k=2.0,
+    towers=2,
+    fused=True,
+)
+
+
+def activations(kernel: TowerLrnKernel, num_images: int = 2) -> np.ndarray[Any, Any]:
+    """Return numbers at which the normalisation halves what it gets."""
+    shape = (num_images, kernel.channels, kernel.height, kernel.width)
+    x = 200 * np.random.default_rng(0).standard_normal(shape)
+    return x.astype(DTYPES[kernel.scalar])
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("towers", [1, 2, 3])
+@pytest.mark.parametrize("form", ["torch", "banded"])
+def test_each_form_that_is_timed_computes_the_formula(form: str, towers: int, fused: bool) -> None:
+    kernel = dataclasses.replace(KERNEL, towers=towers, fused=fused)
+    x = activations(kernel)
+    work = banded(kernel, "cpu") if form == "banded" else lambda x: by_torch(kernel, x)
+    actual = work(torch.from_numpy(x)).numpy()
+    assert actual.shape == (2, *kernel.output_shape())
+    assert largest_error(actual, formula(kernel, x)) < TOLERANCES["float"]
+
+
+def test_the_formula_halves_what_it_gets_and_stops_at_towers() -> None:
+    """Else the tests above would prove little."""
+    kernel = dataclasses.replace(KERNEL, fused=False)
+    x = activations(kernel)
+    y = formula(kernel, x)
+    assert np.abs(y).mean() < 0.6 * np.abs(x).mean()
+    other = formula(dataclasses.replace(kernel, towers=1), x)
+    assert largest_error(y.astype(np.float32), other) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("actual", "expected", "error"),
+    [
+        ([1.0, 2.0], [1.0, 2.0], 0.0),
+        ([1.5, 2.0], [1.0, 2.0], 0.5),
+        ([np.nan, np.inf, -np.inf], [np.nan, np.inf, -np.inf], 0.0),
+        ([1.0], [np.inf], np.inf),
+        ([np.inf], [1.0], np.inf),
+        ([np.inf], [-np.inf], np.inf),
+        ([np.nan], [np.inf], np.inf),
+        ([np.nan, 1.0], [1.0, 1.0], np.inf),
+        ([1.0], [np.nan], np.inf),
+        ([0.0], [1e-300], 1e-300 / np.finfo(np.float32).tiny),
+    ],
+)
+def test_the_largest_error_counts_what_is_no_number(
+    actual: Sequence[float], expected: Sequence[float], error: float
+) -> None:
+    found = largest_error(np.array(actual, np.float32), np.array(expected, np.float64))
+    assert found == pytest.approx(error, rel=1e-6)
+
+
+def test_the_graph_for_cudnn_computes_the_formula_in_each_of_its_branches() -> None:
+    kernel = dataclasses.replace(KERNEL, towers=1)
+    x = activations(kernel)
+    model = kernel_by_cudnn.graph(x.shape, "float32").SerializeToString()
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    outputs = session.run(None, {"x": x})
+    assert len(outputs) == kernel_by_cudnn.BRANCHES
+    for output in outputs:
+        assert largest_error(output, formula(kernel, x)) < TOLERANCES["float"]
+    half = kernel_by_cudnn.graph(x.shape, "float16").graph
+    kinds = {value.type.tensor_type.elem_type for value in (*half.input, *half.output)}
+    assert kinds == {10}, "FLOAT16"
+
+
+@pytest.mark.parametrize(("scalar", "size"), [("float", 4), ("half", 2)])
+def test_the_floor_is_the_input_and_the_output_once(scalar: Scalar, size: int) -> None:
+    kernel = dataclasses.replace(KERNEL, scalar=scalar)
+    assert bytes_moved(kernel, 10) == 10 * size * 12 * (7 * 9 + 3 * 4)
+
+
+def test_shares_are_of_the_copy_of_the_same_round() -> None:
+    """The clock rises from round to round; the kernel always moves as fast as the copy."""
+    copy = [4.0, 2.0, 1.0]
+    slower = [2 * each for each in copy]
+    seconds = {"copy": copy, "kernel": copy, "torch": slower, "banded": [1.0, 1.0, 1.0]}
+    rows = summaries(seconds, 2 * lrn_bandwidth.COPY_BYTES)
+    assert [row["form"] for row in rows] == list(FORMS)
+    assert [row["share_of_copy"] for row in rows] == [1.0, 0.5, 2.0]
+    assert [row["microseconds"] for row in rows] == [2e6, 4e6, 1e6]
+    half = summaries(seconds, lrn_bandwidth.COPY_BYTES)
+    assert half[0]["share_of_copy"] == 0.5
+
+
+@pytest.mark.parametrize(("share", "is_enough"), [(0.81, True), (0.79, False)])
+def test_a_slow_kernel_fails_and_says_where(
+    monkeypatch: pytest.MonkeyPatch, share: float, is_enough: bool
+) -> None:
+    rows = [
+        {"layer": layer, "scalar": "half", "fused": fused, "form": form, "share_of_copy": each}
+        for layer in ("conv1", "conv2")
+        for fused, form, each in ((True, "kernel", 0.9), (False, "kernel", 0.1), (True, "torch", 0))
+    ]
+    rows[3]["share_of_copy"] = share
+    monkeypatch.setattr(kernel_bandwidth, "both_towers_on_one", lambda: None)
+    monkeypatch.setattr(kernel_bandwidth, "measure", lambda: {"rows": rows})
+    settings = Settings(scratch=Path("nowhere"))
+    if is_enough:
+        assert kernel_bandwidth.bandwidth(settings) == {"rows": rows}
+        return
+    with pytest.raises(Failed, match=r"less than 80% of a copy's speed: conv2 79%$"):
+        kernel_bandwidth.bandwidth(settings)

@@ -1,0 +1,48 @@
+"""What the LRN kernel is to compute, by the NumPy reference, and how far off it may be."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_deploy.model_spec import LrnSpec
+from alexnet_deploy.reference import local_response_norm, max_pool, relu
+from alexnet_deploy.trt.kernel import Scalar, TowerLrnKernel
+
+DTYPES: dict[Scalar, str] = {"float": "float32", "half": "float16"}
+"""As NumPy and torch call them."""
+# Rounding of the sums, two roots good to 2^-23 and two products; one more rounding to half.
+TOLERANCES: dict[Scalar, float] = {"float": 2e-6, "half": 2**-11 + 2e-6}
+
+
+def formula(kernel: TowerLrnKernel, x: NDArray[Any]) -> NDArray[np.float64]:
+    """Return what the NumPy reference makes of (N, C, H, W) inputs, in float64."""
+    lrn = LrnSpec(
+        size=kernel.size,
+        alpha=kernel.alpha,
+        beta=kernel.beta,
+        k=kernel.k,
+        towers=kernel.towers,
+        position="before_pool",
+    )
+    images = []
+    with np.errstate(invalid="ignore", over="ignore"):  # inf / inf
+        for image in x.astype(np.float64):
+            normalised = local_response_norm(relu(image) if kernel.fused else image, lrn)
+            images.append(max_pool(normalised) if kernel.fused else normalised)
+    return np.stack(images)
+
+
+def largest_error(actual: NDArray[Any], expected: NDArray[np.float64]) -> float:
+    """Return the largest error, relative to the value or to the type's smallest normal number.
+
+    Infinity where one of them is not finite and the other is something else.
+    """
+    finite = np.isfinite(expected)
+    if not np.array_equal(actual[~finite], expected[~finite], equal_nan=True):
+        return np.inf
+    smallest = float(np.finfo(actual.dtype).tiny)
+    difference = np.abs(actual[finite].astype(np.float64) - expected[finite])
+    relative = difference / np.maximum(np.abs(expected[finite]), smallest)
+    # A number that is none is an error of any size.
+    return float(np.nan_to_num(relative, nan=np.inf, posinf=np.inf).max(initial=0.0))

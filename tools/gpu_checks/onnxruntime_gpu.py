@@ -1,0 +1,83 @@
+"""ONNX Runtime on the GPU: its numbers against the reference, and its speed."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from parity import BATCH, LAYERS
+
+from alexnet_deploy.engines.base import EngineOptions
+from alexnet_deploy.engines.onnxruntime_cuda_engine import OnnxRuntimeCudaEngine
+from alexnet_deploy.engines.onnxruntime_session import CUDA, has_provider, onnxruntime_version
+from alexnet_deploy.export import build_file
+from alexnet_deploy.model_file import FilePrecision
+from alexnet_deploy.samples import sample_paths
+from alexnet_deploy.verification import verify
+from gpu_checks.check import Figures, Settings, Skipped, require
+from gpu_checks.engine_rates import measure, peer_of
+from gpu_checks.photographs import compared
+from gpu_checks.reference import bundled, expected
+
+BATCHES = (1, 32, 256)
+
+
+def need_cuda_build() -> None:
+    """Go on where the installed ONNX Runtime is made for GPUs.
+
+    Raises:
+        Skipped: it is not.
+    """
+    if not has_provider(CUDA):
+        raise Skipped(
+            f"ONNX Runtime {onnxruntime_version()} is a build for the CPU; put a wheel of "
+            "onnxruntime-gpu into a folder and name it with --wheels"
+        )
+
+
+def parity(settings: Settings, *, precision: FilePrecision) -> Figures:
+    """Verify as an export does, on the samples, then compare on all photographs.
+
+    Returns:
+        What was compared, the engine's description, how many nodes run where, and the report.
+
+    Raises:
+        Failed: it does not compute what the reference computes, or it is not shown that all of it
+            runs on the GPU.
+        Skipped: this ONNX Runtime is a build for the CPU.
+    """
+    need_cuda_build()
+    known = expected(settings)
+    file = build_file(bundled(), LAYERS, precision)
+    options = EngineOptions(runtime="onnxruntime", device="cuda", batch_size=BATCH, outputs=LAYERS)
+    with OnnxRuntimeCudaEngine(file, options) as engine:
+        figures: Figures = {"runs": engine.description}
+        figures["nodes"] = {name: len(nodes) for name, nodes in (engine.placement or {}).items()}
+        is_shown = set(figures["nodes"]) == {CUDA}
+        require(is_shown, "it is not shown that all of it runs on the GPU", figures)
+        figures = compared(engine, known, precision, figures)
+    report = verify(file, bundled(), sample_paths(), options)
+    figures["verification"] = report.to_dict()["checks"]
+    require(report.passed, "verification failed", figures)
+    return figures
+
+
+def rates(settings: Settings, *, precision: FilePrecision) -> Figures:
+    """Return how fast the engine is by batch, beside the upload alone and torch."""
+    need_cuda_build()
+    file = build_file(bundled(), ("probabilities", "fc7"), precision)
+    figures: Figures = {}
+    with peer_of(precision) as peer:
+        for batch in BATCHES:
+            options = EngineOptions(runtime="onnxruntime", device="cuda", batch_size=batch)
+            with OnnxRuntimeCudaEngine(file, options) as engine:
+                figures[f"batch_{batch}"] = measure(engine, _upload, peer)
+    return figures
+
+
+@contextmanager
+def _upload(images: NDArray[np.uint8]) -> Iterator[Callable[[], None]]:
+    """Yield what copies a batch to the GPU, as the engine does it."""
+    place = onnxruntime.OrtValue.ortvalue_from_shape_and_type(images.shape, np.uint8, "cuda", 0)
+    yield lambda: place.update_inplace(images)

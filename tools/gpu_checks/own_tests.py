@@ -1,0 +1,70 @@
+"""Those of the tests that are skipped where there is no GPU."""
+
+import importlib.util
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from xml.etree import ElementTree
+
+from gpu_checks.check import ROOT, Figures, Settings, Skipped, require
+
+FILES = {
+    "test_cuda_memory.py": "cuda",
+    "test_onnxruntime_cuda_engine.py": "onnxruntime",
+    "test_training_exchange.py": "torch",
+}
+"""Files with such tests, and what each cannot be imported without."""
+NAMES = ("on_a_gpu", "real_gpu", "between_gpus")
+"""A test that needs a GPU has one of these in its name."""
+
+
+def run(settings: Settings) -> Figures:
+    """Run them; return how many passed, and why others were skipped.
+
+    Raises:
+        Failed: one failed.
+        Skipped: pytest is not installed, or nothing that they test, or they all were.
+    """
+    files = [name for name, module in FILES.items() if _is_installed(module)]
+    if not files or not _is_installed("pytest"):
+        raise Skipped(f"needs pytest, and one of {', '.join(FILES.values())}")
+    xml = settings.scratch / "tests.xml"
+    finished = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-q", "-k", " or ".join(NAMES), f"--junitxml={xml}"),
+            # conftest.py imports OpenVINO, which a GPU's machine need not have.
+            *("--noconftest", "-p", "no:cacheprovider"),
+            *("-W", "default"),  # the versions here are not those that are kept free of warnings
+            *(f"tests/{name}" for name in files),
+        ],
+        cwd=ROOT,
+        check=False,
+    )
+    require(xml.exists(), f"pytest ended with exit code {finished.returncode}: see above", {})
+    figures = counts(ElementTree.parse(xml).iter("testcase"))
+    figures["not_run"] = {
+        name: f"needs {module}" for name, module in FILES.items() if name not in files
+    }
+    require(not figures["failed"], f"{len(figures['failed'])} tests failed", figures)
+    if not figures["passed"]:
+        raise Skipped(f"all tests were: {'; '.join(figures['skipped'])}", figures)
+    return figures
+
+
+def counts(cases: Iterable[ElementTree.Element]) -> Figures:
+    """Return `passed`, a number; `failed`, names; `skipped`, numbers by reason."""
+    figures: Figures = {"passed": 0, "failed": [], "skipped": Counter()}
+    for case in cases:
+        skipped = case.find("skipped")
+        if case.find("failure") is not None or case.find("error") is not None:
+            figures["failed"].append(f"{case.get('classname')}::{case.get('name')}")
+        elif skipped is not None:
+            figures["skipped"][skipped.get("message", "")] += 1
+        else:
+            figures["passed"] += 1
+    return figures
+
+
+def _is_installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None

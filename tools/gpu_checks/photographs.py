@@ -1,0 +1,42 @@
+"""An engine against the reference, on photographs."""
+
+from parity import Rows, engine_rows, parity
+
+from alexnet_deploy.engines.base import Engine
+from gpu_checks.check import Figures, require
+from gpu_checks.reference import Expected
+
+# For photographs by the hundred; an export's own verification is stricter with a few. Of logits
+# and FC7: the largest relative error; of FC7: the lowest mean cosine; top-1: the least agreement.
+_LARGEST_ERROR = {"fp32": 1e-4}
+_MEAN_COSINE = {"fp32": 0.99999, "fp16": 0.999, "bf16": 0.999, "int8": 0.99}
+_AGREEMENT = {"fp32": 0.995, "fp16": 0.995, "bf16": 0.995, "int8": 0.98}
+_MANY = 200
+
+
+def compared(engine: Engine, expected: Expected, precision: str, so_far: Figures) -> Figures:
+    """Run an engine of parity's batch size and layers; return `so_far` with what `judged` says.
+
+    Raises:
+        Failed: as `judged`.
+    """
+    return judged(engine_rows(engine, expected.crops), expected.rows, precision, so_far)
+
+
+def judged(actual: Rows, expected: Rows, precision: str, so_far: Figures) -> Figures:
+    """Return `so_far` with the figures of `tools/parity.py`.
+
+    Raises:
+        Failed: they are not what the precision is to reach.
+    """
+    figures: Figures = {**so_far, "photographs": len(actual), **parity(actual, expected)}
+    error = max(figures["logits_error_max"], figures["fc7_error_max"])
+    allowed = _LARGEST_ERROR.get(precision)
+    require(allowed is None or error <= allowed, f"{precision}: {error:.1e} off", figures)
+    cosine = figures["cosine_mean"]
+    require(cosine >= _MEAN_COSINE[precision], f"{precision}: mean cosine {cosine}", figures)
+    # One of a few proves nothing: a photograph between two classes may fall to either side.
+    agreement = figures["top1_agreement"]
+    is_enough = len(actual) < _MANY or agreement >= _AGREEMENT[precision]
+    require(is_enough, f"{precision}: top-1 agreement {agreement}", figures)
+    return figures

@@ -1,0 +1,124 @@
+"""What the NumPy reference makes of the photographs, computed once for all checks."""
+
+import functools
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from parity import LAYERS, Rows
+
+from alexnet_deploy.checkpoints import Checkpoint, load_checkpoint
+from alexnet_deploy.images import find_photographs, load_photograph
+from alexnet_deploy.models import bundled_checkpoint
+from alexnet_deploy.preprocessing import preprocess
+from alexnet_deploy.reference import Reference, crop
+from alexnet_deploy.samples import sample_paths
+from gpu_checks.check import Figures, Settings, Skipped, require
+
+ENOUGH_S = 100.0
+"""The check has more: what is under way is still done, and all is saved."""
+CHUNK = 4
+MOST_PROCESSES = 16
+"""Each holds the weights, 300 MB."""
+_GOLDEN = (5**0.5 - 1) / 2
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_KEPT = "reference.npz"
+
+Arrays = dict[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """Photographs, and what is to come of them.
+
+    Attributes:
+        crops: (N, H, W, 3) uint8, as the package prepares them for an engine.
+        rows: the reference's logits and FC7 of each, from its own plain crop.
+    """
+
+    crops: NDArray[np.uint8]
+    rows: Rows
+
+
+def bundled() -> Checkpoint:
+    """Return the package's own network."""
+    return load_checkpoint(bundled_checkpoint())
+
+
+def folder(settings: Settings) -> Path:
+    """Return the folder that was named, else that of the samples."""
+    return settings.photographs or sample_paths()[0].parents[1]
+
+
+def compute(settings: Settings) -> Figures:
+    """Compute and keep logits and FC7 of the photographs, on all cores.
+
+    Where the time does not suffice for all, an even part of them is what later checks compare on;
+    the figures say how many of how many.
+
+    Raises:
+        Failed: there are no photographs.
+    """
+    start = time.monotonic()
+    paths = spread(list(find_photographs([folder(settings)])))
+    chunks = [paths[first : first + CHUNK] for first in range(0, len(paths), CHUNK)]
+    processes = min(MOST_PROCESSES, len(os.sched_getaffinity(0)), len(chunks))
+    figures: Figures = {"in_the_folder": len(paths), "processes": processes}
+    require(bool(paths), f"no photographs in {folder(settings)}", figures)
+    os.environ.update(dict.fromkeys(_THREADS, "1"))  # each process is for one core
+    parts: list[Arrays] = []
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as executor:
+        for part in executor.map(computed, chunks):
+            parts.append(part)
+            if time.monotonic() - start > ENOUGH_S:
+                executor.shutdown(wait=False, cancel_futures=True)
+                break
+    arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    kept = settings.scratch / _KEPT
+    unfinished = kept.with_name(f"part-{_KEPT}")
+    crops, logits, fc7 = (arrays[name] for name in ("crops", *LAYERS))
+    np.savez(unfinished, crops=crops, logits=logits, fc7=fc7)
+    os.replace(unfinished, kept)
+    return {**figures, "photographs": len(crops)}
+
+
+def spread(paths: list[Path]) -> list[Path]:
+    """Return paths in an order any beginning of which is an even part of all."""
+    order = sorted(range(len(paths)), key=lambda place: place * _GOLDEN % 1)
+    return [paths[place] for place in order]
+
+
+def computed(paths: list[Path]) -> Arrays:
+    """Return `crops` and layers of some photographs; runs in a process of its own."""
+    reference = _reference()
+    photographs = [load_photograph(path) for path in paths]
+    plain = np.stack([crop(photograph, reference.spec) for photograph in photographs])
+    layers = reference.run(plain)
+    crops = np.stack([preprocess(photograph, reference.spec) for photograph in photographs])
+    return {"crops": crops, **{name: layers[name] for name in LAYERS}}
+
+
+@functools.cache
+def _reference() -> Reference:
+    return Reference(bundled())
+
+
+def expected(settings: Settings) -> Expected:
+    """Return what `compute` kept.
+
+    Raises:
+        Skipped: it kept nothing.
+    """
+    kept = settings.scratch / _KEPT
+    if not kept.exists():
+        raise Skipped("needs what the check named reference computes, and it did not end")
+    with np.load(kept) as arrays:
+        layers = {name: arrays[name] for name in LAYERS}
+        crops = arrays["crops"]
+    rows = [{name: layers[name][row] for name in LAYERS} for row in range(len(crops))]
+    return Expected(crops=crops, rows=rows)

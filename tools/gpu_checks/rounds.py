@@ -1,0 +1,27 @@
+"""Times that can be compared: all are taken in turns, round after round."""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+
+Seconds = Mapping[str, Sequence[float]]
+"""By name; the same place in each is the same round."""
+
+
+def in_turns(timers: Mapping[str, Callable[[], float]], num_rounds: int) -> Seconds:
+    """Take each time once a round, so that all meet the same moods of the machine.
+
+    Args:
+        timers: each does its work and returns its seconds; every second round they are called in
+            the reverse order.
+        num_rounds: how many rounds.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in timers}
+    for number in range(num_rounds):
+        for name in list(timers)[:: -1 if number % 2 else 1]:
+            seconds[name].append(timers[name]())
+    return seconds
+
+
+def median_ratio(dividends: Sequence[float], divisors: Sequence[float]) -> float:
+    """Return the median over the rounds of one time divided by another of the same round."""
+    return statistics.median(a / b for a, b in zip(dividends, divisors, strict=True))
