@@ -17,6 +17,7 @@ from alexnet_deploy.engines.factory import (
     resolve,
     runtime_version,
 )
+from alexnet_deploy.engines.gpu_driver import current_gpu
 from alexnet_deploy.errors import AlexNetDeployError, IncompatibleFileError, OutputError
 from alexnet_deploy.export import build_file, verified_model
 from alexnet_deploy.input_files import existing_file
@@ -63,6 +64,7 @@ def open_model(
     Raises:
         IncompatibleFileError: the file is not one of ours or is damaged.
         UsageError: the file does not exist.
+        DeviceError: a GPU was asked for, and there is none.
         VerificationError: the checkpoint's export does not compute what it should.
     """
     model = model or default_model()
@@ -119,6 +121,8 @@ def _exported(
         file = read_model(cache_directory() / name)
         if file.report is not None and file.report["passed"] and file.is_unchanged():
             return file
+    if options.device == "cuda":
+        current_gpu()  # without one the work would be for nothing
     notify(f"preparing {printable(source.name)}, once: exporting and verifying it")
     own = dataclasses.replace(options, batch_size=_NUM_CACHE_SAMPLES)
     file = build_file(checkpoint, DEFAULT_OUTPUTS, precision, options=own, notify=notify)

@@ -13,7 +13,7 @@ from networks import random_checkpoint
 from alexnet_deploy import models
 from alexnet_deploy.checkpoints import save_checkpoint
 from alexnet_deploy.engines.base import EngineOptions
-from alexnet_deploy.errors import IncompatibleFileError, UsageError
+from alexnet_deploy.errors import DeviceError, IncompatibleFileError, UsageError
 from alexnet_deploy.model_file import write_model
 from alexnet_deploy.onnx_graph import build_model
 from alexnet_deploy.trt.batch_profile import BatchProfile
@@ -183,3 +183,16 @@ def test_without_any_place_for_a_cache_the_model_opens_all_the_same(
     lines: list[str] = []
     models.load_model(models.bundled_checkpoint(), ONE, notify=lines.append)
     assert "set XDG_CACHE_HOME" in lines[1]
+
+
+def test_nothing_is_exported_for_a_gpu_that_is_not_there(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_gpu() -> None:
+        raise DeviceError("no NVIDIA GPU")
+
+    monkeypatch.setattr(models, "current_gpu", no_gpu)
+    lines: list[str] = []
+    with pytest.raises(DeviceError, match="no NVIDIA GPU"):
+        models.open_model(None, EngineOptions(device="cuda"), notify=lines.append)
+    assert lines == []
