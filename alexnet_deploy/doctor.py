@@ -14,14 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alexnet_deploy.engines.base import Device, EngineOptions, Precision, Runtime
-from alexnet_deploy.engines.gpu_driver import current_gpu, gpus
-from alexnet_deploy.engines.onnxruntime_distributions import (
+from alexnet_deploy.errors import AlexNetDeployError, DeviceError, MissingPackageError
+from alexnet_deploy.runtimes.base import Device, EngineOptions, Precision, Runtime
+from alexnet_deploy.runtimes.gpu_driver import current_gpu, gpus
+from alexnet_deploy.runtimes.onnxruntime_distributions import (
     ONNX_RUNTIMES,
     check_distributions,
     is_installed_for_gpu,
 )
-from alexnet_deploy.errors import AlexNetDeployError, DeviceError, MissingPackageError
 
 # Distribution, module to look for, what it is for, the extra that brings it.
 _OPTIONAL = (
@@ -80,8 +80,9 @@ def _try_runtime(runtime: Runtime, device: Device, precision: Precision) -> Find
     """Load the bundled checkpoint and time the second of two batches."""
     name = f"{runtime} {device} {precision}"
     try:
-        from alexnet_deploy.engines.factory import open_engine
-        from alexnet_deploy.models import bundled_checkpoint, load_model
+        from alexnet_deploy.export.opening import load_model
+        from alexnet_deploy.model.default import bundled_checkpoint
+        from alexnet_deploy.runtimes.factory import open_engine
 
         options = EngineOptions(
             runtime=runtime, device=device, precision=precision, outputs=("probabilities",)
@@ -183,7 +184,7 @@ def _version(distribution: str) -> str:
 
 def _cache() -> Finding:
     try:
-        from alexnet_deploy.models import cache_directory
+        from alexnet_deploy.export.opening import cache_directory
 
         folder = cache_directory()
         existing = next(parent for parent in (folder, *folder.parents) if parent.exists())

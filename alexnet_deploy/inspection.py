@@ -10,14 +10,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from alexnet_deploy.checkpoints import load_checkpoint
 from alexnet_deploy.errors import UsageError
+from alexnet_deploy.files.input_files import existing_file
+from alexnet_deploy.files.path_text import path_fields, printable
+from alexnet_deploy.graph.model_file import ModelFile, narrow_name, read_model
 from alexnet_deploy.index.status import describe_index, readable_index
-from alexnet_deploy.input_files import existing_file
-from alexnet_deploy.model_file import ModelFile, narrow_name, read_model
-from alexnet_deploy.model_spec import ModelSpec
-from alexnet_deploy.path_text import path_fields, printable
-from alexnet_deploy.trt.engine_file import (
+from alexnet_deploy.model.checkpoints import load_checkpoint
+from alexnet_deploy.model.spec import ModelSpec
+from alexnet_deploy.runtimes.engine_file import (
     ENGINE_SUFFIX,
     RTX_OWN_CHOICE,
     RUNTIME_NAMES,

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from index_engine import Engines
 
 # Before any test imports a runtime itself: these switch off what it would report of its use.
-import alexnet_deploy.engines.onnxruntime_engine
-import alexnet_deploy.engines.openvino_engine  # noqa: F401
+import alexnet_deploy.runtimes.onnxruntime_runner
+import alexnet_deploy.runtimes.openvino_runner  # noqa: F401
+from tests.support.index_engine import Engines
 
 _CALTECH_TEST = Path(__file__).resolve().parents[2] / "shared" / "data" / "caltech101" / "test"
 
@@ -43,5 +43,5 @@ def caltech_test() -> Path:
 def engines(monkeypatch: pytest.MonkeyPatch) -> Engines:
     """Let indexes be made and searched with engines that see colours only, and count them."""
     engines = Engines()
-    monkeypatch.setattr("alexnet_deploy.index.engine.open_model", engines.open)
+    monkeypatch.setattr("alexnet_deploy.index.model.open_model", engines.open)
     return engines

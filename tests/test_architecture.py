@@ -1,7 +1,7 @@
 """The shape of the package: import order, owners of libraries, sizes, a light start.
 
-ORDER is the reading order; a module imports only from above its own line, at any depth of its
-functions. Each third-party library but numpy has the owners named in OWNERS and no other importer.
+A module imports only what PACKAGES and MODULES allow, at any depth of its functions. Each
+third-party library but numpy has the owners named in OWNERS and no other importer.
 """
 
 import ast
@@ -14,135 +14,82 @@ from pathlib import Path
 import pytest
 
 from alexnet_deploy.cli import COMMANDS
-from alexnet_deploy.samples import sample_paths
+from alexnet_deploy.photographs.samples import sample_paths
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "alexnet_deploy"
 
-ORDER = (
-    "errors",
-    "path_text",
-    "spec_fields",
-    "model_spec",
-    "input_files",
-    "output_files",
-    "state_dicts",
-    "torch_files",
-    "checkpoints",
-    "reference",
-    "model_file",
-    "onnx_graph",
-    "lowering",
-    "casting",
-    "quantization",
-    "plugin_nodes",
-    "images",
-    "file_stamps",
-    "preprocessing",
-    "class_folders",
-    "class_matching",
-    "pipeline",
-    "engines.base",
-    "engines.gpu_driver",
-    "trt.batch_profile",
-    "trt.engine_file",
-    "trt.library",
-    "trt.rtx_plan",
-    "trt.uint8_input",
-    "trt.kernel",
-    "trt.plugin",
-    "trt.builder",
-    "trt.rtx_builder",
-    "engines.capabilities",
-    "engines.cuda_memory",
-    "engines.openvino_engine",
-    "engines.onnxruntime_distributions",
-    "engines.onnxruntime_session",
-    "engines.onnxruntime_engine",
-    "engines.onnxruntime_cuda_engine",
-    "engines.tensorrt_engine",
-    "engines.factory",
-    "samples",
-    "calibration",
-    "ten_crop",
-    "verification_report",
-    "comparison",
-    "verification",
-    "engine_verification",
-    "export",
-    "engine_export",
-    "models",
-    "verify_file",
-    "inference",
-    "evaluation_report",
-    "evaluation",
-    "progress",
-    "classification",
-    "drawing",
-    "figures",
-    "parquet_files",
-    "embeddings",
-    "index.manifest",
-    "index.lock",
-    "index.segments",
-    "index.ledger",
-    "index.storage",
-    "index.engine",
-    "index.integrity",
-    "index.maintenance",
-    "index.roots",
-    "index.scan",
-    "index.writer",
-    "index.update",
-    "index.exact_search",
-    "index.status",
-    "search_results",
-    "search",
-    "sheet_cells",
-    "html_sheets",
-    "sheets",
-    "inspection",
-    "doctor",
-    "commands.reporting",
-    "commands.options",
-    "commands.export",
-    "commands.classify",
-    "commands.embed",
-    "commands.index",
-    "commands.search",
-    "commands.verify",
-    "commands.evaluate",
-    "commands.info",
-    "commands.doctor",
-    "cli",
-    "__main__",
+PACKAGES = (
+    "errors < files < model < graph, photographs < runtimes < trt, verification, inference "
+    "< export, console < index < figures < inspection, doctor < commands < cli < __main__"
 )
+"""A package imports from those before it; a comma separates two that do not know each other."""
+MODULES = {
+    "files": "path_text input_files output_files",
+    "model": "spec_fields spec labels state_dicts torch_files checkpoints reference default",
+    "graph": "model_file build lowering casting quantization plugin_nodes",
+    "photographs": "finding decoding file_stamps preprocessing class_folders pipeline samples",
+    "runtimes": (
+        "base gpu_driver batch_profile engine_file onnxruntime_distributions capabilities "
+        "openvino_runner onnxruntime_session onnxruntime_runner onnxruntime_cuda_runner "
+        "tensorrt_library rtx_plan cuda_memory tensorrt_runner factory"
+    ),
+    "trt": "uint8_input kernel plugin builder rtx_builder",
+    "verification": "report comparison onnx engine file",
+    "inference": (
+        "failures run classification parquet_files embeddings class_matching ten_crop "
+        "evaluation_report evaluation"
+    ),
+    "export": "calibration onnx engine opening",
+    "console": "paths progress reporting group",
+    "index": (
+        "manifest lock segments ledger storage model integrity maintenance roots scan writer "
+        "update exact_search status results finder search"
+    ),
+    "figures": "drawing classes sheet_cells html_sheets sheets",
+    "commands": "options export classify embed index search verify evaluate info doctor",
+}
+"""Within a package, a module imports from those before it; the lists are to be read in order."""
 COMMAND_MODULES = tuple(f"commands.{name}" for name in COMMANDS)
-START_UP = ("commands.options", "commands.reporting", *COMMAND_MODULES, "cli", "__main__")
+CONSOLE = ("console.paths", "console.reporting", "console.group")
+START_UP = (*CONSOLE, "commands.options", *COMMAND_MODULES, "cli", "__main__")
 """Modules that every `--help` loads: the standard library, click, each other and LIGHT."""
-LIGHT = ("", "errors", "path_text")
+LIGHT = ("", "errors", "files.path_text", *CONSOLE)
 OWNERS = {
     "PIL": (
-        *("reference", "images", "preprocessing"),
-        *("drawing", "figures", "sheet_cells", "sheets"),
+        *("model.reference", "photographs.decoding", "photographs.preprocessing"),
+        *("figures.drawing", "figures.classes", "figures.sheet_cells", "figures.sheets"),
     ),
     "click": START_UP,
-    "cuda": ("trt.kernel", "engines.cuda_memory"),
+    "cuda": ("trt.kernel", "runtimes.cuda_memory"),
     "faiss": ("index.exact_search",),
-    "google": ("model_file",),
-    "ml_dtypes": ("casting",),
-    "onnx": ("model_file", "onnx_graph", "lowering", "casting", "quantization", "plugin_nodes"),
-    "onnxruntime": ("engines.onnxruntime_session",),
-    "openvino": ("engines.openvino_engine",),
-    "pyarrow": ("parquet_files",),
-    "rich": ("progress",),
-    "safetensors": ("checkpoints",),
-    "tensorrt": ("trt.library", "trt.plugin", "trt.builder"),
-    "tensorrt_rtx": ("trt.library", "trt.rtx_builder"),
-    "torch": ("torch_files",),
+    "google": ("graph.model_file",),
+    "ml_dtypes": ("graph.casting",),
+    "onnx": tuple(f"graph.{name}" for name in MODULES["graph"].split()),
+    "onnxruntime": ("runtimes.onnxruntime_session",),
+    "openvino": ("runtimes.openvino_runner",),
+    "pyarrow": ("inference.parquet_files",),
+    "rich": ("console.progress",),
+    "safetensors": ("model.checkpoints",),
+    "tensorrt": ("runtimes.tensorrt_library", "trt.plugin", "trt.builder"),
+    "tensorrt_rtx": ("runtimes.tensorrt_library", "trt.rtx_builder"),
+    "torch": ("model.torch_files",),
 }
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_PUBLIC_NAMES = 400, 60, 8
 ONE_FAMILY = PACKAGE / "errors.py"  # the exceptions are one concept, however many there are
+
+
+def rank_of_packages() -> dict[str, int]:
+    floors = enumerate(PACKAGES.split(" < "))
+    return {name: rank for rank, floor in floors for name in floor.split(", ")}
+
+
+ORDER = tuple(
+    f"{package}.{module}" if module else package
+    for package in rank_of_packages()
+    for module in MODULES.get(package, "").split(" ")
+)
+"""Every module of the package, in reading order."""
 
 
 def module_path(module: str) -> Path:
@@ -191,13 +138,15 @@ def statements_at_start(module: str) -> ast.Module:
     return tree
 
 
-def test_order_lists_every_module_of_the_package_once() -> None:
+def test_every_module_of_the_package_has_its_place() -> None:
     assert sorted(ORDER) == sorted(modules_on_disk())
+    packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert packages == set(MODULES) <= set(rank_of_packages())
 
 
 def test_the_package_finds_what_it_imports_from_itself() -> None:
     """Guard the tests below: an import that `own_module` did not resolve would be let through."""
-    assert own_module("alexnet_deploy.engines.base.Engine") == "engines.base"
+    assert own_module("alexnet_deploy.runtimes.base.Engine") == "runtimes.base"
     assert own_module("alexnet_deploy.commands.options") == "commands.options"
     assert own_module("alexnet_deploy.__version__") == ""
     assert own_module("numpy.typing.NDArray") is None
@@ -205,9 +154,13 @@ def test_the_package_finds_what_it_imports_from_itself() -> None:
 
 @pytest.mark.parametrize("module", ORDER)
 def test_a_module_imports_only_what_stands_above_it(module: str) -> None:
-    above = {"", *ORDER[: ORDER.index(module)]}
-    imported = {own_module(name) for name in imported_names(parse(module))} - {None}
-    assert imported <= above
+    ranks = rank_of_packages()
+    package = module.split(".")[0]
+    before = {"", *(name for name in ORDER if ranks[name.split(".")[0]] < ranks[package])}
+    if package in MODULES:
+        own = [f"{package}.{name}" for name in MODULES[package].split()]
+        before |= set(own[: own.index(module)])
+    assert {own_module(name) for name in imported_names(parse(module))} - {None} <= before
 
 
 @pytest.mark.parametrize("module", ORDER)
@@ -232,8 +185,7 @@ def test_the_command_line_starts_with_click_and_the_standard_library(module: str
     own = {own_module(name) for name in names} - {None}
     foreign = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names)
     assert foreign <= {"click", "alexnet_deploy"}
-    shared = {*LIGHT, "commands.options", "commands.reporting", "cli"}
-    assert own <= shared
+    assert own <= {*LIGHT, "commands.options", "cli"}
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("__init__.py")), ids=str)
@@ -306,7 +258,7 @@ def test_help_loads_click_and_nothing_heavier(arguments: list[str]) -> None:
     own = {own_module(name) for name in loaded} - {None}
     # The group's own help lists the first line of each command.
     own_command = {f"commands.{name}" for name in arguments or COMMANDS}
-    assert own <= {*LIGHT, "cli", "commands.options", "commands.reporting", *own_command}
+    assert own <= {*LIGHT, "cli", "commands.options", *own_command}
 
 
 def test_no_command_loads_torch_unless_it_reads_a_pt_file(tmp_path: Path) -> None:

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_deploy.checkpoints import load_checkpoint
-from alexnet_deploy.classification import classify
-from alexnet_deploy.engines.base import EngineOptions, Runtime
-from alexnet_deploy.images import find_photographs
-from alexnet_deploy.models import bundled_checkpoint, open_model
-from alexnet_deploy.onnx_graph import build_model
-from alexnet_deploy.verification import verify
+from alexnet_deploy.export.opening import open_model
+from alexnet_deploy.graph.build import build_model
+from alexnet_deploy.inference.classification import classify
+from alexnet_deploy.model.checkpoints import load_checkpoint
+from alexnet_deploy.model.default import bundled_checkpoint
+from alexnet_deploy.photographs.finding import find_photographs
+from alexnet_deploy.runtimes.base import EngineOptions, Runtime
+from alexnet_deploy.verification.onnx import verify
 
 
 def test_accuracy_is_that_of_the_checkpoints_header(caltech_test: Path) -> None:

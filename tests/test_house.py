@@ -84,10 +84,10 @@ def test_the_tree_of_the_readme_is_the_disk() -> None:
     files = [path.relative_to(ROOT) for path in files_in_git()]
     # Dot-files are left to `ls -a`; a folder's __init__.py is its line.
     top = {Path(path.parts[0]) for path in files if not path.parts[0].startswith(".")}
-    modules = {path for path in files if path.parts[0] == "alexnet_deploy" and path.suffix == ".py"}
-    modules = {path for path in modules if path.name != "__init__.py"}
+    inside = {Path(*path.parts[:2]) for path in files if path.parts[0] == "alexnet_deploy"}
+    inside = {path for path in inside if path.name not in ("__init__.py", "py.typed")}
     assert {path for path in shown if len(path.parts) == 1} == top
-    assert {path for path in shown if path.parts[0] == "alexnet_deploy" and path.suffix} >= modules
+    assert {path for path in shown if path.parent == Path("alexnet_deploy")} == inside
     assert [str(path) for path in shown if not (ROOT / path).exists()] == []
     assert len(shown) == len(set(shown))
 

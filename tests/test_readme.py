@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet_deploy.samples import sample_paths
+from alexnet_deploy.photographs.samples import sample_paths
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -12,11 +12,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from alexnet_deploy.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
-from alexnet_deploy.class_folders import ClassFolders, find_class_folders
-from alexnet_deploy.engines.base import EngineOptions
-from alexnet_deploy.evaluation import evaluate
-from alexnet_deploy.models import bundled_checkpoint, open_model
+from alexnet_deploy.export.opening import open_model
+from alexnet_deploy.inference.evaluation import evaluate
+from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from alexnet_deploy.model.default import bundled_checkpoint
+from alexnet_deploy.photographs.class_folders import ClassFolders, find_class_folders
+from alexnet_deploy.runtimes.base import EngineOptions
 
 MAX_BYTES, HEADER_BYTES = 12_000_000, 8_000
 ORIGIN = {

@@ -26,13 +26,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from alexnet_deploy.checkpoints import Checkpoint, load_checkpoint
-from alexnet_deploy.drawing import DPI, INK, PAPER, QUIET, built_in_font, drawable, shortened
 from alexnet_deploy.errors import AlexNetDeployError
-from alexnet_deploy.model_spec import PRESET_NAMES
-from alexnet_deploy.models import bundled_checkpoint
-from alexnet_deploy.output_files import atomic_write
-from alexnet_deploy.path_text import printable
+from alexnet_deploy.figures.drawing import (
+    DPI,
+    INK,
+    PAPER,
+    QUIET,
+    built_in_font,
+    drawable,
+    shortened,
+)
+from alexnet_deploy.files.output_files import atomic_write
+from alexnet_deploy.files.path_text import printable
+from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint
+from alexnet_deploy.model.default import bundled_checkpoint
+from alexnet_deploy.model.spec import PRESET_NAMES
 
 COLUMNS = 16  # kernels a row, as in figure 3
 SCALE = 6  # px that a weight is wide

@@ -24,11 +24,12 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_deploy.checkpoints import Checkpoint, load_checkpoint
-from alexnet_deploy.images import find_photographs, load_photograph
-from alexnet_deploy.models import bundled_checkpoint
-from alexnet_deploy.pipeline import default_threads
-from alexnet_deploy.preprocessing import preprocess
+from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint
+from alexnet_deploy.model.default import bundled_checkpoint
+from alexnet_deploy.photographs.decoding import load_photograph
+from alexnet_deploy.photographs.finding import find_photographs
+from alexnet_deploy.photographs.pipeline import default_threads
+from alexnet_deploy.photographs.preprocessing import preprocess
 
 BATCH = 32
 NUM_DECODED = 200  # photographs that stand for the folder when decoding is timed alone

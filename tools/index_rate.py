@@ -22,8 +22,8 @@ from pathlib import Path
 
 from embed_rate import floor_rate, run
 
-from alexnet_deploy.images import find_photographs
-from alexnet_deploy.pipeline import default_threads
+from alexnet_deploy.photographs.finding import find_photographs
+from alexnet_deploy.photographs.pipeline import default_threads
 
 NUM_SEARCHES = 9
 NUM_FILES = 10_000

@@ -29,14 +29,13 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from index_killing import Account, Life
-from killed_runs import STEPS, Kill, Run, aimed_kill, random_kill
-from killed_scenarios import Scenario, make_scenarios, settle
-
-from alexnet_deploy.images import find_photographs
-from alexnet_deploy.pipeline import default_threads
+from alexnet_deploy.photographs.finding import find_photographs
+from alexnet_deploy.photographs.pipeline import default_threads
+from tests.support.index_killing import Account, Life
+from tests.support.killed_runs import STEPS, Kill, Run, aimed_kill, random_kill
+from tests.support.killed_scenarios import Scenario, make_scenarios, settle
 
 NUM_PHOTOGRAPHS = 180
 NUM_SPARE = 60

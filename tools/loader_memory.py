@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from alexnet_deploy.class_folders import find_class_folders
+from alexnet_deploy.photographs.class_folders import find_class_folders
 from training.photographs import batches, open_source
 
 NUM_DIFFERENT, PER_CLASS = 500, 1000

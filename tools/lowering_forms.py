@@ -14,11 +14,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.checkpoints import load_checkpoint
-from alexnet_deploy.export import build_file
-from alexnet_deploy.lowering import banded_convolution, split_towers
-from alexnet_deploy.model_file import FILE_PRECISIONS, ModelFile
-from alexnet_deploy.models import bundled_checkpoint
+from alexnet_deploy.export.onnx import build_file
+from alexnet_deploy.graph.lowering import banded_convolution, split_towers
+from alexnet_deploy.graph.model_file import FILE_PRECISIONS, ModelFile
+from alexnet_deploy.model.checkpoints import load_checkpoint
+from alexnet_deploy.model.default import bundled_checkpoint
 
 FORMS: dict[str, Callable[[ModelFile], ModelFile]] = {
     "folded": lambda file: file,
@@ -29,7 +29,7 @@ FORMS: dict[str, Callable[[ModelFile], ModelFile]] = {
 
 def openvino_call(file: ModelFile, images: NDArray[np.uint8]) -> Callable[[], object]:
     """Compile for a fixed batch in fp32 and return one inference as a function."""
-    import alexnet_deploy.engines.openvino_engine  # noqa: F401 - first: it switches reports off
+    import alexnet_deploy.runtimes.openvino_runner  # noqa: F401 - first: it switches reports off
 
     import openvino  # isort: skip
 
@@ -43,7 +43,7 @@ def openvino_call(file: ModelFile, images: NDArray[np.uint8]) -> Callable[[], ob
 
 def onnxruntime_call(file: ModelFile, images: NDArray[np.uint8]) -> Callable[[], object]:
     """Open a session and return one inference as a function."""
-    import alexnet_deploy.engines.onnxruntime_engine  # noqa: F401 - first, as above
+    import alexnet_deploy.runtimes.onnxruntime_runner  # noqa: F401 - first, as above
 
     import onnxruntime  # isort: skip
 

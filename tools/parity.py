@@ -27,16 +27,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.checkpoints import Checkpoint, load_checkpoint
-from alexnet_deploy.comparison import cosine_similarity, relative_error
-from alexnet_deploy.engines.base import Engine, EngineOptions, Precision, Runtime
-from alexnet_deploy.engines.factory import open_engine
-from alexnet_deploy.export import build_file
-from alexnet_deploy.images import find_photographs, load_photograph
-from alexnet_deploy.model_file import FilePrecision
-from alexnet_deploy.models import default_model
-from alexnet_deploy.preprocessing import preprocess
-from alexnet_deploy.reference import Reference, crop
+from alexnet_deploy.export.onnx import build_file
+from alexnet_deploy.graph.model_file import FilePrecision
+from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint
+from alexnet_deploy.model.default import default_model
+from alexnet_deploy.model.reference import Reference, crop
+from alexnet_deploy.photographs.decoding import load_photograph
+from alexnet_deploy.photographs.finding import find_photographs
+from alexnet_deploy.photographs.preprocessing import preprocess
+from alexnet_deploy.runtimes.base import Engine, EngineOptions, Precision, Runtime
+from alexnet_deploy.runtimes.factory import open_engine
+from alexnet_deploy.verification.comparison import cosine_similarity, relative_error
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,13 +28,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.engines.base import Engine, EngineOptions
-from alexnet_deploy.images import find_photographs, load_photograph
-from alexnet_deploy.inference import run
-from alexnet_deploy.model_spec import preset_spec
-from alexnet_deploy.models import default_model, open_model
-from alexnet_deploy.pipeline import default_threads
-from alexnet_deploy.preprocessing import preprocess
+from alexnet_deploy.export.opening import open_model
+from alexnet_deploy.inference.run import run
+from alexnet_deploy.model.default import default_model
+from alexnet_deploy.model.spec import preset_spec
+from alexnet_deploy.photographs.decoding import load_photograph
+from alexnet_deploy.photographs.finding import find_photographs
+from alexnet_deploy.photographs.pipeline import default_threads
+from alexnet_deploy.photographs.preprocessing import preprocess
+from alexnet_deploy.runtimes.base import Engine, EngineOptions
 
 LAYERS = ("pool5", "fc6", "fc7", "logits")
 MEASURES = ("l2", "cosine")

@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from alexnet_deploy.model_spec import preset_spec
+from alexnet_deploy.model.spec import preset_spec
 from training.augmentation import Augmentation, ColourComponents
 from training.devices import keep_freed_memory, parse_devices, use_precision
 from training.initialisation import initial_weights

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from alexnet_deploy.model_spec import ModelSpec
+from alexnet_deploy.model.spec import ModelSpec
 from training.recipes import Recipe
 
 _LOG_ASPECT = math.log(4 / 3)

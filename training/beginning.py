@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alexnet_deploy.checkpoints import FACTORED, Checkpoint, load_checkpoint
 from alexnet_deploy.errors import UsageError
-from alexnet_deploy.model_spec import ModelSpec, preset_spec
+from alexnet_deploy.model.checkpoints import FACTORED, Checkpoint, load_checkpoint
+from alexnet_deploy.model.spec import ModelSpec, preset_spec
 from training.augmentation import ColourComponents
 from training.checkpointing import RunState
 from training.colour import ColourStatistics

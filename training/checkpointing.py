@@ -27,11 +27,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alexnet_deploy.checkpoints import load_checkpoint
 from alexnet_deploy.errors import IncompatibleFileError, OutputError
-from alexnet_deploy.model_spec import ModelSpec
-from alexnet_deploy.output_files import errors_of, sync_directory
-from alexnet_deploy.torch_files import write_pt
+from alexnet_deploy.files.output_files import errors_of, sync_directory
+from alexnet_deploy.model.checkpoints import load_checkpoint
+from alexnet_deploy.model.spec import ModelSpec
+from alexnet_deploy.model.torch_files import write_pt
 from training.augmentation import ColourComponents
 from training.rates import Plateau
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from alexnet_deploy.cli import ErrorsReported, end_at_signals
-from alexnet_deploy.commands.options import FILE
-from alexnet_deploy.commands.reporting import Reporter, print_result, say
+from alexnet_deploy.console.group import ErrorsReported, end_at_signals
+from alexnet_deploy.console.paths import FILE
+from alexnet_deploy.console.reporting import Reporter, print_result, say
 from alexnet_deploy.errors import MissingPackageError, UsageError
-from alexnet_deploy.path_text import path_fields
+from alexnet_deploy.files.path_text import path_fields
 
 if TYPE_CHECKING:
     from training.recipes import Recipe
@@ -65,7 +65,7 @@ def _require_torch() -> None:
 def _workers(context: click.Context, option: click.Parameter, value: int | None) -> int:
     if value is not None:
         return value
-    from alexnet_deploy.pipeline import default_threads
+    from alexnet_deploy.photographs.pipeline import default_threads
 
     return default_threads()
 
@@ -109,7 +109,7 @@ def prepare(source: Path, output: Path, threads: int | None) -> None:
     out. Interrupted, it goes on when it is run again.
     """
     _require_torch()
-    from alexnet_deploy.images import find_photographs
+    from alexnet_deploy.photographs.finding import find_photographs
     from training.prepare import prepare as prepare_folder
 
     with Reporter(lambda: find_photographs([source])) as reporter:

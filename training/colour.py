@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.errors import IncompatibleFileError
-from alexnet_deploy.output_files import atomic_write
+from alexnet_deploy.files.output_files import atomic_write
 
 MEAN_IMAGE_NAME = "mean_image.npy"
 

@@ -13,8 +13,8 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 
 from alexnet_deploy.errors import MissingPackageError
-from alexnet_deploy.output_files import atomic_write
-from alexnet_deploy.path_text import printable
+from alexnet_deploy.files.output_files import atomic_write
+from alexnet_deploy.files.path_text import printable
 from training.epoch_log import EpochRecord
 
 try:

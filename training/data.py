@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.class_folders import ClassFolders, find_class_folders
 from alexnet_deploy.errors import AlexNetDeployError, DatasetError, IncompatibleFileError
+from alexnet_deploy.photographs.class_folders import ClassFolders, find_class_folders
 from training.colour import ColourStatistics, ColourSums
 from training.options import TrainOptions
 from training.photographs import (

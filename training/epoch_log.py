@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_deploy.errors import IncompatibleFileError
-from alexnet_deploy.input_files import existing_file
-from alexnet_deploy.output_files import atomic_write, errors_of, sync_directory
+from alexnet_deploy.files.input_files import existing_file
+from alexnet_deploy.files.output_files import atomic_write, errors_of, sync_directory
 
 LOG_NAME = "log.jsonl"
 """Name of the log in the folder of a run."""

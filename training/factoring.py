@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
-from alexnet_deploy.checkpoints import FACTORED
+from alexnet_deploy.model.checkpoints import FACTORED
 from training.augmentation import Augmentation
 from training.photographs import PhotographBatch
 from training.towers import TwoTowers

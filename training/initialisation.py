@@ -8,7 +8,7 @@ import math
 
 import torch
 
-from alexnet_deploy.model_spec import ModelSpec
+from alexnet_deploy.model.spec import ModelSpec
 from training.recipes import Recipe
 
 # Section 5 says .01 everywhere; the 2012 code has .03 in these three, and learns.

@@ -18,7 +18,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from alexnet_deploy.errors import UsageError
-from alexnet_deploy.model_spec import LrnSpec
+from alexnet_deploy.model.spec import LrnSpec
 
 BETA = 0.75
 """The exponent, section 3.3: s^-3/4 is made of two square roots, which are cheaper than a power."""

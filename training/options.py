@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alexnet_deploy.class_folders import ClassFolders
 from alexnet_deploy.errors import IncompatibleFileError, UsageError
-from alexnet_deploy.output_files import atomic_write
+from alexnet_deploy.files.output_files import atomic_write
+from alexnet_deploy.photographs.class_folders import ClassFolders
 from training.recipes import Recipe, recipe_from_json
 from training.trainer import Precision
 

@@ -36,9 +36,9 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from alexnet_deploy import pipeline
-from alexnet_deploy.class_folders import ClassFolders
 from alexnet_deploy.errors import DatasetError, PhotographError, UsageError
+from alexnet_deploy.photographs import pipeline
+from alexnet_deploy.photographs.class_folders import ClassFolders
 from training.pictures import Failure, read_picture
 
 MEMORY_LIMIT_BYTES = 4_000_000_000

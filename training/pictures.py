@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from alexnet_deploy.images import load_photograph
-from alexnet_deploy.model_spec import ModelSpec, preset_spec
-from alexnet_deploy.preprocessing import preprocess
+from alexnet_deploy.model.spec import ModelSpec, preset_spec
+from alexnet_deploy.photographs.decoding import load_photograph
+from alexnet_deploy.photographs.preprocessing import preprocess
 
 PICTURE_SIZES = range(67, 4097)
 """What S may be, px; below it no network has maps left."""

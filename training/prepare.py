@@ -25,16 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from alexnet_deploy.class_folders import ClassFolders, find_class_folders
 from alexnet_deploy.errors import DatasetError, OutputError, PhotographError, UsageError
-from alexnet_deploy.images import (
-    decode_photograph,
-    find_photographs,
-    has_hidden_part,
-    open_photograph,
-)
-from alexnet_deploy.output_files import atomic_write, errors_of
-from alexnet_deploy.pipeline import Batch, Loaded, batches, default_threads
+from alexnet_deploy.files.output_files import atomic_write, errors_of
+from alexnet_deploy.photographs.class_folders import ClassFolders, find_class_folders
+from alexnet_deploy.photographs.decoding import decode_photograph, open_photograph
+from alexnet_deploy.photographs.finding import find_photographs, has_hidden_part
+from alexnet_deploy.photographs.pipeline import Batch, Loaded, batches, default_threads
 from training.colour import MEAN_IMAGE_NAME, ColourStatistics, ColourSums
 from training.pictures import PICTURE_SIZES, Failure, square_picture
 from training.prepared import FORMAT_VERSION, PREPARED_NAME, UNFINISHED_NAME, write_prepared

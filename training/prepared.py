@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_deploy.class_folders import ClassFolders
 from alexnet_deploy.errors import IncompatibleFileError
-from alexnet_deploy.output_files import atomic_write
-from alexnet_deploy.path_text import path_fields
+from alexnet_deploy.files.output_files import atomic_write
+from alexnet_deploy.files.path_text import path_fields
+from alexnet_deploy.photographs.class_folders import ClassFolders
 from training.colour import ColourStatistics, load_statistics, save_statistics
 from training.pictures import Failure
 

@@ -6,9 +6,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-from alexnet_deploy.commands.reporting import say
-from alexnet_deploy.path_text import printable
-from alexnet_deploy.progress import ProgressBar
+from alexnet_deploy.console.progress import ProgressBar
+from alexnet_deploy.console.reporting import say
+from alexnet_deploy.files.path_text import printable
 from training.epoch_log import EpochRecord
 
 

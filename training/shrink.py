@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alexnet_deploy.checkpoints import FACTORED, Checkpoint, load_checkpoint, save_checkpoint
-from alexnet_deploy.class_folders import find_class_folders
 from alexnet_deploy.errors import DatasetError, OutputError, UsageError
+from alexnet_deploy.model.checkpoints import FACTORED, Checkpoint, load_checkpoint, save_checkpoint
+from alexnet_deploy.photographs.class_folders import find_class_folders
 from training.augmentation import Augmentation, ColourComponents
 from training.beginning import dense_arrays, mean_image_of
 from training.devices import keep_freed_memory, parse_device, too_little_memory_reported

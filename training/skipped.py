@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from alexnet_deploy.errors import IncompatibleFileError
-from alexnet_deploy.output_files import atomic_write
-from alexnet_deploy.path_text import path_fields
+from alexnet_deploy.files.output_files import atomic_write
+from alexnet_deploy.files.path_text import path_fields
 from training.pictures import Failure
 
 SKIPPED_NAME = "skipped.jsonl"

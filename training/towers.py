@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from alexnet_deploy.errors import UsageError
-from alexnet_deploy.model_spec import FC_WIDTH, LrnSpec, ModelSpec
+from alexnet_deploy.model.spec import FC_WIDTH, LrnSpec, ModelSpec
 from training.exchange import Exchange, receive, start_copy
 from training.normalisation import rectify_and_normalise
 

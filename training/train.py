@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from alexnet_deploy.checkpoints import Checkpoint
 from alexnet_deploy.errors import IncompatibleFileError, UsageError
+from alexnet_deploy.model.checkpoints import Checkpoint
 from training.augmentation import Augmentation
 from training.beginning import Beginning, from_checkpoint, from_state, load_init, new_network
 from training.checkpointing import (

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from alexnet_deploy.commands import options as shared
-from alexnet_deploy.commands.reporting import Reporter, say
+from alexnet_deploy.console.paths import FILE
+from alexnet_deploy.console.reporting import Reporter, say
 from alexnet_deploy.errors import UsageError
 
 if TYPE_CHECKING:
-    from alexnet_deploy.classification import Classification
-    from alexnet_deploy.inference import FailureLimit
-    from alexnet_deploy.model_spec import ModelSpec
+    from alexnet_deploy.inference.classification import Classification
+    from alexnet_deploy.inference.failures import FailureLimit
+    from alexnet_deploy.model.spec import ModelSpec
 
 _STDOUT = Path("-")
 
@@ -29,8 +30,8 @@ _Writer = Callable[["Classification"], None]
 )
 @click.option("--top5", "top", flag_value=5, type=int, help="The same as --top 5.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one line per photograph.")
-@click.option("--csv", "csv_file", type=shared.FILE, help="Write one row per class; - for stdout.")
-@click.option("--figure", type=shared.FILE, help="Draw the first 64 photographs as PNG.")
+@click.option("--csv", "csv_file", type=FILE, help="Write one row per class; - for stdout.")
+@click.option("--figure", type=FILE, help="Draw the first 64 photographs as PNG.")
 @shared.photograph_options
 @shared.model_options
 def classify(
@@ -52,9 +53,9 @@ def classify(
     that is not UTF-8 comes with "path_base64". The columns of --csv: path, rank, index, label,
     probability, error.
     """
-    from alexnet_deploy import classification
-    from alexnet_deploy.images import find_photographs
-    from alexnet_deploy.inference import RunSummary
+    from alexnet_deploy.inference import classification
+    from alexnet_deploy.inference.run import RunSummary
+    from alexnet_deploy.photographs.finding import find_photographs
 
     _check(as_json, csv_file, figure)
     find = functools.partial(find_photographs, paths, include_hidden=include_hidden)
@@ -66,7 +67,7 @@ def classify(
         if csv_file is not None and csv_file != _STDOUT:
             writers.append(stack.enter_context(classification.open_csv(csv_file)))
         if figure is not None:
-            from alexnet_deploy.figures import open_figure
+            from alexnet_deploy.figures.classes import open_figure
 
             writers.append(stack.enter_context(open_figure(figure, engine.spec, say)))
         stack.enter_context(report)
@@ -94,7 +95,7 @@ def _stdout_writer(
     report: Reporter, spec: "ModelSpec", num_classes: int, as_json: bool, csv_file: Path | None
 ) -> _Writer:
     """Return what prints a photograph: as JSON, as CSV, as a part of the table, or not."""
-    from alexnet_deploy.classification import CSV_HEADER, text_table, to_csv, to_json
+    from alexnet_deploy.inference.classification import CSV_HEADER, text_table, to_csv, to_json
 
     if as_json:
         return lambda result: report.result(to_json(result))

@@ -5,7 +5,7 @@ import json
 
 import click
 
-from alexnet_deploy.commands.reporting import print_result
+from alexnet_deploy.console.reporting import print_result
 
 
 @click.command(epilog="Example: alexnet-deploy doctor")
@@ -19,7 +19,7 @@ def doctor(as_json: bool) -> None:
     is only information. Exit 1 when no runtime works.
     """
     from alexnet_deploy.doctor import examine
-    from alexnet_deploy.path_text import printable
+    from alexnet_deploy.files.path_text import printable
 
     findings = []
     for finding in examine():

@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING
 import click
 
 from alexnet_deploy.commands import options as shared
-from alexnet_deploy.commands.reporting import Reporter, print_result
+from alexnet_deploy.console.paths import FILE
+from alexnet_deploy.console.reporting import Reporter, print_result
 
 if TYPE_CHECKING:
-    from alexnet_deploy.inference import FailureLimit
+    from alexnet_deploy.inference.failures import FailureLimit
 
 
 @click.command(epilog="Example: alexnet-deploy embed photos/ -o vectors.npy --layer fc7")
 @click.option(
     "-o",
     "--output",
-    type=shared.FILE,
+    type=FILE,
     required=True,
     help="File to write: .npy (with .paths.jsonl beside it) or .parquet.",
 )
@@ -49,9 +50,9 @@ def embed(
     "num_failed", "fingerprint", "precision", "layers", "shapes": {layer: [sizes]}}. Vectors are
     comparable where fingerprint and precision are the same; --json and .parquet tell both.
     """
-    from alexnet_deploy import embeddings
-    from alexnet_deploy.images import find_photographs
-    from alexnet_deploy.inference import RunSummary
+    from alexnet_deploy.inference import embeddings
+    from alexnet_deploy.inference.run import RunSummary
+    from alexnet_deploy.photographs.finding import find_photographs
 
     embeddings.files_of(output, layers)
     find = functools.partial(find_photographs, paths, include_hidden=include_hidden)

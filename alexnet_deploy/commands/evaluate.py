@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING
 import click
 
 from alexnet_deploy.commands import options as shared
-from alexnet_deploy.commands.reporting import Reporter, print_result
+from alexnet_deploy.console.paths import FILE
+from alexnet_deploy.console.reporting import Reporter, print_result
 
 if TYPE_CHECKING:
-    from alexnet_deploy.inference import FailureLimit
+    from alexnet_deploy.inference.failures import FailureLimit
 
 
 @click.command(epilog="Example: alexnet-deploy evaluate photos/test --ten-crop")
-@click.argument("directory", metavar="DIR", type=shared.FILE)
+@click.argument("directory", metavar="DIR", type=FILE)
 @click.option(
     "--model",
     "models",
-    type=shared.FILE,
+    type=FILE,
     multiple=True,
     help="Checkpoint or .onnx file; several are averaged.  "
     "[default: $ALEXNET_MODEL, else the bundled checkpoint]",
@@ -56,10 +57,10 @@ def evaluate(
     "photographs", "top1", "top5"}], "seconds"}; a path that is not UTF-8 comes with
     "path_base64".
     """
-    from alexnet_deploy import evaluation
-    from alexnet_deploy.class_folders import find_class_folders
-    from alexnet_deploy.inference import RunSummary
-    from alexnet_deploy.models import default_model
+    from alexnet_deploy.inference import evaluation
+    from alexnet_deploy.inference.run import RunSummary
+    from alexnet_deploy.model.default import default_model
+    from alexnet_deploy.photographs.class_folders import find_class_folders
 
     summary, report = RunSummary(), Reporter()
     paths = models or (default_model(),)

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from alexnet_deploy.commands import options as shared
-from alexnet_deploy.commands.reporting import print_result, say
+from alexnet_deploy.console.paths import FILE
+from alexnet_deploy.console.reporting import print_result, say
 from alexnet_deploy.errors import UsageError
-from alexnet_deploy.path_text import printable
+from alexnet_deploy.files.path_text import printable
 
 if TYPE_CHECKING:
-    from alexnet_deploy.checkpoints import Checkpoint
-    from alexnet_deploy.engines.base import Runtime
-    from alexnet_deploy.model_file import FilePrecision
-    from alexnet_deploy.verification_report import Report
+    from alexnet_deploy.graph.model_file import FilePrecision
+    from alexnet_deploy.model.checkpoints import Checkpoint
+    from alexnet_deploy.runtimes.base import Runtime
+    from alexnet_deploy.verification.report import Report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,7 @@ class ExportArguments:
     @property
     def source(self) -> Path:
         """The checkpoint to read."""
-        from alexnet_deploy.models import default_model
+        from alexnet_deploy.model.default import default_model
 
         return self.checkpoint or default_model()
 
@@ -66,21 +67,22 @@ class ExportArguments:
     @property
     def outputs(self) -> tuple[str, ...]:
         """The layers to offer."""
-        from alexnet_deploy.engines.base import DEFAULT_OUTPUTS
+        from alexnet_deploy.runtimes.base import DEFAULT_OUTPUTS
 
         return self.layers or DEFAULT_OUTPUTS
 
     def load(self) -> "Checkpoint":
         """Read the checkpoint, with the labels that were named."""
-        from alexnet_deploy.checkpoints import load_checkpoint, read_labels
+        from alexnet_deploy.model.checkpoints import load_checkpoint
+        from alexnet_deploy.model.labels import read_labels
 
         labels = None if self.labels is None else read_labels(self.labels)
         return load_checkpoint(self.source, preset=self.preset, labels=labels)
 
     def verification_photographs(self) -> tuple[Path, ...] | None:
         """Find what to verify on; None is not to verify."""
-        from alexnet_deploy.images import find_photographs
-        from alexnet_deploy.samples import sample_paths
+        from alexnet_deploy.photographs.finding import find_photographs
+        from alexnet_deploy.photographs.samples import sample_paths
 
         folder = self.verify_on
         found = sample_paths() if folder is None else tuple(find_photographs([folder]))
@@ -88,7 +90,7 @@ class ExportArguments:
 
     def calibration_photographs(self) -> tuple[Path, ...] | None:
         """Find what to calibrate on; None is the samples."""
-        from alexnet_deploy.images import find_photographs
+        from alexnet_deploy.photographs.finding import find_photographs
 
         return None if self.calibrate is None else tuple(find_photographs([self.calibrate]))
 
@@ -130,11 +132,11 @@ def _engine_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.command(epilog="Example: alexnet-deploy export ckpt.pt -o alexnet.onnx --verify-on photos/")
-@click.argument("checkpoint", type=shared.FILE, required=False)
+@click.argument("checkpoint", type=FILE, required=False)
 @click.option(
     "-o",
     "--output",
-    type=shared.FILE,
+    type=FILE,
     help="File to write.  [default: CKPT's name .onnx, with --trt .engine]",
 )
 @click.option(
@@ -148,7 +150,7 @@ def _engine_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option(
     "--calibrate",
-    type=shared.FILE,
+    type=FILE,
     help="With int8: photographs to choose the ranges on, a few hundred.  [default: samples]",
 )
 @_engine_options
@@ -161,8 +163,8 @@ def _engine_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--preset", help="Which AlexNet a state dict is: paper, torchvision, caffe, caffenet."
 )
-@click.option("--labels", type=shared.FILE, help="Class names, one a line, in output order.")
-@click.option("--verify-on", type=shared.FILE, help="Photographs to verify on.  [default: samples]")
+@click.option("--labels", type=FILE, help="Class names, one a line, in output order.")
+@click.option("--verify-on", type=FILE, help="Photographs to verify on.  [default: samples]")
 @click.option("--no-verify", is_flag=True, help="Write the file unverified, and say so in it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option(
@@ -218,8 +220,8 @@ def _check(arguments: ExportArguments) -> None:
 
 def _write_onnx(checkpoint: "Checkpoint", arguments: ExportArguments) -> Mapping[str, Any] | None:
     """Export to ONNX; return the report, None where none was asked for."""
-    from alexnet_deploy.engines.base import EngineOptions
-    from alexnet_deploy.export import export_onnx
+    from alexnet_deploy.export.onnx import export_onnx
+    from alexnet_deploy.runtimes.base import EngineOptions
 
     file = export_onnx(
         checkpoint,
@@ -239,8 +241,8 @@ def _write_onnx(checkpoint: "Checkpoint", arguments: ExportArguments) -> Mapping
 
 def _write_engine(checkpoint: "Checkpoint", arguments: ExportArguments) -> Mapping[str, Any] | None:
     """Export to an engine; return the report, None where it cannot run here."""
-    from alexnet_deploy.engine_export import EngineRequest, choose_runtime, export_engine
-    from alexnet_deploy.trt.batch_profile import BatchProfile
+    from alexnet_deploy.export.engine import EngineRequest, choose_runtime, export_engine
+    from alexnet_deploy.runtimes.batch_profile import BatchProfile
 
     photographs = arguments.verification_photographs()
     calibrate_on = arguments.calibration_photographs()
@@ -271,7 +273,7 @@ def _write_engine(checkpoint: "Checkpoint", arguments: ExportArguments) -> Mappi
 
 def _verify_command(arguments: ExportArguments) -> str:
     """Return the command that verifies the engine elsewhere."""
-    from alexnet_deploy.models import bundled_checkpoint
+    from alexnet_deploy.model.default import bundled_checkpoint
 
     command = ["alexnet-deploy", "verify", str(arguments.target)]
     if arguments.source != bundled_checkpoint():  # which is there, and elsewhere than here
@@ -284,7 +286,7 @@ def _print_written(
     checkpoint: "Checkpoint", report: Mapping[str, Any] | None, arguments: ExportArguments
 ) -> None:
     """Print which file was written, or with --json the object that the help names."""
-    from alexnet_deploy.trt.engine_file import NOT_VERIFIED
+    from alexnet_deploy.runtimes.engine_file import NOT_VERIFIED
 
     target, status = arguments.target, "verified"
     if report is None:

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 import click
 
 from alexnet_deploy.commands import options as shared
-from alexnet_deploy.commands.reporting import Reporter, print_result, say
+from alexnet_deploy.console.paths import FILE
+from alexnet_deploy.console.reporting import Reporter, print_result, say
 
 if TYPE_CHECKING:
-    from alexnet_deploy.inference import FailureLimit
+    from alexnet_deploy.inference.failures import FailureLimit
 
 
 @click.command(epilog="Example: alexnet-deploy index photos/")
-@click.argument("folders", metavar="[FOLDER]...", nargs=-1, type=shared.FILE)
+@click.argument("folders", metavar="[FOLDER]...", nargs=-1, type=FILE)
 @click.option("--layer", help="Layer to index, conv1 to logits.  [default: the index's, else fc7]")
 @click.option("--retry-failed", is_flag=True, help="Try again what failed in an earlier run.")
 @click.option(

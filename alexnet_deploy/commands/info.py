@@ -5,12 +5,12 @@ from pathlib import Path
 
 import click
 
-from alexnet_deploy.commands import options as shared
-from alexnet_deploy.commands.reporting import print_result
+from alexnet_deploy.console.paths import FILE
+from alexnet_deploy.console.reporting import print_result
 
 
 @click.command(epilog="Example: alexnet-deploy info alexnet.onnx")
-@click.argument("file", type=shared.FILE, required=False)
+@click.argument("file", type=FILE, required=False)
 @click.option("--check", is_flag=True, help="Read all of an index; exit 5 if anything is wrong.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def info(file: Path | None, check: bool, as_json: bool) -> None:
@@ -30,7 +30,7 @@ def info(file: Path | None, check: bool, as_json: bool) -> None:
     """
     from alexnet_deploy.errors import IncompatibleFileError
     from alexnet_deploy.inspection import describe, readable
-    from alexnet_deploy.models import default_model
+    from alexnet_deploy.model.default import default_model
 
     description = describe(file or default_model(), check=check)
     print_result(json.dumps(description) if as_json else readable(description))

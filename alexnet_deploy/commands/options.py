@@ -1,6 +1,6 @@
 """Options that several commands share, as decorators, and the values that they become.
 
-The literals repeat `engines.base`, which needs numpy and would make `--help` slow; a test holds
+The literals repeat `runtimes.base`, which needs numpy and would make `--help` slow; a test holds
 the two equal.
 """
 
@@ -13,31 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from alexnet_deploy.commands.reporting import say
+from alexnet_deploy.console.paths import FILE
+from alexnet_deploy.console.reporting import say
 
 if TYPE_CHECKING:
-    from alexnet_deploy.engines.base import Device, Engine, EngineOptions, Precision, Runtime
-    from alexnet_deploy.index.engine import EngineRequest
-    from alexnet_deploy.inference import FailureLimit
+    from alexnet_deploy.index.model import EngineRequest
+    from alexnet_deploy.inference.failures import FailureLimit
+    from alexnet_deploy.runtimes.base import Device, Engine, EngineOptions, Precision, Runtime
 
 RUNTIMES = ("auto", "openvino", "onnxruntime", "tensorrt", "tensorrt-rtx")
 DEVICES = ("auto", "cpu", "cuda")
 FILE_PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 PRECISIONS = ("auto", *FILE_PRECISIONS)
 
-
-class _File(click.Path):
-    """A path that is not empty: an unset variable of a shell would be the current folder."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Refuse an empty name."""
-        if value == "":
-            self.fail("is empty, expected the name of a file or folder", param, ctx)
-        return super().convert(value, param, ctx)
-
-
-FILE = _File(path_type=Path)
-"""A file or folder, whether it exists or not; the library says what is wrong with it."""
 
 _Command = Callable[..., None]
 
@@ -55,7 +43,7 @@ class EngineArguments:
 
     def engine_options(self, outputs: tuple[str, ...] | None = None) -> "EngineOptions":
         """Return the engine options; `outputs` are the layers to compute, None for the default."""
-        from alexnet_deploy.engines.base import DEFAULT_OUTPUTS, EngineOptions
+        from alexnet_deploy.runtimes.base import DEFAULT_OUTPUTS, EngineOptions
 
         return EngineOptions(
             runtime=self.runtime,
@@ -69,7 +57,7 @@ class EngineArguments:
 
     def request(self, layer: str | None = None) -> "EngineRequest":
         """Return what to ask of an index's engine; what was not said is the index's to say."""
-        from alexnet_deploy.index.engine import EngineRequest
+        from alexnet_deploy.index.model import EngineRequest
 
         return EngineRequest(
             model=self.model,
@@ -83,7 +71,7 @@ class EngineArguments:
 
     def open(self, outputs: tuple[str, ...]) -> "Engine":
         """Open the model and print on stderr, once, what runs."""
-        from alexnet_deploy.models import open_model
+        from alexnet_deploy.export.opening import open_model
 
         engine = open_model(self.model, self.engine_options(outputs), notify=say)
         say(engine.description)
@@ -91,7 +79,7 @@ class EngineArguments:
 
 
 def _failure_limit(ctx: click.Context, param: click.Parameter, value: str) -> "FailureLimit":
-    from alexnet_deploy.inference import FailureLimit
+    from alexnet_deploy.inference.failures import FailureLimit
 
     return FailureLimit.parse(value)
 

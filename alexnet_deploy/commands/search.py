@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 import click
 
 from alexnet_deploy.commands import options as shared
-from alexnet_deploy.commands.reporting import Reporter, say
+from alexnet_deploy.console.paths import FILE
+from alexnet_deploy.console.reporting import Reporter, say
 from alexnet_deploy.errors import UsageError
 
 if TYPE_CHECKING:
     from alexnet_deploy.index.manifest import Metric
-    from alexnet_deploy.inference import FailureLimit
-    from alexnet_deploy.search_results import SearchResult
+    from alexnet_deploy.index.results import SearchResult
+    from alexnet_deploy.inference.failures import FailureLimit
 
 METRICS = ("cosine", "l2")
 
@@ -45,7 +46,7 @@ METRICS = ("cosine", "l2")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one line per query.")
 @click.option("--paths", "as_paths", is_flag=True, help="Print the neighbours' paths and no more.")
 @click.option("-0", "--null", "null", is_flag=True, help="End each path of --paths with a NUL.")
-@click.option("--sheet", type=shared.FILE, help="Draw queries and neighbours as .png or .html.")
+@click.option("--sheet", type=FILE, help="Draw queries and neighbours as .png or .html.")
 @shared.failure_options
 @shared.index_options
 def search(
@@ -70,9 +71,9 @@ def search(
     a line for each query: {"query", "results": [{"path", "l2_distance", "cosine_similarity"}]}
     or {"query", "error"}; paths that are not UTF-8 come with "query_base64", "path_base64".
     """
-    from alexnet_deploy.inference import RunSummary
-    from alexnet_deploy.search import check_not_photograph
-    from alexnet_deploy.search import search as search_index
+    from alexnet_deploy.index.search import check_not_photograph
+    from alexnet_deploy.index.search import search as search_index
+    from alexnet_deploy.inference.run import RunSummary
 
     _check(as_json, as_paths, null, sheet)
     find: Callable[[], Iterator[Path]] = functools.partial(_find, queries, include_hidden)
@@ -94,8 +95,8 @@ def search(
     with ExitStack() as stack:
         writers = [_stdout_writer(report, as_json, as_paths, null)]
         if sheet is not None:
+            from alexnet_deploy.figures.sheets import open_sheet
             from alexnet_deploy.index.manifest import read_manifest
-            from alexnet_deploy.sheets import open_sheet
 
             add = open_sheet(
                 sheet, metric=metric or read_manifest(directory).metric, stdin=stdin, notify=say
@@ -122,15 +123,15 @@ def _check(as_json: bool, as_paths: bool, null: bool, sheet: Path | None) -> Non
     if null and not as_paths:
         raise UsageError("-0 ends the paths of --paths; add --paths")
     if sheet is not None:
-        from alexnet_deploy.sheets import check_sheet
+        from alexnet_deploy.figures.sheets import check_sheet
 
         check_sheet(sheet)
 
 
 def _find(queries: tuple[str, ...], include_hidden: bool) -> Iterator[Path]:
     """Check the queries at once, then yield them lazily, standard input in its place."""
-    from alexnet_deploy.images import find_photographs
-    from alexnet_deploy.search_results import STDIN
+    from alexnet_deploy.index.results import STDIN
+    from alexnet_deploy.photographs.finding import find_photographs
 
     where = queries.index("-") if "-" in queries else len(queries)
     before, after = queries[:where], [query for query in queries[where:] if query != "-"]

@@ -6,14 +6,15 @@ from pathlib import Path
 import click
 
 from alexnet_deploy.commands import options as shared
-from alexnet_deploy.commands.reporting import Reporter, print_result
+from alexnet_deploy.console.paths import FILE
+from alexnet_deploy.console.reporting import Reporter, print_result
 
 
 @click.command(epilog="Example: alexnet-deploy verify alexnet.onnx --against ckpt.pt --on photos/")
-@click.argument("file", type=shared.FILE)
-@click.option("--against", type=shared.FILE, help="Checkpoint that FILE should equal.")
+@click.argument("file", type=FILE)
+@click.option("--against", type=FILE, help="Checkpoint that FILE should equal.")
 @click.option("--preset", help="Which AlexNet a state dict given with --against is.")
-@click.option("--on", "folder", type=shared.FILE, help="Photographs to use.  [default: samples]")
+@click.option("--on", "folder", type=FILE, help="Photographs to use.  [default: samples]")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
 @shared.runtime_options
 def verify(
@@ -33,11 +34,11 @@ def verify(
     {"passed", "checks": [{"name", "measured", "allowed", "passed"}], "runs", "against",
     "num_photographs", "skipped"}.
     """
-    from alexnet_deploy.checkpoints import load_checkpoint
-    from alexnet_deploy.images import find_photographs
-    from alexnet_deploy.path_text import printable
-    from alexnet_deploy.samples import sample_paths
-    from alexnet_deploy.verify_file import verify_file
+    from alexnet_deploy.files.path_text import printable
+    from alexnet_deploy.model.checkpoints import load_checkpoint
+    from alexnet_deploy.photographs.finding import find_photographs
+    from alexnet_deploy.photographs.samples import sample_paths
+    from alexnet_deploy.verification.file import verify_file
 
     checkpoint = None if against is None else load_checkpoint(against, preset=preset)
     photographs = sample_paths() if folder is None else tuple(find_photographs([folder]))

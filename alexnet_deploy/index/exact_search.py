@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.engines.onnxruntime_distributions import is_installed_for_gpu
 from alexnet_deploy.errors import DeviceError, MissingPackageError
 from alexnet_deploy.index.manifest import Metric
 from alexnet_deploy.index.storage import Index
+from alexnet_deploy.runtimes.onnxruntime_distributions import is_installed_for_gpu
 
 try:
     import faiss

@@ -21,7 +21,7 @@ from alexnet_deploy.errors import (
     IndexLockedError,
     OutputError,
 )
-from alexnet_deploy.output_files import errors_of, sync_directory
+from alexnet_deploy.files.output_files import errors_of, sync_directory
 
 LEDGER_NAME = "ledger.sqlite"
 JOURNAL_NAME = "ledger.sqlite-journal"

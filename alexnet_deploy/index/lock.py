@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from alexnet_deploy.errors import IndexLockedError
-from alexnet_deploy.output_files import errors_of
+from alexnet_deploy.files.output_files import errors_of
 
 LOCK_NAME = "lock"
 

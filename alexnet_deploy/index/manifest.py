@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alexnet_deploy.errors import IncompatibleFileError, UsageError
-from alexnet_deploy.model_spec import ModelSpec
-from alexnet_deploy.output_files import atomic_write
+from alexnet_deploy.files.output_files import atomic_write
+from alexnet_deploy.model.spec import ModelSpec
 
 Metric = Literal["cosine", "l2"]
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alexnet_deploy.errors import UsageError
-from alexnet_deploy.images import has_hidden_part
 from alexnet_deploy.index.ledger import Ledger
+from alexnet_deploy.photographs.finding import has_hidden_part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alexnet_deploy.errors import UsageError
-from alexnet_deploy.file_stamps import is_settled, modified_ns
-from alexnet_deploy.images import find_photographs
 from alexnet_deploy.index.ledger import Ledger
 from alexnet_deploy.index.roots import IN_SCOPE, Root, Scope, all_roots, scope_bounds
+from alexnet_deploy.photographs.file_stamps import is_settled, modified_ns
+from alexnet_deploy.photographs.finding import find_photographs
 
 _TABLES = (
     "CREATE TEMP TABLE found (number INTEGER PRIMARY KEY, root INTEGER NOT NULL, "

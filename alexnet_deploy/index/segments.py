@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.errors import IncompatibleFileError
-from alexnet_deploy.output_files import errors_of, sync_directory
+from alexnet_deploy.files.output_files import errors_of, sync_directory
 
 FOLDER_NAME = "vectors"
 _ROW_TYPE = np.dtype("<f2")

@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from alexnet_deploy.files.path_text import path_fields, printable
 from alexnet_deploy.index.integrity import problems
 from alexnet_deploy.index.manifest import FORMAT_VERSION
 from alexnet_deploy.index.roots import all_roots
 from alexnet_deploy.index.storage import Index, open_index
-from alexnet_deploy.path_text import path_fields, printable
 
 _NUM_RUNS = 5
 _NUM_REASONS = 5

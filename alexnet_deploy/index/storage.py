@@ -5,11 +5,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from alexnet_deploy.files.output_files import errors_of
 from alexnet_deploy.index.ledger import Ledger
 from alexnet_deploy.index.lock import writer_lock
 from alexnet_deploy.index.manifest import MANIFEST_NAME, Manifest, read_manifest
 from alexnet_deploy.index.segments import Segments
-from alexnet_deploy.output_files import errors_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,10 +14,10 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from alexnet_deploy.engines.base import Engine
 from alexnet_deploy.errors import MissingPhotographsError, UsageError
-from alexnet_deploy.images import find_photographs
-from alexnet_deploy.index.engine import (
+from alexnet_deploy.files.path_text import printable
+from alexnet_deploy.index.maintenance import compact, forget_damaged, remove_unnamed_segments
+from alexnet_deploy.index.model import (
     EngineRequest,
     check_engine,
     check_request,
@@ -25,20 +25,14 @@ from alexnet_deploy.index.engine import (
     open_engine_of,
     remember_model,
 )
-from alexnet_deploy.index.maintenance import compact, forget_damaged, remove_unnamed_segments
 from alexnet_deploy.index.roots import check_folders, move_root, scopes
 from alexnet_deploy.index.scan import Loss, Scan
 from alexnet_deploy.index.storage import Index, is_index, open_index_to_write, remove_parts
 from alexnet_deploy.index.writer import BatchCounts, BatchWriter
-from alexnet_deploy.inference import (
-    FailureLimit,
-    PhotographResult,
-    RunSummary,
-    check_failures,
-    no_photographs,
-    run_batches,
-)
-from alexnet_deploy.path_text import printable
+from alexnet_deploy.inference.failures import FailureLimit, check_failures, no_photographs
+from alexnet_deploy.inference.run import PhotographResult, RunSummary, run_batches
+from alexnet_deploy.photographs.finding import find_photographs
+from alexnet_deploy.runtimes.base import Engine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.errors import PhotographError
-from alexnet_deploy.file_stamps import read_stamped
-from alexnet_deploy.images import decode_photograph
 from alexnet_deploy.index.scan import Task
 from alexnet_deploy.index.segments import float16_vector, vector_checksum
 from alexnet_deploy.index.storage import Index
-from alexnet_deploy.inference import PhotographResult
-from alexnet_deploy.model_spec import ModelSpec
-from alexnet_deploy.pipeline import Loaded
-from alexnet_deploy.preprocessing import preprocess
+from alexnet_deploy.inference.run import PhotographResult
+from alexnet_deploy.model.spec import ModelSpec
+from alexnet_deploy.photographs.decoding import decode_photograph
+from alexnet_deploy.photographs.file_stamps import read_stamped
+from alexnet_deploy.photographs.pipeline import Loaded
+from alexnet_deploy.photographs.preprocessing import preprocess
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,1 +1,1 @@
-"""TensorRT 11 and TensorRT-RTX: the LRN kernel and plugin, the builders, the engine files."""
+"""What builds engines: the LRN kernel and plugin, TensorRT 11, TensorRT-RTX."""

@@ -8,23 +8,23 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from alexnet_deploy.engines.gpu_driver import Gpu, current_gpu
 from alexnet_deploy.errors import (
     DeviceError,
     IncompatibleFileError,
     MissingPackageError,
 )
-from alexnet_deploy.model_file import INPUT, FilePrecision, ModelFile
-from alexnet_deploy.plugin_nodes import ATTRIBUTES, DOMAIN
-from alexnet_deploy.trt import plugin
-from alexnet_deploy.trt.batch_profile import BatchProfile
-from alexnet_deploy.trt.engine_file import (
+from alexnet_deploy.graph.model_file import INPUT, FilePrecision, ModelFile
+from alexnet_deploy.graph.plugin_nodes import ATTRIBUTES, DOMAIN
+from alexnet_deploy.runtimes.batch_profile import BatchProfile
+from alexnet_deploy.runtimes.engine_file import (
     ENGINE_PRECISIONS,
     EngineFile,
     EngineLrn,
     EngineRecord,
 )
-from alexnet_deploy.trt.library import load_library
+from alexnet_deploy.runtimes.gpu_driver import Gpu, current_gpu
+from alexnet_deploy.runtimes.tensorrt_library import load_library
+from alexnet_deploy.trt import plugin
 from alexnet_deploy.trt.uint8_input import cast_first
 
 try:

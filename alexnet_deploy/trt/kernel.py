@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Literal
 
-from alexnet_deploy.engines.gpu_driver import gpus
 from alexnet_deploy.errors import DeviceError, IncompatibleFileError, MissingPackageError
-from alexnet_deploy.model_spec import POOL_SIZE, POOL_STRIDE
+from alexnet_deploy.model.spec import POOL_SIZE, POOL_STRIDE
+from alexnet_deploy.runtimes.gpu_driver import gpus
 
 try:
     from cuda.bindings import nvrtc

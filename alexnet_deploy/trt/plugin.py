@@ -15,12 +15,12 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from alexnet_deploy.engines.gpu_driver import gpus
 from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError
-from alexnet_deploy.model_spec import POOL_SIZE, POOL_STRIDE
-from alexnet_deploy.plugin_nodes import DOMAIN, FUSED_OP, NORM_OP
+from alexnet_deploy.graph.plugin_nodes import DOMAIN, FUSED_OP, NORM_OP
+from alexnet_deploy.model.spec import POOL_SIZE, POOL_STRIDE
+from alexnet_deploy.runtimes.gpu_driver import gpus
+from alexnet_deploy.runtimes.tensorrt_library import load_library
 from alexnet_deploy.trt.kernel import SOURCE_NAME, Scalar, TowerLrnKernel, compile_ptx
-from alexnet_deploy.trt.library import load_library
 
 try:
     import tensorrt as trt

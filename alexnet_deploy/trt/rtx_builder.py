@@ -15,15 +15,15 @@ from alexnet_deploy.errors import (
     MissingPackageError,
     UsageError,
 )
-from alexnet_deploy.model_file import INPUT, ModelFile
-from alexnet_deploy.trt.batch_profile import BatchProfile
-from alexnet_deploy.trt.engine_file import (
+from alexnet_deploy.graph.model_file import INPUT, ModelFile
+from alexnet_deploy.runtimes.batch_profile import BatchProfile
+from alexnet_deploy.runtimes.engine_file import (
     ENGINE_PRECISIONS,
     RTX_OWN_CHOICE,
     EngineFile,
     EngineRecord,
 )
-from alexnet_deploy.trt.library import load_library, without_noise
+from alexnet_deploy.runtimes.tensorrt_library import load_library, without_noise
 from alexnet_deploy.trt.uint8_input import cast_first
 
 try:

@@ -7,7 +7,7 @@ same parser).
 
 import dataclasses
 
-from alexnet_deploy.model_file import INPUT, ModelFile
+from alexnet_deploy.graph.model_file import INPUT, ModelFile
 
 
 def cast_first(file: ModelFile) -> ModelFile:

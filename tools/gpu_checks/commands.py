@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from alexnet_deploy.comparison import cosine_similarity, relative_error
-from alexnet_deploy.samples import sample_paths
+from alexnet_deploy.photographs.samples import sample_paths
+from alexnet_deploy.verification.comparison import cosine_similarity, relative_error
 from gpu_checks.check import Figures, Settings, Skipped, require
 from gpu_checks.command_line import run_command
 from gpu_checks.onnxruntime_gpu import need_cuda_build

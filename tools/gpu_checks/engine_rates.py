@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.engines.base import Engine
+from alexnet_deploy.runtimes.base import Engine
 from gpu_checks.check import Figures
 from gpu_checks.rounds import in_turns, median_ratio
 

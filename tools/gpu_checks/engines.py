@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from parity import BATCH, LAYERS
 
-from alexnet_deploy.engines.base import Engine, EngineOptions
-from alexnet_deploy.engines.gpu_driver import current_gpu
-from alexnet_deploy.models import open_model
+from alexnet_deploy.export.opening import open_model
+from alexnet_deploy.runtimes.base import Engine, EngineOptions
+from alexnet_deploy.runtimes.gpu_driver import current_gpu
 from gpu_checks.check import Figures, Settings, Skipped, require
 from gpu_checks.command_line import run_command
 from gpu_checks.engine_rates import measure, peer_of
@@ -109,7 +109,7 @@ def checked(path: Path, settings: Settings, precision: str, so_far: Figures) -> 
 @contextmanager
 def _upload(images: NDArray[np.uint8]) -> Iterator[Callable[[], None]]:
     """Yield what copies a batch to the GPU, through pinned memory, as the engine does it."""
-    from alexnet_deploy.engines.cuda_memory import DeviceBuffer, HostBuffer, Stream
+    from alexnet_deploy.runtimes.cuda_memory import DeviceBuffer, HostBuffer, Stream
 
     with (
         closing(HostBuffer(images.shape, np.uint8)) as source,

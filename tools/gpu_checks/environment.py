@@ -7,8 +7,8 @@ from importlib import metadata
 from pathlib import Path
 
 from alexnet_deploy import __version__
-from alexnet_deploy.engines.gpu_driver import current_gpu, gpus
 from alexnet_deploy.errors import DeviceError
+from alexnet_deploy.runtimes.gpu_driver import current_gpu, gpus
 from gpu_checks.check import Failed, Figures, Settings
 from gpu_checks.surroundings import unpacked_in
 

@@ -9,8 +9,8 @@ import onnx
 import onnxruntime
 from onnx import helper
 
-from alexnet_deploy.engines.onnxruntime_session import CUDA, load_cuda_libraries
-from alexnet_deploy.model_spec import POOL_SIZE, POOL_STRIDE, preset_spec
+from alexnet_deploy.model.spec import POOL_SIZE, POOL_STRIDE, preset_spec
+from alexnet_deploy.runtimes.onnxruntime_session import CUDA, load_cuda_libraries
 from gpu_checks.check import Figures, Settings
 from gpu_checks.kernel_reference import DTYPES
 from gpu_checks.onnxruntime_gpu import need_cuda_build

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.model_spec import LrnSpec
-from alexnet_deploy.reference import local_response_norm, max_pool, relu
+from alexnet_deploy.model.reference import local_response_norm, max_pool, relu
+from alexnet_deploy.model.spec import LrnSpec
 from alexnet_deploy.trt.kernel import Scalar, TowerLrnKernel
 
 DTYPES: dict[Scalar, str] = {"float": "float32", "half": "float16"}

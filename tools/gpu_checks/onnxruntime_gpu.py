@@ -8,13 +8,13 @@ import onnxruntime
 from numpy.typing import NDArray
 from parity import BATCH, LAYERS
 
-from alexnet_deploy.engines.base import EngineOptions
-from alexnet_deploy.engines.onnxruntime_cuda_engine import OnnxRuntimeCudaEngine
-from alexnet_deploy.engines.onnxruntime_session import CUDA, has_provider, onnxruntime_version
-from alexnet_deploy.export import build_file
-from alexnet_deploy.model_file import FilePrecision
-from alexnet_deploy.samples import sample_paths
-from alexnet_deploy.verification import verify
+from alexnet_deploy.export.onnx import build_file
+from alexnet_deploy.graph.model_file import FilePrecision
+from alexnet_deploy.photographs.samples import sample_paths
+from alexnet_deploy.runtimes.base import EngineOptions
+from alexnet_deploy.runtimes.onnxruntime_cuda_runner import OnnxRuntimeCudaEngine
+from alexnet_deploy.runtimes.onnxruntime_session import CUDA, has_provider, onnxruntime_version
+from alexnet_deploy.verification.onnx import verify
 from gpu_checks.check import Figures, Settings, Skipped, require
 from gpu_checks.engine_rates import measure, peer_of
 from gpu_checks.photographs import compared

@@ -10,9 +10,9 @@ from xml.etree import ElementTree
 from gpu_checks.check import ROOT, Figures, Settings, Skipped, require
 
 FILES = {
-    "test_cuda_memory.py": "cuda",
-    "test_onnxruntime_cuda_engine.py": "onnxruntime",
-    "test_training_exchange.py": "torch",
+    "tests/runtimes/test_cuda_memory.py": "cuda",
+    "tests/runtimes/test_onnxruntime_cuda_runner.py": "onnxruntime",
+    "tests/training/test_exchange.py": "torch",
 }
 """Files with such tests, and what each cannot be imported without."""
 NAMES = ("on_a_gpu", "real_gpu", "between_gpus")
@@ -36,7 +36,7 @@ def run(settings: Settings) -> Figures:
             # conftest.py imports OpenVINO, which a GPU's machine need not have.
             *("--noconftest", "-p", "no:cacheprovider"),
             *("-W", "default"),  # the versions here are not those that are kept free of warnings
-            *(f"tests/{name}" for name in files),
+            *files,
         ],
         cwd=ROOT,
         check=False,

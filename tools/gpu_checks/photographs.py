@@ -2,7 +2,7 @@
 
 from parity import Rows, engine_rows, parity
 
-from alexnet_deploy.engines.base import Engine
+from alexnet_deploy.runtimes.base import Engine
 from gpu_checks.check import Figures, require
 from gpu_checks.reference import Expected
 

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from parity import LAYERS, Rows
 
-from alexnet_deploy.checkpoints import Checkpoint, load_checkpoint
-from alexnet_deploy.images import find_photographs, load_photograph
-from alexnet_deploy.models import bundled_checkpoint
-from alexnet_deploy.preprocessing import preprocess
-from alexnet_deploy.reference import Reference, crop
-from alexnet_deploy.samples import sample_paths
+from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint
+from alexnet_deploy.model.default import bundled_checkpoint
+from alexnet_deploy.model.reference import Reference, crop
+from alexnet_deploy.photographs.decoding import load_photograph
+from alexnet_deploy.photographs.finding import find_photographs
+from alexnet_deploy.photographs.preprocessing import preprocess
+from alexnet_deploy.photographs.samples import sample_paths
 from gpu_checks.check import Figures, Settings, Skipped, require
 
 ENOUGH_S = 100.0

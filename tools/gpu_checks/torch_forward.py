@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from alexnet_deploy.checkpoints import Checkpoint
-from alexnet_deploy.model_spec import (
+from alexnet_deploy.model.checkpoints import Checkpoint
+from alexnet_deploy.model.spec import (
     CONV_STRIDES,
     NORMALISED_CONVS,
     POOL_SIZE,

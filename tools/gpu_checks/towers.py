@@ -8,7 +8,7 @@ from itertools import product
 
 import torch
 
-from alexnet_deploy.model_spec import ModelSpec, preset_spec
+from alexnet_deploy.model.spec import ModelSpec, preset_spec
 from gpu_checks.check import Figures, Settings, require
 from gpu_checks.torch_gpu import both_towers_on_one
 from training.augmentation import Augmentation, ColourComponents

@@ -1,0 +1,1 @@
+"""What both command lines share: errors and signals, results and progress, paths."""

@@ -1,0 +1,80 @@
+"""From errors and signals to one message and an exit code, for each command line of the project."""
+
+import errno
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from alexnet_deploy.console.reporting import BROKEN_PIPE_EXIT, discard_stdout
+from alexnet_deploy.errors import AlexNetDeployError
+from alexnet_deploy.files.path_text import printable
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class ErrorsReported(click.Group):
+    """A group whose commands end with one message and an exit code where a user can mend it."""
+
+    # The two together see every error: the first parses the group's own options.
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Parse the group's arguments."""
+        with _errors_reported():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with _errors_reported():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _errors_reported() -> Iterator[None]:
+    """Turn what a user can cause into one message and an exit code; let bugs through."""
+    try:
+        yield
+    except AlexNetDeployError as error:
+        raise _failed(str(error), error.exit_code) from error
+    except click.exceptions.NoArgsIsHelpError:
+        raise
+    except click.UsageError as error:
+        # Its message repeats what the user wrote, which may be a file's name.
+        message = _printable_lines(error.format_message())
+        raise click.UsageError(message, ctx=error.ctx) from error
+    except KeyboardInterrupt as interrupt:
+        number = interrupt.args[0] if interrupt.args else signal.SIGINT
+        click.echo("interrupted" if number == signal.SIGINT else "terminated", err=True)
+        raise click.exceptions.Exit(128 + number) from interrupt
+    except BrokenPipeError as error:
+        discard_stdout()
+        raise click.exceptions.Exit(BROKEN_PIPE_EXIT) from error
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            raise
+        discard_stdout()
+        reason = os.strerror(error.errno)
+        raise _failed(f"cannot write ({reason}); free some space", 1) from error
+
+
+def _failed(message: str, exit_code: int) -> click.exceptions.Exit:
+    """Print the one message of a failure; return what ends the command with `exit_code`."""
+    click.echo(f"Error: {_printable_lines(message)}", err=True)
+    return click.exceptions.Exit(exit_code)
+
+
+def _printable_lines(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def end_at_signals() -> None:
+    """Let SIGTERM and SIGHUP end the program as Ctrl-C does."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
+
+
+def _stop(number: int, frame: object) -> None:
+    """End as Ctrl-C does, so that half-written files are removed."""
+    raise KeyboardInterrupt(number)

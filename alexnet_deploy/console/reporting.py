@@ -1,0 +1,136 @@
+"""What a command says while it works: results on stdout, everything else on stderr."""
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Self, TextIO
+
+import click
+
+from alexnet_deploy.errors import OutputError
+from alexnet_deploy.files.path_text import printable
+
+if TYPE_CHECKING:
+    from alexnet_deploy.console.progress import ProgressBar
+    from alexnet_deploy.inference.failures import FailureLimit
+    from alexnet_deploy.inference.run import RunSummary
+
+BROKEN_PIPE_EXIT = 128 + 13
+"""As of a program that SIGPIPE ended, so that `set -o pipefail` treats it as it does others."""
+
+
+def print_result(text: str | bytes, *, end: str = "\n") -> None:
+    """Write `text` to stdout at once.
+
+    Raises:
+        click.exceptions.Exit: nobody reads stdout any more (`| head`).
+        OutputError: it cannot be written, for instance to a full disk.
+    """
+    if sys.stdout is None:  # as after `>&-`; click would say nothing
+        raise OutputError("standard output: is closed; send it somewhere, if only to /dev/null")
+    try:
+        if isinstance(text, bytes):
+            click.echo(text, nl=False)
+        else:
+            click.echo(text + end, nl=False)
+    except BrokenPipeError as error:
+        discard_stdout()
+        raise click.exceptions.Exit(BROKEN_PIPE_EXIT) from error
+    except OSError as error:
+        discard_stdout()
+        raise OutputError(
+            f"standard output: cannot be written ({error.strerror or error}); "
+            "free some space or send it elsewhere"
+        ) from error
+
+
+def say(line: str) -> None:
+    """Print a line for people on stderr, harmless to a terminal whatever it names."""
+    click.echo(printable(line), err=True)
+
+
+def discard_stdout() -> None:
+    """Send what is still buffered nowhere: Python would write it at exit and fail once more."""
+    # A test's stdout has no descriptor, and nothing that is written at exit.
+    with suppress(OSError, ValueError):
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(descriptor, sys.stdout.fileno())
+        os.close(descriptor)
+
+
+class Reporter:
+    """Print results, failures and, on a terminal, a progress bar that stays out of their way.
+
+    Args:
+        countable: returns the photographs again, for the bar to count; None where `expect` will
+            tell their number.
+    """
+
+    def __init__(self, countable: Callable[[], Iterable[object]] | None = None) -> None:
+        self._countable = countable
+        self._bar: ProgressBar | None = None
+        self._num_failed = 0
+        self._stack = ExitStack()
+
+    def result(self, text: str | bytes) -> None:
+        """Print one result on stdout."""
+        if self._bar is not None and isinstance(text, bytes) and _is_same_terminal(sys.stdout):
+            # CSV goes out byte for byte, which a bar on the same terminal cannot step aside for.
+            self._stack.close()
+            self._bar = None
+        if self._bar is not None and isinstance(text, str) and _is_same_terminal(sys.stdout):
+            self._bar.print(text)
+        else:
+            print_result(text)
+
+    def advance(self, path: Path, error: str | None) -> None:
+        """Count one photograph; a failed one gets its line on stderr."""
+        if error is not None:
+            self._num_failed += 1
+            line = f"failed: {path}: {error}"
+            if self._bar is None:
+                say(line)
+            else:
+                self._bar.print(printable(line))
+        if self._bar is not None:
+            self._bar.advance(self._num_failed)
+
+    def finish(self, summary: "RunSummary", limit: "FailureLimit") -> None:
+        """Print the last line: how many were done and failed, and where the time went.
+
+        Raises:
+            TooManyFailuresError: more failed than `limit` allows.
+        """
+        from alexnet_deploy.inference.failures import check_failures
+
+        summary.stop_clock()
+        say(summary.line())
+        check_failures(summary.num_failed, summary.num_done + summary.num_failed, limit)
+
+    def expect(self, num_photographs: int) -> None:
+        """Show the bar for so many photographs."""
+        if num_photographs:
+            self._show(lambda: range(num_photographs))
+
+    def __enter__(self) -> Self:
+        if self._countable is not None:
+            self._show(self._countable)
+        return self
+
+    def _show(self, countable: Callable[[], Iterable[object]]) -> None:
+        if sys.stderr is not None and sys.stderr.isatty():
+            from alexnet_deploy.console.progress import ProgressBar
+
+            self._bar = self._stack.enter_context(ProgressBar(countable))
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+
+def _is_same_terminal(stream: TextIO) -> bool:
+    """Tell whether `stream` writes to the terminal where stderr's progress bar is."""
+    with suppress(OSError):
+        return stream.isatty() and os.path.sameopenfile(stream.fileno(), sys.stderr.fileno())
+    return False

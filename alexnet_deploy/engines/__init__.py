@@ -1,1 +1,0 @@
-"""One module per runtime, behind one protocol (`base`) and one factory (`factory`)."""

@@ -1,0 +1,102 @@
+"""The ranges of activations that an int8 graph needs, from photographs."""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from alexnet_deploy.errors import IncompatibleFileError, NoPhotographsError
+from alexnet_deploy.files.path_text import printable
+from alexnet_deploy.graph.build import NETWORK_INPUT
+from alexnet_deploy.graph.model_file import Calibration, ModelFile
+from alexnet_deploy.graph.quantization import (
+    Histogram,
+    input_threshold,
+    quantize_model,
+    quantized_tensors,
+)
+from alexnet_deploy.photographs.pipeline import batches, crop_loader, default_threads
+from alexnet_deploy.photographs.samples import sample_paths
+from alexnet_deploy.runtimes.base import Engine, EngineOptions
+from alexnet_deploy.runtimes.factory import open_engine
+
+MAX_PHOTOGRAPHS = 1000
+"""Of more, these many at equal distances: what a folder lists first may be all of one class."""
+
+
+def quantized(
+    file: ModelFile,
+    photographs: Iterable[Path],
+    options: EngineOptions,
+    on_skipped: Callable[[Path, str], None] = lambda path, reason: None,
+) -> ModelFile:
+    """Return an fp32 file in int8, with the ranges that its activations have on photographs.
+
+    Args:
+        file: of `graph.build.build_model`.
+        photographs: a few hundred like those to come; at most `MAX_PHOTOGRAPHS` are looked at.
+        options: how to run the float32 file; precision and outputs are replaced.
+        on_skipped: called with each photograph that could not be read, and the reason.
+
+    Raises:
+        NoPhotographsError: there are none, or half of them or more could not be read.
+        IncompatibleFileError: the network's activations are not finite.
+        DeviceError: the runtime cannot be had here.
+    """
+    paths = list(photographs)
+    if not paths:
+        raise NoPhotographsError(
+            "calibration: no photographs; name a folder of a few hundred with --calibrate"
+        )
+    count = min(len(paths), MAX_PHOTOGRAPHS)
+    chosen = [paths[i * len(paths) // count] for i in range(count)]
+    tensors = quantized_tensors(file)
+    layers = tuple(dict.fromkeys(layer for layer in tensors.values() if layer != NETWORK_INPUT))
+    own = dataclasses.replace(options, precision="fp32", outputs=layers)
+    with open_engine(file.with_outputs(layers), own) as engine:
+        histograms, num_skipped = _histograms(engine, chosen, on_skipped)
+    num_read = count - num_skipped
+    if num_read <= num_skipped:
+        raise NoPhotographsError(
+            f"calibration: {num_skipped:,} of {count:,} photographs could not be read, and what "
+            "is left may be another kind; name a folder of a few hundred photographs with "
+            "--calibrate"
+        )
+    ranges = {layer: histogram.threshold() for layer, histogram in histograms.items()}
+    ranges[NETWORK_INPUT] = input_threshold(file)
+    narrow = quantize_model(file, {x: ranges[layer] for x, layer in tensors.items()})
+    calibration = Calibration(photographs=num_read, are_samples=set(chosen) <= {*sample_paths()})
+    return dataclasses.replace(narrow, calibration=calibration)
+
+
+def _histograms(
+    engine: Engine, paths: list[Path], on_skipped: Callable[[Path, str], None]
+) -> tuple[dict[str, Histogram], int]:
+    """Count the activations of each layer; return how many photographs could not be read, too."""
+    histograms = {layer: Histogram() for layer in engine.options.outputs}
+    num_skipped = 0
+    loaded = batches(
+        paths,
+        crop_loader(engine.spec),
+        input_size=engine.spec.input_size,
+        batch_size=engine.options.batch_size,
+        threads=engine.options.threads or default_threads(),
+    )
+    with closing(loaded):
+        for batch in loaded:
+            for slot in batch.slots:
+                if slot.error is not None:
+                    num_skipped += 1
+                    on_skipped(slot.path, slot.error)
+            rows = [slot.row for slot in batch.slots if slot.row is not None]
+            for layer, values in engine.run(batch.images).items():
+                if not np.isfinite(values[rows]).all():
+                    first = next(slot.path for slot in batch.slots if slot.row is not None)
+                    raise IncompatibleFileError(
+                        f"layer {layer}: not finite on one of the photographs from "
+                        f"{printable(first)} on, so it has no range; check the checkpoint"
+                    )
+                histograms[layer].add(values[rows])
+    return histograms, num_skipped

@@ -1,0 +1,141 @@
+"""Checkpoint to a verified model file; the one way by which `.onnx` files are made."""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from alexnet_deploy.errors import UsageError
+from alexnet_deploy.files.output_files import atomic_write
+from alexnet_deploy.files.path_text import printable
+from alexnet_deploy.graph.build import build_model
+from alexnet_deploy.graph.casting import cast_model
+from alexnet_deploy.graph.model_file import FilePrecision, ModelFile
+from alexnet_deploy.model.checkpoints import Checkpoint
+from alexnet_deploy.runtimes.base import DEFAULT_OUTPUTS, EngineOptions, check_outputs
+from alexnet_deploy.verification.report import ADVICE, Report
+
+_INT8_ADVICE = (
+    "do not use this file: calibrate on a few hundred photographs like those to come, with "
+    "--calibrate DIR, or take another precision"
+)
+_FEW = 100
+"""Photographs: with fewer to calibrate on, those to come are clipped more often."""
+
+
+def export_onnx(
+    checkpoint: Checkpoint,
+    path: Path,
+    *,
+    outputs: tuple[str, ...] = DEFAULT_OUTPUTS,
+    precision: FilePrecision = "fp32",
+    photographs: Iterable[Path] | None,
+    calibrate_on: Iterable[Path] | None = None,
+    options: EngineOptions | None = None,
+    on_report: Callable[[Report], None] = lambda report: None,
+    notify: Callable[[str], None] = lambda line: None,
+) -> ModelFile:
+    """Write `checkpoint` as `.onnx`, after comparing it with the reference.
+
+    Args:
+        checkpoint: what to export.
+        path: the file to write; it appears only when verification passed.
+        outputs: layers that the file offers.
+        precision: of the graph; every one has float32 outputs.
+        photographs: what to verify on; None writes the file unverified, without a report.
+        calibrate_on: as for `build_file`.
+        options: how to run the artefact while verifying.
+        on_report: called with the report, passed or failed, before anything is written.
+        notify: as for `build_file`.
+
+    Raises:
+        VerificationError: the artefact differs; nothing was written.
+        NoPhotographsError: none to verify on, or to calibrate on, could be read.
+        OutputError: the file cannot be written.
+        UsageError: a layer that the network does not have, or a name not ending in .onnx, by
+            which no command would know the file.
+    """
+    check_outputs(outputs, checkpoint.spec)
+    if path.suffix != ".onnx":
+        raise UsageError(f"{path}: a model file's name ends in .onnx; choose such a name")
+    # Opened first: a place that cannot be written must show before minutes of verification.
+    with atomic_write(path) as target:
+        options = options or EngineOptions()
+        file = build_file(
+            checkpoint, outputs, precision, calibrate_on, options=options, notify=notify
+        )
+        if photographs is not None:
+            file = verified_model(file, checkpoint, photographs, options, on_report)
+        target.writelines(file.chunks())
+    return file
+
+
+def build_file(
+    checkpoint: Checkpoint,
+    outputs: tuple[str, ...],
+    precision: FilePrecision,
+    calibrate_on: Iterable[Path] | None = None,
+    *,
+    options: EngineOptions | None = None,
+    notify: Callable[[str], None] = lambda line: None,
+) -> ModelFile:
+    """Return the checkpoint as a model file in memory, in any precision, unverified.
+
+    Args:
+        checkpoint: what to build.
+        outputs: layers that the file offers.
+        precision: of the graph.
+        calibrate_on: with int8, photographs for the ranges; None for the samples.
+        options: with int8, how to run the network on them.
+        notify: called with lines for people: where the ranges come from, what could not be read.
+
+    Raises:
+        IncompatibleFileError: a weight is beyond what the precision holds, or the ranges are.
+        NoPhotographsError: none to calibrate on could be read.
+    """
+    file = build_model(checkpoint, outputs)
+    if precision in ("fp16", "bf16"):
+        return cast_model(file, precision)
+    if precision != "int8":
+        return file
+    # Here, because the other precisions need no engine.
+    from alexnet_deploy.export.calibration import quantized
+    from alexnet_deploy.photographs.samples import sample_paths
+
+    if calibrate_on is None:
+        calibrate_on = sample_paths()
+        notify(
+            "int8: the ranges come from the package's 40 sample photographs; a few hundred like "
+            "those to come are better: export with --calibrate DIR"
+        )
+    narrow = quantized(
+        file,
+        calibrate_on,
+        options or EngineOptions(),
+        lambda path, reason: notify(f"not calibrated on {printable(path)}: {reason}"),
+    )
+    calibration = narrow.calibration
+    if calibration and not calibration.are_samples and calibration.photographs < _FEW:
+        count = calibration.photographs
+        notify(f"int8: calibrated on few photographs ({count}); a few hundred are better")
+    return narrow
+
+
+def verified_model(
+    file: ModelFile,
+    checkpoint: Checkpoint,
+    photographs: Iterable[Path],
+    options: EngineOptions,
+    on_report: Callable[[Report], None] = lambda report: None,
+) -> ModelFile:
+    """Return the file with its report in it.
+
+    Raises:
+        VerificationError: it differs from the reference.
+    """
+    # Here, because an export without verification needs none of what it brings along.
+    from alexnet_deploy.verification.onnx import verify
+
+    report = verify(file, checkpoint, photographs, options)
+    on_report(report)
+    report.raise_if_failed(file.source, _INT8_ADVICE if file.precision == "int8" else ADVICE)
+    return dataclasses.replace(file, report=report.to_dict())

@@ -1,0 +1,125 @@
+"""From `--model` to a running engine: find the file, export a checkpoint once, open it."""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from alexnet_deploy.errors import AlexNetDeployError, IncompatibleFileError, OutputError
+from alexnet_deploy.export.onnx import build_file, verified_model
+from alexnet_deploy.files.input_files import existing_file
+from alexnet_deploy.files.path_text import printable
+from alexnet_deploy.graph.build import GRAPH_VERSION
+from alexnet_deploy.graph.model_file import ModelFile, read_model, write_model
+from alexnet_deploy.model.checkpoints import CHECKPOINT_SUFFIXES, Checkpoint, load_checkpoint
+from alexnet_deploy.model.default import default_model
+from alexnet_deploy.photographs.samples import sample_paths
+from alexnet_deploy.runtimes.base import DEFAULT_OUTPUTS, Engine, EngineOptions, Precision
+from alexnet_deploy.runtimes.capabilities import file_precision
+from alexnet_deploy.runtimes.engine_file import ENGINE_SUFFIX, read_engine
+from alexnet_deploy.runtimes.factory import open_engine, open_engine_file, resolve, runtime_version
+from alexnet_deploy.runtimes.gpu_driver import current_gpu
+
+# Enough to catch a wrong export; a full check is `alexnet-deploy export` or `verify`.
+_NUM_CACHE_SAMPLES = 4
+
+
+def open_model(
+    model: Path | None, options: EngineOptions, *, notify: Callable[[str], None] = lambda _: None
+) -> Engine:
+    """Open an engine, a model file or a checkpoint, ready to run.
+
+    Args:
+        model: `.engine`, `.onnx`, `.safetensors` or `.pt`; None for `default_model()`.
+        options: how to run it.
+        notify: called with one line for a person when something takes a while or is done
+            differently: an export, a cache that cannot be used.
+
+    Raises:
+        IncompatibleFileError: the file is not one of ours or is damaged.
+        UsageError: the file does not exist.
+        DeviceError: a GPU was asked for, and there is none.
+        VerificationError: the checkpoint's export does not compute what it should.
+    """
+    model = model or default_model()
+    if model.suffix == ENGINE_SUFFIX:
+        return open_engine_file(read_engine(model), options)
+    return open_engine(load_model(model, options, notify=notify), options)
+
+
+def load_model(
+    path: Path, options: EngineOptions, *, notify: Callable[[str], None] = lambda _: None
+) -> ModelFile:
+    """Read an `.onnx` file, or take a checkpoint's verified export from the user's cache."""
+    existing_file(path, "a checkpoint or an .onnx file")
+    if path.suffix == ".onnx":
+        file = read_model(path)
+        if not file.is_unchanged():
+            raise IncompatibleFileError(
+                f"{path}: changed since it was exported, so its results would not be its "
+                "checkpoint's; copy it again or export the checkpoint again"
+            )
+        return file
+    if path.suffix in CHECKPOINT_SUFFIXES:
+        return _exported(load_checkpoint(path), path, options, notify)
+    raise IncompatibleFileError(
+        f"{path}: a model ends in .onnx, .engine or {', '.join(CHECKPOINT_SUFFIXES)}, "
+        f"not in {path.suffix or 'no suffix'}; rename or export it"
+    )
+
+
+def cache_directory() -> Path:
+    """Return where exported checkpoints are kept: `$XDG_CACHE_HOME/alexnet-deploy`.
+
+    Raises:
+        OutputError: neither that variable nor a home folder is known.
+    """
+    home = os.environ.get("XDG_CACHE_HOME")
+    if home and os.path.isabs(home):  # the XDG specification: ignore a relative path
+        return Path(home, "alexnet-deploy")
+    try:
+        return Path.home() / ".cache" / "alexnet-deploy"
+    except RuntimeError as error:
+        raise OutputError(f"no place for a cache ({error}); set XDG_CACHE_HOME") from error
+
+
+def _exported(
+    checkpoint: Checkpoint, source: Path, options: EngineOptions, notify: Callable[[str], None]
+) -> ModelFile:
+    """Return the checkpoint's verified export, from the cache when it is there."""
+    options = resolve(options)
+    asked = "fp32" if options.precision == "auto" else options.precision
+    precision = file_precision(options.runtime, options.device, asked)
+    name = f"{_cache_key(checkpoint, options, asked)}.onnx"
+    with suppress(AlexNetDeployError):  # not there, damaged, or no place for a cache
+        file = read_model(cache_directory() / name)
+        if file.report is not None and file.report["passed"] and file.is_unchanged():
+            return file
+    if options.device == "cuda":
+        current_gpu()  # without one the work would be for nothing
+    notify(f"preparing {printable(source.name)}, once: exporting and verifying it")
+    own = dataclasses.replace(options, batch_size=_NUM_CACHE_SAMPLES)
+    file = build_file(checkpoint, DEFAULT_OUTPUTS, precision, options=own, notify=notify)
+    file = verified_model(file, checkpoint, sample_paths()[:_NUM_CACHE_SAMPLES], own)
+    try:
+        cache_directory().mkdir(parents=True, exist_ok=True)
+        write_model(file, cache_directory() / name)
+    except (OSError, OutputError) as error:
+        notify(f"the cache cannot be used, so this is for one run only: {error}")
+    return dataclasses.replace(file, source=str(source))
+
+
+def _cache_key(checkpoint: Checkpoint, options: EngineOptions, precision: Precision) -> str:
+    """Name all that a verified export depends on: what it computes and what it ran on."""
+    parts = (
+        GRAPH_VERSION,
+        checkpoint.fingerprint,
+        checkpoint.spec.to_json(),
+        options.runtime,
+        options.device,
+        runtime_version(options.runtime),
+        precision,
+    )
+    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:32]

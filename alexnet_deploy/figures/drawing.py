@@ -1,0 +1,162 @@
+"""What figures and sheets are drawn with: colours, text that fits, photographs in boxes.
+
+Sizes are in px, for a screen of 200 px an inch or print. The font is the one that Pillow brings,
+so a picture is the same on every machine; it has the letters of ASCII and few others.
+"""
+
+import unicodedata
+from dataclasses import dataclass
+from functools import cache
+
+from PIL import Image, ImageDraw, ImageFont
+
+from alexnet_deploy.files.path_text import printable
+
+DPI = (200, 200)
+INK, QUIET, PAPER = "#1c1f24", "#757b85", "#ffffff"
+TRACK = "#f3f5f8"
+FRAME, FAILED, FAILED_INK = "#dfe3e8", "#faf1f0", "#a32219"
+BOLD = 0.5
+"""Width of the outline that makes letters bold: the font has no bold of its own."""
+
+_NO_LETTER = "\uffff"  # no font has it: it is drawn as the empty box
+_FAILURE_MARGIN, _FAILURE_SPACING = 20, 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Box:
+    """Where on a picture something is drawn, in px."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    @property
+    def corners(self) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom; the last two are inside, as Pillow wants a rectangle."""
+        return self.left, self.top, self.left + self.width - 1, self.top + self.height - 1
+
+
+@cache
+def built_in_font(size: int) -> ImageFont.FreeTypeFont:
+    """Return the font that Pillow brings, `size` px high."""
+    font = ImageFont.load_default(size=size)
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        raise AssertionError("Pillow was built without FreeType")
+    return font
+
+
+def shortened(text: str, font: ImageFont.FreeTypeFont, width: int, *, tail: float = 0.0) -> str:
+    """Return `text`, cut with an ellipsis where it is wider than `width` px.
+
+    Args:
+        text: on one line, of any length.
+        font: as it will be drawn with.
+        width: px.
+        tail: share of what is kept that is taken from the end; 0 cuts there.
+    """
+    # No more characters than px can fit; a name of a million would take seconds to measure.
+    if len(text) <= width and font.getlength(text) <= width:
+        return text
+    for num_kept in range(min(len(text), width), 0, -1):
+        num_last = round(num_kept * tail)
+        cut = f"{text[: num_kept - num_last].rstrip()}...{text[len(text) - num_last :].lstrip()}"
+        if font.getlength(cut) <= width:
+            return cut
+    return "..."
+
+
+def wrapped(text: str, font: ImageFont.FreeTypeFont, width: int, *, max_lines: int) -> list[str]:
+    """Break `text` into at most `max_lines` lines of `width` px."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    lines = [shortened(line, font, width) for line in lines if line]
+    if len(lines) > max_lines:
+        lines = [*lines[: max_lines - 1], "..."]
+    return lines
+
+
+def drawable(text: str) -> str:
+    """Return `text` as the built-in font can draw it, unchanged where it has all the letters.
+
+    A letter that it lacks loses its accents; one that it lacks without them too becomes U+FFFF,
+    which is drawn as the empty box that people know for a missing letter.
+    """
+    composed = unicodedata.normalize("NFC", text)
+    return "".join(char if _has_glyph(char) else _plain(char) for char in composed)
+
+
+def fitted(
+    photograph: Image.Image,
+    width: int,
+    height: int,
+    *,
+    enlarge: bool = True,
+    max_ratio: float | None = None,
+) -> Image.Image:
+    """Return the whole photograph, as large as `width` x `height` px allow, in its own shape.
+
+    Args:
+        photograph: of any size.
+        width: px.
+        height: px.
+        enlarge: False leaves one that is smaller at its size.
+        max_ratio: of a strip that is longer than so many times its width only the middle is
+            taken, because the whole would be a line.
+    """
+    longest = max_ratio * min(photograph.size) if max_ratio else max(photograph.size)
+    taken = [min(side, longest) for side in photograph.size]
+    scale = min(width / taken[0], height / taken[1])
+    if not enlarge:
+        scale = min(scale, 1.0)
+    size = (max(1, round(taken[0] * scale)), max(1, round(taken[1] * scale)))
+    left, top = ((side - part) / 2 for side, part in zip(photograph.size, taken, strict=True))
+    box = (left, top, left + taken[0], top + taken[1])
+    return photograph.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=2.0)
+
+
+def paste_photograph(
+    canvas: Image.Image, box: Box, photograph: Image.Image, *, max_ratio: float | None = None
+) -> None:
+    """Fit a photograph into its box, in the middle, on a quiet ground; see `fitted`."""
+    ImageDraw.Draw(canvas).rectangle(box.corners, fill=TRACK)
+    small = fitted(photograph, box.width, box.height, max_ratio=max_ratio)
+    left, top = (box.width - small.width) // 2, (box.height - small.height) // 2
+    canvas.paste(small, (box.left + left, box.top + top))
+
+
+def draw_failure(
+    canvas: Image.Image, box: Box, reason: str, font: ImageFont.FreeTypeFont, *, max_lines: int
+) -> None:
+    """Draw a box with the reason, in the place of a photograph."""
+    draw = ImageDraw.Draw(canvas)
+    draw.rectangle(box.corners, fill=FAILED, outline=FRAME, width=2)
+    width = box.width - 2 * _FAILURE_MARGIN
+    draw.multiline_text(
+        (box.left + box.width / 2, box.top + box.height / 2),
+        "\n".join(wrapped(printable(reason), font, width, max_lines=max_lines)),
+        font=font,
+        anchor="mm",
+        align="center",
+        fill=FAILED_INK,
+        spacing=_FAILURE_SPACING,
+    )
+
+
+def _plain(char: str) -> str:
+    """Return the letters that a character without a glyph is made of, without accents."""
+    parts = unicodedata.normalize("NFKD", char)
+    letters = "".join(part for part in parts if not unicodedata.combining(part))
+    return letters if all(map(_has_glyph, letters)) else _NO_LETTER
+
+
+@cache
+def _has_glyph(char: str) -> bool:
+    font = built_in_font(16)
+    return bytes(font.getmask(char)) != bytes(font.getmask(_NO_LETTER))

@@ -1,0 +1,178 @@
+"""Write a search's results as one page that needs no other file, no network and no script.
+
+Thumbnails are JPEGs inside the page. It is written query by query, so memory does not grow with
+their number.
+"""
+
+import base64
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from html import escape
+from typing import BinaryIO
+
+from alexnet_deploy.errors import PhotographError
+from alexnet_deploy.figures.drawing import FAILED, FAILED_INK, FRAME, INK, PAPER, TRACK, fitted
+from alexnet_deploy.figures.sheet_cells import (
+    MAX_RATIO,
+    NOTHING_FOUND,
+    Cell,
+    measures,
+    neighbour_cell,
+    query_cell,
+)
+from alexnet_deploy.files.path_text import printable
+from alexnet_deploy.index.manifest import Metric
+from alexnet_deploy.index.results import STDIN, SearchResult
+
+_WIDTH, _HEIGHT = 400, 300  # px; shown at half of it, sharp where a px is half as large
+_JPEG_QUALITY = 80
+_NAME_LENGTH = 64  # characters; the whole path is the link's title
+
+# Nothing but the page itself can be loaded, whatever a file's name holds.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_LIGHT = (
+    f"--ink:{INK};--quiet:#686e78;--paper:{PAPER};--ground:{TRACK};--frame:{FRAME};"
+    f"--failed:{FAILED};--failed-ink:{FAILED_INK}"
+)
+_DARK = (
+    "--ink:#e7e9ed;--quiet:#9ba2ad;--paper:#16181c;--ground:#23272d;--frame:#363c45;"
+    "--failed:#3a2422;--failed-ink:#ffb4ab"
+)
+_STYLE = (
+    f"""\
+:root {{ color-scheme: light dark; {_LIGHT} }}
+@media (prefers-color-scheme: dark) {{ :root {{ {_DARK} }} }}
+"""
+    """\
+* { box-sizing: border-box }
+body { margin: 0 auto; max-width: 110rem; padding: 1rem clamp(1rem, 3vw, 3rem) 3rem;
+  background: var(--paper); color: var(--ink); font: 0.875rem/1.4 system-ui, sans-serif }
+h1 { margin: 0.5rem 0 0.25rem; font-size: 1.25rem }
+header p, .quiet { margin: 0; color: var(--quiet) }
+header { padding-bottom: 1.25rem }
+section { display: grid; grid-template-columns: 13rem minmax(0, 1fr); gap: 2rem;
+  align-items: start; padding: 1.75rem 0; border-top: 1px solid var(--frame) }
+ol { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr));
+  gap: 1.5rem 1rem; margin: 0; padding: 0; list-style: none }
+figure { margin: 0; min-width: 0 }
+.query { position: sticky; top: 1.25rem }
+.query .photograph { outline: 3px solid var(--ink); outline-offset: 2px }
+a { display: block }
+a:hover, a:focus-visible { outline: 3px solid var(--quiet); outline-offset: 2px }
+.photograph { display: block; width: 100%; height: auto; aspect-ratio: 4 / 3;
+  object-fit: contain; background: var(--ground) }
+.failed { display: grid; place-items: center; padding: 0.75rem; text-align: center;
+  border: 1px solid var(--frame); background: var(--failed); color: var(--failed-ink);
+  overflow-wrap: anywhere }
+figcaption { margin-top: 0.5rem; overflow-wrap: anywhere }
+.measures { display: flex; flex-wrap: wrap; align-items: baseline;
+  justify-content: space-between; gap: 0 0.5rem; font-variant-numeric: tabular-nums }
+.measures strong { font-size: 1.0625rem }
+.folder, .name { display: block }
+@media (max-width: 44rem) {
+  section { grid-template-columns: minmax(0, 1fr); gap: 1.5rem }
+  ol { grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)) }
+  .query { position: static; max-width: 16rem }
+}
+@media print { .query { position: static } figure { break-inside: avoid } }
+"""
+)
+
+
+@contextmanager
+def html_page(
+    file: BinaryIO, *, metric: Metric, stdin: bytes | None
+) -> Iterator[Callable[[SearchResult], None]]:
+    """Write the page's beginning, yield what adds one query's result, then write its end.
+
+    Args:
+        file: written once through; need not be seekable.
+        metric: by which the neighbours were ranked.
+        stdin: the file that standard input held, for the query `STDIN`.
+    """
+
+    def add(result: SearchResult) -> None:
+        for piece in _section(result, metric, stdin):
+            file.write(piece.encode())
+
+    file.write(_head(metric).encode())
+    yield add
+    file.write(b"</main>\n</body>\n</html>\n")
+
+
+def _head(metric: Metric) -> str:
+    heading, remark = measures(metric)
+    return f"""\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<title>Nearest photographs</title>
+<style>
+{_STYLE}</style>
+</head>
+<body>
+<header>
+<h1>Nearest photographs</h1>
+<p>Each query and its neighbours, the nearest first: in bold the {heading}, then the {remark}.</p>
+</header>
+<main>
+"""
+
+
+def _section(result: SearchResult, metric: Metric, stdin: bytes | None) -> Iterator[str]:
+    """Yield a query and its neighbours piece by piece, one thumbnail in memory at a time."""
+    yield f'<section>\n<div class="query">\n{_figure(query_cell(result), stdin)}</div>\n'
+    if result.neighbours:
+        yield "<ol>\n"
+        for neighbour in result.neighbours:
+            yield f"<li>{_figure(neighbour_cell(neighbour, metric), stdin)}</li>\n"
+        yield "</ol>\n"
+    elif result.error is None:
+        yield f'<p class="quiet">{NOTHING_FOUND}</p>\n'
+    yield "</section>\n"
+
+
+def _figure(cell: Cell, stdin: bytes | None) -> str:
+    """Return photograph and caption; the photograph leads to its file."""
+    try:
+        photograph = _image(cell, stdin)
+        if cell.path != STDIN:
+            photograph = f'<a href="{escape(cell.path.absolute().as_uri())}">{photograph}</a>'
+    except PhotographError as error:
+        photograph = f'<div class="photograph failed">{escape(printable(str(error)))}</div>'
+    names = "".join(
+        f'<span class="{kind}"><bdi>{escape(_shortened(name))}</bdi></span>'
+        for kind, name in (("folder", cell.folder), ("name quiet", cell.name))
+        if name
+    )
+    return f"""\
+<figure title="{escape(cell.full_name)}">{photograph}
+<figcaption><span class="measures"><strong>{escape(cell.heading)}</strong>
+<span class="quiet">{escape(cell.remark)}</span></span>{names}</figcaption></figure>
+"""
+
+
+def _image(cell: Cell, stdin: bytes | None) -> str:
+    """Return the thumbnail as an element that holds its own pixels."""
+    photograph = cell.photograph(stdin)
+    small = fitted(photograph, _WIDTH, _HEIGHT, enlarge=False, max_ratio=MAX_RATIO)
+    jpeg = io.BytesIO()
+    small.save(jpeg, format="JPEG", quality=_JPEG_QUALITY, optimize=True)
+    data = base64.b64encode(jpeg.getbuffer()).decode("ascii")
+    alt = escape(f"{cell.folder}{cell.name}")
+    return (
+        f'<img class="photograph" alt="{alt}" width="{small.width}" height="{small.height}" '
+        f'decoding="async" src="data:image/jpeg;base64,{data}">'
+    )
+
+
+def _shortened(name: str) -> str:
+    """Cut a long name in the middle; the browser breaks what is left into lines."""
+    if len(name) <= _NAME_LENGTH:
+        return name
+    kept = _NAME_LENGTH // 2
+    return f"{name[:kept]}...{name[-kept:]}"

@@ -1,0 +1,259 @@
+"""Draw what a search found, as in Krizhevsky et al. 2012, figure 4 right: `search --sheet`.
+
+A row per query: the query in a frame, beside it its neighbours, the nearest first, each with its
+distance and its name. Many neighbours go on below, indented under the first ones.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from alexnet_deploy.errors import PhotographError, UsageError
+from alexnet_deploy.figures.drawing import (
+    BOLD,
+    DPI,
+    FRAME,
+    INK,
+    PAPER,
+    QUIET,
+    Box,
+    built_in_font,
+    draw_failure,
+    drawable,
+    paste_photograph,
+    shortened,
+    wrapped,
+)
+from alexnet_deploy.figures.html_sheets import html_page
+from alexnet_deploy.figures.sheet_cells import (
+    MAX_RATIO,
+    NOTHING_FOUND,
+    Cell,
+    measures,
+    neighbour_cell,
+    query_cell,
+)
+from alexnet_deploy.files.output_files import atomic_write
+from alexnet_deploy.files.path_text import printable
+from alexnet_deploy.index.manifest import Metric
+from alexnet_deploy.index.results import SearchResult
+
+SUFFIXES = (".png", ".html")
+MAX_QUERIES = 64
+MAX_PHOTOGRAPHS = 720
+"""What a PNG has room for, queries and neighbours together."""
+
+_PHOTO_WIDTH, _PHOTO_HEIGHT = 216, 162  # 4:3, like most photographs
+_NUMBER_SIZE, _NAME_SIZE, _REASON_SIZE, _LEGEND_SIZE = 25, 21, 18, 19
+_NUMBER_BASELINE, _NAME_PITCH, _CAPTION_HEIGHT = 34, 27, 96
+_REASON_LINES = 5
+_MARGIN, _GAP_X, _GAP_Y = 48, 24, 24
+_QUERY_GAP = 48  # between the query and its neighbours, and between two queries
+_FRAME_DISTANCE, _FRAME_WIDTH = 7, 3
+_PITCH_X = _PHOTO_WIDTH + _GAP_X
+_PITCH_Y = _PHOTO_HEIGHT + _CAPTION_HEIGHT + _GAP_Y
+_LEGEND_PITCH = 28
+_MAX_COLUMNS = 10  # wider, names are too small to read where the whole sheet is in view
+_ASPECT = 2.0  # width to height that a sheet comes near where its results allow
+_TAIL = 0.5  # of a long name the end tells as much as the beginning
+
+
+def check_sheet(path: Path) -> None:
+    """Refuse a sheet that is neither PNG nor HTML, before any work is done for it.
+
+    Raises:
+        UsageError: another suffix.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(
+            f"{path}: sheets are written as {' or '.join(SUFFIXES)}, not as "
+            f"{path.suffix or 'a file without suffix'}; choose one of the two"
+        )
+
+
+@contextmanager
+def open_sheet(
+    path: Path,
+    *,
+    metric: Metric,
+    stdin: bytes | None = None,
+    notify: Callable[[str], None] = lambda _: None,
+) -> Iterator[Callable[[SearchResult], None]]:
+    """Yield what adds one query's result; the sheet appears at `path` at the end.
+
+    Photographs are read again, one at a time; one that cannot be read is a box with the reason.
+    A page holds any number, a PNG the first `MAX_QUERIES` or `MAX_PHOTOGRAPHS`.
+
+    Args:
+        path: `.png` or `.html`; a missing folder or right shows before the first result.
+        metric: by which the neighbours were ranked.
+        stdin: the file that standard input held, for the query `STDIN`.
+        notify: told what a PNG does not show.
+
+    Raises:
+        UsageError: another suffix.
+        OutputError: the file cannot be written.
+    """
+    check_sheet(path)
+    with atomic_write(path) as file:
+        if path.suffix.lower() == ".html":
+            with html_page(file, metric=metric, stdin=stdin) as add:
+                yield add
+            return
+        first = _FirstResults()
+        yield first.add
+        draw_sheet(first.taken, metric=metric, stdin=stdin).save(file, format="PNG", dpi=DPI)
+    for line in (*first.left_out(), *_missing_letters(first.taken)):
+        notify(f"{path}: {line}")
+
+
+def draw_sheet(
+    results: Sequence[SearchResult], *, metric: Metric, stdin: bytes | None = None
+) -> Image.Image:
+    """Draw a row per query, and below all of them what the numbers are.
+
+    Args:
+        results: any number, but memory holds the picture: 0.3 MB per photograph.
+        metric: by which the neighbours were ranked.
+        stdin: the file that standard input held, for the query `STDIN`.
+    """
+    num_columns = _num_columns([len(result.neighbours) for result in results])
+    width = 2 * _MARGIN + _PHOTO_WIDTH + _QUERY_GAP + num_columns * _PITCH_X - _GAP_X
+    num_lines = (_num_lines(len(result.neighbours), num_columns) for result in results)
+    heights = (lines * _PITCH_Y + _QUERY_GAP for lines in num_lines)
+    tops = list(itertools.accumulate(heights, initial=_MARGIN))
+    font = built_in_font(_LEGEND_SIZE)
+    legend = wrapped(_legend(metric), font, width - 2 * _MARGIN, max_lines=5)
+    height = tops[-1] + len(legend) * _LEGEND_PITCH + _MARGIN
+    canvas = Image.new("RGB", (width, height), PAPER)
+    draw = ImageDraw.Draw(canvas)
+    for number, result in enumerate(results):
+        if number:
+            y = tops[number] - (_QUERY_GAP + _GAP_Y) // 2
+            draw.line((_MARGIN, y, width - _MARGIN - 1, y), fill=FRAME, width=2)
+        _draw_row(canvas, tops[number], result, num_columns, metric, stdin)
+    for number, line in enumerate(legend):
+        draw.text((_MARGIN, tops[-1] + number * _LEGEND_PITCH), line, font=font, fill=QUIET)
+    return canvas
+
+
+class _FirstResults:
+    """The results that a PNG has room for, and the account of the others."""
+
+    def __init__(self) -> None:
+        self.taken: list[SearchResult] = []
+        self._num_added = 0
+        self._num_photographs = 0
+        self._num_found = 0  # neighbours of the first query
+
+    def add(self, result: SearchResult) -> None:
+        """Take a query where there is room for all of it; of the first as much as there is."""
+        self._num_added += 1
+        if self._num_added == 1:
+            self._num_found = len(result.neighbours)
+            neighbours = result.neighbours[: MAX_PHOTOGRAPHS - 1]
+            result = dataclasses.replace(result, neighbours=neighbours)
+        is_next = self._num_added == len(self.taken) + 1 and len(self.taken) < MAX_QUERIES
+        num_photographs = self._num_photographs + 1 + len(result.neighbours)
+        if is_next and num_photographs <= MAX_PHOTOGRAPHS:
+            self.taken.append(result)
+            self._num_photographs = num_photographs
+
+    def left_out(self) -> Iterator[str]:
+        """Yield what there was no room for."""
+        remedy = "name it .html to see all"
+        if self._num_added > len(self.taken):
+            yield f"shows the first {len(self.taken)} of {self._num_added:,} queries; {remedy}"
+        if self.taken and self._num_found > (drawn := len(self.taken[0].neighbours)):
+            yield f"shows the first {drawn} of {self._num_found:,} neighbours; {remedy}"
+
+
+def _missing_letters(results: Sequence[SearchResult]) -> Iterator[str]:
+    """Yield a line where a name was drawn without some of its letters or accents."""
+    paths = [path for one in results for path in (one.query, *(n.path for n in one.neighbours))]
+    names = [f"{path.parent.name}{path.name}" for path in paths]
+    if any(drawable(printable(name)) != printable(name) for name in names):
+        yield "names have letters that the built-in font lacks; an .html sheet shows them"
+
+
+def _num_lines(num_neighbours: int, num_columns: int) -> int:
+    """Return how many lines a query takes; the query stands in the first."""
+    return max(1, math.ceil(num_neighbours / num_columns))
+
+
+def _num_columns(nums_neighbours: Sequence[int]) -> int:
+    """Return the columns of neighbours whose sheet comes near `_ASPECT`, full lines preferred."""
+
+    def strangeness(columns: int) -> float:
+        lines = sum(_num_lines(num, columns) for num in nums_neighbours)
+        aspect = (columns + 1) * _PITCH_X / (lines * _PITCH_Y)
+        return abs(math.log(aspect / _ASPECT)) + 1 - sum(nums_neighbours) / (lines * columns)
+
+    most = min(_MAX_COLUMNS, max(nums_neighbours, default=0))
+    return min(range(1, most + 1), key=strangeness, default=1)
+
+
+def _draw_row(
+    canvas: Image.Image,
+    top: int,
+    result: SearchResult,
+    num_columns: int,
+    metric: Metric,
+    stdin: bytes | None,
+) -> None:
+    """Draw a query and, line after line, its neighbours."""
+    _draw_cell(canvas, (_MARGIN, top), query_cell(result), stdin)
+    draw = ImageDraw.Draw(canvas)
+    left, above, right, below = _photo_box((_MARGIN, top)).corners
+    off = _FRAME_DISTANCE
+    frame = (left - off, above - off, right + off, below + off)
+    draw.rectangle(frame, outline=INK, width=_FRAME_WIDTH)
+    first_left = _MARGIN + _PHOTO_WIDTH + _QUERY_GAP
+    for number, neighbour in enumerate(result.neighbours):
+        line, column = divmod(number, num_columns)
+        corner = (first_left + column * _PITCH_X, top + line * _PITCH_Y)
+        _draw_cell(canvas, corner, neighbour_cell(neighbour, metric), stdin)
+    if not result.neighbours and result.error is None:
+        middle = (first_left, top + _PHOTO_HEIGHT // 2)
+        font = built_in_font(_NUMBER_SIZE)
+        draw.text(middle, NOTHING_FOUND, font=font, anchor="lm", fill=QUIET)
+
+
+def _draw_cell(
+    canvas: Image.Image, corner: tuple[int, int], cell: Cell, stdin: bytes | None
+) -> None:
+    """Draw a photograph, or why there is none, and below it its measures and its names."""
+    left, top = corner
+    box = _photo_box(corner)
+    try:
+        paste_photograph(canvas, box, cell.photograph(stdin), max_ratio=MAX_RATIO)
+    except PhotographError as error:
+        font = built_in_font(_REASON_SIZE)
+        draw_failure(canvas, box, str(error), font, max_lines=_REASON_LINES)
+    draw = ImageDraw.Draw(canvas)
+    right, below = left + _PHOTO_WIDTH, top + _PHOTO_HEIGHT
+    font = built_in_font(_NUMBER_SIZE)
+    baseline = below + _NUMBER_BASELINE
+    draw.text((left, baseline), cell.heading, font=font, anchor="ls", fill=INK, stroke_width=BOLD)
+    small = built_in_font(_NAME_SIZE)
+    draw.text((right, baseline), cell.remark, font=small, anchor="rs", fill=QUIET)
+    for name, ink in ((cell.folder, INK), (cell.name, QUIET)):
+        if not name:
+            continue
+        text = shortened(drawable(name), small, _PHOTO_WIDTH, tail=_TAIL)
+        baseline += _NAME_PITCH
+        draw.text((left, baseline), text, font=small, anchor="ls", fill=ink)
+
+
+def _photo_box(corner: tuple[int, int]) -> Box:
+    return Box(left=corner[0], top=corner[1], width=_PHOTO_WIDTH, height=_PHOTO_HEIGHT)
+
+
+def _legend(metric: Metric) -> str:
+    heading, remark = measures(metric)
+    return f"Neighbours, the nearest first. In bold: {heading}. At the right: {remark}."

@@ -1,0 +1,156 @@
+"""Checkpoint to ONNX: the network as about 25 standard nodes, built from the weights.
+
+Input `images`: uint8 [N, H, W, 3], RGB, resized and cropped. Outputs: any layers of
+`ModelSpec.layer_shapes`, float32, `probabilities` and `fc7` by default. N is free. Every layer
+is a tensor under its own name, so a reader can take any of them as an output later.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_deploy import __version__
+from alexnet_deploy.errors import MissingPackageError
+from alexnet_deploy.graph.model_file import INPUT, ModelFile
+from alexnet_deploy.model.checkpoints import Checkpoint
+from alexnet_deploy.model.spec import (
+    CONV_STRIDES,
+    NORMALISED_CONVS,
+    POOL_SIZE,
+    POOL_STRIDE,
+    POOLED_CONVS,
+    LrnSpec,
+)
+
+try:
+    import onnx
+    from onnx import TensorProto, helper
+except ImportError as error:
+    raise MissingPackageError("onnx", "cpu", "exporting a checkpoint") from error
+
+OPSET, IR_VERSION = 20, 10
+NETWORK_INPUT = "input"
+"""The tensor that conv1 reads: pixels less their mean, by their standard deviation."""
+GRAPH_VERSION = 1
+"""Raised when the same checkpoint would give another graph; part of the cache's key."""
+
+
+def build_model(checkpoint: Checkpoint, outputs: tuple[str, ...]) -> ModelFile:
+    """Return the checkpoint as an fp32 ONNX model.
+
+    Args:
+        checkpoint: weights of any stored precision; factored layers stay factored.
+        outputs: layers to offer as graph outputs, in this order.
+    """
+    spec = checkpoint.spec
+    graph = _GraphBuilder(checkpoint)
+    x = graph.normalised_input()
+    for number in range(1, 6):
+        x = graph.convolution(x, number)
+        lrn = spec.lrn if number in NORMALISED_CONVS else None
+        if lrn is not None and lrn.position == "before_pool":
+            x = graph.local_response_norm(x, number, lrn)
+        if number in POOLED_CONVS:
+            x = graph.max_pool(x, number)
+        if lrn is not None and lrn.position == "after_pool":
+            x = graph.local_response_norm(x, number, lrn)
+    x = graph.add("Flatten", [x], "flat")
+    x = graph.add("Relu", [graph.fully_connected(x, "fc6", "fc6_pre")], "fc6")
+    x = graph.add("Relu", [graph.fully_connected(x, "fc7", "fc7_pre")], "fc7")
+    graph.add("Softmax", [graph.fully_connected(x, "fc8", "logits")], "probabilities", axis=-1)
+    file = ModelFile(graph=graph.finish(), arrays=graph.arrays, spec=spec, origin=checkpoint)
+    return file.with_outputs(outputs)
+
+
+class _GraphBuilder:
+    """Nodes and initialisers under construction; one method for each kind of layer."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+        self._spec = checkpoint.spec
+        self.arrays: dict[str, NDArray[Any]] = {}
+        self._model = onnx.ModelProto(
+            ir_version=IR_VERSION,
+            producer_name="alexnet-deploy",
+            producer_version=__version__,
+            opset_import=[helper.make_opsetid("", OPSET)],
+        )
+
+    def add(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        """Append one node named after its output, and return that."""
+        node = helper.make_node(op, inputs, [output], name=output, **attributes)
+        self._model.graph.node.append(node)
+        return output
+
+    def constant(self, name: str, array: NDArray[Any]) -> str:
+        self.arrays[name] = array
+        return name
+
+    def array(self, name: str) -> str:
+        """Add one of the checkpoint's arrays in float32, under its own name."""
+        return self.constant(name, self._checkpoint.arrays[name].astype(np.float32, copy=False))
+
+    def normalised_input(self) -> str:
+        # Transposed first, while a pixel is one byte.
+        x = self.add("Transpose", [INPUT], "images_nchw", perm=[0, 3, 1, 2])
+        x = self.add("Cast", [x], "pixels", to=TensorProto.FLOAT)
+        mean = self.constant("mean", self._checkpoint.mean()[np.newaxis].astype(np.float32))
+        std = np.array(self._spec.preprocessing.std, np.float32).reshape(1, 3, 1, 1)
+        if (std == 1).all():
+            return self.add("Sub", [x, mean], NETWORK_INPUT)
+        x = self.add("Sub", [x, mean], "centred")
+        return self.add("Div", [x, self.constant("std", std)], NETWORK_INPUT)
+
+    def convolution(self, x: str, number: int) -> str:
+        weight, bias = f"conv{number}.weight", f"conv{number}.bias"
+        kernel = self._checkpoint.arrays[weight].shape[-1]
+        stride = CONV_STRIDES[number - 1]
+        x = self.add(
+            "Conv",
+            [x, self.array(weight), self.array(bias)],
+            f"conv{number}_pre",
+            kernel_shape=[kernel, kernel],
+            strides=[stride, stride],
+            pads=list(self._spec.conv_padding(number)),
+            group=self._spec.groups[number - 1],
+        )
+        return self.add("Relu", [x], f"conv{number}")
+
+    def local_response_norm(self, x: str, number: int, lrn: LrnSpec) -> str:
+        """Fold the towers into the batch, so that ONNX's LRN stops at their edges."""
+        name = f"norm{number}"
+        constants = {"size": lrn.size, "alpha": lrn.alpha, "beta": lrn.beta, "bias": lrn.k}
+        if lrn.towers == 1:
+            return self.add("LRN", [x], name, **constants)
+        channels, height, width = self._spec.layer_shapes()[name]
+        tower = [-1, channels // lrn.towers, height, width]
+        x = self._reshape(x, f"{name}_towers", tower)
+        x = self.add("LRN", [x], f"{name}_lrn", **constants)
+        return self._reshape(x, name, [-1, channels, height, width])
+
+    def _reshape(self, x: str, output: str, shape: list[int]) -> str:
+        return self.add(
+            "Reshape", [x, self.constant(f"{output}_shape", np.array(shape, np.int64))], output
+        )
+
+    def max_pool(self, x: str, number: int) -> str:
+        size, stride = [POOL_SIZE] * 2, [POOL_STRIDE] * 2
+        return self.add("MaxPool", [x], f"pool{number}", kernel_shape=size, strides=stride)
+
+    def fully_connected(self, x: str, layer: str, output: str) -> str:
+        weight = f"{layer}.weight"
+        if weight not in self._checkpoint.arrays:
+            right = self.array(f"{weight}.right")
+            x = self.add("Gemm", [x, right], f"{layer}_rank", transB=1)
+            weight = f"{weight}.left"
+        bias = self.array(f"{layer}.bias")
+        return self.add("Gemm", [x, self.array(weight), bias], output, transB=1)
+
+    def finish(self) -> onnx.ModelProto:
+        """Return the graph; its outputs are still to be chosen."""
+        size = self._spec.input_size
+        images = helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["N", size, size, 3])
+        self._model.graph.name = f"alexnet_{self._spec.preset}"
+        self._model.graph.input.append(images)
+        return self._model

@@ -1,0 +1,116 @@
+"""From vectors that were found to the photographs that have them."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from alexnet_deploy.index.manifest import Metric
+from alexnet_deploy.index.results import STDIN, Neighbour
+from alexnet_deploy.index.roots import all_roots
+from alexnet_deploy.index.storage import Index
+
+if TYPE_CHECKING:
+    from alexnet_deploy.index.exact_search import Ranking
+
+
+_NUM_PARAMETERS = 500  # of one statement; SQLite takes 32,766
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Criteria:
+    """Which neighbours are wanted; see `search`."""
+
+    k: int
+    metric: Metric
+    max_distance: float | None
+
+
+class PhotographFinder:
+    """From vectors to the photographs that have them, in a snapshot."""
+
+    def __init__(self, index: Index) -> None:
+        self._ledger = index.ledger
+        self._roots = {root.id: root.path for root in all_roots(index.ledger)}
+
+    def own_ids(self, query: Path, sha256: bytes | None) -> frozenset[int]:
+        """Return the ids under which the query's own file is indexed, links followed.
+
+        By its path, whatever it holds now, and by a link to it among those with its content.
+        """
+        if query == STDIN:
+            return frozenset()
+        real = os.path.realpath(query)
+        folder, name = os.path.split(os.path.abspath(query))
+        ids: set[int] = set()
+        for path in {
+            real,
+            os.path.join(os.path.realpath(folder), name),
+            os.path.join(folder, name),
+        }:
+            for key, root in self._roots.items():
+                if root in Path(path).parents:
+                    relative = os.fsencode(os.path.relpath(path, root))
+                    row = self._ledger.one(
+                        "SELECT id FROM photographs WHERE root = ? AND path = ?", (key, relative)
+                    )
+                    ids |= set() if row is None else {int(row[0])}
+        with_content = self._ledger.one("SELECT position FROM vectors WHERE sha256 = ?", (sha256,))
+        for key, indexed in self._photographs(with_content[0]) if with_content else ():
+            if os.path.realpath(indexed) == real:
+                ids.add(key)
+        return frozenset(ids)
+
+    def neighbours(
+        self,
+        ranking: "Ranking",
+        own_ids: frozenset[int],
+        criteria: Criteria,
+    ) -> Iterator[Neighbour]:
+        """Yield the photographs of a ranking, the equally near ones by id."""
+        cosines, distances = ranking.cosine_similarity, ranking.l2_distance
+        is_cosine = criteria.metric == "cosine"
+        values = -cosines if is_cosine else distances
+        farthest = np.inf if criteria.max_distance is None else criteria.max_distance
+        if is_cosine:
+            farthest -= 1  # as 1 - cosine similarity is limited, and values are -cosine
+        start = 0
+        while start < len(values) and values[start] <= farthest:
+            stop = int(np.searchsorted(values, values[start], "right"))
+            tied = {int(ranking.positions[number]): number for number in range(start, stop)}
+            for key, path, position in self._first_by_id(list(tied), criteria.k + len(own_ids)):
+                if key not in own_ids:
+                    number = tied[position]
+                    yield Neighbour(
+                        path=path,
+                        cosine_similarity=float(cosines[number]),
+                        l2_distance=float(distances[number]),
+                    )
+            start = stop
+
+    def _first_by_id(
+        self, positions: Sequence[int], num_wanted: int
+    ) -> list[tuple[int, Path, int]]:
+        """Return id, path and position of the first photographs that have one of the vectors."""
+        found: list[tuple[Any, ...]] = []
+        for first in range(0, len(positions), _NUM_PARAMETERS):
+            some = positions[first : first + _NUM_PARAMETERS]
+            marks = ", ".join("?" * len(some))
+            found += self._ledger.rows(
+                f"SELECT id, root, path, position FROM photographs WHERE position IN ({marks}) "
+                "ORDER BY id LIMIT ?",
+                (*some, num_wanted),
+            )
+        return [
+            (key, self._roots[root] / os.fsdecode(path), position)
+            for key, root, path, position in sorted(found)[:num_wanted]
+        ]
+
+    def _photographs(self, position: int) -> Iterator[tuple[int, Path]]:
+        for key, root, path in self._ledger.rows(
+            "SELECT id, root, path FROM photographs WHERE position = ?", (position,)
+        ):
+            yield key, self._roots[root] / os.fsdecode(path)

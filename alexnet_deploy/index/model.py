@@ -1,0 +1,227 @@
+"""Make an index, and open the engine that its vectors come from."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from alexnet_deploy.errors import IncompatibleFileError, UsageError
+from alexnet_deploy.export.opening import open_model
+from alexnet_deploy.files.output_files import errors_of, sync_directory
+from alexnet_deploy.index.ledger import JOURNAL_NAME, LEDGER_NAME, PART_NAME, Ledger
+from alexnet_deploy.index.lock import LOCK_NAME, writer_lock
+from alexnet_deploy.index.manifest import (
+    DECODE_MODE,
+    MANIFEST_NAME,
+    Manifest,
+    check_space,
+    new_manifest,
+    vector_space,
+    write_manifest,
+)
+from alexnet_deploy.index.segments import FOLDER_NAME
+from alexnet_deploy.index.storage import Index, is_index, remove_parts
+from alexnet_deploy.model.default import bundled_checkpoint, default_model
+from alexnet_deploy.runtimes.base import Device, Engine, EngineOptions, Precision, Runtime
+
+_LEFTOVERS = {LOCK_NAME, LEDGER_NAME, JOURNAL_NAME, PART_NAME, f"{PART_NAME}-journal", FOLDER_NAME}
+"""What a killed creation may leave behind, beside the temporary files of `atomic_write`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineRequest:
+    """The engine that a caller asks for; None takes what the index says.
+
+    Attributes:
+        model: checkpoint or model file; a new index takes `models.default_model()` for None.
+        layer: a new index takes "fc7" for None.
+        precision: "auto" asks for nothing, like None; a new index takes the model file's own.
+        runtime: as in `EngineOptions`, and so is device.
+        device: see runtime.
+        batch_size: images per call; None for 32, or fewer where fewer are to be embedded.
+        threads: for the network and for decoding; None for all cores.
+    """
+
+    model: Path | None = None
+    layer: str | None = None
+    precision: Precision | None = None
+    runtime: Runtime = "auto"
+    device: Device = "auto"
+    batch_size: int | None = None
+    threads: int | None = None
+
+
+def create_index(directory: Path, request: EngineRequest, notify: Callable[[str], None]) -> Engine:
+    """Make an empty index, of the model that `request` names; return its engine.
+
+    Nothing of it counts before the manifest appears; what a killed creation has left behind is
+    used or replaced.
+
+    Raises:
+        UsageError: the directory is a file, or holds something else.
+        OutputError: it cannot be made.
+        IndexLockedError: another process is making it.
+    """
+    _check_is_free(directory)
+    model = request.model or default_model()
+    layer, precision = request.layer or "fc7", request.precision or "auto"
+    with ExitStack() as stack:
+        engine = stack.enter_context(
+            open_model(model, _options(request, layer, precision), notify=notify)
+        )
+        manifest = new_manifest(
+            engine.spec,
+            fingerprint=engine.fingerprint,
+            layer=layer,
+            precision=engine.options.precision,
+        )
+        with errors_of(directory):
+            directory.mkdir(exist_ok=True)
+        with writer_lock(directory):
+            if not is_index(directory):  # another process may be faster: see `check_engine`
+                _fill(directory, manifest, model)
+        stack.pop_all()  # the engine stays open for the caller
+    return engine
+
+
+def _fill(directory: Path, manifest: Manifest, model: Path) -> None:
+    """Make the files of an index in a directory that is locked; the manifest comes last."""
+    remove_parts(directory)
+    with errors_of(directory):
+        (directory / FOLDER_NAME).mkdir(exist_ok=True)
+    if not (directory / LEDGER_NAME).exists():
+        Ledger.create(directory)
+    with Ledger.open(directory) as ledger:
+        if ledger.one("SELECT 1 FROM photographs LIMIT 1") is not None:
+            raise IncompatibleFileError(
+                f"index {directory}: its {MANIFEST_NAME} is gone, its photographs are still in "
+                f"{LEDGER_NAME}; restore the file from a copy, or name another directory"
+            )
+        _remember_model(ledger, model)
+    write_manifest(manifest, directory)
+    sync_directory(directory)
+
+
+def open_engine_of(
+    index: Index, request: EngineRequest, notify: Callable[[str], None], *, num_images: int = 32
+) -> Engine:
+    """Open the engine that the index's vectors come from.
+
+    Args:
+        index: its manifest says layer and precision, its ledger where the model is.
+        request: what it asks for beside that must be the same.
+        notify: as for `opening.open_model`.
+        num_images: how many are to be embedded, if fewer than 32.
+
+    Raises:
+        IncompatibleFileError: `request` asks for another vector space, or the model is another.
+    """
+    check_request(index, request)
+    recorded = _recorded_model(index.ledger)
+    if request.model is not None:
+        model = request.model
+    elif recorded is not None and os.path.exists(recorded):
+        model = recorded
+    else:
+        model = default_model() if recorded else bundled_checkpoint()
+    space = index.manifest.space
+    options = _options(request, space.layer, space.precision, min(num_images, 32))
+    engine = open_model(model, options, notify=notify)
+    try:
+        check_engine(index, engine, model)
+    except BaseException:
+        engine.close()
+        raise
+    return engine
+
+
+def check_engine(index: Index, engine: Engine, model: Path | None) -> None:
+    """Refuse an engine whose vectors are not of the index's space.
+
+    Args:
+        index: the index.
+        engine: opened for its layer.
+        model: where the engine's model is, for the message.
+
+    Raises:
+        IncompatibleFileError: naming the difference.
+    """
+    space = index.manifest.space
+    if engine.fingerprint != space.fingerprint:
+        raise IncompatibleFileError(
+            f"index {index.directory}: made by "
+            f"{_recorded_model(index.ledger) or 'the bundled checkpoint'}, fingerprint "
+            f"{space.fingerprint[:16]}..., but {model or default_model()} has "
+            f"{engine.fingerprint[:16]}...; vectors of the two cannot be compared: give the "
+            "index's own model with --model, or name another directory with --index"
+        )
+    own = vector_space(
+        engine.spec, fingerprint=space.fingerprint, layer=space.layer, precision=space.precision
+    )
+    check_space(index.directory, space, dataclasses.asdict(own))
+
+
+def check_request(index: Index, request: EngineRequest) -> None:
+    """Refuse a layer or a precision that is not the index's.
+
+    Raises:
+        IncompatibleFileError: naming the difference.
+    """
+    asked = {"layer": request.layer, "precision": request.precision}
+    stated = {name: value for name, value in asked.items() if value not in (None, "auto")}
+    check_space(index.directory, index.manifest.space, stated | {"decode": DECODE_MODE})
+
+
+def remember_model(index: Index, model: Path) -> None:
+    """Note where the index's model is from now on, for later runs to find it."""
+    _remember_model(index.ledger, model)
+
+
+def _remember_model(ledger: Ledger, model: Path) -> None:
+    path = Path(os.path.realpath(model))
+    is_bundled = path == Path(os.path.realpath(bundled_checkpoint()))
+    with ledger.transaction():
+        ledger.execute(
+            "UPDATE settings SET model = ?", (None if is_bundled else os.fsencode(path),)
+        )
+
+
+def _recorded_model(ledger: Ledger) -> Path | None:
+    """Return where the model was; None for the bundled checkpoint."""
+    (path,) = ledger.one("SELECT model FROM settings")
+    return None if path is None else Path(os.fsdecode(path))
+
+
+def _options(
+    request: EngineRequest, layer: str, precision: str, batch_size: int = 32
+) -> EngineOptions:
+    return EngineOptions(
+        runtime=request.runtime,
+        device=request.device,
+        precision=cast(Precision, precision),  # EngineOptions refuses others
+        batch_size=batch_size if request.batch_size is None else request.batch_size,
+        exact_batch=request.batch_size is not None,
+        threads=request.threads,
+        outputs=(layer,),
+    )
+
+
+def _is_part(name: str) -> bool:
+    return name.startswith(".alexnet-deploy-") and name.endswith(".part")
+
+
+def _check_is_free(directory: Path) -> None:
+    """Refuse a directory that holds anything but what a killed creation leaves."""
+    with errors_of(directory):
+        if directory.exists() and not directory.is_dir():
+            raise UsageError(f"index {directory}: is a file, expected a directory")
+        names = sorted(os.listdir(directory)) if directory.exists() else []
+    others = [name for name in names if name not in _LEFTOVERS and not _is_part(name)]
+    if others and MANIFEST_NAME not in names:
+        raise UsageError(
+            f"index {directory}: is no index, and holds other things ({', '.join(others[:3])}); "
+            "name a new or an empty directory with --index"
+        )

@@ -1,0 +1,68 @@
+"""What a search finds: values, JSON, and a table for people."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from alexnet_deploy.files.path_text import path_base64, path_fields, printable
+
+STDIN = Path("-")
+"""Stands for a photograph on standard input."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Neighbour:
+    """One photograph of the index, beside a query.
+
+    Attributes:
+        path: absolute.
+        cosine_similarity: -1..1, higher is nearer.
+        l2_distance: 0 or more, lower is nearer.
+    """
+
+    path: Path
+    cosine_similarity: float
+    l2_distance: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchResult:
+    """What one query found.
+
+    Attributes:
+        query: as it was given; `Path("-")` for standard input.
+        neighbours: the nearest first.
+        error: why there are none, when the query cannot be read.
+    """
+
+    query: Path
+    neighbours: tuple[Neighbour, ...]
+    error: str | None
+
+    def to_json(self) -> str:
+        """Return one line: {"query", "results"} or {"query", "error"}.
+
+        A path that is not UTF-8 comes with "query_base64" or "path_base64".
+        """
+        encoded = path_base64(self.query)
+        query = {"query": str(self.query)} | ({} if encoded is None else {"query_base64": encoded})
+        if self.error is not None:
+            return json.dumps(query | {"error": self.error})
+        results = [
+            path_fields(neighbour.path)
+            | {
+                "l2_distance": neighbour.l2_distance,
+                "cosine_similarity": neighbour.cosine_similarity,
+            }
+            for neighbour in self.neighbours
+        ]
+        return json.dumps(query | {"results": results})
+
+    def to_text(self) -> str:
+        """Return a table for people: a heading, then a line for each neighbour."""
+        lines = [printable(f"neighbours of {self.query}"), "cosine        L2  path"]
+        lines += [
+            f"{one.cosine_similarity:6.4f}  {one.l2_distance:8.2f}  {printable(one.path)}"
+            for one in self.neighbours
+        ]
+        return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Results from photographs: classes, vectors, accuracy, and who failed."""

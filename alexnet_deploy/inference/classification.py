@@ -1,0 +1,196 @@
+"""From probabilities to the most likely classes, one result per photograph.
+
+    photographs -> inference.run -> top_k -> Classification -> text_table | to_json | to_csv
+                                                            -> figures
+
+K classes. A photograph that could not be read is a `Classification` too, with its reason.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_deploy.errors import UsageError
+from alexnet_deploy.files.output_files import atomic_write
+from alexnet_deploy.files.path_text import path_fields, printable
+from alexnet_deploy.inference.run import PhotographResult, RunSummary, run
+from alexnet_deploy.model.spec import ModelSpec
+from alexnet_deploy.runtimes.base import Engine
+
+CSV_HEADER = b"path,rank,index,label,probability,error\n"
+"""First line of the CSV table; `to_csv` writes the rows below it."""
+
+_MAX_LABEL_WIDTH = 32  # a longer label pushes its path to the right
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """One class and how likely it is.
+
+    Attributes:
+        label: the class's name, `class 17` where the model has no labels.
+        index: position among the model's outputs, from 0.
+        probability: 0..1, with the digits that a float32 has.
+    """
+
+    label: str
+    index: int
+    probability: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Classification:
+    """What a photograph shows, or why it could not be read.
+
+    Attributes:
+        path: the file, as it was found.
+        predictions: most likely first; empty when it failed.
+        error: the reason when it failed, else None.
+    """
+
+    path: Path
+    predictions: tuple[Prediction, ...] = ()
+    error: str | None = None
+
+
+def classify(
+    engine: Engine,
+    photographs: Iterable[Path],
+    *,
+    top: int = 5,
+    threads: int | None = None,
+    summary: RunSummary | None = None,
+) -> Iterator[Classification]:
+    """Classify photographs with `engine`, one result for each, in the order given.
+
+    Args:
+        engine: opened with the output `probabilities`.
+        photographs: files, for instance from `finding.find_photographs`; read lazily.
+        top: classes per photograph, all of them if there are fewer.
+        threads: decode threads; None for one per core.
+        summary: counts and times, kept up to date while the results are taken.
+
+    Raises:
+        UsageError: `top` or `threads` is below 1, or the engine does not return `probabilities`.
+        NoPhotographsError: there are none.
+    """
+    if top < 1:
+        raise UsageError(f"top: got {top}, expected 1 or more classes per photograph")
+    if "probabilities" not in engine.options.outputs:
+        raise UsageError(
+            f"engine: returns {', '.join(engine.options.outputs)}; open it with the output "
+            "'probabilities' to classify"
+        )
+    results = run(engine, photographs, threads=threads, summary=summary)
+    return _classifications(results, engine.spec, top)
+
+
+def _classifications(
+    results: Iterator[PhotographResult], spec: ModelSpec, top: int
+) -> Iterator[Classification]:
+    for result in results:
+        if result.outputs is None:
+            yield Classification(path=result.path, error=result.error)
+        else:
+            predictions = top_k(result.outputs["probabilities"], spec, top)
+            yield Classification(path=result.path, predictions=predictions)
+
+
+def top_k(probabilities: NDArray[np.float32], spec: ModelSpec, k: int) -> tuple[Prediction, ...]:
+    """Return the `k` most likely classes, most likely first; of equals the lower index first.
+
+    Args:
+        probabilities: (K,) float32, 0..1.
+        spec: names the classes.
+        k: how many; more than K returns all K.
+    """
+    # A stable sort of the negated values keeps equal ones in the order of their index.
+    order = np.argsort(-probabilities, kind="stable")[:k]
+    return tuple(
+        Prediction(
+            label=spec.label(index),
+            index=index,
+            # Through its shortest text, so that 0.1 is not written 0.10000000149011612.
+            probability=float(str(probabilities[index])),
+        )
+        for index in order.tolist()
+    )
+
+
+def text_table(spec: ModelSpec, num_classes: int) -> Callable[[Classification], str]:
+    """Return what renders a photograph that could be read, as its part of a table for people.
+
+    One class makes one line, `probability label path`; several a line each below the path.
+    """
+    longest = max((len(label) for label in spec.labels), default=len("class 999"))
+    width = min(longest, _MAX_LABEL_WIDTH)
+
+    def render(result: Classification) -> str:
+        path = printable(result.path)
+        best = [(one.probability, printable(one.label)) for one in result.predictions]
+        if num_classes == 1:
+            return "\n".join(f"{share:6.1%}  {label:{width}}  {path}" for share, label in best)
+        return "\n".join([path, *(f"{share:8.1%}  {label}" for share, label in best)])
+
+    return render
+
+
+def to_json(result: Classification) -> str:
+    """Return one line of ASCII JSON without a line break.
+
+    {"path", "predictions": [{"label", "index", "probability"}]} or {"path", "error"}; a path
+    that is not UTF-8 comes with "path_base64".
+    """
+    fields: dict[str, object] = dict(path_fields(result.path))
+    if result.error is not None:
+        fields["error"] = result.error
+    else:
+        fields["predictions"] = [
+            {"label": one.label, "index": one.index, "probability": one.probability}
+            for one in result.predictions
+        ]
+    return json.dumps(fields)
+
+
+def to_csv(result: Classification) -> bytes:
+    r"""Return the rows of one photograph: one per class, or one with the reason it failed.
+
+    UTF-8, `\n` after each row; the bytes of a path that is not UTF-8 are kept as they are.
+    """
+    rows: list[tuple[object, ...]] = [
+        (result.path, rank, one.index, one.label, one.probability, "")
+        for rank, one in enumerate(result.predictions, start=1)
+    ]
+    if result.error is not None:
+        rows = [(result.path, "", "", "", "", result.error)]
+    return b"".join(map(_csv_line, rows))
+
+
+@contextmanager
+def open_csv(path: Path) -> Iterator[Callable[[Classification], None]]:
+    """Yield what adds one photograph to the CSV table at `path`, which appears when all are in.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+
+    def add(result: Classification) -> None:
+        file.write(to_csv(result))
+
+    with atomic_write(path) as file:
+        file.write(CSV_HEADER)
+        yield add
+
+
+def _csv_line(fields: tuple[object, ...]) -> bytes:
+    text = io.StringIO()
+    # Python before 3.13 quotes a carriage return only if it is part of the line's end.
+    csv.writer(text, lineterminator="\r\n").writerow(fields)
+    return f"{text.getvalue()[:-2]}\n".encode("utf-8", "surrogateescape")

@@ -1,0 +1,279 @@
+"""How often a network is right: top-1 and top-5 on a folder of classes, one model or several.
+
+    class folders -> inference.run, once a model -> mean probabilities -> top_k_credit -> Evaluation
+
+N photographs, K classes of the model. What grows with both is one float32 array [N, K], 200 MB
+for ImageNet's 50,000 validation photographs, and at the end a quarter of that to compare in.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_deploy.errors import UsageError, VerificationError
+from alexnet_deploy.inference.class_matching import check_same_classes, class_indices
+from alexnet_deploy.inference.evaluation_report import ClassAccuracy, EvaluatedModel, Evaluation
+from alexnet_deploy.inference.failures import FailureLimit, check_failures
+from alexnet_deploy.inference.run import RunSummary, run
+from alexnet_deploy.inference.ten_crop import NUM_CROPS, TenCropEngine
+from alexnet_deploy.photographs.class_folders import ClassFolders
+from alexnet_deploy.runtimes.base import Engine
+
+
+def top_k_credit(
+    scores: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]], k: int
+) -> NDArray[np.float64]:
+    """Return what each photograph earns towards the top-k accuracy, ties counted fractionally.
+
+    With `g` classes above the true one and `e` equal to it, itself included, the credit is the
+    probability that it is among the first k after the equal ones were put in a random order:
+    (k - g) / e, at least 0 and at most 1. The 2012 code counts so; a network that gives every
+    class the same then earns k / K, not 1. With K <= k classes everything is right.
+
+    Args:
+        scores: [N, K] probabilities or logits; a row that holds a NaN earns 0.
+        labels: [N] true classes, 0 .. K - 1.
+        k: 1 or more.
+
+    Returns:
+        [N] float64, 0..1.
+
+    Raises:
+        UsageError: k is below 1, or a label is no class.
+    """
+    num_classes = scores.shape[1]
+    if k < 1:
+        raise UsageError(f"k: got {k}, expected 1 or more")
+    if labels.size and not 0 <= labels.min() <= labels.max() < num_classes:
+        raise UsageError(
+            f"labels: got {labels.min()} .. {labels.max()}, expected 0 .. {num_classes - 1}"
+        )
+    true = np.take_along_axis(scores, labels[:, np.newaxis], axis=1)
+    num_above = np.count_nonzero(scores > true, axis=1)
+    num_equal = np.count_nonzero(scores == true, axis=1)  # 0 beside a NaN
+    credit: NDArray[np.float64] = np.clip((k - num_above) / np.maximum(num_equal, 1), 0.0, 1.0)
+    credit[np.isnan(scores).any(axis=1)] = 0.0
+    return credit
+
+
+def evaluate(
+    engines: Sequence[Engine],
+    folders: ClassFolders,
+    *,
+    ten_crop: bool = False,
+    weights: Sequence[float] | None = None,
+    paths: Sequence[Path] | None = None,
+    threads: int | None = None,
+    on_result: Callable[[Path, str | None], None] = lambda path, error: None,
+    summary: RunSummary | None = None,
+) -> Evaluation:
+    """Classify the photographs of `folders` and compare with their folders' names.
+
+    Several engines are an ensemble: their probabilities are averaged. Each crops as its own spec
+    says, so each reads the photographs by itself, one engine after the other. A photograph that
+    cannot be read for one is left out of the result, and is not tried for the next.
+
+    Args:
+        engines: opened with the output `probabilities`; all of the same classes.
+        folders: classes are found among the model's labels by name; see `class_matching`.
+        ten_crop: average the paper's ten crops instead of taking the centre crop.
+        weights: of each engine in the average, see `ensemble_weights`.
+        paths: the engines' files, for the result and for messages.
+        threads: decode threads; None for one per core.
+        on_result: called with path and reason of failure for each photograph and engine.
+        summary: counts and times; its counts are of photographs, not of their readings.
+
+    Raises:
+        UsageError: no engine, one without `probabilities`, wrong weights or threads.
+        DatasetError: a folder that is no class of the model.
+        IncompatibleFileError: the engines have different classes.
+        TooManyFailuresError: no photograph could be read.
+        VerificationError: a network's probabilities are not numbers.
+    """
+    shares = ensemble_weights(weights, len(engines))
+    names = _names(engines, paths)
+    _check_engines(engines, names)
+    indices = class_indices(folders, engines[0].spec, names[0])
+    summary = RunSummary() if summary is None else summary
+    average = _Average(folders, engines[0].spec.num_classes, on_result)
+    for engine, share, name in zip(engines, shares, names, strict=True):
+        viewer = TenCropEngine(engine) if ten_crop else engine
+        average.add(viewer, share, name=name, threads=threads, summary=summary)
+    summary.num_done = len(folders) - len(average.failures)
+    summary.stop_clock()
+    return average.evaluation(
+        indices,
+        num_crops=NUM_CROPS if ten_crop else 1,
+        matched_by="label" if engines[0].spec.labels else "order",
+        models=tuple(
+            _model(engine, share, None if paths is None else paths[number])
+            for number, (engine, share) in enumerate(zip(engines, shares, strict=True))
+        ),
+        seconds=summary.wall_s,
+    )
+
+
+def ensemble_weights(weights: Sequence[float] | None, num_models: int) -> tuple[float, ...]:
+    """Return the share of each model in the average: the weights over their sum, None for equal.
+
+    Raises:
+        UsageError: no model, another number of weights, a negative one, or nothing but zeros.
+    """
+    if num_models < 1:
+        raise UsageError("models: got none, expected one or more to evaluate")
+    given = [1.0] * num_models if weights is None else list(weights)
+    if len(given) != num_models:
+        raise UsageError(
+            f"--weight: got {len(given)} for {num_models} models; give one for each --model, in "
+            "the same order, or none"
+        )
+    total = sum(given)
+    if not (all(weight >= 0 for weight in given) and 0 < total < math.inf):
+        raise UsageError(
+            f"--weight: got {', '.join(f'{weight:g}' for weight in given)}; expected numbers of "
+            "0 or more with a sum above 0"
+        )
+    return tuple(weight / total for weight in given)
+
+
+class _Average:
+    """The mean probabilities of every photograph, one engine after the other.
+
+    Attributes:
+        probabilities: [N, K] float32; zeros, or a part of the mean, for those that failed.
+        has_failed: [N] bool.
+        failures: path and reason, in the order of their discovery.
+    """
+
+    def __init__(
+        self,
+        folders: ClassFolders,
+        num_classes: int,
+        on_result: Callable[[Path, str | None], None],
+    ) -> None:
+        self._folders = folders
+        self._on_result = on_result
+        self.probabilities = np.zeros((len(folders), num_classes), np.float32)
+        self.has_failed = np.zeros(len(folders), np.bool_)
+        self.failures: list[tuple[Path, str]] = []
+
+    def add(
+        self,
+        engine: Engine,
+        share: float,
+        *,
+        name: str,
+        threads: int | None,
+        summary: RunSummary,
+    ) -> None:
+        """Add one engine's probabilities, `share` times, of all photographs that are left."""
+        indices = np.flatnonzero(~self.has_failed)
+        found = (self._folders.path(int(index)) for index in indices)
+        with closing(run(engine, found, threads=threads, summary=summary)) as results:
+            for index, result in zip(indices, results, strict=True):
+                if result.outputs is None:
+                    self.has_failed[index] = True
+                    self.failures.append((result.path, result.error or ""))
+                else:
+                    own = result.outputs["probabilities"]
+                    _check_numbers(own, result.path, name)
+                    self.probabilities[index] += np.float32(share) * own
+                self._on_result(result.path, result.error)
+        if self.has_failed.all():
+            check_failures(len(self.failures), len(self.failures), FailureLimit())
+
+    def evaluation(
+        self,
+        indices: NDArray[np.int64],
+        *,
+        num_crops: int,
+        matched_by: Literal["label", "order"],
+        models: tuple[EvaluatedModel, ...],
+        seconds: float,
+    ) -> Evaluation:
+        """Compare with the folders; `indices` are the outputs that these stand for."""
+        truth, counted = indices[self._folders.labels], ~self.has_failed
+        top1, top5 = (top_k_credit(self.probabilities, truth, k) for k in (1, 5))
+        classes = _classes(self._folders, indices, counted, top1, top5)
+        own = [one.top1 for one in classes if one.top1 is not None]
+        return Evaluation(
+            top1=float(top1[counted].mean()),
+            top5=float(top5[counted].mean()),
+            mean_class_top1=math.fsum(own) / len(own),
+            num_photographs=int(counted.sum()),
+            failures=tuple(self.failures),
+            num_crops=num_crops,
+            matched_by=matched_by,
+            models=models,
+            classes=classes,
+            seconds=seconds,
+        )
+
+
+def _check_numbers(probabilities: NDArray[np.float32], path: Path, model: str) -> None:
+    if not np.isfinite(probabilities).all():
+        raise VerificationError(
+            f"{model}: its probabilities for {path} are not numbers (NaN), so it is neither "
+            "right nor wrong; try --precision fp32, and look for the cause with: "
+            "alexnet-deploy verify"
+        )
+
+
+def _names(engines: Sequence[Engine], paths: Sequence[Path] | None) -> list[str]:
+    if paths is not None:
+        return [str(path) for path in paths]
+    return [
+        f"model {number} ({engine.fingerprint[:16]})"
+        for number, engine in enumerate(engines, start=1)
+    ]
+
+
+def _model(engine: Engine, share: float, path: Path | None) -> EvaluatedModel:
+    return EvaluatedModel(
+        path=path,
+        fingerprint=engine.fingerprint,
+        runtime=engine.options.runtime,
+        precision=engine.options.precision,
+        weight=share,
+    )
+
+
+def _check_engines(engines: Sequence[Engine], names: Sequence[str]) -> None:
+    """Refuse engines without probabilities, or with those of other classes than the first's."""
+    for engine, name in zip(engines, names, strict=True):
+        if "probabilities" not in engine.options.outputs:
+            raise UsageError(
+                f"{name}: its engine returns {', '.join(engine.options.outputs)}; open it with "
+                "the output 'probabilities' to evaluate"
+            )
+        check_same_classes(engines[0].spec, engine.spec, names[0], name)
+
+
+def _classes(
+    folders: ClassFolders,
+    indices: NDArray[np.int64],
+    counted: NDArray[np.bool_],
+    top1: NDArray[np.float64],
+    top5: NDArray[np.float64],
+) -> tuple[ClassAccuracy, ...]:
+    """Sum the credits of each folder; a folder of which nothing could be read has no accuracy."""
+    numbers = folders.labels[counted]
+    size = len(folders.classes)
+    counts = np.bincount(numbers, minlength=size).tolist()
+    sums1 = np.bincount(numbers, weights=top1[counted], minlength=size).tolist()
+    sums5 = np.bincount(numbers, weights=top5[counted], minlength=size).tolist()
+    return tuple(
+        ClassAccuracy(
+            label=name,
+            index=int(indices[number]),
+            num_photographs=counts[number],
+            top1=sums1[number] / counts[number] if counts[number] else None,
+            top5=sums5[number] / counts[number] if counts[number] else None,
+        )
+        for number, name in enumerate(folders.classes)
+    )

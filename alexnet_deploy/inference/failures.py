@@ -1,0 +1,77 @@
+"""How many photographs of a run may fail."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from alexnet_deploy.errors import NoPhotographsError, TooManyFailuresError, UsageError
+from alexnet_deploy.photographs.finding import PHOTO_SUFFIXES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureLimit:
+    """How many photographs may fail before a run counts as failed: `--max-failures`.
+
+    Attributes:
+        text: as the user wrote it.
+        value: a count, or a percentage of all photographs.
+        is_percentage: which of the two.
+    """
+
+    text: str = "1%"
+    value: float = 1.0
+    is_percentage: bool = True
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read "10" as a count and "1%" or "0.5 %" as a percentage.
+
+        Raises:
+            UsageError: anything else, a negative number, more than 100%.
+        """
+        number = text.strip()
+        is_percentage = number.endswith("%")
+        number = number.removesuffix("%").strip()
+        try:
+            value = float(number) if is_percentage else float(int(number))
+        except ValueError:
+            value = -1.0
+        if not 0 <= value <= (100 if is_percentage else float("inf")):
+            raise UsageError(
+                f"--max-failures is {text!r}, expected a count such as 10 or a percentage from "
+                "0% to 100% such as 1%"
+            )
+        return cls(text=text.strip(), value=value, is_percentage=is_percentage)
+
+    def allows(self, num_failed: int, num_total: int) -> bool:
+        """Tell whether `num_failed` of `num_total` are few enough."""
+        if self.is_percentage:
+            return num_failed * 100 <= self.value * num_total
+        return num_failed <= self.value
+
+
+def no_photographs() -> NoPhotographsError:
+    """Return the error for paths that hold no photograph."""
+    return NoPhotographsError(
+        "no photograph found in the paths given; looked for files with the suffixes "
+        f"{' '.join(PHOTO_SUFFIXES)} (hidden files and service folders left out); "
+        "give another folder, name the files themselves, or convert HEIC and raw files first"
+    )
+
+
+def check_failures(num_failed: int, num_total: int, limit: FailureLimit) -> None:
+    """Refuse a finished run with too many failures; nothing but failures is always too many.
+
+    Raises:
+        TooManyFailuresError: with the counts and the limit.
+    """
+    failed = f"{num_failed:,} of {num_total:,} photographs could not be read"
+    if num_failed and num_failed == num_total:
+        raise TooManyFailuresError(
+            f"{failed}, so there is no result; the reason stands beside each path"
+        )
+    if not limit.allows(num_failed, num_total):
+        raise TooManyFailuresError(
+            f"{failed}, --max-failures {limit.text} allows fewer; the results of the others are "
+            "complete; the reason stands beside each path: mend or remove those files, or raise "
+            "--max-failures"
+        )

@@ -1,0 +1,201 @@
+"""From paths to one result per photograph, failures included, and the account of the run."""
+
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_deploy.inference.failures import no_photographs
+from alexnet_deploy.photographs.file_stamps import FileStamp
+from alexnet_deploy.photographs.pipeline import (
+    Batch,
+    Load,
+    Loaded,
+    Slot,
+    batches,
+    crop_loader,
+    default_threads,
+)
+from alexnet_deploy.runtimes.base import Engine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhotographResult:
+    """What the network says of one photograph, or why it says nothing.
+
+    Attributes:
+        path: as it was given.
+        outputs: one float32 array per layer of the engine's options, without the batch axis;
+            memory of its own, so keeping it keeps no other photograph's. None when it failed,
+            or when its loader found that the network need not see it.
+        error: the reason of the failure, or None.
+        stamp: of the file, from loaders that take one.
+    """
+
+    path: Path
+    outputs: Mapping[str, NDArray[np.float32]] | None
+    error: str | None
+    stamp: FileStamp | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class RunSummary:
+    """Count a run and its time, while it goes on.
+
+    Make it when the command starts: `wall_s` counts from there, model loading included.
+
+    Attributes:
+        num_done: photographs with a result.
+        num_failed: photographs with a reason instead.
+        threads: decode threads.
+        wall_s: seconds since the summary was made, as of the last batch.
+        decode_s: seconds of finding, decoding and preprocessing, summed over the threads.
+        waiting_s: seconds that the engine had nothing to do but wait for decoding.
+        infer_s: seconds in the engine.
+    """
+
+    num_done: int = 0
+    num_failed: int = 0
+    threads: int = 0
+    wall_s: float = 0.0
+    decode_s: float = 0.0
+    waiting_s: float = 0.0
+    infer_s: float = 0.0
+    _start: float = field(default_factory=time.perf_counter, repr=False)
+
+    @property
+    def rest_s(self) -> float:
+        """Seconds neither waiting nor in the engine: loading the model, using the results."""
+        return max(0.0, self.wall_s - self.waiting_s - self.infer_s)
+
+    def stop_clock(self) -> None:
+        """Set `wall_s` to now; call it after the results have been written."""
+        self.wall_s = time.perf_counter() - self._start
+
+    def line(self) -> str:
+        """Render the run in one line: counts, rate, and where the time went."""
+        return f"{self.num_done:,} done, {self.num_failed:,} failed {self.times()}"
+
+    def times(self) -> str:
+        """Render what follows the counts: seconds, rate, and where the time went."""
+        if not self.threads:  # nothing had to be read
+            return f"in {self.wall_s:.1f} s"
+        rate = (self.num_done + self.num_failed) / max(self.wall_s, 1e-9)
+        threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
+        return (
+            f"in {self.wall_s:.1f} s ({rate:,.0f} images/s): "
+            f"decode {self.decode_s:.1f} s on {threads}, of which {self.waiting_s:.1f} s waited "
+            f"for, inference {self.infer_s:.1f} s, the rest {self.rest_s:.1f} s"
+        )
+
+
+def run(
+    engine: Engine,
+    paths: Iterable[Path],
+    *,
+    threads: int | None = None,
+    summary: RunSummary | None = None,
+) -> Generator[PhotographResult, None, None]:
+    """Yield one result per path, in the order of `paths`, as the batches are computed.
+
+    Args:
+        engine: preprocessing and batch size are its own.
+        paths: photographs, as `finding.find_photographs` yields them.
+        threads: decode threads; None takes one for each processor.
+        summary: counted up as results are yielded; times grow with each batch.
+
+    Raises:
+        NoPhotographsError: `paths` is empty.
+        UsageError: threads is below 1.
+    """
+    results = run_batches(engine, paths, threads=threads, summary=summary)
+    return _one_by_one(results)
+
+
+def run_batches(
+    engine: Engine,
+    paths: Iterable[Path],
+    *,
+    load: Load | None = None,
+    needs_row: Callable[[Loaded], bool] = lambda _: True,
+    threads: int | None = None,
+    summary: RunSummary | None = None,
+) -> Generator[tuple[PhotographResult, ...], None, None]:
+    """Yield the results of one batch of the engine after the other.
+
+    Args:
+        engine: as for `run`.
+        paths: as for `run`.
+        load: what the threads do with a path; None for `pipeline.crop_loader`.
+        needs_row: as for `pipeline.batches`.
+        threads: as for `run`.
+        summary: as for `run`, counted up batch by batch.
+
+    Raises:
+        NoPhotographsError, UsageError: as `run`.
+    """
+    summary = RunSummary() if summary is None else summary
+    summary.threads = default_threads() if threads is None else threads
+    stream = batches(
+        paths,
+        crop_loader(engine.spec) if load is None else load,
+        input_size=engine.spec.input_size,
+        batch_size=engine.options.batch_size,
+        threads=summary.threads,
+        needs_row=needs_row,
+    )
+    return _run(engine, stream, summary)
+
+
+def _one_by_one(
+    results: Generator[tuple[PhotographResult, ...], None, None],
+) -> Generator[PhotographResult, None, None]:
+    with closing(results):
+        for batch in results:
+            yield from batch
+
+
+def _run(
+    engine: Engine, stream: Generator[Batch, None, None], summary: RunSummary
+) -> Generator[tuple[PhotographResult, ...], None, None]:
+    """Do the work of `run_batches`; apart from it, so that a wrong argument fails at the call."""
+    is_empty = True
+    with closing(stream):
+        for batch in stream:
+            is_empty = False
+            summary.decode_s += batch.decode_s
+            summary.waiting_s += batch.waiting_s
+            outputs = _infer(engine, batch, summary)
+            summary.stop_clock()
+            yield tuple(_result(slot, outputs, summary) for slot in batch.slots)
+    summary.stop_clock()
+    if is_empty:
+        raise no_photographs()
+
+
+def _result(
+    slot: Slot, outputs: Mapping[str, NDArray[np.float32]], summary: RunSummary
+) -> PhotographResult:
+    """Take one photograph's part of a batch, and count it."""
+    own = None
+    if slot.row is not None:
+        summary.num_done += 1
+        # A copy, because a view would keep the outputs of the whole batch alive.
+        own = {name: array[slot.row].copy() for name, array in outputs.items()}
+    elif slot.error is not None:
+        summary.num_failed += 1
+    return PhotographResult(path=slot.path, outputs=own, error=slot.error, stamp=slot.stamp)
+
+
+def _infer(engine: Engine, batch: Batch, summary: RunSummary) -> Mapping[str, NDArray[np.float32]]:
+    """Run the engine on a batch that has any pixels, and count the time."""
+    if all(slot.row is None for slot in batch.slots):
+        return {}
+    start = time.perf_counter()
+    outputs = engine.run(batch.images)
+    summary.infer_s += time.perf_counter() - start
+    return outputs

@@ -1,0 +1,261 @@
+"""Trained weights with their spec: `.safetensors` files, `.pt` files, torch state dicts.
+
+Arrays go by the paper's names, `conv1.weight` .. `fc8.bias`; convolutions are
+(out, in / groups, kernel, kernel), fully connected layers (out, in). `fc6` and `fc7` may be
+stored as two factors, `fc6.weight.left` (out, rank) and `fc6.weight.right` (rank, in). An optional
+`mean_image` (3, S, S), RGB in grey levels, takes the place of the spec's channel means; its
+central window is subtracted, as in the 2012 code. bfloat16 becomes float32, which holds it
+exactly; NumPy has no bfloat16.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError, UsageError
+from alexnet_deploy.files.input_files import existing_file
+from alexnet_deploy.files.output_files import atomic_write
+from alexnet_deploy.model.spec import SPEC_KEY, ModelSpec
+from alexnet_deploy.model.state_dicts import adopt_state_dict
+
+try:
+    from safetensors import SafetensorError, deserialize, safe_open
+    from safetensors.numpy import save
+except ImportError as error:
+    raise MissingPackageError("safetensors", "cpu", "reading a checkpoint") from error
+
+CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth")
+FACTORED = ("fc6", "fc7")
+_FLOATS = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Checkpoint:
+    """Weights as stored (float16, float32 or float64; factored or not) and their spec."""
+
+    spec: ModelSpec
+    arrays: Mapping[str, NDArray[Any]]
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """Line of dtype, shape and sha256 of the bytes of each array, by name, sorted."""
+        names = sorted(self.arrays)
+        with ThreadPoolExecutor() as threads:  # hashlib releases the GIL on large buffers
+            lines = threads.map(lambda name: array_digest(self.arrays[name]), names)
+            return dict(zip(names, lines, strict=True))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sha256 over the arrays as stored and the fields of the spec that change results."""
+        return fingerprint(self.spec, self.digests)
+
+    def dense(self, layer: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Return the weight matrix of `layer` ("conv1" .. "fc8") in `dtype`, factors multiplied."""
+        name = f"{layer}.weight"
+        if name in self.arrays:
+            return self.arrays[name].astype(dtype, copy=False)
+        left, right = self.arrays[f"{name}.left"], self.arrays[f"{name}.right"]
+        product: NDArray[Any] = left.astype(dtype) @ right.astype(dtype)
+        return product
+
+    def mean(self) -> NDArray[np.float64]:
+        """Return what is subtracted from a crop, RGB in grey levels: (3, 1, 1) or (3, H, W)."""
+        if "mean_image" not in self.arrays:
+            return np.array(self.spec.preprocessing.mean, np.float64).reshape(3, 1, 1)
+        image, size = self.arrays["mean_image"], self.spec.input_size
+        start = round((image.shape[1] - size) / 2)
+        return image[:, start : start + size, start : start + size].astype(np.float64)
+
+    def num_parameters(self) -> int:
+        """Count weights and biases of the dense network (mean image and factors not counted)."""
+        return sum(int(np.prod(shape)) for shape in self.spec.array_shapes().values())
+
+
+def array_digest(array: NDArray[Any]) -> str:
+    """Return `dtype shape sha256` of one array."""
+    # As bytes, because bfloat16 has no buffer format of its own.
+    digest = hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data).hexdigest()
+    return f"{array.dtype.name} {list(array.shape)} {digest}"
+
+
+def fingerprint(spec: ModelSpec, digests: Mapping[str, str]) -> str:
+    """Return the sha256 that names a vector space: what is computed, with which numbers."""
+    lines = [json.dumps(spec.identity(), sort_keys=True)]
+    lines += [f"{name} {digests[name]}" for name in sorted(digests)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def load_checkpoint(
+    path: Path, *, preset: str | None = None, labels: tuple[str, ...] | None = None
+) -> Checkpoint:
+    """Read a checkpoint and check every array.
+
+    Args:
+        path: `.safetensors`, or `.pt` / `.pth` (these need torch, and are never unpickled into
+            code): ours, a torchvision state dict, or another AlexNet's state dict.
+        preset: which AlexNet a state dict without a spec of ours is; see `state_dicts`.
+        labels: class names in place of the file's own.
+
+    Raises:
+        IncompatibleFileError: unreadable, foreign, or with a missing, extra, misshapen or
+            non-finite array.
+        MissingPackageError: a `.pt` file, and torch is not installed.
+        UsageError: there is no such file, it may not be read, or it has a spec and `preset` is
+            given.
+    """
+    arrays, spec_json = _read(path)
+    if spec_json is None:
+        spec, arrays = adopt_state_dict(arrays, preset=preset, source=str(path))
+        remedy = f"this is no {spec.preset} AlexNet of {spec.num_classes} classes: see --preset"
+    elif preset is not None:
+        raise UsageError(
+            f"{path}: carries its own spec, so --preset {preset} cannot apply; leave it out"
+        )
+    else:
+        spec = ModelSpec.from_json(spec_json, str(path))
+        remedy = "its arrays and its spec do not belong together: write it again"
+    if labels is not None:
+        if len(labels) != spec.num_classes:
+            raise IncompatibleFileError(
+                f"{path}: has {spec.num_classes} classes, the labels file names {len(labels)}; "
+                "give one label a line, in the order of the outputs"
+            )
+        spec = dataclasses.replace(spec, labels=labels)
+    _check_shapes(arrays, spec, str(path), remedy)
+    for name, array in arrays.items():
+        _check_numbers(array, f"{path}: array {name}")
+    return Checkpoint(spec=spec, arrays=arrays)
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+    """Write `.safetensors`; the fingerprint of what is read back is the same.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    arrays = {name: np.ascontiguousarray(array) for name, array in checkpoint.arrays.items()}
+    with atomic_write(path) as file:
+        file.write(save(arrays, {SPEC_KEY: checkpoint.spec.to_json()}))
+
+
+def _read(path: Path) -> tuple[Mapping[str, NDArray[Any]], str | None]:
+    """Return a file's arrays and, if it is ours, its spec as JSON."""
+    existing_file(path, f"a checkpoint: {', '.join(CHECKPOINT_SUFFIXES)}")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix in CHECKPOINT_SUFFIXES:
+        from alexnet_deploy.model.torch_files import read_pt
+
+        return read_pt(path)
+    if path.suffix == ".onnx":
+        raise UsageError(
+            f"{path}: is a model file already; give the checkpoint that it was exported from"
+        )
+    raise IncompatibleFileError(
+        f"{path}: a checkpoint ends in {', '.join(CHECKPOINT_SUFFIXES)}, "
+        f"not in {path.suffix or 'no suffix'}; rename it if it is one of them"
+    )
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], str | None]:
+    arrays: dict[str, NDArray[Any]] = {}
+    name = kind = ""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            for name in list(file.keys()):
+                kind = file.get_slice(name).get_dtype()
+                if kind != "BF16":
+                    arrays[name] = file.get_tensor(name)
+                elif name not in arrays:
+                    arrays |= _bfloat16_arrays(path)
+    except (OSError, SafetensorError) as error:
+        raise IncompatibleFileError(
+            f"{path}: not a readable safetensors file ({error}); "
+            "it may be truncated: copy or download it again"
+        ) from error
+    except (TypeError, AttributeError) as error:  # a number type that NumPy does not have
+        raise IncompatibleFileError(
+            f"{path}: array {name} is {kind}, expected float16, bfloat16, float32 or float64; "
+            "convert it first"
+        ) from error
+    return arrays, metadata.get(SPEC_KEY)
+
+
+def _bfloat16_arrays(path: Path) -> dict[str, NDArray[np.float32]]:
+    """Return the bfloat16 arrays as float32, of which they are the upper halves."""
+    arrays = {}
+    for name, tensor in deserialize(path.read_bytes()):  # type: ignore[no-untyped-call]
+        if tensor["dtype"] == "BF16":
+            bits = np.frombuffer(tensor["data"], "<u2").astype("<u4") << 16
+            arrays[name] = bits.view(np.float32).reshape(tensor["shape"])
+    return arrays
+
+
+def _check_shapes(
+    arrays: Mapping[str, NDArray[Any]], spec: ModelSpec, source: str, remedy: str
+) -> None:
+    """Refuse a missing, misshapen or extra array, naming the first one."""
+    expected = _expected_shapes(arrays, spec)
+    for name, shape in expected.items():
+        if name not in arrays:
+            raise IncompatibleFileError(
+                f"{source}: array {name} {list(shape)} is missing; {remedy}"
+            )
+        if arrays[name].shape != shape:
+            came = list(arrays[name].shape)
+            raise IncompatibleFileError(
+                f"{source}: array {name} is {came}, expected {list(shape)}; {remedy}"
+            )
+    for name in arrays:
+        if name not in expected:
+            raise IncompatibleFileError(f"{source}: array {name} is not part of it; {remedy}")
+
+
+def _expected_shapes(
+    arrays: Mapping[str, NDArray[Any]], spec: ModelSpec
+) -> dict[str, tuple[int, ...]]:
+    """Return the shapes that the spec gives, of two factors where a layer is stored as two."""
+    expected: dict[str, tuple[int, ...]] = {}
+    for name, shape in spec.array_shapes().items():
+        left, right = f"{name}.left", f"{name}.right"
+        if name.split(".")[0] in FACTORED and name not in arrays and left in arrays:
+            rank = max(1, arrays[left].shape[-1]) if arrays[left].ndim else 1
+            expected |= {left: (shape[0], rank), right: (rank, shape[1])}
+        else:
+            expected[name] = shape
+    if "mean_image" in arrays:
+        sides = (spec.input_size, spec.preprocessing.resize_to)
+        shapes = [(3, side, side) for side in sides]
+        came = arrays["mean_image"].shape
+        expected["mean_image"] = came if came in shapes else shapes[-1]
+    return expected
+
+
+def _check_numbers(array: NDArray[Any], name: str) -> None:
+    """Refuse integers, NaN, infinity, and what float32, in which networks compute, cannot hold."""
+    if array.dtype not in _FLOATS:
+        raise IncompatibleFileError(
+            f"{name} is {array.dtype}, expected float16, float32 or float64; convert it first"
+        )
+    with np.errstate(over="ignore", invalid="ignore"):
+        if array.dtype == np.float64:
+            array = array.astype(np.float32)
+        # A finite sum has finite terms, and is three times as fast as asking each of 61 million;
+        # one that overflows says nothing.
+        if np.isfinite(array.sum(dtype=np.float32)) or np.isfinite(array).all():
+            return
+    bad = int(array.size - np.isfinite(array).sum())
+    raise IncompatibleFileError(
+        f"{name} holds {bad} values that are NaN or infinite in float32; "
+        "the training run diverged or the file is damaged: use an earlier checkpoint"
+    )

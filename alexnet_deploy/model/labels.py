@@ -1,0 +1,44 @@
+"""Names of classes: the 1000 of ImageNet, or a file's."""
+
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+from alexnet_deploy.errors import IncompatibleFileError
+from alexnet_deploy.files.input_files import existing_file
+
+
+def imagenet_labels() -> tuple[str, ...]:
+    """Return the 1000 ILSVRC-2012 names in sorted-WNID order, torchvision's output order."""
+    return tuple(imagenet_names().values())
+
+
+@cache
+def imagenet_names() -> Mapping[str, str]:
+    """Return the ILSVRC-2012 name of each WNID, such as n01440764, in sorted-WNID order."""
+    table = resources.files("alexnet_deploy") / "data" / "imagenet_classes.tsv"
+    rows = table.read_text("utf-8").splitlines()[1:]
+    return {wnid: name for _, wnid, name in (row.split("\t") for row in rows)}
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Read class names, one a line, UTF-8 with or without a mark; empty lines at the end go.
+
+    Raises:
+        UsageError: there is no such file, or it may not be read.
+        IncompatibleFileError: not a text file, or a line without a name.
+    """
+    existing_file(path, "a text file with one label a line")
+    try:
+        lines = path.read_text("utf-8-sig").rstrip().split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise IncompatibleFileError(
+            f"{path}: labels cannot be read ({error}); expected UTF-8 text, one label a line"
+        ) from error
+    labels = tuple(line.strip() for line in lines)
+    if not all(labels):
+        raise IncompatibleFileError(
+            f"{path}: line {labels.index('') + 1} is empty; expected one label a line"
+        )
+    return labels

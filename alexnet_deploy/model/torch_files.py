@@ -1,0 +1,139 @@
+"""Read and write `.pt` files; the only module that imports torch.
+
+Files are read with `weights_only=True`, so a pickle that would run code is refused. bfloat16
+tensors become float32, which holds them exactly; NumPy has no bfloat16.
+"""
+
+import io
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError
+from alexnet_deploy.files.output_files import atomic_write
+from alexnet_deploy.files.path_text import path_base64
+from alexnet_deploy.model.spec import SPEC_KEY
+
+try:
+    import torch
+except ImportError as error:
+    raise MissingPackageError("torch", "torch", "reading a .pt file") from error
+
+ARRAYS_KEY = "arrays"
+# Where training scripts put the weights beside optimiser and progress.
+_NESTED = ("state_dict", "model_state_dict", "model", "net", "weights")
+_REMEDY = "torch.save(model.state_dict(), path)"
+
+
+def read_pt(path: Path) -> tuple[dict[str, NDArray[Any]], str | None]:
+    """Return the arrays of a `.pt` file and, if the file is ours, its spec as JSON.
+
+    Raises:
+        IncompatibleFileError: unreadable, would run code, or holds no tensors.
+    """
+    content = _load(path)
+    spec = content.get(SPEC_KEY) if isinstance(content, dict) else None
+    tensors = _state_dict(content) if spec is None else _tensors(content.get(ARRAYS_KEY))
+    if not tensors:
+        raise IncompatibleFileError(
+            f"{path}: holds no weights; expected a state dict: a dict of name to tensor, "
+            f"alone or under one of {', '.join(_NESTED)}; save one: {_REMEDY}"
+        )
+    return {name: _array(path, name, tensor) for name, tensor in tensors.items()}, spec
+
+
+def write_pt(
+    path: Path,
+    spec_json: str,
+    arrays: Mapping[str, NDArray[Any]],
+    training_state: Mapping[str, Any] | None = None,
+) -> None:
+    """Write arrays and spec, with whatever a trainer needs to resume beside them.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    content = {SPEC_KEY: spec_json, ARRAYS_KEY: tensors, **(training_state or {})}
+    # In memory first: torch hides what goes wrong with a file behind errors of its own.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with atomic_write(path) as file:
+        file.write(buffer.getbuffer())
+
+
+def _load(path: Path) -> Any:
+    try:
+        # Only the zip format, written since torch 1.6, can be memory-mapped, and by a UTF-8 path.
+        is_zip = zipfile.is_zipfile(path)
+        mmap = is_zip and path_base64(path) is None
+        if is_zip:
+            _check_sums(path)
+        with warnings.catch_warnings():  # what it warns of is refused below, in our words
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except Exception as error:  # torch passes on whatever its unpickler meets
+        raise IncompatibleFileError(f"{path}: {_reason(error)}") from error
+
+
+def _check_sums(path: Path) -> None:
+    """Refuse a file that was damaged; torch does not look at the checksums in it."""
+    with zipfile.ZipFile(path) as file:
+        damaged = file.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"the checksum of {damaged} in it is wrong")
+
+
+def _reason(error: Exception) -> str:
+    """Say why torch does not read a file; its own text advises to switch the protection off."""
+    text = str(error)
+    if "TorchScript" in text:
+        return f"is a TorchScript archive, expected a state dict; save one: {_REMEDY}"
+    # An unknown operand is a file of another kind; everything else is a pickle with an object.
+    if isinstance(error, pickle.UnpicklingError) and "Unsupported operand" not in text:
+        names = re.search(r"GLOBAL ([\w.]+)", text)
+        held = names[1] if names else "more than tensors"
+        return (
+            f"refused, because reading it would run code (it holds {held}); "
+            f"save a state dict alone where it was made: {_REMEDY}"
+        )
+    if isinstance(error, zipfile.BadZipFile):
+        return f"is damaged ({error}); copy it again"
+    return f"not a readable torch file ({type(error).__name__}); copy it again, or save: {_REMEDY}"
+
+
+def _state_dict(content: Any) -> dict[str, torch.Tensor]:
+    """Return the weights: under a training script's key, or else the file's own tensors.
+
+    A training script may put other tensors, such as the best accuracy, beside that key.
+    """
+    if not isinstance(content, dict):
+        return {}
+    nested = (_tensors(content.get(key)) for key in _NESTED)
+    return next(filter(None, nested), _tensors(content))
+
+
+def _tensors(value: Any) -> dict[str, torch.Tensor]:
+    items = value.items() if isinstance(value, dict) else ()
+    return {str(name): item for name, item in items if isinstance(item, torch.Tensor)}
+
+
+def _array(path: Path, name: str, tensor: torch.Tensor) -> NDArray[Any]:
+    if tensor.dtype == torch.bfloat16:
+        tensor = tensor.float()
+    try:
+        array: NDArray[Any] = tensor.detach().contiguous().numpy()
+    except (TypeError, RuntimeError) as error:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        layout = str(tensor.layout).removeprefix("torch.")
+        raise IncompatibleFileError(
+            f"{path}: {name} is a tensor of {kind}, {layout}, on {tensor.device}; expected a dense "
+            "(strided) one of floats on the CPU; convert it with tensor.to_dense().float()"
+        ) from error
+    return array

@@ -1,0 +1,1 @@
+"""From a path to crops in batches: found, decoded, resized, in order."""

@@ -1,0 +1,153 @@
+"""A folder of class sub-folders, ImageNet's layout: which photographs, of which class.
+
+    root/daisy/1.jpg  root/daisy/more/2.png  root/tulip/1.jpg    two classes, three photographs
+
+N photographs. Their names lie in one block of bytes, because 1.28 million `Path` objects would
+take 400 MB and more, in each worker again.
+"""
+
+import errno
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_deploy.errors import DatasetError, UsageError
+from alexnet_deploy.photographs.finding import PHOTO_SUFFIXES, find_photographs, has_hidden_part
+
+_LAYOUT = "expected one sub-folder of photographs for each class, as in root/daisy/1.jpg"
+_MAX_NAMED = 5  # more names than this make a message that nobody reads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ClassFolders:
+    """The photographs of a data set and their classes, 40 to 60 bytes each; cheap to pickle.
+
+    Attributes:
+        root: the folder, as it was given.
+        classes: names of the sub-folders, sorted; a class's number is its position, from 0.
+        labels: [N] int32, class number of each photograph.
+        names: paths below the class's folder, one after the other, as the disk has them.
+        spans: [N, 2] int64, where each photograph's path begins and ends in `names`.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    labels: NDArray[np.int32]
+    names: bytes
+    spans: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def path(self, index: int) -> Path:
+        """Return the file of one photograph."""
+        start, end = self.spans[index].tolist()
+        name = os.fsdecode(self.names[start:end])
+        return self.root / self.classes[int(self.labels[index])] / name
+
+    def select(self, indices: NDArray[np.int64]) -> "ClassFolders":
+        """Return these photographs in this order; classes and their numbers stay as they are."""
+        return ClassFolders(
+            root=self.root,
+            classes=self.classes,
+            labels=self.labels[indices],
+            names=self.names,
+            spans=self.spans[indices],
+        )
+
+
+def find_class_folders(root: Path) -> ClassFolders:
+    """Find the photographs below each sub-folder of `root`, sorted by class, then by path.
+
+    Hidden files and folders are left out, and folders within a class are searched, as
+    `finding.find_photographs` does; so is what loading will refuse, such as a broken link.
+
+    Raises:
+        UsageError: `root` is not there, or is no folder.
+        DatasetError: no sub-folder, one without photographs, that cannot be listed or that is a
+            link to a folder around it, or photographs beside the sub-folders, which have no class.
+    """
+    classes = _class_names(root)
+    names: list[bytes] = []
+    counts = []
+    for name in classes:
+        found = _photographs_of(root / name)
+        counts.append(len(found))
+        names.extend(found)
+    empty = [name for name, count in zip(classes, counts, strict=True) if not count]
+    if empty:
+        raise DatasetError(
+            f"{root}: {_count(len(empty), 'class')} without photographs ({_some(empty)}); "
+            f"looked for files with the suffixes {' '.join(PHOTO_SUFFIXES)}; "
+            "fill or remove these sub-folders"
+        )
+    ends = np.cumsum([len(name) for name in names], dtype=np.int64)
+    return ClassFolders(
+        root=root,
+        classes=classes,
+        labels=np.repeat(np.arange(len(classes), dtype=np.int32), counts),
+        names=b"".join(names),
+        spans=np.stack([np.concatenate([[0], ends[:-1]]), ends], axis=1),
+    )
+
+
+def _class_names(root: Path) -> tuple[str, ...]:
+    """Return the names of the sub-folders, sorted."""
+    folders: list[str] = []
+    photographs: list[str] = []
+    try:
+        with os.scandir(root) as entries:
+            for entry in entries:
+                if has_hidden_part(entry.name):
+                    continue
+                if entry.is_dir():
+                    _refuse_loop(root, entry)
+                    folders.append(entry.name)
+                elif os.path.splitext(entry.name)[1].lower() in PHOTO_SUFFIXES:
+                    photographs.append(entry.name)
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        reason = getattr(error, "strerror", None) or str(error)
+        if isinstance(error, OSError) and error.errno == errno.ENOENT:
+            reason = "does not exist"
+        raise UsageError(f"{root}: {reason}; {_LAYOUT}") from error
+    if photographs:
+        raise DatasetError(
+            f"{root}: {_count(len(photographs), 'photograph')} outside the sub-folders "
+            f"({_some(sorted(photographs))}), so of no class; {_LAYOUT}: move them"
+        )
+    if not folders:
+        raise DatasetError(f"{root}: no sub-folders; {_LAYOUT}")
+    return tuple(sorted(folders))
+
+
+def _refuse_loop(root: Path, entry: "os.DirEntry[str]") -> None:
+    """Refuse a link that would make all photographs one class more."""
+    if entry.is_symlink() and root.resolve().is_relative_to(Path(entry.path).resolve()):
+        raise DatasetError(
+            f"{entry.path}: is a link to {root}, or a folder around it, and no class; remove it"
+        )
+
+
+def _photographs_of(folder: Path) -> list[bytes]:
+    """Return the paths of the photographs below one class's folder, relative to it, sorted."""
+    start = len(os.fsencode(folder)) + 1
+    found = []
+    for path in find_photographs([folder]):
+        if path == folder:  # how a folder that cannot be listed is reported
+            raise DatasetError(f"{folder}: cannot be listed; get the right to read it")
+        found.append(os.fsencode(path)[start:])
+    return sorted(found)
+
+
+def _count(number: int, noun: str) -> str:
+    plural = noun + ("es" if noun.endswith("s") else "s")
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
+def _some(names: list[str]) -> str:
+    """Name the first few."""
+    more = f" and {len(names) - _MAX_NAMED:,} more" if len(names) > _MAX_NAMED else ""
+    return ", ".join(map(repr, names[:_MAX_NAMED])) + more

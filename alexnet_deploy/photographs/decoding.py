@@ -1,0 +1,232 @@
+"""Find photographs below the paths that a user gives, and decode each to upright RGB.
+
+Nothing vanishes silently: whatever cannot be listed or read is yielded all the same, and
+loading it raises `PhotographError` with the reason.
+"""
+
+import os
+import re
+import stat
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import (  # noqa: F401 - each registers its format; Pillow's own lazy way is not thread-safe
+    AvifImagePlugin,
+    BmpImagePlugin,
+    ExifTags,
+    GifImagePlugin,
+    IcoImagePlugin,
+    Image,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PcxImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    PsdImagePlugin,
+    QoiImagePlugin,
+    SgiImagePlugin,
+    SunImagePlugin,
+    TgaImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
+
+from alexnet_deploy.errors import PhotographError
+
+MAX_PIXELS = 2 * 89_478_485
+"""Largest photograph that is decoded, in px (179 megapixels): Pillow's own limit."""
+
+# What Pillow may open. Left out: formats that start other programs (EPS), that only Windows
+# reads (WMF), and stubs. MPO is opened as a JPEG. Targa comes last, because its files begin
+# with no mark of their own.
+_FORMATS = (
+    *("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM"),
+    *("QOI", "PSD", "ICO", "SGI", "SUN", "PCX", "TGA"),
+)
+
+
+_MARKS = (
+    (0, b"\xff\xd8\xff", "a JPEG"),
+    (0, b"\x89PNG\r\n\x1a\n", "a PNG"),
+    (0, b"GIF8", "a GIF"),
+    (0, b"II*\0", "a TIFF"),
+    (0, b"MM\0*", "a TIFF"),
+    (8, b"WEBP", "a WebP"),  # after RIFF and a length, as in an AVI or a WAV
+)
+
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_PILLOW_WARNINGS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+_warnings_lock = threading.Lock()
+
+
+def load_photograph(path: Path) -> Image.Image:
+    """Decode one file to an upright image of mode RGB, 8 bits a channel.
+
+    Alpha lies over white; animations give their first frame; 16-bit greys their high byte
+    (32-bit ones too, when all are below 65,536); EXIF orientation is applied, and EXIF that
+    cannot be parsed counts as none. Colour profiles are ignored, except that LAB is turned
+    into sRGB.
+
+    Raises:
+        PhotographError: the reason why there is no image, without the path.
+    """
+    with open_photograph(path) as file:
+        return decode_photograph(file)
+
+
+@contextmanager
+def open_photograph(path: Path) -> Iterator[BinaryIO]:
+    """Open an ordinary file; a system error, in the block too, becomes `PhotographError`."""
+    try:
+        _check_regular(path)
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise PhotographError(f"cannot be read ({error.strerror or error})") from error
+
+
+def decode_photograph(file: BinaryIO) -> Image.Image:
+    """Decode a seekable file, from its beginning, as `load_photograph` does.
+
+    Raises:
+        PhotographError: the reason why there is no image.
+        OSError: the file cannot be read; `open_photograph` turns it into a reason.
+    """
+    _ignore_pillow_warnings()
+    file.seek(0, os.SEEK_END)
+    if not file.tell():
+        raise PhotographError("is empty (0 bytes); copy it again from its source")
+    file.seek(0)
+    return _decode(file)
+
+
+def _check_regular(path: Path) -> None:
+    """Refuse what is no ordinary file: opening a pipe, for one, would wait for ever."""
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        with os.scandir(path):  # raises the reason where the folder cannot be listed
+            raise PhotographError("is a folder, expected a photograph; give it as a path instead")
+    if not stat.S_ISREG(mode):
+        raise PhotographError("is a pipe, socket or device, expected an ordinary file")
+
+
+def _decode(file: BinaryIO) -> Image.Image:
+    """Decode an open file; every way in which Pillow can fail becomes `PhotographError`."""
+    try:
+        with Image.open(file, formats=_FORMATS) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise _too_large(width * height)
+            image.load()
+            transposition = _TRANSPOSITIONS.get(_orientation(image))
+            rgb = _rgb(image)
+            return rgb if transposition is None else rgb.transpose(transposition)
+    except PhotographError:
+        raise
+    except UnidentifiedImageError as error:
+        raise _not_an_image(file) from error
+    except Image.DecompressionBombError as error:
+        pixels = re.search(r"(\d+) pixels", str(error))
+        raise _too_large(int(pixels[1]) if pixels else MAX_PIXELS + 1) from error
+    except MemoryError as error:
+        raise PhotographError(
+            "needs more memory to decode than there is; use fewer threads"
+        ) from error
+    except Exception as error:  # Pillow's plugins raise anything on damaged data
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        reason = str(error) or type(error).__name__
+        raise PhotographError(f"damaged or cut short ({reason}); copy it again") from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Convert a loaded image of any of Pillow's modes to RGB; one in RGB is returned as it is."""
+    if image.mode.startswith("I"):
+        return _from_high_byte(image)
+    if image.mode == "F":
+        raise PhotographError(
+            "holds floating-point greys, whose range is unknown; save it with 8 or 16 bits"
+        )
+    if image.mode == "LAB":
+        return _from_lab(image)
+    if image.has_transparency_data:
+        rgba = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
+        rgb = Image.new("RGB", image.size, "white")
+        rgb.paste(rgba, mask=rgba)
+        return rgb
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _from_high_byte(image: Image.Image) -> Image.Image:
+    """Convert 16-bit greys, in mode I;16 (any byte order) or I, by their high byte."""
+    greys = np.asarray(image)
+    if greys.min() < 0 or greys.max() > 0xFFFF:
+        raise PhotographError(
+            f"holds 32-bit greys from {greys.min()} to {greys.max()}, expected 0 to 65535; "
+            "save it with 8 or 16 bits"
+        )
+    return Image.fromarray((greys >> 8).astype(np.uint8)).convert("RGB")
+
+
+def _from_lab(image: Image.Image) -> Image.Image:
+    """Convert CIE LAB to sRGB; `Image.convert` would take L, a and b for R, G and B."""
+    from PIL import ImageCms
+
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+    assert converted is not None  # None only when converting in place
+    return converted
+
+
+def _orientation(image: Image.Image) -> Any:
+    """Return the EXIF orientation, 1 to 8, or anything else where there is none to be had."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # damaged EXIF: viewers show such a photograph as it is stored
+        return None
+
+
+def _too_large(pixels: int) -> PhotographError:
+    return PhotographError(
+        f"has {pixels / 1e6:.1f} megapixels, at most {MAX_PIXELS / 1e6:.1f} are decoded; "
+        "scale it down first"
+    )
+
+
+def _not_an_image(file: BinaryIO) -> PhotographError:
+    """Say what the file is instead, from its first bytes."""
+    file.seek(0)
+    head = file.read(32)
+    if head[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc", b"ftypmsf1"):
+        return PhotographError("is a HEIC photograph, which Pillow does not read; convert to JPEG")
+    for offset, mark, kind in _MARKS:
+        if head.startswith(mark, offset):
+            return PhotographError(f"damaged or cut short (begins as {kind}); copy it again")
+    line = head.splitlines()[0][:24].decode("latin-1")
+    return PhotographError(f"not an image: it begins with {line!a}")
+
+
+def _ignore_pillow_warnings() -> None:
+    """Keep Pillow's warnings (large image, odd EXIF) from the user, who cannot tell the file.
+
+    The filter is the process's own, because `warnings.catch_warnings` is not safe in threads.
+    """
+    with _warnings_lock:
+        if _PILLOW_WARNINGS not in warnings.filters:
+            warnings.filterwarnings("ignore", module=r"PIL\.")

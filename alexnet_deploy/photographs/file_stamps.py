@@ -1,0 +1,69 @@
+"""What tells one version of a photograph's file from another: size, time, hash of the bytes."""
+
+import hashlib
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from alexnet_deploy.errors import PhotographError
+from alexnet_deploy.photographs.decoding import open_photograph
+
+_UNSETTLED_NS = 2_000_000_000
+_MAX_TIME_NS = 2**63 - 1  # in the year 2262; what a ledger can hold
+_MAX_BYTES = 2**31
+"""More than the largest photograph that is decoded has without compression (1.4 GB)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileStamp:
+    """One version of a file.
+
+    Attributes:
+        size: in bytes.
+        mtime_ns: time of the last change, or None where it proves nothing: within two seconds of
+            it (the coarsest clock of common file systems) a second change may leave the same
+            time and the same size.
+        sha256: of all bytes; 32 bytes.
+    """
+
+    size: int
+    mtime_ns: int | None
+    sha256: bytes
+
+
+def modified_ns(status: os.stat_result) -> int:
+    """Return the time of the last change, at most what 64 bits hold."""
+    return min(status.st_mtime_ns, _MAX_TIME_NS)
+
+
+def is_settled(mtime_ns: int) -> bool:
+    """Tell whether a change from now on would show in a file's time: see `FileStamp.mtime_ns`."""
+    return abs(time.time_ns() - mtime_ns) > _UNSETTLED_NS
+
+
+def read_stamped(path: Path) -> tuple[bytes, FileStamp]:
+    """Read a whole file, so that the hash and what is decoded are of the same bytes.
+
+    Raises:
+        PhotographError: the reason why it cannot be read, without the path.
+    """
+    with open_photograph(path) as file:
+        status = os.fstat(file.fileno())
+        if status.st_size > _MAX_BYTES:
+            raise PhotographError(
+                f"has {status.st_size / 1e9:.1f} GB, no photograph that is decoded has more than "
+                f"{_MAX_BYTES / 1e9:.1f} GB; scale it down first"
+            )
+        try:
+            data = file.read()
+        except MemoryError as error:
+            raise PhotographError(
+                "needs more memory to read than there is; use fewer threads"
+            ) from error
+    mtime_ns = modified_ns(status)
+    return data, FileStamp(
+        size=len(data),
+        mtime_ns=mtime_ns if is_settled(mtime_ns) else None,
+        sha256=hashlib.sha256(data).digest(),
+    )

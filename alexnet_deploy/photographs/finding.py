@@ -1,0 +1,171 @@
+"""Find photographs below the paths that a user gives."""
+
+import errno
+import glob
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from alexnet_deploy.errors import UsageError
+
+PHOTO_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".bmp", ".dib"),
+    *(".webp", ".tif", ".tiff", ".avif", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".pcx", ".tga", ".qoi"),
+)
+"""What is taken for a photograph when a folder is searched, in either case of letters."""
+
+
+# Thumbnails, waste and snapshots of Synology, QNAP, Windows and macOS (zip), and ext4's own.
+_SERVICE_FOLDERS = frozenset(
+    {"@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "lost+found"}
+    | {"$recycle.bin", "system volume information", "__macosx"}
+)
+
+
+def find_photographs(
+    paths: Sequence[str | os.PathLike[str]],
+    *,
+    include_hidden: bool = False,
+    exclude: Path | None = None,
+) -> Iterator[Path]:
+    """Check the paths at once, then yield the photographs lazily, each once.
+
+    A folder is searched recursively for files with one of `PHOTO_SUFFIXES`: its own files by
+    name, then its sub-folders by name, then folders that links lead to. A file that is given
+    itself is always yielded, whatever its suffix. A path that does not exist and holds one of
+    `*?[` is a pattern, `**` crossing folders. A folder that cannot be listed, and a broken link
+    with a photograph's suffix, are yielded too: loading them raises the reason.
+
+    A folder is visited once, under the first path that leads to it, so links cannot loop; a
+    file that is given twice, or is also below a given folder, comes once. Memory holds the
+    folders visited, the arguments, and the names in one folder; not the photographs.
+
+    Args:
+        paths: files, folders and patterns, in the order wanted.
+        include_hidden: search names that begin with a dot and the service folders of cameras'
+            and servers' software (`@eaDir`, `#recycle`, `__MACOSX`) as well.
+        exclude: an existing folder that is never searched, whichever path leads to it.
+
+    Raises:
+        UsageError: a path does not exist, or a pattern matches nothing.
+    """
+    given = [name for path in paths for name in _expand(os.fspath(path), include_hidden)]
+    return _Search(given, include_hidden, exclude).photographs()
+
+
+def has_hidden_part(path: str) -> bool:
+    """Tell whether a name, or one in a path, is passed over unless hidden files are wanted."""
+    return any(
+        name.startswith(".") or name.lower() in _SERVICE_FOLDERS for name in path.split(os.sep)
+    )
+
+
+def _expand(text: str, include_hidden: bool) -> list[str]:
+    """Return the path itself where it exists, else what it matches as a pattern."""
+    try:
+        os.lstat(text)
+    except PermissionError:
+        return [text]
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        if not any(character in text for character in "*?["):
+            reason = getattr(error, "strerror", None) or str(error)
+            if isinstance(error, FileNotFoundError):
+                reason = "does not exist"
+            raise UsageError(
+                f"path {text!r}: {reason}; give a photograph, a folder, or a pattern in quotes"
+            ) from error
+        matches = sorted(glob.iglob(text, recursive=True, include_hidden=include_hidden))
+        if not matches:
+            raise UsageError(
+                f"pattern {text!r} matches nothing; check the folder and the suffix "
+                "('**' crosses folders)"
+            ) from error
+        return matches
+    return [text]
+
+
+class _Search:
+    """The state of one search: what has been visited, and which given files have come."""
+
+    def __init__(self, given: list[str], include_hidden: bool, exclude: Path | None) -> None:
+        self._given = given
+        self._include_hidden = include_hidden
+        self._visited: set[tuple[int, int]] = set()  # (device, inode) of folders
+        if exclude is not None:
+            status = exclude.stat()
+            self._visited.add((status.st_dev, status.st_ino))
+        self._came = {_identity(path): False for path in given if not os.path.isdir(path)}
+
+    def photographs(self) -> Iterator[Path]:
+        """Yield what the given paths lead to, in their order."""
+        for path in self._given:
+            if os.path.isdir(path):
+                yield from self._below(path)
+            elif self._comes_first(_identity(path)):
+                yield Path(path)
+
+    def _comes_first(self, identity: str) -> bool:
+        """Tell whether a file has not come yet; only given files can come twice."""
+        if identity not in self._came:
+            return True
+        first = not self._came[identity]
+        self._came[identity] = True
+        return first
+
+    def _below(self, root: str) -> Iterator[Path]:
+        """Yield the photographs below one folder; links to folders wait until the end.
+
+        Waiting gives each folder its own path rather than that of a link to it.
+        """
+        folders, linked = [root], deque[str]()
+        while folders or linked:
+            folder = folders.pop() if folders else linked.popleft()
+            try:
+                status = os.stat(folder)
+                if (status.st_dev, status.st_ino) in self._visited:
+                    continue
+                self._visited.add((status.st_dev, status.st_ino))
+                files, inner, links = self._list(folder)
+            except OSError:
+                yield Path(folder)  # `load_photograph` finds and reports the same reason
+                continue
+            real_folder = os.path.realpath(folder) if self._came else ""
+            for name in files:
+                if not self._came or self._comes_first(os.path.join(real_folder, name)):
+                    yield Path(folder, name)
+            folders.extend(os.path.join(folder, name) for name in reversed(inner))
+            linked.extend(os.path.join(folder, name) for name in links)
+
+    def _list(self, folder: str) -> tuple[list[str], list[str], list[str]]:
+        """Return the names of photographs, folders and links to folders, each sorted."""
+        files: list[str] = []
+        folders: list[str] = []
+        links: list[str] = []
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name = entry.name
+                if not self._include_hidden and has_hidden_part(name):
+                    continue
+                if _is_folder(entry):
+                    (links if entry.is_symlink() else folders).append(name)
+                elif os.path.splitext(name)[1].lower() in PHOTO_SUFFIXES:
+                    files.append(name)
+        return sorted(files), sorted(folders), sorted(links)
+
+
+def _identity(path: str) -> str:
+    """Return a file's one name: links in its folder are resolved, the file itself is not.
+
+    So a link and the photograph that it leads to are two inputs, as two copies would be.
+    """
+    return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Tell whether an entry is a folder, or a link to one, or to where one may not look."""
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        return error.errno == errno.EACCES

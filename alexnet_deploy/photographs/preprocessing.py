@@ -1,0 +1,165 @@
+"""From an RGB photograph to the network's input: resize and crop exactly as the spec says.
+
+The result is, pixel for pixel, that of resizing the whole photograph and cropping what comes
+out, which is what torchvision does. Most of it is then thrown away, so less is computed: each
+axis is resized by itself, and where that cannot change a pixel, only the part to be cropped.
+"""
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from alexnet_deploy.model.spec import ModelSpec, Preprocessing
+
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_FILTER_RADIUS = 2  # px of the coarser image: bicubic's; bilinear's is 1
+
+_MAX_RESIZED_PIXELS = 50_000_000
+"""Above this (a side 763 times the other, at 256 px) the whole is never computed."""
+
+_SMALL_PIXELS = 1_000_000
+"""Up to this, copying the part of the source that is needed costs less than resizing the rest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Axis:
+    """One axis: `length` px of source become `resized` px, of which start..stop are kept."""
+
+    length: int
+    resized: int
+    start: int
+    stop: int
+
+    @property
+    def scale(self) -> float:
+        return self.length / self.resized
+
+    @property
+    def is_exact(self) -> bool:
+        """Tell whether a box start..stop gives the same pixels as the whole axis.
+
+        Pillow keeps the box in single precision (24 bits), so its ends must be short binary
+        fractions. They are on the shorter side: its 256 px are a power of two.
+        """
+        denominator = Fraction(self.length, self.resized).denominator
+        return denominator & (denominator - 1) == 0 and self.length * denominator < 2**24
+
+    @property
+    def source_span(self) -> tuple[int, int]:
+        """First and last + 1 source px that the filter reads for start..stop."""
+        margin = math.ceil(_FILTER_RADIUS * max(self.scale, 1.0)) + 1
+        first = math.floor(self.start * self.scale) - margin
+        last = math.ceil(self.stop * self.scale) + margin
+        return max(0, first), min(self.length, last)
+
+
+def preprocess(photograph: Image.Image, spec: ModelSpec) -> NDArray[np.uint8]:
+    """Resize and crop one photograph for a network.
+
+    Sizes and offsets round as torchvision's `Resize` and `CenterCrop` do on a Pillow image.
+    Where the whole photograph resized would exceed 50 megapixels, the pixels are equal to its
+    crop within one grey level; otherwise they are the same.
+
+    Args:
+        photograph: mode RGB, upright, at least 1x1.
+        spec: its `preprocessing` and `input_size` are used.
+
+    Returns:
+        (input_size, input_size, 3) uint8, RGB; may be read-only.
+    """
+    resample = _FILTERS[spec.preprocessing.filter]
+    width, height = _resized_size(photograph.size, spec.preprocessing)
+    x = _axis(photograph.width, width, spec.input_size)
+    y = _axis(photograph.height, height, spec.input_size)
+    if width * height > _MAX_RESIZED_PIXELS:
+        return np.asarray(_resize_part(photograph, x, y, resample))
+    if _is_vertical_first(x, y):
+        resized = photograph.resize((width, height), resample)
+        return np.asarray(resized.crop((x.start, y.start, x.stop, y.stop)))
+    if y.is_exact and photograph.width * photograph.height <= _SMALL_PIXELS:
+        first, last = y.source_span
+        rows = photograph.crop((0, first, photograph.width, last))
+    else:
+        first, rows = 0, photograph
+    columns = _resize_x(rows, x, resample, cut=x.is_exact)
+    return np.asarray(_resize_y(columns, y, resample, cut=y.is_exact, first=first))
+
+
+def _resized_size(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
+    """Return the size after the resize; the longer side is cut down to whole px, not rounded."""
+    target = preprocessing.resize_to
+    if preprocessing.resize == "squash":
+        return (target, target)
+    width, height = size
+    if width <= height:
+        return (target, int(target * height / width))
+    return (int(target * width / height), target)
+
+
+def _axis(length: int, resized: int, kept: int) -> _Axis:
+    # Python rounds halves to even, as torchvision does in Python.
+    start = round((resized - kept) / 2.0)
+    return _Axis(length=length, resized=resized, start=start, stop=start + kept)
+
+
+def _is_vertical_first(x: _Axis, y: _Axis) -> bool:
+    """Tell which pass Pillow begins with; each rounds and clips, so the order shows.
+
+    The rule of Pillow 13 (Resample.c). Earlier versions always begin horizontally, and so does
+    whatever relies on this being False.
+    """
+    lost_x, lost_y = x.length - x.resized, y.length - y.resized
+    return lost_y > 0 and lost_y > 2 * lost_x
+
+
+def _resize_part(
+    photograph: Image.Image, x: _Axis, y: _Axis, resample: Image.Resampling
+) -> Image.Image:
+    """Compute the cropped part only, in Pillow's order.
+
+    The source is first cut close to it, because the smaller the coordinates, the less of them
+    single precision loses.
+    """
+    (left, right), (top, bottom) = x.source_span, y.source_span
+    part = photograph.crop((left, top, right, bottom))
+    if _is_vertical_first(x, y):
+        rows = _resize_y(part, y, resample, cut=True, first=top)
+        return _resize_x(rows, x, resample, cut=True, first=left)
+    columns = _resize_x(part, x, resample, cut=True, first=left)
+    return _resize_y(columns, y, resample, cut=True, first=top)
+
+
+def _resize_x(
+    image: Image.Image, axis: _Axis, resample: Image.Resampling, *, cut: bool, first: int = 0
+) -> Image.Image:
+    """Resize columns and keep start..stop; `first` is the source column that `image` begins at."""
+    height = image.height
+    if not cut:
+        resized = image.resize((axis.resized, height), resample)
+        return resized.crop((axis.start, 0, axis.stop, height))
+    left, right = _box(axis, first, image.width)
+    size = (axis.stop - axis.start, height)
+    return image.resize(size, resample, box=(left, 0, right, height))
+
+
+def _resize_y(
+    image: Image.Image, axis: _Axis, resample: Image.Resampling, *, cut: bool, first: int = 0
+) -> Image.Image:
+    """Resize rows and keep start..stop; `first` is the source row that `image` begins at."""
+    width = image.width
+    if not cut:
+        resized = image.resize((width, axis.resized), resample)
+        return resized.crop((0, axis.start, width, axis.stop))
+    top, bottom = _box(axis, first, image.height)
+    size = (width, axis.stop - axis.start)
+    return image.resize(size, resample, box=(0, top, width, bottom))
+
+
+def _box(axis: _Axis, first: int, length: int) -> tuple[float, float]:
+    """Return where start..stop lie in a source that begins at `first` and is `length` px long."""
+    end = axis.stop * axis.length / axis.resized - first
+    return axis.start * axis.length / axis.resized - first, min(end, float(length))

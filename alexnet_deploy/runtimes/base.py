@@ -1,0 +1,130 @@
+"""What every runtime offers: the `Engine` protocol, its options, and the input check.
+
+N images (the fixed batch size), H/W the input size of the spec in px.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol, Self, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_deploy.errors import UsageError
+from alexnet_deploy.model.spec import ModelSpec
+
+Runtime = Literal["auto", "openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"]
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
+RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
+DEVICES: tuple[Device, ...] = get_args(Device)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+DEFAULT_OUTPUTS = ("probabilities", "fc7")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """How to run a model file; every field is obeyed or is an error, none is a hint.
+
+    Attributes:
+        runtime: "auto" takes the fastest that is installed, or what an engine was built with;
+            "tensorrt" and "tensorrt-rtx" run nothing but their engines.
+        device: "auto" is the GPU where the installed ONNX Runtime has one to use, else the CPU.
+        precision: arithmetic at run time; "auto" is the file's own. Results are float32 always.
+        batch_size: images per call; the last batch is padded to it by the caller.
+        exact_batch: False lets an engine take the size nearest to it that it was built for.
+        threads: CPU threads of the runtime; None leaves it all cores.
+        outputs: layers to return, by their names in `ModelSpec.layer_shapes`.
+    """
+
+    runtime: Runtime = "auto"
+    device: Device = "auto"
+    precision: Precision = "auto"
+    batch_size: int = 32
+    exact_batch: bool = True
+    threads: int | None = None
+    outputs: tuple[str, ...] = DEFAULT_OUTPUTS
+
+    def __post_init__(self) -> None:
+        """Refuse a value that is not one of those listed.
+
+        Raises:
+            UsageError: naming the option, what came and what there is.
+        """
+        for name, choices in (
+            ("runtime", RUNTIMES),
+            ("device", DEVICES),
+            ("precision", PRECISIONS),
+        ):
+            value = getattr(self, name)
+            if value not in choices:
+                raise UsageError(f"--{name} {value}: choose from {', '.join(choices)}")
+        for name, number in (("batch-size", self.batch_size), ("threads", self.threads)):
+            if number is not None and number < 1:
+                raise UsageError(f"--{name} is {number}, expected 1 or more")
+
+
+class Engine(Protocol):
+    """A model file, loaded and ready to run on one device with one fixed batch size.
+
+    Attributes:
+        spec: what the file says of itself; preprocess with this and nothing else.
+        fingerprint: of the checkpoint that the file was made from.
+        options: what really runs: no "auto" is left in it.
+        description: one line for people: runtime, version, device, precision, batch, threads.
+    """
+
+    spec: ModelSpec
+    fingerprint: str
+    options: EngineOptions
+    description: str
+
+    def run(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+        """Compute the outputs of one full batch.
+
+        Args:
+            images: (batch_size, H, W, 3) uint8, RGB, resized and cropped.
+
+        Returns:
+            One float32 array per name in `options.outputs`, first axis batch_size; the caller
+            owns them, and a later call does not change them.
+        """
+
+    def close(self) -> None:
+        """Free the runtime's memory; the engine cannot run afterwards."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+def check_images(images: NDArray[np.uint8], spec: ModelSpec, batch_size: int) -> None:
+    """Refuse a batch of another shape or dtype.
+
+    Raises:
+        UsageError: saying what came and what the engine takes.
+    """
+    expected = (batch_size, spec.input_size, spec.input_size, 3)
+    if images.shape != expected or images.dtype != np.uint8:
+        raise UsageError(
+            f"images: got {images.shape} {images.dtype}, the engine takes {expected} uint8; "
+            "crop with alexnet_deploy.photographs.preprocessing and pad the last batch"
+        )
+
+
+def check_outputs(outputs: tuple[str, ...], spec: ModelSpec) -> None:
+    """Refuse a layer that the network does not have.
+
+    Raises:
+        UsageError: naming the layer and listing those that exist.
+    """
+    layers = spec.layer_shapes()
+    for name in outputs:
+        if name not in layers:
+            raise UsageError(
+                f"layer {name!r} does not exist in this {spec.preset} network; "
+                f"choose from: {', '.join(layers)}"
+            )
+    if not outputs or len(set(outputs)) != len(outputs):
+        raise UsageError(f"layers: expected one or more different names, got {outputs}")

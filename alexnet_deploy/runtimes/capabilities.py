@@ -1,0 +1,140 @@
+"""Which runtime computes in which precision on which device, and which file that takes."""
+
+import importlib.util
+from collections.abc import Mapping
+
+from alexnet_deploy.errors import DeviceError, MissingPackageError, UsageError
+from alexnet_deploy.graph.model_file import FilePrecision
+from alexnet_deploy.runtimes.base import Device, EngineOptions, Precision, Runtime
+
+_Computes = Mapping[Precision, tuple[FilePrecision, ...]]
+
+# By device; the fastest runtime, which "auto" takes, comes first. A precision that a run can have,
+# and the files that it can have it from: first the one that a checkpoint is exported to.
+_COMPUTES: Mapping[Device, Mapping[Runtime, _Computes]] = {
+    "cpu": {
+        "openvino": {
+            "fp32": ("fp32",),
+            "bf16": ("fp32", "bf16"),
+            "fp16": ("fp16",),
+            "int8": ("int8",),
+        },
+        "onnxruntime": {"fp32": ("fp32",), "fp16": ("fp16",), "int8": ("int8",)},
+    },
+    "cuda": {"onnxruntime": {"fp32": ("fp32",), "fp16": ("fp16",)}},
+}
+_ENGINES_ONLY = ("tensorrt", "tensorrt-rtx")
+
+
+def resolve_runtime(options: EngineOptions, device: Device) -> Runtime:
+    """Return the runtime that `options` means on `device`, for a model file or a checkpoint.
+
+    Raises:
+        MissingPackageError: "auto", and none that runs there is installed.
+        DeviceError: a runtime that does not run there, or one that runs engines only.
+    """
+    runtimes = _COMPUTES[device]
+    if options.runtime == "auto":
+        for name in runtimes:
+            if is_installed(name):
+                return name
+        if device == "cuda":
+            raise MissingPackageError("onnxruntime-gpu", "gpu", "running a model on a GPU")
+        raise MissingPackageError("openvino", "cpu", "running a model")
+    if options.runtime in runtimes:
+        return options.runtime
+    others = f"use --runtime {' or '.join(runtimes)}"
+    if options.runtime in _ENGINES_ONLY:
+        raise DeviceError(
+            f"--runtime {options.runtime}: runs .engine files only, and this is none; build one "
+            f"with: alexnet-deploy export CKPT --trt, or {others}"
+        )
+    raise DeviceError(
+        f"--runtime {options.runtime} --device {device}: does not run there; on {device} {others}"
+    )
+
+
+def file_precision(runtime: Runtime, device: Device, precision: Precision) -> FilePrecision:
+    """Return the precision to export a checkpoint in, to run it in `precision`.
+
+    Raises:
+        DeviceError: the runtime does not compute in it on that device.
+    """
+    files = _COMPUTES[device][runtime].get(precision)
+    if files is None:
+        raise DeviceError(
+            f"--precision {precision}: {_computed_in(runtime, device)}; use "
+            f"{_elsewhere(device, precision, None)}"
+        )
+    return files[0]
+
+
+def run_precision(
+    runtime: Runtime, device: Device, asked: Precision, file: FilePrecision, source: str
+) -> Precision:
+    """Return the precision that a file runs in: what was asked for, else the file's own.
+
+    Raises:
+        DeviceError: the runtime does not compute in it on that device.
+        UsageError: it cannot come from this file.
+    """
+    able = _COMPUTES[device][runtime]
+    precision = file if asked == "auto" else asked
+    files = able.get(precision)
+    if files is None and precision == file == "bf16" and not is_installed("openvino"):
+        # Not "use --runtime openvino": a machine that makes files for TensorRT need not have it.
+        raise DeviceError(
+            f"{source}: is bf16, and ONNX Runtime has no bf16 on {device}; the file is for "
+            "TensorRT: verify or run it where OpenVINO is installed, or write it with "
+            "export --no-verify"
+        )
+    if files is None:
+        subject = f"{source}: is {file}, and" if asked == "auto" else f"--precision {asked}:"
+        raise DeviceError(
+            f"{subject} {_computed_in(runtime, device)}; "
+            f"{_way_out(runtime, device, precision, file)}"
+        )
+    if file not in files:
+        raise UsageError(
+            f"{source}: is {file}, --precision {precision} was asked for; "
+            f"{_way_out(runtime, device, precision, file)}, or export the checkpoint with "
+            f"--precision {files[0]}"
+        )
+    return precision
+
+
+def computes(runtime: Runtime, device: Device, precision: Precision) -> bool:
+    """Tell whether a runtime computes in a precision on a device."""
+    return precision in _COMPUTES[device].get(runtime, ())
+
+
+def is_installed(package: str) -> bool:
+    """Tell whether `package` can be imported, without importing it."""
+    return importlib.util.find_spec(package) is not None
+
+
+def _computed_in(runtime: Runtime, device: Device) -> str:
+    return f"--runtime {runtime} computes in {', '.join(_COMPUTES[device][runtime])} on {device}"
+
+
+def _way_out(runtime: Runtime, device: Device, precision: Precision, file: FilePrecision) -> str:
+    """Name what to change, so that the file runs: in this precision if it can, else in its own."""
+    same = _elsewhere(device, precision, file)
+    if same:
+        return f"use {same}"
+    if file in _COMPUTES[device][runtime].get(file, ()):
+        return "leave --precision out"
+    return f"leave --precision out and use {_elsewhere(device, file, file)}"
+
+
+def _elsewhere(device: Device, precision: Precision, file: FilePrecision | None) -> str:
+    """Return options with which a precision can be had from `file`, or a checkpoint; "" for none.
+
+    On the same device if possible.
+    """
+    for place in (device, *(other for other in _COMPUTES if other != device)):
+        for runtime, able in _COMPUTES[place].items():
+            files = able.get(precision, ())
+            if file in files or (file is None and files):
+                return f"{'' if place == device else f'--device {place} '}--runtime {runtime}"
+    return ""

@@ -1,0 +1,204 @@
+"""Run an `.onnx` file with ONNX Runtime on an NVIDIA GPU, all of it or not at all.
+
+The graph runs as the file has it: cuDNN has a local response normalisation, so the folded form
+(Reshape, LRN, Reshape) needs no other; in an fp16 file it stands between casts and is float32.
+The whole network is captured once as a CUDA graph: a batch is then one copy to the GPU, one
+launch, one copy back for each output.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_deploy.errors import DeviceError, IncompatibleFileError
+from alexnet_deploy.graph.model_file import ModelFile
+from alexnet_deploy.runtimes.base import EngineOptions, check_images, check_outputs
+from alexnet_deploy.runtimes.capabilities import run_precision
+from alexnet_deploy.runtimes.gpu_driver import current_gpu
+from alexnet_deploy.runtimes.onnxruntime_session import (
+    CUDA,
+    BoundSession,
+    has_provider,
+    is_runtime_error,
+    let_warn,
+    load_cuda_libraries,
+    node_placement,
+    onnxruntime_version,
+    open_session,
+)
+
+_PROVIDER_OPTIONS = {
+    "device_id": "0",
+    # One shape for all batches: the longest search for each convolution is paid once.
+    "cudnn_conv_algo_search": "EXHAUSTIVE",
+    # TF32, the default, keeps 10 bits of mantissa, 5e-4 a rounding; fp32 may cost 1e-4 in all.
+    "use_tf32": "0",
+    "enable_cuda_graph": "1",
+    "do_copy_in_default_stream": "1",
+}
+_RECORD = {"session.record_ep_graph_assignment_info": "1"}
+_ALL_ON_THE_GPU = {"session.disable_cpu_ep_fallback": "1"}
+
+
+class OnnxRuntimeCudaEngine:
+    """One captured network with a fixed batch; run it on the thread that made it.
+
+    Attributes:
+        placement: names of the nodes by the provider that runs them.
+    """
+
+    def __init__(self, file: ModelFile, options: EngineOptions) -> None:
+        """Load `file` onto the first GPU and run one empty batch, which captures the graph.
+
+        Raises:
+            DeviceError: no GPU, the CPU build of ONNX Runtime or one that is too old, CUDA's
+                libraries missing, not enough memory, a precision that is not offered here, or a
+                node that would run on the CPU.
+            IncompatibleFileError: ONNX Runtime cannot load the graph on any device.
+            UsageError: a layer that the network does not have, or a precision that the file is
+                not of.
+        """
+        check_outputs(options.outputs, file.spec)
+        precision = run_precision(
+            "onnxruntime", "cuda", options.precision, file.precision, file.source
+        )
+        gpu = _usable_gpu()
+        self.spec = file.spec
+        self.fingerprint = file.fingerprint
+        self.options = dataclasses.replace(
+            options, runtime="onnxruntime", device="cuda", precision=precision
+        )
+        served = file.with_outputs(options.outputs)
+        session = _open(served, self.options)
+        self.placement = node_placement(session)
+        _check_placement(self.placement, file.source)
+        self.description = (
+            f"ONNX Runtime {onnxruntime_version()}, CUDA on {gpu}, {precision}, "
+            f"batch {options.batch_size}"
+        )
+        with _as_device_error(self.description):
+            self._bound: BoundSession | None = BoundSession(session, "cuda")
+            size = file.spec.input_size
+            self._bound.run(np.zeros((options.batch_size, size, size, 3), np.uint8))
+
+    def run(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+        """Compute the outputs of one full batch; see `Engine.run`.
+
+        Raises:
+            DeviceError: the GPU failed.
+        """
+        check_images(images, self.spec, self.options.batch_size)
+        if self._bound is None:
+            raise ValueError("the engine is closed")
+        with _as_device_error(self.description):
+            outputs = self._bound.run(images)
+        return {name: outputs[name] for name in self.options.outputs}
+
+    def close(self) -> None:
+        """Free the session and its memory on the GPU."""
+        self._bound = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def _usable_gpu() -> str:
+    """Return the name of the GPU that a session would run on.
+
+    Raises:
+        DeviceError: there is none, or this ONNX Runtime cannot use one.
+    """
+    gpu = current_gpu()
+    if not has_provider(CUDA):
+        raise DeviceError(
+            f"--device cuda: the installed ONNX Runtime {onnxruntime_version()} is a build for "
+            "the CPU; pip uninstall onnxruntime, then pip install 'alexnet-deploy[gpu]'"
+        )
+    return gpu.name
+
+
+def _open(file: ModelFile, options: EngineOptions) -> Any:
+    """Open a session that has every node on the GPU.
+
+    Raises:
+        DeviceError: it cannot be had here.
+        IncompatibleFileError: the graph cannot be loaded anywhere.
+    """
+    let_warn(False)  # that CUDA is no plug-in, it says at every start
+    missing = load_cuda_libraries()
+    try:
+        return open_session(
+            file,
+            provider=CUDA,
+            provider_options=_PROVIDER_OPTIONS,
+            settings=_RECORD | _ALL_ON_THE_GPU,
+            batch_size=options.batch_size,
+            threads=options.threads,
+        )
+    except IncompatibleFileError as error:
+        open_session(file)  # raises where the graph is at fault, whatever the device
+        raise DeviceError(
+            f"{file.source}: ONNX Runtime {onnxruntime_version()} cannot run it on the GPU: "
+            f"{_reason(file, missing) or str(error.__cause__).splitlines()[0]}"
+        ) from error
+
+
+def _reason(file: ModelFile, missing: str) -> str:
+    """Say why there is no session, and the way out; "" where only the error itself does.
+
+    Args:
+        file: what was to run.
+        missing: CUDA's libraries that were not found.
+    """
+    remedy = "install CUDA's libraries: pip install 'onnxruntime-gpu[cuda,cudnn]'"
+    if missing:
+        return f"{missing}; {remedy}"
+    let_warn(True)  # of a provider that does not start it only warns
+    options = _PROVIDER_OPTIONS | {"enable_cuda_graph": "0"}
+    try:
+        session = open_session(file, provider=CUDA, provider_options=options, settings=_RECORD)
+    except IncompatibleFileError:
+        return ""
+    placement = node_placement(session)
+    if CUDA not in placement:
+        return f"its CUDA provider does not start, for the reason above; {remedy}"
+    nodes = ", ".join(_elsewhere(placement))
+    return f"on the CPU would run {nodes}; use --device cpu" if nodes else ""
+
+
+def _check_placement(placement: Mapping[str, tuple[str, ...]], source: str) -> None:
+    """Refuse a session that has a node anywhere but on the GPU, or that has none.
+
+    Raises:
+        DeviceError: naming the nodes.
+    """
+    if set(placement) != {CUDA}:
+        raise DeviceError(
+            f"{source}: ONNX Runtime {onnxruntime_version()} would not run all of it on the GPU, "
+            f"but {', '.join(_elsewhere(placement)) or 'nothing'} elsewhere; use --device cpu"
+        )
+
+
+def _elsewhere(placement: Mapping[str, tuple[str, ...]]) -> list[str]:
+    return [name for provider, names in placement.items() if provider != CUDA for name in names]
+
+
+@contextmanager
+def _as_device_error(what: str) -> Iterator[None]:
+    """Say of an error of ONNX Runtime's what can be done about it."""
+    try:
+        yield
+    except Exception as error:  # its exceptions have no public base
+        if not is_runtime_error(error):
+            raise
+        raise DeviceError(
+            f"{what}: failed on the GPU ({str(error).splitlines()[0]}); a smaller --batch-size "
+            "needs less of its memory, --device cpu none"
+        ) from error

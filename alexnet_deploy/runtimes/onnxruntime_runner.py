@@ -1,0 +1,81 @@
+"""Run an `.onnx` file with ONNX Runtime on the CPU."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_deploy.graph.lowering import banded_convolution
+from alexnet_deploy.graph.model_file import INPUT, ModelFile
+from alexnet_deploy.runtimes.base import EngineOptions, Precision, check_images, check_outputs
+from alexnet_deploy.runtimes.capabilities import run_precision
+from alexnet_deploy.runtimes.onnxruntime_session import onnxruntime_version, open_session
+
+
+def run_as_written(file: ModelFile, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+    """Run the graph as it is written, not lowered, and return its own outputs.
+
+    Args:
+        file: any `.onnx` model that takes `images`.
+        images: (N, H, W, 3) uint8, N free.
+
+    Raises:
+        IncompatibleFileError: ONNX Runtime cannot load the graph.
+    """
+    names = list(file.outputs())
+    return dict(zip(names, open_session(file).run(names, {INPUT: images}), strict=True))
+
+
+# Version 1.31 drops the casts around float16, for which it has no kernels, and fuses no product of
+# this graph with the rounding before it.
+_REMARKS: Mapping[Precision, str] = {
+    "fp16": " (its weights; computed in fp32)",
+    "int8": " (rounded to; multiplied in fp32)",
+}
+
+
+class OnnxRuntimeEngine:
+    """One inference session with a fixed batch."""
+
+    def __init__(self, file: ModelFile, options: EngineOptions) -> None:
+        """Load `file` for the CPU.
+
+        Raises:
+            DeviceError: a precision that ONNX Runtime does not compute in on a CPU.
+            IncompatibleFileError: ONNX Runtime cannot load the graph.
+            UsageError: a layer that the network does not have, or a precision that the file is
+                not of.
+        """
+        check_outputs(options.outputs, file.spec)
+        precision = run_precision(
+            "onnxruntime", "cpu", options.precision, file.precision, file.source
+        )
+        self.spec = file.spec
+        self.fingerprint = file.fingerprint
+        self.options = dataclasses.replace(
+            options, runtime="onnxruntime", device="cpu", precision=precision
+        )
+        lowered = banded_convolution(file.with_outputs(options.outputs))
+        self._session = open_session(lowered, threads=options.threads)
+        self.description = (
+            f"ONNX Runtime {onnxruntime_version()}, CPU, {precision}{_REMARKS.get(precision, '')}, "
+            f"batch {options.batch_size}, threads {options.threads or 'all'}"
+        )
+
+    def run(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+        """Compute the outputs of one full batch; see `Engine.run`."""
+        check_images(images, self.spec, self.options.batch_size)
+        names = list(self.options.outputs)
+        return dict(zip(names, self._session.run(names, {INPUT: images}), strict=True))
+
+    def close(self) -> None:
+        """Free the session."""
+        self._session = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

@@ -1,0 +1,170 @@
+"""Sessions of ONNX Runtime: how they are opened, and bound to memory; its only importer.
+
+N images (the fixed batch size), H/W the input size of the spec in px.
+"""
+
+import contextlib
+import io
+import os
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_deploy.errors import DeviceError, IncompatibleFileError, MissingPackageError
+from alexnet_deploy.graph.model_file import INPUT, ModelFile
+from alexnet_deploy.runtimes.onnxruntime_distributions import check_distributions, not_importable
+
+# Its official builds report to Microsoft unless this is set before the import (their PR 27379).
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+check_distributions()
+try:
+    import onnxruntime
+
+    # Of an uninstalled build a folder may be left, which can be imported and holds nothing.
+    _VERSION = str(onnxruntime.__version__)
+except (ImportError, AttributeError) as error:
+    if isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime":
+        raise MissingPackageError("onnxruntime", "cpu", "running a model") from error
+    raise not_importable(error) from error
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+_WARNINGS, _ERRORS = 2, 3
+
+
+def onnxruntime_version() -> str:
+    """Return the version of the library."""
+    return _VERSION
+
+
+def has_provider(provider: str) -> bool:
+    """Tell whether the installed build was made with `provider`; its libraries may be missing."""
+    return provider in onnxruntime.get_available_providers()
+
+
+def load_cuda_libraries() -> str:
+    """Load CUDA and cuDNN from where pip puts them; return what is said of those not found.
+
+    To be called before the first session on a GPU.
+    """
+    # It prints on stdout, which is for results.
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        onnxruntime.preload_dlls()
+    lines = printed.getvalue().splitlines()
+    return "; ".join(line.split(": ", 1)[-1] for line in lines if line.startswith("Failed to load"))
+
+
+def let_warn(wanted: bool) -> None:
+    """Let ONNX Runtime print its warnings on stderr, in this process, or its errors only."""
+    onnxruntime.set_default_logger_severity(_WARNINGS if wanted else _ERRORS)
+
+
+def open_session(
+    file: ModelFile,
+    *,
+    provider: str = CPU,
+    provider_options: Mapping[str, str] | None = None,
+    settings: Mapping[str, str] | None = None,
+    batch_size: int | None = None,
+    threads: int | None = None,
+) -> Any:
+    """Open a session with one provider, which never falls back to another by itself.
+
+    Args:
+        file: the graph, as it is to run.
+        provider: `CPU` or `CUDA`.
+        provider_options: the provider's own, by its names.
+        settings: of the session, by ONNX Runtime's names.
+        batch_size: the only N that the session shall take; None leaves N free.
+        threads: CPU threads; None leaves it all cores.
+
+    Raises:
+        IncompatibleFileError: ONNX Runtime cannot load the graph with that provider.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ERRORS
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if batch_size is not None:
+        options.add_free_dimension_override_by_name("N", batch_size)
+    for name, value in (settings or {}).items():
+        options.add_session_config_entry(name, value)
+    try:
+        return onnxruntime.InferenceSession(
+            file.to_bytes(),
+            options,
+            providers=[(provider, dict(provider_options or {}))],
+            enable_fallback=0,
+        )
+    except Exception as error:  # its exceptions have no public base
+        raise IncompatibleFileError(
+            f"{file.source}: ONNX Runtime cannot load it ({str(error).splitlines()[0]}); "
+            "export the checkpoint again"
+        ) from error
+
+
+def node_placement(session: Any) -> Mapping[str, tuple[str, ...]]:
+    """Return the names of the nodes by the provider that runs them.
+
+    The session must have been opened with "session.record_ep_graph_assignment_info" = "1".
+
+    Raises:
+        DeviceError: ONNX Runtime is too old to tell.
+    """
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        raise DeviceError(
+            f"ONNX Runtime {onnxruntime_version()} cannot tell where nodes run, 1.24 and later "
+            "can; pip install --upgrade 'alexnet-deploy[gpu]'"
+        )
+    placement: dict[str, tuple[str, ...]] = {}
+    for part in session.get_provider_graph_assignment_info():
+        names = tuple(node.name for node in part.get_nodes())
+        placement[part.ep_name] = placement.get(part.ep_name, ()) + names
+    return placement
+
+
+def is_runtime_error(error: Exception) -> bool:
+    """Tell whether ONNX Runtime raised it; its exceptions have no public base."""
+    return isinstance(error, RuntimeError) or type(error).__module__.startswith("onnxruntime.")
+
+
+class BoundSession:
+    """A session whose input and outputs stay in one place of a device's memory.
+
+    Nothing is allocated for a batch, and a CUDA graph, which repeats what was captured at the
+    addresses of then, can be used. ONNX Runtime keeps a graph for each thread: run it on one.
+    """
+
+    def __init__(self, session: Any, device: Literal["cpu", "cuda"]) -> None:
+        """Take memory for one batch on the device.
+
+        Args:
+            session: one that was opened with a batch size.
+            device: where its provider computes.
+        """
+        self._session = session
+        self._binding = session.io_binding()
+        (images,) = session.get_inputs()
+        self._images = _memory(images.shape, np.uint8, device)
+        self._binding.bind_ortvalue_input(INPUT, self._images)
+        self._outputs: dict[str, Any] = {}
+        for output in session.get_outputs():
+            self._outputs[output.name] = _memory(output.shape, np.float32, device)
+            self._binding.bind_ortvalue_output(output.name, self._outputs[output.name])
+
+    def run(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Compute one batch, (N, H, W, 3); the caller owns the arrays that come back."""
+        self._images.update_inplace(np.ascontiguousarray(images))
+        self._session.run_with_iobinding(self._binding)
+        return {name: _own(value.numpy()) for name, value in self._outputs.items()}
+
+
+def _own(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Copy what is a view of the output, as on the CPU: the next batch would overwrite it."""
+    return array if array.flags.owndata else array.copy()
+
+
+def _memory(shape: list[int], dtype: type[np.generic], device: str) -> Any:
+    return onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, dtype, device, 0)

@@ -1,0 +1,125 @@
+"""Run an `.onnx` file with OpenVINO's own API on the CPU; the only importer of openvino."""
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError
+from alexnet_deploy.graph.lowering import banded_convolution, split_towers
+from alexnet_deploy.graph.model_file import INPUT, ModelFile
+from alexnet_deploy.runtimes.base import EngineOptions, Precision, check_images, check_outputs
+from alexnet_deploy.runtimes.capabilities import run_precision
+
+# Importing openvino reports the fact to Google Analytics and leaves an identifier in the home
+# folder; without this module it does neither (openvino/tools/ovc/telemetry_utils.py).
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+try:
+    import openvino
+except ImportError as error:
+    raise MissingPackageError("openvino", "cpu", "running a model on the CPU") from error
+
+# What an fp16 or an int8 file asks for is in its graph; the rest of it is float32.
+_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f32", "int8": "f32"}
+
+
+def openvino_version() -> str:
+    """Return the version of the library, without its build number."""
+    return str(openvino.__version__).split("-")[0]
+
+
+def native_bf16() -> bool:
+    """Tell whether this CPU multiplies bfloat16 itself; others emulate it, slower than fp32."""
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+class OpenVinoEngine:
+    """One compiled network with a fixed batch; not for concurrent use by several threads.
+
+    Attributes:
+        inference_precision: what OpenVINO says that it computes in.
+    """
+
+    def __init__(self, file: ModelFile, options: EngineOptions) -> None:
+        """Compile `file` for the CPU.
+
+        Raises:
+            IncompatibleFileError: OpenVINO cannot compile the graph.
+            DeviceError: a precision that OpenVINO does not compute in on a CPU.
+            UsageError: a layer that the network does not have, or a precision that the file is
+                not of.
+        """
+        check_outputs(options.outputs, file.spec)
+        self.spec = file.spec
+        self.fingerprint = file.fingerprint
+        precision = run_precision("openvino", "cpu", options.precision, file.precision, file.source)
+        options = dataclasses.replace(
+            options, runtime="openvino", device="cpu", precision=precision
+        )
+        self.options = options
+        settings: dict[str, Any] = {
+            # Without this hint OpenVINO takes bf16 wherever the CPU has it.
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "PERFORMANCE_HINT": "LATENCY",
+            # Decoding threads share the cores; a pinned worker would wait for one of them.
+            "ENABLE_CPU_PINNING": False,
+        }
+        if options.threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = options.threads
+        compiled = _compiled(file, options, settings)
+        self.inference_precision = str(compiled.get_property("INFERENCE_PRECISION_HINT"))
+        self._request = compiled.create_infer_request()
+        threads = options.threads or compiled.get_property("INFERENCE_NUM_THREADS") or "all"
+        self.description = (
+            f"OpenVINO {openvino_version()}, CPU, {options.precision}{_remark(precision)}, "
+            f"batch {options.batch_size}, threads {threads}"
+        )
+
+    def run(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+        """Compute the outputs of one full batch; see `Engine.run`."""
+        check_images(images, self.spec, self.options.batch_size)
+        self._request.infer([images], share_inputs=True)
+        return {
+            name: np.array(self._request.get_tensor(name).data) for name in self.options.outputs
+        }
+
+    def close(self) -> None:
+        """Free the compiled network."""
+        self._request = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def _remark(precision: Precision) -> str:
+    """Say where the arithmetic is not what the name of the precision promises."""
+    if precision == "fp16":
+        return " (its weights; computed in fp32)"
+    if precision == "bf16" and not native_bf16():
+        return " (emulated: this CPU has no bf16, fp32 is faster)"
+    return ""
+
+
+def _compiled(file: ModelFile, options: EngineOptions, settings: dict[str, Any]) -> Any:
+    """Lower `file` and compile it for one batch size."""
+    core = openvino.Core()
+    size = file.spec.input_size
+    # See `lowering`. Besides, where towers are joined before they are rounded to int8, OpenVINO
+    # 2026.4 computes something else: on photographs a tenth of the classes changes.
+    lower = banded_convolution if file.precision in ("int8", "fp16") else split_towers
+    try:
+        model = core.read_model(lower(file.with_outputs(options.outputs)).to_bytes())
+        # A fixed shape: kernels are chosen once, and every batch runs the same ones.
+        model.reshape({INPUT: [options.batch_size, size, size, 3]})
+        return core.compile_model(model, "CPU", settings)
+    except RuntimeError as error:
+        raise IncompatibleFileError(
+            f"{file.source}: OpenVINO cannot compile it ({str(error).strip().splitlines()[-1]}); "
+            "export the checkpoint again"
+        ) from error

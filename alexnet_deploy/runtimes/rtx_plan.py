@@ -1,0 +1,40 @@
+"""Can this machine run a TensorRT-RTX plan? The library tells from its first 64 bytes."""
+
+from alexnet_deploy.errors import DeviceError, IncompatibleFileError
+from alexnet_deploy.runtimes.engine_file import REBUILD_COMMANDS
+from alexnet_deploy.runtimes.tensorrt_library import load_library
+
+
+def check_plan(plan: bytes, source: str) -> None:
+    """Refuse a plan that cannot run on this machine; without a GPU that is every one.
+
+    Only the header is looked at: damage further in is for a hash to find.
+
+    Raises:
+        IncompatibleFileError: it is no TensorRT-RTX engine, or one of another version.
+        DeviceError: it is one, and this machine's GPU or driver is missing or does not fit.
+        MissingPackageError: TensorRT-RTX is not installed.
+    """
+    library = load_library("tensorrt-rtx")
+    trt = library.module
+    library.messages.take()
+    validity, bits = trt.Runtime(library.logger).get_engine_validity(plan)
+    if validity != trt.EngineValidity.INVALID:
+        return
+    flags = trt.EngineInvalidityDiagnostics.__members__
+    reasons = [name for name, member in flags.items() if bits & int(member)]
+    if {"MALFORMED_ENGINE", "VERSION_MISMATCH"} & set(reasons):
+        raise IncompatibleFileError(
+            f"{source}: no engine that TensorRT-RTX {library.version()} can load "
+            f"({', '.join(reasons)}); build it again with: {REBUILD_COMMANDS['tensorrt-rtx']}"
+        )
+    remedy = "it needs an NVIDIA GPU of a compute capability that it was built for, and its driver"
+    if "UNSUPPORTED_CC" in reasons:
+        remedy = (
+            "build one for this GPU with: "
+            f"{REBUILD_COMMANDS['tensorrt-rtx']} --compute-capability, or, if TensorRT-RTX does "
+            f"not have it, as an H100's, with: {REBUILD_COMMANDS['tensorrt']}"
+        )
+    raise DeviceError(
+        f"{source}: cannot run here ({', '.join(reasons) or library.messages.take()}); {remedy}"
+    )

@@ -1,0 +1,268 @@
+"""Run an engine of TensorRT or of TensorRT-RTX on a GPU that it was built for."""
+
+import dataclasses
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from typing import Any, Protocol, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_deploy.errors import DeviceError, IncompatibleFileError, UsageError
+from alexnet_deploy.graph.model_file import INPUT
+from alexnet_deploy.runtimes.base import EngineOptions, check_images, check_outputs
+from alexnet_deploy.runtimes.cuda_memory import DeviceBuffer, HostBuffer, Stream
+from alexnet_deploy.runtimes.engine_file import (
+    REBUILD_COMMANDS,
+    RUNTIME_NAMES,
+    EngineFile,
+    check_machine,
+)
+from alexnet_deploy.runtimes.gpu_driver import current_gpu
+from alexnet_deploy.runtimes.rtx_plan import check_plan
+from alexnet_deploy.runtimes.tensorrt_library import Library, load_library
+
+
+class TensorRtEngine:
+    """One execution context with one fixed batch; not for concurrent use by several threads.
+
+    The batch is set once: in a context with plugins that were compiled ahead of time each change
+    of shape leaks GPU memory (NVIDIA/TensorRT issue 4849, seen in 11.1 and 11.2).
+    """
+
+    _engine: Any = None
+    _context: Any = None
+
+    def __init__(self, file: EngineFile, options: EngineOptions) -> None:
+        """Load the plan and take the memory that a batch needs.
+
+        Without `options.exact_batch` the batch is the nearest that the engine was built for.
+
+        Raises:
+            DeviceError: no GPU, too little memory on it, a TensorRT that is too old, or options
+                that an engine cannot obey.
+            IncompatibleFileError: an engine for another machine or version, or one that is not
+                what its record says.
+            MissingPackageError: the library that built it is not installed.
+            UsageError: a layer or a batch that the engine was not built for.
+        """
+        record = file.record
+        if not options.exact_batch:
+            batch = record.profile.nearest(options.batch_size)
+            options = dataclasses.replace(options, batch_size=batch)
+        _check_options(file, options)
+        gpu, library = current_gpu(), load_library(record.runtime)
+        is_rtx = record.runtime == "tensorrt-rtx"
+        check_machine(
+            file,
+            runtime_version=library.version(),
+            gpu=gpu,
+            rtx_capabilities=library.compute_capabilities() if is_rtx else (),
+        )
+        self.spec = record.spec
+        self.fingerprint = record.fingerprint
+        self.options = dataclasses.replace(
+            options, runtime=record.runtime, device="cuda", precision=record.precision
+        )
+        self.description = (
+            f"{library.name} {library.version()}, {gpu.name}, {record.precision}, "
+            f"batch {options.batch_size}"
+        )
+        self._library = library
+        self._engine = _deserialised(file, library)
+        _check_tensors(self._engine, file, library)
+        with ExitStack() as stack:
+            self._prepare(file, stack)
+            self._resources = stack.pop_all()
+
+    def run(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+        """Compute the outputs of one full batch; see `Engine.run`.
+
+        Raises:
+            DeviceError: the GPU failed.
+        """
+        check_images(images, self.spec, self.options.batch_size)
+        np.copyto(self._staging.array, images)
+        try:
+            self._compute()
+        except BaseException:  # Ctrl-C too: the next batch goes where the upload may still read
+            self._wait()
+            raise
+        return {name: result.array.copy() for name, result in self._results.items()}
+
+    def close(self) -> None:
+        """Free the engine and its memory."""
+        if self._context is not None:
+            self._wait()
+        self._context = None
+        self._engine = None
+        self._resources.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _compute(self) -> None:
+        """Take the batch from its staging memory to the results, and wait for them."""
+        self._stream.upload(self._staging, self._buffers[INPUT])
+        if not self._context.execute_async_v3(self._stream.handle):
+            reason = self._library.messages.take()
+            raise DeviceError(f"{self.description}: cannot compute a batch ({reason})")
+        for name, result in self._results.items():
+            self._stream.download(self._buffers[name], result)
+        self._stream.synchronize()
+
+    def _wait(self) -> None:
+        """Let the GPU finish what nobody wants any more, and so nobody asks how it went."""
+        with suppress(DeviceError):
+            self._stream.synchronize()
+
+    def _prepare(self, file: EngineFile, stack: ExitStack) -> None:
+        """Make stream, context and buffers for the one batch; `stack` frees them."""
+        size, batch = self.spec.input_size, self.options.batch_size
+        layers = self.spec.layer_shapes()
+        image = (batch, size, size, 3)
+        outputs = {name: (batch, *layers[name]) for name in file.record.outputs}
+        self._stream = _owned(stack, Stream())
+        self._context = _context(self._engine, image, file, self._library)
+        # The context computes all of the engine's outputs, so all need a place.
+        self._buffers = {INPUT: _owned(stack, DeviceBuffer(int(np.prod(image))))} | {
+            name: _owned(stack, DeviceBuffer(4 * int(np.prod(shape))))  # float32
+            for name, shape in outputs.items()
+        }
+        for name, buffer in self._buffers.items():
+            if not self._context.set_tensor_address(name, buffer.address):
+                reason = self._library.messages.take()
+                raise DeviceError(f"{file.source}: no place for {name} ({reason})")
+        self._staging = _owned(stack, HostBuffer(image, np.uint8))
+        self._results = {
+            name: _owned(stack, HostBuffer(outputs[name], np.float32))
+            for name in self.options.outputs
+        }
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+_Resource = TypeVar("_Resource", bound=_Closable)
+
+
+def _owned(stack: ExitStack, resource: _Resource) -> _Resource:
+    stack.callback(resource.close)
+    return resource
+
+
+def _check_options(file: EngineFile, options: EngineOptions) -> None:
+    """Refuse what the engine was not built for; a plan cannot be asked for anything else."""
+    record = file.record
+    if options.runtime not in ("auto", record.runtime) or options.device == "cpu":
+        raise DeviceError(
+            f"--runtime {options.runtime} --device {options.device}: {file.source} runs with "
+            f"{RUNTIME_NAMES[record.runtime]} on a GPU only; leave both out, or name an .onnx file "
+            "with --model"
+        )
+    if options.precision not in ("auto", record.precision):
+        raise DeviceError(
+            f"--precision {options.precision}: {file.source} computes in {record.precision}, as "
+            f"it was built; leave it out, or build another engine"
+        )
+    if options.threads is not None:
+        raise UsageError(f"--threads {options.threads}: an engine runs on the GPU; leave it out")
+    check_outputs(options.outputs, record.spec)
+    missing = [name for name in options.outputs if name not in record.outputs]
+    if missing:
+        raise UsageError(
+            f"layers {', '.join(missing)}: {file.source} was built for "
+            f"{', '.join(record.outputs)}; choose from these, or build another engine"
+        )
+    profile = record.profile
+    if not profile.min <= options.batch_size <= profile.max:
+        raise UsageError(
+            f"--batch-size {options.batch_size}: {file.source} was built for {profile.min} to "
+            f"{profile.max} images a batch; choose from these, or build another engine with "
+            "--min-batch and --max-batch"
+        )
+
+
+def _deserialised(file: EngineFile, library: Library) -> Any:
+    """Load the plan.
+
+    Raises:
+        IncompatibleFileError: the library refuses it.
+        DeviceError: TensorRT-RTX does not support the GPU or its driver.
+    """
+    if library.runtime == "tensorrt-rtx":
+        check_plan(file.plan, file.source)
+    library.messages.take()
+    engine = library.module.Runtime(library.logger).deserialize_cuda_engine(file.plan)
+    if engine is None:
+        raise IncompatibleFileError(
+            f"{file.source}: {library.name} cannot load it ({library.messages.take()}); build it "
+            f"again on this machine with: {REBUILD_COMMANDS[library.runtime]}"
+        )
+    return engine
+
+
+def _check_tensors(engine: Any, file: EngineFile, library: Library) -> None:
+    """Refuse an engine whose inputs, outputs or batch sizes are not those of its record."""
+    record, trt = file.record, library.module
+    size = record.spec.input_size
+    modes, layers = trt.TensorIOMode, record.spec.layer_shapes()
+    expected = {INPUT: (modes.INPUT, trt.DataType.UINT8, (size, size, 3))} | {
+        name: (modes.OUTPUT, trt.DataType.FLOAT, layers[name]) for name in record.outputs
+    }
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    found = {
+        name: (
+            engine.get_tensor_mode(name),
+            engine.get_tensor_dtype(name),
+            tuple(engine.get_tensor_shape(name))[1:],
+        )
+        for name in names
+    }
+    _require_same(file, "tensors", found, expected)
+    profile = [tuple(shape) for shape in engine.get_tensor_profile_shape(INPUT, 0)]
+    _require_same(file, "batches", profile, list(record.profile.shapes((size, size, 3))))
+
+
+def _require_same(file: EngineFile, what: str, found: object, expected: object) -> None:
+    if found != expected:
+        raise IncompatibleFileError(
+            f"{file.source}: the {what} of the plan are {found}, its record says {expected}; "
+            f"build it again with: {REBUILD_COMMANDS[file.record.runtime]}"
+        )
+
+
+def _context(engine: Any, image: tuple[int, ...], file: EngineFile, library: Library) -> Any:
+    """Return an execution context of which the input's shape is set.
+
+    Raises:
+        DeviceError: its memory is not to be had.
+        IncompatibleFileError: it does not take that shape.
+    """
+    context = _new_context(engine, library)
+    if context is None:
+        raise DeviceError(
+            f"{file.source}: no room for it on the GPU ({library.messages.take()}); free some "
+            "memory there, or build an engine with a smaller --max-batch"
+        )
+    if not context.set_input_shape(INPUT, image):
+        raise IncompatibleFileError(
+            f"{file.source}: does not take {image} ({library.messages.take()}); build it again "
+            f"with: {REBUILD_COMMANDS[library.runtime]}"
+        )
+    return context
+
+
+def _new_context(engine: Any, library: Library) -> Any:
+    if library.runtime == "tensorrt":
+        return engine.create_execution_context()
+    # By default TensorRT-RTX begins with kernels for any shape, and changes to those of the one at
+    # hand when they are compiled: results would differ by rounding, and from what was verified.
+    strategy = library.module.DynamicShapesKernelSpecializationStrategy
+    config = engine.create_runtime_config()
+    config.dynamic_shapes_kernel_specialization_strategy = strategy.EAGER
+    return engine.create_execution_context(config)

@@ -1,0 +1,151 @@
+"""Does an engine compute what its checkpoint computes? On a GPU that it was built for.
+
+An engine is closed: its weights cannot be read and its layers not be scaled. So it is compared
+with the checkpoint itself, by its identity and on photographs. What photographs cannot show,
+whether normalisation stops at the edge of a tower, `verification` finds on an amplified copy; here
+that copy is a second, small engine, built in the same way. Other batches may take other kernels:
+two photographs are run in each that the profile names.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_deploy.graph.model_file import ModelFile
+from alexnet_deploy.model.checkpoints import Checkpoint
+from alexnet_deploy.model.reference import Reference, crop
+from alexnet_deploy.model.spec import NORMALISED_CONVS, LrnSpec
+from alexnet_deploy.photographs.decoding import load_photograph
+from alexnet_deploy.photographs.samples import sample_paths
+from alexnet_deploy.runtimes.base import EngineOptions
+from alexnet_deploy.runtimes.batch_profile import BatchProfile
+from alexnet_deploy.runtimes.engine_file import EngineFile
+from alexnet_deploy.runtimes.factory import open_engine_file
+from alexnet_deploy.verification.comparison import (
+    TOLERANCES,
+    Comparison,
+    compare,
+    largest_difference,
+    relative_error,
+)
+from alexnet_deploy.verification.onnx import (
+    amplified,
+    identity_checks,
+    map_checks,
+    same_architecture,
+)
+from alexnet_deploy.verification.report import Check, Report, error_check
+
+_NUM_AMPLIFIED = 2  # crops; this is about the function, not about the data
+
+
+def verify_engine(
+    file: EngineFile,
+    checkpoint: Checkpoint,
+    photographs: Iterable[Path],
+    options: EngineOptions,
+    on_photograph: Callable[[Path, str | None], None] = lambda path, error: None,
+) -> Report:
+    """Run an engine and the reference on `photographs` and compare.
+
+    Args:
+        file: the engine.
+        checkpoint: what it should compute.
+        photographs: paths; unreadable ones are left out and named in the report.
+        options: how to run it; `outputs` is replaced by all that it computes.
+        on_photograph: as for `verification.onnx.verify`.
+
+    Raises:
+        NoPhotographsError: no photograph could be read.
+        DeviceError, IncompatibleFileError, UsageError: it cannot run here.
+    """
+    record = file.record
+    checks = identity_checks(record.spec, record.fingerprint, checkpoint)
+    if not same_architecture(record.spec, checkpoint.spec):
+        return Report(
+            checks=checks, runs="not run", against=checkpoint.fingerprint, num_photographs=0
+        )
+    options = dataclasses.replace(options, outputs=record.outputs)
+    with open_engine_file(file, options) as engine:
+        comparison = Comparison(Reference(checkpoint), record.outputs, record.precision)
+        skipped = compare(engine, photographs, comparison, on_photograph)
+        runs, ran = engine.description, engine.options.batch_size
+    checks += comparison.checks()
+    crops = np.stack(comparison.kept)
+    expected = comparison.reference.run(crops)
+    for size in sorted({record.profile.min, record.profile.opt, record.profile.max} - {ran}):
+        checks.append(
+            _batch_check(file, dataclasses.replace(options, batch_size=size), crops, expected)
+        )
+    return Report(
+        checks=checks,
+        runs=runs,
+        against=checkpoint.fingerprint,
+        num_photographs=comparison.num_photographs,
+        skipped=skipped,
+    )
+
+
+def _batch_check(
+    file: EngineFile,
+    options: EngineOptions,
+    crops: NDArray[np.uint8],
+    expected: Mapping[str, NDArray[Any]],
+) -> Check:
+    """Run a batch of `options.batch_size` images, the crops again and again; compare each."""
+    rows = np.arange(options.batch_size) % len(crops)
+    with open_engine_file(file, options) as engine:
+        actual = engine.run(crops[rows])
+    errors = [
+        (largest_difference if name == "probabilities" else relative_error)(
+            image, expected[name][row]
+        )
+        for name, values in actual.items()
+        for image, row in zip(values, rows, strict=True)
+    ]
+    name = f"batches of {options.batch_size}, largest error of a layer"
+    return error_check(name, float(np.max(errors)), TOLERANCES[file.record.precision].relative)
+
+
+def amplified_checks(
+    file: ModelFile, build: Callable[[ModelFile, BatchProfile], EngineFile]
+) -> list[Check]:
+    """Compare normalised maps of a second engine, whose activations are large; see `verification`.
+
+    The maps are those after pooling, so that a plugin which does that as well is what runs.
+
+    Args:
+        file: the graph that the engine was built from, fp32, fp16 or bf16, without plugin nodes.
+        build: how the engine was built from it.
+
+    Returns:
+        The checks; none for a network without normalisation.
+
+    Raises:
+        DeviceError, IncompatibleFileError: the second engine cannot be built or run.
+    """
+    lrn = file.spec.lrn
+    if lrn is None:
+        return []
+    maps = _normalised_maps(lrn)
+    layers = list(file.spec.layer_shapes())
+    # An output between convolution and pool keeps the two apart; so it does in the copy.
+    others = [name for name in layers[: layers.index(maps[-1])] if name in file.outputs()]
+    paths = sample_paths()[:_NUM_AMPLIFIED]
+    crops = np.stack([crop(load_photograph(path), file.spec) for path in paths])
+    copy = amplified(file.with_outputs(tuple(dict.fromkeys((*maps, *others)))), crops)
+    expected = Reference(copy.weights()).run(crops, maps[-1])
+    size = len(crops)
+    engine_file = build(copy, BatchProfile(min=size, opt=size, max=size))
+    with open_engine_file(engine_file, EngineOptions(batch_size=size, outputs=maps)) as engine:
+        return map_checks(copy, engine.run(crops), expected)
+
+
+def _normalised_maps(lrn: LrnSpec) -> tuple[str, ...]:
+    """Name the maps that have been through normalisation and pooling, in whichever order."""
+    kind = "pool" if lrn.position == "before_pool" else "norm"
+    return tuple(f"{kind}{number}" for number in NORMALISED_CONVS)

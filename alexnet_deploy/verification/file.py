@@ -1,0 +1,48 @@
+"""Verify what lies on the disk, a model file or an engine."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from alexnet_deploy.errors import UsageError
+from alexnet_deploy.graph.model_file import read_model
+from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint
+from alexnet_deploy.model.default import bundled_checkpoint
+from alexnet_deploy.runtimes.base import EngineOptions
+from alexnet_deploy.runtimes.engine_file import ENGINE_SUFFIX, read_engine
+from alexnet_deploy.verification.engine import verify_engine
+from alexnet_deploy.verification.onnx import verify
+from alexnet_deploy.verification.report import Report
+
+
+def verify_file(
+    path: Path,
+    checkpoint: Checkpoint | None,
+    photographs: Iterable[Path],
+    options: EngineOptions,
+    on_photograph: Callable[[Path, str | None], None] = lambda path, error: None,
+) -> Report:
+    """Run the file at `path` and the reference on `photographs` and compare.
+
+    Args:
+        path: an `.onnx` or `.engine` file.
+        checkpoint: what it should compute; None for a model file's own weights, or for the
+            bundled checkpoint where an engine was built from it.
+        photographs: as for `verification.onnx.verify`.
+        options: how to run the file.
+        on_photograph: as for `verification.onnx.verify`.
+
+    Raises:
+        UsageError: there is no such file, or an engine of another checkpoint, and none is named.
+        IncompatibleFileError, DeviceError, NoPhotographsError: as for `verification.onnx.verify`.
+    """
+    if path.suffix != ENGINE_SUFFIX:
+        return verify(read_model(path), checkpoint, photographs, options, on_photograph)
+    file = read_engine(path)
+    if checkpoint is None:
+        checkpoint = load_checkpoint(bundled_checkpoint())
+        if checkpoint.fingerprint != file.record.fingerprint:
+            raise UsageError(
+                f"{path}: an engine hides its weights; name the checkpoint that it was built from "
+                f"(fingerprint {file.record.fingerprint[:16]}...) with --against"
+            )
+    return verify_engine(file, checkpoint, photographs, options, on_photograph)

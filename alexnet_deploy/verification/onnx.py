@@ -1,0 +1,248 @@
+"""Does an artefact compute what its checkpoint computes? Measured on photographs, in user's terms.
+
+The artefact runs as it will be served: its own spec's preprocessing, the runtime that was asked
+for, the lowered graph. The other side is `reference`, which shares with it the decoded
+photograph and the weights as read, and none of the code in between. The checks:
+
+- the file: its spec, fingerprint and weights against the checkpoint's, its content, labels
+  included, against the hash written at export, ONNX's own check, and its graph as written, not
+  lowered, run by ONNX Runtime;
+- photographs: the crops, each exported layer and the logits (largest relative error of any
+  photograph), the direction of FC7, and the top-1 class wherever the reference is sure of it;
+- amplified: conv1 and conv2 scaled so that their largest activation is 1000, and the normalised
+  maps compared. With inputs of unit scale the squares that LRN sums are so small that a window
+  across the tower edge moves the logits by a few millionths; the amplified map it moves by more
+  than a percent.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_deploy.graph.model_file import ModelFile, check_onnx, narrow_name, scale_name
+from alexnet_deploy.graph.quantization import dequantize_model
+from alexnet_deploy.model.checkpoints import Checkpoint
+from alexnet_deploy.model.reference import Reference
+from alexnet_deploy.model.spec import ModelSpec
+from alexnet_deploy.runtimes.base import EngineOptions
+from alexnet_deploy.runtimes.capabilities import is_installed
+from alexnet_deploy.runtimes.factory import open_engine
+from alexnet_deploy.verification.comparison import TOLERANCES, Comparison, compare, relative_error
+from alexnet_deploy.verification.report import Check, Report, error_check
+
+Array = NDArray[Any]
+
+AMPLIFIED_PEAK = 1000.0
+# Of the amplified maps, which two layers have been rounded in: float32 measures 1e-6, bfloat16
+# 3.2e-3 and float16, with three bits more, an eighth of that. A window across the edge of a tower
+# measures 8e-3 (pool2) and 2.3e-2 (pool1) beside the edges. int8 is compared without rounding.
+_MAP_TOLERANCES = {"fp32": 1e-4, "fp16": 1e-3, "bf16": 6e-3, "int8": 1e-4}
+
+
+def verify(
+    file: ModelFile,
+    checkpoint: Checkpoint | None,
+    photographs: Iterable[Path],
+    options: EngineOptions,
+    on_photograph: Callable[[Path, str | None], None] = lambda path, error: None,
+) -> Report:
+    """Run `file` and the reference on `photographs` and compare; memory does not grow with them.
+
+    Args:
+        file: the artefact.
+        checkpoint: what it should compute; None compares the file with its own weights, which
+            its content hash vouches for.
+        photographs: paths; unreadable ones are left out and named in the report.
+        options: how to run the artefact; `outputs` is replaced by what is compared.
+        on_photograph: called after each photograph, with the reason if it was left out.
+
+    Returns:
+        The report. Where the layers differ in shape it says so and nothing is run.
+
+    Raises:
+        NoPhotographsError: no photograph could be read.
+        DeviceError: the runtime or precision cannot be had here.
+    """
+    checks = _file_checks(file, checkpoint)
+    model = file.weights() if checkpoint is None else checkpoint
+    fingerprint = file.fingerprint if checkpoint is None else checkpoint.fingerprint
+    if not same_architecture(file.spec, model.spec):
+        return Report(checks=checks, runs="not run", against=fingerprint, num_photographs=0)
+    layers = tuple(dict.fromkeys((*file.outputs(), "logits", "fc7", "probabilities")))
+    with open_engine(file, dataclasses.replace(options, outputs=layers)) as engine:
+        comparison = Comparison(Reference(model), layers, engine.options.precision)
+        skipped = compare(engine, photographs, comparison, on_photograph)
+        runs = engine.description
+        # The amplified copy is to run where the file ran, with nothing left to "auto".
+        options = dataclasses.replace(
+            options, runtime=engine.options.runtime, device=engine.options.device
+        )
+    checks += comparison.checks()
+    checks += _as_written_checks(file, model, np.stack(comparison.kept))
+    checks += _amplified_checks(file, np.stack(comparison.kept), options)
+    return Report(
+        checks=checks,
+        runs=runs,
+        against=fingerprint,
+        num_photographs=comparison.num_photographs,
+        skipped=skipped,
+    )
+
+
+def _equality_check(name: str, different: Sequence[str]) -> Check:
+    """Report that nothing differs, or the names of what does."""
+    listed = ", ".join(different[:3]) + (", ..." if len(different) > 3 else "")
+    return Check(
+        name=name,
+        measured=f"other {listed}" if different else "equal",
+        allowed="equal",
+        passed=not different,
+    )
+
+
+def _file_checks(file: ModelFile, checkpoint: Checkpoint | None) -> list[Check]:
+    """Check what can be said without running anything."""
+    unchanged, onnx = file.is_unchanged(), check_onnx(file)
+    checks = [
+        Check(
+            name="content since the export",
+            measured="unchanged" if unchanged else "changed",
+            allowed="unchanged",
+            passed=unchanged,
+        ),
+        Check(name="ONNX full check", measured=onnx, allowed="valid", passed=onnx == "valid"),
+    ]
+    if checkpoint is None:
+        return checks
+    changed = [
+        name
+        for name, array in checkpoint.arrays.items()
+        if name != "mean_image"  # only its central window is in the file
+        and not _is_rounded(file, name, array.astype(np.float32))
+    ]
+    return [
+        *checks,
+        *identity_checks(file.spec, file.fingerprint, checkpoint),
+        _equality_check("weights, bit for bit", changed),
+    ]
+
+
+def identity_checks(spec: ModelSpec, fingerprint: str, checkpoint: Checkpoint) -> list[Check]:
+    """Check that an artefact's spec and fingerprint are the checkpoint's."""
+    ours, theirs = spec.identity(), checkpoint.spec.identity()
+    different = [name for name in theirs if ours[name] != theirs[name]]
+    if spec.num_classes != checkpoint.spec.num_classes:
+        different.append("num_classes")
+    others = [] if fingerprint == checkpoint.fingerprint else ["checkpoint"]
+    return [_equality_check("spec", different), _equality_check("fingerprint", others)]
+
+
+def _is_rounded(file: ModelFile, name: str, array: Array) -> bool:
+    """Tell whether the file holds `array` in its own precision, bit for bit.
+
+    The rule of `quantization` is written out again, so that a fault in it shows.
+    """
+    narrow = file.arrays.get(narrow_name(name, "int8"))
+    if narrow is None:
+        stored = file.arrays.get(name, np.empty(0))
+        return np.array_equal(stored, array.astype(stored.dtype))
+    if narrow.shape != array.shape:
+        return False
+    largest = np.abs(array.reshape(len(array), -1)).max(1)
+    scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+    by_channel = scale.reshape(-1, *[1] * (array.ndim - 1))
+    return np.array_equal(file.arrays[scale_name(name)], scale) and np.array_equal(
+        narrow, np.rint(array / by_channel)
+    )
+
+
+def same_architecture(ours: ModelSpec, theirs: ModelSpec) -> bool:
+    """Tell whether layer by layer there is something to compare."""
+    same_shapes = ours.layer_shapes() == theirs.layer_shapes()
+    return same_shapes and ours.input_size == theirs.input_size
+
+
+def _as_written_checks(file: ModelFile, model: Checkpoint, crops: NDArray[np.uint8]) -> list[Check]:
+    """Run the file's own bytes, whose graph no engine lowered, with two sizes of batch."""
+    name = "file as written, ONNX Runtime"
+    reason = "" if is_installed("onnxruntime") else "onnxruntime is missing"
+    if file.precision == "bf16":
+        reason = "its CPU kernels have no bf16"
+    if reason:
+        return [Check(name=name, measured=reason, allowed="-", passed=True)]
+    from alexnet_deploy.runtimes.onnxruntime_runner import run_as_written
+
+    expected = Reference(model).run(crops)
+    error = 0.0
+    for count in {1, len(crops)}:
+        for layer, actual in run_as_written(file, crops[:count]).items():
+            error = float(np.maximum(error, relative_error(actual, expected[layer][:count])))
+    return [error_check(name, error, TOLERANCES[file.precision].relative)]
+
+
+def _amplified_checks(
+    file: ModelFile, crops: NDArray[np.uint8], options: EngineOptions
+) -> list[Check]:
+    """Compare the normalised maps of a copy whose activations reach `AMPLIFIED_PEAK`.
+
+    In the file's own precision, of fp32 where it is run in another, and with the file's own
+    weights on both sides: this is about the function, not about rounding.
+    """
+    norms = tuple(name for name in file.spec.layer_shapes() if name.startswith("norm"))
+    if not norms:
+        return []
+    if file.precision == "int8":  # its ranges are those of photographs as they are
+        file = dequantize_model(file)
+    file = amplified(file, crops)
+    expected = Reference(file.weights()).run(crops, norms[-1])
+    own = dataclasses.replace(
+        options, precision=file.precision, batch_size=len(crops), outputs=norms
+    )
+    with open_engine(file, own) as engine:
+        return map_checks(file, engine.run(crops), expected)
+
+
+def amplified(file: ModelFile, crops: NDArray[np.uint8]) -> ModelFile:
+    """Scale conv1 and conv2 so that the largest activation of each on `crops` is 1000."""
+    for layer in ("conv1", "conv2"):
+        peak = float(Reference(file.weights()).run(crops, layer)[layer].max())
+        factor = np.float32(AMPLIFIED_PEAK / peak if peak > 0 else 1.0)
+        file = dataclasses.replace(file, arrays=_scaled(file.arrays, layer, factor))
+    return file
+
+
+def map_checks(
+    file: ModelFile, actual: Mapping[str, Array], expected: Mapping[str, Array]
+) -> list[Check]:
+    """Compare amplified maps as a whole, and by themselves the channels beside a tower's edge."""
+    return [
+        error_check(
+            f"{name} amplified, {where}",
+            relative_error(actual[name][:, channels], expected[name][:, channels]),
+            _MAP_TOLERANCES[file.precision],
+        )
+        for name in actual
+        for where, channels in (
+            ("relative error", slice(None)),
+            ("the same at tower edges", _edge_channels(file.spec, actual[name].shape[1])),
+        )
+    ]
+
+
+def _scaled(arrays: Mapping[str, Array], layer: str, factor: np.float32) -> dict[str, Array]:
+    scaled = {name: arrays[name] for name in (f"{layer}.weight", f"{layer}.bias")}
+    return dict(arrays) | {
+        name: (array.astype(np.float32) * factor).astype(array.dtype)
+        for name, array in scaled.items()
+    }
+
+
+def _edge_channels(spec: ModelSpec, channels: int) -> list[int]:
+    """Return the channels of a normalised map whose window an edge of a tower cuts off."""
+    assert spec.lrn is not None
+    width, reach = channels // spec.lrn.towers, spec.lrn.size // 2
+    return [c for c in range(channels) if min(c % width, width - 1 - c % width) < reach]

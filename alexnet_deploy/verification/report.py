@@ -1,0 +1,88 @@
+"""What a verification found: a table for people, JSON for the file's metadata."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from alexnet_deploy.errors import VerificationError
+from alexnet_deploy.files.path_text import printable
+
+ADVICE = (
+    "do not use this file for that checkpoint: export the checkpoint again, or name the one that "
+    "the file was made from; if it still fails try another --runtime"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One line of the report: what was measured and what is allowed."""
+
+    name: str
+    measured: str
+    allowed: str
+    passed: bool
+
+
+def error_check(name: str, error: float, allowed: float) -> Check:
+    """Return a check that an error stays within what is allowed; NaN does not."""
+    return Check(
+        name=name,
+        measured=f"{error:.1e}",
+        allowed=f"<= {allowed:.0e}",
+        passed=bool(error <= allowed),  # False for NaN
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The outcome of one verification; `to_dict` goes into the file's metadata.
+
+    Attributes:
+        checks: every comparison that was made, in the order of the table.
+        runs: what ran the artefact: runtime, version, device, precision.
+        against: fingerprint of the checkpoint that the reference computed.
+        num_photographs: photographs compared.
+        skipped: photographs that could not be read, with the reason.
+    """
+
+    checks: Sequence[Check]
+    runs: str
+    against: str
+    num_photographs: int
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Tell whether every check passed."""
+        return all(check.passed for check in self.checks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain JSON values, `passed` included."""
+        return dataclasses.asdict(self) | {"passed": self.passed}
+
+    def table(self) -> str:
+        """Return the report as aligned text, one line a check."""
+        rows = [("check", "measured", "allowed", "")]
+        for check in self.checks:
+            verdict = "ok" if check.passed else "FAILED"
+            rows.append((check.name, check.measured, check.allowed, verdict))
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        lines = [
+            f"{name:<{widths[0]}}  {measured:>{widths[1]}}  {allowed:>{widths[2]}}  {verdict}"
+            for name, measured, allowed, verdict in rows
+        ]
+        title = f"{self.num_photographs} photographs, {self.runs}, against {self.against[:12]}"
+        lines = [title, *(line.rstrip() for line in lines)]
+        lines += [f"not compared: {printable(reason)}" for reason in self.skipped]
+        return "\n".join(lines)
+
+    def raise_if_failed(self, source: str, advice: str = ADVICE) -> None:
+        """Raise `VerificationError`, naming the failed checks and what to do, unless all passed."""
+        failed = [
+            f"{check.name} {check.measured} (allowed {check.allowed})"
+            for check in self.checks
+            if not check.passed
+        ]
+        if failed:
+            raise VerificationError(f"{source}: verification failed: {'; '.join(failed)}; {advice}")

@@ -1,0 +1,200 @@
+"""`--model`: which file is opened, and the cache of exported checkpoints."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from alexnet_deploy.errors import DeviceError, IncompatibleFileError, UsageError
+from alexnet_deploy.export import opening
+from alexnet_deploy.graph.build import build_model
+from alexnet_deploy.graph.model_file import write_model
+from alexnet_deploy.model.checkpoints import save_checkpoint
+from alexnet_deploy.model.default import MODEL_VARIABLE, bundled_checkpoint
+from alexnet_deploy.runtimes.base import EngineOptions
+from alexnet_deploy.runtimes.batch_profile import BatchProfile
+from alexnet_deploy.runtimes.engine_file import sidecar_path, write_engine
+from tests.support.cpu_plans import CpuPlan, built
+from tests.support.networks import random_checkpoint
+
+ONE = EngineOptions(batch_size=1)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv(MODEL_VARIABLE, raising=False)
+    return tmp_path / "cache" / "alexnet-deploy"
+
+
+def test_the_bundled_checkpoint_is_exported_once_verified_and_kept(cache: Path) -> None:
+    lines: list[str] = []
+    for _ in range(2):
+        with opening.open_model(None, ONE, notify=lines.append) as engine:
+            assert engine.spec.num_classes == 101
+    assert len(lines) == 1
+    assert "preparing caltech101.safetensors" in lines[0]
+    (kept,) = cache.iterdir()
+    file = opening.load_model(kept, ONE)
+    assert file.report is not None
+    assert file.report["passed"]
+
+
+def test_other_labels_are_another_cached_file(cache: Path, tmp_path: Path) -> None:
+    checkpoint = random_checkpoint("paper")
+    for label in "ab":
+        spec = dataclasses.replace(checkpoint.spec, labels=(label,) * 11)
+        save_checkpoint(dataclasses.replace(checkpoint, spec=spec), tmp_path / "c.safetensors")
+        assert opening.load_model(tmp_path / "c.safetensors", ONE).spec.labels == (label,) * 11
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_a_damaged_cached_file_is_made_again(cache: Path) -> None:
+    opening.load_model(bundled_checkpoint(), ONE)
+    (kept,) = cache.iterdir()
+    kept.write_bytes(kept.read_bytes()[:1000])
+    lines: list[str] = []
+    assert opening.load_model(bundled_checkpoint(), ONE, notify=lines.append).report
+    assert len(lines) == 1
+
+
+def test_a_cache_that_cannot_be_made_is_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("not a folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(in_the_way))
+    lines: list[str] = []
+    with opening.open_model(bundled_checkpoint(), ONE, notify=lines.append) as engine:
+        assert engine.spec.num_classes == 101
+    assert "the cache cannot be used" in lines[1]
+    assert str(in_the_way) in lines[1]
+
+
+@pytest.mark.skipif(os.name != "posix" or os.getuid() != 0, reason="drops root's privileges")
+def test_a_read_only_cache_is_done_without(tmp_path: Path) -> None:
+    """As an ordinary user, once everything is imported: root writes everywhere."""
+    code = """
+import os, sys
+from pathlib import Path
+from alexnet_deploy.export import opening
+from alexnet_deploy.model.default import bundled_checkpoint
+from alexnet_deploy.runtimes.base import EngineOptions
+options = EngineOptions(batch_size=1)
+opening.open_model(bundled_checkpoint(), options).close()
+os.environ["XDG_CACHE_HOME"] = sys.argv[1]
+os.setgid(65534); os.setuid(65534)
+with opening.open_model(bundled_checkpoint(), options, notify=print):
+    print("opened")
+"""
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o555)
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(locked)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "the cache cannot be used" in done.stdout
+    assert "opened" in done.stdout
+
+
+def test_the_environment_names_the_default_model(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mine.onnx"
+    write_model(build_model(random_checkpoint("paper"), ("fc7",)), path)
+    monkeypatch.setenv(MODEL_VARIABLE, str(path))
+    with opening.open_model(None, ONE) as engine:
+        assert engine.spec.num_classes == 11
+    assert not cache.exists()
+
+
+def test_a_model_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such file"):
+        opening.load_model(tmp_path / "missing.onnx", ONE)
+
+
+def test_an_engine_is_read_with_its_record_and_opened_by_its_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m.engine"
+    write_engine(built(build_model(random_checkpoint("paper"), ("fc7",)), BatchProfile()), path)
+    monkeypatch.setattr(opening, "open_engine_file", CpuPlan)
+    monkeypatch.setenv(MODEL_VARIABLE, str(path))
+    options = EngineOptions(batch_size=1, outputs=("fc7",))
+    for model in (path, None):
+        with opening.open_model(model, options) as engine:
+            assert engine.options.runtime == "tensorrt"
+            assert engine.spec.num_classes == 11
+    sidecar_path(path).unlink()
+    with pytest.raises(IncompatibleFileError, match="not beside it"):
+        opening.open_model(path, options)
+
+
+def test_a_file_of_another_kind_names_those_that_work(tmp_path: Path) -> None:
+    (tmp_path / "model.h5").write_bytes(b"x")
+    with pytest.raises(
+        IncompatibleFileError, match=r"\.onnx, \.engine or \.safetensors, \.pt, \.pth"
+    ):
+        opening.load_model(tmp_path / "model.h5", ONE)
+
+
+def test_each_runtime_and_precision_has_an_export_of_its_own(cache: Path) -> None:
+    for runtime in ("openvino", "onnxruntime"):
+        options = EngineOptions(batch_size=1, runtime=runtime)
+        assert opening.load_model(bundled_checkpoint(), options).report
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_a_cached_file_with_a_flipped_bit_is_made_again(cache: Path) -> None:
+    opening.load_model(bundled_checkpoint(), ONE)
+    (kept,) = cache.iterdir()
+    content = bytearray(kept.read_bytes())
+    content[len(content) // 2] ^= 1
+    kept.write_bytes(content)
+    lines: list[str] = []
+    opening.load_model(bundled_checkpoint(), ONE, notify=lines.append)
+    assert len(lines) == 1
+
+
+def test_a_changed_model_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.onnx"
+    write_model(build_model(random_checkpoint("paper"), ("fc7",)), path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(IncompatibleFileError, match="changed since it was exported"):
+        opening.load_model(path, ONE)
+
+
+def test_without_any_place_for_a_cache_the_model_opens_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    lines: list[str] = []
+    opening.load_model(bundled_checkpoint(), ONE, notify=lines.append)
+    assert "set XDG_CACHE_HOME" in lines[1]
+
+
+def test_nothing_is_exported_for_a_gpu_that_is_not_there(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_gpu() -> None:
+        raise DeviceError("no NVIDIA GPU")
+
+    monkeypatch.setattr(opening, "current_gpu", no_gpu)
+    lines: list[str] = []
+    with pytest.raises(DeviceError, match="no NVIDIA GPU"):
+        opening.open_model(None, EngineOptions(device="cuda"), notify=lines.append)
+    assert lines == []

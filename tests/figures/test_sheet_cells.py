@@ -1,0 +1,53 @@
+"""What a sheet says of a photograph: numbers, folder and name."""
+
+from pathlib import Path
+
+import pytest
+
+from alexnet_deploy.figures.sheet_cells import Cell, neighbour_cell, query_cell
+from alexnet_deploy.index.manifest import Metric
+from alexnet_deploy.index.results import STDIN, Neighbour, SearchResult
+from tests.support.fake_engine import UNSPOKEN
+
+
+def cell_of(cosine: float, l2: float, metric: Metric) -> Cell:
+    neighbour = Neighbour(path=Path("/a.jpg"), cosine_similarity=cosine, l2_distance=l2)
+    return neighbour_cell(neighbour, metric)
+
+
+@pytest.mark.parametrize(
+    ("cosine", "l2", "metric", "heading", "remark"),
+    [
+        (0.87149, 41.26, "cosine", "0.871", "L2 41.3"),
+        (0.87149, 41.26, "l2", "41.3", "cos 0.871"),
+        (1.0, 0.0, "cosine", "1.000", "identical"),
+        (1.0, 0.0, "l2", "0", "identical"),
+        (0.99999, 0.004, "cosine", "1.000", "L2 <0.01"),
+        (0.99999, 0.004, "l2", "<0.01", "cos 1.000"),
+        (-0.0001, 12345.6, "cosine", "0.000", "L2 12,346"),
+        (-0.5, 9.876, "cosine", "-0.500", "L2 9.88"),
+        (0.5, 456.7, "l2", "457", "cos 0.500"),
+    ],
+)
+def test_the_number_that_ranked_comes_first(
+    cosine: float, l2: float, metric: Metric, heading: str, remark: str
+) -> None:
+    cell = cell_of(cosine, l2, metric)
+    assert (cell.heading, cell.remark) == (heading, remark)
+
+
+@pytest.mark.parametrize(
+    ("path", "folder", "name"),
+    [
+        (Path("/photos/airplanes/image_0001.jpg"), "airplanes/", "image_0001.jpg"),
+        (Path("query.jpg"), "", "query.jpg"),
+        (Path("../query.jpg"), "../", "query.jpg"),
+        (Path("/query.jpg"), "/", "query.jpg"),
+        (Path("/p", UNSPOKEN, UNSPOKEN), "caf\\xe9\\n.png/", "caf\\xe9\\n.png"),
+        (STDIN, "", "standard input"),
+    ],
+)
+def test_the_last_folder_stands_before_the_name(path: Path, folder: str, name: str) -> None:
+    cell = query_cell(SearchResult(query=path, neighbours=(), error=None))
+    assert (cell.folder, cell.name) == (folder, name)
+    assert cell.full_name.endswith(name)

@@ -1,0 +1,155 @@
+"""A run of `index` that is killed inside a step, killed again, and then finished.
+
+A small version of tools/kill_index.py, with an engine that sees colours only.
+"""
+
+import dataclasses
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import alexnet_deploy.index.model
+from tests.support.fake_engine import save_photograph
+from tests.support.index_killing import Account, Life, lost_photographs
+from tests.support.killed_child import open_colour_engine
+from tests.support.killed_runs import STEPS, Kill, Log, Run, aimed_kill, random_kill
+from tests.support.killed_scenarios import Difference, Scenario, State, make_scenarios, settle
+
+NUM_PHOTOGRAPHS, BATCH_SIZE = 40, 12
+SEGMENT_BYTES = 10 * 2 * 4096  # ten vectors: each batch crosses from one segment into the next
+NUM_INSIDE, NUM_KILLS = 2, 40
+
+
+@pytest.fixture(autouse=True)
+def _searches_use_the_fake_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alexnet_deploy.index.model, "open_model", open_colour_engine)
+
+
+def save_photographs(folder: Path) -> Path:
+    """Save photographs of different colours, two copies and a damaged one; return the first."""
+    rng = np.random.default_rng(0)
+    for number in range(NUM_PHOTOGRAPHS):
+        red, green, blue = map(int, rng.integers(1, 256, 3))
+        save_photograph(folder / f"{number:02d}.png", (red, green, blue))
+    for copy in (9, 33):
+        (folder / f"{copy:02d}.png").write_bytes((folder / "04.png").read_bytes())
+    (folder / "30.png").write_bytes(b"no photograph")
+    for path in folder.iterdir():
+        settle(path)
+    return folder / "00.png"
+
+
+@pytest.fixture(scope="module")
+def scenarios(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scenario, Scenario]:
+    place = tmp_path_factory.mktemp("killed").resolve()
+    spare = [save_photograph(place / "spare" / f"{n}.png", (9 * n, 77, 200)) for n in range(10)]
+    return make_scenarios(
+        Run(directory=str(place), segment_bytes=SEGMENT_BYTES, is_fake=True, batch_size=BATCH_SIZE),
+        save_photographs,
+        spare,
+        random.Random(0),
+    )
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_run_killed_inside_a_step_is_finished_as_if_nothing_had_happened(
+    scenarios: tuple[Scenario, Scenario], step: str, tmp_path: Path
+) -> None:
+    rng, account = random.Random(step), Account()
+    scenario = scenarios[step == "prune"]
+
+    def next_kill() -> Kill | None:
+        is_enough = account.num_inside(step) >= NUM_INSIDE
+        return None if is_enough else aimed_kill(step, scenario.log, rng)
+
+    # A kill may come too late for its step, and a run may finish before it.
+    while account.num_inside(step) < NUM_INSIDE and account.aimed.total() < NUM_KILLS:
+        directory = tmp_path.resolve() / "index"
+        Life(scenario=scenario, directory=directory, account=account, rng=rng).run(next_kill)
+    assert account.num_inside(step) >= NUM_INSIDE
+
+
+def test_a_run_killed_at_any_moment_is_finished_as_if_nothing_had_happened(
+    scenarios: tuple[Scenario, Scenario], tmp_path: Path
+) -> None:
+    rng, account = random.Random(0), Account()
+    for scenario in scenarios:
+        kills = [random_kill(scenario.log, rng) for _ in range(2)]
+        directory = tmp_path.resolve() / "index"
+        life = Life(scenario=scenario, directory=directory, account=account, rng=rng)
+        life.run(iter([*kills, None]).__next__)
+    assert account.num_finished == 2
+
+
+def test_the_undisturbed_runs_go_through_all_steps_and_compact(
+    scenarios: tuple[Scenario, Scenario],
+) -> None:
+    new, changed = scenarios
+    for scenario, steps in ((new, STEPS[:-1]), (changed, STEPS[1:])):
+        assert [step for step in STEPS if any(scenario.log.visits(step))] == list(steps)
+    assert len(list(changed.log.visits("prune/append"))) > 1
+    assert sorted(row[-2] for row in new.after.rows.values()).count("failed") == 1
+    # Two copies and the damaged one have no vector of their own.
+    assert len(new.after.vectors) == NUM_PHOTOGRAPHS - 3
+    assert sum(map(len, new.log.batches)) == NUM_PHOTOGRAPHS - 3
+
+
+A, B, C = (bytes([number]) * 32 for number in range(3))
+
+
+@pytest.mark.parametrize(
+    ("batches", "there", "lost"),
+    [
+        ([(A, B)], (A, B), ()),
+        ([(A, B)], (), (A, B)),
+        ([(A,), (B, C)], (A,), (B, C)),
+    ],
+)
+def test_a_kill_may_cost_the_batch_at_hand(
+    batches: list[tuple[bytes, ...]], there: tuple[bytes, ...], lost: tuple[bytes, ...]
+) -> None:
+    log = Log(was_killed=True, batches=batches)
+    assert lost_photographs(log, State(), State(vectors=dict.fromkeys(there, b""))) == lost
+
+
+@pytest.mark.parametrize(
+    ("batches", "before", "there", "was_killed", "reason"),
+    [
+        ([(A,), (A, B)], (), (A, B), True, "embedded twice"),
+        ([(A, A)], (), (A,), True, "embedded twice"),
+        ([(A, B)], (B,), (A, B), True, "embedded twice"),
+        ([(A, B)], (), (A,), True, "1 of a batch of 2"),
+        ([(A,), (B,)], (), (B,), True, "0 of a batch of 1"),
+        ([(A,), (B,)], (), (A,), False, "0 of a batch of 1"),
+    ],
+)
+def test_the_account_finds_what_is_embedded_twice_or_in_part(
+    batches: list[tuple[bytes, ...]],
+    before: tuple[bytes, ...],
+    there: tuple[bytes, ...],
+    was_killed: bool,
+    reason: str,
+) -> None:
+    log = Log(was_killed=was_killed, batches=batches)
+    states = [State(vectors=dict.fromkeys(known, b"")) for known in (before, there)]
+    with pytest.raises(Difference, match=reason):
+        lost_photographs(log, *states)
+
+
+def test_one_bit_of_one_vector_is_a_difference(
+    scenarios: tuple[Scenario, Scenario], tmp_path: Path
+) -> None:
+    scenario = scenarios[0]
+    sha256, vector = list(scenario.after.vectors.items())[-1]
+    changed = {**scenario.after.vectors, sha256: bytes([vector[0] ^ 1]) + vector[1:]}
+    after = dataclasses.replace(scenario.after, vectors=changed)
+    life = Life(
+        scenario=dataclasses.replace(scenario, after=after),
+        directory=tmp_path.resolve() / "index",
+        account=Account(),
+        rng=random.Random(0),
+    )
+    with pytest.raises(Difference, match=f"the vector of {sha256.hex()} is another one"):
+        life.run(iter([None]).__next__)

@@ -1,0 +1,137 @@
+"""An index of another model, layer, precision or format, and a manifest that cannot be read."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from alexnet_deploy.errors import IncompatibleFileError, UsageError
+from alexnet_deploy.index.model import EngineRequest
+from alexnet_deploy.index.search import search
+from alexnet_deploy.model.default import bundled_checkpoint
+from tests.support.index_engine import Engines, counts, indexed, save, save_colours, update
+
+BLUE = (0, 0, 200)
+
+
+pytestmark = pytest.mark.usefixtures("engines")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Return a folder of ten photographs."""
+    save_colours(tmp_path / "photos", 10)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def index(photos: Path) -> Path:
+    """Return an index of `photos`."""
+    update(photos.with_name("index"), photos)
+    return photos.with_name("index")
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (EngineRequest(layer="fc7"), "its layer is logits, asked for was fc7"),
+        (EngineRequest(precision="bf16"), "its precision is fp32, asked for was bf16"),
+    ],
+)
+def test_another_vector_space_is_refused_with_the_way_out(
+    photos: Path, index: Path, request_: EngineRequest, message: str
+) -> None:
+    message += "; vectors of the two cannot be compared: ask for what the index has"
+    with pytest.raises(IncompatibleFileError, match=message) as caught:
+        update(index, photos, request=request_)
+    assert caught.value.exit_code == 5
+    with pytest.raises(IncompatibleFileError, match=message):
+        list(search(index, [photos / "00.bmp"], request_))
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_another_model_is_refused_with_the_way_out(
+    photos: Path, index: Path, engines: Engines, is_named: bool
+) -> None:
+    engines.fingerprint = "fedcba9876543210" * 4
+    request = EngineRequest(model=photos / "00.bmp" if is_named else None)
+    new = save(photos / "new.bmp", BLUE)
+    message = r"fingerprint 0123456789abcdef\.\.\., but .* has fedcba9876543210\.\.\.; .*--model"
+    with pytest.raises(IncompatibleFileError, match=message):
+        update(index, photos, request=request)
+    with pytest.raises(IncompatibleFileError, match=message):
+        list(search(index, [new], request))
+    assert len(indexed(index)) == 10
+
+
+def test_an_index_remembers_its_model(
+    photos: Path, tmp_path: Path, engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, model in enumerate([None, tmp_path / "my.onnx"]):
+        if model is not None:
+            model.touch()
+        index = tmp_path / f"index {number}"
+        update(index, photos, request=EngineRequest(layer="logits", model=model))
+        monkeypatch.setenv("ALEXNET_MODEL", str(photos / "00.bmp"))
+        list(search(index, [save(tmp_path / "query.bmp", BLUE)]))
+        assert engines.models[-2:] == [model or bundled_checkpoint()] * 2
+        monkeypatch.delenv("ALEXNET_MODEL")
+
+
+def test_another_runtime_is_welcome(photos: Path, index: Path) -> None:
+    save(photos / "new.bmp", BLUE)
+    request = EngineRequest(runtime="onnxruntime", batch_size=7, threads=1)
+    assert counts(update(index, photos, request=request)) == (1, 0, 10, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"format": 2, "new": []}', "has format 2, this version of alexnet-deploy reads 1; upd"),
+        ("", "damaged"),
+        ("{}", "damaged"),
+        ("[]", "damaged"),
+        ('{"format": 1}', "damaged"),
+        ("[" * 100_000, "damaged"),
+        ('{"format": 1, "space": {}, "segment_rows": 1}', "damaged"),
+        ("\0\udc80", r"cannot be read \(.*utf-8"),
+    ],
+)
+def test_a_manifest_that_cannot_be_understood_is_refused(
+    photos: Path, index: Path, text: str, message: str
+) -> None:
+    (index / "manifest.json").write_bytes(os.fsencode(text))
+    for run in (lambda: update(index, photos), lambda: list(search(index, [photos / "00.bmp"]))):
+        with pytest.raises(IncompatibleFileError, match=f"manifest.json: .*{message}"):
+            run()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("dimension", 0), ("segment_rows", "5"), ("metric", "dot"), ("decode", "x"), ("layer", [])],
+)
+def test_a_manifest_with_an_impossible_value_is_refused(
+    photos: Path, index: Path, name: str, value: object
+) -> None:
+    path = index / "manifest.json"
+    fields = json.loads(path.read_text("utf-8"))
+    (fields if name in fields else fields["space"])[name] = value
+    path.write_text(json.dumps(fields), "utf-8")
+    for run in (lambda: update(index, photos), lambda: list(search(index, [photos / "00.bmp"]))):
+        with pytest.raises(IncompatibleFileError):
+            run()
+
+
+def test_a_batch_of_no_photographs_is_refused(photos: Path, index: Path) -> None:
+    save(photos / "new.bmp", BLUE)
+    with pytest.raises(UsageError, match="--batch-size is 0, expected 1 or more"):
+        update(index, photos, request=EngineRequest(batch_size=0))
+
+
+def test_a_lost_manifest_does_not_cost_the_ledger(photos: Path, index: Path) -> None:
+    (index / "manifest.json").unlink()
+    before = (index / "ledger.sqlite").read_bytes()
+    with pytest.raises(IncompatibleFileError, match=r"its manifest.json is gone.*restore the file"):
+        update(index, photos)
+    assert (index / "ledger.sqlite").read_bytes() == before

@@ -1,0 +1,132 @@
+"""Ranking, the API that `classify` calls, and the exact bytes of JSON and CSV."""
+
+import base64
+import csv
+import io
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alexnet_deploy.errors import NoPhotographsError, UsageError
+from alexnet_deploy.inference.classification import (
+    CSV_HEADER,
+    Classification,
+    Prediction,
+    classify,
+    to_csv,
+    to_json,
+    top_k,
+)
+from alexnet_deploy.inference.run import RunSummary
+from alexnet_deploy.model.spec import preset_spec
+from alexnet_deploy.runtimes.base import EngineOptions
+from tests.support.fake_engine import FakeEngine, save_photograph
+
+UNSPOKEN = Path(os.fsdecode(b"dir/caf\xe9.jpg"))
+CAT = Classification(
+    path=Path("imgs/a.jpg"),
+    predictions=(
+        Prediction(label="cat, tabby", index=7, probability=0.75),
+        Prediction(label="dog", index=2, probability=0.1),
+    ),
+)
+
+
+@given(st.lists(st.sampled_from([0.0, 0.125, 0.25, 0.5, 1.0]), min_size=1, max_size=12), st.data())
+def test_top_k_is_descending_with_ties_by_lower_index(
+    values: list[float], data: st.DataObject
+) -> None:
+    k = data.draw(st.integers(1, len(values) + 3))
+    spec = preset_spec("paper", num_classes=len(values))
+    ranked = top_k(np.array(values, np.float32), spec, k)
+    # The oracle sorts pairs in plain Python.
+    expected = sorted(range(len(values)), key=lambda index: (-values[index], index))[:k]
+    assert [one.index for one in ranked] == expected
+    assert [one.probability for one in ranked] == [values[index] for index in expected]
+
+
+def test_a_class_without_a_name_is_called_by_its_number() -> None:
+    (best,) = top_k(np.array([0.1, 0.9], np.float32), preset_spec("paper", num_classes=2), 1)
+    assert best == Prediction(label="class 1", index=1, probability=0.9)
+
+
+@given(st.floats(0, 1, width=32))
+def test_a_probability_is_short_and_still_the_same_float32(value: float) -> None:
+    (only,) = top_k(np.array([value], np.float32), preset_spec("paper", num_classes=1), 1)
+    assert np.float32(only.probability) == np.float32(value)
+    assert len(repr(only.probability)) <= len("1.17549435e-38")
+
+
+def test_classify_keeps_order_and_yields_failures_in_their_place(tmp_path: Path) -> None:
+    red = save_photograph(tmp_path / "1.png", (128, 64, 64))
+    broken = tmp_path / "2.png"
+    broken.write_text("<html>")
+    blue = save_photograph(tmp_path / "3.png", (0, 64, 192))
+    summary = RunSummary()
+    engine = FakeEngine(EngineOptions(batch_size=2))
+    results = list(classify(engine, [red, broken, blue], top=2, threads=1, summary=summary))
+    assert [result.path for result in results] == [red, broken, blue]
+    assert [one.label for one in results[0].predictions] == ["red", "green"]
+    assert [one.probability for one in results[2].predictions] == [0.75, 0.25]
+    assert results[1].predictions == ()
+    assert results[1].error
+    assert (summary.num_done, summary.num_failed) == (2, 1)
+
+
+def test_classify_refuses_at_the_call_what_it_cannot_do() -> None:
+    engine = FakeEngine(EngineOptions(outputs=("fc7",)))
+    with pytest.raises(UsageError, match="open it with the output 'probabilities'"):
+        classify(engine, [])
+    with pytest.raises(UsageError, match="top: got 0"):
+        classify(FakeEngine(EngineOptions()), [], top=0)
+
+
+def test_classify_without_photographs_is_an_error() -> None:
+    with pytest.raises(NoPhotographsError):
+        list(classify(FakeEngine(EngineOptions()), []))
+
+
+def test_json_is_exactly_this() -> None:
+    assert to_json(CAT) == (
+        '{"path": "imgs/a.jpg", "predictions": ['
+        '{"label": "cat, tabby", "index": 7, "probability": 0.75}, '
+        '{"label": "dog", "index": 2, "probability": 0.1}]}'
+    )
+    assert to_json(Classification(path=Path("b\n.jpg"), error="is empty")) == (
+        '{"path": "b\\n.jpg", "error": "is empty"}'
+    )
+
+
+def test_json_of_a_path_that_is_not_utf8_gives_its_bytes_back() -> None:
+    line = to_json(Classification(path=UNSPOKEN, error="x"))
+    assert line == (
+        '{"path": "dir/caf\\udce9.jpg", "path_base64": "ZGlyL2NhZukuanBn", "error": "x"}'
+    )
+    fields = json.loads(line)
+    assert os.fsencode(fields["path"]) == b"dir/caf\xe9.jpg"
+    assert base64.b64decode(fields["path_base64"]) == b"dir/caf\xe9.jpg"
+
+
+def test_csv_is_exactly_this() -> None:
+    assert CSV_HEADER == b"path,rank,index,label,probability,error\n"
+    assert to_csv(CAT) == (
+        b'imgs/a.jpg,1,7,"cat, tabby",0.75,\n'  #
+        b"imgs/a.jpg,2,2,dog,0.1,\n"
+    )
+    assert to_csv(Classification(path=UNSPOKEN, error="is empty")) == (
+        b"dir/caf\xe9.jpg,,,,,is empty\n"
+    )
+
+
+@given(st.binary(min_size=1, max_size=12).filter(lambda name: not set(name) & {0, ord("/")}))
+def test_any_file_name_survives_csv_and_json(name: bytes) -> None:
+    result = Classification(path=Path(os.fsdecode(name)), error="e")
+    table = (CSV_HEADER + to_csv(result)).decode("utf-8", "surrogateescape")
+    (row,) = csv.DictReader(io.StringIO(table, newline=""))
+    assert os.fsencode(row["path"]) == name
+    assert os.fsencode(json.loads(to_json(result))["path"]) == name

@@ -1,0 +1,254 @@
+"""Checkpoints: round trips, the fingerprint, and every way in which a file can be wrong."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from alexnet_deploy.errors import IncompatibleFileError, UsageError
+from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from alexnet_deploy.model.labels import read_labels
+from alexnet_deploy.model.spec import SPEC_KEY
+from tests.support.networks import random_checkpoint
+
+
+def changed(checkpoint: Checkpoint, **arrays: NDArray[Any]) -> Checkpoint:
+    renamed = {name.replace("__", "."): array for name, array in arrays.items()}
+    return Checkpoint(spec=checkpoint.spec, arrays=dict(checkpoint.arrays) | renamed)
+
+
+def write(path: Path, checkpoint: Checkpoint) -> Path:
+    save_file(dict(checkpoint.arrays), path, {SPEC_KEY: checkpoint.spec.to_json()})
+    return path
+
+
+def test_a_saved_checkpoint_reads_back_bit_for_bit(tmp_path: Path) -> None:
+    checkpoint = random_checkpoint("paper")
+    halves = {name: array.astype(np.float16) for name, array in checkpoint.arrays.items()}
+    checkpoint = Checkpoint(spec=checkpoint.spec, arrays=halves)
+    save_checkpoint(checkpoint, tmp_path / "a.safetensors")
+    loaded = load_checkpoint(tmp_path / "a.safetensors")
+    assert loaded.spec == checkpoint.spec
+    assert loaded.fingerprint == checkpoint.fingerprint
+    for name, array in checkpoint.arrays.items():
+        assert loaded.arrays[name].dtype == np.float16
+        np.testing.assert_array_equal(loaded.arrays[name], array)
+
+
+def test_the_fingerprint_sees_every_stored_bit_and_no_label() -> None:
+    checkpoint = random_checkpoint("paper")
+    bias = checkpoint.arrays["conv3.bias"].copy()
+    bias[7] = np.nextafter(bias[7], np.float32(9))
+    halves = {name: array.astype(np.float16) for name, array in checkpoint.arrays.items()}
+    others = [
+        changed(checkpoint, conv3__bias=bias),
+        Checkpoint(spec=checkpoint.spec, arrays=halves),
+        Checkpoint(
+            spec=dataclasses.replace(checkpoint.spec, conv1_padding=(3, 3, 0, 0)),
+            arrays=checkpoint.arrays,
+        ),
+    ]
+    prints = {checkpoint.fingerprint, *(other.fingerprint for other in others)}
+    assert len(prints) == 4
+    unnamed = dataclasses.replace(checkpoint.spec, labels=(), provenance={"note": "x"})
+    same = Checkpoint(spec=unnamed, arrays=checkpoint.arrays)
+    assert same.fingerprint == checkpoint.fingerprint
+
+
+def test_factors_load_as_their_product() -> None:
+    checkpoint = random_checkpoint("paper")
+    left, right = (checkpoint.arrays[f"fc7.weight.{side}"] for side in ("left", "right"))
+    product = checkpoint.dense("fc7", np.dtype(np.float64))
+    np.testing.assert_array_equal(product, left.astype(np.float64) @ right.astype(np.float64))
+
+
+def test_a_missing_array_is_named(tmp_path: Path) -> None:
+    arrays = dict(random_checkpoint("paper").arrays)
+    del arrays["conv4.bias"]
+    path = write(
+        tmp_path / "a.safetensors", Checkpoint(spec=random_checkpoint("paper").spec, arrays=arrays)
+    )
+    with pytest.raises(IncompatibleFileError, match=r"conv4\.bias \[384\] is missing"):
+        load_checkpoint(path)
+
+
+def test_an_extra_array_is_named(tmp_path: Path) -> None:
+    checkpoint = changed(random_checkpoint("paper"), conv9__bias=np.zeros(3, np.float32))
+    path = write(tmp_path / "a.safetensors", checkpoint)
+    with pytest.raises(IncompatibleFileError, match=r"conv9\.bias is not part"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("conv2.weight", (256, 96, 5, 5)), ("fc6.weight.right", (16, 9215))]
+)
+def test_a_misshapen_array_is_named_with_both_shapes(
+    tmp_path: Path, name: str, shape: tuple[int, ...]
+) -> None:
+    arrays = dict(random_checkpoint("paper").arrays) | {name: np.zeros(shape, np.float32)}
+    path = write(
+        tmp_path / "a.safetensors", Checkpoint(spec=random_checkpoint("paper").spec, arrays=arrays)
+    )
+    with pytest.raises(IncompatibleFileError, match=rf"{name}.*{shape[-1]}.*expected"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
+    bias = random_checkpoint("paper").arrays["fc7.bias"].copy()
+    bias[[5, 9]] = value
+    path = write(tmp_path / "a.safetensors", changed(random_checkpoint("paper"), fc7__bias=bias))
+    with pytest.raises(IncompatibleFileError, match=r"fc7\.bias holds 2 values that are NaN"):
+        load_checkpoint(path)
+
+
+def test_integers_are_refused(tmp_path: Path) -> None:
+    checkpoint = changed(random_checkpoint("paper"), fc7__bias=np.zeros(4096, np.int32))
+    with pytest.raises(IncompatibleFileError, match="int32, expected float16"):
+        load_checkpoint(write(tmp_path / "a.safetensors", checkpoint))
+
+
+def test_a_rank_of_zero_is_refused(tmp_path: Path) -> None:
+    arrays = dict(random_checkpoint("paper").arrays)
+    arrays["fc6.weight.left"] = np.zeros((4096, 0), np.float32)
+    arrays["fc6.weight.right"] = np.zeros((0, 9216), np.float32)
+    path = write(
+        tmp_path / "a.safetensors", Checkpoint(spec=random_checkpoint("paper").spec, arrays=arrays)
+    )
+    with pytest.raises(IncompatibleFileError, match=r"left is \[4096, 0\], expected \[4096, 1\]"):
+        load_checkpoint(path)
+
+
+def test_a_factor_without_dimensions_is_refused(tmp_path: Path) -> None:
+    checkpoint = changed(random_checkpoint("paper"), fc6__weight__left=np.array(1, np.float32))
+    with pytest.raises(IncompatibleFileError, match=r"left is \[\], expected"):
+        load_checkpoint(write(tmp_path / "a.safetensors", checkpoint))
+
+
+def test_float64_that_float32_cannot_hold_is_counted(tmp_path: Path) -> None:
+    bias = np.full(4096, 0.5)
+    path = write(tmp_path / "a.safetensors", changed(random_checkpoint("paper"), fc7__bias=bias))
+    assert load_checkpoint(path).arrays["fc7.bias"].dtype == np.float64
+    bias[:3] = 1e305
+    path = write(tmp_path / "a.safetensors", changed(random_checkpoint("paper"), fc7__bias=bias))
+    with pytest.raises(IncompatibleFileError, match="3 values that are NaN or infinite in float32"):
+        load_checkpoint(path)
+
+
+def test_infinities_of_both_signs_are_counted(tmp_path: Path) -> None:
+    bias = np.zeros(4096, np.float32)
+    bias[:2] = np.inf, -np.inf
+    path = write(tmp_path / "a.safetensors", changed(random_checkpoint("paper"), fc7__bias=bias))
+    with pytest.raises(IncompatibleFileError, match="holds 2 values"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("with_ml_dtypes", [True, False])
+def test_bfloat16_becomes_float32_whatever_else_is_imported(
+    tmp_path: Path, with_ml_dtypes: bool
+) -> None:
+    torch = pytest.importorskip("torch", reason="writes bfloat16")
+    from safetensors.torch import save_file as save_tensors
+
+    arrays = random_checkpoint("paper").arrays
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    for name in ("conv2.weight", "fc6.weight.right"):
+        tensors[name] = tensors[name].bfloat16()
+    spec = random_checkpoint("paper").spec
+    save_tensors(tensors, tmp_path / "a.safetensors", {SPEC_KEY: spec.to_json()})
+    program = (
+        "import sys, pathlib\n"
+        f"{'import ml_dtypes' if with_ml_dtypes else ''}\n"
+        "from alexnet_deploy.model.checkpoints import load_checkpoint\n"
+        "print(load_checkpoint(pathlib.Path(sys.argv[1])).fingerprint)\n"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "a.safetensors"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    expected = {name: tensor.float().numpy() for name, tensor in tensors.items()}
+    assert printed.strip() == Checkpoint(spec=spec, arrays=expected).fingerprint
+
+
+def test_a_number_type_that_numpy_lacks_is_named(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="writes float8")
+    from safetensors.torch import save_file as save_tensors
+
+    tensors = {"conv1.bias": torch.zeros(96).to(torch.float8_e4m3fn)}
+    save_tensors(tensors, tmp_path / "a.safetensors")
+    with pytest.raises(IncompatibleFileError, match=r"conv1\.bias is F8_E4M3, expected float16"):
+        load_checkpoint(tmp_path / "a.safetensors")
+
+
+def test_a_model_file_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(b"anything")
+    with pytest.raises(UsageError, match="is a model file already; give the checkpoint"):
+        load_checkpoint(tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("net.bin", r"a checkpoint ends in \.safetensors, \.pt, \.pth, not in \.bin"),
+        ("net", "not in no suffix"),
+    ],
+)
+def test_a_file_of_another_suffix_is_not_opened(tmp_path: Path, name: str, reason: str) -> None:
+    (tmp_path / name).write_bytes(b"anything")
+    with pytest.raises(IncompatibleFileError, match=reason):
+        load_checkpoint(tmp_path / name)
+
+
+def test_a_spec_that_cannot_be_is_refused_with_the_files_path(tmp_path: Path) -> None:
+    checkpoint = random_checkpoint("paper")
+    text = checkpoint.spec.to_json().replace("before_pool", "sideways")
+    save_file(dict(checkpoint.arrays), tmp_path / "a.safetensors", {SPEC_KEY: text})
+    with pytest.raises(IncompatibleFileError, match=r"a\.safetensors: the spec's lrn\.position"):
+        load_checkpoint(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 5, 5000, 1_000_000])
+def test_a_truncated_file_is_refused(tmp_path: Path, kept_bytes: int) -> None:
+    path = write(tmp_path / "a.safetensors", random_checkpoint("paper"))
+    os.truncate(path, kept_bytes)
+    with pytest.raises(IncompatibleFileError, match="not a readable safetensors file"):
+        load_checkpoint(path)
+
+
+def test_a_preset_on_a_file_with_a_spec_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.safetensors", random_checkpoint("paper"))
+    with pytest.raises(UsageError, match="carries its own spec"):
+        load_checkpoint(path, preset="caffe")
+
+
+def test_labels_replace_the_files_own_and_must_match_in_number(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.safetensors", random_checkpoint("paper"))
+    labels = tuple(f"new {index}" for index in range(11))
+    assert load_checkpoint(path, labels=labels).spec.labels == labels
+    with pytest.raises(IncompatibleFileError, match="has 11 classes, the labels file names 2"):
+        load_checkpoint(path, labels=("a", "b"))
+
+
+def test_a_labels_file_is_one_name_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_text("caf\u00e9\nb c\r\nd\n\n", "utf-8")
+    assert read_labels(path) == ("caf\u00e9", "b c", "d")
+    path.write_text("a\n\nb\n", "utf-8")
+    with pytest.raises(IncompatibleFileError, match="line 2 is empty"):
+        read_labels(path)
+    path.write_bytes(b"\xef\xbb\xbfa\nb\n")
+    assert read_labels(path) == ("a", "b")
+    with pytest.raises(UsageError, match="no such file"):
+        read_labels(tmp_path / "missing.txt")
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(IncompatibleFileError, match="UTF-8"):
+        read_labels(path)

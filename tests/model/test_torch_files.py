@@ -1,0 +1,149 @@
+"""`.pt` files: ours, those of training scripts, and those that must not be read."""
+
+import argparse
+import pickle
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from alexnet_deploy.errors import IncompatibleFileError
+from alexnet_deploy.model.checkpoints import load_checkpoint
+from alexnet_deploy.model.spec import SPEC_KEY
+from tests.support.networks import random_checkpoint
+
+torch = pytest.importorskip("torch", reason="reading .pt files needs torch")
+
+
+def own_content() -> dict[str, Any]:
+    """Return what our own `.pt` files hold."""
+    checkpoint = random_checkpoint("paper")
+    tensors = {name: torch.from_numpy(array) for name, array in checkpoint.arrays.items()}
+    return {SPEC_KEY: checkpoint.spec.to_json(), "arrays": tensors}
+
+
+def test_our_own_pt_round_trips_with_the_same_fingerprint(tmp_path: Path) -> None:
+    from alexnet_deploy.model.torch_files import write_pt
+
+    checkpoint = random_checkpoint("paper")
+    state = {"optimizer": {"lr": 0.01, "step": torch.tensor(7)}}
+    write_pt(tmp_path / "a.pt", checkpoint.spec.to_json(), checkpoint.arrays, state)
+    loaded = load_checkpoint(tmp_path / "a.pt")
+    assert loaded.spec == checkpoint.spec
+    assert loaded.fingerprint == checkpoint.fingerprint
+
+
+@pytest.mark.parametrize("place", [0.2, 0.5, 0.8])
+def test_a_file_with_a_flipped_byte_is_refused(tmp_path: Path, place: float) -> None:
+    """torch itself would read it and say nothing."""
+    path = tmp_path / "a.pt"
+    torch.save(own_content(), path)
+    data = bytearray(path.read_bytes())
+    data[int(len(data) * place)] ^= 1
+    path.write_bytes(data)
+    torch.load(path, weights_only=True)
+    with pytest.raises(IncompatibleFileError, match=r"is damaged \(the checksum of \S+ in it is"):
+        load_checkpoint(path)
+
+
+def test_bfloat16_tensors_become_float32(tmp_path: Path) -> None:
+    halves = {name: tensor.bfloat16() for name, tensor in own_content()["arrays"].items()}
+    torch.save(own_content() | {"arrays": halves}, tmp_path / "a.pt")
+    arrays = load_checkpoint(tmp_path / "a.pt").arrays
+    np.testing.assert_array_equal(arrays["conv1.bias"], halves["conv1.bias"].float().numpy())
+
+
+@pytest.mark.parametrize("arrays", [None, [1, 2], "fc8", {"conv1.bias": 3}])
+def test_a_file_of_ours_without_a_dict_of_arrays_is_refused(tmp_path: Path, arrays: object) -> None:
+    torch.save(own_content() | {"arrays": arrays}, tmp_path / "a.pt")
+    with pytest.raises(IncompatibleFileError, match="holds no weights"):
+        load_checkpoint(tmp_path / "a.pt")
+
+
+def test_a_spec_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    torch.save(own_content() | {SPEC_KEY: torch.zeros(3)}, tmp_path / "a.pt")
+    with pytest.raises(IncompatibleFileError, match=r"a\.pt: the spec cannot be read"):
+        load_checkpoint(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize(
+    ("convert", "kind"),
+    [
+        (lambda tensor: tensor.to_sparse(), "float32, sparse_coo"),
+        (lambda tensor: tensor.to(torch.float8_e4m3fn), "float8_e4m3fn, strided"),
+        (lambda tensor: tensor.to("meta"), "float32, strided, on meta"),
+    ],
+)
+def test_a_tensor_that_is_no_array_is_named(
+    tmp_path: Path, convert: Callable[[Any], Any], kind: str
+) -> None:
+    content = own_content()
+    content["arrays"]["fc8.weight"] = convert(content["arrays"]["fc8.weight"])
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(IncompatibleFileError, match=rf"fc8\.weight is a tensor of {kind}.*dense"):
+        load_checkpoint(tmp_path / "a.pt")
+
+
+class _RunsCode:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (print, ("this must never be printed",))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_that_would_run_code_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], zipped: bool
+) -> None:
+    path = tmp_path / "a.pt"
+    torch.save(
+        {"a.weight": torch.zeros(2), "b": _RunsCode()}, path, _use_new_zipfile_serialization=zipped
+    )
+    with pytest.raises(IncompatibleFileError, match=r"refused, because reading it would run code"):
+        load_checkpoint(path)
+    path.write_bytes(pickle.dumps(_RunsCode()))
+    with pytest.raises(IncompatibleFileError):
+        load_checkpoint(path)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("beside", "held"),
+    [
+        (argparse.Namespace(lr=0.1), "argparse.Namespace"),
+        (np.float64(56.5), "numpy._core.multiarray.scalar"),
+        (torch.nn.Linear(2, 2), "torch.nn.modules.linear.Linear"),
+    ],
+)
+def test_what_a_training_script_should_not_have_saved_is_named(
+    tmp_path: Path, beside: object, held: str
+) -> None:
+    torch.save({"state_dict": {"a.weight": torch.zeros(2)}, "beside": beside}, tmp_path / "a.pt")
+    with pytest.raises(IncompatibleFileError, match=rf"it holds {re.escape(held)}\)") as raised:
+        load_checkpoint(tmp_path / "a.pt")
+    assert "torch.save(model.state_dict(), path)" in str(raised.value)
+
+
+def test_a_torchscript_archive_is_called_one(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
+        for name in ("data.pkl", "constants.pkl", "version"):
+            archive.writestr(f"a/{name}", b"3\n")
+    with pytest.raises(IncompatibleFileError, match="is a TorchScript archive"):
+        load_checkpoint(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip", b"<html>", b"\x80\x04."])
+def test_a_file_that_is_no_torch_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.pt"
+    path.write_bytes(content)
+    with pytest.raises(IncompatibleFileError, match=r"a\.pt: not a readable torch") as raised:
+        load_checkpoint(path)
+    assert "weights_only" not in str(raised.value)
+
+
+def test_a_file_without_weights_says_what_was_expected(tmp_path: Path) -> None:
+    torch.save({"epoch": 3}, tmp_path / "a.pt")
+    with pytest.raises(IncompatibleFileError, match="holds no weights; expected a state dict"):
+        load_checkpoint(tmp_path / "a.pt")

@@ -1,0 +1,85 @@
+"""The data inside the package: the photographs, their attribution, the bundled checkpoint."""
+
+import struct
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from alexnet_deploy.model.checkpoints import load_checkpoint
+from alexnet_deploy.model.default import bundled_checkpoint
+from alexnet_deploy.model.labels import imagenet_labels
+from alexnet_deploy.photographs.samples import sample_paths
+
+DATA = bundled_checkpoint().parent
+CALTECH_DOI = "10.22002/D1.20086"
+
+
+def test_there_are_forty_photographs_of_forty_classes_in_order() -> None:
+    paths = sample_paths()
+    assert len(paths) == len({path.parent.name for path in paths}) == 40
+    assert list(paths) == sorted(paths)
+
+
+def test_every_sample_is_of_a_class_that_the_bundled_checkpoint_knows() -> None:
+    labels = load_checkpoint(bundled_checkpoint()).spec.labels
+    assert {path.parent.name for path in sample_paths()} <= set(labels)
+
+
+def test_samples_stay_small_and_varied() -> None:
+    """Under 1 MB in the wheel; grey and colour, upright and wide, so that they test something."""
+    modes, ratios = set(), []
+    for path in sample_paths():
+        with Image.open(path) as photograph:
+            photograph.load()
+            modes.add(photograph.mode)
+            ratios.append(photograph.width / photograph.height)
+    assert sum(path.stat().st_size for path in sample_paths()) < 1_000_000
+    assert modes == {"L", "RGB"}
+    assert min(ratios) < 0.5
+    assert max(ratios) > 2
+
+
+def test_samples_are_the_published_bytes_of_test_photographs(caltech_test: Path) -> None:
+    for path in sample_paths():
+        assert path.read_bytes() == (caltech_test / path.parent.name / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("page", ["samples/README.md", "caltech101.md"])
+def test_data_under_cc_by_is_attributed(page: str) -> None:
+    text = (DATA / page).read_text("utf-8")
+    assert CALTECH_DOI in text
+    assert "CC BY 4.0" in text
+    assert "Andreeto" in text
+
+
+def test_the_data_page_names_every_file() -> None:
+    page = (DATA / "README.md").read_text("utf-8")
+    for path in DATA.iterdir():
+        assert path.name == "README.md" or path.name in page
+
+
+def test_the_model_card_says_what_the_header_says() -> None:
+    checkpoint = load_checkpoint(bundled_checkpoint())
+    card = (DATA / "caltech101.md").read_text("utf-8")
+    measured = checkpoint.spec.provenance["measured"]
+    for figures in (measured, measured["dense_before_factoring"]):
+        for name in ("top1", "top5", "mean_class_top1"):
+            assert f"{100 * figures[name]:.2f} %" in card
+    assert f"{checkpoint.num_parameters():,} parameters" in card
+    assert checkpoint.spec.provenance["licence"] == "CC BY 4.0"
+
+
+def test_the_bundled_checkpoint_is_aligned_for_reading_without_a_copy() -> None:
+    with bundled_checkpoint().open("rb") as file:
+        (header_bytes,) = struct.unpack("<Q", file.read(8))
+    assert (8 + header_bytes) % 8 == 0
+
+
+def test_the_imagenet_table_is_in_the_order_of_wordnet_ids() -> None:
+    rows = (DATA / "imagenet_classes.tsv").read_text("utf-8").splitlines()
+    assert rows[0].split("\t") == ["index", "wnid", "names"]
+    indices, wnids, _ = zip(*(row.split("\t") for row in rows[1:]), strict=True)
+    assert [int(index) for index in indices] == list(range(1000))
+    assert list(wnids) == sorted(set(wnids))
+    assert imagenet_labels()[207].startswith("golden retriever")

@@ -1,0 +1,44 @@
+"""Batch sizes of an engine: any that make sense, and a clear refusal of the others."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alexnet_deploy.errors import UsageError
+from alexnet_deploy.runtimes.batch_profile import BatchProfile
+
+
+@pytest.mark.parametrize(("asked", "nearest"), [(1, 2), (2, 2), (3, 3), (8, 8), (9, 8), (10**6, 8)])
+def test_the_nearest_batch_that_is_allowed(asked: int, nearest: int) -> None:
+    assert BatchProfile(min=2, opt=4, max=8).nearest(asked) == nearest
+
+
+@given(sizes=st.lists(st.integers(1, 2**31 - 1), min_size=3, max_size=3).map(sorted))
+def test_ascending_sizes_become_three_shapes(sizes: list[int]) -> None:
+    smallest, usual, largest = sizes
+    profile = BatchProfile(min=smallest, opt=usual, max=largest)
+    assert profile.shapes((224, 224, 3)) == (
+        (smallest, 224, 224, 3),
+        (usual, 224, 224, 3),
+        (largest, 224, 224, 3),
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"min": 0}, r"--min-batch is 0, expected 1"),
+        ({"opt": -3}, r"--opt-batch is -3"),
+        ({"max": 2**40}, r"--max-batch is 1099511627776, expected 1 to 2147483647"),
+        ({"max": True}, r"--max-batch is True"),
+        ({"opt": 64}, r"--min-batch 1, --opt-batch 64, --max-batch 32: expected min <= opt <= max"),
+        ({"min": 33, "max": 64}, r"--min-batch 33, --opt-batch 32"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused_by_their_options(
+    wrong: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        BatchProfile(**wrong)

@@ -1,0 +1,167 @@
+"""What is said of TensorRT and TensorRT-RTX, and what they say: versions, absence, messages."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alexnet_deploy.errors import DeviceError, MissingPackageError
+from alexnet_deploy.runtimes.engine_file import EngineRuntime
+from alexnet_deploy.runtimes.tensorrt_library import Library, load_library
+
+pytest_plugins = ["tests.support.trt_stub.fixtures"]
+
+
+@pytest.fixture(params=["tensorrt", "tensorrt-rtx"])
+def library(request: pytest.FixtureRequest) -> Library:
+    """Each of the two, where it is installed."""
+    runtime: EngineRuntime = request.param
+    if runtime == "tensorrt":
+        request.getfixturevalue("trt")
+    else:
+        pytest.importorskip("tensorrt_rtx", reason="pip install 'alexnet-deploy[rtx]'")
+    found = load_library(runtime)
+    found.messages.take()
+    return found
+
+
+def test_a_library_is_loaded_once_for_it_keeps_its_first_logger(library: Library) -> None:
+    assert load_library(library.runtime) is library
+    assert isinstance(library.logger, library.module.ILogger)
+    assert library.name == {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}[library.runtime]
+
+
+@pytest.mark.parametrize("version", ["11.4.0.106", "11.10.0.1", "12.0.1"])
+def test_tensorrt_from_11_4_on_is_taken(
+    trt: Any, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    monkeypatch.setattr(trt, "__version__", version)
+    assert load_library("tensorrt").version() == version
+
+
+@pytest.mark.parametrize("version", ["11.3.2.9", "11.0.0.1", "10.16.0.72", "8.6.1"])
+def test_an_older_tensorrt_is_refused_with_the_install_line(
+    trt: Any, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    monkeypatch.setattr(trt, "__version__", version)
+    with pytest.raises(
+        DeviceError,
+        match=rf"TensorRT {version} is installed, expected 11\.4 or later; .*\[tensorrt\]'$",
+    ):
+        load_library("tensorrt").version()
+
+
+def test_tensorrt_rtx_counts_its_versions_by_itself() -> None:
+    rtx = pytest.importorskip("tensorrt_rtx", reason="pip install 'alexnet-deploy[rtx]'")
+    assert load_library("tensorrt-rtx").version() == rtx.__version__
+    assert int(rtx.__version__.split(".")[0]) < 11
+
+
+def test_only_the_last_errors_are_kept_and_once(library: Library) -> None:
+    log, kinds = library.logger, library.module.ILogger.Severity
+    nothing = f"{library.name} gave no reason"
+    assert library.messages.take() == nothing
+    log.log(kinds.WARNING, "by the way")
+    for number in range(8):
+        log.log(kinds.ERROR, f"error {number}\n")
+        log.log(kinds.INFO, "chatter")
+    log.log(kinds.INTERNAL_ERROR, "the last one")
+    assert library.messages.take() == "error 4 | error 5 | error 6 | error 7 | the last one"
+    assert library.messages.take() == nothing
+
+
+def test_a_warning_is_the_reason_where_there_is_no_error(library: Library) -> None:
+    library.logger.log(library.module.ILogger.Severity.WARNING, "no room\nfor it")
+    assert library.messages.take() == "no room for it"
+
+
+def test_the_missing_driver_is_no_reason(library: Library) -> None:
+    """Without one every error of the library has a line about it."""
+    error = library.module.ILogger.Severity.ERROR
+    library.logger.log(error, "window is 4\n[catchCudaError] cudaError 35\n")
+    library.logger.log(error, "[catchCudaError] cudaError 35")
+    assert library.messages.take() == "window is 4"
+
+
+@pytest.mark.parametrize(
+    ("runtime", "module", "extra"),
+    [("tensorrt", "tensorrt", "tensorrt"), ("tensorrt-rtx", "tensorrt_rtx", "rtx")],
+)
+def test_a_library_that_is_missing_names_its_install_line(
+    monkeypatch: pytest.MonkeyPatch, runtime: EngineRuntime, module: str, extra: str
+) -> None:
+    from alexnet_deploy.runtimes import tensorrt_library as library_module
+
+    monkeypatch.setattr(library_module, "_LOADED", {})
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingPackageError, match=rf"{runtime}, .*'alexnet-deploy\[{extra}\]'"):
+        load_library(runtime)
+
+
+def test_of_tensorrt_rtx_the_gpus_are_named_as_nvidia_names_them() -> None:
+    pytest.importorskip("tensorrt_rtx", reason="pip install 'alexnet-deploy[rtx]'")
+    capabilities = load_library("tensorrt-rtx").compute_capabilities()
+    assert {"7.5", "8.6", "8.9", "12.0"} <= capabilities.keys()
+    assert capabilities["8.9"].name == "SM89"
+
+
+# What of TensorRT 10 matters here; its versions differ in the package `tensorrt.plugin`.
+TENSORRT_10 = """
+__version__ = "10.3.0"
+class ILogger: ...
+class Logger(ILogger): ...
+class DataType:
+    FLOAT = HALF = None
+"""
+QUICK_WITHOUT_AOT = """
+class TensorDesc: ...
+class Tensor: ...
+class AutoTuneCombination: ...
+def register(name): return lambda function: function
+impl = autotune = register
+"""
+
+
+@pytest.mark.parametrize("quick", [None, QUICK_WITHOUT_AOT], ids=["no plugin", "no aot_impl"])
+def test_a_tensorrt_10_that_lacks_what_we_use_is_refused_for_its_version(
+    tmp_path: Path, quick: str | None
+) -> None:
+    pytest.importorskip("cuda.bindings", reason="CUDA's API comes with: pip install cuda-bindings")
+    (tmp_path / "tensorrt").mkdir()
+    (tmp_path / "tensorrt" / "__init__.py").write_text(TENSORRT_10, "utf-8")
+    if quick is not None:
+        (tmp_path / "tensorrt" / "plugin.py").write_text(quick, "utf-8")
+    code = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+from alexnet_deploy.errors import AlexNetDeployError
+try:
+    import alexnet_deploy.trt.builder
+except AlexNetDeployError as error:
+    print(type(error).__name__, error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.startswith(
+        "DeviceError TensorRT 10.3.0 is installed, expected 11.4 or later"
+    )
+
+
+@pytest.mark.parametrize("missing", ["tensorrt", "cuda"])
+def test_the_builder_without_a_package_names_the_install_line(missing: str) -> None:
+    code = f"""
+import sys
+sys.modules[{missing!r}] = None
+from alexnet_deploy.errors import MissingPackageError
+try:
+    import alexnet_deploy.trt.builder
+except MissingPackageError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "pip install 'alexnet-deploy[tensorrt]'" in done.stdout

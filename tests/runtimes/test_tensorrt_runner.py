@@ -1,0 +1,306 @@
+"""The engine of TensorRT and TensorRT-RTX over dolls of their classes and a CUDA runtime of ours.
+
+The dolls take what the real classes take; the context computes something simple on the memory that
+it was told of, when the stream is waited for, as on a GPU.
+"""
+
+import dataclasses
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from alexnet_deploy.errors import (
+    DeviceError,
+    IncompatibleFileError,
+    MissingPackageError,
+    UsageError,
+)
+from alexnet_deploy.runtimes import tensorrt_library as library_module
+from alexnet_deploy.runtimes.batch_profile import BatchProfile
+from alexnet_deploy.runtimes.factory import open_engine_file
+from alexnet_deploy.runtimes.tensorrt_library import Library
+from tests.support.networks import noise
+from tests.support.trt_stub.fake_runtime import (
+    FILE,
+    OPTIONS,
+    PORTABLE,
+    SPEC,
+    FakeRuntime,
+    Open,
+    computed,
+)
+
+pytest.importorskip("cuda.bindings", reason="CUDA's API comes with: pip install cuda-bindings")
+pytest_plugins = ["tests.support.trt_stub.fixtures", "tests.support.trt_stub.engine_fixtures"]
+
+
+def test_a_batch_goes_up_and_the_wanted_layers_come_back(open_engine: Open) -> None:
+    images = noise(SPEC, 2)
+    with open_engine() as engine:
+        outputs = engine.run(images)
+    assert list(outputs) == ["fc7", "probabilities"]
+    for name, value in outputs.items():
+        assert value.dtype == np.float32
+        np.testing.assert_array_equal(value, computed(images, name))
+
+
+def test_a_result_stays_as_it_is_when_the_engine_runs_again_or_is_closed(
+    open_engine: Open,
+) -> None:
+    images = noise(SPEC, 2, seed=1)
+    with open_engine() as engine:
+        first = engine.run(images)
+        second = engine.run(noise(SPEC, 2, seed=2))
+    assert not (first["fc7"] == second["fc7"]).any()
+    np.testing.assert_array_equal(first["fc7"], computed(images, "fc7"))
+
+
+def test_the_shape_is_set_once_before_the_places_and_both_before_any_batch(
+    open_engine: Open, fake: FakeRuntime
+) -> None:
+    with open_engine() as engine:
+        for seed in range(3):
+            engine.run(noise(SPEC, 2, seed=seed))
+    context = "IExecutionContext."
+    steps = [step.removeprefix(context) for step in fake.journal if step.startswith(context)]
+    assert steps == ["set_input_shape"] + ["set_tensor_address"] * 4 + ["execute_async_v3"] * 3
+    assert fake.input_shape == (2, 224, 224, 3)
+
+
+def test_the_plan_is_loaded_as_it_is(open_engine: Open, fake: FakeRuntime) -> None:
+    open_engine()
+    asked = [("get_engine_validity", b"plan")] if fake.is_rtx else []
+    assert fake.runtime.calls == [*asked, ("deserialize_cuda_engine", b"plan")]
+
+
+def test_tensorrt_rtx_compiles_for_the_one_shape_before_the_first_batch(
+    open_engine: Open, fake: FakeRuntime
+) -> None:
+    open_engine()
+    made = [call for call in fake.engine.calls if call[0].startswith("create_")]
+    if not fake.is_rtx:
+        assert made == [("create_execution_context",)]
+        return
+    assert made == [("create_runtime_config",), ("create_execution_context", fake.config)]
+    eager = fake.trt.DynamicShapesKernelSpecializationStrategy.EAGER
+    assert fake.config.calls == [("dynamic_shapes_kernel_specialization_strategy=", eager)]
+
+
+def test_only_wanted_layers_are_copied_back(open_engine: Open, cuda: Any) -> None:
+    """On the host there is room for the batch and for these; all outputs have room on the GPU."""
+    layers = SPEC.layer_shapes()
+    image = 2 * 224 * 224 * 3
+    sizes = {name: 2 * 4 * int(np.prod(layers[name])) for name in FILE.record.outputs}
+    open_engine(dataclasses.replace(OPTIONS, outputs=("fc7",)))
+    there: dict[str, list[int]] = {"host": [], "device": []}
+    for side, block in cuda.memory.values():
+        there[side].append(len(block))
+    assert sorted(there["host"]) == sorted([image, sizes["fc7"]])
+    assert sorted(there["device"]) == sorted([image, *sizes.values()])
+
+
+def test_what_runs_is_described(open_engine: Open, library: Library) -> None:
+    version = "TensorRT 11.4.0.106"
+    if library.runtime == "tensorrt-rtx":
+        version = f"TensorRT-RTX {library.module.__version__}"
+    with open_engine() as engine:
+        assert engine.description == f"{version}, NVIDIA Fake 100, fp32, batch 2"
+        assert engine.options == dataclasses.replace(
+            OPTIONS, runtime=library.runtime, device="cuda", precision="fp32"
+        )
+        assert engine.spec == SPEC
+        assert engine.fingerprint == "f" * 64
+
+
+def test_a_batch_of_another_shape_or_type_is_refused(open_engine: Open) -> None:
+    images = noise(SPEC, 2)
+    with open_engine() as engine:
+        for wrong in (images[:1], images[:, :223], images.astype(np.float32)):
+            with pytest.raises(UsageError, match=r"the engine takes \(2, 224, 224, 3\) uint8"):
+                engine.run(wrong)
+
+
+@pytest.mark.parametrize("batch", [1, 5, 64])
+def test_a_batch_outside_of_the_profile_is_refused_naming_both(
+    open_engine: Open, batch: int
+) -> None:
+    message = f"--batch-size {batch}: m.engine was built for 2 to 4 images a batch"
+    with pytest.raises(UsageError, match=message):
+        open_engine(dataclasses.replace(OPTIONS, batch_size=batch))
+
+
+@pytest.mark.parametrize(("asked", "runs"), [(1, 2), (2, 2), (3, 3), (4, 4), (32, 4)])
+def test_a_batch_that_nobody_asked_for_is_the_nearest_that_the_engine_takes(
+    open_engine: Open, fake: FakeRuntime, asked: int, runs: int
+) -> None:
+    options = dataclasses.replace(OPTIONS, batch_size=asked, exact_batch=False)
+    with open_engine(options) as engine:
+        assert engine.options.batch_size == runs
+        assert engine.description.endswith(f"batch {runs}")
+        assert fake.input_shape == (runs, 224, 224, 3)
+        assert engine.run(noise(SPEC, runs))["fc7"].shape == (runs, 4096)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        (("fc7", "conv1", "fc6"), "layers conv1, fc6: m.engine was built for probabilities, fc7"),
+        (("fc9",), "layer 'fc9' does not exist"),
+        ((), "one or more"),
+    ],
+)
+def test_a_layer_that_the_engine_does_not_compute_is_refused(
+    open_engine: Open, outputs: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        open_engine(dataclasses.replace(OPTIONS, outputs=outputs))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"device": "cpu"}, DeviceError, r"--device cpu: m.engine runs with \S+ on a GPU only"),
+        ({"runtime": "openvino"}, DeviceError, "--runtime openvino"),
+        ({"precision": "bf16"}, DeviceError, "--precision bf16: m.engine computes in fp32"),
+        ({"threads": 2}, UsageError, "--threads 2: an engine runs on the GPU; leave it out"),
+    ],
+)
+def test_options_that_an_engine_cannot_obey_are_refused(
+    open_engine: Open, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        open_engine(dataclasses.replace(OPTIONS, **options))
+
+
+def test_an_engine_of_another_machine_is_refused_before_it_is_loaded(
+    open_engine: Open, fake: FakeRuntime
+) -> None:
+    changed = {"runtime_version": "0.1", "gpu_name": "H", "compute_capabilities": ("8.0",)}
+    with pytest.raises(IncompatibleFileError) as caught:
+        open_engine(**changed)
+    version = f"{fake.library.name} 0.1, here is {fake.library.version()}"
+    for part in (version, "GPU H", "capability 8.0, here is 9.0"):
+        assert part in str(caught.value)
+    # The GPU of the fake driver is of 9.0, for which TensorRT-RTX does not build.
+    assert str(caught.value).endswith("--trt -o FILE")
+    assert fake.journal == []
+
+
+def test_without_a_gpu_no_engine_is_opened(open_engine: Open, driver: Any) -> None:
+    driver.gpus = []
+    with pytest.raises(DeviceError, match="no NVIDIA GPU that this process may use"):
+        open_engine()
+
+
+def test_without_a_gpu_nothing_need_be_installed_to_be_told_so(
+    driver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library_module, "_LOADED", {})
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    file = dataclasses.replace(FILE, record=PORTABLE)
+    with pytest.raises(MissingPackageError, match=r"'alexnet-deploy\[rtx\]'"):
+        open_engine_file(file, OPTIONS)
+    driver.gpus = []
+    with pytest.raises(DeviceError, match="no NVIDIA GPU"):
+        open_engine_file(file, OPTIONS)
+
+
+def test_what_can_be_built_instead_is_asked_of_the_library(
+    open_engine: Open, fake: FakeRuntime, driver: Any
+) -> None:
+    driver.gpus = [("NVIDIA Fake 100", 12, 0)]
+    with pytest.raises(IncompatibleFileError) as caught:
+        open_engine(compute_capabilities=("8.0",))
+    option = " --rtx --compute-capability 12.0" if fake.is_rtx else ""
+    assert str(caught.value).endswith(f"--trt{option} -o FILE")
+
+
+@pytest.mark.parametrize("library", ["tensorrt"], indirect=True)
+def test_tensorrt_10_is_refused(
+    open_engine: Open, fake: FakeRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fake.trt, "__version__", "10.16.0.72")
+    with pytest.raises(DeviceError, match=r"TensorRT 10\.16\.0\.72 is installed, expected 11\.4"):
+        open_engine()
+
+
+@pytest.mark.parametrize("library", ["tensorrt-rtx"], indirect=True)
+@pytest.mark.parametrize(
+    ("reason", "error", "message"),
+    [
+        ("UNSUPPORTED_CC", DeviceError, r"cannot run here \(UNSUPPORTED_CC\)"),
+        ("VERSION_MISMATCH", IncompatibleFileError, r"no engine that .*\(VERSION_MISMATCH\)"),
+    ],
+)
+def test_what_tensorrt_rtx_says_of_a_plan_is_asked_before_it_is_loaded(
+    open_engine: Open, fake: FakeRuntime, reason: str, error: type[Exception], message: str
+) -> None:
+    bits = int(fake.trt.EngineInvalidityDiagnostics.__members__[reason])
+    fake.validity = (fake.trt.EngineValidity.INVALID, bits)
+    with pytest.raises(error, match=message):
+        open_engine()
+    assert fake.runtime.calls == [("get_engine_validity", b"plan")]
+
+
+def test_a_plan_that_the_library_refuses_is_an_error_with_its_reason(
+    open_engine: Open, fake: FakeRuntime
+) -> None:
+    log, kinds = fake.library.logger, fake.trt.ILogger.Severity
+
+    def refuse(plan: bytes) -> None:
+        log.log(kinds.WARNING, "by the way")
+        log.log(kinds.ERROR, "magicTag does not match\n")
+
+    fake.runtime.answers["deserialize_cuda_engine"] = refuse
+    with pytest.raises(
+        IncompatibleFileError, match=r"TensorRT\S* cannot load it \(magicTag does not match\)"
+    ):
+        open_engine()
+
+
+@pytest.mark.parametrize("part", range(3))
+@pytest.mark.parametrize("name", ["images", "fc7"])
+def test_a_plan_that_is_not_what_its_record_says_is_refused(
+    open_engine: Open, fake: FakeRuntime, name: str, part: int
+) -> None:
+    trt = fake.trt
+    wrong = (trt.TensorIOMode.NONE, trt.DataType.HALF, (-1, 4, 4, 3))
+    tensor = list(fake.tensors[name])
+    tensor[part] = wrong[part]
+    fake.tensors[name] = (tensor[0], tensor[1], tensor[2])
+    with pytest.raises(IncompatibleFileError, match="the tensors of the plan are"):
+        open_engine()
+
+
+def test_a_plan_with_other_outputs_or_batches_is_refused(
+    open_engine: Open, fake: FakeRuntime
+) -> None:
+    with pytest.raises(IncompatibleFileError, match="the tensors of the plan are"):
+        open_engine(outputs=("fc7", "probabilities"))
+    with pytest.raises(IncompatibleFileError, match="the batches of the plan are"):
+        open_engine(profile=BatchProfile(min=1, opt=2, max=4))
+
+
+@pytest.mark.parametrize(
+    ("call", "answer", "error", "message"),
+    [
+        ("create_execution_context", None, DeviceError, "no room for it on the GPU"),
+        ("set_input_shape", False, IncompatibleFileError, "does not take"),
+        ("set_tensor_address", False, DeviceError, "no place for images"),
+    ],
+)
+def test_no_refusal_of_tensorrt_is_overlooked(
+    open_engine: Open,
+    fake: FakeRuntime,
+    cuda: Any,
+    call: str,
+    answer: object,
+    error: type[Exception],
+    message: str,
+) -> None:
+    (fake.engine if call.startswith("create") else fake.context).answers[call] = answer
+    with pytest.raises(error, match=message):
+        open_engine()
+    assert cuda.memory == {}

@@ -1,0 +1,204 @@
+"""One run of `update_index`, in a process of its own that says where it is, to be killed there.
+
+    python killed_child.py '{"directory": "...", "folder": "...", "prune": false, ...}'
+
+The package has no hooks for this: its functions are wrapped from outside. Each line on standard
+output is written at once, and is a time (monotonic clock, ns), a word, and
+
+    at       the step that goes on from this moment, with what it is a part of: prune/append
+    through  the hashes of the photographs that go through the network next, one batch
+
+The keys of the argument are the fields of `killed_runs.Run`.
+"""
+
+import functools
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from alexnet_deploy.index import manifest, update
+from alexnet_deploy.index import model as index_engine
+from alexnet_deploy.index.ledger import Ledger
+from alexnet_deploy.index.model import EngineRequest
+from alexnet_deploy.index.scan import Scan
+from alexnet_deploy.index.segments import Segments
+from alexnet_deploy.index.writer import BatchWriter
+from alexnet_deploy.photographs.pipeline import Loaded
+from alexnet_deploy.runtimes.base import Engine, EngineOptions
+from tests.support.fake_engine import FakeEngine
+
+PIECE_BYTES, PAUSE_S = 4096, 2e-5
+"""A disk may take less than it is given, and its time: a kill can come between the two halves of
+a vector."""
+
+
+class ColourEngine(FakeEngine):
+    """A vector holds the colour of its photograph, again and again: another colour, another one."""
+
+    def run(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+        """Return the outputs of one batch."""
+        colours = images[:, 0, 0].astype(np.float32)
+        outputs = {}
+        for name, array in super().run(images).items():
+            outputs[name] = np.take(colours, np.arange(array[0].size) % 3, axis=1)
+            outputs[name] = outputs[name].reshape(array.shape)
+        return outputs
+
+
+def open_colour_engine(
+    model: Path | None, options: EngineOptions, *, notify: Callable[[str], None]
+) -> Engine:
+    """Stand in for `opening.open_model`."""
+    return ColourEngine(options)
+
+
+class Reporter:
+    """Say where the process is: the steps that it is in, the outermost first."""
+
+    def __init__(self) -> None:
+        self._steps: list[str] = []
+        self._waiting: list[str] = []
+
+    def enter(self, step: str) -> None:
+        """Say that a step begins."""
+        self._steps.append(step)
+        self._say("at", "/".join(self._steps))
+
+    def leave(self) -> None:
+        """Say that the last step has ended."""
+        self._steps.pop()
+        self._say("at", "/".join(self._steps))
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Say so when the block begins and ends."""
+        self.enter(name)
+        yield
+        self.leave()
+
+    def watch(self, owner: Any, function_name: str, name: str) -> None:
+        """Let each call of a function be a step."""
+        function = getattr(owner, function_name)
+
+        @functools.wraps(function)
+        def watched(*arguments: Any, **keywords: Any) -> Any:
+            with self.step(name):
+                return function(*arguments, **keywords)
+
+        setattr(owner, function_name, watched)
+
+    def watch_creation(self) -> None:
+        """Let "creation" go from the moment that the engine is there to the index's."""
+        new_manifest, create_index = manifest.new_manifest, index_engine.create_index
+
+        def begun(*arguments: Any, **keywords: Any) -> Any:
+            self.enter("creation")
+            return new_manifest(*arguments, **keywords)
+
+        def ended(*arguments: Any, **keywords: Any) -> Any:
+            engine = create_index(*arguments, **keywords)
+            self.leave()
+            return engine
+
+        vars(index_engine)["new_manifest"] = begun
+        vars(update)["create_index"] = ended
+        self.watch(Ledger, "create", "ledger")
+        self.watch(index_engine, "_remember_model", "model")
+        self.watch(index_engine, "write_manifest", "manifest")
+
+    def watch_batches(self) -> None:
+        """Let "insert" go from its first statement to the commit that ends it."""
+        insert_vectors, commit = BatchWriter._insert_vectors, Ledger.commit
+
+        def begun(*arguments: Any) -> None:
+            self.enter("insert")
+            insert_vectors(*arguments)
+
+        def ended(*arguments: Any) -> None:
+            is_batch = self._steps[-1] == "insert"
+            if is_batch:
+                self._steps.pop()
+            with self.step("commit" if is_batch else "other commit"):
+                commit(*arguments)
+
+        setattr(BatchWriter, "_insert_vectors", begun)  # noqa: B010
+        setattr(Ledger, "commit", ended)  # noqa: B010
+        self.watch(Segments, "append", "append")
+        self.watch(Segments, "sync", "sync")
+
+    def watch_network(self) -> None:
+        """Note of which photographs the network is to see a row, and say them when it does."""
+        needs_row, open_model = BatchWriter.needs_row, vars(index_engine)["open_model"]
+
+        def noted(writer: BatchWriter, loaded: Loaded) -> bool:
+            is_needed = needs_row(writer, loaded)
+            if is_needed and loaded.stamp is not None:
+                self._waiting.append(loaded.stamp.sha256.hex())
+            return is_needed
+
+        def opened(*arguments: Any, **keywords: Any) -> Engine:
+            with self.step("opening the engine"):
+                engine: Engine = open_model(*arguments, **keywords)
+            run = engine.run
+
+            def watched(images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+                self._say("through", " ".join(self._waiting))
+                self._waiting.clear()
+                with self.step("network"):
+                    return run(images)
+
+            vars(engine)["run"] = watched
+            return engine
+
+        setattr(BatchWriter, "needs_row", noted)  # noqa: B010
+        vars(index_engine)["open_model"] = opened
+
+    def _say(self, word: str, rest: str) -> None:
+        """Write a line in one call: a kill leaves all of it or nothing."""
+        os.write(1, f"{time.monotonic_ns()} {word} {rest}\n".encode())
+
+
+def write_slowly(
+    write: Callable[[int, memoryview, int], int], file: int, data: memoryview, offset: int
+) -> int:
+    """Stand in for `os.pwrite`."""
+    time.sleep(PAUSE_S)
+    return write(file, data[:PIECE_BYTES], offset)
+
+
+def main() -> None:
+    """Run once."""
+    run = json.loads(sys.argv[1])
+    manifest.SEGMENT_BYTES = run["segment_bytes"]
+    vars(os)["pwrite"] = functools.partial(write_slowly, os.pwrite)
+    if run["is_fake"]:
+        vars(index_engine)["open_model"] = open_colour_engine
+    reporter = Reporter()
+    reporter.watch_network()
+    reporter.watch_creation()
+    reporter.watch_batches()
+    reporter.watch(update._Run, "scan", "scan")
+    if run["prune"]:
+        reporter.watch(Scan, "remove_gone", "prune")
+        reporter.watch(update, "compact", "prune")
+    with reporter.step("run"):
+        update.update_index(
+            Path(run["directory"]),
+            [Path(run["folder"])],
+            EngineRequest(batch_size=run["batch_size"]),
+            update.UpdateOptions(prune=run["prune"]),
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""Results of searches that were never made, for the tests of sheets."""
+
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from alexnet_deploy.figures import sheet_cells
+from alexnet_deploy.index.results import Neighbour, SearchResult
+from alexnet_deploy.photographs.decoding import load_photograph
+from tests.support.fake_engine import save_photograph
+
+
+def result(query: Path, neighbours: Sequence[Path] = (), error: str | None = None) -> SearchResult:
+    """Return neighbours that are farther and farther away."""
+    found = tuple(
+        Neighbour(path=path, cosine_similarity=0.9 - number / 1000, l2_distance=5.0 + number)
+        for number, path in enumerate(neighbours)
+    )
+    return SearchResult(query=query, neighbours=found, error=error)
+
+
+def save_colours(folder: Path, colours: Sequence[tuple[int, int, int]]) -> list[Path]:
+    return [save_photograph(folder / f"{'-'.join(map(str, c))}.png", c) for c in colours]
+
+
+class PhotographsAlive:
+    """Count the full-size photographs that are in memory at the same time."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.most = self.num_loaded = self._now = 0
+        patch.setattr(sheet_cells, "load_photograph", self._load)
+
+    def _load(self, path: Path) -> Image.Image:
+        photograph = load_photograph(path)
+        self._now += 1
+        self.num_loaded += 1
+        self.most = max(self.most, self._now)
+        weakref.finalize(photograph, self._forget)
+        return photograph
+
+    def _forget(self) -> None:
+        self._now -= 1

@@ -1,0 +1,90 @@
+"""The shape of the trainer: reading order, who draws, and that the package does not know it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.test_architecture import MAX_PUBLIC_NAMES, imported_names
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAINING = ROOT / "training"
+
+ORDER = (
+    "recipes",
+    "pictures",
+    "colour",
+    "prepared",
+    "prepare",
+    "photographs",
+    "augmentation",
+    "normalisation",
+    "exchange",
+    "towers",
+    "weights",
+    "initialisation",
+    "optimizers",
+    "rates",
+    "trainer",
+    "devices",
+    "stopping",
+    "epoch_log",
+    "skipped",
+    "reporting",
+    "curves",
+    "options",
+    "data",
+    "checkpointing",
+    "beginning",
+    "run",
+    "train",
+    "factoring",
+    "shrink",
+    "cli",
+    "__main__",
+)
+
+
+def parse(module: str) -> ast.Module:
+    return ast.parse((TRAINING / f"{module}.py").read_text("utf-8"))
+
+
+def test_order_lists_every_module_of_the_trainer_once() -> None:
+    assert sorted(ORDER) == sorted(
+        path.stem for path in TRAINING.glob("*.py") if path.stem[:3] != "__i"
+    )
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_a_module_imports_only_what_stands_above_it(module: str) -> None:
+    above = set(ORDER[: ORDER.index(module)])
+    names = (name.split(".") for name in imported_names(parse(module)))
+    assert {parts[1] for parts in names if parts[0] == "training"} <= above
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_a_module_has_few_public_names(module: str) -> None:
+    defined = (ast.FunctionDef, ast.ClassDef)
+    names = [node.name for node in parse(module).body if isinstance(node, defined)]
+    assert len([name for name in names if not name.startswith("_")]) <= MAX_PUBLIC_NAMES
+
+
+def test_curves_alone_draw_with_matplotlib() -> None:
+    owners = {
+        module
+        for module in ORDER
+        if any(name.startswith("matplotlib") for name in imported_names(parse(module)))
+    }
+    assert owners == {"curves"}
+
+
+def test_the_package_does_not_import_the_trainer() -> None:
+    for path in (ROOT / "alexnet_deploy").rglob("*.py"):
+        tree = ast.parse(path.read_text("utf-8"))
+        assert not [name for name in imported_names(tree) if name.split(".")[0] == "training"]
+
+
+def test_the_page_lists_every_module() -> None:
+    page = (TRAINING / "README.md").read_text("utf-8")
+    tree = page.split("```text")[1].split("```")[0]
+    assert [module for module in ORDER[:-1] if f"{module}.py" not in tree] == []

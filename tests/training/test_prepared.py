@@ -1,0 +1,92 @@
+"""The statistics of a prepared folder are read back, unless the folder is not what it says."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alexnet_deploy.errors import IncompatibleFileError
+from alexnet_deploy.photographs.class_folders import find_class_folders
+from tests.support.class_pictures import SIZE, save_bad, save_good, save_noise
+from tests.support.prepare_runs import interrupted_run, run
+from training.colour import ColourStatistics
+from training.prepared import read_prepared
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Path:
+    run(save_bad(save_good(tmp_path / "source")), tmp_path / "prepared")
+    return tmp_path / "prepared"
+
+
+def read(folder: Path) -> ColourStatistics | None:
+    return read_prepared(find_class_folders(folder))
+
+
+def test_statistics_are_read_back(tmp_path: Path, prepared: Path) -> None:
+    written = run(tmp_path / "source", prepared).statistics
+    statistics = read(prepared)
+    assert statistics is not None
+    np.testing.assert_array_equal(statistics.mean_image, written.mean_image)
+    np.testing.assert_array_equal(statistics.covariance, written.covariance)
+    assert statistics.num_photographs == 8
+
+
+def test_an_ordinary_folder_of_classes_has_none(tmp_path: Path) -> None:
+    assert read(save_good(tmp_path / "source")) is None
+
+
+def test_a_prepared_folder_may_be_moved(tmp_path: Path, prepared: Path) -> None:
+    prepared.rename(tmp_path / "elsewhere")
+    assert read(tmp_path / "elsewhere") is not None
+
+
+def test_a_folder_that_prepare_did_not_finish_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.prepare._BATCH_SIZE", 2)
+    interrupted_run(save_good(tmp_path / "source"), tmp_path / "prepared", 2)
+    with pytest.raises(IncompatibleFileError, match="interrupted or is running; run prepare again"):
+        read(tmp_path / "prepared")
+
+
+def test_a_folder_with_more_or_fewer_photographs_than_were_counted_is_refused(
+    prepared: Path,
+) -> None:
+    save_noise(prepared / "bee/more/new.jpg", (SIZE, SIZE), 0)
+    with pytest.raises(IncompatibleFileError, match=r"4 photographs in 'bee', 3 in prepared.json"):
+        read(prepared)
+    (prepared / "bee/more/new.jpg").unlink()
+    save_noise(prepared / "ant/1.jpg", (SIZE, SIZE), 0)
+    with pytest.raises(IncompatibleFileError, match="4 classes that are not the ones in"):
+        read(prepared)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", "null", "{\xff", '{"format": 1, "size": 72}', "[" * 100_000]
+)
+def test_a_damaged_record_is_refused(prepared: Path, text: str) -> None:
+    (prepared / "prepared.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(IncompatibleFileError, match=r"prepared.json: cannot be read \(.*run"):
+        read(prepared)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("format", 2, "has format 2, this version reads 1"),
+        ("size", 256, r"a mean image of shape \(72, 72, 3\) .* expected \(256, 256, 3\)"),
+        ("num_photographs", 9, "over 9 photographs, expected .* over 8"),
+        ("classes", None, "3 classes that are not the ones in"),
+        ("mean_image_sha256", "0", "its sha256 is not the one"),
+    ],
+)
+def test_a_record_of_something_else_is_refused(
+    prepared: Path, field: str, value: object, message: str
+) -> None:
+    path = prepared / "prepared.json"
+    fields = json.loads(path.read_text())
+    path.write_text(json.dumps({**fields, field: value}))
+    with pytest.raises(IncompatibleFileError, match=message):
+        read(prepared)

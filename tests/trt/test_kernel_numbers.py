@@ -1,0 +1,277 @@
+"""The LRN kernel's text, compiled for the CPU, computes the formula: each number of each map.
+
+The oracle is the formula in float64 NumPy, channel by channel. A kernel may differ by the rounding
+of its own arithmetic: float32 sums, a root and a root of it, a product: 1e-6; and, with float16
+tensors, by one rounding to float16.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-bindings is not installed")
+from alexnet_deploy.trt.kernel import Scalar, TowerLrnKernel
+from tests.support.lrn_shim.host import DTYPES, SOURCE, HostKernels, missing_compiler
+
+pytestmark = pytest.mark.skipif(bool(missing_compiler()), reason=missing_compiler() or "g++")
+
+RELATIVE = {"float": 1e-6, "half": 2**-11 + 1e-6}
+ABSOLUTE = {"float": 2**-126, "half": 2**-25}  # half a step of the smallest numbers
+
+
+def kernel(
+    shape: tuple[int, int, int], *, towers: int = 2, size: int = 5, **changes: Any
+) -> TowerLrnKernel:
+    channels, height, width = shape
+    plain = TowerLrnKernel(
+        scalar="float",
+        channels=channels,
+        height=height,
+        width=width,
+        size=size,
+        alpha=1e-4,
+        beta=0.75,
+        k=2.0,
+        towers=towers,
+        fused=False,
+    )
+    return dataclasses.replace(plain, **changes)
+
+
+def variants(plain: TowerLrnKernel) -> Iterator[TowerLrnKernel]:
+    """Yield both types, and both entry points where the map can be pooled."""
+    scalars: tuple[Scalar, ...] = ("float", "half")
+    for scalar in scalars:
+        for fused in (False, True):
+            if not fused or min(plain.height, plain.width) >= 3:
+                yield dataclasses.replace(plain, scalar=scalar, fused=fused)
+
+
+LAYERS = [
+    *variants(kernel((96, 55, 55))),
+    *variants(kernel((256, 27, 27))),
+    dataclasses.replace(kernel((256, 27, 27), towers=1, k=1.0), scalar="half", fused=True),
+    dataclasses.replace(kernel((256, 13, 13), towers=1, k=1.0), scalar="half"),
+]
+SMALL = [
+    each
+    for plain in (
+        kernel((6, 3, 3), towers=1, size=7),
+        kernel((8, 4, 5), size=3),
+        kernel((9, 7, 6), towers=3),
+        kernel((10, 9, 9), size=1),
+        kernel((14, 5, 8), size=7),
+        kernel((12, 11, 7), towers=2, size=9, alpha=3e-3, k=1.0),
+        kernel((12, 6, 6), towers=3, beta=0.6, k=1.5),
+        kernel((4, 1, 2), towers=2),
+        kernel((264, 3, 4), towers=2),  # a tower in two stretches
+        kernel((131, 3, 3), towers=1, size=3),  # the same, and no even number of channels
+        kernel((2, 64, 33), towers=1, size=3),  # the map in several parts
+        kernel((2, 5, 384), towers=1, size=3),  # the widest that can be pooled
+    )
+    for each in variants(plain)
+]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> HostKernels:
+    return HostKernels(SMALL, tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="module")
+def layers(tmp_path_factory: pytest.TempPathFactory) -> HostKernels:
+    return HostKernels(LAYERS, tmp_path_factory.mktemp("layers"))
+
+
+def formula(x: NDArray[Any], of: TowerLrnKernel) -> NDArray[np.float64]:
+    """Compute what `of` stands for on (N, C, H, W), in float64."""
+    a = x.astype(np.float64)
+    if of.fused:
+        a = np.maximum(a, 0)
+    b = np.empty_like(a)
+    width = of.channels // of.towers
+    for channel in range(of.channels):
+        start = channel // width * width
+        window = slice(
+            max(start, channel - of.size // 2), min(start + width, channel + of.size // 2 + 1)
+        )
+        sums = (a[:, window] ** 2).sum(axis=1)
+        with np.errstate(invalid="ignore"):  # inf / inf
+            b[:, channel] = a[:, channel] / (of.k + of.alpha / of.size * sums) ** of.beta
+    return pooled(b, of) if of.fused else b
+
+
+def pooled(b: NDArray[np.float64], of: TowerLrnKernel) -> NDArray[np.float64]:
+    _, height, width = of.output_shape()
+    result = np.empty((*b.shape[:2], height, width))
+    for row in range(height):
+        for column in range(width):
+            window = b[:, :, 2 * row : 2 * row + 3, 2 * column : 2 * column + 3]
+            result[:, :, row, column] = window.max(axis=(2, 3))
+    return result
+
+
+def assert_right(actual: NDArray[Any], x: NDArray[Any], of: TowerLrnKernel) -> None:
+    expected = formula(x, of)
+    np.testing.assert_allclose(
+        actual.astype(np.float64),
+        expected,
+        rtol=RELATIVE[of.scalar],
+        atol=ABSOLUTE[of.scalar],
+        err_msg=str(of),
+    )
+
+
+def activations(of: TowerLrnKernel, images: int, seed: int = 0) -> NDArray[Any]:
+    """Return inputs of every size up to 1e4, negative ones too, about half of them large."""
+    rng = np.random.default_rng(seed)
+    shape = (images, of.channels, of.height, of.width)
+    x = rng.choice([-1.0, 1.0, 1.0], shape) * 10 ** rng.uniform(-3, 4, shape)
+    return x.astype(DTYPES[of.scalar])
+
+
+@pytest.mark.parametrize("of", LAYERS, ids=str)
+def test_each_layer_of_the_presets_is_the_formula(layers: HostKernels, of: TowerLrnKernel) -> None:
+    x = activations(of, 1)
+    assert_right(layers.run(of, x), x, of)
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("of", SMALL, ids=str)
+def test_small_and_odd_maps_are_the_formula(
+    small: HostKernels, of: TowerLrnKernel, backwards: bool
+) -> None:
+    """In either order of the threads, and with forbidden memory on either side of the tensors."""
+    x = activations(of, 3, seed=1)
+    assert_right(small.run(of, x, backwards=backwards), x, of)
+
+
+@pytest.mark.parametrize("of", SMALL[8:12], ids=str)
+def test_a_batch_of_129_images_is_129_images(small: HostKernels, of: TowerLrnKernel) -> None:
+    x = activations(of, 129, seed=2)
+    assert_right(small.run(of, x), x, of)
+
+
+@pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("of", SMALL, ids=str)
+def test_a_nan_or_infinity_spoils_its_own_windows_only(
+    small: HostKernels, of: TowerLrnKernel, special: float
+) -> None:
+    """The formula says which: inf / inf is NaN, a / inf is 0, ReLU and maximum keep a NaN."""
+    clean = np.abs(activations(of, 1, seed=3)) + 1
+    for channel in {0, of.channels // of.towers - 1, of.channels // 2, of.channels - 1}:
+        x = clean.copy()
+        x[0, channel, of.height // 2, of.width // 2] = special
+        expected = formula(x, of)
+        # Where ReLU makes a 0 of it, nothing is spoiled.
+        assert np.isnan(expected).any() != (special < 0 and of.fused)
+        assert_right(small.run(of, x), x, of)
+
+
+def test_the_largest_halves_do_not_overflow_the_sums(small: HostKernels) -> None:
+    of = next(each for each in SMALL if each.scalar == "half" and each.size == 7)
+    x = np.full((1, of.channels, of.height, of.width), 65504, np.float16)
+    actual = small.run(of, x)
+    assert_right(actual, x, of)
+    assert actual.min() > 0
+
+
+def test_the_formula_can_tell_towers_apart(small: HostKernels) -> None:
+    """The oracle of these tests notices a window that reaches over the edge of its tower."""
+    of = next(each for each in SMALL if each.towers == 3 and each.scalar == "half" and each.fused)
+    x = activations(of, 1)
+    across = dataclasses.replace(of, towers=1)
+    actual = small.run(of, x)
+    assert_right(actual, x, of)
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
+        assert_right(actual, x, across)
+
+
+FAULTS = {
+    "windows reach into the next tower": (
+        "const bool is_inside = 0 <= channel && channel < TOWER;",
+        "const bool is_inside = true;",
+    ),
+    "the last steps take the next tower for theirs": (
+        "at_most(share.last, TOWER - REACH - 2 * STEP + 1)",
+        "share.last",
+    ),
+    "the halo is one channel short": (
+        "constexpr int REACH = SIZE / 2;",
+        "constexpr int REACH = SIZE / 2 - 1;",
+    ),
+    "the pool does not wait for its inputs": ("__syncthreads();", ""),
+    "one plane is filled while it is pooled": ("channel / STEP % 2", "0"),
+    "a place beyond the map is read": (
+        "walk.has_right[i] = WIDTH % 2 == 0 || column + 1 < WIDTH;",
+        "walk.has_right[i] = true;",
+    ),
+    "a channel beyond the last is written": (
+        "const bool is_there = ONLY_WHOLE_STEPS || channels[i] < last;",
+        "const bool is_there = true;",
+    ),
+    "what is beyond the tensor is prefetched": (
+        "prefetch_if(is_used && next < TOWER, line);",
+        "prefetch_if(is_used, line + 4096);",
+    ),
+    "ReLU and maximum lose a NaN": (
+        "a[i] = RECTIFY ? larger(number(inputs[i]), 0.0f) : number(inputs[i]);",
+        "a[i] = RECTIFY ? fmaxf(number(inputs[i]), 0.0f) : number(inputs[i]);",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_put_into_the_kernel_is_noticed(fault: str, tmp_path: Path) -> None:
+    """These tests are only worth something if they fail on a wrong kernel."""
+    right, wrong = FAULTS[fault]
+    assert SOURCE.count(right) == 1, "the kernel has changed: write this fault anew"
+    of = dataclasses.replace(kernel((15, 7, 7), towers=3), fused=True)
+    kernels = HostKernels([of], tmp_path, SOURCE.replace(right, wrong))
+    x = activations(of, 2)
+    x[0, 4, 3, 3] = np.nan
+
+    def check() -> None:
+        for backwards in (False, True):
+            assert_right(kernels.run(of, x, backwards=backwards), x, of)
+
+    with pytest.raises(AssertionError, match=r"Not equal to tolerance|touched memory"):
+        check()
+
+
+@st.composite
+def kernels(draw: st.DrawFn) -> TowerLrnKernel:
+    towers = draw(st.integers(1, 3))
+    fused = draw(st.booleans())
+    side = st.integers(3 if fused else 1, 20)
+    return kernel(
+        (towers * draw(st.integers(1, 12)), draw(side), draw(side)),
+        towers=towers,
+        size=draw(st.sampled_from([1, 3, 5, 7, 11])),
+        alpha=draw(st.sampled_from([0.0, 1e-4, 0.5])),
+        beta=draw(st.sampled_from([0.75, 0.5, 1.0, -0.5])),
+        k=draw(st.sampled_from([1.0, 2.0, 0.01])),
+        scalar=draw(st.sampled_from(["float", "half"])),
+        fused=fused,
+    )
+
+
+# Few examples of several kernels each: a compilation takes much longer than a run.
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(several=st.lists(kernels(), min_size=8, max_size=8, unique=True), seed=st.integers(0, 99))
+def test_any_shape_is_the_formula(
+    tmp_path_factory: pytest.TempPathFactory, several: list[TowerLrnKernel], seed: int
+) -> None:
+    compiled = HostKernels(several, tmp_path_factory.mktemp("any"))
+    for of in several:
+        # Up to 100, so that the odd powers stay within the numbers that a half has.
+        x = np.clip(activations(of, 2, seed), -100, 100)
+        for backwards in (False, True):
+            assert_right(compiled.run(of, x, backwards=backwards), x, of)

@@ -1,0 +1,125 @@
+"""`verify` of what lies on the disk: model files and engines, with and without a checkpoint."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from alexnet_deploy.errors import DeviceError, IncompatibleFileError, UsageError
+from alexnet_deploy.export.onnx import build_file
+from alexnet_deploy.graph.model_file import write_model
+from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint
+from alexnet_deploy.model.default import bundled_checkpoint
+from alexnet_deploy.photographs.samples import sample_paths
+from alexnet_deploy.runtimes.base import EngineOptions
+from alexnet_deploy.runtimes.batch_profile import BatchProfile
+from alexnet_deploy.runtimes.engine_file import write_engine
+from alexnet_deploy.verification import engine as engine_verification
+from alexnet_deploy.verification.file import verify_file
+from tests.support.cpu_plans import CpuPlan, built
+
+pytest_plugins = ["tests.support.trt_stub.fixtures"]
+
+OUTPUTS = ("probabilities", "fc7")
+ONE = sample_paths()[:1]
+OPTIONS = EngineOptions(batch_size=1)
+
+
+@pytest.fixture(scope="module")
+def bundled() -> Checkpoint:
+    return load_checkpoint(bundled_checkpoint())
+
+
+@pytest.fixture(scope="module")
+def other(bundled: Checkpoint) -> Checkpoint:
+    """The bundled checkpoint with its classes in the reverse order."""
+    arrays = dict(bundled.arrays)
+    arrays["fc8.bias"] = arrays["fc8.bias"][::-1].copy()
+    return dataclasses.replace(bundled, arrays=arrays)
+
+
+def engine(path: Path, checkpoint: Checkpoint) -> Path:
+    file = build_file(checkpoint, OUTPUTS, "fp32")
+    write_engine(built(file, BatchProfile(opt=4, max=4)), path)
+    return path
+
+
+@pytest.fixture
+def _on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_verification, "open_engine_file", CpuPlan)
+
+
+def test_a_model_file_is_compared_with_its_own_weights(bundled: Checkpoint, tmp_path: Path) -> None:
+    write_model(build_file(bundled, OUTPUTS, "fp32"), tmp_path / "m.onnx")
+    seen: list[Path] = []
+    report = verify_file(
+        tmp_path / "m.onnx", None, ONE, OPTIONS, lambda path, error: seen.append(path)
+    )
+    assert report.passed
+    assert report.against == bundled.fingerprint
+    assert "ONNX full check" in [check.name for check in report.checks]
+    assert seen == [*ONE]
+
+
+@pytest.mark.usefixtures("_on_the_cpu")
+def test_an_engine_is_compared_with_its_checkpoint(bundled: Checkpoint, tmp_path: Path) -> None:
+    seen: list[Path] = []
+    path = engine(tmp_path / "m.engine", bundled)
+    report = verify_file(path, bundled, ONE, OPTIONS, lambda path, error: seen.append(path))
+    assert report.passed
+    assert (report.against, report.num_photographs) == (bundled.fingerprint, 1)
+    assert seen == [*ONE]
+
+
+@pytest.mark.usefixtures("_on_the_cpu")
+def test_an_engine_of_the_bundled_checkpoint_need_not_be_told_so(
+    bundled: Checkpoint, tmp_path: Path
+) -> None:
+    report = verify_file(engine(tmp_path / "m.engine", bundled), None, ONE, OPTIONS)
+    assert report.passed
+    assert report.against == bundled.fingerprint
+
+
+def test_an_engine_of_another_checkpoint_asks_for_it_by_its_fingerprint(
+    other: Checkpoint, tmp_path: Path
+) -> None:
+    path = engine(tmp_path / "m.engine", other)
+    with pytest.raises(UsageError, match=rf"{other.fingerprint[:16]}.*--against"):
+        verify_file(path, None, ONE, OPTIONS)
+
+
+@pytest.mark.usefixtures("_on_the_cpu")
+def test_an_engine_of_another_checkpoint_than_the_one_named_fails(
+    bundled: Checkpoint, other: Checkpoint, tmp_path: Path
+) -> None:
+    report = verify_file(engine(tmp_path / "m.engine", other), bundled, ONE, OPTIONS)
+    assert "fingerprint" in [check.name for check in report.checks if not check.passed]
+    assert not report.passed
+
+
+def test_an_engine_with_one_flipped_bit_is_refused(bundled: Checkpoint, tmp_path: Path) -> None:
+    path = engine(tmp_path / "m.engine", bundled)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(IncompatibleFileError, match="hashes differ"):
+        verify_file(path, None, ONE, OPTIONS)
+
+
+def test_without_a_gpu_an_engine_cannot_be_verified(
+    bundled: Checkpoint, tmp_path: Path, driver: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "gpus", [])
+    with pytest.raises(DeviceError, match="no NVIDIA GPU"):
+        verify_file(engine(tmp_path / "m.engine", bundled), None, ONE, OPTIONS)
+
+
+@pytest.mark.parametrize("name", ["missing.engine", "missing.onnx"])
+def test_a_file_that_is_not_there_is_wrong_usage(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match=rf"{name}: no such file"):
+        verify_file(tmp_path / name, None, ONE, OPTIONS)
+
+
+def test_a_checkpoint_is_to_be_exported_first() -> None:
+    with pytest.raises(UsageError, match="is a checkpoint; make a model file of it"):
+        verify_file(bundled_checkpoint(), None, ONE, OPTIONS)
