@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from alexnet_deploy.errors import AlexNetDeployError, DeviceError, MissingPackageError
-from alexnet_deploy.runtimes.base import Device, EngineOptions, Precision, Runtime
+from alexnet_deploy.runtimes.base import Device, Precision, RunnerOptions, Runtime
 from alexnet_deploy.runtimes.gpu_driver import current_gpu, gpus
 from alexnet_deploy.runtimes.onnxruntime_distributions import (
     ONNX_RUNTIMES,
@@ -82,20 +82,20 @@ def _try_runtime(runtime: Runtime, device: Device, precision: Precision) -> Find
     try:
         from alexnet_deploy.export.opening import load_model
         from alexnet_deploy.model.default import bundled_checkpoint
-        from alexnet_deploy.runtimes.factory import open_engine
+        from alexnet_deploy.runtimes.factory import open_runner
 
-        options = EngineOptions(
+        options = RunnerOptions(
             runtime=runtime, device=device, precision=precision, outputs=("probabilities",)
         )
         file = load_model(bundled_checkpoint(), options)
-        with open_engine(file, options) as engine:
-            size = engine.spec.input_size
+        with open_runner(file, options) as runner:
+            size = runner.spec.input_size
             noise = np.random.default_rng(0).integers(0, 256, (32, size, size, 3), np.uint8)
-            engine.run(noise)
+            runner.run(noise)
             start = time.perf_counter()
-            engine.run(noise)
+            runner.run(noise)
             rate = len(noise) / (time.perf_counter() - start)
-            detail = f"{engine.description}: {rate:.0f} images/s"
+            detail = f"{runner.description}: {rate:.0f} images/s"
             return Finding(name=name, works=True, detail=detail, is_runtime=True)
     except Exception as error:  # a broken runtime raises what it likes, and is what is looked for
         return Finding(name=name, works=False, detail=_reason(error), is_runtime=True)

@@ -9,7 +9,7 @@ import pytest
 # Before any test imports a runtime itself: these switch off what it would report of its use.
 import alexnet_deploy.runtimes.onnxruntime_runner
 import alexnet_deploy.runtimes.openvino_runner  # noqa: F401
-from tests.support.index_engine import Engines
+from tests.support.index_runner import Runners
 
 _CALTECH_TEST = Path(__file__).resolve().parents[2] / "shared" / "data" / "caltech101" / "test"
 
@@ -40,8 +40,8 @@ def caltech_test() -> Path:
 
 
 @pytest.fixture
-def engines(monkeypatch: pytest.MonkeyPatch) -> Engines:
-    """Let indexes be made and searched with engines that see colours only, and count them."""
-    engines = Engines()
-    monkeypatch.setattr("alexnet_deploy.index.model.open_model", engines.open)
-    return engines
+def runners(monkeypatch: pytest.MonkeyPatch) -> Runners:
+    """Let indexes be made and searched with runners that see colours only, and count them."""
+    runners = Runners()
+    monkeypatch.setattr("alexnet_deploy.index.model.open_model", runners.open)
+    return runners

@@ -35,12 +35,12 @@ MODULES = {
         "tensorrt_library rtx_plan cuda_memory tensorrt_runner factory"
     ),
     "trt": "uint8_input kernel plugin builder rtx_builder",
-    "verification": "report comparison onnx engine file",
+    "verification": "report comparison onnx runner file",
     "inference": (
         "failures run classification parquet_files embeddings class_matching ten_crop "
         "evaluation_report evaluation"
     ),
-    "export": "calibration onnx engine opening",
+    "export": "calibration onnx runner opening",
     "console": "paths progress reporting group",
     "index": (
         "manifest lock segments ledger storage model integrity maintenance roots scan writer "
@@ -146,7 +146,7 @@ def test_every_module_of_the_package_has_its_place() -> None:
 
 def test_the_package_finds_what_it_imports_from_itself() -> None:
     """Guard the tests below: an import that `own_module` did not resolve would be let through."""
-    assert own_module("alexnet_deploy.runtimes.base.Engine") == "runtimes.base"
+    assert own_module("alexnet_deploy.runtimes.base.Runner") == "runtimes.base"
     assert own_module("alexnet_deploy.commands.options") == "commands.options"
     assert own_module("alexnet_deploy.__version__") == ""
     assert own_module("numpy.typing.NDArray") is None

@@ -11,7 +11,7 @@ from alexnet_deploy.inference.classification import classify
 from alexnet_deploy.model.checkpoints import load_checkpoint
 from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.photographs.finding import find_photographs
-from alexnet_deploy.runtimes.base import EngineOptions, Runtime
+from alexnet_deploy.runtimes.base import RunnerOptions, Runtime
 from alexnet_deploy.verification.onnx import verify
 
 
@@ -19,8 +19,8 @@ def test_accuracy_is_that_of_the_checkpoints_header(caltech_test: Path) -> None:
     """All 1,695, from file to label: a wrong crop, mean or label order costs points."""
     measured = load_checkpoint(bundled_checkpoint()).spec.provenance["measured"]
     ranks: list[int] = []
-    with open_model(None, EngineOptions(outputs=("probabilities",))) as engine:
-        for result in classify(engine, find_photographs([caltech_test]), top=5):
+    with open_model(None, RunnerOptions(outputs=("probabilities",))) as runner:
+        for result in classify(runner, find_photographs([caltech_test]), top=5):
             labels = [one.label for one in result.predictions]
             truth = result.path.parent.name
             ranks.append(labels.index(truth) if truth in labels else 5)
@@ -37,7 +37,7 @@ def test_an_export_is_verified_on_other_photographs_than_the_samples(
     checkpoint = load_checkpoint(bundled_checkpoint())
     file = build_model(checkpoint, ("probabilities", "fc7", "norm1", "pool5"))
     some = list(every(85, find_photographs([caltech_test])))
-    report = verify(file, checkpoint, some, EngineOptions(runtime=runtime, batch_size=16))
+    report = verify(file, checkpoint, some, RunnerOptions(runtime=runtime, batch_size=16))
     assert report.passed, report.table()
     assert report.num_photographs == len(some)
 

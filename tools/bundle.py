@@ -17,7 +17,7 @@ from alexnet_deploy.inference.evaluation import evaluate
 from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.photographs.class_folders import ClassFolders, find_class_folders
-from alexnet_deploy.runtimes.base import EngineOptions
+from alexnet_deploy.runtimes.base import RunnerOptions
 
 MAX_BYTES, HEADER_BYTES = 12_000_000, 8_000
 ORIGIN = {
@@ -34,12 +34,12 @@ ORIGIN = {
 
 def judge(checkpoint: Path, folders: ClassFolders) -> dict[str, Any]:
     """Return the shares of photographs that a checkpoint gets right on central crops, and where."""
-    with open_model(checkpoint, EngineOptions(outputs=("probabilities",))) as engine:
-        found = evaluate([engine], folders)
+    with open_model(checkpoint, RunnerOptions(outputs=("probabilities",))) as runner:
+        found = evaluate([runner], folders)
     if found.failures:
         raise SystemExit(f"photographs that cannot be read: {found.failures}")
     return {
-        "by": f"{engine.options.runtime} {engine.options.precision}",
+        "by": f"{runner.options.runtime} {runner.options.precision}",
         "top1": round(found.top1, 4),
         "top5": round(found.top5, 4),
         "mean_class_top1": round(found.mean_class_top1, 4),

@@ -35,8 +35,8 @@ from alexnet_deploy.model.reference import Reference, crop
 from alexnet_deploy.photographs.decoding import load_photograph
 from alexnet_deploy.photographs.finding import find_photographs
 from alexnet_deploy.photographs.preprocessing import preprocess
-from alexnet_deploy.runtimes.base import Engine, EngineOptions, Precision, Runtime
-from alexnet_deploy.runtimes.factory import open_engine
+from alexnet_deploy.runtimes.base import Precision, Runner, RunnerOptions, Runtime
+from alexnet_deploy.runtimes.factory import open_runner
 from alexnet_deploy.verification.comparison import cosine_similarity, relative_error
 
 
@@ -89,30 +89,30 @@ def main() -> None:
     ]
     crops = np.stack([preprocess(load_photograph(path), checkpoint.spec) for path in paths])
     with ExitStack() as stack:
-        engines: list[Engine] = []
+        runners: list[Runner] = []
         for run in RUNS:
-            options = EngineOptions(
+            options = RunnerOptions(
                 runtime=run.runtime, precision=run.precision, batch_size=BATCH, outputs=LAYERS
             )
             count = run.calibrated_on or 0
             evenly = [others[i * len(others) // count] for i in range(count)]
             file = build_file(checkpoint, LAYERS, run.file, evenly)
-            engine = stack.enter_context(open_engine(file, options))
-            print(engine.description, flush=True)
-            engines.append(engine)
-            actual = engine_rows(engine, crops)
+            runner = stack.enter_context(open_runner(file, options))
+            print(runner.description, flush=True)
+            runners.append(runner)
+            actual = engine_rows(runner, crops)
             results.append(
                 {
                     "runtime": run.runtime,
                     "file": run.file,
-                    "runs": engine.options.precision,
+                    "runs": runner.options.precision,
                     **accuracy(actual, truth),
                     **parity(actual, expected),
                     "file_mb": sum(map(len, map(bytes, file.chunks()))) / 1e6,
                     "calibrated_on": run.calibrated_on,
                 }
             )
-        for result, figures in zip(results[1:], rates(engines, crops[:BATCH]), strict=True):
+        for result, figures in zip(results[1:], rates(runners, crops[:BATCH]), strict=True):
             result.update(figures)
     print_table(results)
     if arguments.json is not None:
@@ -136,26 +136,26 @@ def reference_rows(checkpoint: Checkpoint, paths: list[Path]) -> Iterator[dict[s
         yield {name: layers[name][0] for name in LAYERS}
 
 
-def engine_rows(engine: Engine, crops: NDArray[np.uint8]) -> Rows:
+def engine_rows(runner: Runner, crops: NDArray[np.uint8]) -> Rows:
     """Compute the same through a runtime, of (N, H, W, 3) crops."""
     rows: Rows = []
     for start in range(0, len(crops), BATCH):
         some = crops[start : start + BATCH]
         batch = np.zeros((BATCH, *some.shape[1:]), np.uint8)
         batch[: len(some)] = some
-        outputs = engine.run(batch)
+        outputs = runner.run(batch)
         rows += [{name: outputs[name][row] for name in LAYERS} for row in range(len(some))]
     return rows
 
 
-def rates(engines: list[Engine], batch: NDArray[np.uint8]) -> list[dict[str, float]]:
-    """Run one batch through each engine in turn, round after round."""
-    seconds = np.empty((ROUNDS, len(engines)))
+def rates(runners: list[Runner], batch: NDArray[np.uint8]) -> list[dict[str, float]]:
+    """Run one batch through each runner in turn, round after round."""
+    seconds = np.empty((ROUNDS, len(runners)))
     for times in seconds:
-        for column, engine in enumerate(engines):
+        for column, runner in enumerate(runners):
             time.sleep(0.05)  # some threads of the one before spin on for a while
             began = time.perf_counter()
-            engine.run(batch)
+            runner.run(batch)
             times[column] = time.perf_counter() - began
     per_s = len(batch) / np.median(seconds, axis=0)
     speedup = np.median(seconds[:, :1] / seconds, axis=0)

@@ -36,7 +36,7 @@ from alexnet_deploy.photographs.decoding import load_photograph
 from alexnet_deploy.photographs.finding import find_photographs
 from alexnet_deploy.photographs.pipeline import default_threads
 from alexnet_deploy.photographs.preprocessing import preprocess
-from alexnet_deploy.runtimes.base import Engine, EngineOptions
+from alexnet_deploy.runtimes.base import Runner, RunnerOptions
 
 LAYERS = ("pool5", "fc6", "fc7", "logits")
 MEASURES = ("l2", "cosine")
@@ -76,9 +76,9 @@ def main() -> None:
     paths = list(find_photographs([arguments.folder]))
     classes = np.array([path.parent.name for path in paths])
     check_classes(classes)
-    with open_model(arguments.model, EngineOptions(outputs=LAYERS)) as engine:
-        print(engine.description, flush=True)
-        layers = activations(engine, paths)
+    with open_model(arguments.model, RunnerOptions(outputs=LAYERS)) as runner:
+        print(runner.description, flush=True)
+        layers = activations(runner, paths)
         vectors: dict[str, NDArray[Any]] = {"pixels": pixels(paths), **layers}
         spaces = [space for name in vectors for space in measured(name, vectors[name], classes)]
         results = [summary(space, classes) for space in spaces]
@@ -87,8 +87,8 @@ def main() -> None:
             record = {
                 "photographs": len(paths),
                 "model": arguments.model.name,
-                "fingerprint": engine.fingerprint,
-                "engine": engine.description,
+                "fingerprint": runner.fingerprint,
+                "engine": runner.description,
                 "results": results,
                 "map_by_class": by_class(spaces, classes),
             }
@@ -119,10 +119,10 @@ def pixels(paths: list[Path]) -> NDArray[np.uint8]:
     return rows
 
 
-def activations(engine: Engine, paths: list[Path]) -> dict[str, NDArray[np.float16]]:
+def activations(runner: Runner, paths: list[Path]) -> dict[str, NDArray[np.float16]]:
     """Return (N, D) for each layer, through the path that serves."""
     rows: dict[str, list[NDArray[np.float16]]] = {layer: [] for layer in LAYERS}
-    for result in run(engine, paths):
+    for result in run(runner, paths):
         if result.outputs is None:
             raise SystemExit(f"{result.path}: {result.error}")
         for layer in LAYERS:

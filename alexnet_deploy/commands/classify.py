@@ -42,7 +42,7 @@ def classify(
     figure: Path | None,
     include_hidden: bool,
     max_failures: "FailureLimit",
-    engine_options: shared.EngineArguments,
+    model_arguments: shared.ModelArguments,
 ) -> None:
     """Say what photographs show.
 
@@ -62,17 +62,17 @@ def classify(
     found, summary, report = find(), RunSummary(), Reporter(find)
     num_classes = top or (1 if figure is None else 5)
     with ExitStack() as stack:
-        engine = stack.enter_context(engine_options.open(("probabilities",)))
-        writers = [_stdout_writer(report, engine.spec, num_classes, as_json, csv_file)]
+        runner = stack.enter_context(model_arguments.open(("probabilities",)))
+        writers = [_stdout_writer(report, runner.spec, num_classes, as_json, csv_file)]
         if csv_file is not None and csv_file != _STDOUT:
             writers.append(stack.enter_context(classification.open_csv(csv_file)))
         if figure is not None:
             from alexnet_deploy.figures.classes import open_figure
 
-            writers.append(stack.enter_context(open_figure(figure, engine.spec, say)))
+            writers.append(stack.enter_context(open_figure(figure, runner.spec, say)))
         stack.enter_context(report)
         for result in classification.classify(
-            engine, found, top=num_classes, threads=engine_options.threads, summary=summary
+            runner, found, top=num_classes, threads=model_arguments.threads, summary=summary
         ):
             report.advance(result.path, result.error)
             for write in writers:

@@ -39,7 +39,7 @@ def embed(
     as_json: bool,
     include_hidden: bool,
     max_failures: "FailureLimit",
-    engine_options: shared.EngineArguments,
+    model_arguments: shared.ModelArguments,
 ) -> None:
     """Write a layer's activations for photographs.
 
@@ -57,13 +57,13 @@ def embed(
     embeddings.files_of(output, layers)
     find = functools.partial(find_photographs, paths, include_hidden=include_hidden)
     found, summary, report = find(), RunSummary(), Reporter(find)
-    with engine_options.open(layers) as engine, report:
+    with model_arguments.open(layers) as runner, report:
         written = embeddings.embed(
-            engine,
+            runner,
             found,
             output,
             layers=layers,
-            threads=engine_options.threads,
+            threads=model_arguments.threads,
             summary=summary,
             on_result=lambda result: report.advance(result.path, result.error),
         )

@@ -45,7 +45,7 @@ def evaluate(
     per_class: bool,
     as_json: bool,
     max_failures: "FailureLimit",
-    engine_options: shared.EngineArguments,
+    model_arguments: shared.ModelArguments,
 ) -> None:
     """Measure top-1 and top-5 on a folder of classes.
 
@@ -67,17 +67,17 @@ def evaluate(
     evaluation.ensemble_weights(weights or None, len(paths))
     folders = find_class_folders(directory)
     with ExitStack() as stack:
-        arguments = [dataclasses.replace(engine_options, model=path) for path in paths]
-        engines = [stack.enter_context(one.open(("probabilities",))) for one in arguments]
+        arguments = [dataclasses.replace(model_arguments, model=path) for path in paths]
+        runners = [stack.enter_context(one.open(("probabilities",))) for one in arguments]
         stack.enter_context(report)
-        report.expect(len(folders) * len(engines))
+        report.expect(len(folders) * len(runners))
         found = evaluation.evaluate(
-            engines,
+            runners,
             folders,
             ten_crop=ten_crop,
             weights=weights or None,
             paths=paths,
-            threads=engine_options.threads,
+            threads=model_arguments.threads,
             on_result=report.advance,
             summary=summary,
         )

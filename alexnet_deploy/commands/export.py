@@ -221,7 +221,7 @@ def _check(arguments: ExportArguments) -> None:
 def _write_onnx(checkpoint: "Checkpoint", arguments: ExportArguments) -> Mapping[str, Any] | None:
     """Export to ONNX; return the report, None where none was asked for."""
     from alexnet_deploy.export.onnx import export_onnx
-    from alexnet_deploy.runtimes.base import EngineOptions
+    from alexnet_deploy.runtimes.base import RunnerOptions
 
     file = export_onnx(
         checkpoint,
@@ -230,7 +230,7 @@ def _write_onnx(checkpoint: "Checkpoint", arguments: ExportArguments) -> Mapping
         precision=arguments.precision,
         photographs=arguments.verification_photographs(),
         calibrate_on=arguments.calibration_photographs(),
-        options=EngineOptions(runtime=arguments.runtime, threads=arguments.threads),
+        options=RunnerOptions(runtime=arguments.runtime, threads=arguments.threads),
         on_report=arguments.show,
         notify=say,
     )
@@ -241,7 +241,7 @@ def _write_onnx(checkpoint: "Checkpoint", arguments: ExportArguments) -> Mapping
 
 def _write_engine(checkpoint: "Checkpoint", arguments: ExportArguments) -> Mapping[str, Any] | None:
     """Export to an engine; return the report, None where it cannot run here."""
-    from alexnet_deploy.export.engine import EngineRequest, choose_runtime, export_engine
+    from alexnet_deploy.export.engine import ModelRequest, choose_runtime, export_engine
     from alexnet_deploy.runtimes.batch_profile import BatchProfile
 
     photographs = arguments.verification_photographs()
@@ -249,7 +249,7 @@ def _write_engine(checkpoint: "Checkpoint", arguments: ExportArguments) -> Mappi
     profile = BatchProfile.around(
         min=arguments.min_batch, opt=arguments.opt_batch, max=arguments.max_batch
     )
-    request = EngineRequest(
+    request = ModelRequest(
         runtime=choose_runtime(rtx=arguments.rtx),
         precision=arguments.precision,
         profile=profile,

@@ -42,7 +42,7 @@ def index(
     as_json: bool,
     include_hidden: bool,
     max_failures: "FailureLimit",
-    engine_options: shared.EngineArguments,
+    model_arguments: shared.ModelArguments,
 ) -> None:
     """Index folders of photographs, to search them.
 
@@ -68,7 +68,7 @@ def index(
         update_index(
             directory,
             folders,
-            engine_options.request(layer),
+            model_arguments.request(layer),
             options,
             report=report,
             on_plan=reporter.expect,

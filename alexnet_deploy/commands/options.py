@@ -17,9 +17,9 @@ from alexnet_deploy.console.paths import FILE
 from alexnet_deploy.console.reporting import say
 
 if TYPE_CHECKING:
-    from alexnet_deploy.index.model import EngineRequest
+    from alexnet_deploy.index.model import ModelRequest
     from alexnet_deploy.inference.failures import FailureLimit
-    from alexnet_deploy.runtimes.base import Device, Engine, EngineOptions, Precision, Runtime
+    from alexnet_deploy.runtimes.base import Device, Precision, Runner, RunnerOptions, Runtime
 
 RUNTIMES = ("auto", "openvino", "onnxruntime", "tensorrt", "tensorrt-rtx")
 DEVICES = ("auto", "cpu", "cuda")
@@ -31,7 +31,7 @@ _Command = Callable[..., None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EngineArguments:
+class ModelArguments:
     """What `--model`, `--runtime` and the others said; a command gets it as `engine_options`."""
 
     runtime: "Runtime"
@@ -41,11 +41,11 @@ class EngineArguments:
     threads: int | None
     model: Path | None = None
 
-    def engine_options(self, outputs: tuple[str, ...] | None = None) -> "EngineOptions":
-        """Return the engine options; `outputs` are the layers to compute, None for the default."""
-        from alexnet_deploy.runtimes.base import DEFAULT_OUTPUTS, EngineOptions
+    def runner_options(self, outputs: tuple[str, ...] | None = None) -> "RunnerOptions":
+        """Return the runner options; `outputs` are the layers to compute, None for the default."""
+        from alexnet_deploy.runtimes.base import DEFAULT_OUTPUTS, RunnerOptions
 
-        return EngineOptions(
+        return RunnerOptions(
             runtime=self.runtime,
             device=self.device,
             precision=self.precision or "auto",
@@ -55,11 +55,11 @@ class EngineArguments:
             outputs=outputs or DEFAULT_OUTPUTS,
         )
 
-    def request(self, layer: str | None = None) -> "EngineRequest":
-        """Return what to ask of an index's engine; what was not said is the index's to say."""
-        from alexnet_deploy.index.model import EngineRequest
+    def request(self, layer: str | None = None) -> "ModelRequest":
+        """Return what to ask of an index's runner; what was not said is the index's to say."""
+        from alexnet_deploy.index.model import ModelRequest
 
-        return EngineRequest(
+        return ModelRequest(
             model=self.model,
             layer=layer,
             precision=self.precision,
@@ -69,13 +69,13 @@ class EngineArguments:
             threads=self.threads,
         )
 
-    def open(self, outputs: tuple[str, ...]) -> "Engine":
+    def open(self, outputs: tuple[str, ...]) -> "Runner":
         """Open the model and print on stderr, once, what runs."""
         from alexnet_deploy.export.opening import open_model
 
-        engine = open_model(self.model, self.engine_options(outputs), notify=say)
-        say(engine.description)
-        return engine
+        runner = open_model(self.model, self.runner_options(outputs), notify=say)
+        say(runner.description)
+        return runner
 
 
 def _failure_limit(ctx: click.Context, param: click.Parameter, value: str) -> "FailureLimit":
@@ -125,9 +125,9 @@ def runtime_options(
 
     @functools.wraps(command)
     def collected(**arguments: Any) -> None:
-        names = [field.name for field in dataclasses.fields(EngineArguments)]
+        names = [field.name for field in dataclasses.fields(ModelArguments)]
         own = {name: arguments.pop(name) for name in names if name in arguments}
-        command(engine_options=EngineArguments(**own), **arguments)
+        command(model_arguments=ModelArguments(**own), **arguments)
 
     return _add(options, collected)
 
@@ -143,7 +143,7 @@ def model_options(command: _Command) -> _Command:
 
 
 def index_options(command: _Command) -> _Command:
-    """Add `--index`, and the engine's options with what an index says as their defaults."""
+    """Add `--index`, and the runner's options with what an index says as their defaults."""
     index = click.option(
         "--index",
         "directory",

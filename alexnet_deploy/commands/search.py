@@ -61,7 +61,7 @@ def search(
     sheet: Path | None,
     include_hidden: bool,
     max_failures: "FailureLimit",
-    engine_options: shared.EngineArguments,
+    model_arguments: shared.ModelArguments,
 ) -> None:
     """Find the indexed photographs nearest to others.
 
@@ -84,7 +84,7 @@ def search(
     results = search_index(
         directory,
         find(),
-        engine_options.request(),
+        model_arguments.request(),
         k=k,
         metric=metric,
         max_distance=max_distance,

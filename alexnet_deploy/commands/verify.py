@@ -23,7 +23,7 @@ def verify(
     preset: str | None,
     folder: Path | None,
     as_json: bool,
-    engine_options: shared.EngineArguments,
+    model_arguments: shared.ModelArguments,
 ) -> None:
     """Check that an ONNX file or an engine computes what it should here.
 
@@ -42,7 +42,7 @@ def verify(
 
     checkpoint = None if against is None else load_checkpoint(against, preset=preset)
     photographs = sample_paths() if folder is None else tuple(find_photographs([folder]))
-    options = engine_options.engine_options()
+    options = model_arguments.runner_options()
     with Reporter(lambda: photographs) as reporter:
         report = verify_file(file, checkpoint, photographs, options, reporter.advance)
     print_result(json.dumps(report.to_dict()) if as_json else report.table())

@@ -19,8 +19,8 @@ from alexnet_deploy.graph.quantization import (
 )
 from alexnet_deploy.photographs.pipeline import batches, crop_loader, default_threads
 from alexnet_deploy.photographs.samples import sample_paths
-from alexnet_deploy.runtimes.base import Engine, EngineOptions
-from alexnet_deploy.runtimes.factory import open_engine
+from alexnet_deploy.runtimes.base import Runner, RunnerOptions
+from alexnet_deploy.runtimes.factory import open_runner
 
 MAX_PHOTOGRAPHS = 1000
 """Of more, these many at equal distances: what a folder lists first may be all of one class."""
@@ -29,7 +29,7 @@ MAX_PHOTOGRAPHS = 1000
 def quantized(
     file: ModelFile,
     photographs: Iterable[Path],
-    options: EngineOptions,
+    options: RunnerOptions,
     on_skipped: Callable[[Path, str], None] = lambda path, reason: None,
 ) -> ModelFile:
     """Return an fp32 file in int8, with the ranges that its activations have on photographs.
@@ -55,8 +55,8 @@ def quantized(
     tensors = quantized_tensors(file)
     layers = tuple(dict.fromkeys(layer for layer in tensors.values() if layer != NETWORK_INPUT))
     own = dataclasses.replace(options, precision="fp32", outputs=layers)
-    with open_engine(file.with_outputs(layers), own) as engine:
-        histograms, num_skipped = _histograms(engine, chosen, on_skipped)
+    with open_runner(file.with_outputs(layers), own) as runner:
+        histograms, num_skipped = _histograms(runner, chosen, on_skipped)
     num_read = count - num_skipped
     if num_read <= num_skipped:
         raise NoPhotographsError(
@@ -72,17 +72,17 @@ def quantized(
 
 
 def _histograms(
-    engine: Engine, paths: list[Path], on_skipped: Callable[[Path, str], None]
+    runner: Runner, paths: list[Path], on_skipped: Callable[[Path, str], None]
 ) -> tuple[dict[str, Histogram], int]:
     """Count the activations of each layer; return how many photographs could not be read, too."""
-    histograms = {layer: Histogram() for layer in engine.options.outputs}
+    histograms = {layer: Histogram() for layer in runner.options.outputs}
     num_skipped = 0
     loaded = batches(
         paths,
-        crop_loader(engine.spec),
-        input_size=engine.spec.input_size,
-        batch_size=engine.options.batch_size,
-        threads=engine.options.threads or default_threads(),
+        crop_loader(runner.spec),
+        input_size=runner.spec.input_size,
+        batch_size=runner.options.batch_size,
+        threads=runner.options.threads or default_threads(),
     )
     with closing(loaded):
         for batch in loaded:
@@ -91,7 +91,7 @@ def _histograms(
                     num_skipped += 1
                     on_skipped(slot.path, slot.error)
             rows = [slot.row for slot in batch.slots if slot.row is not None]
-            for layer, values in engine.run(batch.images).items():
+            for layer, values in runner.run(batch.images).items():
                 if not np.isfinite(values[rows]).all():
                     first = next(slot.path for slot in batch.slots if slot.row is not None)
                     raise IncompatibleFileError(

@@ -11,7 +11,7 @@ from alexnet_deploy.export.onnx import build_file
 from alexnet_deploy.graph.model_file import FilePrecision, ModelFile
 from alexnet_deploy.graph.plugin_nodes import with_plugins
 from alexnet_deploy.model.checkpoints import Checkpoint
-from alexnet_deploy.runtimes.base import DEFAULT_OUTPUTS, EngineOptions, check_outputs
+from alexnet_deploy.runtimes.base import DEFAULT_OUTPUTS, RunnerOptions, check_outputs
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
 from alexnet_deploy.runtimes.capabilities import is_installed
 from alexnet_deploy.runtimes.engine_file import (
@@ -27,7 +27,7 @@ from alexnet_deploy.verification.report import Report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EngineRequest:
+class ModelRequest:
     """Which engine to build.
 
     Attributes:
@@ -98,7 +98,7 @@ def choose_runtime(*, rtx: bool) -> EngineRuntime:
 def export_engine(
     checkpoint: Checkpoint,
     path: Path,
-    request: EngineRequest,
+    request: ModelRequest,
     *,
     photographs: Iterable[Path] | None,
     calibrate_on: Iterable[Path] | None = None,
@@ -152,7 +152,7 @@ def export_engine(
     return engine
 
 
-def _built(model: ModelFile, request: EngineRequest, profile: BatchProfile) -> EngineFile:
+def _built(model: ModelFile, request: ModelRequest, profile: BatchProfile) -> EngineFile:
     """Build an engine of a model in the way that `request` says, of whatever batches."""
     if request.runtime == "tensorrt-rtx":
         from alexnet_deploy.trt.rtx_builder import build_rtx_engine
@@ -167,13 +167,13 @@ def _verified(
     engine: EngineFile,
     model: ModelFile,
     checkpoint: Checkpoint,
-    request: EngineRequest,
+    request: ModelRequest,
     photographs: Iterable[Path],
 ) -> Report:
     """Compare the engine on photographs, and what normalises in it on an amplified copy."""
     from alexnet_deploy.verification.engine import amplified_checks, verify_engine
 
-    options = EngineOptions(batch_size=request.profile.opt)
+    options = RunnerOptions(batch_size=request.profile.opt)
     report = verify_engine(engine, checkpoint, photographs, options)
     if not report.passed:
         return report

@@ -11,7 +11,7 @@ from alexnet_deploy.graph.build import build_model
 from alexnet_deploy.graph.casting import cast_model
 from alexnet_deploy.graph.model_file import FilePrecision, ModelFile
 from alexnet_deploy.model.checkpoints import Checkpoint
-from alexnet_deploy.runtimes.base import DEFAULT_OUTPUTS, EngineOptions, check_outputs
+from alexnet_deploy.runtimes.base import DEFAULT_OUTPUTS, RunnerOptions, check_outputs
 from alexnet_deploy.verification.report import ADVICE, Report
 
 _INT8_ADVICE = (
@@ -30,7 +30,7 @@ def export_onnx(
     precision: FilePrecision = "fp32",
     photographs: Iterable[Path] | None,
     calibrate_on: Iterable[Path] | None = None,
-    options: EngineOptions | None = None,
+    options: RunnerOptions | None = None,
     on_report: Callable[[Report], None] = lambda report: None,
     notify: Callable[[str], None] = lambda line: None,
 ) -> ModelFile:
@@ -59,7 +59,7 @@ def export_onnx(
         raise UsageError(f"{path}: a model file's name ends in .onnx; choose such a name")
     # Opened first: a place that cannot be written must show before minutes of verification.
     with atomic_write(path) as target:
-        options = options or EngineOptions()
+        options = options or RunnerOptions()
         file = build_file(
             checkpoint, outputs, precision, calibrate_on, options=options, notify=notify
         )
@@ -75,7 +75,7 @@ def build_file(
     precision: FilePrecision,
     calibrate_on: Iterable[Path] | None = None,
     *,
-    options: EngineOptions | None = None,
+    options: RunnerOptions | None = None,
     notify: Callable[[str], None] = lambda line: None,
 ) -> ModelFile:
     """Return the checkpoint as a model file in memory, in any precision, unverified.
@@ -97,7 +97,7 @@ def build_file(
         return cast_model(file, precision)
     if precision != "int8":
         return file
-    # Here, because the other precisions need no engine.
+    # Here, because the other precisions need no runner.
     from alexnet_deploy.export.calibration import quantized
     from alexnet_deploy.photographs.samples import sample_paths
 
@@ -110,7 +110,7 @@ def build_file(
     narrow = quantized(
         file,
         calibrate_on,
-        options or EngineOptions(),
+        options or RunnerOptions(),
         lambda path, reason: notify(f"not calibrated on {printable(path)}: {reason}"),
     )
     calibration = narrow.calibration
@@ -124,7 +124,7 @@ def verified_model(
     file: ModelFile,
     checkpoint: Checkpoint,
     photographs: Iterable[Path],
-    options: EngineOptions,
+    options: RunnerOptions,
     on_report: Callable[[Report], None] = lambda report: None,
 ) -> ModelFile:
     """Return the file with its report in it.

@@ -1,4 +1,4 @@
-"""From `--model` to a running engine: find the file, export a checkpoint once, open it."""
+"""From `--model` to what runs it: find the file, export a checkpoint once, open it."""
 
 import dataclasses
 import hashlib
@@ -16,10 +16,10 @@ from alexnet_deploy.graph.model_file import ModelFile, read_model, write_model
 from alexnet_deploy.model.checkpoints import CHECKPOINT_SUFFIXES, Checkpoint, load_checkpoint
 from alexnet_deploy.model.default import default_model
 from alexnet_deploy.photographs.samples import sample_paths
-from alexnet_deploy.runtimes.base import DEFAULT_OUTPUTS, Engine, EngineOptions, Precision
+from alexnet_deploy.runtimes.base import DEFAULT_OUTPUTS, Precision, Runner, RunnerOptions
 from alexnet_deploy.runtimes.capabilities import file_precision
 from alexnet_deploy.runtimes.engine_file import ENGINE_SUFFIX, read_engine
-from alexnet_deploy.runtimes.factory import open_engine, open_engine_file, resolve, runtime_version
+from alexnet_deploy.runtimes.factory import open_engine_file, open_runner, resolve, runtime_version
 from alexnet_deploy.runtimes.gpu_driver import current_gpu
 
 # Enough to catch a wrong export; a full check is `alexnet-deploy export` or `verify`.
@@ -27,8 +27,8 @@ _NUM_CACHE_SAMPLES = 4
 
 
 def open_model(
-    model: Path | None, options: EngineOptions, *, notify: Callable[[str], None] = lambda _: None
-) -> Engine:
+    model: Path | None, options: RunnerOptions, *, notify: Callable[[str], None] = lambda _: None
+) -> Runner:
     """Open an engine, a model file or a checkpoint, ready to run.
 
     Args:
@@ -46,11 +46,11 @@ def open_model(
     model = model or default_model()
     if model.suffix == ENGINE_SUFFIX:
         return open_engine_file(read_engine(model), options)
-    return open_engine(load_model(model, options, notify=notify), options)
+    return open_runner(load_model(model, options, notify=notify), options)
 
 
 def load_model(
-    path: Path, options: EngineOptions, *, notify: Callable[[str], None] = lambda _: None
+    path: Path, options: RunnerOptions, *, notify: Callable[[str], None] = lambda _: None
 ) -> ModelFile:
     """Read an `.onnx` file, or take a checkpoint's verified export from the user's cache."""
     existing_file(path, "a checkpoint or an .onnx file")
@@ -86,7 +86,7 @@ def cache_directory() -> Path:
 
 
 def _exported(
-    checkpoint: Checkpoint, source: Path, options: EngineOptions, notify: Callable[[str], None]
+    checkpoint: Checkpoint, source: Path, options: RunnerOptions, notify: Callable[[str], None]
 ) -> ModelFile:
     """Return the checkpoint's verified export, from the cache when it is there."""
     options = resolve(options)
@@ -111,7 +111,7 @@ def _exported(
     return dataclasses.replace(file, source=str(source))
 
 
-def _cache_key(checkpoint: Checkpoint, options: EngineOptions, precision: Precision) -> str:
+def _cache_key(checkpoint: Checkpoint, options: RunnerOptions, precision: Precision) -> str:
     """Name all that a verified export depends on: what it computes and what it ran on."""
     parts = (
         GRAPH_VERSION,

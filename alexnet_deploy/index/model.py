@@ -1,4 +1,4 @@
-"""Make an index, and open the engine that its vectors come from."""
+"""Make an index, and open the runner that its vectors come from."""
 
 import dataclasses
 import os
@@ -25,21 +25,21 @@ from alexnet_deploy.index.manifest import (
 from alexnet_deploy.index.segments import FOLDER_NAME
 from alexnet_deploy.index.storage import Index, is_index, remove_parts
 from alexnet_deploy.model.default import bundled_checkpoint, default_model
-from alexnet_deploy.runtimes.base import Device, Engine, EngineOptions, Precision, Runtime
+from alexnet_deploy.runtimes.base import Device, Precision, Runner, RunnerOptions, Runtime
 
 _LEFTOVERS = {LOCK_NAME, LEDGER_NAME, JOURNAL_NAME, PART_NAME, f"{PART_NAME}-journal", FOLDER_NAME}
 """What a killed creation may leave behind, beside the temporary files of `atomic_write`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EngineRequest:
-    """The engine that a caller asks for; None takes what the index says.
+class ModelRequest:
+    """The runner that a caller asks for; None takes what the index says.
 
     Attributes:
         model: checkpoint or model file; a new index takes `models.default_model()` for None.
         layer: a new index takes "fc7" for None.
         precision: "auto" asks for nothing, like None; a new index takes the model file's own.
-        runtime: as in `EngineOptions`, and so is device.
+        runtime: as in `RunnerOptions`, and so is device.
         device: see runtime.
         batch_size: images per call; None for 32, or fewer where fewer are to be embedded.
         threads: for the network and for decoding; None for all cores.
@@ -54,8 +54,8 @@ class EngineRequest:
     threads: int | None = None
 
 
-def create_index(directory: Path, request: EngineRequest, notify: Callable[[str], None]) -> Engine:
-    """Make an empty index, of the model that `request` names; return its engine.
+def create_index(directory: Path, request: ModelRequest, notify: Callable[[str], None]) -> Runner:
+    """Make an empty index, of the model that `request` names; return its runner.
 
     Nothing of it counts before the manifest appears; what a killed creation has left behind is
     used or replaced.
@@ -69,22 +69,22 @@ def create_index(directory: Path, request: EngineRequest, notify: Callable[[str]
     model = request.model or default_model()
     layer, precision = request.layer or "fc7", request.precision or "auto"
     with ExitStack() as stack:
-        engine = stack.enter_context(
+        runner = stack.enter_context(
             open_model(model, _options(request, layer, precision), notify=notify)
         )
         manifest = new_manifest(
-            engine.spec,
-            fingerprint=engine.fingerprint,
+            runner.spec,
+            fingerprint=runner.fingerprint,
             layer=layer,
-            precision=engine.options.precision,
+            precision=runner.options.precision,
         )
         with errors_of(directory):
             directory.mkdir(exist_ok=True)
         with writer_lock(directory):
-            if not is_index(directory):  # another process may be faster: see `check_engine`
+            if not is_index(directory):  # another process may be faster: see `check_model`
                 _fill(directory, manifest, model)
-        stack.pop_all()  # the engine stays open for the caller
-    return engine
+        stack.pop_all()  # the runner stays open for the caller
+    return runner
 
 
 def _fill(directory: Path, manifest: Manifest, model: Path) -> None:
@@ -105,10 +105,10 @@ def _fill(directory: Path, manifest: Manifest, model: Path) -> None:
     sync_directory(directory)
 
 
-def open_engine_of(
-    index: Index, request: EngineRequest, notify: Callable[[str], None], *, num_images: int = 32
-) -> Engine:
-    """Open the engine that the index's vectors come from.
+def open_model_of(
+    index: Index, request: ModelRequest, notify: Callable[[str], None], *, num_images: int = 32
+) -> Runner:
+    """Open the runner that the index's vectors come from.
 
     Args:
         index: its manifest says layer and precision, its ledger where the model is.
@@ -129,42 +129,42 @@ def open_engine_of(
         model = default_model() if recorded else bundled_checkpoint()
     space = index.manifest.space
     options = _options(request, space.layer, space.precision, min(num_images, 32))
-    engine = open_model(model, options, notify=notify)
+    runner = open_model(model, options, notify=notify)
     try:
-        check_engine(index, engine, model)
+        check_model(index, runner, model)
     except BaseException:
-        engine.close()
+        runner.close()
         raise
-    return engine
+    return runner
 
 
-def check_engine(index: Index, engine: Engine, model: Path | None) -> None:
-    """Refuse an engine whose vectors are not of the index's space.
+def check_model(index: Index, runner: Runner, model: Path | None) -> None:
+    """Refuse a runner whose vectors are not of the index's space.
 
     Args:
         index: the index.
-        engine: opened for its layer.
-        model: where the engine's model is, for the message.
+        runner: opened for its layer.
+        model: where the runner's model is, for the message.
 
     Raises:
         IncompatibleFileError: naming the difference.
     """
     space = index.manifest.space
-    if engine.fingerprint != space.fingerprint:
+    if runner.fingerprint != space.fingerprint:
         raise IncompatibleFileError(
             f"index {index.directory}: made by "
             f"{_recorded_model(index.ledger) or 'the bundled checkpoint'}, fingerprint "
             f"{space.fingerprint[:16]}..., but {model or default_model()} has "
-            f"{engine.fingerprint[:16]}...; vectors of the two cannot be compared: give the "
+            f"{runner.fingerprint[:16]}...; vectors of the two cannot be compared: give the "
             "index's own model with --model, or name another directory with --index"
         )
     own = vector_space(
-        engine.spec, fingerprint=space.fingerprint, layer=space.layer, precision=space.precision
+        runner.spec, fingerprint=space.fingerprint, layer=space.layer, precision=space.precision
     )
     check_space(index.directory, space, dataclasses.asdict(own))
 
 
-def check_request(index: Index, request: EngineRequest) -> None:
+def check_request(index: Index, request: ModelRequest) -> None:
     """Refuse a layer or a precision that is not the index's.
 
     Raises:
@@ -196,12 +196,12 @@ def _recorded_model(ledger: Ledger) -> Path | None:
 
 
 def _options(
-    request: EngineRequest, layer: str, precision: str, batch_size: int = 32
-) -> EngineOptions:
-    return EngineOptions(
+    request: ModelRequest, layer: str, precision: str, batch_size: int = 32
+) -> RunnerOptions:
+    return RunnerOptions(
         runtime=request.runtime,
         device=request.device,
-        precision=cast(Precision, precision),  # EngineOptions refuses others
+        precision=cast(Precision, precision),  # RunnerOptions refuses others
         batch_size=batch_size if request.batch_size is None else request.batch_size,
         exact_batch=request.batch_size is not None,
         threads=request.threads,

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from alexnet_deploy.errors import PhotographError, UsageError
 from alexnet_deploy.index.finder import Criteria, PhotographFinder
 from alexnet_deploy.index.manifest import Metric, read_manifest
-from alexnet_deploy.index.model import EngineRequest, check_request, open_engine_of
+from alexnet_deploy.index.model import ModelRequest, check_request, open_model_of
 from alexnet_deploy.index.results import STDIN, Neighbour, SearchResult
 from alexnet_deploy.index.segments import SegmentUnreadableError, float16_vector
 from alexnet_deploy.index.storage import Index, open_index
@@ -29,7 +29,7 @@ from alexnet_deploy.photographs.decoding import decode_photograph, load_photogra
 from alexnet_deploy.photographs.file_stamps import read_stamped
 from alexnet_deploy.photographs.pipeline import Loaded, default_threads
 from alexnet_deploy.photographs.preprocessing import preprocess
-from alexnet_deploy.runtimes.base import Engine
+from alexnet_deploy.runtimes.base import Runner
 from alexnet_deploy.runtimes.gpu_driver import current_gpu
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _QUERIES_AT_ONCE = 32
 def search(
     directory: Path,
     queries: Iterable[Path],
-    request: EngineRequest | None = None,
+    request: ModelRequest | None = None,
     *,
     k: int = 10,
     metric: Metric | None = None,
@@ -60,7 +60,7 @@ def search(
     Args:
         directory: of the index.
         queries: photographs; `STDIN` for the bytes in `stdin`.
-        request: the engine; what it leaves open is the index's own.
+        request: the runner; what it leaves open is the index's own.
         k: how many neighbours; fewer where the index has fewer.
         metric: "cosine" or "l2"; None for the manifest's.
         max_distance: leave out what is farther: 1 - cosine similarity, or the L2 distance.
@@ -85,7 +85,7 @@ def search(
         k=min(k, 2**31), metric=metric or manifest.metric, max_distance=max_distance
     )
     summary = RunSummary() if summary is None else summary
-    request = request or EngineRequest()
+    request = request or ModelRequest()
     return _search(directory, iter(queries), request, criteria, stdin, summary, notify)
 
 
@@ -105,7 +105,7 @@ def check_not_photograph(directory: Path, output: Path, queries: Iterable[Path])
 def _search(
     directory: Path,
     queries: Iterator[Path],
-    request: EngineRequest,
+    request: ModelRequest,
     criteria: Criteria,
     stdin: bytes | None,
     summary: RunSummary,
@@ -137,12 +137,12 @@ class _Query:
 
 
 class _Searcher:
-    """One search: the open index, and the engine once it is needed."""
+    """One search: the open index, and the runner once it is needed."""
 
     def __init__(
         self,
         index: Index,
-        request: EngineRequest,
+        request: ModelRequest,
         stdin: bytes | None,
         summary: RunSummary,
         stack: ExitStack,
@@ -155,15 +155,15 @@ class _Searcher:
         self._stdin = stdin
         self._stack = stack
         self._notify = notify
-        self._engine: Engine | None = None
+        self._runner: Runner | None = None
         self._gpu = self._faiss_gpu()
         if request.model is not None:
-            self._open_engine(_QUERIES_AT_ONCE)
+            self._open_model(_QUERIES_AT_ONCE)
 
     def _faiss_gpu(self) -> Any:
         """Return what FAISS scans on a GPU with, None for the CPU; refuse a GPU that is not there.
 
-        Whether an engine will be needed, too, is not known yet.
+        Whether a runner will be needed, too, is not known yet.
         """
         from alexnet_deploy.index.exact_search import gpu_resources
 
@@ -220,11 +220,11 @@ class _Searcher:
         """Yield queries that go through the network."""
         if not paths:
             return
-        engine = self._engine or self._open_engine(num_images)
+        runner = self._runner or self._open_model(num_images)
         layer = self._index.manifest.space.layer
         threads = self._request.threads
         for batch in run_batches(
-            engine, paths, load=self._load, threads=threads, summary=self._summary
+            runner, paths, load=self._load, threads=threads, summary=self._summary
         ):
             for result in batch:
                 if result.outputs is None:
@@ -238,18 +238,18 @@ class _Searcher:
 
     def _load(self, path: Path) -> Loaded:
         """Load one query. Runs in threads."""
-        assert self._engine is not None
+        assert self._runner is not None
         if path == STDIN and self._stdin is not None:
             photograph = decode_photograph(io.BytesIO(self._stdin))
         else:
             photograph = load_photograph(path)
-        return Loaded(crop=preprocess(photograph, self._engine.spec))
+        return Loaded(crop=preprocess(photograph, self._runner.spec))
 
-    def _open_engine(self, num_images: int) -> Engine:
-        engine = open_engine_of(self._index, self._request, self._notify, num_images=num_images)
-        self._engine = self._stack.enter_context(engine)
-        self._notify(engine.description)
-        return engine
+    def _open_model(self, num_images: int) -> Runner:
+        runner = open_model_of(self._index, self._request, self._notify, num_images=num_images)
+        self._runner = self._stack.enter_context(runner)
+        self._notify(runner.description)
+        return runner
 
     def _ranked(self, queries: Sequence[_Query], criteria: Criteria) -> list[SearchResult]:
         """Search for those queries that have a vector, in one snapshot of the index."""

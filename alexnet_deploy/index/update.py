@@ -18,11 +18,11 @@ from alexnet_deploy.errors import MissingPhotographsError, UsageError
 from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.index.maintenance import compact, forget_damaged, remove_unnamed_segments
 from alexnet_deploy.index.model import (
-    EngineRequest,
-    check_engine,
+    ModelRequest,
+    check_model,
     check_request,
     create_index,
-    open_engine_of,
+    open_model_of,
     remember_model,
 )
 from alexnet_deploy.index.roots import check_folders, move_root, scopes
@@ -32,7 +32,7 @@ from alexnet_deploy.index.writer import BatchCounts, BatchWriter
 from alexnet_deploy.inference.failures import FailureLimit, check_failures, no_photographs
 from alexnet_deploy.inference.run import PhotographResult, RunSummary, run_batches
 from alexnet_deploy.photographs.finding import find_photographs
-from alexnet_deploy.runtimes.base import Engine
+from alexnet_deploy.runtimes.base import Runner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +150,7 @@ def _why(loss: Loss) -> str:
 def update_index(
     directory: Path,
     folders: Sequence[Path],
-    request: EngineRequest | None = None,
+    request: ModelRequest | None = None,
     options: UpdateOptions | None = None,
     *,
     report: IndexReport | None = None,
@@ -167,7 +167,7 @@ def update_index(
     Args:
         directory: of the index; made if it does not exist.
         folders: of photographs; none for all roots of the index.
-        request: the engine; what it leaves open is the index's own.
+        request: the runner; what it leaves open is the index's own.
         options: what else to do.
         report: counted up during the run.
         on_plan: called once with the number of photographs to read.
@@ -184,27 +184,27 @@ def update_index(
         IndexLockedError: another process writes to it.
         OutputError: it cannot be written; what was committed stays.
     """
-    request, options = request or EngineRequest(), options or UpdateOptions()
+    request, options = request or ModelRequest(), options or UpdateOptions()
     report = report or IndexReport(directory=directory)
     with ExitStack() as stack:
-        engine = None
+        runner = None
         if not is_index(directory):
             _check_for_photographs(folders, options)
-            engine = stack.enter_context(create_index(directory, request, notify))
+            runner = stack.enter_context(create_index(directory, request, notify))
         index = stack.enter_context(open_index_to_write(directory))
         check_request(index, request)
-        if engine is not None:
-            check_engine(index, engine, request.model)
+        if runner is not None:
+            check_model(index, runner, request.model)
         elif request.model is not None:
-            engine = stack.enter_context(open_engine_of(index, request, notify))
+            runner = stack.enter_context(open_model_of(index, request, notify))
             remember_model(index, request.model)
         run = _Run(index, request, options, report, notify)
         run.prepare()
         scan = run.scan(folders)
         on_plan(scan.num_tasks)
         if scan.num_tasks:
-            engine = engine or stack.enter_context(open_engine_of(index, request, notify))
-            run.embed(scan, engine, on_result)
+            runner = runner or stack.enter_context(open_model_of(index, request, notify))
+            run.embed(scan, runner, on_result)
         run.finish(scan)
     return report
 
@@ -227,7 +227,7 @@ class _Run:
     def __init__(
         self,
         index: Index,
-        request: EngineRequest,
+        request: ModelRequest,
         options: UpdateOptions,
         report: IndexReport,
         notify: Callable[[str], None],
@@ -237,7 +237,7 @@ class _Run:
         self._options = options
         self._report = report
         self._notify = notify
-        self._engine_description: str | None = None
+        self._runner_description: str | None = None
         self._run_id = 0
 
     def prepare(self) -> None:
@@ -276,14 +276,14 @@ class _Run:
         return scan
 
     def embed(
-        self, scan: Scan, engine: Engine, on_result: Callable[[PhotographResult], None]
+        self, scan: Scan, runner: Runner, on_result: Callable[[PhotographResult], None]
     ) -> None:
         """Read the scan's tasks, and commit them batch by batch."""
-        self._notify(engine.description)
-        self._engine_description = engine.description
-        writer = BatchWriter(self._index, engine.spec)
+        self._notify(runner.description)
+        self._runner_description = runner.description
+        writer = BatchWriter(self._index, runner.spec)
         batches = run_batches(
-            engine,
+            runner,
             writer.following(scan.tasks()),
             load=writer.load,
             needs_row=writer.needs_row,
@@ -322,7 +322,7 @@ class _Run:
                 "UPDATE runs SET finished = ?, engine = ?, embedded = ?, reused = ?, "
                 "unchanged = ?, failed = ?, removed = ? WHERE id = ?",
                 (
-                    *(time.time(), self._engine_description, report.num_embedded),
+                    *(time.time(), self._runner_description, report.num_embedded),
                     *(report.num_reused, report.num_unchanged, report.num_failed),
                     *(report.num_removed, self._run_id),
                 ),

@@ -47,7 +47,7 @@ class BatchWriter:
 
     Args:
         index: open to write.
-        spec: of the engine.
+        spec: of the runner.
     """
 
     def __init__(self, index: Index, spec: ModelSpec) -> None:

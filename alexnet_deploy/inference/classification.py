@@ -22,7 +22,7 @@ from alexnet_deploy.files.output_files import atomic_write
 from alexnet_deploy.files.path_text import path_fields, printable
 from alexnet_deploy.inference.run import PhotographResult, RunSummary, run
 from alexnet_deploy.model.spec import ModelSpec
-from alexnet_deploy.runtimes.base import Engine
+from alexnet_deploy.runtimes.base import Runner
 
 CSV_HEADER = b"path,rank,index,label,probability,error\n"
 """First line of the CSV table; `to_csv` writes the rows below it."""
@@ -61,35 +61,35 @@ class Classification:
 
 
 def classify(
-    engine: Engine,
+    runner: Runner,
     photographs: Iterable[Path],
     *,
     top: int = 5,
     threads: int | None = None,
     summary: RunSummary | None = None,
 ) -> Iterator[Classification]:
-    """Classify photographs with `engine`, one result for each, in the order given.
+    """Classify photographs with `runner`, one result for each, in the order given.
 
     Args:
-        engine: opened with the output `probabilities`.
+        runner: opened with the output `probabilities`.
         photographs: files, for instance from `finding.find_photographs`; read lazily.
         top: classes per photograph, all of them if there are fewer.
         threads: decode threads; None for one per core.
         summary: counts and times, kept up to date while the results are taken.
 
     Raises:
-        UsageError: `top` or `threads` is below 1, or the engine does not return `probabilities`.
+        UsageError: `top` or `threads` is below 1, or the runner does not return `probabilities`.
         NoPhotographsError: there are none.
     """
     if top < 1:
         raise UsageError(f"top: got {top}, expected 1 or more classes per photograph")
-    if "probabilities" not in engine.options.outputs:
+    if "probabilities" not in runner.options.outputs:
         raise UsageError(
-            f"engine: returns {', '.join(engine.options.outputs)}; open it with the output "
+            f"runner: returns {', '.join(runner.options.outputs)}; open it with the output "
             "'probabilities' to classify"
         )
-    results = run(engine, photographs, threads=threads, summary=summary)
-    return _classifications(results, engine.spec, top)
+    results = run(runner, photographs, threads=threads, summary=summary)
+    return _classifications(results, runner.spec, top)
 
 
 def _classifications(

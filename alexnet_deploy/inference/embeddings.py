@@ -26,7 +26,7 @@ from alexnet_deploy.errors import TooManyFailuresError, UsageError
 from alexnet_deploy.files.output_files import atomic_write, write_together
 from alexnet_deploy.files.path_text import path_fields, printable
 from alexnet_deploy.inference.run import PhotographResult, RunSummary, run
-from alexnet_deploy.runtimes.base import Engine, check_outputs
+from alexnet_deploy.runtimes.base import Runner, check_outputs
 
 SUFFIXES = (".npy", ".parquet")
 _Shapes = Mapping[str, tuple[int, ...]]
@@ -82,7 +82,7 @@ class EmbeddingFiles:
 
 
 def embed(
-    engine: Engine,
+    runner: Runner,
     photographs: Iterable[Path],
     output: Path,
     *,
@@ -94,7 +94,7 @@ def embed(
     """Write the activations of `layers` for each photograph, rows in the order given.
 
     Args:
-        engine: opened with `layers` among its outputs.
+        runner: opened with `layers` among its outputs.
         photographs: files, for instance from `finding.find_photographs`; read lazily.
         output: `.npy` or `.parquet`; replaced if it exists.
         layers: names as in `ModelSpec.layer_shapes`.
@@ -103,19 +103,19 @@ def embed(
         on_result: called for each photograph, failed ones included, after it has its row.
 
     Raises:
-        UsageError: another suffix, a layer that the network or the engine does not have, an
+        UsageError: another suffix, a layer that the network or the runner does not have, an
             `.npy` that is a pipe or a device.
         NoPhotographsError: there are none.
         TooManyFailuresError: none could be read; nothing is written.
         OutputError: a file cannot be written.
         MissingPackageError: `.parquet` without pyarrow.
     """
-    check_layers(layers, engine)
-    shapes = {layer: engine.spec.layer_shapes()[layer] for layer in layers}
+    check_layers(layers, runner)
+    shapes = {layer: runner.spec.layer_shapes()[layer] for layer in layers}
     files = files_of(output, layers)
     num_rows = num_failed = 0
-    with _open_rows(files, engine, shapes) as append:
-        for result in run(engine, photographs, threads=threads, summary=summary):
+    with _open_rows(files, runner, shapes) as append:
+        for result in run(runner, photographs, threads=threads, summary=summary):
             if result.outputs is None:
                 num_failed += 1
             else:
@@ -132,8 +132,8 @@ def embed(
         shapes=shapes,
         num_rows=num_rows,
         num_failed=num_failed,
-        fingerprint=engine.fingerprint,
-        precision=engine.options.precision,
+        fingerprint=runner.fingerprint,
+        precision=runner.options.precision,
     )
 
 
@@ -158,23 +158,23 @@ def files_of(output: Path, layers: tuple[str, ...]) -> tuple[Path, ...]:
     return (*arrays, output.with_suffix(".paths.jsonl"))
 
 
-def check_layers(layers: tuple[str, ...], engine: Engine) -> None:
-    """Refuse layers that are not in the network or that the engine was not opened with.
+def check_layers(layers: tuple[str, ...], runner: Runner) -> None:
+    """Refuse layers that are not in the network or that the runner was not opened with.
 
     Raises:
         UsageError: naming the layer.
     """
-    check_outputs(layers, engine.spec)
+    check_outputs(layers, runner.spec)
     for layer in layers:
-        if layer not in engine.options.outputs:
+        if layer not in runner.options.outputs:
             raise UsageError(
-                f"layer {layer!r}: the engine returns {', '.join(engine.options.outputs)}; "
+                f"layer {layer!r}: the runner returns {', '.join(runner.options.outputs)}; "
                 f"open it with {layer!r} among its outputs"
             )
 
 
 @contextmanager
-def _open_rows(files: tuple[Path, ...], engine: Engine, shapes: _Shapes) -> Iterator[_Append]:
+def _open_rows(files: tuple[Path, ...], runner: Runner, shapes: _Shapes) -> Iterator[_Append]:
     """Open the files, yield the function that appends a row, let them appear at the end."""
     if files[0].suffix == ".parquet":
         # Before the file is opened, so that a missing package leaves nothing behind.
@@ -184,10 +184,10 @@ def _open_rows(files: tuple[Path, ...], engine: Engine, shapes: _Shapes) -> Iter
             atomic_write(files[0]) as file,
             parquet_rows(
                 file,
-                engine.spec,
+                runner.spec,
                 shapes,
-                fingerprint=engine.fingerprint,
-                precision=engine.options.precision,
+                fingerprint=runner.fingerprint,
+                precision=runner.options.precision,
             ) as append,
         ):
             yield append

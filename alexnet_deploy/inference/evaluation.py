@@ -20,9 +20,9 @@ from alexnet_deploy.inference.class_matching import check_same_classes, class_in
 from alexnet_deploy.inference.evaluation_report import ClassAccuracy, EvaluatedModel, Evaluation
 from alexnet_deploy.inference.failures import FailureLimit, check_failures
 from alexnet_deploy.inference.run import RunSummary, run
-from alexnet_deploy.inference.ten_crop import NUM_CROPS, TenCropEngine
+from alexnet_deploy.inference.ten_crop import NUM_CROPS, TenCropRunner
 from alexnet_deploy.photographs.class_folders import ClassFolders
-from alexnet_deploy.runtimes.base import Engine
+from alexnet_deploy.runtimes.base import Runner
 
 
 def top_k_credit(
@@ -62,7 +62,7 @@ def top_k_credit(
 
 
 def evaluate(
-    engines: Sequence[Engine],
+    runners: Sequence[Runner],
     folders: ClassFolders,
     *,
     ten_crop: bool = False,
@@ -74,45 +74,45 @@ def evaluate(
 ) -> Evaluation:
     """Classify the photographs of `folders` and compare with their folders' names.
 
-    Several engines are an ensemble: their probabilities are averaged. Each crops as its own spec
-    says, so each reads the photographs by itself, one engine after the other. A photograph that
+    Several runners are an ensemble: their probabilities are averaged. Each crops as its own spec
+    says, so each reads the photographs by itself, one runner after the other. A photograph that
     cannot be read for one is left out of the result, and is not tried for the next.
 
     Args:
-        engines: opened with the output `probabilities`; all of the same classes.
+        runners: opened with the output `probabilities`; all of the same classes.
         folders: classes are found among the model's labels by name; see `class_matching`.
         ten_crop: average the paper's ten crops instead of taking the centre crop.
-        weights: of each engine in the average, see `ensemble_weights`.
-        paths: the engines' files, for the result and for messages.
+        weights: of each runner in the average, see `ensemble_weights`.
+        paths: the runners' files, for the result and for messages.
         threads: decode threads; None for one per core.
-        on_result: called with path and reason of failure for each photograph and engine.
+        on_result: called with path and reason of failure for each photograph and runner.
         summary: counts and times; its counts are of photographs, not of their readings.
 
     Raises:
-        UsageError: no engine, one without `probabilities`, wrong weights or threads.
+        UsageError: no runner, one without `probabilities`, wrong weights or threads.
         DatasetError: a folder that is no class of the model.
-        IncompatibleFileError: the engines have different classes.
+        IncompatibleFileError: the runners have different classes.
         TooManyFailuresError: no photograph could be read.
         VerificationError: a network's probabilities are not numbers.
     """
-    shares = ensemble_weights(weights, len(engines))
-    names = _names(engines, paths)
-    _check_engines(engines, names)
-    indices = class_indices(folders, engines[0].spec, names[0])
+    shares = ensemble_weights(weights, len(runners))
+    names = _names(runners, paths)
+    _check_runners(runners, names)
+    indices = class_indices(folders, runners[0].spec, names[0])
     summary = RunSummary() if summary is None else summary
-    average = _Average(folders, engines[0].spec.num_classes, on_result)
-    for engine, share, name in zip(engines, shares, names, strict=True):
-        viewer = TenCropEngine(engine) if ten_crop else engine
+    average = _Average(folders, runners[0].spec.num_classes, on_result)
+    for runner, share, name in zip(runners, shares, names, strict=True):
+        viewer = TenCropRunner(runner) if ten_crop else runner
         average.add(viewer, share, name=name, threads=threads, summary=summary)
     summary.num_done = len(folders) - len(average.failures)
     summary.stop_clock()
     return average.evaluation(
         indices,
         num_crops=NUM_CROPS if ten_crop else 1,
-        matched_by="label" if engines[0].spec.labels else "order",
+        matched_by="label" if runners[0].spec.labels else "order",
         models=tuple(
-            _model(engine, share, None if paths is None else paths[number])
-            for number, (engine, share) in enumerate(zip(engines, shares, strict=True))
+            _model(runner, share, None if paths is None else paths[number])
+            for number, (runner, share) in enumerate(zip(runners, shares, strict=True))
         ),
         seconds=summary.wall_s,
     )
@@ -142,7 +142,7 @@ def ensemble_weights(weights: Sequence[float] | None, num_models: int) -> tuple[
 
 
 class _Average:
-    """The mean probabilities of every photograph, one engine after the other.
+    """The mean probabilities of every photograph, one runner after the other.
 
     Attributes:
         probabilities: [N, K] float32; zeros, or a part of the mean, for those that failed.
@@ -164,17 +164,17 @@ class _Average:
 
     def add(
         self,
-        engine: Engine,
+        runner: Runner,
         share: float,
         *,
         name: str,
         threads: int | None,
         summary: RunSummary,
     ) -> None:
-        """Add one engine's probabilities, `share` times, of all photographs that are left."""
+        """Add one runner's probabilities, `share` times, of all photographs that are left."""
         indices = np.flatnonzero(~self.has_failed)
         found = (self._folders.path(int(index)) for index in indices)
-        with closing(run(engine, found, threads=threads, summary=summary)) as results:
+        with closing(run(runner, found, threads=threads, summary=summary)) as results:
             for index, result in zip(indices, results, strict=True):
                 if result.outputs is None:
                     self.has_failed[index] = True
@@ -224,34 +224,34 @@ def _check_numbers(probabilities: NDArray[np.float32], path: Path, model: str) -
         )
 
 
-def _names(engines: Sequence[Engine], paths: Sequence[Path] | None) -> list[str]:
+def _names(runners: Sequence[Runner], paths: Sequence[Path] | None) -> list[str]:
     if paths is not None:
         return [str(path) for path in paths]
     return [
-        f"model {number} ({engine.fingerprint[:16]})"
-        for number, engine in enumerate(engines, start=1)
+        f"model {number} ({runner.fingerprint[:16]})"
+        for number, runner in enumerate(runners, start=1)
     ]
 
 
-def _model(engine: Engine, share: float, path: Path | None) -> EvaluatedModel:
+def _model(runner: Runner, share: float, path: Path | None) -> EvaluatedModel:
     return EvaluatedModel(
         path=path,
-        fingerprint=engine.fingerprint,
-        runtime=engine.options.runtime,
-        precision=engine.options.precision,
+        fingerprint=runner.fingerprint,
+        runtime=runner.options.runtime,
+        precision=runner.options.precision,
         weight=share,
     )
 
 
-def _check_engines(engines: Sequence[Engine], names: Sequence[str]) -> None:
-    """Refuse engines without probabilities, or with those of other classes than the first's."""
-    for engine, name in zip(engines, names, strict=True):
-        if "probabilities" not in engine.options.outputs:
+def _check_runners(runners: Sequence[Runner], names: Sequence[str]) -> None:
+    """Refuse runners without probabilities, or with those of other classes than the first's."""
+    for runner, name in zip(runners, names, strict=True):
+        if "probabilities" not in runner.options.outputs:
             raise UsageError(
-                f"{name}: its engine returns {', '.join(engine.options.outputs)}; open it with "
+                f"{name}: its runner returns {', '.join(runner.options.outputs)}; open it with "
                 "the output 'probabilities' to evaluate"
             )
-        check_same_classes(engines[0].spec, engine.spec, names[0], name)
+        check_same_classes(runners[0].spec, runner.spec, names[0], name)
 
 
 def _classes(

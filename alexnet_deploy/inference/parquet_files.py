@@ -27,7 +27,7 @@ try:
 except ImportError as error:
     raise MissingPackageError("pyarrow", "parquet", "writing .parquet") from error
 
-# Large enough to compress and scan well, small beside the engine's own memory.
+# Large enough to compress and scan well, small beside the runner's own memory.
 _ROW_GROUP_BYTES = 16 * 2**20
 
 Row = tuple[Path, Mapping[str, NDArray[np.float32]]]

@@ -20,7 +20,7 @@ from alexnet_deploy.photographs.pipeline import (
     crop_loader,
     default_threads,
 )
-from alexnet_deploy.runtimes.base import Engine
+from alexnet_deploy.runtimes.base import Runner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class PhotographResult:
 
     Attributes:
         path: as it was given.
-        outputs: one float32 array per layer of the engine's options, without the batch axis;
+        outputs: one float32 array per layer of the runner's options, without the batch axis;
             memory of its own, so keeping it keeps no other photograph's. None when it failed,
             or when its loader found that the network need not see it.
         error: the reason of the failure, or None.
@@ -54,8 +54,8 @@ class RunSummary:
         threads: decode threads.
         wall_s: seconds since the summary was made, as of the last batch.
         decode_s: seconds of finding, decoding and preprocessing, summed over the threads.
-        waiting_s: seconds that the engine had nothing to do but wait for decoding.
-        infer_s: seconds in the engine.
+        waiting_s: seconds that the runner had nothing to do but wait for decoding.
+        infer_s: seconds in the runner.
     """
 
     num_done: int = 0
@@ -69,7 +69,7 @@ class RunSummary:
 
     @property
     def rest_s(self) -> float:
-        """Seconds neither waiting nor in the engine: loading the model, using the results."""
+        """Seconds neither waiting nor in the runner: loading the model, using the results."""
         return max(0.0, self.wall_s - self.waiting_s - self.infer_s)
 
     def stop_clock(self) -> None:
@@ -94,7 +94,7 @@ class RunSummary:
 
 
 def run(
-    engine: Engine,
+    runner: Runner,
     paths: Iterable[Path],
     *,
     threads: int | None = None,
@@ -103,7 +103,7 @@ def run(
     """Yield one result per path, in the order of `paths`, as the batches are computed.
 
     Args:
-        engine: preprocessing and batch size are its own.
+        runner: preprocessing and batch size are its own.
         paths: photographs, as `finding.find_photographs` yields them.
         threads: decode threads; None takes one for each processor.
         summary: counted up as results are yielded; times grow with each batch.
@@ -112,12 +112,12 @@ def run(
         NoPhotographsError: `paths` is empty.
         UsageError: threads is below 1.
     """
-    results = run_batches(engine, paths, threads=threads, summary=summary)
+    results = run_batches(runner, paths, threads=threads, summary=summary)
     return _one_by_one(results)
 
 
 def run_batches(
-    engine: Engine,
+    runner: Runner,
     paths: Iterable[Path],
     *,
     load: Load | None = None,
@@ -125,10 +125,10 @@ def run_batches(
     threads: int | None = None,
     summary: RunSummary | None = None,
 ) -> Generator[tuple[PhotographResult, ...], None, None]:
-    """Yield the results of one batch of the engine after the other.
+    """Yield the results of one batch of the runner after the other.
 
     Args:
-        engine: as for `run`.
+        runner: as for `run`.
         paths: as for `run`.
         load: what the threads do with a path; None for `pipeline.crop_loader`.
         needs_row: as for `pipeline.batches`.
@@ -142,13 +142,13 @@ def run_batches(
     summary.threads = default_threads() if threads is None else threads
     stream = batches(
         paths,
-        crop_loader(engine.spec) if load is None else load,
-        input_size=engine.spec.input_size,
-        batch_size=engine.options.batch_size,
+        crop_loader(runner.spec) if load is None else load,
+        input_size=runner.spec.input_size,
+        batch_size=runner.options.batch_size,
         threads=summary.threads,
         needs_row=needs_row,
     )
-    return _run(engine, stream, summary)
+    return _run(runner, stream, summary)
 
 
 def _one_by_one(
@@ -160,7 +160,7 @@ def _one_by_one(
 
 
 def _run(
-    engine: Engine, stream: Generator[Batch, None, None], summary: RunSummary
+    runner: Runner, stream: Generator[Batch, None, None], summary: RunSummary
 ) -> Generator[tuple[PhotographResult, ...], None, None]:
     """Do the work of `run_batches`; apart from it, so that a wrong argument fails at the call."""
     is_empty = True
@@ -169,7 +169,7 @@ def _run(
             is_empty = False
             summary.decode_s += batch.decode_s
             summary.waiting_s += batch.waiting_s
-            outputs = _infer(engine, batch, summary)
+            outputs = _infer(runner, batch, summary)
             summary.stop_clock()
             yield tuple(_result(slot, outputs, summary) for slot in batch.slots)
     summary.stop_clock()
@@ -191,11 +191,11 @@ def _result(
     return PhotographResult(path=slot.path, outputs=own, error=slot.error, stamp=slot.stamp)
 
 
-def _infer(engine: Engine, batch: Batch, summary: RunSummary) -> Mapping[str, NDArray[np.float32]]:
-    """Run the engine on a batch that has any pixels, and count the time."""
+def _infer(runner: Runner, batch: Batch, summary: RunSummary) -> Mapping[str, NDArray[np.float32]]:
+    """Run the runner on a batch that has any pixels, and count the time."""
     if all(slot.row is None for slot in batch.slots):
         return {}
     start = time.perf_counter()
-    outputs = engine.run(batch.images)
+    outputs = runner.run(batch.images)
     summary.infer_s += time.perf_counter() - start
     return outputs

@@ -1,4 +1,4 @@
-"""The paper's ten crops: an engine that looks at each photograph ten times.
+"""The paper's ten crops: a runner that looks at each photograph ten times.
 
 Krizhevsky et al. 2012, section 4.1: the four corners and the centre of the 256x256 picture, and
 the mirror images of these five; the outputs of the softmax are averaged.
@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.runtimes.base import Engine, check_images
+from alexnet_deploy.runtimes.base import Runner, check_images
 
 NUM_CROPS = 10
 
@@ -36,26 +36,26 @@ def ten_crops(pictures: NDArray[np.uint8], size: int) -> Iterator[NDArray[np.uin
         yield np.ascontiguousarray(crop[:, :, ::-1])
 
 
-class TenCropEngine:
-    """An engine whose input is the whole S x S picture and whose outputs are means of ten views.
+class TenCropRunner:
+    """A runner whose input is the whole S x S picture and whose outputs are means of ten views.
 
-    It takes the other engine's place wherever photographs are run, at ten times the work. Each
+    It takes the other runner's place wherever photographs are run, at ten times the work. Each
     output is averaged as it is: `probabilities` gives the paper's, not the softmax of a mean.
     Every view meets the same centre of a `mean_image`, because that is in the network; the 2012
     code does so too.
 
     Attributes:
-        spec: the engine's with `preprocessing.resize_to` as the input size, so that photographs
+        spec: the runner's with `preprocessing.resize_to` as the input size, so that photographs
             are cropped to the whole picture; its shapes of maps do not apply.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        side = engine.spec.preprocessing.resize_to
-        self.spec = dataclasses.replace(engine.spec, input_size=side)
-        self.fingerprint = engine.fingerprint
-        self.options = engine.options
-        self.description = f"{engine.description}, {NUM_CROPS} crops"
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        side = runner.spec.preprocessing.resize_to
+        self.spec = dataclasses.replace(runner.spec, input_size=side)
+        self.fingerprint = runner.fingerprint
+        self.options = runner.options
+        self.description = f"{runner.description}, {NUM_CROPS} crops"
 
     def run(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
         """Compute the mean outputs of one full batch.
@@ -65,14 +65,14 @@ class TenCropEngine:
         """
         check_images(images, self.spec, self.options.batch_size)
         sums: dict[str, NDArray[np.float32]] = {}
-        for crops in ten_crops(images, self._engine.spec.input_size):
-            for name, output in self._engine.run(crops).items():
+        for crops in ten_crops(images, self._runner.spec.input_size):
+            for name, output in self._runner.run(crops).items():
                 sums[name] = sums[name] + output if name in sums else output
         return {name: total / np.float32(NUM_CROPS) for name, total in sums.items()}
 
     def close(self) -> None:
-        """Close the engine."""
-        self._engine.close()
+        """Close the runner."""
+        self._runner.close()
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""What every runtime offers: the `Engine` protocol, its options, and the input check.
+"""What every runtime offers: the `Runner` protocol, its options, and the input check.
 
 N images (the fixed batch size), H/W the input size of the spec in px.
 """
@@ -24,7 +24,7 @@ DEFAULT_OUTPUTS = ("probabilities", "fc7")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EngineOptions:
+class RunnerOptions:
     """How to run a model file; every field is obeyed or is an error, none is a hint.
 
     Attributes:
@@ -65,7 +65,7 @@ class EngineOptions:
                 raise UsageError(f"--{name} is {number}, expected 1 or more")
 
 
-class Engine(Protocol):
+class Runner(Protocol):
     """A model file, loaded and ready to run on one device with one fixed batch size.
 
     Attributes:
@@ -77,7 +77,7 @@ class Engine(Protocol):
 
     spec: ModelSpec
     fingerprint: str
-    options: EngineOptions
+    options: RunnerOptions
     description: str
 
     def run(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
@@ -92,7 +92,7 @@ class Engine(Protocol):
         """
 
     def close(self) -> None:
-        """Free the runtime's memory; the engine cannot run afterwards."""
+        """Free the runtime's memory; the runner cannot run afterwards."""
 
     def __enter__(self) -> Self: ...
 
@@ -103,12 +103,12 @@ def check_images(images: NDArray[np.uint8], spec: ModelSpec, batch_size: int) ->
     """Refuse a batch of another shape or dtype.
 
     Raises:
-        UsageError: saying what came and what the engine takes.
+        UsageError: saying what came and what the runner takes.
     """
     expected = (batch_size, spec.input_size, spec.input_size, 3)
     if images.shape != expected or images.dtype != np.uint8:
         raise UsageError(
-            f"images: got {images.shape} {images.dtype}, the engine takes {expected} uint8; "
+            f"images: got {images.shape} {images.dtype}, the runner takes {expected} uint8; "
             "crop with alexnet_deploy.photographs.preprocessing and pad the last batch"
         )
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from alexnet_deploy.errors import DeviceError, MissingPackageError, UsageError
 from alexnet_deploy.graph.model_file import FilePrecision
-from alexnet_deploy.runtimes.base import Device, EngineOptions, Precision, Runtime
+from alexnet_deploy.runtimes.base import Device, Precision, RunnerOptions, Runtime
 
 _Computes = Mapping[Precision, tuple[FilePrecision, ...]]
 
@@ -26,7 +26,7 @@ _COMPUTES: Mapping[Device, Mapping[Runtime, _Computes]] = {
 _ENGINES_ONLY = ("tensorrt", "tensorrt-rtx")
 
 
-def resolve_runtime(options: EngineOptions, device: Device) -> Runtime:
+def resolve_runtime(options: RunnerOptions, device: Device) -> Runtime:
     """Return the runtime that `options` means on `device`, for a model file or a checkpoint.
 
     Raises:

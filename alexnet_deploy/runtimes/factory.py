@@ -4,7 +4,7 @@ import dataclasses
 import importlib.metadata
 
 from alexnet_deploy.graph.model_file import FilePrecision, ModelFile
-from alexnet_deploy.runtimes.base import Device, Engine, EngineOptions, Runtime
+from alexnet_deploy.runtimes.base import Device, Runner, RunnerOptions, Runtime
 from alexnet_deploy.runtimes.capabilities import computes, resolve_runtime
 from alexnet_deploy.runtimes.engine_file import EngineFile
 from alexnet_deploy.runtimes.gpu_driver import current_gpu, gpus
@@ -12,7 +12,7 @@ from alexnet_deploy.runtimes.onnxruntime_distributions import ONNX_RUNTIMES, is_
 from alexnet_deploy.runtimes.tensorrt_library import load_library
 
 
-def open_engine(file: ModelFile, options: EngineOptions) -> Engine:
+def open_runner(file: ModelFile, options: RunnerOptions) -> Runner:
     """Open `file` with the runtime, on the device and in the precision that `options` name.
 
     Raises:
@@ -24,19 +24,19 @@ def open_engine(file: ModelFile, options: EngineOptions) -> Engine:
     """
     options = resolve(options, file.precision)
     if options.runtime == "openvino":
-        from alexnet_deploy.runtimes.openvino_runner import OpenVinoEngine
+        from alexnet_deploy.runtimes.openvino_runner import OpenVinoRunner
 
-        return OpenVinoEngine(file, options)
+        return OpenVinoRunner(file, options)
     if options.device == "cuda":
-        from alexnet_deploy.runtimes.onnxruntime_cuda_runner import OnnxRuntimeCudaEngine
+        from alexnet_deploy.runtimes.onnxruntime_cuda_runner import OnnxRuntimeCudaRunner
 
-        return OnnxRuntimeCudaEngine(file, options)
-    from alexnet_deploy.runtimes.onnxruntime_runner import OnnxRuntimeEngine
+        return OnnxRuntimeCudaRunner(file, options)
+    from alexnet_deploy.runtimes.onnxruntime_runner import OnnxRuntimeRunner
 
-    return OnnxRuntimeEngine(file, options)
+    return OnnxRuntimeRunner(file, options)
 
 
-def open_engine_file(file: EngineFile, options: EngineOptions) -> Engine:
+def open_engine_file(file: EngineFile, options: RunnerOptions) -> Runner:
     """Open an engine with the library that built it.
 
     Raises:
@@ -49,12 +49,12 @@ def open_engine_file(file: EngineFile, options: EngineOptions) -> Engine:
     # rest.
     current_gpu()
     load_library(file.record.runtime)
-    from alexnet_deploy.runtimes.tensorrt_runner import TensorRtEngine
+    from alexnet_deploy.runtimes.tensorrt_runner import TensorRtRunner
 
-    return TensorRtEngine(file, options)
+    return TensorRtRunner(file, options)
 
 
-def resolve(options: EngineOptions, own: FilePrecision = "fp32") -> EngineOptions:
+def resolve(options: RunnerOptions, own: FilePrecision = "fp32") -> RunnerOptions:
     """Return `options` with the runtime and the device that "auto" stands for here.
 
     Its precision stays as it is.
@@ -64,14 +64,14 @@ def resolve(options: EngineOptions, own: FilePrecision = "fp32") -> EngineOption
         own: the file's precision, which "auto" means; of a checkpoint fp32.
 
     Raises:
-        MissingPackageError, DeviceError: as `open_engine`.
+        MissingPackageError, DeviceError: as `open_runner`.
     """
     device = _resolve_device(options, own)
     runtime = resolve_runtime(options, device)
     return dataclasses.replace(options, runtime=runtime, device=device)
 
 
-def _resolve_device(options: EngineOptions, own: FilePrecision) -> Device:
+def _resolve_device(options: RunnerOptions, own: FilePrecision) -> Device:
     """Take the GPU where one is, the installed ONNX Runtime is made for it, and it can do it."""
     if options.device != "auto":
         return options.device

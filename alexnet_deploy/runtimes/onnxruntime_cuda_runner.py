@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from alexnet_deploy.errors import DeviceError, IncompatibleFileError
 from alexnet_deploy.graph.model_file import ModelFile
-from alexnet_deploy.runtimes.base import EngineOptions, check_images, check_outputs
+from alexnet_deploy.runtimes.base import RunnerOptions, check_images, check_outputs
 from alexnet_deploy.runtimes.capabilities import run_precision
 from alexnet_deploy.runtimes.gpu_driver import current_gpu
 from alexnet_deploy.runtimes.onnxruntime_session import (
@@ -44,14 +44,14 @@ _RECORD = {"session.record_ep_graph_assignment_info": "1"}
 _ALL_ON_THE_GPU = {"session.disable_cpu_ep_fallback": "1"}
 
 
-class OnnxRuntimeCudaEngine:
+class OnnxRuntimeCudaRunner:
     """One captured network with a fixed batch; run it on the thread that made it.
 
     Attributes:
         placement: names of the nodes by the provider that runs them.
     """
 
-    def __init__(self, file: ModelFile, options: EngineOptions) -> None:
+    def __init__(self, file: ModelFile, options: RunnerOptions) -> None:
         """Load `file` onto the first GPU and run one empty batch, which captures the graph.
 
         Raises:
@@ -86,14 +86,14 @@ class OnnxRuntimeCudaEngine:
             self._bound.run(np.zeros((options.batch_size, size, size, 3), np.uint8))
 
     def run(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
-        """Compute the outputs of one full batch; see `Engine.run`.
+        """Compute the outputs of one full batch; see `Runner.run`.
 
         Raises:
             DeviceError: the GPU failed.
         """
         check_images(images, self.spec, self.options.batch_size)
         if self._bound is None:
-            raise ValueError("the engine is closed")
+            raise ValueError("the runner is closed")
         with _as_device_error(self.description):
             outputs = self._bound.run(images)
         return {name: outputs[name] for name in self.options.outputs}
@@ -124,7 +124,7 @@ def _usable_gpu() -> str:
     return gpu.name
 
 
-def _open(file: ModelFile, options: EngineOptions) -> Any:
+def _open(file: ModelFile, options: RunnerOptions) -> Any:
     """Open a session that has every node on the GPU.
 
     Raises:

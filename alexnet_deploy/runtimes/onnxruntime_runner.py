@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from alexnet_deploy.graph.lowering import banded_convolution
 from alexnet_deploy.graph.model_file import INPUT, ModelFile
-from alexnet_deploy.runtimes.base import EngineOptions, Precision, check_images, check_outputs
+from alexnet_deploy.runtimes.base import Precision, RunnerOptions, check_images, check_outputs
 from alexnet_deploy.runtimes.capabilities import run_precision
 from alexnet_deploy.runtimes.onnxruntime_session import onnxruntime_version, open_session
 
@@ -36,10 +36,10 @@ _REMARKS: Mapping[Precision, str] = {
 }
 
 
-class OnnxRuntimeEngine:
+class OnnxRuntimeRunner:
     """One inference session with a fixed batch."""
 
-    def __init__(self, file: ModelFile, options: EngineOptions) -> None:
+    def __init__(self, file: ModelFile, options: RunnerOptions) -> None:
         """Load `file` for the CPU.
 
         Raises:
@@ -65,7 +65,7 @@ class OnnxRuntimeEngine:
         )
 
     def run(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
-        """Compute the outputs of one full batch; see `Engine.run`."""
+        """Compute the outputs of one full batch; see `Runner.run`."""
         check_images(images, self.spec, self.options.batch_size)
         names = list(self.options.outputs)
         return dict(zip(names, self._session.run(names, {INPUT: images}), strict=True))

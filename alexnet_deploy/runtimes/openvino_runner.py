@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError
 from alexnet_deploy.graph.lowering import banded_convolution, split_towers
 from alexnet_deploy.graph.model_file import INPUT, ModelFile
-from alexnet_deploy.runtimes.base import EngineOptions, Precision, check_images, check_outputs
+from alexnet_deploy.runtimes.base import Precision, RunnerOptions, check_images, check_outputs
 from alexnet_deploy.runtimes.capabilities import run_precision
 
 # Importing openvino reports the fact to Google Analytics and leaves an identifier in the home
@@ -36,14 +36,14 @@ def native_bf16() -> bool:
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-class OpenVinoEngine:
+class OpenVinoRunner:
     """One compiled network with a fixed batch; not for concurrent use by several threads.
 
     Attributes:
         inference_precision: what OpenVINO says that it computes in.
     """
 
-    def __init__(self, file: ModelFile, options: EngineOptions) -> None:
+    def __init__(self, file: ModelFile, options: RunnerOptions) -> None:
         """Compile `file` for the CPU.
 
         Raises:
@@ -79,7 +79,7 @@ class OpenVinoEngine:
         )
 
     def run(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
-        """Compute the outputs of one full batch; see `Engine.run`."""
+        """Compute the outputs of one full batch; see `Runner.run`."""
         check_images(images, self.spec, self.options.batch_size)
         self._request.infer([images], share_inputs=True)
         return {
@@ -106,7 +106,7 @@ def _remark(precision: Precision) -> str:
     return ""
 
 
-def _compiled(file: ModelFile, options: EngineOptions, settings: dict[str, Any]) -> Any:
+def _compiled(file: ModelFile, options: RunnerOptions, settings: dict[str, Any]) -> Any:
     """Lower `file` and compile it for one batch size."""
     core = openvino.Core()
     size = file.spec.input_size

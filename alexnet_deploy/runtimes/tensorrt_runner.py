@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from alexnet_deploy.errors import DeviceError, IncompatibleFileError, UsageError
 from alexnet_deploy.graph.model_file import INPUT
-from alexnet_deploy.runtimes.base import EngineOptions, check_images, check_outputs
+from alexnet_deploy.runtimes.base import RunnerOptions, check_images, check_outputs
 from alexnet_deploy.runtimes.cuda_memory import DeviceBuffer, HostBuffer, Stream
 from alexnet_deploy.runtimes.engine_file import (
     REBUILD_COMMANDS,
@@ -23,7 +23,7 @@ from alexnet_deploy.runtimes.rtx_plan import check_plan
 from alexnet_deploy.runtimes.tensorrt_library import Library, load_library
 
 
-class TensorRtEngine:
+class TensorRtRunner:
     """One execution context with one fixed batch; not for concurrent use by several threads.
 
     The batch is set once: in a context with plugins that were compiled ahead of time each change
@@ -33,7 +33,7 @@ class TensorRtEngine:
     _engine: Any = None
     _context: Any = None
 
-    def __init__(self, file: EngineFile, options: EngineOptions) -> None:
+    def __init__(self, file: EngineFile, options: RunnerOptions) -> None:
         """Load the plan and take the memory that a batch needs.
 
         Without `options.exact_batch` the batch is the nearest that the engine was built for.
@@ -76,7 +76,7 @@ class TensorRtEngine:
             self._resources = stack.pop_all()
 
     def run(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
-        """Compute the outputs of one full batch; see `Engine.run`.
+        """Compute the outputs of one full batch; see `Runner.run`.
 
         Raises:
             DeviceError: the GPU failed.
@@ -155,7 +155,7 @@ def _owned(stack: ExitStack, resource: _Resource) -> _Resource:
     return resource
 
 
-def _check_options(file: EngineFile, options: EngineOptions) -> None:
+def _check_options(file: EngineFile, options: RunnerOptions) -> None:
     """Refuse what the engine was not built for; a plan cannot be asked for anything else."""
     record = file.record
     if options.runtime not in ("auto", record.runtime) or options.device == "cpu":

@@ -15,7 +15,7 @@ from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.reference import Reference, crop
 from alexnet_deploy.photographs.decoding import load_photograph
 from alexnet_deploy.photographs.preprocessing import preprocess
-from alexnet_deploy.runtimes.base import Engine
+from alexnet_deploy.runtimes.base import Runner
 from alexnet_deploy.verification.report import Check, error_check
 
 Array = NDArray[Any]
@@ -166,7 +166,7 @@ class Comparison:
 
 
 def compare(
-    engine: Engine,
+    engine: Runner,
     photographs: Iterable[Path],
     comparison: Comparison,
     on_photograph: Callable[[Path, str | None], None],

@@ -21,7 +21,7 @@ from alexnet_deploy.model.reference import Reference, crop
 from alexnet_deploy.model.spec import NORMALISED_CONVS, LrnSpec
 from alexnet_deploy.photographs.decoding import load_photograph
 from alexnet_deploy.photographs.samples import sample_paths
-from alexnet_deploy.runtimes.base import EngineOptions
+from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
 from alexnet_deploy.runtimes.engine_file import EngineFile
 from alexnet_deploy.runtimes.factory import open_engine_file
@@ -47,7 +47,7 @@ def verify_engine(
     file: EngineFile,
     checkpoint: Checkpoint,
     photographs: Iterable[Path],
-    options: EngineOptions,
+    options: RunnerOptions,
     on_photograph: Callable[[Path, str | None], None] = lambda path, error: None,
 ) -> Report:
     """Run an engine and the reference on `photographs` and compare.
@@ -92,7 +92,7 @@ def verify_engine(
 
 def _batch_check(
     file: EngineFile,
-    options: EngineOptions,
+    options: RunnerOptions,
     crops: NDArray[np.uint8],
     expected: Mapping[str, NDArray[Any]],
 ) -> Check:
@@ -141,7 +141,7 @@ def amplified_checks(
     expected = Reference(copy.weights()).run(crops, maps[-1])
     size = len(crops)
     engine_file = build(copy, BatchProfile(min=size, opt=size, max=size))
-    with open_engine_file(engine_file, EngineOptions(batch_size=size, outputs=maps)) as engine:
+    with open_engine_file(engine_file, RunnerOptions(batch_size=size, outputs=maps)) as engine:
         return map_checks(copy, engine.run(crops), expected)
 
 

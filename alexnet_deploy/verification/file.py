@@ -7,7 +7,7 @@ from alexnet_deploy.errors import UsageError
 from alexnet_deploy.graph.model_file import read_model
 from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint
 from alexnet_deploy.model.default import bundled_checkpoint
-from alexnet_deploy.runtimes.base import EngineOptions
+from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.runtimes.engine_file import ENGINE_SUFFIX, read_engine
 from alexnet_deploy.verification.engine import verify_engine
 from alexnet_deploy.verification.onnx import verify
@@ -18,7 +18,7 @@ def verify_file(
     path: Path,
     checkpoint: Checkpoint | None,
     photographs: Iterable[Path],
-    options: EngineOptions,
+    options: RunnerOptions,
     on_photograph: Callable[[Path, str | None], None] = lambda path, error: None,
 ) -> Report:
     """Run the file at `path` and the reference on `photographs` and compare.

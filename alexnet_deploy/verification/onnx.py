@@ -28,9 +28,9 @@ from alexnet_deploy.graph.quantization import dequantize_model
 from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.reference import Reference
 from alexnet_deploy.model.spec import ModelSpec
-from alexnet_deploy.runtimes.base import EngineOptions
+from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.runtimes.capabilities import is_installed
-from alexnet_deploy.runtimes.factory import open_engine
+from alexnet_deploy.runtimes.factory import open_runner
 from alexnet_deploy.verification.comparison import TOLERANCES, Comparison, compare, relative_error
 from alexnet_deploy.verification.report import Check, Report, error_check
 
@@ -47,7 +47,7 @@ def verify(
     file: ModelFile,
     checkpoint: Checkpoint | None,
     photographs: Iterable[Path],
-    options: EngineOptions,
+    options: RunnerOptions,
     on_photograph: Callable[[Path, str | None], None] = lambda path, error: None,
 ) -> Report:
     """Run `file` and the reference on `photographs` and compare; memory does not grow with them.
@@ -73,13 +73,13 @@ def verify(
     if not same_architecture(file.spec, model.spec):
         return Report(checks=checks, runs="not run", against=fingerprint, num_photographs=0)
     layers = tuple(dict.fromkeys((*file.outputs(), "logits", "fc7", "probabilities")))
-    with open_engine(file, dataclasses.replace(options, outputs=layers)) as engine:
-        comparison = Comparison(Reference(model), layers, engine.options.precision)
-        skipped = compare(engine, photographs, comparison, on_photograph)
-        runs = engine.description
+    with open_runner(file, dataclasses.replace(options, outputs=layers)) as runner:
+        comparison = Comparison(Reference(model), layers, runner.options.precision)
+        skipped = compare(runner, photographs, comparison, on_photograph)
+        runs = runner.description
         # The amplified copy is to run where the file ran, with nothing left to "auto".
         options = dataclasses.replace(
-            options, runtime=engine.options.runtime, device=engine.options.device
+            options, runtime=runner.options.runtime, device=runner.options.device
         )
     checks += comparison.checks()
     checks += _as_written_checks(file, model, np.stack(comparison.kept))
@@ -167,7 +167,7 @@ def same_architecture(ours: ModelSpec, theirs: ModelSpec) -> bool:
 
 
 def _as_written_checks(file: ModelFile, model: Checkpoint, crops: NDArray[np.uint8]) -> list[Check]:
-    """Run the file's own bytes, whose graph no engine lowered, with two sizes of batch."""
+    """Run the file's own bytes, whose graph no runner lowered, with two sizes of batch."""
     name = "file as written, ONNX Runtime"
     reason = "" if is_installed("onnxruntime") else "onnxruntime is missing"
     if file.precision == "bf16":
@@ -185,7 +185,7 @@ def _as_written_checks(file: ModelFile, model: Checkpoint, crops: NDArray[np.uin
 
 
 def _amplified_checks(
-    file: ModelFile, crops: NDArray[np.uint8], options: EngineOptions
+    file: ModelFile, crops: NDArray[np.uint8], options: RunnerOptions
 ) -> list[Check]:
     """Compare the normalised maps of a copy whose activations reach `AMPLIFIED_PEAK`.
 
@@ -202,8 +202,8 @@ def _amplified_checks(
     own = dataclasses.replace(
         options, precision=file.precision, batch_size=len(crops), outputs=norms
     )
-    with open_engine(file, own) as engine:
-        return map_checks(file, engine.run(crops), expected)
+    with open_runner(file, own) as runner:
+        return map_checks(file, runner.run(crops), expected)
 
 
 def amplified(file: ModelFile, crops: NDArray[np.uint8]) -> ModelFile:

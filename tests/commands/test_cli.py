@@ -1,4 +1,4 @@
-"""The command line with a fake engine: bytes on stdout, lines on stderr, exit codes.
+"""The command line with a fake runner: bytes on stdout, lines on stderr, exit codes.
 
 test_cli_processes.py starts it as a process; test_commands.py has a real network.
 """
@@ -24,12 +24,12 @@ from alexnet_deploy.errors import (
 )
 from alexnet_deploy.export import opening
 from alexnet_deploy.runtimes import base
-from tests.support.fake_engine import UNSPOKEN, open_fake_engine, save_photograph, save_photographs
+from tests.support.fake_runner import UNSPOKEN, open_fake_runner, save_photograph, save_photographs
 
 
 @pytest.fixture(autouse=True)
 def _fake_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "open_model", open_fake_engine)
+    monkeypatch.setattr(opening, "open_model", open_fake_runner)
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_the_choices_are_those_of_the_engines() -> None:
     assert options.RUNTIMES == base.RUNTIMES
     assert options.DEVICES == base.DEVICES
     assert options.PRECISIONS == base.PRECISIONS
-    defaults = base.EngineOptions()
+    defaults = base.RunnerOptions()
     command = click.command()(options.runtime_options(lambda **_: None))
     # The defaults of these are words in the help: an index has others.
     told = {
@@ -78,16 +78,16 @@ def test_the_choices_are_those_of_the_engines() -> None:
 def test_every_engine_option_reaches_the_engine(
     photographs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[tuple[Path | None, base.EngineOptions]] = []
+    seen: list[tuple[Path | None, base.RunnerOptions]] = []
 
-    def open_model(model: Path | None, given: base.EngineOptions, *, notify: object) -> object:
+    def open_model(model: Path | None, given: base.RunnerOptions, *, notify: object) -> object:
         seen.append((model, given))
-        return open_fake_engine(model, given, notify=notify)
+        return open_fake_runner(model, given, notify=notify)
 
     monkeypatch.setattr(opening, "open_model", open_model)
     flags = "--model m.onnx --runtime openvino --device cpu --precision bf16 --batch-size 2"
     assert run("classify", photographs, *flags.split(), "--threads", "1").exit_code == 0
-    expected = base.EngineOptions(
+    expected = base.RunnerOptions(
         runtime="openvino",
         device="cpu",
         precision="bf16",
@@ -106,7 +106,7 @@ def test_the_table_has_one_line_a_photograph(photographs: Path) -> None:
         " 75.0%  blue       p/b.png\n"
         "100.0%  green      p/caf\\xe9\\n.png\n"
     )
-    assert result.stderr.startswith("fake engine\n3 done, 0 failed in ")
+    assert result.stderr.startswith("fake runner\n3 done, 0 failed in ")
 
 
 def test_the_table_with_more_classes_has_a_block_a_photograph(photographs: Path) -> None:
@@ -262,11 +262,11 @@ def test_no_line_on_stderr_is_obeyed_by_a_terminal(
 ) -> None:
     bad = "\x1b[31m"
 
-    def open_model(model: Path | None, given: base.EngineOptions, *, notify: Any) -> object:
+    def open_model(model: Path | None, given: base.RunnerOptions, *, notify: Any) -> object:
         notify(f"preparing {bad}")
-        engine = open_fake_engine(model, given, notify=notify)
-        engine.description = bad
-        return engine
+        runner = open_fake_runner(model, given, notify=notify)
+        runner.description = bad
+        return runner
 
     monkeypatch.setattr(opening, "open_model", open_model)
     for number in range(65):

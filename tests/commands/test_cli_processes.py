@@ -1,4 +1,4 @@
-"""The command line as a process, with a fake engine: pipes, full disks, signals, terminals."""
+"""The command line as a process, with a fake runner: pipes, full disks, signals, terminals."""
 
 import contextlib
 import errno
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.fake_engine import save_photographs
+from tests.support.fake_runner import save_photographs
 
 
 @pytest.fixture
@@ -23,19 +23,19 @@ def photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return save_photographs(Path("p"))
 
 
-WITH_FAKE_ENGINE = f"""
+WITH_FAKE_RUNNER = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).resolve().parents[2])!r})
 import alexnet_deploy.export.opening
-from tests.support import fake_engine
-alexnet_deploy.export.opening.open_model = fake_engine.open_fake_engine
+from tests.support import fake_runner
+alexnet_deploy.export.opening.open_model = fake_runner.open_fake_runner
 from alexnet_deploy.cli import main
 main()
 """
 
 
 def command_line(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-c", WITH_FAKE_ENGINE, *map(str, arguments)]
+    return [sys.executable, "-c", WITH_FAKE_RUNNER, *map(str, arguments)]
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(
     )
     os.close(writer)
     assert finished.returncode == 128 + signal.SIGPIPE
-    assert finished.stderr in (b"", b"fake engine\n")
+    assert finished.stderr in (b"", b"fake runner\n")
 
 
 def test_csv_can_go_to_dev_stdout(photographs: Path) -> None:
@@ -132,16 +132,16 @@ def test_a_disk_that_fills_up_leaves_nothing(photographs: Path, suffix: str) -> 
 def test_a_signal_ends_the_run_and_leaves_nothing(
     photographs: Path, number: signal.Signals, exit_code: int, word: bytes
 ) -> None:
-    slow = "import time\nfake_engine.FakeEngine.run = lambda *_: time.sleep(60)\n"
-    setup, end = WITH_FAKE_ENGINE.rsplit("main()", 1)
+    slow = "import time\nfake_engine.FakeRunner.run = lambda *_: time.sleep(60)\n"
+    setup, end = WITH_FAKE_RUNNER.rsplit("main()", 1)
     running = subprocess.Popen(
         [sys.executable, "-c", f"{setup}{slow}main(){end}", "classify", "p", "--csv", "t.csv"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
     assert running.stderr is not None
-    assert running.stderr.readline() == b"fake engine\n"
-    time.sleep(0.3)  # until the engine has its batch; earlier would end the same way
+    assert running.stderr.readline() == b"fake runner\n"
+    time.sleep(0.3)  # until the runner has its batch; earlier would end the same way
     running.send_signal(number)
     _, rest = running.communicate(timeout=10)
     assert (running.returncode, rest) == (exit_code, word)

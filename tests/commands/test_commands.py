@@ -23,8 +23,8 @@ from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.model.spec import preset_spec
 from alexnet_deploy.photographs.samples import sample_paths
 from alexnet_deploy.runtimes import capabilities, factory
-from alexnet_deploy.runtimes.base import EngineOptions
-from tests.support.fake_engine import FakeEngine
+from alexnet_deploy.runtimes.base import RunnerOptions
+from tests.support.fake_runner import FakeRunner
 
 
 def run(*arguments: str | Path) -> Result:
@@ -296,15 +296,15 @@ def test_a_file_that_is_missing_or_not_ours_has_its_code(command: str, tmp_path:
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, *, working: tuple[str, ...]) -> None:
-    """Let `doctor` find fake engines: those of the runtimes `working` run, the others fail."""
+    """Let `doctor` find fake runners: those of the runtimes `working` run, the others fail."""
 
-    def open_engine(_: object, options: EngineOptions) -> FakeEngine:
+    def open_runner(_: object, options: RunnerOptions) -> FakeRunner:
         if options.runtime not in working:
             raise DeviceError("what, why, remedy")
-        return FakeEngine(options)
+        return FakeRunner(options)
 
     monkeypatch.setattr(opening, "load_model", lambda *_: None)
-    monkeypatch.setattr(factory, "open_engine", open_engine)
+    monkeypatch.setattr(factory, "open_runner", open_runner)
 
 
 def test_doctor_tries_each_runtime_and_says_what_it_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,7 +317,7 @@ def test_doctor_tries_each_runtime_and_says_what_it_found(monkeypatch: pytest.Mo
     for name, works in (("openvino cpu fp32", False), ("onnxruntime cpu fp32", True)):
         assert by_name[name]["works"] is works
     assert by_name["openvino cpu fp32"]["detail"] == "what, why, remedy"
-    assert re.match(r"fake engine: \d+ images/s", by_name["onnxruntime cpu fp32"]["detail"])
+    assert re.match(r"fake runner: \d+ images/s", by_name["onnxruntime cpu fp32"]["detail"])
     assert "\nno  openvino cpu fp32    what, why, remedy\n" in done("doctor").stdout
 
 

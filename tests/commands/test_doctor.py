@@ -11,8 +11,8 @@ from alexnet_deploy import doctor
 from alexnet_deploy.doctor import Finding, examine
 from alexnet_deploy.export import opening
 from alexnet_deploy.runtimes import factory, onnxruntime_distributions
-from alexnet_deploy.runtimes.base import EngineOptions
-from tests.support.fake_engine import FakeEngine
+from alexnet_deploy.runtimes.base import RunnerOptions
+from tests.support.fake_runner import FakeRunner
 from tests.support.trt_stub.fake_driver import FakeDriver
 
 pytest_plugins = ["tests.support.trt_stub.fixtures"]
@@ -102,7 +102,7 @@ def test_a_runtime_may_raise_what_it_likes(
     def broken(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(factory, "open_engine", broken)
+    monkeypatch.setattr(factory, "open_runner", broken)
     runtimes = [finding for finding in examine() if finding.is_runtime]
     assert [finding.works for finding in runtimes] == [False] * 3
     assert {finding.detail for finding in runtimes} == {detail}
@@ -118,22 +118,22 @@ def test_a_package_that_is_there_and_broken_is_told_from_one_that_is_missing(
         cause = ImportError("libtbb.so.12: cannot open shared object file")
         raise MissingPackageError("openvino", "cpu", "running a model") from cause
 
-    monkeypatch.setattr(factory, "open_engine", broken)
+    monkeypatch.setattr(factory, "open_runner", broken)
     runtimes = [finding for finding in examine() if finding.is_runtime]
     assert runtimes
     assert all("(libtbb.so.12: cannot open" in finding.detail for finding in runtimes)
 
 
 @pytest.fixture
-def tried(monkeypatch: pytest.MonkeyPatch, _no_model: None) -> list[EngineOptions]:
-    """Let onnxruntime-gpu be installed, and all engines run; return what is asked of them."""
-    asked: list[EngineOptions] = []
+def tried(monkeypatch: pytest.MonkeyPatch, _no_model: None) -> list[RunnerOptions]:
+    """Let onnxruntime-gpu be installed, and all runners run; return what is asked of them."""
+    asked: list[RunnerOptions] = []
 
-    def open_engine(_: object, options: EngineOptions) -> FakeEngine:
+    def open_runner(_: object, options: RunnerOptions) -> FakeRunner:
         asked.append(options)
-        return FakeEngine(options)
+        return FakeRunner(options)
 
-    monkeypatch.setattr(factory, "open_engine", open_engine)
+    monkeypatch.setattr(factory, "open_runner", open_runner)
     monkeypatch.setattr(doctor, "is_installed_for_gpu", lambda: True)
     monkeypatch.setattr(doctor, "_version", lambda name: "1.31" if name[-4:] == "-gpu" else "")
     return asked
@@ -141,7 +141,7 @@ def tried(monkeypatch: pytest.MonkeyPatch, _no_model: None) -> list[EngineOption
 
 @pytest.mark.parametrize("has_openvino", [True, False])
 def test_the_build_for_gpus_is_tried_on_one_and_openvino_is_left_to_choice(
-    monkeypatch: pytest.MonkeyPatch, tried: list[EngineOptions], has_openvino: bool
+    monkeypatch: pytest.MonkeyPatch, tried: list[RunnerOptions], has_openvino: bool
 ) -> None:
     monkeypatch.setattr(doctor, "_is_installed", lambda name: has_openvino or name != "openvino")
     findings = {finding.name: finding for finding in examine()}

@@ -1,4 +1,4 @@
-"""`alexnet-deploy evaluate` with fake engines: stdout, stderr, exit codes."""
+"""`alexnet-deploy evaluate` with fake runners: stdout, stderr, exit codes."""
 
 import dataclasses
 import json
@@ -12,22 +12,22 @@ from click.testing import CliRunner, Result
 from alexnet_deploy.cli import cli
 from alexnet_deploy.export import opening
 from alexnet_deploy.model.default import bundled_checkpoint
-from alexnet_deploy.runtimes.base import EngineOptions
-from tests.support.fake_engine import SPEC, FakeEngine, open_fake_engine, save_photograph
+from alexnet_deploy.runtimes.base import RunnerOptions
+from tests.support.fake_runner import SPEC, FakeRunner, open_fake_runner, save_photograph
 
 
 class Opened:
     """Stands in for `opening.open_model`, and remembers what was asked for."""
 
     def __init__(self) -> None:
-        self.calls: list[tuple[Path | None, EngineOptions]] = []
+        self.calls: list[tuple[Path | None, RunnerOptions]] = []
 
-    def __call__(self, model: Path | None, given: EngineOptions, *, notify: object) -> FakeEngine:
+    def __call__(self, model: Path | None, given: RunnerOptions, *, notify: object) -> FakeRunner:
         self.calls.append((model, given))
         spec = SPEC
         if model is not None and model.name == "unnamed.onnx":
             spec = dataclasses.replace(SPEC, labels=())
-        return FakeEngine(given, spec)
+        return FakeRunner(given, spec)
 
 
 @pytest.fixture(autouse=True)
@@ -71,8 +71,8 @@ def test_the_table_goes_to_stdout_and_the_time_to_stderr(data: Path, opened: Ope
         "views                     centre crop\n"
         "model                     caltech101.safetensors (0123456789abcdef, onnxruntime fp32)\n"
     )
-    assert result.stderr.startswith("fake engine\n4 done, 0 failed in ")
-    options = EngineOptions(outputs=("probabilities",), exact_batch=False)
+    assert result.stderr.startswith("fake runner\n4 done, 0 failed in ")
+    options = RunnerOptions(outputs=("probabilities",), exact_batch=False)
     assert opened.calls == [(bundled_checkpoint(), options)]
 
 
@@ -111,7 +111,7 @@ def test_several_models_are_averaged_with_their_weights(data: Path, opened: Open
         ("b.pt", 0.75),
     ]
     assert found["crops"] == 10
-    options = EngineOptions(outputs=("probabilities",), threads=1, exact_batch=False)
+    options = RunnerOptions(outputs=("probabilities",), threads=1, exact_batch=False)
     assert opened.calls == [(Path("a.onnx"), options), (Path("b.pt"), options)]
 
 
@@ -180,8 +180,8 @@ def test_control_c_ends_with_its_code_and_without_a_result(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(opening, "open_model", open_fake_engine)
-    monkeypatch.setattr(FakeEngine, "run", interrupted)
+    monkeypatch.setattr(opening, "open_model", open_fake_runner)
+    monkeypatch.setattr(FakeRunner, "run", interrupted)
     result = run(data)
     assert (result.exit_code, result.stdout) == (130, "")
-    assert result.stderr == "fake engine\ninterrupted\n"
+    assert result.stderr == "fake runner\ninterrupted\n"

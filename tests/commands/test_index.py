@@ -1,4 +1,4 @@
-"""index, search and info on an index through the command line, with a quick engine."""
+"""index, search and info on an index through the command line, with a quick runner."""
 
 import json
 import os
@@ -11,10 +11,10 @@ from PIL import Image
 
 from alexnet_deploy.cli import cli
 from alexnet_deploy.runtimes import gpu_driver
-from tests.support.index_engine import (
+from tests.support.index_runner import (
     DIMENSION,
     TOO_BRIGHT,
-    Engines,
+    Runners,
     photograph,
     save,
     save_colours,
@@ -55,19 +55,19 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "photos"
 
 
-def test_index_says_what_it_does_on_stderr(photos: Path, engines: Engines) -> None:
+def test_index_says_what_it_does_on_stderr(photos: Path, runners: Runners) -> None:
     assert Path("alexnet-index/manifest.json").is_file()
     save(photos / "new.bmp", (1, 2, 3))
     first = done("index", "photos")
     assert first.stdout == ""
-    assert first.stderr.splitlines()[0] == "fake engine"
+    assert first.stderr.splitlines()[0] == "fake runner"
     assert first.stderr.splitlines()[-1].startswith(
         "1 embedded, 0 reused, 3 unchanged, 0 removed, 0 failed in "
     )
-    engines.num_opened = 0
+    runners.num_opened = 0
     again = done("index")
     assert again.stderr.startswith("0 embedded, 0 reused, 4 unchanged, 0 removed, 0 failed in ")
-    assert (again.stdout, engines.num_opened) == ("", 0)
+    assert (again.stdout, runners.num_opened) == ("", 0)
 
 
 def test_the_keys_of_index_json_are_those_of_its_help(photos: Path) -> None:
@@ -110,12 +110,12 @@ def test_too_many_failures_exit_with_3_after_the_account(photos: Path) -> None:
     done("index", "--retry-failed", "--max-failures", "1")
 
 
-def test_a_folder_that_was_moved_is_named_with_root(photos: Path, engines: Engines) -> None:
-    engines.colours.clear()
+def test_a_folder_that_was_moved_is_named_with_root(photos: Path, runners: Runners) -> None:
+    runners.colours.clear()
     photos.rename("moved")
     told = json.loads(done("index", "--root", "photos=moved", "--json").stdout)
     assert (told["unchanged"], told["embedded"]) == (3, 0)
-    assert engines.colours == []
+    assert runners.colours == []
 
 
 def test_index_takes_its_directory_from_the_option_then_the_variable(
@@ -245,17 +245,17 @@ def test_wrong_usage_of_search(photos: Path, arguments: tuple[str, ...], message
     assert not Path("sheet.pdf").exists()
 
 
-def test_search_of_another_vector_space_exits_with_5(photos: Path, engines: Engines) -> None:
+def test_search_of_another_vector_space_exits_with_5(photos: Path, runners: Runners) -> None:
     assert "precision" in refused(5, "search", "photos/red.bmp", "--precision", "bf16")
-    engines.fingerprint = "f" * 64
+    runners.fingerprint = "f" * 64
     assert "fingerprint" in refused(5, "search", "photos/red.bmp", "--model", "other.onnx")
 
 
 @pytest.mark.parametrize("option", [(), ("--precision", "auto")])
 def test_an_index_has_the_precision_of_its_model_file(
-    photos: Path, engines: Engines, option: tuple[str, ...]
+    photos: Path, runners: Runners, option: tuple[str, ...]
 ) -> None:
-    engines.precision = "fp16"
+    runners.precision = "fp16"
     done("index", "photos", "--index", "half", "--layer", "logits", *option)
     manifest = json.loads(Path("half", "manifest.json").read_text())
     assert manifest["space"]["precision"] == "fp16"

@@ -18,14 +18,14 @@ from alexnet_deploy.graph.build import build_model
 from alexnet_deploy.graph.model_file import Calibration, ModelFile, read_model, write_model
 from alexnet_deploy.photographs import pipeline
 from alexnet_deploy.photographs.samples import sample_paths
-from alexnet_deploy.runtimes.base import EngineOptions
+from alexnet_deploy.runtimes.base import RunnerOptions
 from tests.support.networks import random_checkpoint
 
 
-class _Engine:
+class _Runner:
     """Computes nothing; every activation is 1."""
 
-    def __init__(self, file: ModelFile, options: EngineOptions) -> None:
+    def __init__(self, file: ModelFile, options: RunnerOptions) -> None:
         self.spec, self.options = file.spec, options
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -34,20 +34,20 @@ class _Engine:
 
 
 @contextmanager
-def _opened(file: ModelFile, options: EngineOptions) -> Iterator[_Engine]:
-    yield _Engine(file, options)
+def _opened(file: ModelFile, options: RunnerOptions) -> Iterator[_Runner]:
+    yield _Runner(file, options)
 
 
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Open engines that compute nothing; return what each call of `batches` was asked for."""
+    """Open runners that compute nothing; return what each call of `batches` was asked for."""
     calls: list[dict[str, Any]] = []
 
     def batches(paths: list[Path], *arguments: Any, **options: Any) -> Any:
         calls.append({"paths": list(paths), **options})
         return pipeline.batches(paths[:3], *arguments, **options)
 
-    monkeypatch.setattr(calibration, "open_engine", _opened)
+    monkeypatch.setattr(calibration, "open_runner", _opened)
     monkeypatch.setattr(calibration, "batches", batches)
     return calls
 
@@ -64,20 +64,20 @@ def test_of_many_photographs_those_at_equal_distances_are_taken(
     Image.new("RGB", (300, 300)).save(photograph)
     paths = [Path(tmp_path, ".", f"../{tmp_path.name}/a.png") for _ in range(2 * MAX_PHOTOGRAPHS)]
     paths[1::2] = [sample_paths()[0]] * MAX_PHOTOGRAPHS
-    quantized(file, paths, EngineOptions(batch_size=2))
+    quantized(file, paths, RunnerOptions(batch_size=2))
     assert read[0]["paths"] == paths[::2]
 
 
 def test_decoding_takes_the_threads_that_were_asked_for(
     file: ModelFile, read: list[dict[str, Any]]
 ) -> None:
-    quantized(file, sample_paths()[:1], EngineOptions(batch_size=2, threads=3))
+    quantized(file, sample_paths()[:1], RunnerOptions(batch_size=2, threads=3))
     assert read[0]["threads"] == 3
 
 
 def test_without_a_photograph_there_is_nothing_to_calibrate_on(file: ModelFile) -> None:
     with pytest.raises(NoPhotographsError, match=r"no photographs; name a folder .* --calibrate"):
-        quantized(file, [], EngineOptions())
+        quantized(file, [], RunnerOptions())
 
 
 @pytest.mark.usefixtures("read")
@@ -94,7 +94,7 @@ def test_a_few_photographs_of_ones_own_are_called_few(tmp_path: Path) -> None:
 def test_the_file_says_what_it_was_calibrated_on_and_nobody_can_change_that(
     file: ModelFile, tmp_path: Path
 ) -> None:
-    narrow = quantized(file, sample_paths()[:2], EngineOptions(batch_size=2))
+    narrow = quantized(file, sample_paths()[:2], RunnerOptions(batch_size=2))
     write_model(narrow, tmp_path / "m.onnx")
     again = read_model(tmp_path / "m.onnx")
     assert again.calibration == Calibration(photographs=2, are_samples=True)
@@ -112,7 +112,7 @@ def test_the_file_says_what_it_was_calibrated_on_and_nobody_can_change_that(
 def test_a_damaged_calibration_is_refused(
     file: ModelFile, tmp_path: Path, old: bytes, new: bytes
 ) -> None:
-    narrow = quantized(file, sample_paths()[:2], EngineOptions(batch_size=2))
+    narrow = quantized(file, sample_paths()[:2], RunnerOptions(batch_size=2))
     content = b"".join(bytes(chunk) for chunk in narrow.chunks())
     assert content.count(old) == 1
     assert len(old) == len(new)

@@ -14,13 +14,13 @@ from alexnet_deploy.graph.build import build_model
 from alexnet_deploy.graph.model_file import write_model
 from alexnet_deploy.model.checkpoints import save_checkpoint
 from alexnet_deploy.model.default import MODEL_VARIABLE, bundled_checkpoint
-from alexnet_deploy.runtimes.base import EngineOptions
+from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
 from alexnet_deploy.runtimes.engine_file import sidecar_path, write_engine
 from tests.support.cpu_plans import CpuPlan, built
 from tests.support.networks import random_checkpoint
 
-ONE = EngineOptions(batch_size=1)
+ONE = RunnerOptions(batch_size=1)
 
 
 @pytest.fixture
@@ -33,8 +33,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_bundled_checkpoint_is_exported_once_verified_and_kept(cache: Path) -> None:
     lines: list[str] = []
     for _ in range(2):
-        with opening.open_model(None, ONE, notify=lines.append) as engine:
-            assert engine.spec.num_classes == 101
+        with opening.open_model(None, ONE, notify=lines.append) as runner:
+            assert runner.spec.num_classes == 101
     assert len(lines) == 1
     assert "preparing caltech101.safetensors" in lines[0]
     (kept,) = cache.iterdir()
@@ -68,8 +68,8 @@ def test_a_cache_that_cannot_be_made_is_done_without(
     in_the_way.write_text("not a folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(in_the_way))
     lines: list[str] = []
-    with opening.open_model(bundled_checkpoint(), ONE, notify=lines.append) as engine:
-        assert engine.spec.num_classes == 101
+    with opening.open_model(bundled_checkpoint(), ONE, notify=lines.append) as runner:
+        assert runner.spec.num_classes == 101
     assert "the cache cannot be used" in lines[1]
     assert str(in_the_way) in lines[1]
 
@@ -82,8 +82,8 @@ import os, sys
 from pathlib import Path
 from alexnet_deploy.export import opening
 from alexnet_deploy.model.default import bundled_checkpoint
-from alexnet_deploy.runtimes.base import EngineOptions
-options = EngineOptions(batch_size=1)
+from alexnet_deploy.runtimes.base import RunnerOptions
+options = RunnerOptions(batch_size=1)
 opening.open_model(bundled_checkpoint(), options).close()
 os.environ["XDG_CACHE_HOME"] = sys.argv[1]
 os.setgid(65534); os.setuid(65534)
@@ -111,8 +111,8 @@ def test_the_environment_names_the_default_model(
     path = tmp_path / "mine.onnx"
     write_model(build_model(random_checkpoint("paper"), ("fc7",)), path)
     monkeypatch.setenv(MODEL_VARIABLE, str(path))
-    with opening.open_model(None, ONE) as engine:
-        assert engine.spec.num_classes == 11
+    with opening.open_model(None, ONE) as runner:
+        assert runner.spec.num_classes == 11
     assert not cache.exists()
 
 
@@ -128,11 +128,11 @@ def test_an_engine_is_read_with_its_record_and_opened_by_its_library(
     write_engine(built(build_model(random_checkpoint("paper"), ("fc7",)), BatchProfile()), path)
     monkeypatch.setattr(opening, "open_engine_file", CpuPlan)
     monkeypatch.setenv(MODEL_VARIABLE, str(path))
-    options = EngineOptions(batch_size=1, outputs=("fc7",))
+    options = RunnerOptions(batch_size=1, outputs=("fc7",))
     for model in (path, None):
-        with opening.open_model(model, options) as engine:
-            assert engine.options.runtime == "tensorrt"
-            assert engine.spec.num_classes == 11
+        with opening.open_model(model, options) as runner:
+            assert runner.options.runtime == "tensorrt"
+            assert runner.spec.num_classes == 11
     sidecar_path(path).unlink()
     with pytest.raises(IncompatibleFileError, match="not beside it"):
         opening.open_model(path, options)
@@ -148,7 +148,7 @@ def test_a_file_of_another_kind_names_those_that_work(tmp_path: Path) -> None:
 
 def test_each_runtime_and_precision_has_an_export_of_its_own(cache: Path) -> None:
     for runtime in ("openvino", "onnxruntime"):
-        options = EngineOptions(batch_size=1, runtime=runtime)
+        options = RunnerOptions(batch_size=1, runtime=runtime)
         assert opening.load_model(bundled_checkpoint(), options).report
     assert len(list(cache.iterdir())) == 2
 
@@ -196,5 +196,5 @@ def test_nothing_is_exported_for_a_gpu_that_is_not_there(
     monkeypatch.setattr(opening, "current_gpu", no_gpu)
     lines: list[str] = []
     with pytest.raises(DeviceError, match="no NVIDIA GPU"):
-        opening.open_model(None, EngineOptions(device="cuda"), notify=lines.append)
+        opening.open_model(None, RunnerOptions(device="cuda"), notify=lines.append)
     assert lines == []

@@ -11,7 +11,7 @@ from PIL import Image, ImageColor
 
 from alexnet_deploy.figures.classes import MAX_PHOTOGRAPHS, draw_figure, open_figure
 from alexnet_deploy.inference.classification import Classification, Prediction
-from tests.support.fake_engine import SPEC, save_photograph
+from tests.support.fake_runner import SPEC, save_photograph
 
 TRUE_BAR, BAR = ImageColor.getrgb("#f0958c"), ImageColor.getrgb("#b9cfe8")
 

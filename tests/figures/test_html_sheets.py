@@ -13,7 +13,7 @@ from PIL import Image
 from alexnet_deploy.figures.html_sheets import html_page
 from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.index.results import STDIN, SearchResult
-from tests.support.fake_engine import UNSPOKEN, save_photograph
+from tests.support.fake_runner import UNSPOKEN, save_photograph
 from tests.support.sheet_samples import PhotographsAlive, result, save_colours
 
 NASTY = ("<script>alert(1)<", "a\"b' onerror='x", "&amp;.png", "\u5199\u771f", "n" * 200, UNSPOKEN)

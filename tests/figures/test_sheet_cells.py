@@ -7,7 +7,7 @@ import pytest
 from alexnet_deploy.figures.sheet_cells import Cell, neighbour_cell, query_cell
 from alexnet_deploy.index.manifest import Metric
 from alexnet_deploy.index.results import STDIN, Neighbour, SearchResult
-from tests.support.fake_engine import UNSPOKEN
+from tests.support.fake_runner import UNSPOKEN
 
 
 def cell_of(cosine: float, l2: float, metric: Metric) -> Cell:

@@ -15,7 +15,7 @@ from alexnet_deploy.errors import OutputError, UsageError
 from alexnet_deploy.figures import sheets
 from alexnet_deploy.figures.sheets import MAX_QUERIES, check_sheet, draw_sheet, open_sheet
 from alexnet_deploy.index.results import STDIN
-from tests.support.fake_engine import UNSPOKEN, save_photograph
+from tests.support.fake_runner import UNSPOKEN, save_photograph
 from tests.support.sheet_samples import PhotographsAlive, result, save_colours
 
 BOX = (216, 162)

@@ -22,7 +22,7 @@ from alexnet_deploy.index import ledger
 from alexnet_deploy.index.integrity import problems
 from alexnet_deploy.index.search import search
 from alexnet_deploy.index.storage import open_index, open_index_to_write
-from tests.support.index_engine import Engines, counts, indexed, save, save_colours, update
+from tests.support.index_runner import Runners, counts, indexed, save, save_colours, update
 
 pytestmark = pytest.mark.usefixtures("engines")
 
@@ -52,7 +52,7 @@ def num_found(directory: Path, query: Path) -> int:
 
 
 def test_a_full_disk_in_the_middle_costs_the_batch_at_hand(
-    photos: Path, engines: Engines, monkeypatch: pytest.MonkeyPatch
+    photos: Path, runners: Runners, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index, num_left, real = photos.with_name("index"), 100, os.pwrite
 
@@ -72,9 +72,9 @@ def test_a_full_disk_in_the_middle_costs_the_batch_at_hand(
             update(index, photos)
     assert (len(indexed(index)), check(index)) == (6, [])  # two batches of three
     assert num_found(index, photos / "00.bmp") == 5
-    engines.colours.clear()
+    runners.colours.clear()
     assert counts(update(index, photos)) == (4, 0, 6, 0, 0)
-    assert (len(indexed(index)), len(engines.colours), check(index)) == (10, 4, [])
+    assert (len(indexed(index)), len(runners.colours), check(index)) == (10, 4, [])
 
 
 @contextmanager
@@ -126,11 +126,11 @@ def test_the_folder_of_a_new_index_must_exist(photos: Path, tmp_path: Path) -> N
 AS_ORDINARY_USER = """
 import mmap, os, sys
 from pathlib import Path
-from tests.support import index_engine
+from tests.support import index_runner
 import alexnet_deploy.index.exact_search, alexnet_deploy.index.model as directory
 from alexnet_deploy.errors import AlexNetDeployError
 from alexnet_deploy.index.search import search
-directory.open_model = index_engine.Engines().open
+directory.open_model = index_runner.Runners().open
 if os.geteuid() == 0:
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
 place = Path(sys.argv[1])
@@ -140,7 +140,7 @@ try:
 except AlexNetDeployError as error:
     print("search", error.exit_code, error)
 try:
-    index_engine.update(place / "index", place / "photos")
+    index_runner.update(place / "index", place / "photos")
 except AlexNetDeployError as error:
     print("index", error.exit_code, error)
 """

@@ -1,6 +1,6 @@
 """A run of `index` that is killed inside a step, killed again, and then finished.
 
-A small version of tools/kill_index.py, with an engine that sees colours only.
+A small version of tools/kill_index.py, with a runner that sees colours only.
 """
 
 import dataclasses
@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import alexnet_deploy.index.model
-from tests.support.fake_engine import save_photograph
+from tests.support.fake_runner import save_photograph
 from tests.support.index_killing import Account, Life, lost_photographs
-from tests.support.killed_child import open_colour_engine
+from tests.support.killed_child import open_colour_runner
 from tests.support.killed_runs import STEPS, Kill, Log, Run, aimed_kill, random_kill
 from tests.support.killed_scenarios import Difference, Scenario, State, make_scenarios, settle
 
@@ -24,7 +24,7 @@ NUM_INSIDE, NUM_KILLS = 2, 40
 
 @pytest.fixture(autouse=True)
 def _searches_use_the_fake_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alexnet_deploy.index.model, "open_model", open_colour_engine)
+    monkeypatch.setattr(alexnet_deploy.index.model, "open_model", open_colour_runner)
 
 
 def save_photographs(folder: Path) -> Path:

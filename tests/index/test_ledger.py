@@ -15,7 +15,7 @@ from alexnet_deploy.index import ledger
 from alexnet_deploy.index.integrity import problems
 from alexnet_deploy.index.search import search
 from alexnet_deploy.index.storage import open_index
-from tests.support.index_engine import counts, indexed, save, save_colours, update
+from tests.support.index_runner import counts, indexed, save, save_colours, update
 
 pytestmark = pytest.mark.usefixtures("engines")
 

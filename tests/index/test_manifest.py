@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from alexnet_deploy.errors import IncompatibleFileError, UsageError
-from alexnet_deploy.index.model import EngineRequest
+from alexnet_deploy.index.model import ModelRequest
 from alexnet_deploy.index.search import search
 from alexnet_deploy.model.default import bundled_checkpoint
-from tests.support.index_engine import Engines, counts, indexed, save, save_colours, update
+from tests.support.index_runner import Runners, counts, indexed, save, save_colours, update
 
 BLUE = (0, 0, 200)
 
@@ -35,12 +35,12 @@ def index(photos: Path) -> Path:
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        (EngineRequest(layer="fc7"), "its layer is logits, asked for was fc7"),
-        (EngineRequest(precision="bf16"), "its precision is fp32, asked for was bf16"),
+        (ModelRequest(layer="fc7"), "its layer is logits, asked for was fc7"),
+        (ModelRequest(precision="bf16"), "its precision is fp32, asked for was bf16"),
     ],
 )
 def test_another_vector_space_is_refused_with_the_way_out(
-    photos: Path, index: Path, request_: EngineRequest, message: str
+    photos: Path, index: Path, request_: ModelRequest, message: str
 ) -> None:
     message += "; vectors of the two cannot be compared: ask for what the index has"
     with pytest.raises(IncompatibleFileError, match=message) as caught:
@@ -52,10 +52,10 @@ def test_another_vector_space_is_refused_with_the_way_out(
 
 @pytest.mark.parametrize("is_named", [True, False])
 def test_another_model_is_refused_with_the_way_out(
-    photos: Path, index: Path, engines: Engines, is_named: bool
+    photos: Path, index: Path, runners: Runners, is_named: bool
 ) -> None:
-    engines.fingerprint = "fedcba9876543210" * 4
-    request = EngineRequest(model=photos / "00.bmp" if is_named else None)
+    runners.fingerprint = "fedcba9876543210" * 4
+    request = ModelRequest(model=photos / "00.bmp" if is_named else None)
     new = save(photos / "new.bmp", BLUE)
     message = r"fingerprint 0123456789abcdef\.\.\., but .* has fedcba9876543210\.\.\.; .*--model"
     with pytest.raises(IncompatibleFileError, match=message):
@@ -66,22 +66,22 @@ def test_another_model_is_refused_with_the_way_out(
 
 
 def test_an_index_remembers_its_model(
-    photos: Path, tmp_path: Path, engines: Engines, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, runners: Runners, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number, model in enumerate([None, tmp_path / "my.onnx"]):
         if model is not None:
             model.touch()
         index = tmp_path / f"index {number}"
-        update(index, photos, request=EngineRequest(layer="logits", model=model))
+        update(index, photos, request=ModelRequest(layer="logits", model=model))
         monkeypatch.setenv("ALEXNET_MODEL", str(photos / "00.bmp"))
         list(search(index, [save(tmp_path / "query.bmp", BLUE)]))
-        assert engines.models[-2:] == [model or bundled_checkpoint()] * 2
+        assert runners.models[-2:] == [model or bundled_checkpoint()] * 2
         monkeypatch.delenv("ALEXNET_MODEL")
 
 
 def test_another_runtime_is_welcome(photos: Path, index: Path) -> None:
     save(photos / "new.bmp", BLUE)
-    request = EngineRequest(runtime="onnxruntime", batch_size=7, threads=1)
+    request = ModelRequest(runtime="onnxruntime", batch_size=7, threads=1)
     assert counts(update(index, photos, request=request)) == (1, 0, 10, 0, 0)
 
 
@@ -126,7 +126,7 @@ def test_a_manifest_with_an_impossible_value_is_refused(
 def test_a_batch_of_no_photographs_is_refused(photos: Path, index: Path) -> None:
     save(photos / "new.bmp", BLUE)
     with pytest.raises(UsageError, match="--batch-size is 0, expected 1 or more"):
-        update(index, photos, request=EngineRequest(batch_size=0))
+        update(index, photos, request=ModelRequest(batch_size=0))
 
 
 def test_a_lost_manifest_does_not_cost_the_ledger(photos: Path, index: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from alexnet_deploy.errors import NoPhotographsError, UsageError
 from alexnet_deploy.index.search import search
-from tests.support.index_engine import Engines, counts, indexed, roots_of, rows_of, save, update
+from tests.support.index_runner import Runners, counts, indexed, roots_of, rows_of, save, update
 
 RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
 LATIN_1 = os.fsdecode(b"caf\xe9\n")
@@ -18,12 +18,12 @@ pytestmark = pytest.mark.usefixtures("engines")
 
 
 @pytest.fixture
-def photos(tmp_path: Path, engines: Engines) -> Path:
+def photos(tmp_path: Path, runners: Runners) -> Path:
     """Return a folder with `red.bmp` and `sub/green.bmp`, of which `tmp_path / "index"` is."""
     save(tmp_path / "photos" / "red.bmp", RED)
     save(tmp_path / "photos" / "sub" / "green.bmp", GREEN)
     update(tmp_path / "index", tmp_path / "photos")
-    engines.num_opened = 0
+    runners.num_opened = 0
     return tmp_path / "photos"
 
 
@@ -34,13 +34,13 @@ def index(photos: Path) -> Path:
 
 @pytest.mark.parametrize("written", ["photos", "photos/", "./photos/sub/..", "link", "link/"])
 def test_a_folder_is_the_same_root_however_it_is_written(
-    photos: Path, index: Path, engines: Engines, monkeypatch: pytest.MonkeyPatch, written: str
+    photos: Path, index: Path, runners: Runners, monkeypatch: pytest.MonkeyPatch, written: str
 ) -> None:
     (photos.parent / "link").symlink_to("photos")
     monkeypatch.chdir(photos.parent)
     assert counts(update(Path("index"), Path(written))) == (0, 0, 2, 0, 0)
     assert roots_of(index) == [photos]
-    assert engines.num_opened == 0
+    assert runners.num_opened == 0
 
 
 def test_a_folder_that_is_given_twice_is_searched_once(photos: Path, index: Path) -> None:
@@ -88,7 +88,7 @@ def test_names_that_only_begin_like_a_sub_folder_s_are_not_in_it(photos: Path, i
 
 
 def test_a_parent_folder_takes_in_the_roots_below_it(
-    photos: Path, index: Path, engines: Engines
+    photos: Path, index: Path, runners: Runners
 ) -> None:
     top = photos.parent / "top"
     (top / "deep").mkdir(parents=True)
@@ -97,10 +97,10 @@ def test_a_parent_folder_takes_in_the_roots_below_it(
     update(index, top / "other", moved_roots=(f"{photos}={top}/deep/photos",))
     before = rows_of(index)
     assert len(roots_of(index)) == 2
-    engines.colours.clear()
+    runners.colours.clear()
     new = save(top / "new.bmp", (1, 2, 3))
     assert counts(update(index, top)) == (1, 0, 3, 0, 0)
-    assert engines.colours == [(1, 2, 3)]
+    assert runners.colours == [(1, 2, 3)]
     assert roots_of(index) == [top]
     after = rows_of(index)
     assert {path: row for path, row in after.items() if path != new} == before
@@ -130,15 +130,15 @@ def test_several_roots_are_indexed_together_or_one_after_the_other(
 
 
 def test_a_folder_that_moves_from_root_to_root_keeps_its_vectors(
-    photos: Path, index: Path, tmp_path: Path, engines: Engines
+    photos: Path, index: Path, tmp_path: Path, runners: Runners
 ) -> None:
     save(tmp_path / "b" / "blue.bmp", BLUE)
     update(index, tmp_path / "b")
-    engines.colours.clear()
+    runners.colours.clear()
     (photos / "sub").rename(tmp_path / "b" / "sub")
     report = update(index)
     assert (counts(report), report.losses) == ((0, 1, 2, 1, 0), ())
-    assert engines.colours == []
+    assert runners.colours == []
     assert tmp_path / "b" / "sub" / "green.bmp" in indexed(index)
 
 
@@ -189,7 +189,7 @@ def test_a_root_without_photographs_is_not_remembered(
 
 @pytest.mark.parametrize("name", ["moved", "a=b", "=", f"{LATIN_1}="])
 def test_a_moved_root_keeps_all_that_it_had(
-    tmp_path: Path, engines: Engines, monkeypatch: pytest.MonkeyPatch, name: str
+    tmp_path: Path, runners: Runners, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     old, new, index = tmp_path / "old=1", tmp_path / name, tmp_path / "index"
@@ -197,11 +197,11 @@ def test_a_moved_root_keeps_all_that_it_had(
     update(index, old)
     before = {path.relative_to(old): row for path, row in rows_of(index).items()}
     old.rename(new)
-    engines.num_opened = 0
+    runners.num_opened = 0
     assert counts(update(index, moved_roots=(f"./old=1/={name}",))) == (0, 0, 1, 0, 0)
     assert roots_of(index) == [new]
     assert {path.relative_to(new): row for path, row in rows_of(index).items()} == before
-    assert engines.num_opened == 0
+    assert runners.num_opened == 0
 
 
 @pytest.mark.parametrize(
@@ -280,18 +280,18 @@ def test_links_in_a_root_lead_to_no_photograph_twice(
 
 
 def test_a_link_to_elsewhere_is_followed_until_that_is_a_root_itself(
-    photos: Path, index: Path, tmp_path: Path, engines: Engines
+    photos: Path, index: Path, tmp_path: Path, runners: Runners
 ) -> None:
     blue = save(tmp_path / "other" / "blue.bmp", BLUE)
     (photos / "link").symlink_to(tmp_path / "other")
     update(index)
     assert photos / "link" / "blue.bmp" in indexed(index)
-    engines.num_opened = 0
-    engines.colours.clear()
+    runners.num_opened = 0
+    runners.colours.clear()
     assert counts(update(index, photos / "link")) == (0, 1, 0, 0, 0)
     assert counts(update(index)) == (0, 0, 3, 1, 0)
     assert set(indexed(index)) == {photos / "red.bmp", photos / "sub" / "green.bmp", blue}
-    assert engines.colours == []
+    assert runners.colours == []
 
 
 def test_hidden_files_are_a_root_s_own_choice_and_remembered(

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from alexnet_deploy.errors import MissingPhotographsError, NoPhotographsError, UsageError
-from alexnet_deploy.index.model import EngineRequest
-from tests.support.index_engine import (
+from alexnet_deploy.index.model import ModelRequest
+from tests.support.index_runner import (
     LAYER,
-    Engines,
+    Runners,
     counts,
     indexed,
     rows_of,
@@ -23,7 +23,7 @@ RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
 
 
 @pytest.fixture
-def photos(tmp_path: Path, engines: Engines) -> Path:
+def photos(tmp_path: Path, runners: Runners) -> Path:
     """Return a folder of two photographs, which `tmp_path / "index"` is the index of."""
     save(tmp_path / "photos" / "red.bmp", RED)
     save(tmp_path / "photos" / "sub" / "green.bmp", GREEN)
@@ -37,7 +37,7 @@ def index(photos: Path) -> Path:
 
 
 def test_photographs_that_are_gone_leave_up_to_a_fifth_of_a_root(
-    tmp_path: Path, engines: Engines
+    tmp_path: Path, runners: Runners
 ) -> None:
     paths = save_colours(tmp_path / "photos", 10)
     update(tmp_path / "index", tmp_path / "photos")
@@ -48,7 +48,7 @@ def test_photographs_that_are_gone_leave_up_to_a_fifth_of_a_root(
     assert set(indexed(tmp_path / "index")) == set(paths[2:])
 
 
-def test_more_than_a_fifth_of_a_root_is_kept_until_prune(tmp_path: Path, engines: Engines) -> None:
+def test_more_than_a_fifth_of_a_root_is_kept_until_prune(tmp_path: Path, runners: Runners) -> None:
     paths = save_colours(tmp_path / "photos", 10)
     update(tmp_path / "index", tmp_path / "photos")
     for path in paths[:3]:
@@ -66,7 +66,7 @@ def test_more_than_a_fifth_of_a_root_is_kept_until_prune(tmp_path: Path, engines
 
 @pytest.mark.parametrize(("count", "is_there"), [(20, True), (5000, False)])
 def test_a_drive_that_is_not_mounted_costs_none_of_its_photographs(
-    tmp_path: Path, engines: Engines, count: int, is_there: bool
+    tmp_path: Path, runners: Runners, count: int, is_there: bool
 ) -> None:
     drive, index = tmp_path / "drive", tmp_path / "index"
     first = save(drive / "0000.bmp", RED)
@@ -74,7 +74,7 @@ def test_a_drive_that_is_not_mounted_costs_none_of_its_photographs(
         os.link(first, drive / f"{number:04}.bmp")
     save(tmp_path / "photos" / "green.bmp", GREEN)
     save(tmp_path / "photos" / "blue.bmp", BLUE)
-    request = EngineRequest(layer=LAYER, batch_size=100, threads=2)
+    request = ModelRequest(layer=LAYER, batch_size=100, threads=2)
     update(index, tmp_path / "photos", drive, request=request)
     drive.rename(tmp_path / "elsewhere")
     if is_there:
@@ -94,7 +94,7 @@ def test_a_drive_that_is_not_mounted_costs_none_of_its_photographs(
 
 
 def test_a_loss_in_one_root_keeps_no_other_from_being_cleared(
-    tmp_path: Path, engines: Engines
+    tmp_path: Path, runners: Runners
 ) -> None:
     first = save_colours(tmp_path / "a", 5)
     save(tmp_path / "b" / "lost.bmp", RED)
@@ -153,12 +153,12 @@ def test_a_time_far_in_the_future_is_a_time(photos: Path, index: Path) -> None:
         assert counts(update(index, photos)) == (0, 0, 2, 0, 0)
 
 
-def test_a_folder_without_photographs_makes_no_index(tmp_path: Path, engines: Engines) -> None:
+def test_a_folder_without_photographs_makes_no_index(tmp_path: Path, runners: Runners) -> None:
     (tmp_path / "photos").mkdir()
     with pytest.raises(NoPhotographsError):
         update(tmp_path / "index", tmp_path / "photos")
     assert not (tmp_path / "index").exists()
-    assert engines.num_opened == 0
+    assert runners.num_opened == 0
 
 
 def test_a_folder_that_cannot_be_looked_at_keeps_its_photographs(photos: Path, index: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a search finds, leaves out, refuses, and says, with a quick engine."""
+"""What a search finds, leaves out, refuses, and says, with a quick runner."""
 
 import json
 from pathlib import Path
@@ -10,15 +10,15 @@ import pytest
 from alexnet_deploy.errors import IncompatibleFileError, UsageError
 from alexnet_deploy.index import exact_search
 from alexnet_deploy.index.exact_search import nearest
-from alexnet_deploy.index.model import EngineRequest
+from alexnet_deploy.index.model import ModelRequest
 from alexnet_deploy.index.results import STDIN, SearchResult
 from alexnet_deploy.index.search import search
 from alexnet_deploy.inference.run import RunSummary
-from tests.support.index_engine import (
+from tests.support.index_runner import (
     REQUEST,
     TOO_BRIGHT,
     Colour,
-    Engines,
+    Runners,
     photograph,
     rows_of,
     save,
@@ -31,13 +31,13 @@ RED, GREEN, BLUE, PINK = (200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 60, 60)
 
 
 @pytest.fixture
-def photos(tmp_path: Path, engines: Engines) -> Path:
+def photos(tmp_path: Path, runners: Runners) -> Path:
     """Return a folder of four photographs, which `tmp_path / "index"` is the index of."""
     for name, colour in (("blue", BLUE), ("green", GREEN), ("pink", PINK), ("red", RED)):
         save(tmp_path / "photos" / f"{name}.bmp", colour)
     update(tmp_path / "index", tmp_path / "photos")
-    engines.num_opened = 0
-    engines.colours.clear()
+    runners.num_opened = 0
+    runners.colours.clear()
     return tmp_path / "photos"
 
 
@@ -197,7 +197,7 @@ def test_a_query_that_is_indexed_needs_no_engine(
     photos: Path, index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("the engine was opened")
+        raise AssertionError("the runner was opened")
 
     monkeypatch.setattr("alexnet_deploy.index.model.open_model", refuse)
     copy = save(photos.with_name("copy.bmp"), RED)
@@ -223,30 +223,30 @@ def test_what_a_gpu_was_asked_for_and_faiss_does_on_the_cpu_is_said_once(
     monkeypatch.setattr(exact_search, "nearest", scan)
     notes: list[str] = []
     queries = [photos / "red.bmp"] * 40  # a few at once
-    list(search(index, queries, EngineRequest(device=device), notify=notes.append))
+    list(search(index, queries, ModelRequest(device=device), notify=notes.append))
     assert used == [None if device == "cpu" else resources] * 2
     is_said = device == "cuda" and resources is None
     assert ["FAISS compares the vectors on the CPU" in note for note in notes] == [True] * is_said
 
 
-def test_other_queries_open_it_once(photos: Path, index: Path, engines: Engines) -> None:
+def test_other_queries_open_it_once(photos: Path, index: Path, runners: Runners) -> None:
     queries = save_colours(photos.with_name("queries"), 70)
     queries[40:40] = [photos / "red.bmp"]
     results = list(search(index, queries, REQUEST))
     assert [result.query for result in results] == queries
-    assert engines.num_opened == 1
-    assert engines.colours == [(number + 1, 99, 7) for number in range(70)]
+    assert runners.num_opened == 1
+    assert runners.colours == [(number + 1, 99, 7) for number in range(70)]
     assert all(
         len(result.neighbours) == 4 - (result.query in photos.iterdir()) for result in results
     )
 
 
 def test_a_changed_query_leaves_out_what_its_own_path_had(
-    photos: Path, index: Path, engines: Engines
+    photos: Path, index: Path, runners: Runners
 ) -> None:
     save(photos / "red.bmp", (0, 190, 10))
     assert names(one(index, photos / "red.bmp"))[0] == "green.bmp"
-    assert engines.colours == [(0, 190, 10)]
+    assert runners.colours == [(0, 190, 10)]
     assert "red.bmp" not in names(one(index, photos / "red.bmp"))
 
 
@@ -264,12 +264,12 @@ def test_queries_that_cannot_be_read_keep_their_place(photos: Path, index: Path)
     assert (summary.num_done, summary.num_failed) == (2, 4)
 
 
-def test_standard_input_is_a_query_of_no_path(photos: Path, index: Path, engines: Engines) -> None:
+def test_standard_input_is_a_query_of_no_path(photos: Path, index: Path, runners: Runners) -> None:
     indexed = one(index, STDIN, stdin=photograph(RED))
-    assert engines.num_opened == 0
+    assert runners.num_opened == 0
     assert (indexed.query, names(indexed)[0]) == (STDIN, "red.bmp")
     other = one(index, STDIN, stdin=photograph((210, 0, 0)))
-    assert (engines.colours, len(other.neighbours)) == ([(210, 0, 0)], 4)
+    assert (runners.colours, len(other.neighbours)) == ([(210, 0, 0)], 4)
     assert one(index, STDIN, stdin=b"text").error is not None
     assert "empty" in (one(index, STDIN, stdin=b"").error or "")
 
@@ -314,16 +314,16 @@ def test_an_empty_index_has_no_neighbours(photos: Path, index: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("request_", "difference"),
     [
-        (EngineRequest(layer="fc7"), "layer"),
-        (EngineRequest(precision="bf16"), "precision"),
-        (EngineRequest(model=Path("other.onnx")), "fingerprint"),
+        (ModelRequest(layer="fc7"), "layer"),
+        (ModelRequest(precision="bf16"), "precision"),
+        (ModelRequest(model=Path("other.onnx")), "fingerprint"),
     ],
     ids=["layer", "precision", "model"],
 )
 def test_another_vector_space_is_refused_even_if_no_engine_is_needed(
-    photos: Path, index: Path, engines: Engines, request_: EngineRequest, difference: str
+    photos: Path, index: Path, runners: Runners, request_: ModelRequest, difference: str
 ) -> None:
-    engines.fingerprint = "f" * 64
+    runners.fingerprint = "f" * 64
     with pytest.raises(IncompatibleFileError, match=difference) as caught:
         list(search(index, [photos / "red.bmp"], request_))
     assert caught.value.exit_code == 5
@@ -331,9 +331,9 @@ def test_another_vector_space_is_refused_even_if_no_engine_is_needed(
 
 
 def test_a_model_that_was_replaced_is_refused_once_it_is_needed(
-    photos: Path, index: Path, engines: Engines
+    photos: Path, index: Path, runners: Runners
 ) -> None:
-    engines.fingerprint = "f" * 64
+    runners.fingerprint = "f" * 64
     assert len(one(index, photos / "red.bmp").neighbours) == 3
     with pytest.raises(IncompatibleFileError, match="cannot be compared"):
         one(index, save(photos.with_name("q.bmp"), (1, 2, 3)))

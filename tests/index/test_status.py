@@ -11,7 +11,7 @@ import pytest
 from alexnet_deploy.errors import IncompatibleFileError, UsageError
 from alexnet_deploy.index.manifest import VectorSpace
 from alexnet_deploy.index.status import describe_index, readable_index
-from tests.support.index_engine import DIMENSION, LAYER, TOO_BRIGHT, Engines, save, update
+from tests.support.index_runner import DIMENSION, LAYER, TOO_BRIGHT, Runners, save, update
 
 RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
 ROW_BYTES = 2 * DIMENSION
@@ -82,7 +82,7 @@ def test_the_keys_are_those_that_are_documented(photos: Path, index: Path) -> No
 
 
 def test_it_says_what_the_vectors_are_and_how_much_there_is(
-    photos: Path, index: Path, engines: Engines
+    photos: Path, index: Path, runners: Runners
 ) -> None:
     description = told(index)
     assert description["path"] == str(index)
@@ -90,7 +90,7 @@ def test_it_says_what_the_vectors_are_and_how_much_there_is(
     assert (description["metric"], description["model"]) == ("cosine", None)
     assert (description["layer"], description["dimension"]) == (LAYER, DIMENSION)
     assert (description["precision"], description["decode"]) == ("fp32", "pillow-13")
-    assert description["fingerprint"] == engines.fingerprint
+    assert description["fingerprint"] == runners.fingerprint
     assert description["preprocessing"]["input_size"] == 67
     files = [path for path in index.rglob("*") if path.is_file()]
     assert description["size_bytes"] == sum(path.stat().st_size for path in files)
@@ -142,7 +142,7 @@ def test_the_last_five_runs_come_newest_first(photos: Path, index: Path) -> None
     update(index)
     assert (told(index)["runs"][0]["embedded"], told(index)["runs"][0]["engine"]) == (
         1,
-        "fake engine",
+        "fake runner",
     )
 
 

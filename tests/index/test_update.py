@@ -8,18 +8,18 @@ import pytest
 
 from alexnet_deploy.errors import IncompatibleFileError
 from alexnet_deploy.index.integrity import problems
-from alexnet_deploy.index.model import EngineRequest
+from alexnet_deploy.index.model import ModelRequest
 from alexnet_deploy.index.search import search
 from alexnet_deploy.index.storage import open_index
 from alexnet_deploy.index.update import update_index
 from alexnet_deploy.inference.run import PhotographResult
-from alexnet_deploy.runtimes.base import EngineOptions
-from tests.support.index_engine import (
+from alexnet_deploy.runtimes.base import RunnerOptions
+from tests.support.index_runner import (
     DIMENSION,
     REQUEST,
     TOO_BRIGHT,
     Colour,
-    Engines,
+    Runners,
     counts,
     indexed,
     photograph,
@@ -36,13 +36,13 @@ NOW = "alexnet_deploy.photographs.file_stamps.time.time_ns"
 
 
 @pytest.fixture
-def photos(tmp_path: Path, engines: Engines) -> Path:
+def photos(tmp_path: Path, runners: Runners) -> Path:
     """Return a folder of two photographs, which `tmp_path / "index"` is the index of."""
     save(tmp_path / "photos" / "red.bmp", RED)
     save(tmp_path / "photos" / "sub" / "green.bmp", GREEN)
     assert counts(update(tmp_path / "index", tmp_path / "photos")) == (2, 0, 0, 0, 0)
-    engines.num_opened = 0
-    engines.colours.clear()
+    runners.num_opened = 0
+    runners.colours.clear()
     return tmp_path / "photos"
 
 
@@ -68,11 +68,11 @@ def test_a_new_index_holds_the_vector_of_each_photograph(photos: Path, index: Pa
 
 
 def test_a_second_run_does_nothing_and_opens_no_engine(
-    photos: Path, index: Path, engines: Engines
+    photos: Path, index: Path, runners: Runners
 ) -> None:
     before = rows_of(index)
     assert counts(update(index, photos)) == (0, 0, 2, 0, 0)
-    assert engines.num_opened == 0
+    assert runners.num_opened == 0
     assert rows_of(index) == before
 
 
@@ -85,19 +85,19 @@ def test_the_last_lines_say_what_was_done(photos: Path, index: Path) -> None:
 
 
 def test_a_changed_file_is_embedded_again_and_keeps_its_place(
-    photos: Path, index: Path, engines: Engines
+    photos: Path, index: Path, runners: Runners
 ) -> None:
     path = photos / "red.bmp"
     before = rows_of(index)[path].id
     save(path, BLUE)
     assert counts(update(index, photos)) == (1, 0, 1, 0, 0)
-    assert engines.colours == [BLUE]
+    assert runners.colours == [BLUE]
     assert indexed(index)[path] == vectors_of({path: BLUE})[path]
     assert rows_of(index)[path].id == before
 
 
 def test_a_change_within_two_seconds_of_the_last_is_found_at_the_same_size_and_time(
-    photos: Path, index: Path, engines: Engines
+    photos: Path, index: Path, runners: Runners
 ) -> None:
     path = save(photos / "fresh.bmp", BLUE)
     now = path.stat().st_mtime_ns + 10**12
@@ -108,26 +108,26 @@ def test_a_change_within_two_seconds_of_the_last_is_found_at_the_same_size_and_t
         path.write_bytes(photograph((9, 9, 200)))
         os.utime(path, ns=(now, now))
         assert counts(update(index, photos)) == (1, 0, 2, 0, 0)
-    assert engines.colours == [BLUE, (9, 9, 200)]
+    assert runners.colours == [BLUE, (9, 9, 200)]
 
 
 def test_a_touched_file_is_read_and_not_embedded(
-    photos: Path, index: Path, engines: Engines
+    photos: Path, index: Path, runners: Runners
 ) -> None:
     os.utime(photos / "red.bmp", ns=(10**18, 10**18))
     for _ in range(2):
         assert counts(update(index, photos)) == (0, 0, 2, 0, 0)
-    assert engines.colours == []
+    assert runners.colours == []
 
 
 def test_a_renamed_file_and_a_copy_keep_the_vector(
-    photos: Path, index: Path, engines: Engines
+    photos: Path, index: Path, runners: Runners
 ) -> None:
     (photos / "red.bmp").rename(photos / "sub" / "renamed.bmp")
     save(photos / "copy.bmp", GREEN)
     report = update(index, photos)
     assert counts(report) == (0, 2, 1, 1, 0)
-    assert (report.losses, engines.colours) == ((), [])
+    assert (report.losses, runners.colours) == ((), [])
     colours: dict[Path, Colour] = {
         photos / "sub" / "green.bmp": GREEN,
         photos / "copy.bmp": GREEN,
@@ -137,36 +137,36 @@ def test_a_renamed_file_and_a_copy_keep_the_vector(
 
 
 def test_a_file_that_is_changed_back_needs_no_network(
-    photos: Path, index: Path, engines: Engines
+    photos: Path, index: Path, runners: Runners
 ) -> None:
     for colour in (BLUE, RED):
         save(photos / "red.bmp", colour)
         update(index, photos)
-    assert engines.colours == [BLUE]
+    assert runners.colours == [BLUE]
     assert indexed(index)[photos / "red.bmp"] == tuple(vector_of(RED))
 
 
 def test_renaming_all_that_a_root_holds_is_no_loss(
-    photos: Path, index: Path, engines: Engines
+    photos: Path, index: Path, runners: Runners
 ) -> None:
     names = [path.rename(path.with_name(f"new {path.name}")) for path in photos.rglob("*.bmp")]
     report = update(index, photos)
     assert (counts(report), report.losses) == ((0, 2, 0, 2, 0), ())
     assert set(indexed(index)) == set(names)
-    assert engines.colours == []
+    assert runners.colours == []
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_identical_files_share_one_vector(
-    tmp_path: Path, engines: Engines, batch_size: int
+    tmp_path: Path, runners: Runners, batch_size: int
 ) -> None:
     colours: list[Colour] = [RED, RED, GREEN, RED, BLUE]
     for number, colour in enumerate(colours):
         save(tmp_path / "photos" / f"{number}.bmp", colour)
-    request = EngineRequest(layer="logits", batch_size=batch_size, threads=2)
+    request = ModelRequest(layer="logits", batch_size=batch_size, threads=2)
     report = update(tmp_path / "index", tmp_path / "photos", request=request)
     assert counts(report) == (3, 2, 0, 0, 0)
-    assert engines.colours == [RED, GREEN, BLUE]
+    assert runners.colours == [RED, GREEN, BLUE]
     assert segment_bytes(tmp_path / "index") == 3 * 2 * DIMENSION
 
 
@@ -221,7 +221,7 @@ def test_activations_beyond_float16_are_a_failure_that_says_so(photos: Path, ind
 
 
 def test_prune_gives_space_back_and_changes_no_vector(
-    tmp_path: Path, engines: Engines, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, runners: Runners, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Ten vectors a segment.
     monkeypatch.setattr("alexnet_deploy.index.manifest.SEGMENT_BYTES", 10 * 2 * DIMENSION)
@@ -245,7 +245,7 @@ def test_prune_gives_space_back_and_changes_no_vector(
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "removed"])
 def test_damaged_vectors_are_named_and_repaired(
-    photos: Path, index: Path, engines: Engines, damage: str
+    photos: Path, index: Path, runners: Runners, damage: str
 ) -> None:
     before = rows_of(index)
     (segment,) = index.glob("vectors/*.f16")
@@ -265,10 +265,10 @@ def test_damaged_vectors_are_named_and_repaired(
         with pytest.raises(IncompatibleFileError, match="--repair"):
             update(index, photos)
         (photos / "new.bmp").unlink()
-    engines.colours.clear()
+    runners.colours.clear()
     num_damaged = len(lines)
     assert counts(update(index, photos, repair=True)) == (num_damaged, 0, 2 - num_damaged, 0, 0)
-    assert engines.colours == [RED, GREEN][-num_damaged:]
+    assert runners.colours == [RED, GREEN][-num_damaged:]
     assert rows_of(index) == before
     assert check(index) == []
 
@@ -279,7 +279,7 @@ def test_what_waits_for_repair_is_not_found_and_still_waits_after_a_killed_run(
     (segment,) = index.glob("vectors/*.f16")
     segment.write_bytes(bytes(4 * DIMENSION))
 
-    def refuse(model: object, options: EngineOptions, *, notify: object) -> None:
+    def refuse(model: object, options: RunnerOptions, *, notify: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

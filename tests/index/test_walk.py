@@ -28,9 +28,9 @@ from alexnet_deploy.errors import NoPhotographsError, UsageError
 from alexnet_deploy.index.integrity import problems
 from alexnet_deploy.index.search import search
 from alexnet_deploy.index.storage import open_index
-from tests.support.index_engine import (
+from tests.support.index_runner import (
     Colour,
-    Engines,
+    Runners,
     counts,
     photograph,
     rows_of,
@@ -87,7 +87,7 @@ class Entry:
 
 @dataclass(kw_only=True)
 class Outcome:
-    """What a run should do: the counts of `index_engine.counts`, and more."""
+    """What a run should do: the counts of `index_runner.counts`, and more."""
 
     counts: list[int] = field(default_factory=lambda: [0] * 5)
     num_failed_before: int = 0
@@ -195,11 +195,11 @@ class Walk(RuleBasedStateMachine):
         self.root.mkdir()
         self.files: dict[str, File] = {}
         self.model = Model()
-        self.engines = Engines()
+        self.runners = Runners()
         self.now_ns = 10**9 * SECOND_NS
         self.ticks = itertools.count(1)
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr("alexnet_deploy.index.model.open_model", self.engines.open)
+        self.patch.setattr("alexnet_deploy.index.model.open_model", self.runners.open)
         clock = SimpleNamespace(time_ns=lambda: self.now_ns)
         self.patch.setattr("alexnet_deploy.photographs.file_stamps.time", clock)
         # Five vectors a segment, so that there are several and --prune has what to move.
@@ -321,13 +321,13 @@ class Walk(RuleBasedStateMachine):
             with pytest.raises(NoPhotographsError if is_there else UsageError):
                 update(self.directory, folder, **options)
         else:
-            self.engines.colours.clear()
+            self.runners.colours.clear()
             report = update(self.directory, folder, **options)
             assert counts(report) == tuple(expected.counts)
             assert report.num_failed_before == expected.num_failed_before
             losses = [(loss.num_lost, loss.num_indexed) for loss in report.losses]
             assert losses == expected.losses
-            assert self.engines.colours == expected.colours
+            assert self.runners.colours == expected.colours
         self.compare()
         if expected is not None and prune:
             # A segment of which less than three quarters are in use is given back; what is
@@ -355,14 +355,14 @@ class Walk(RuleBasedStateMachine):
         self, query: Path, content: Content | None, own_path: str | None, k: int, metric: str
     ) -> None:
         """Search in the index and by brute force."""
-        self.engines.colours.clear()
+        self.runners.colours.clear()
         (result,) = search(self.directory, [query], k=k, metric=metric)  # type: ignore[arg-type]
         if content is None:
             assert result.neighbours == ()
             assert "not an image" in (result.error or "")
             return
         assert result.error is None
-        assert self.engines.colours == ([] if content in self.model.vectors else [content[0]])
+        assert self.runners.colours == ([] if content in self.model.vectors else [content[0]])
         expected = self.model.nearest(content, own_path, metric)[:k]
         found = [(n.path, n.cosine_similarity, n.l2_distance) for n in result.neighbours]
         assert [path for path, *_ in found] == [self.root / path for path, *_ in expected]

@@ -9,7 +9,7 @@ from alexnet_deploy.errors import DatasetError, IncompatibleFileError
 from alexnet_deploy.inference.class_matching import check_same_classes, class_indices
 from alexnet_deploy.model.spec import preset_spec
 from alexnet_deploy.photographs.class_folders import ClassFolders, find_class_folders
-from tests.support.fake_engine import SPEC, save_photograph
+from tests.support.fake_runner import SPEC, save_photograph
 
 UNNAMED = preset_spec("paper", num_classes=2)
 

@@ -24,8 +24,8 @@ from alexnet_deploy.inference.classification import (
 )
 from alexnet_deploy.inference.run import RunSummary
 from alexnet_deploy.model.spec import preset_spec
-from alexnet_deploy.runtimes.base import EngineOptions
-from tests.support.fake_engine import FakeEngine, save_photograph
+from alexnet_deploy.runtimes.base import RunnerOptions
+from tests.support.fake_runner import FakeRunner, save_photograph
 
 UNSPOKEN = Path(os.fsdecode(b"dir/caf\xe9.jpg"))
 CAT = Classification(
@@ -68,8 +68,8 @@ def test_classify_keeps_order_and_yields_failures_in_their_place(tmp_path: Path)
     broken.write_text("<html>")
     blue = save_photograph(tmp_path / "3.png", (0, 64, 192))
     summary = RunSummary()
-    engine = FakeEngine(EngineOptions(batch_size=2))
-    results = list(classify(engine, [red, broken, blue], top=2, threads=1, summary=summary))
+    runner = FakeRunner(RunnerOptions(batch_size=2))
+    results = list(classify(runner, [red, broken, blue], top=2, threads=1, summary=summary))
     assert [result.path for result in results] == [red, broken, blue]
     assert [one.label for one in results[0].predictions] == ["red", "green"]
     assert [one.probability for one in results[2].predictions] == [0.75, 0.25]
@@ -79,16 +79,16 @@ def test_classify_keeps_order_and_yields_failures_in_their_place(tmp_path: Path)
 
 
 def test_classify_refuses_at_the_call_what_it_cannot_do() -> None:
-    engine = FakeEngine(EngineOptions(outputs=("fc7",)))
+    runner = FakeRunner(RunnerOptions(outputs=("fc7",)))
     with pytest.raises(UsageError, match="open it with the output 'probabilities'"):
-        classify(engine, [])
+        classify(runner, [])
     with pytest.raises(UsageError, match="top: got 0"):
-        classify(FakeEngine(EngineOptions()), [], top=0)
+        classify(FakeRunner(RunnerOptions()), [], top=0)
 
 
 def test_classify_without_photographs_is_an_error() -> None:
     with pytest.raises(NoPhotographsError):
-        list(classify(FakeEngine(EngineOptions()), []))
+        list(classify(FakeRunner(RunnerOptions()), []))
 
 
 def test_json_is_exactly_this() -> None:

@@ -1,4 +1,4 @@
-"""Embeddings on disk: what is read back is what the engine said, row by row."""
+"""Embeddings on disk: what is read back is what the runner said, row by row."""
 
 import io
 import json
@@ -23,12 +23,12 @@ from alexnet_deploy.inference import embeddings
 from alexnet_deploy.inference.embeddings import EmbeddingFiles, embed, files_of
 from alexnet_deploy.inference.run import PhotographResult
 from alexnet_deploy.model.spec import ModelSpec
-from alexnet_deploy.runtimes.base import EngineOptions
-from tests.support.fake_engine import SPEC, UNSPOKEN, FakeEngine, save_photograph
+from alexnet_deploy.runtimes.base import RunnerOptions
+from tests.support.fake_runner import SPEC, UNSPOKEN, FakeRunner, save_photograph
 
 
-def engine_for(*layers: str) -> FakeEngine:
-    return FakeEngine(EngineOptions(outputs=layers, batch_size=2, precision="fp16"))
+def engine_for(*layers: str) -> FakeRunner:
+    return FakeRunner(RunnerOptions(outputs=layers, batch_size=2, precision="fp16"))
 
 
 def three_photographs(folder: Path) -> list[Path]:

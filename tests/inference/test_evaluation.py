@@ -26,10 +26,10 @@ from alexnet_deploy.inference.evaluation import ensemble_weights, evaluate, top_
 from alexnet_deploy.inference.run import RunSummary
 from alexnet_deploy.model.spec import ModelSpec, preset_spec
 from alexnet_deploy.photographs.class_folders import ClassFolders, find_class_folders
-from alexnet_deploy.runtimes.base import EngineOptions
-from tests.support.fake_engine import SPEC, FakeEngine, save_photograph
+from alexnet_deploy.runtimes.base import RunnerOptions
+from tests.support.fake_runner import SPEC, FakeRunner, save_photograph
 
-OPTIONS = EngineOptions(batch_size=2, outputs=("probabilities",))
+OPTIONS = RunnerOptions(batch_size=2, outputs=("probabilities",))
 CAFFE = preset_spec("caffe", num_classes=SPEC.num_classes, labels=SPEC.labels)
 
 
@@ -83,7 +83,7 @@ def test_a_label_that_is_no_class_and_a_k_below_1_are_refused(
         top_k_credit(np.zeros((1, 3), np.float32), np.array([label]), k)
 
 
-class TableEngine(FakeEngine):
+class TableRunner(FakeRunner):
     """A photograph whose red is n has the probabilities of row n of a table."""
 
     def __init__(self, table: NDArray[Any], spec: ModelSpec = SPEC) -> None:
@@ -131,8 +131,8 @@ def test_an_ensemble_is_the_weighted_mean_of_its_probabilities(
     folders: ClassFolders, seed: int
 ) -> None:
     tables, weights = [eighths(seed), eighths(seed + 100)], [1.0, 3.0]
-    engines = [TableEngine(tables[0]), TableEngine(tables[1], CAFFE)]
-    found = evaluate(engines, folders, weights=weights, threads=2)
+    runners = [TableRunner(tables[0]), TableRunner(tables[1], CAFFE)]
+    found = evaluate(runners, folders, weights=weights, threads=2)
     expected = by_loops(tables, weights, range(6), 1)
     assert found.top1 == pytest.approx(sum(expected.values()) / 6, abs=1e-12)
     assert found.top5 == 1.0  # four classes
@@ -147,16 +147,16 @@ def test_an_ensemble_is_the_weighted_mean_of_its_probabilities(
 
 def test_one_of_two_models_may_weigh_nothing(folders: ClassFolders) -> None:
     tables = [eighths(1), eighths(2)]
-    both = evaluate([TableEngine(table) for table in tables], folders, weights=[0, 2])
-    second = evaluate([TableEngine(tables[1])], folders)
+    both = evaluate([TableRunner(table) for table in tables], folders, weights=[0, 2])
+    second = evaluate([TableRunner(tables[1])], folders)
     assert (both.top1, both.classes) == (second.top1, second.classes)
 
 
 def test_ten_crops_reach_the_engine_through_the_whole_picture(folders: ClassFolders) -> None:
     table = eighths(3)
-    ten = evaluate([TableEngine(table)], folders, ten_crop=True)
+    ten = evaluate([TableRunner(table)], folders, ten_crop=True)
     # Photographs of one colour look the same in every view.
-    assert ten.classes == evaluate([TableEngine(table)], folders).classes
+    assert ten.classes == evaluate([TableRunner(table)], folders).classes
     assert ten.num_crops == 10
 
 
@@ -167,7 +167,7 @@ def test_a_photograph_that_fails_is_left_out_and_counts_once(folders: ClassFolde
     summary = RunSummary()
     tables = [eighths(4), eighths(5)]
     found = evaluate(
-        [TableEngine(table) for table in tables],
+        [TableRunner(table) for table in tables],
         folders,
         on_result=lambda path, error: told.append((path.name, error is not None)),
         summary=summary,
@@ -194,7 +194,7 @@ def test_a_photograph_that_goes_away_between_two_models_counts_as_failed(
             last.unlink()
 
     tables = [eighths(6), eighths(7)]
-    found = evaluate([TableEngine(t) for t in tables], folders, on_result=remove_last)
+    found = evaluate([TableRunner(t) for t in tables], folders, on_result=remove_last)
     assert [path for path, _ in found.failures] == [last]
     expected = by_loops(tables, [1, 1], range(5), 1)
     assert found.top1 == pytest.approx(sum(expected.values()) / 5, abs=1e-12)
@@ -208,25 +208,25 @@ def test_nothing_but_failures_is_an_error(folders: ClassFolders) -> None:
     for index in range(len(folders)):
         folders.path(index).write_bytes(b"")
     with pytest.raises(TooManyFailuresError, match="6 of 6 photographs could not be read"):
-        evaluate([TableEngine(eighths(0)), TableEngine(eighths(0))], folders)
+        evaluate([TableRunner(eighths(0)), TableRunner(eighths(0))], folders)
 
 
 def test_probabilities_that_are_no_numbers_are_an_error(folders: ClassFolders) -> None:
     with pytest.raises(VerificationError, match=r"^m\.onnx: its probabilities for .* \(NaN\)"):
-        evaluate([TableEngine(np.full((256, 4), np.nan))], folders, paths=[Path("m.onnx")])
+        evaluate([TableRunner(np.full((256, 4), np.nan))], folders, paths=[Path("m.onnx")])
 
 
 def test_what_cannot_be_evaluated_fails_before_a_photograph_is_read(folders: ClassFolders) -> None:
     def refuse(path: Path, error: str | None) -> None:
         raise AssertionError("a photograph was read")
 
-    engine = TableEngine(eighths(0))
-    other = TableEngine(eighths(0), dataclasses.replace(SPEC, labels=("a", "b", "c", "d")))
+    runner = TableRunner(eighths(0))
+    other = TableRunner(eighths(0), dataclasses.replace(SPEC, labels=("a", "b", "c", "d")))
     with pytest.raises(IncompatibleFileError, match=r"model 1 \(0123456789abcdef\) and model 2"):
-        evaluate([engine, other], folders, on_result=refuse)
+        evaluate([runner, other], folders, on_result=refuse)
     with pytest.raises(DatasetError, match=r"no label of b\.pt: 'blue'"):
         evaluate([other], folders, paths=[Path("b.pt")], on_result=refuse)
-    without = FakeEngine(EngineOptions(outputs=("fc7",)))
+    without = FakeRunner(RunnerOptions(outputs=("fc7",)))
     with pytest.raises(UsageError, match="open it with the output 'probabilities'"):
         evaluate([without], folders, on_result=refuse)
     with pytest.raises(UsageError, match="got none"):
@@ -253,12 +253,12 @@ def test_the_bundled_network_scores_what_a_count_of_its_predictions_gives(
     some = everything.select(np.arange(0, len(everything), 25))
     paths = [some.path(index) for index in range(len(some))]
     ranks: list[int] = []
-    with open_model(None, OPTIONS) as engine:
-        for result in classify(engine, paths, top=5):
+    with open_model(None, OPTIONS) as runner:
+        for result in classify(runner, paths, top=5):
             labels = [one.label for one in result.predictions]
             truth = result.path.parent.name
             ranks.append(labels.index(truth) if truth in labels else 5)
-        found = evaluate([engine], some)
+        found = evaluate([runner], some)
     assert found.top1 == pytest.approx(ranks.count(0) / len(some))
     assert found.top5 == pytest.approx(sum(rank < 5 for rank in ranks) / len(some))
     assert found.num_photographs == len(some) == 68

@@ -1,4 +1,4 @@
-"""One result per photograph through a fake engine, the account of a run, and the limit."""
+"""One result per photograph through a fake runner, the account of a run, and the limit."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,16 +22,16 @@ from alexnet_deploy.inference.run import RunSummary, run
 from alexnet_deploy.model.spec import PRESETS
 from alexnet_deploy.photographs import pipeline
 from alexnet_deploy.photographs.finding import find_photographs
-from alexnet_deploy.runtimes.base import EngineOptions, check_images
+from alexnet_deploy.runtimes.base import RunnerOptions, check_images
 
 
-class MeanEngine:
-    """An engine whose one output is the mean colour of each image."""
+class MeanRunner:
+    """A runner whose one output is the mean colour of each image."""
 
     def __init__(self, batch_size: int) -> None:
         self.spec = PRESETS["torchvision"]
         self.fingerprint = "0123456789abcdef"
-        self.options = EngineOptions(batch_size=batch_size, outputs=("mean",))
+        self.options = RunnerOptions(batch_size=batch_size, outputs=("mean",))
         self.description = "mean colour"
         self.num_runs = 0
 
@@ -65,10 +65,10 @@ def test_each_photograph_gets_its_own_result_in_order(
     failures: list[bool], batch_size: int, threads: int
 ) -> None:
     paths = [Path(f"{'bad' if bad else 'good'}-{n}") for n, bad in enumerate(failures)]
-    engine, summary = MeanEngine(batch_size), RunSummary()
+    runner, summary = MeanRunner(batch_size), RunSummary()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "load_photograph", load_by_name)
-        results = list(run(engine, iter(paths), threads=threads, summary=summary))
+        results = list(run(runner, iter(paths), threads=threads, summary=summary))
     assert [result.path for result in results] == paths
     for number, (bad, result) in enumerate(zip(failures, results, strict=True)):
         if bad:
@@ -84,16 +84,16 @@ def test_each_photograph_gets_its_own_result_in_order(
 
 def test_a_batch_of_failures_does_not_run_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "load_photograph", load_by_name)
-    engine = MeanEngine(4)
-    assert len(list(run(engine, [Path("bad-1")] * 100, threads=2))) == 100
-    assert engine.num_runs == 0
+    runner = MeanRunner(4)
+    assert len(list(run(runner, [Path("bad-1")] * 100, threads=2))) == 100
+    assert runner.num_runs == 0
 
 
 def test_files_go_through_with_their_reasons(tmp_path: Path) -> None:
     Image.new("RGB", (50, 40), (10, 20, 30)).save(tmp_path / "a.png")
     (tmp_path / "b.jpg").write_text("<!DOCTYPE html>")
     Image.new("L", (1, 1), 99).save(tmp_path / "c.png")
-    results = list(run(MeanEngine(2), find_photographs([tmp_path])))
+    results = list(run(MeanRunner(2), find_photographs([tmp_path])))
     assert [result.path.name for result in results] == ["a.png", "b.jpg", "c.png"]
     first, second, third = results
     assert first.outputs is not None
@@ -105,12 +105,12 @@ def test_files_go_through_with_their_reasons(tmp_path: Path) -> None:
 
 def test_no_photograph_is_an_error_that_lists_the_suffixes(tmp_path: Path) -> None:
     with pytest.raises(NoPhotographsError, match=r"\.jpg .*\.tiff .*HEIC"):
-        list(run(MeanEngine(2), find_photographs([tmp_path])))
+        list(run(MeanRunner(2), find_photographs([tmp_path])))
 
 
 def test_a_wrong_number_of_threads_fails_at_the_call() -> None:
     with pytest.raises(UsageError, match="--threads is 0"):
-        run(MeanEngine(2), [], threads=0)
+        run(MeanRunner(2), [], threads=0)
 
 
 def test_the_last_line_says_how_many_and_where_the_time_went() -> None:

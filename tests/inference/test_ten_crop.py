@@ -14,15 +14,15 @@ from PIL import Image
 from alexnet_deploy.errors import UsageError
 from alexnet_deploy.graph.build import build_model
 from alexnet_deploy.inference.run import run
-from alexnet_deploy.inference.ten_crop import TenCropEngine, ten_crops
+from alexnet_deploy.inference.ten_crop import TenCropRunner, ten_crops
 from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.reference import Reference
 from alexnet_deploy.model.spec import PRESETS, ModelSpec
 from alexnet_deploy.photographs.preprocessing import preprocess
-from alexnet_deploy.runtimes.base import Engine, EngineOptions
-from alexnet_deploy.runtimes.onnxruntime_runner import OnnxRuntimeEngine
-from alexnet_deploy.runtimes.openvino_runner import OpenVinoEngine
-from tests.support.fake_engine import FakeEngine
+from alexnet_deploy.runtimes.base import Runner, RunnerOptions
+from alexnet_deploy.runtimes.onnxruntime_runner import OnnxRuntimeRunner
+from alexnet_deploy.runtimes.openvino_runner import OpenVinoRunner
+from tests.support.fake_runner import FakeRunner
 from tests.support.networks import relative_error
 
 SIDE, SIZE = 80, 67
@@ -98,15 +98,15 @@ def test_the_views_are_the_corners_the_centre_and_their_mirror_images() -> None:
     assert all(view.flags.c_contiguous for view in views)
 
 
-@pytest.mark.parametrize("make_engine", [OpenVinoEngine, OnnxRuntimeEngine])
+@pytest.mark.parametrize("make_engine", [OpenVinoRunner, OnnxRuntimeRunner])
 def test_probabilities_are_the_mean_over_the_views_of_the_numpy_network(
-    make_engine: type[OpenVinoEngine] | type[OnnxRuntimeEngine],
+    make_engine: type[OpenVinoRunner] | type[OnnxRuntimeRunner],
 ) -> None:
     file = build_model(small_checkpoint(), ("probabilities",))
     batch = pictures(2)
-    options = EngineOptions(batch_size=2, outputs=("probabilities",), threads=1)
-    with TenCropEngine(make_engine(file, options)) as engine:
-        actual = engine.run(batch)["probabilities"]
+    options = RunnerOptions(batch_size=2, outputs=("probabilities",), threads=1)
+    with TenCropRunner(make_engine(file, options)) as runner:
+        actual = runner.run(batch)["probabilities"]
     expected = np.stack([probabilities_by_loops(picture) for picture in batch])
     assert actual.dtype == np.float32
     assert expected.max() < 0.9, "else an average of logits would look the same"
@@ -122,17 +122,17 @@ def test_the_centre_view_is_the_centre_crop(preset: str, size: tuple[int, int]) 
     spec = PRESETS[preset]
     levels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
     photograph = Image.fromarray(levels)
-    picture = preprocess(photograph, TenCropEngine(engine_of(spec)).spec)
+    picture = preprocess(photograph, TenCropRunner(engine_of(spec)).spec)
     assert picture.shape == (256, 256, 3)
     centre = list(ten_crops(picture[np.newaxis], spec.input_size))[8]
     np.testing.assert_array_equal(centre[0], preprocess(photograph, spec))
 
 
-def engine_of(spec: ModelSpec) -> FakeEngine:
-    return FakeEngine(EngineOptions(batch_size=2, outputs=("probabilities",)), spec)
+def engine_of(spec: ModelSpec) -> FakeRunner:
+    return FakeRunner(RunnerOptions(batch_size=2, outputs=("probabilities",)), spec)
 
 
-class CornerEngine(FakeEngine):
+class CornerEngine(FakeRunner):
     """Its `fc7` is the red of the view's top left pixel, and it counts its runs."""
 
     num_runs = 0
@@ -153,19 +153,19 @@ def test_it_takes_an_engines_place_and_averages_what_it_returns(tmp_path: Path) 
     levels = np.arange(256, dtype=np.uint8)
     photograph = np.repeat(np.tile(levels, (256, 1))[..., np.newaxis], 3, axis=2)
     Image.fromarray(photograph).save(tmp_path / "a.png")
-    inner = CornerEngine(EngineOptions(batch_size=3, outputs=("fc7",)))
-    wrapped: Engine = TenCropEngine(inner)
-    with wrapped as engine:
-        (result,) = run(engine, [tmp_path / "a.png"], threads=1)
+    inner = CornerEngine(RunnerOptions(batch_size=3, outputs=("fc7",)))
+    wrapped: Runner = TenCropRunner(inner)
+    with wrapped as runner:
+        (result,) = run(runner, [tmp_path / "a.png"], threads=1)
     assert (inner.num_runs, inner.num_closed) == (10, 1)
     assert result.outputs is not None
     # Lefts are 0, 32, 0, 32, 16; the mirror image of each begins 223 px further right.
     lefts = [0, 32, 0, 32, 16]
     expected = sum(left + left + 223 for left in lefts) / 10
     assert result.outputs["fc7"].tolist() == [expected] * 4096
-    assert engine.description == "fake engine, 10 crops"
+    assert runner.description == "fake runner, 10 crops"
 
 
 def test_a_batch_of_the_centre_crops_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"the engine takes \(2, 256, 256, 3\)"):
-        TenCropEngine(engine_of(PRESETS["paper"])).run(np.zeros((2, 224, 224, 3), np.uint8))
+    with pytest.raises(UsageError, match=r"the runner takes \(2, 256, 256, 3\)"):
+        TenCropRunner(engine_of(PRESETS["paper"])).run(np.zeros((2, 224, 224, 3), np.uint8))

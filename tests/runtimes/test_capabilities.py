@@ -13,8 +13,8 @@ from alexnet_deploy.runtimes.base import (
     PRECISIONS,
     RUNTIMES,
     Device,
-    EngineOptions,
     Precision,
+    RunnerOptions,
     Runtime,
 )
 from alexnet_deploy.runtimes.capabilities import (
@@ -146,7 +146,7 @@ def test_auto_is_the_fastest_that_is_installed(
     monkeypatch: pytest.MonkeyPatch, installed: tuple[str, ...], device: Device, expected: str
 ) -> None:
     install(monkeypatch, *installed)
-    assert resolve_runtime(EngineOptions(), device) == expected
+    assert resolve_runtime(RunnerOptions(), device) == expected
 
 
 @pytest.mark.parametrize(("device", "extra"), [("cpu", "cpu"), ("cuda", "gpu")])
@@ -155,7 +155,7 @@ def test_without_any_runtime_the_install_line_is_that_of_the_device(
 ) -> None:
     install(monkeypatch)
     with pytest.raises(MissingPackageError, match=rf"'alexnet-deploy\[{extra}\]'$"):
-        resolve_runtime(EngineOptions(), device)
+        resolve_runtime(RunnerOptions(), device)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -163,7 +163,7 @@ def test_without_any_runtime_the_install_line_is_that_of_the_device(
 def test_a_runtime_runs_where_it_can_and_is_refused_with_those_that_do(
     runtime: Runtime, device: Device
 ) -> None:
-    options = EngineOptions(runtime=runtime)
+    options = RunnerOptions(runtime=runtime)
     if (device, runtime) in PLACES:
         assert resolve_runtime(options, device) == runtime
         return
@@ -179,7 +179,7 @@ def test_a_runtime_runs_where_it_can_and_is_refused_with_those_that_do(
 @pytest.mark.parametrize("runtime", ["tensorrt", "tensorrt-rtx"])
 def test_what_runs_engines_only_says_so_and_how_to_build_one(runtime: Runtime) -> None:
     with pytest.raises(DeviceError, match=r"runs \.engine files only.*export CKPT --trt, or use"):
-        resolve_runtime(EngineOptions(runtime=runtime), "cuda")
+        resolve_runtime(RunnerOptions(runtime=runtime), "cuda")
 
 
 GPU = Gpu(name="NVIDIA Pretence", compute_capability="9.0", cuda_version="13.0")
@@ -201,7 +201,7 @@ def test_auto_is_the_gpu_where_one_can_be_used_for_this_precision_and_else_the_c
     install(monkeypatch, "openvino", "onnxruntime")
     monkeypatch.setattr(factory, "gpus", lambda: (GPU,) if has_gpu else ())
     monkeypatch.setattr(factory, "is_installed_for_gpu", lambda: for_gpu)
-    options = resolve(EngineOptions(runtime=runtime, precision=asked), own)
+    options = resolve(RunnerOptions(runtime=runtime, precision=asked), own)
     precision = own if asked == "auto" else asked
     on_gpu = has_gpu and for_gpu and runtime != "openvino" and precision in ("fp32", "fp16")
     assert options.device == ("cuda" if on_gpu else "cpu")
@@ -218,15 +218,15 @@ def test_every_file_runs_with_nothing_but_defaults_on_any_machine(
         found = (GPU,) if has_gpu else ()
         monkeypatch.setattr(factory, "gpus", lambda found=found: found)
         monkeypatch.setattr(factory, "is_installed_for_gpu", lambda: True)
-        options = resolve(EngineOptions(), own)
+        options = resolve(RunnerOptions(), own)
         assert run_precision(options.runtime, options.device, "auto", own, "m.onnx") == own
 
 
 def test_a_device_that_was_asked_for_is_not_replaced() -> None:
     for device in ("cpu", "cuda"):
-        assert resolve(EngineOptions(device=device)).device == device
+        assert resolve(RunnerOptions(device=device)).device == device
     with pytest.raises(AlexNetDeployError, match="--runtime openvino --device cuda"):
-        resolve(EngineOptions(device="cuda", runtime="openvino"))
+        resolve(RunnerOptions(device="cuda", runtime="openvino"))
 
 
 def test_what_cannot_be_found_is_not_installed() -> None:

@@ -1,4 +1,4 @@
-"""Engines: parity with the reference, and options that mean what they say or are an error."""
+"""Runners: parity with the reference, and options that mean what they say or are an error."""
 
 import os
 import subprocess
@@ -12,8 +12,8 @@ from alexnet_deploy.errors import DeviceError, IncompatibleFileError, UsageError
 from alexnet_deploy.graph.build import build_model
 from alexnet_deploy.model.reference import Reference
 from alexnet_deploy.model.spec import PRESET_NAMES
-from alexnet_deploy.runtimes.base import EngineOptions, Runtime
-from alexnet_deploy.runtimes.factory import open_engine
+from alexnet_deploy.runtimes.base import RunnerOptions, Runtime
+from alexnet_deploy.runtimes.factory import open_runner
 from tests.support.networks import noise, random_checkpoint, relative_error
 
 RUNTIMES: tuple[Runtime, ...] = ("openvino", "onnxruntime")
@@ -25,9 +25,9 @@ def test_every_layer_equals_the_reference(preset: str, runtime: Runtime) -> None
     checkpoint = random_checkpoint(preset)
     images = noise(checkpoint.spec, 2)
     expected = Reference(checkpoint, np.float64).run(images)
-    options = EngineOptions(runtime=runtime, batch_size=2, outputs=tuple(expected))
-    with open_engine(build_model(checkpoint, ("probabilities",)), options) as engine:
-        actual = engine.run(images)
+    options = RunnerOptions(runtime=runtime, batch_size=2, outputs=tuple(expected))
+    with open_runner(build_model(checkpoint, ("probabilities",)), options) as runner:
+        actual = runner.run(images)
     assert list(actual) == list(expected)
     for name, value in actual.items():
         assert value.dtype == np.float32
@@ -39,98 +39,98 @@ def test_a_dense_network_equals_the_reference() -> None:
     images = noise(checkpoint.spec, 1)
     expected = Reference(checkpoint).run(images)
     for runtime in RUNTIMES:
-        options = EngineOptions(runtime=runtime, batch_size=1, outputs=("logits",))
-        with open_engine(build_model(checkpoint, ("logits",)), options) as engine:
-            logits = engine.run(images)["logits"]
+        options = RunnerOptions(runtime=runtime, batch_size=1, outputs=("logits",))
+        with open_runner(build_model(checkpoint, ("logits",)), options) as runner:
+            logits = runner.run(images)["logits"]
         assert relative_error(logits, expected["logits"].astype(np.float64)) < 1e-5
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_photographs_result_does_not_depend_on_its_neighbours(runtime: Runtime) -> None:
     file = build_model(random_checkpoint("paper"), ("fc7",))
-    options = EngineOptions(runtime=runtime, batch_size=4, outputs=("fc7",))
+    options = RunnerOptions(runtime=runtime, batch_size=4, outputs=("fc7",))
     images = noise(file.spec, 4)
     padded = images.copy()
     padded[1:] = 0
-    with open_engine(file, options) as engine:
-        alone, together = engine.run(padded)["fc7"][0], engine.run(images)["fc7"][0]
+    with open_runner(file, options) as runner:
+        alone, together = runner.run(padded)["fc7"][0], runner.run(images)["fc7"][0]
     np.testing.assert_array_equal(alone, together)
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_result_stays_as_it_is_when_the_engine_runs_again(runtime: Runtime) -> None:
     file = build_model(random_checkpoint("paper"), ("fc7",))
-    options = EngineOptions(runtime=runtime, batch_size=1, outputs=("fc7",))
-    with open_engine(file, options) as engine:
-        first = engine.run(noise(file.spec, 1, seed=1))["fc7"]
+    options = RunnerOptions(runtime=runtime, batch_size=1, outputs=("fc7",))
+    with open_runner(file, options) as runner:
+        first = runner.run(noise(file.spec, 1, seed=1))["fc7"]
         kept = first.copy()
-        engine.run(noise(file.spec, 1, seed=2))
+        runner.run(noise(file.spec, 1, seed=2))
     np.testing.assert_array_equal(first, kept)
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_what_runs_is_described(runtime: Runtime) -> None:
     file = build_model(random_checkpoint("paper"), ("fc7",))
-    options = EngineOptions(runtime=runtime, batch_size=3, threads=1, outputs=("fc7",))
-    with open_engine(file, options) as engine:
-        assert engine.options.runtime == runtime
-        assert engine.options.device == "cpu"
+    options = RunnerOptions(runtime=runtime, batch_size=3, threads=1, outputs=("fc7",))
+    with open_runner(file, options) as runner:
+        assert runner.options.runtime == runtime
+        assert runner.options.device == "cpu"
         for part in ("CPU", "fp32", "batch 3", "threads 1"):
-            assert part in engine.description
+            assert part in runner.description
 
 
 def test_auto_takes_openvino_and_says_so() -> None:
     file = build_model(random_checkpoint("paper"), ("fc7",))
-    with open_engine(file, EngineOptions(batch_size=1)) as engine:
-        assert engine.options.runtime == "openvino"
-        assert engine.description.startswith("OpenVINO ")
+    with open_runner(file, RunnerOptions(batch_size=1)) as runner:
+        assert runner.options.runtime == "openvino"
+        assert runner.description.startswith("OpenVINO ")
 
 
 def test_openvino_bf16_differs_from_fp32_within_its_rounding() -> None:
     checkpoint = random_checkpoint("paper")
     images = noise(checkpoint.spec, 1)
     expected = Reference(checkpoint).run(images)["fc7"].astype(np.float64)
-    options = EngineOptions(runtime="openvino", precision="bf16", batch_size=1, outputs=("fc7",))
-    with open_engine(build_model(checkpoint, ("fc7",)), options) as engine:
-        assert "bf16" in engine.description
-        error = relative_error(engine.run(images)["fc7"], expected)
+    options = RunnerOptions(runtime="openvino", precision="bf16", batch_size=1, outputs=("fc7",))
+    with open_runner(build_model(checkpoint, ("fc7",)), options) as runner:
+        assert "bf16" in runner.description
+        error = relative_error(runner.run(images)["fc7"], expected)
     assert 1e-4 < error < 5e-2  # 8 bits of mantissa: 4e-3 a rounding
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (EngineOptions(device="cuda"), "NVIDIA GPU.*--device cpu"),
-        (EngineOptions(runtime="openvino", device="cuda"), "--device cuda"),
-        (EngineOptions(runtime="onnxruntime", precision="bf16"), "--precision bf16.*openvino"),
+        (RunnerOptions(device="cuda"), "NVIDIA GPU.*--device cpu"),
+        (RunnerOptions(runtime="openvino", device="cuda"), "--device cuda"),
+        (RunnerOptions(runtime="onnxruntime", precision="bf16"), "--precision bf16.*openvino"),
     ],
 )
 def test_what_cannot_run_here_is_refused_with_a_way_out(
-    options: EngineOptions, message: str
+    options: RunnerOptions, message: str
 ) -> None:
     file = build_model(random_checkpoint("paper"), ("fc7",))
     with pytest.raises(DeviceError, match=message):
-        open_engine(file, options)
+        open_runner(file, options)
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("outputs", [("fc9",), (), ("fc7", "fc7")])
 def test_layers_that_do_not_exist_are_refused(runtime: Runtime, outputs: tuple[str, ...]) -> None:
     file = build_model(random_checkpoint("paper"), ("fc7",))
-    options = EngineOptions(runtime=runtime, outputs=outputs)
+    options = RunnerOptions(runtime=runtime, outputs=outputs)
     with pytest.raises(UsageError, match="layer"):
-        open_engine(file, options)
+        open_runner(file, options)
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_batch_of_another_shape_or_type_is_refused(runtime: Runtime) -> None:
     file = build_model(random_checkpoint("paper"), ("fc7",))
-    options = EngineOptions(runtime=runtime, batch_size=2, outputs=("fc7",))
+    options = RunnerOptions(runtime=runtime, batch_size=2, outputs=("fc7",))
     images = noise(file.spec, 2)
-    with open_engine(file, options) as engine:
+    with open_runner(file, options) as runner:
         for wrong in (images[:1], images[:, :223], images.astype(np.float32)):
-            with pytest.raises(UsageError, match=r"the engine takes \(2, 224, 224, 3\) uint8"):
-                engine.run(wrong)  # type: ignore[arg-type]
+            with pytest.raises(UsageError, match=r"the runner takes \(2, 224, 224, 3\) uint8"):
+                runner.run(wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("missing", ["openvino", "onnxruntime"])
@@ -171,15 +171,15 @@ def test_no_runtime_leaves_an_identifier_of_its_user(runtime: Runtime, tmp_path:
 )
 def test_options_that_do_not_exist_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong)).replace("_", "-")):
-        EngineOptions(**wrong)  # type: ignore[arg-type]
+        RunnerOptions(**wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_closing_twice_is_harmless(runtime: Runtime) -> None:
     file = build_model(random_checkpoint("paper"), ("fc7",))
-    engine = open_engine(file, EngineOptions(runtime=runtime, batch_size=1, outputs=("fc7",)))
-    engine.close()
-    engine.close()
+    runner = open_runner(file, RunnerOptions(runtime=runtime, batch_size=1, outputs=("fc7",)))
+    runner.close()
+    runner.close()
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
@@ -187,15 +187,15 @@ def test_a_graph_that_no_runtime_knows_is_an_incompatible_file(runtime: Runtime)
     file = build_model(random_checkpoint("paper"), ("fc7",))
     file.graph.graph.node[3].op_type = "Convolve"
     with pytest.raises(IncompatibleFileError, match="export the checkpoint again"):
-        open_engine(file, EngineOptions(runtime=runtime, batch_size=1, outputs=("fc7",)))
+        open_runner(file, RunnerOptions(runtime=runtime, batch_size=1, outputs=("fc7",)))
 
 
 def test_openvino_is_told_the_precision() -> None:
     """Without the hint it takes bf16 wherever the CPU has it, which no error would show."""
-    from alexnet_deploy.runtimes.openvino_runner import OpenVinoEngine
+    from alexnet_deploy.runtimes.openvino_runner import OpenVinoRunner
 
     file = build_model(random_checkpoint("paper"), ("fc7",))
     for precision, hint in (("fp32", "float32"), ("bf16", "bfloat16")):
-        options = EngineOptions(batch_size=1, precision=precision, outputs=("fc7",))  # type: ignore[arg-type]
-        with OpenVinoEngine(file, options) as engine:
-            assert hint in engine.inference_precision
+        options = RunnerOptions(batch_size=1, precision=precision, outputs=("fc7",))  # type: ignore[arg-type]
+        with OpenVinoRunner(file, options) as runner:
+            assert hint in runner.inference_precision

@@ -1,4 +1,4 @@
-"""Engine files: what is written is read, and what does not belong together is refused."""
+"""Runner files: what is written is read, and what does not belong together is refused."""
 
 import dataclasses
 import json

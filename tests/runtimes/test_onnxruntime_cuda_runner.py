@@ -1,4 +1,4 @@
-"""ONNX Runtime on a GPU: the whole engine with the CPU in the GPU's place, and on a real one.
+"""ONNX Runtime on a GPU: the whole runner with the CPU in the GPU's place, and on a real one.
 
 `PretendedGpu` is the real library, called with the real names and arguments; only where it is told
 "cuda" it takes the CPU. What only a GPU can show is in the last tests, skipped without one.
@@ -17,10 +17,10 @@ from alexnet_deploy.graph.model_file import ModelFile
 from alexnet_deploy.model.reference import Reference
 from alexnet_deploy.model.spec import PRESET_NAMES
 from alexnet_deploy.runtimes import gpu_driver, onnxruntime_cuda_runner, onnxruntime_session
-from alexnet_deploy.runtimes.base import EngineOptions, Precision
+from alexnet_deploy.runtimes.base import Precision, RunnerOptions
 from alexnet_deploy.runtimes.gpu_driver import Gpu, gpus
-from alexnet_deploy.runtimes.onnxruntime_cuda_runner import OnnxRuntimeCudaEngine
-from alexnet_deploy.runtimes.onnxruntime_runner import OnnxRuntimeEngine
+from alexnet_deploy.runtimes.onnxruntime_cuda_runner import OnnxRuntimeCudaRunner
+from alexnet_deploy.runtimes.onnxruntime_runner import OnnxRuntimeRunner
 from alexnet_deploy.runtimes.onnxruntime_session import CPU, CUDA, has_provider
 from tests.support.networks import noise, random_checkpoint, relative_error
 from tests.support.pretended_gpu import FORBID_CPU, Failure, PretendedGpu
@@ -42,9 +42,9 @@ def model(precision: Precision = "fp32", preset: str = "paper") -> ModelFile:
     return cast_model(file, "fp16") if precision == "fp16" else file
 
 
-def options(**changed: Any) -> EngineOptions:
+def options(**changed: Any) -> RunnerOptions:
     settings: dict[str, Any] = {"batch_size": 2, "outputs": ("fc7",)}
-    return EngineOptions(**(settings | changed))
+    return RunnerOptions(**(settings | changed))
 
 
 @pytest.mark.parametrize(
@@ -56,8 +56,8 @@ def test_every_layer_equals_the_reference(
     file = model(precision, preset)
     images = noise(file.spec, 2)
     expected = Reference(random_checkpoint(preset), np.float64).run(images)
-    with OnnxRuntimeCudaEngine(file, options(outputs=tuple(expected))) as engine:
-        actual = engine.run(images)
+    with OnnxRuntimeCudaRunner(file, options(outputs=tuple(expected))) as runner:
+        actual = runner.run(images)
     assert list(actual) == list(expected)
     for name, value in actual.items():
         assert value.dtype == np.float32
@@ -67,38 +67,38 @@ def test_every_layer_equals_the_reference(
 def test_the_outputs_are_those_of_the_cpu_engine(gpu: PretendedGpu) -> None:
     chosen = options(outputs=("logits", "norm2"), batch_size=3)
     images = noise(model().spec, 3)
-    with OnnxRuntimeEngine(model(), chosen) as on_cpu:
+    with OnnxRuntimeRunner(model(), chosen) as on_cpu:
         expected = on_cpu.run(images)
-    with OnnxRuntimeCudaEngine(model(), chosen) as engine:
-        actual = engine.run(images)
-    for name in ("logits", "norm2"):  # the CPU engine's LRN is another form of the same
+    with OnnxRuntimeCudaRunner(model(), chosen) as runner:
+        actual = runner.run(images)
+    for name in ("logits", "norm2"):  # the CPU runner's LRN is another form of the same
         assert relative_error(actual[name], expected[name]) < 1e-5
 
 
 def test_a_result_stays_as_it_is_when_the_engine_runs_again(gpu: PretendedGpu) -> None:
-    with OnnxRuntimeCudaEngine(model(), options()) as engine:
-        first = engine.run(noise(engine.spec, 2, seed=1))["fc7"]
+    with OnnxRuntimeCudaRunner(model(), options()) as runner:
+        first = runner.run(noise(runner.spec, 2, seed=1))["fc7"]
         kept = first.copy()
-        assert (engine.run(noise(engine.spec, 2, seed=2))["fc7"] != kept).any()
+        assert (runner.run(noise(runner.spec, 2, seed=2))["fc7"] != kept).any()
     np.testing.assert_array_equal(first, kept)
 
 
 def test_memory_is_taken_once_and_the_graph_captured_before_the_first_batch(
     gpu: PretendedGpu,
 ) -> None:
-    with OnnxRuntimeCudaEngine(model(), options(outputs=("logits", "fc7"))) as engine:
+    with OnnxRuntimeCudaRunner(model(), options(outputs=("logits", "fc7"))) as runner:
         opened = [
             *("severity 3", "preload", f"session on {CUDA}"),
             *("memory (2, 224, 224, 3)", "memory (2, 11)", "memory (2, 4096)", "run"),
         ]
         assert gpu.calls == opened
-        engine.run(noise(engine.spec, 2))
-        engine.run(noise(engine.spec, 2))
+        runner.run(noise(runner.spec, 2))
+        runner.run(noise(runner.spec, 2))
     assert gpu.calls == [*opened, "run", "run"]
 
 
 def test_the_session_is_told_all_that_makes_it_fast_right_and_alone(gpu: PretendedGpu) -> None:
-    OnnxRuntimeCudaEngine(model(), options(threads=3)).close()
+    OnnxRuntimeCudaRunner(model(), options(threads=3)).close()
     ((provider, session),) = gpu.sessions
     assert provider == {
         "device_id": "0",
@@ -114,13 +114,13 @@ def test_the_session_is_told_all_that_makes_it_fast_right_and_alone(gpu: Pretend
 
 @pytest.mark.parametrize("precision", TOLERANCES)
 def test_what_runs_is_described(gpu: PretendedGpu, precision: Precision) -> None:
-    with OnnxRuntimeCudaEngine(model(precision), options()) as engine:
-        assert (engine.options.runtime, engine.options.device) == ("onnxruntime", "cuda")
-        assert engine.options.precision == precision
-        assert set(engine.placement) == {CUDA}
-        assert "norm1_lrn" in engine.placement[CUDA]
+    with OnnxRuntimeCudaRunner(model(precision), options()) as runner:
+        assert (runner.options.runtime, runner.options.device) == ("onnxruntime", "cuda")
+        assert runner.options.precision == precision
+        assert set(runner.placement) == {CUDA}
+        assert "norm1_lrn" in runner.placement[CUDA]
         for part in ("ONNX Runtime", "CUDA on NVIDIA Pretence", precision, "batch 2"):
-            assert part in engine.description
+            assert part in runner.description
 
 
 def test_a_session_that_has_no_node_on_the_gpu_proves_nothing(
@@ -128,7 +128,7 @@ def test_a_session_that_has_no_node_on_the_gpu_proves_nothing(
 ) -> None:
     monkeypatch.setattr(onnxruntime_cuda_runner, "node_placement", lambda session: {})
     with pytest.raises(DeviceError, match="would not run all of it on the GPU"):
-        OnnxRuntimeCudaEngine(model(), options())
+        OnnxRuntimeCudaRunner(model(), options())
     assert "run" not in gpu.calls
 
 
@@ -138,14 +138,14 @@ def test_a_node_that_would_run_on_the_cpu_is_refused_by_its_name(
 ) -> None:
     gpu.nodes_on_cpu, gpu.obeys = {"norm1_lrn", "norm2_lrn"}, obeys
     with pytest.raises(DeviceError, match="norm1_lrn, norm2_lrn"):
-        OnnxRuntimeCudaEngine(model(), options())
+        OnnxRuntimeCudaRunner(model(), options())
     assert "run" not in gpu.calls
 
 
 def test_a_provider_that_does_not_start_is_not_replaced_by_the_cpu(gpu: PretendedGpu) -> None:
     gpu.starts = False
     with pytest.raises(DeviceError, match=r"does not start, for the reason above.*\[cuda,cudnn\]"):
-        OnnxRuntimeCudaEngine(model(), options())
+        OnnxRuntimeCudaRunner(model(), options())
     assert gpu.calls.index("severity 2") > gpu.calls.index("severity 3"), "or it does not say it"
 
 
@@ -154,7 +154,7 @@ def test_libraries_that_are_missing_are_named(
 ) -> None:
     gpu.starts, gpu.missing = False, "Failed to load libcublas.so.13: libcublas.so.13: no file"
     with pytest.raises(DeviceError, match=r"GPU: libcublas.so.13: no file; .*pip install.*cudnn"):
-        OnnxRuntimeCudaEngine(model(), options())
+        OnnxRuntimeCudaRunner(model(), options())
     assert capsys.readouterr().out == ""
 
 
@@ -162,32 +162,32 @@ def test_a_graph_that_no_device_knows_is_an_incompatible_file(gpu: PretendedGpu)
     file = model()
     file.graph.graph.node[3].op_type = "Convolve"
     with pytest.raises(IncompatibleFileError, match=r"Convolve.*export the checkpoint again"):
-        OnnxRuntimeCudaEngine(file, options())
+        OnnxRuntimeCudaRunner(file, options())
 
 
 @pytest.mark.parametrize("error", [Failure("CUDA failure 2: out of memory"), RuntimeError("cudnn")])
 def test_a_gpu_that_fails_is_a_device_error(gpu: PretendedGpu, error: Exception) -> None:
     gpu.run_error = error
     with pytest.raises(DeviceError, match=f"{error}.*--batch-size"):
-        OnnxRuntimeCudaEngine(model(), options())
+        OnnxRuntimeCudaRunner(model(), options())
     gpu.run_error = None
-    with OnnxRuntimeCudaEngine(model(), options()) as engine:
+    with OnnxRuntimeCudaRunner(model(), options()) as runner:
         gpu.run_error = error
         with pytest.raises(DeviceError, match=f"failed on the GPU .{error}"):
-            engine.run(noise(engine.spec, 2))
+            runner.run(noise(runner.spec, 2))
 
 
 def test_a_fault_of_ours_keeps_its_traceback(gpu: PretendedGpu) -> None:
     gpu.run_error = TypeError("ours")
     with pytest.raises(TypeError, match="ours"):
-        OnnxRuntimeCudaEngine(model(), options())
+        OnnxRuntimeCudaRunner(model(), options())
 
 
 def test_without_a_gpu_cuda_is_refused(gpu: PretendedGpu, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime_cuda_runner, "current_gpu", gpu_driver.current_gpu)
     monkeypatch.setattr(gpu_driver, "_LIBRARY", "libno-such-driver.so.1")
     with pytest.raises(DeviceError, match=r"no NVIDIA GPU.*--device cpu"):
-        OnnxRuntimeCudaEngine(model(), options())
+        OnnxRuntimeCudaRunner(model(), options())
     assert gpu.calls == []
 
 
@@ -197,15 +197,15 @@ def test_the_cpu_build_is_refused_with_the_way_to_the_other(
     monkeypatch.setattr(gpu, "get_available_providers", lambda: ["AzureExecutionProvider", CPU])
     message = r"build for the CPU; pip uninstall onnxruntime, .*'alexnet-deploy\[gpu\]'"
     with pytest.raises(DeviceError, match=message):
-        OnnxRuntimeCudaEngine(model(), options())
+        OnnxRuntimeCudaRunner(model(), options())
 
 
 def test_a_batch_of_another_shape_or_type_is_refused(gpu: PretendedGpu) -> None:
     images = noise(model().spec, 2)
-    with OnnxRuntimeCudaEngine(model(), options()) as engine:
+    with OnnxRuntimeCudaRunner(model(), options()) as runner:
         for wrong in (images[:1], images[:, :223], images.astype(np.float32)):
-            with pytest.raises(UsageError, match=r"the engine takes \(2, 224, 224, 3\) uint8"):
-                engine.run(wrong)  # type: ignore[arg-type]
+            with pytest.raises(UsageError, match=r"the runner takes \(2, 224, 224, 3\) uint8"):
+                runner.run(wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -221,22 +221,22 @@ def test_a_precision_that_is_not_the_files_is_refused(
     gpu: PretendedGpu, file_precision: Precision, asked: Precision, error: type[Exception]
 ) -> None:
     with pytest.raises(error, match=f"--precision {asked}"):
-        OnnxRuntimeCudaEngine(model(file_precision), options(precision=asked))
+        OnnxRuntimeCudaRunner(model(file_precision), options(precision=asked))
     assert gpu.calls == []
 
 
 @pytest.mark.parametrize("outputs", [("fc9",), (), ("fc7", "fc7")])
 def test_layers_that_do_not_exist_are_refused(gpu: PretendedGpu, outputs: tuple[str, ...]) -> None:
     with pytest.raises(UsageError, match="layer"):
-        OnnxRuntimeCudaEngine(model(), options(outputs=outputs))
+        OnnxRuntimeCudaRunner(model(), options(outputs=outputs))
 
 
 def test_a_closed_engine_does_not_run(gpu: PretendedGpu) -> None:
-    engine = OnnxRuntimeCudaEngine(model(), options())
-    engine.close()
-    engine.close()
+    runner = OnnxRuntimeCudaRunner(model(), options())
+    runner.close()
+    runner.close()
     with pytest.raises(ValueError, match="closed"):
-        engine.run(noise(engine.spec, 2))
+        runner.run(noise(runner.spec, 2))
 
 
 def real_gpu() -> str:
@@ -250,15 +250,15 @@ on_a_real_gpu = pytest.mark.skipif(bool(real_gpu()), reason=f"needs a GPU: {real
 
 
 @pytest.fixture(scope="module", params=TOLERANCES)
-def real(request: pytest.FixtureRequest) -> Iterator[OnnxRuntimeCudaEngine]:
+def real(request: pytest.FixtureRequest) -> Iterator[OnnxRuntimeCudaRunner]:
     layers = tuple(model().spec.layer_shapes())
     chosen = options(outputs=layers, batch_size=4)
-    with OnnxRuntimeCudaEngine(model(request.param), chosen) as engine:
-        yield engine
+    with OnnxRuntimeCudaRunner(model(request.param), chosen) as runner:
+        yield runner
 
 
 @on_a_real_gpu
-def test_on_a_gpu_every_layer_equals_the_reference(real: OnnxRuntimeCudaEngine) -> None:
+def test_on_a_gpu_every_layer_equals_the_reference(real: OnnxRuntimeCudaRunner) -> None:
     for seed in (1, 2):  # the second is the captured graph with other pixels
         images = noise(real.spec, 4, seed=seed)
         expected = Reference(random_checkpoint("paper"), np.float64).run(images)
@@ -269,13 +269,13 @@ def test_on_a_gpu_every_layer_equals_the_reference(real: OnnxRuntimeCudaEngine) 
 
 
 @on_a_real_gpu
-def test_on_a_gpu_no_node_is_anywhere_else(real: OnnxRuntimeCudaEngine) -> None:
+def test_on_a_gpu_no_node_is_anywhere_else(real: OnnxRuntimeCudaRunner) -> None:
     assert set(real.placement) == {CUDA}
     assert {"images_nchw", "norm1_lrn", "fc7_pre"} <= set(real.placement[CUDA])
 
 
 @on_a_real_gpu
-def test_on_a_gpu_the_provider_took_the_options(real: OnnxRuntimeCudaEngine) -> None:
+def test_on_a_gpu_the_provider_took_the_options(real: OnnxRuntimeCudaRunner) -> None:
     bound = real._bound
     assert bound is not None
     taken = bound._session.get_provider_options()[CUDA]
@@ -285,7 +285,7 @@ def test_on_a_gpu_the_provider_took_the_options(real: OnnxRuntimeCudaEngine) -> 
 
 @on_a_real_gpu
 def test_on_a_gpu_a_photographs_result_does_not_depend_on_its_neighbours(
-    real: OnnxRuntimeCudaEngine,
+    real: OnnxRuntimeCudaRunner,
 ) -> None:
     images = noise(real.spec, 4)
     padded = images.copy()
@@ -297,7 +297,7 @@ def test_on_a_gpu_a_photographs_result_does_not_depend_on_its_neighbours(
 
 @on_a_real_gpu
 def test_on_a_gpu_a_result_stays_as_it_is_when_the_engine_runs_again(
-    real: OnnxRuntimeCudaEngine,
+    real: OnnxRuntimeCudaRunner,
 ) -> None:
     first = real.run(noise(real.spec, 4, seed=1))["fc7"]
     kept = first.copy()

@@ -36,9 +36,9 @@ pytest.importorskip("cuda.bindings", reason="CUDA's API comes with: pip install 
 pytest_plugins = ["tests.support.trt_stub.fixtures", "tests.support.trt_stub.engine_fixtures"]
 
 
-def test_a_batch_goes_up_and_the_wanted_layers_come_back(open_engine: Open) -> None:
+def test_a_batch_goes_up_and_the_wanted_layers_come_back(open_runner: Open) -> None:
     images = noise(SPEC, 2)
-    with open_engine() as engine:
+    with open_runner() as engine:
         outputs = engine.run(images)
     assert list(outputs) == ["fc7", "probabilities"]
     for name, value in outputs.items():
@@ -47,10 +47,10 @@ def test_a_batch_goes_up_and_the_wanted_layers_come_back(open_engine: Open) -> N
 
 
 def test_a_result_stays_as_it_is_when_the_engine_runs_again_or_is_closed(
-    open_engine: Open,
+    open_runner: Open,
 ) -> None:
     images = noise(SPEC, 2, seed=1)
-    with open_engine() as engine:
+    with open_runner() as engine:
         first = engine.run(images)
         second = engine.run(noise(SPEC, 2, seed=2))
     assert not (first["fc7"] == second["fc7"]).any()
@@ -58,9 +58,9 @@ def test_a_result_stays_as_it_is_when_the_engine_runs_again_or_is_closed(
 
 
 def test_the_shape_is_set_once_before_the_places_and_both_before_any_batch(
-    open_engine: Open, fake: FakeRuntime
+    open_runner: Open, fake: FakeRuntime
 ) -> None:
-    with open_engine() as engine:
+    with open_runner() as engine:
         for seed in range(3):
             engine.run(noise(SPEC, 2, seed=seed))
     context = "IExecutionContext."
@@ -69,16 +69,16 @@ def test_the_shape_is_set_once_before_the_places_and_both_before_any_batch(
     assert fake.input_shape == (2, 224, 224, 3)
 
 
-def test_the_plan_is_loaded_as_it_is(open_engine: Open, fake: FakeRuntime) -> None:
-    open_engine()
+def test_the_plan_is_loaded_as_it_is(open_runner: Open, fake: FakeRuntime) -> None:
+    open_runner()
     asked = [("get_engine_validity", b"plan")] if fake.is_rtx else []
     assert fake.runtime.calls == [*asked, ("deserialize_cuda_engine", b"plan")]
 
 
 def test_tensorrt_rtx_compiles_for_the_one_shape_before_the_first_batch(
-    open_engine: Open, fake: FakeRuntime
+    open_runner: Open, fake: FakeRuntime
 ) -> None:
-    open_engine()
+    open_runner()
     made = [call for call in fake.engine.calls if call[0].startswith("create_")]
     if not fake.is_rtx:
         assert made == [("create_execution_context",)]
@@ -88,12 +88,12 @@ def test_tensorrt_rtx_compiles_for_the_one_shape_before_the_first_batch(
     assert fake.config.calls == [("dynamic_shapes_kernel_specialization_strategy=", eager)]
 
 
-def test_only_wanted_layers_are_copied_back(open_engine: Open, cuda: Any) -> None:
+def test_only_wanted_layers_are_copied_back(open_runner: Open, cuda: Any) -> None:
     """On the host there is room for the batch and for these; all outputs have room on the GPU."""
     layers = SPEC.layer_shapes()
     image = 2 * 224 * 224 * 3
     sizes = {name: 2 * 4 * int(np.prod(layers[name])) for name in FILE.record.outputs}
-    open_engine(dataclasses.replace(OPTIONS, outputs=("fc7",)))
+    open_runner(dataclasses.replace(OPTIONS, outputs=("fc7",)))
     there: dict[str, list[int]] = {"host": [], "device": []}
     for side, block in cuda.memory.values():
         there[side].append(len(block))
@@ -101,11 +101,11 @@ def test_only_wanted_layers_are_copied_back(open_engine: Open, cuda: Any) -> Non
     assert sorted(there["device"]) == sorted([image, *sizes.values()])
 
 
-def test_what_runs_is_described(open_engine: Open, library: Library) -> None:
+def test_what_runs_is_described(open_runner: Open, library: Library) -> None:
     version = "TensorRT 11.4.0.106"
     if library.runtime == "tensorrt-rtx":
         version = f"TensorRT-RTX {library.module.__version__}"
-    with open_engine() as engine:
+    with open_runner() as engine:
         assert engine.description == f"{version}, NVIDIA Fake 100, fp32, batch 2"
         assert engine.options == dataclasses.replace(
             OPTIONS, runtime=library.runtime, device="cuda", precision="fp32"
@@ -114,9 +114,9 @@ def test_what_runs_is_described(open_engine: Open, library: Library) -> None:
         assert engine.fingerprint == "f" * 64
 
 
-def test_a_batch_of_another_shape_or_type_is_refused(open_engine: Open) -> None:
+def test_a_batch_of_another_shape_or_type_is_refused(open_runner: Open) -> None:
     images = noise(SPEC, 2)
-    with open_engine() as engine:
+    with open_runner() as engine:
         for wrong in (images[:1], images[:, :223], images.astype(np.float32)):
             with pytest.raises(UsageError, match=r"the engine takes \(2, 224, 224, 3\) uint8"):
                 engine.run(wrong)
@@ -124,19 +124,19 @@ def test_a_batch_of_another_shape_or_type_is_refused(open_engine: Open) -> None:
 
 @pytest.mark.parametrize("batch", [1, 5, 64])
 def test_a_batch_outside_of_the_profile_is_refused_naming_both(
-    open_engine: Open, batch: int
+    open_runner: Open, batch: int
 ) -> None:
     message = f"--batch-size {batch}: m.engine was built for 2 to 4 images a batch"
     with pytest.raises(UsageError, match=message):
-        open_engine(dataclasses.replace(OPTIONS, batch_size=batch))
+        open_runner(dataclasses.replace(OPTIONS, batch_size=batch))
 
 
 @pytest.mark.parametrize(("asked", "runs"), [(1, 2), (2, 2), (3, 3), (4, 4), (32, 4)])
 def test_a_batch_that_nobody_asked_for_is_the_nearest_that_the_engine_takes(
-    open_engine: Open, fake: FakeRuntime, asked: int, runs: int
+    open_runner: Open, fake: FakeRuntime, asked: int, runs: int
 ) -> None:
     options = dataclasses.replace(OPTIONS, batch_size=asked, exact_batch=False)
-    with open_engine(options) as engine:
+    with open_runner(options) as engine:
         assert engine.options.batch_size == runs
         assert engine.description.endswith(f"batch {runs}")
         assert fake.input_shape == (runs, 224, 224, 3)
@@ -152,10 +152,10 @@ def test_a_batch_that_nobody_asked_for_is_the_nearest_that_the_engine_takes(
     ],
 )
 def test_a_layer_that_the_engine_does_not_compute_is_refused(
-    open_engine: Open, outputs: tuple[str, ...], message: str
+    open_runner: Open, outputs: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        open_engine(dataclasses.replace(OPTIONS, outputs=outputs))
+        open_runner(dataclasses.replace(OPTIONS, outputs=outputs))
 
 
 @pytest.mark.parametrize(
@@ -168,18 +168,18 @@ def test_a_layer_that_the_engine_does_not_compute_is_refused(
     ],
 )
 def test_options_that_an_engine_cannot_obey_are_refused(
-    open_engine: Open, options: dict[str, Any], error: type[Exception], message: str
+    open_runner: Open, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        open_engine(dataclasses.replace(OPTIONS, **options))
+        open_runner(dataclasses.replace(OPTIONS, **options))
 
 
 def test_an_engine_of_another_machine_is_refused_before_it_is_loaded(
-    open_engine: Open, fake: FakeRuntime
+    open_runner: Open, fake: FakeRuntime
 ) -> None:
     changed = {"runtime_version": "0.1", "gpu_name": "H", "compute_capabilities": ("8.0",)}
     with pytest.raises(IncompatibleFileError) as caught:
-        open_engine(**changed)
+        open_runner(**changed)
     version = f"{fake.library.name} 0.1, here is {fake.library.version()}"
     for part in (version, "GPU H", "capability 8.0, here is 9.0"):
         assert part in str(caught.value)
@@ -188,10 +188,10 @@ def test_an_engine_of_another_machine_is_refused_before_it_is_loaded(
     assert fake.journal == []
 
 
-def test_without_a_gpu_no_engine_is_opened(open_engine: Open, driver: Any) -> None:
+def test_without_a_gpu_no_engine_is_opened(open_runner: Open, driver: Any) -> None:
     driver.gpus = []
     with pytest.raises(DeviceError, match="no NVIDIA GPU that this process may use"):
-        open_engine()
+        open_runner()
 
 
 def test_without_a_gpu_nothing_need_be_installed_to_be_told_so(
@@ -208,22 +208,22 @@ def test_without_a_gpu_nothing_need_be_installed_to_be_told_so(
 
 
 def test_what_can_be_built_instead_is_asked_of_the_library(
-    open_engine: Open, fake: FakeRuntime, driver: Any
+    open_runner: Open, fake: FakeRuntime, driver: Any
 ) -> None:
     driver.gpus = [("NVIDIA Fake 100", 12, 0)]
     with pytest.raises(IncompatibleFileError) as caught:
-        open_engine(compute_capabilities=("8.0",))
+        open_runner(compute_capabilities=("8.0",))
     option = " --rtx --compute-capability 12.0" if fake.is_rtx else ""
     assert str(caught.value).endswith(f"--trt{option} -o FILE")
 
 
 @pytest.mark.parametrize("library", ["tensorrt"], indirect=True)
 def test_tensorrt_10_is_refused(
-    open_engine: Open, fake: FakeRuntime, monkeypatch: pytest.MonkeyPatch
+    open_runner: Open, fake: FakeRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fake.trt, "__version__", "10.16.0.72")
     with pytest.raises(DeviceError, match=r"TensorRT 10\.16\.0\.72 is installed, expected 11\.4"):
-        open_engine()
+        open_runner()
 
 
 @pytest.mark.parametrize("library", ["tensorrt-rtx"], indirect=True)
@@ -235,17 +235,17 @@ def test_tensorrt_10_is_refused(
     ],
 )
 def test_what_tensorrt_rtx_says_of_a_plan_is_asked_before_it_is_loaded(
-    open_engine: Open, fake: FakeRuntime, reason: str, error: type[Exception], message: str
+    open_runner: Open, fake: FakeRuntime, reason: str, error: type[Exception], message: str
 ) -> None:
     bits = int(fake.trt.EngineInvalidityDiagnostics.__members__[reason])
     fake.validity = (fake.trt.EngineValidity.INVALID, bits)
     with pytest.raises(error, match=message):
-        open_engine()
+        open_runner()
     assert fake.runtime.calls == [("get_engine_validity", b"plan")]
 
 
 def test_a_plan_that_the_library_refuses_is_an_error_with_its_reason(
-    open_engine: Open, fake: FakeRuntime
+    open_runner: Open, fake: FakeRuntime
 ) -> None:
     log, kinds = fake.library.logger, fake.trt.ILogger.Severity
 
@@ -257,13 +257,13 @@ def test_a_plan_that_the_library_refuses_is_an_error_with_its_reason(
     with pytest.raises(
         IncompatibleFileError, match=r"TensorRT\S* cannot load it \(magicTag does not match\)"
     ):
-        open_engine()
+        open_runner()
 
 
 @pytest.mark.parametrize("part", range(3))
 @pytest.mark.parametrize("name", ["images", "fc7"])
 def test_a_plan_that_is_not_what_its_record_says_is_refused(
-    open_engine: Open, fake: FakeRuntime, name: str, part: int
+    open_runner: Open, fake: FakeRuntime, name: str, part: int
 ) -> None:
     trt = fake.trt
     wrong = (trt.TensorIOMode.NONE, trt.DataType.HALF, (-1, 4, 4, 3))
@@ -271,16 +271,16 @@ def test_a_plan_that_is_not_what_its_record_says_is_refused(
     tensor[part] = wrong[part]
     fake.tensors[name] = (tensor[0], tensor[1], tensor[2])
     with pytest.raises(IncompatibleFileError, match="the tensors of the plan are"):
-        open_engine()
+        open_runner()
 
 
 def test_a_plan_with_other_outputs_or_batches_is_refused(
-    open_engine: Open, fake: FakeRuntime
+    open_runner: Open, fake: FakeRuntime
 ) -> None:
     with pytest.raises(IncompatibleFileError, match="the tensors of the plan are"):
-        open_engine(outputs=("fc7", "probabilities"))
+        open_runner(outputs=("fc7", "probabilities"))
     with pytest.raises(IncompatibleFileError, match="the batches of the plan are"):
-        open_engine(profile=BatchProfile(min=1, opt=2, max=4))
+        open_runner(profile=BatchProfile(min=1, opt=2, max=4))
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ def test_a_plan_with_other_outputs_or_batches_is_refused(
     ],
 )
 def test_no_refusal_of_tensorrt_is_overlooked(
-    open_engine: Open,
+    open_runner: Open,
     fake: FakeRuntime,
     cuda: Any,
     call: str,
@@ -302,5 +302,5 @@ def test_no_refusal_of_tensorrt_is_overlooked(
 ) -> None:
     (fake.engine if call.startswith("create") else fake.context).answers[call] = answer
     with pytest.raises(error, match=message):
-        open_engine()
+        open_runner()
     assert cuda.memory == {}

@@ -16,8 +16,8 @@ pytest_plugins = ["tests.support.trt_stub.fixtures", "tests.support.trt_stub.eng
 FREES = ("cudaFree", "cudaFreeHost", "cudaStreamDestroy")
 
 
-def test_closing_frees_everything_and_twice_is_harmless(open_engine: Open, cuda: Any) -> None:
-    engine = open_engine()
+def test_closing_frees_everything_and_twice_is_harmless(open_runner: Open, cuda: Any) -> None:
+    engine = open_runner()
     assert cuda.memory
     assert cuda.streams
     engine.close()
@@ -28,7 +28,7 @@ def test_closing_frees_everything_and_twice_is_harmless(open_engine: Open, cuda:
 
 @pytest.mark.parametrize("nth", range(6))
 def test_a_gpu_that_is_full_half_way_is_an_error_and_gets_everything_back(
-    open_engine: Open, cuda: Any, monkeypatch: pytest.MonkeyPatch, nth: int
+    open_runner: Open, cuda: Any, monkeypatch: pytest.MonkeyPatch, nth: int
 ) -> None:
     allocate, count = cuda._allocated, 0
 
@@ -41,7 +41,7 @@ def test_a_gpu_that_is_full_half_way_is_an_error_and_gets_everything_back(
 
     monkeypatch.setattr(cuda, "_allocated", sometimes, raising=False)
     with pytest.raises(DeviceError, match=r"out of memory.*smaller --batch-size"):
-        open_engine()
+        open_runner()
     assert count == nth + 1
     assert cuda.memory == {}
     assert cuda.streams == set()
@@ -53,8 +53,8 @@ def let_everything_fail(cuda: Any) -> None:
     cuda.failures |= dict.fromkeys((*FREES, "cudaMemcpyAsync", "cudaStreamSynchronize"), lost)
 
 
-def test_a_batch_that_fails_is_an_error(open_engine: Open, fake: FakeRuntime) -> None:
-    with open_engine() as engine:
+def test_a_batch_that_fails_is_an_error(open_runner: Open, fake: FakeRuntime) -> None:
+    with open_runner() as engine:
         fake.context.answers["execute_async_v3"] = False
         error = fake.trt.ILogger.Severity.INTERNAL_ERROR
         fake.library.logger.log(error, "Cask convolution execution")
@@ -67,10 +67,10 @@ def test_a_batch_that_fails_is_an_error(open_engine: Open, fake: FakeRuntime) ->
 
 
 def test_what_the_gpu_failed_with_is_said_and_not_that_it_cannot_be_freed(
-    open_engine: Open, cuda: Any
+    open_runner: Open, cuda: Any
 ) -> None:
     def run_and_fail() -> None:
-        with open_engine() as engine:
+        with open_runner() as engine:
             let_everything_fail(cuda)
             del cuda.failures["cudaMemcpyAsync"]
             engine.run(noise(SPEC, 2))
@@ -81,9 +81,9 @@ def test_what_the_gpu_failed_with_is_said_and_not_that_it_cannot_be_freed(
     assert cuda.streams == set()
 
 
-def test_ctrl_c_stays_ctrl_c_when_the_gpu_has_failed(open_engine: Open, cuda: Any) -> None:
+def test_ctrl_c_stays_ctrl_c_when_the_gpu_has_failed(open_runner: Open, cuda: Any) -> None:
     def stop() -> None:
-        with open_engine():
+        with open_runner():
             let_everything_fail(cuda)
             raise KeyboardInterrupt
 
@@ -92,7 +92,7 @@ def test_ctrl_c_stays_ctrl_c_when_the_gpu_has_failed(open_engine: Open, cuda: An
 
 
 def test_an_engine_that_cannot_be_made_says_so_though_nothing_can_be_freed(
-    open_engine: Open, fake: FakeRuntime, cuda: Any
+    open_runner: Open, fake: FakeRuntime, cuda: Any
 ) -> None:
     def refuse(name: str, address: int) -> bool:
         let_everything_fail(cuda)
@@ -100,15 +100,15 @@ def test_an_engine_that_cannot_be_made_says_so_though_nothing_can_be_freed(
 
     fake.context.answers["set_tensor_address"] = refuse
     with pytest.raises(DeviceError, match="no place for images"):
-        open_engine()
+        open_runner()
     assert cuda.memory == {}
 
 
 @pytest.mark.parametrize("name", FREES)
 def test_without_another_error_one_in_closing_is_raised(
-    open_engine: Open, cuda: Any, name: str
+    open_runner: Open, cuda: Any, name: str
 ) -> None:
-    engine = open_engine()
+    engine = open_runner()
     cuda.failures[name] = cuda.cudaError_t.cudaErrorIllegalAddress
     with pytest.raises(DeviceError, match="failed: cudaErrorIllegalAddress"):
         engine.close()
@@ -140,10 +140,10 @@ def journal(fake: FakeRuntime, cuda: Any, monkeypatch: pytest.MonkeyPatch) -> li
 
 
 def test_what_the_gpu_still_does_is_waited_for_before_anything_is_given_up(
-    open_engine: Open, fake: FakeRuntime, cuda: Any, journal: list[str]
+    open_runner: Open, fake: FakeRuntime, cuda: Any, journal: list[str]
 ) -> None:
     """With Ctrl-C a batch may be on its way; the memory under it must not go first."""
-    engine = open_engine()
+    engine = open_runner()
     engine._stream.upload(engine._staging, engine._buffers["images"])
     journal.clear()
     engine.close()
@@ -156,7 +156,7 @@ def test_what_the_gpu_still_does_is_waited_for_before_anything_is_given_up(
 
 @pytest.mark.parametrize("step", ["execute", "download"])
 def test_after_a_batch_that_failed_nothing_reads_the_staging_memory_any_more(
-    open_engine: Open, fake: FakeRuntime, cuda: Any, monkeypatch: pytest.MonkeyPatch, step: str
+    open_runner: Open, fake: FakeRuntime, cuda: Any, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """The next batch is written there at once."""
 
@@ -164,7 +164,7 @@ def test_after_a_batch_that_failed_nothing_reads_the_staging_memory_any_more(
         raise KeyboardInterrupt
 
     images = noise(SPEC, 2, seed=3)
-    with open_engine() as engine:
+    with open_runner() as engine:
         with monkeypatch.context() as patch:
             if step == "execute":
                 patch.setitem(fake.context.answers, "execute_async_v3", False)

@@ -1,4 +1,4 @@
-"""Engines for the tests: the plan is an ONNX file, and ONNX Runtime runs it on the CPU.
+"""Runners for the tests: the plan is an ONNX file, and ONNX Runtime runs it on the CPU.
 
 Our operators are in the file with the local functions that stand behind them.
 """
@@ -12,7 +12,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from alexnet_deploy.graph.model_file import ModelFile
-from alexnet_deploy.runtimes.base import EngineOptions, check_images
+from alexnet_deploy.runtimes.base import RunnerOptions, check_images
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
 from alexnet_deploy.runtimes.engine_file import EngineFile, EngineRecord, EngineRuntime
 
@@ -43,9 +43,9 @@ def built(
 
 
 class CpuPlan:
-    """Stands for `TensorRtEngine`."""
+    """Stands for `TensorRtRunner`."""
 
-    def __init__(self, file: EngineFile, options: EngineOptions) -> None:
+    def __init__(self, file: EngineFile, options: RunnerOptions) -> None:
         record = file.record
         assert set(options.outputs) <= set(record.outputs)
         if not options.exact_batch:

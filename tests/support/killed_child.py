@@ -27,22 +27,22 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from alexnet_deploy.index import manifest, update
-from alexnet_deploy.index import model as index_engine
+from alexnet_deploy.index import model as index_runner
 from alexnet_deploy.index.ledger import Ledger
-from alexnet_deploy.index.model import EngineRequest
+from alexnet_deploy.index.model import ModelRequest
 from alexnet_deploy.index.scan import Scan
 from alexnet_deploy.index.segments import Segments
 from alexnet_deploy.index.writer import BatchWriter
 from alexnet_deploy.photographs.pipeline import Loaded
-from alexnet_deploy.runtimes.base import Engine, EngineOptions
-from tests.support.fake_engine import FakeEngine
+from alexnet_deploy.runtimes.base import Runner, RunnerOptions
+from tests.support.fake_runner import FakeRunner
 
 PIECE_BYTES, PAUSE_S = 4096, 2e-5
 """A disk may take less than it is given, and its time: a kill can come between the two halves of
 a vector."""
 
 
-class ColourEngine(FakeEngine):
+class ColourRunner(FakeRunner):
     """A vector holds the colour of its photograph, again and again: another colour, another one."""
 
     def run(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
@@ -55,11 +55,11 @@ class ColourEngine(FakeEngine):
         return outputs
 
 
-def open_colour_engine(
-    model: Path | None, options: EngineOptions, *, notify: Callable[[str], None]
-) -> Engine:
+def open_colour_runner(
+    model: Path | None, options: RunnerOptions, *, notify: Callable[[str], None]
+) -> Runner:
     """Stand in for `opening.open_model`."""
-    return ColourEngine(options)
+    return ColourRunner(options)
 
 
 class Reporter:
@@ -98,23 +98,23 @@ class Reporter:
         setattr(owner, function_name, watched)
 
     def watch_creation(self) -> None:
-        """Let "creation" go from the moment that the engine is there to the index's."""
-        new_manifest, create_index = manifest.new_manifest, index_engine.create_index
+        """Let "creation" go from the moment that the runner is there to the index's."""
+        new_manifest, create_index = manifest.new_manifest, index_runner.create_index
 
         def begun(*arguments: Any, **keywords: Any) -> Any:
             self.enter("creation")
             return new_manifest(*arguments, **keywords)
 
         def ended(*arguments: Any, **keywords: Any) -> Any:
-            engine = create_index(*arguments, **keywords)
+            runner = create_index(*arguments, **keywords)
             self.leave()
-            return engine
+            return runner
 
-        vars(index_engine)["new_manifest"] = begun
+        vars(index_runner)["new_manifest"] = begun
         vars(update)["create_index"] = ended
         self.watch(Ledger, "create", "ledger")
-        self.watch(index_engine, "_remember_model", "model")
-        self.watch(index_engine, "write_manifest", "manifest")
+        self.watch(index_runner, "_remember_model", "model")
+        self.watch(index_runner, "write_manifest", "manifest")
 
     def watch_batches(self) -> None:
         """Let "insert" go from its first statement to the commit that ends it."""
@@ -138,7 +138,7 @@ class Reporter:
 
     def watch_network(self) -> None:
         """Note of which photographs the network is to see a row, and say them when it does."""
-        needs_row, open_model = BatchWriter.needs_row, vars(index_engine)["open_model"]
+        needs_row, open_model = BatchWriter.needs_row, vars(index_runner)["open_model"]
 
         def noted(writer: BatchWriter, loaded: Loaded) -> bool:
             is_needed = needs_row(writer, loaded)
@@ -146,10 +146,10 @@ class Reporter:
                 self._waiting.append(loaded.stamp.sha256.hex())
             return is_needed
 
-        def opened(*arguments: Any, **keywords: Any) -> Engine:
-            with self.step("opening the engine"):
-                engine: Engine = open_model(*arguments, **keywords)
-            run = engine.run
+        def opened(*arguments: Any, **keywords: Any) -> Runner:
+            with self.step("opening the runner"):
+                runner: Runner = open_model(*arguments, **keywords)
+            run = runner.run
 
             def watched(images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
                 self._say("through", " ".join(self._waiting))
@@ -157,11 +157,11 @@ class Reporter:
                 with self.step("network"):
                     return run(images)
 
-            vars(engine)["run"] = watched
-            return engine
+            vars(runner)["run"] = watched
+            return runner
 
         setattr(BatchWriter, "needs_row", noted)  # noqa: B010
-        vars(index_engine)["open_model"] = opened
+        vars(index_runner)["open_model"] = opened
 
     def _say(self, word: str, rest: str) -> None:
         """Write a line in one call: a kill leaves all of it or nothing."""
@@ -182,7 +182,7 @@ def main() -> None:
     manifest.SEGMENT_BYTES = run["segment_bytes"]
     vars(os)["pwrite"] = functools.partial(write_slowly, os.pwrite)
     if run["is_fake"]:
-        vars(index_engine)["open_model"] = open_colour_engine
+        vars(index_runner)["open_model"] = open_colour_runner
     reporter = Reporter()
     reporter.watch_network()
     reporter.watch_creation()
@@ -195,7 +195,7 @@ def main() -> None:
         update.update_index(
             Path(run["directory"]),
             [Path(run["folder"])],
-            EngineRequest(batch_size=run["batch_size"]),
+            ModelRequest(batch_size=run["batch_size"]),
             update.UpdateOptions(prune=run["prune"]),
         )
 

@@ -28,7 +28,7 @@ class Run:
         segment_bytes: for an index that does not exist yet.
         folder: of the photographs.
         prune: remove what is gone, and compact.
-        is_fake: with `ColourEngine` in place of the network.
+        is_fake: with `ColourRunner` in place of the network.
         batch_size: None for the default.
     """
 

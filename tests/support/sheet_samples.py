@@ -10,7 +10,7 @@ from PIL import Image
 from alexnet_deploy.figures import sheet_cells
 from alexnet_deploy.index.results import Neighbour, SearchResult
 from alexnet_deploy.photographs.decoding import load_photograph
-from tests.support.fake_engine import save_photograph
+from tests.support.fake_runner import save_photograph
 
 
 def result(query: Path, neighbours: Sequence[Path] = (), error: str | None = None) -> SearchResult:

@@ -1,4 +1,4 @@
-"""The checks of the commands and of FAISS, with quick engines on the CPU in the GPU's place."""
+"""The checks of the commands and of FAISS, with quick runners on the CPU in the GPU's place."""
 
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from alexnet_deploy.cli import cli
 from alexnet_deploy.errors import DeviceError
 from alexnet_deploy.export import opening
-from alexnet_deploy.index import model as index_engine
-from alexnet_deploy.runtimes.base import EngineOptions
-from tests.support.fake_engine import FakeEngine, save_photographs
+from alexnet_deploy.index import model as index_runner
+from alexnet_deploy.runtimes.base import RunnerOptions
+from tests.support.fake_runner import FakeRunner, save_photographs
 
 NOWHERE = Settings(scratch=Path("nowhere"))
 
 
-class QuickEngine(FakeEngine):
-    """A fake engine whose FC7 are pixels; run with one thread, it stands for the GPU."""
+class QuickRunner(FakeRunner):
+    """A fake runner whose FC7 are pixels; run with one thread, it stands for the GPU."""
 
     is_wrong = False
     """On the GPU."""
@@ -48,11 +48,11 @@ def run_here(*arguments: str, exit_code: int = 0) -> tuple[list[str], float]:
 
 @pytest.fixture(autouse=True)
 def _on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def opened(model: Path | None, options: EngineOptions, *, notify: object) -> QuickEngine:
-        return QuickEngine(options)
+    def opened(model: Path | None, options: RunnerOptions, *, notify: object) -> QuickRunner:
+        return QuickRunner(options)
 
     monkeypatch.setattr(opening, "open_model", opened)
-    monkeypatch.setattr(index_engine, "open_model", opened)
+    monkeypatch.setattr(index_runner, "open_model", opened)
     monkeypatch.setattr(commands, "run_command", run_here)
     monkeypatch.setattr(commands, "need_cuda_build", lambda: None)
     how = commands.DEVICES["cpu"]
@@ -73,7 +73,7 @@ def test_labels_and_vectors_of_both_devices_are_compared(
         path = Path(name)
         assert path.exists()
         path.rename(f"first-{name}")
-    monkeypatch.setattr(QuickEngine, "is_wrong", True)
+    monkeypatch.setattr(QuickRunner, "is_wrong", True)
     with pytest.raises(Failed, match="3 other classes"):
         commands.classify_embed_index(settings)
 
@@ -87,7 +87,7 @@ def test_both_devices_search_for_more_queries_than_a_gpu_is_used_from(
 
     assert figures["queries"] >= _FEWEST_FOR_GPU
     assert len(set(figures["nearest"])) > 5
-    monkeypatch.setattr(QuickEngine, "is_wrong", True)
+    monkeypatch.setattr(QuickRunner, "is_wrong", True)
     again = tmp_path / "again"
     again.mkdir()
     monkeypatch.chdir(again)

@@ -24,10 +24,10 @@ from alexnet_deploy.photographs.decoding import load_photograph
 from alexnet_deploy.photographs.preprocessing import preprocess
 from alexnet_deploy.photographs.samples import sample_paths
 from alexnet_deploy.runtimes import onnxruntime_cuda_runner, onnxruntime_session
-from alexnet_deploy.runtimes.base import EngineOptions, Precision
+from alexnet_deploy.runtimes.base import Precision, RunnerOptions
 from alexnet_deploy.runtimes.gpu_driver import Gpu
-from alexnet_deploy.runtimes.onnxruntime_runner import OnnxRuntimeEngine
-from tests.support.fake_engine import FakeEngine
+from alexnet_deploy.runtimes.onnxruntime_runner import OnnxRuntimeRunner
+from tests.support.fake_runner import FakeRunner
 from tests.support.networks import noise, random_checkpoint, relative_error
 from tests.support.pretended_gpu import PretendedGpu
 
@@ -151,12 +151,12 @@ def test_onnx_runtime_is_compared_on_all_photographs(
 def test_that_all_runs_on_the_gpu_must_be_shown(
     gpu: PretendedGpu, settings: Settings, monkeypatch: pytest.MonkeyPatch, placement: Any
 ) -> None:
-    class Untold(FakeEngine):
-        def __init__(self, file: object, options: EngineOptions) -> None:
+    class Untold(FakeRunner):
+        def __init__(self, file: object, options: RunnerOptions) -> None:
             super().__init__(options)
             self.placement = placement
 
-    monkeypatch.setattr(onnxruntime_gpu, "OnnxRuntimeCudaEngine", Untold)
+    monkeypatch.setattr(onnxruntime_gpu, "OnnxRuntimeCudaRunner", Untold)
     with pytest.raises(Failed, match="not shown that all of it runs on the GPU"):
         onnxruntime_gpu.parity(settings, precision="fp32")
 
@@ -186,7 +186,7 @@ def test_rates_stand_beside_the_upload_and_torch(
 
 
 def test_rates_are_medians_over_the_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = FakeEngine(EngineOptions(batch_size=8))
+    engine = FakeRunner(RunnerOptions(batch_size=8))
     # Of the engine and the upload: the first round warms up, and each round is faster.
     taken = iter([100.0, 100.0, *(each for n in range(9) for each in (4.0 / 2**n, 1.0 / 2**n))])
     monkeypatch.setattr(engine_rates, "seconds_of", lambda work: next(taken))
@@ -252,9 +252,9 @@ REPORT = {"report": "null"}
 def test_an_engine_is_compared_timed_and_refused_when_damaged(
     built: list[tuple[str, ...]], settings: Settings, monkeypatch: pytest.MonkeyPatch, lost: int
 ) -> None:
-    def opened(path: Path, batch: int) -> OnnxRuntimeEngine:
-        options = EngineOptions(batch_size=batch, runtime="onnxruntime", outputs=LAYERS)
-        return OnnxRuntimeEngine(build_file(bundled(), LAYERS, "fp32"), options)
+    def opened(path: Path, batch: int) -> OnnxRuntimeRunner:
+        options = RunnerOptions(batch_size=batch, runtime="onnxruntime", outputs=LAYERS)
+        return OnnxRuntimeRunner(build_file(bundled(), LAYERS, "fp32"), options)
 
     for name, value in {
         "_opened": opened,
@@ -289,7 +289,7 @@ def damaged(path: Path) -> bytes:
 def test_a_leak_is_what_many_batches_take_after_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     free, runs = [100 * 2**20], [0]
 
-    class Leaking(FakeEngine):
+    class Leaking(FakeRunner):
         def run(self, images: NDArray[np.uint8]) -> Any:
             runs[0] += 1
             free[0] -= 2**20 if runs[0] in (1, 40, 50) else 0
@@ -297,7 +297,7 @@ def test_a_leak_is_what_many_batches_take_after_the_first(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(engines, "_free_bytes", lambda: free[0])
     monkeypatch.setattr(engines, "NUM_BATCHES", 50)
-    assert engines._lost_mib(Leaking(EngineOptions(batch_size=1, outputs=("fc7",)))) == 2
+    assert engines._lost_mib(Leaking(RunnerOptions(batch_size=1, outputs=("fc7",)))) == 2
     assert runs[0] > 50
 
 

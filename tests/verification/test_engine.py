@@ -1,4 +1,4 @@
-"""Engines against their checkpoints, over CPU engines in their place; and the amplified copy."""
+"""Runners against their checkpoints, over CPU engines in their place; and the amplified copy."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -18,10 +18,10 @@ from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint
 from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.model.spec import PRESET_NAMES
 from alexnet_deploy.photographs.samples import sample_paths
-from alexnet_deploy.runtimes.base import Engine, EngineOptions
+from alexnet_deploy.runtimes.base import Runner, RunnerOptions
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
 from alexnet_deploy.runtimes.engine_file import EngineFile
-from alexnet_deploy.runtimes.factory import open_engine
+from alexnet_deploy.runtimes.factory import open_runner
 from alexnet_deploy.verification import engine as engine_verification
 from alexnet_deploy.verification.engine import amplified_checks, verify_engine
 from alexnet_deploy.verification.report import Check
@@ -30,7 +30,7 @@ from tests.support.networks import random_checkpoint
 
 OUTPUTS = ("probabilities", "fc7")
 FOUR = BatchProfile(min=1, opt=4, max=4)
-OPTIONS = EngineOptions(batch_size=4)
+OPTIONS = RunnerOptions(batch_size=4)
 PHOTOGRAPHS = sample_paths()[:3]
 
 Change = Callable[[ModelFile], ModelFile]
@@ -164,7 +164,7 @@ def test_every_batch_of_the_profile_is_compared_image_by_image(
     monkeypatch.setattr(WrongInOneBatch, "spoiled", np.float32(spoiled))
     seen: list[Path] = []
     engine = built(build_file(bundled, OUTPUTS, "fp32"), BatchProfile(min=1, opt=3, max=8))
-    options = EngineOptions(batch_size=2)
+    options = RunnerOptions(batch_size=2)
     report = verify_engine(
         engine, bundled, PHOTOGRAPHS, options, lambda path, error: seen.append(path)
     )
@@ -180,7 +180,7 @@ def test_a_batch_that_was_run_on_photographs_is_not_run_again(
     monkeypatch.setattr(engine_verification, "open_engine_file", WrongInOneBatch)
     monkeypatch.setattr(WrongInOneBatch, "opened", [])
     engine = built(build_file(bundled, OUTPUTS, "fp32"), BatchProfile(min=2, opt=2, max=2))
-    options = EngineOptions(batch_size=32, exact_batch=False)
+    options = RunnerOptions(batch_size=32, exact_batch=False)
     report = verify_engine(engine, bundled, PHOTOGRAPHS[:1], options)
     assert report.passed
     assert WrongInOneBatch.opened == [2]
@@ -202,8 +202,8 @@ def amplified_on_the_cpu(
         copies.append(change(copy))
         return built(copies[0], profile)
 
-    def open_copy(file: EngineFile, options: EngineOptions) -> Engine:
-        return open_engine(copies[0], dataclasses.replace(options, runtime="openvino"))
+    def open_copy(file: EngineFile, options: RunnerOptions) -> Runner:
+        return open_runner(copies[0], dataclasses.replace(options, runtime="openvino"))
 
     if file.precision == "bf16":
         monkeypatch.setattr(engine_verification, "open_engine_file", open_copy)

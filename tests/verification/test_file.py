@@ -11,7 +11,7 @@ from alexnet_deploy.graph.model_file import write_model
 from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint
 from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.photographs.samples import sample_paths
-from alexnet_deploy.runtimes.base import EngineOptions
+from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
 from alexnet_deploy.runtimes.engine_file import write_engine
 from alexnet_deploy.verification import engine as engine_verification
@@ -22,7 +22,7 @@ pytest_plugins = ["tests.support.trt_stub.fixtures"]
 
 OUTPUTS = ("probabilities", "fc7")
 ONE = sample_paths()[:1]
-OPTIONS = EngineOptions(batch_size=1)
+OPTIONS = RunnerOptions(batch_size=1)
 
 
 @pytest.fixture(scope="module")

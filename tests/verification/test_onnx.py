@@ -18,7 +18,7 @@ from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.model.spec import PRESET_NAMES, ModelSpec
 from alexnet_deploy.photographs.preprocessing import preprocess
 from alexnet_deploy.photographs.samples import sample_paths
-from alexnet_deploy.runtimes.base import EngineOptions
+from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.verification import comparison, onnx
 from alexnet_deploy.verification.comparison import TOLERANCES, top1_flipped
 from tests.support.networks import random_checkpoint
@@ -26,8 +26,8 @@ from tests.support.networks import random_checkpoint
 OUTPUTS = ("probabilities", "fc7")
 FEW = sample_paths()[:4]
 OPTIONS = {
-    "openvino": EngineOptions(runtime="openvino", batch_size=4),
-    "onnxruntime": EngineOptions(runtime="onnxruntime", batch_size=4),
+    "openvino": RunnerOptions(runtime="openvino", batch_size=4),
+    "onnxruntime": RunnerOptions(runtime="onnxruntime", batch_size=4),
 }
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.runtimes.base import Engine
+from alexnet_deploy.runtimes.base import Runner
 from gpu_checks.check import Figures
 from gpu_checks.rounds import in_turns, median_ratio
 
@@ -31,7 +31,7 @@ Peer = Callable[[int], float]
 
 
 def measure(
-    engine: Engine,
+    engine: Runner,
     upload: Callable[[NDArray[np.uint8]], AbstractContextManager[Callable[[], None]]],
     peer: Peer | None,
 ) -> Figures:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from parity import BATCH, LAYERS
 
 from alexnet_deploy.export.opening import open_model
-from alexnet_deploy.runtimes.base import Engine, EngineOptions
+from alexnet_deploy.runtimes.base import Runner, RunnerOptions
 from alexnet_deploy.runtimes.gpu_driver import current_gpu
 from gpu_checks.check import Figures, Settings, Skipped, require
 from gpu_checks.command_line import run_command
@@ -125,8 +125,8 @@ def _upload(images: NDArray[np.uint8]) -> Iterator[Callable[[], None]]:
         yield upload
 
 
-def _opened(path: Path, batch: int) -> Engine:
-    return open_model(path, EngineOptions(batch_size=batch, outputs=LAYERS))
+def _opened(path: Path, batch: int) -> Runner:
+    return open_model(path, RunnerOptions(batch_size=batch, outputs=LAYERS))
 
 
 def _damaged(path: Path) -> Path:
@@ -139,7 +139,7 @@ def _damaged(path: Path) -> Path:
     return copy
 
 
-def _lost_mib(engine: Engine) -> float:
+def _lost_mib(engine: Runner) -> float:
     """Run many batches; return by how much the GPU's free memory shrank."""
     size, batch = engine.spec.input_size, engine.options.batch_size
     images = np.zeros((batch, size, size, 3), np.uint8)

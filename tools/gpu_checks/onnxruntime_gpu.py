@@ -11,8 +11,8 @@ from parity import BATCH, LAYERS
 from alexnet_deploy.export.onnx import build_file
 from alexnet_deploy.graph.model_file import FilePrecision
 from alexnet_deploy.photographs.samples import sample_paths
-from alexnet_deploy.runtimes.base import EngineOptions
-from alexnet_deploy.runtimes.onnxruntime_cuda_runner import OnnxRuntimeCudaEngine
+from alexnet_deploy.runtimes.base import RunnerOptions
+from alexnet_deploy.runtimes.onnxruntime_cuda_runner import OnnxRuntimeCudaRunner
 from alexnet_deploy.runtimes.onnxruntime_session import CUDA, has_provider, onnxruntime_version
 from alexnet_deploy.verification.onnx import verify
 from gpu_checks.check import Figures, Settings, Skipped, require
@@ -40,7 +40,7 @@ def parity(settings: Settings, *, precision: FilePrecision) -> Figures:
     """Verify as an export does, on the samples, then compare on all photographs.
 
     Returns:
-        What was compared, the engine's description, how many nodes run where, and the report.
+        What was compared, the runner's description, how many nodes run where, and the report.
 
     Raises:
         Failed: it does not compute what the reference computes, or it is not shown that all of it
@@ -50,13 +50,13 @@ def parity(settings: Settings, *, precision: FilePrecision) -> Figures:
     need_cuda_build()
     known = expected(settings)
     file = build_file(bundled(), LAYERS, precision)
-    options = EngineOptions(runtime="onnxruntime", device="cuda", batch_size=BATCH, outputs=LAYERS)
-    with OnnxRuntimeCudaEngine(file, options) as engine:
-        figures: Figures = {"runs": engine.description}
-        figures["nodes"] = {name: len(nodes) for name, nodes in (engine.placement or {}).items()}
+    options = RunnerOptions(runtime="onnxruntime", device="cuda", batch_size=BATCH, outputs=LAYERS)
+    with OnnxRuntimeCudaRunner(file, options) as runner:
+        figures: Figures = {"runs": runner.description}
+        figures["nodes"] = {name: len(nodes) for name, nodes in (runner.placement or {}).items()}
         is_shown = set(figures["nodes"]) == {CUDA}
         require(is_shown, "it is not shown that all of it runs on the GPU", figures)
-        figures = compared(engine, known, precision, figures)
+        figures = compared(runner, known, precision, figures)
     report = verify(file, bundled(), sample_paths(), options)
     figures["verification"] = report.to_dict()["checks"]
     require(report.passed, "verification failed", figures)
@@ -64,20 +64,20 @@ def parity(settings: Settings, *, precision: FilePrecision) -> Figures:
 
 
 def rates(settings: Settings, *, precision: FilePrecision) -> Figures:
-    """Return how fast the engine is by batch, beside the upload alone and torch."""
+    """Return how fast the runner is by batch, beside the upload alone and torch."""
     need_cuda_build()
     file = build_file(bundled(), ("probabilities", "fc7"), precision)
     figures: Figures = {}
     with peer_of(precision) as peer:
         for batch in BATCHES:
-            options = EngineOptions(runtime="onnxruntime", device="cuda", batch_size=batch)
-            with OnnxRuntimeCudaEngine(file, options) as engine:
-                figures[f"batch_{batch}"] = measure(engine, _upload, peer)
+            options = RunnerOptions(runtime="onnxruntime", device="cuda", batch_size=batch)
+            with OnnxRuntimeCudaRunner(file, options) as runner:
+                figures[f"batch_{batch}"] = measure(runner, _upload, peer)
     return figures
 
 
 @contextmanager
 def _upload(images: NDArray[np.uint8]) -> Iterator[Callable[[], None]]:
-    """Yield what copies a batch to the GPU, as the engine does it."""
+    """Yield what copies a batch to the GPU, as the runner does it."""
     place = onnxruntime.OrtValue.ortvalue_from_shape_and_type(images.shape, np.uint8, "cuda", 0)
     yield lambda: place.update_inplace(images)

@@ -1,8 +1,8 @@
-"""An engine against the reference, on photographs."""
+"""A runner against the reference, on photographs."""
 
 from parity import Rows, engine_rows, parity
 
-from alexnet_deploy.runtimes.base import Engine
+from alexnet_deploy.runtimes.base import Runner
 from gpu_checks.check import Figures, require
 from gpu_checks.reference import Expected
 
@@ -14,13 +14,13 @@ _AGREEMENT = {"fp32": 0.995, "fp16": 0.995, "bf16": 0.995, "int8": 0.98}
 _MANY = 200
 
 
-def compared(engine: Engine, expected: Expected, precision: str, so_far: Figures) -> Figures:
-    """Run an engine of parity's batch size and layers; return `so_far` with what `judged` says.
+def compared(runner: Runner, expected: Expected, precision: str, so_far: Figures) -> Figures:
+    """Run a runner of parity's batch size and layers; return `so_far` with what `judged` says.
 
     Raises:
         Failed: as `judged`.
     """
-    return judged(engine_rows(engine, expected.crops), expected.rows, precision, so_far)
+    return judged(engine_rows(runner, expected.crops), expected.rows, precision, so_far)
 
 
 def judged(actual: Rows, expected: Rows, precision: str, so_far: Figures) -> Figures:

@@ -38,7 +38,7 @@ class Expected:
     """Photographs, and what is to come of them.
 
     Attributes:
-        crops: (N, H, W, 3) uint8, as the package prepares them for an engine.
+        crops: (N, H, W, 3) uint8, as the package prepares them for a runner.
         rows: the reference's logits and FC7 of each, from its own plain crop.
     """
 

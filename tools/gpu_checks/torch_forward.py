@@ -1,4 +1,4 @@
-"""The network as one would write it in torch for use, the peer of an engine's rate.
+"""The network as one would write it in torch for use, the peer of a runner's rate.
 
 N images, C channels, H/W px.
 """
@@ -26,7 +26,7 @@ Forward = Callable[[NDArray[np.uint8]], dict[str, NDArray[np.float32]]]
 
 
 def forward_of(checkpoint: Checkpoint, precision: str, device: str) -> Forward:
-    """Return what an engine does with (N, H, W, 3) crops: probabilities and FC7, as arrays.
+    """Return what a runner does with (N, H, W, 3) crops: probabilities and FC7, as arrays.
 
     Factored layers stay factored, and the normalisation is float32, as in our files.
 
@@ -36,7 +36,7 @@ def forward_of(checkpoint: Checkpoint, precision: str, device: str) -> Forward:
         device: torch's name of it.
     """
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.benchmark = True  # the fastest convolutions, as engines have them
+    torch.backends.cudnn.benchmark = True  # the fastest convolutions, as runners have them
     dtype = _DTYPES[precision]
     weights = {
         name: torch.from_numpy(array.astype(np.float32)).to(device, dtype)

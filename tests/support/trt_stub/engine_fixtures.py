@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from alexnet_deploy.runtimes.base import EngineOptions
+from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.runtimes.factory import open_engine_file
 from alexnet_deploy.runtimes.tensorrt_library import Library, load_library
 from tests.support.trt_stub.dolls import maker
@@ -29,12 +29,12 @@ def fake(library: Library, cuda: Any, monkeypatch: pytest.MonkeyPatch) -> FakeRu
 
 
 @pytest.fixture
-def open_engine(fake: FakeRuntime) -> Open:
+def open_runner(fake: FakeRuntime) -> Open:
     record = PORTABLE if fake.is_rtx else FILE.record
     record = dataclasses.replace(record, runtime_version=fake.library.version())
 
-    def open_engine(options: EngineOptions = OPTIONS, **changed: Any) -> Any:
+    def open_runner(options: RunnerOptions = OPTIONS, **changed: Any) -> Any:
         file = dataclasses.replace(FILE, record=dataclasses.replace(record, **changed))
         return open_engine_file(file, options)
 
-    return open_engine
+    return open_runner

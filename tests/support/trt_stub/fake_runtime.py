@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.model.spec import preset_spec
-from alexnet_deploy.runtimes.base import EngineOptions
+from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
 from alexnet_deploy.runtimes.engine_file import EngineFile, EngineRecord
 from alexnet_deploy.runtimes.tensorrt_library import Library
@@ -44,7 +44,7 @@ PORTABLE = dataclasses.replace(
     lrn="native",
     plugin_sha256=None,
 )
-OPTIONS = EngineOptions(batch_size=2, outputs=("fc7", "probabilities"))
+OPTIONS = RunnerOptions(batch_size=2, outputs=("fc7", "probabilities"))
 
 
 def computed(images: NDArray[np.uint8], name: str) -> NDArray[np.float32]:

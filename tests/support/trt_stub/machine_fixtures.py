@@ -8,7 +8,7 @@ import pytest
 
 # All that take names of engine_verification, which must not find those of `quick` there.
 from alexnet_deploy.export import engine as engine_export
-from alexnet_deploy.runtimes.base import EngineOptions
+from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.runtimes.engine_file import EngineFile
 from alexnet_deploy.runtimes.gpu_driver import current_gpu
 from alexnet_deploy.verification import engine as engine_verification
@@ -56,6 +56,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def _open_engine_file(file: EngineFile, options: EngineOptions) -> CpuPlan:
+def _open_engine_file(file: EngineFile, options: RunnerOptions) -> CpuPlan:
     current_gpu()
     return CpuPlan(file, options)

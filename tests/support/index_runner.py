@@ -1,4 +1,4 @@
-"""An engine for the tests of an index: quick, and each colour has a vector of its own."""
+"""A runner for the tests of an index: quick, and each colour has a vector of its own."""
 
 import dataclasses
 import io
@@ -12,16 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from alexnet_deploy.index.model import EngineRequest
+from alexnet_deploy.index.model import ModelRequest
 from alexnet_deploy.index.roots import all_roots
 from alexnet_deploy.index.storage import open_index
 from alexnet_deploy.index.update import IndexReport, UpdateOptions, update_index
 from alexnet_deploy.model.spec import preset_spec
-from alexnet_deploy.runtimes.base import EngineOptions, Precision, check_images, check_outputs
+from alexnet_deploy.runtimes.base import Precision, RunnerOptions, check_images, check_outputs
 
 LAYER = "logits"
 DIMENSION = 8
-REQUEST = EngineRequest(layer=LAYER, batch_size=3, threads=2)
+REQUEST = ModelRequest(layer=LAYER, batch_size=3, threads=2)
 TOO_BRIGHT = (255, 255, 255)
 """The colour whose vector is beyond float16."""
 
@@ -36,7 +36,7 @@ Colour = tuple[int, int, int]
 
 
 def logits_of(colour: Colour) -> NDArray[np.float32]:
-    """Return what the engine computes of a photograph of one colour, (D,)."""
+    """Return what the runner computes of a photograph of one colour, (D,)."""
     if colour == TOO_BRIGHT:
         return np.full(DIMENSION, 1e6, np.float32)
     centred = np.array(colour) / 255 - 0.5
@@ -49,11 +49,11 @@ def vector_of(colour: Colour) -> NDArray[np.float16]:
     return logits_of(colour).astype(np.float16)
 
 
-class Engines:
-    """Stands in for `opening.open_model`, and remembers what the engines were given.
+class Runners:
+    """Stands in for `opening.open_model`, and remembers what the runners were given.
 
     Attributes:
-        num_opened: engines.
+        num_opened: runners.
         precision: of the model files.
         models: that they were opened for.
         colours: of the photographs that went through them, in that order.
@@ -67,29 +67,29 @@ class Engines:
         self.colours: list[Colour] = []
 
     def open(
-        self, model: Path | None, options: EngineOptions, *, notify: Callable[[str], None]
-    ) -> "IndexEngine":
+        self, model: Path | None, options: RunnerOptions, *, notify: Callable[[str], None]
+    ) -> "IndexRunner":
         self.num_opened += 1
         self.models.append(model)
-        return IndexEngine(self, options)
+        return IndexRunner(self, options)
 
 
-class IndexEngine:
+class IndexRunner:
     """The logits are a fixed random projection of the colour."""
 
-    def __init__(self, engines: Engines, options: EngineOptions) -> None:
+    def __init__(self, runners: Runners, options: RunnerOptions) -> None:
         check_outputs(options.outputs, SPEC)
         assert options.outputs == (LAYER,)
-        self._engines = engines
+        self._engines = runners
         self.spec = SPEC
-        self.fingerprint = engines.fingerprint
+        self.fingerprint = runners.fingerprint
         self.options = dataclasses.replace(
             options,
             runtime="onnxruntime",
             device="cpu",
-            precision=engines.precision if options.precision == "auto" else options.precision,
+            precision=runners.precision if options.precision == "auto" else options.precision,
         )
-        self.description = "fake engine"
+        self.description = "fake runner"
 
     def run(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
         check_images(images, self.spec, self.options.batch_size)
@@ -135,7 +135,7 @@ def save_colours(folder: Path, count: int) -> list[Path]:
 
 
 def update(
-    directory: Path, *folders: Path, request: EngineRequest = REQUEST, **options: Any
+    directory: Path, *folders: Path, request: ModelRequest = REQUEST, **options: Any
 ) -> IndexReport:
     """Run `update_index`; `options` are those of `UpdateOptions`."""
     return update_index(directory, folders, request, UpdateOptions(**options))

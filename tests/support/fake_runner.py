@@ -1,4 +1,4 @@
-"""An engine without a network: its outputs follow from the colour of the photograph."""
+"""A runner without a network: its outputs follow from the colour of the photograph."""
 
 import dataclasses
 import os
@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from alexnet_deploy.model.spec import ModelSpec, preset_spec
-from alexnet_deploy.runtimes.base import EngineOptions, check_images, check_outputs
+from alexnet_deploy.runtimes.base import RunnerOptions, check_images, check_outputs
 
 UNSPOKEN = os.fsdecode(b"caf\xe9\n.png")
 SPEC = preset_spec("paper", num_classes=4, labels=("red", "green", "blue", "great_auk"))
 
 
-class FakeEngine:
+class FakeRunner:
     """Probabilities are the shares of red, green and blue; every other layer is the red, 0..255."""
 
-    def __init__(self, options: EngineOptions, spec: ModelSpec = SPEC) -> None:
+    def __init__(self, options: RunnerOptions, spec: ModelSpec = SPEC) -> None:
         check_outputs(options.outputs, spec)
         self.spec = spec
         self.fingerprint = "0123456789abcdef"
@@ -28,7 +28,7 @@ class FakeEngine:
         self.options = dataclasses.replace(
             options, runtime="onnxruntime", device="cpu", precision=precision
         )
-        self.description = "fake engine"
+        self.description = "fake runner"
 
     def run(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
         check_images(images, self.spec, self.options.batch_size)
@@ -56,9 +56,9 @@ class FakeEngine:
         self.close()
 
 
-def open_fake_engine(model: Path | None, options: EngineOptions, *, notify: object) -> FakeEngine:
+def open_fake_runner(model: Path | None, options: RunnerOptions, *, notify: object) -> FakeRunner:
     """Stand in for `opening.open_model`."""
-    return FakeEngine(options)
+    return FakeRunner(options)
 
 
 def save_photograph(path: Path, colour: tuple[int, int, int]) -> Path:
