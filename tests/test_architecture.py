@@ -35,12 +35,12 @@ MODULES = {
         "tensorrt_library rtx_plan cuda_memory tensorrt_runner factory"
     ),
     "trt": "uint8_input kernel plugin builder rtx_builder",
-    "verification": "report comparison onnx runner file",
+    "verification": "report comparison onnx engine file",
     "inference": (
         "failures run classification parquet_files embeddings class_matching ten_crop "
         "evaluation_report evaluation"
     ),
-    "export": "calibration onnx runner opening",
+    "export": "calibration onnx engine opening",
     "console": "paths progress reporting group",
     "index": (
         "manifest lock segments ledger storage model integrity maintenance roots scan writer "

@@ -28,7 +28,7 @@ from tests.support.fake_runner import UNSPOKEN, open_fake_runner, save_photograp
 
 
 @pytest.fixture(autouse=True)
-def _fake_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+def _fake_runner(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opening, "open_model", open_fake_runner)
 
 

@@ -132,7 +132,7 @@ def test_a_disk_that_fills_up_leaves_nothing(photographs: Path, suffix: str) -> 
 def test_a_signal_ends_the_run_and_leaves_nothing(
     photographs: Path, number: signal.Signals, exit_code: int, word: bytes
 ) -> None:
-    slow = "import time\nfake_engine.FakeRunner.run = lambda *_: time.sleep(60)\n"
+    slow = "import time\nfake_runner.FakeRunner.run = lambda *_: time.sleep(60)\n"
     setup, end = WITH_FAKE_RUNNER.rsplit("main()", 1)
     running = subprocess.Popen(
         [sys.executable, "-c", f"{setup}{slow}main(){end}", "classify", "p", "--csv", "t.csv"],

@@ -23,7 +23,7 @@ from tests.support.index_runner import (
 RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
 
 
-pytestmark = pytest.mark.usefixtures("engines")
+pytestmark = pytest.mark.usefixtures("runners")
 
 
 def run(*arguments: str | Path, stdin: bytes | None = None) -> Result:

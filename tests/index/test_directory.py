@@ -24,7 +24,7 @@ from alexnet_deploy.index.search import search
 from alexnet_deploy.index.storage import open_index, open_index_to_write
 from tests.support.index_runner import Runners, counts, indexed, save, save_colours, update
 
-pytestmark = pytest.mark.usefixtures("engines")
+pytestmark = pytest.mark.usefixtures("runners")
 
 
 @pytest.fixture

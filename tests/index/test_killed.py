@@ -23,7 +23,7 @@ NUM_INSIDE, NUM_KILLS = 2, 40
 
 
 @pytest.fixture(autouse=True)
-def _searches_use_the_fake_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+def _searches_use_the_fake_runner(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alexnet_deploy.index.model, "open_model", open_colour_runner)
 
 

@@ -17,7 +17,7 @@ from alexnet_deploy.index.search import search
 from alexnet_deploy.index.storage import open_index
 from tests.support.index_runner import counts, indexed, save, save_colours, update
 
-pytestmark = pytest.mark.usefixtures("engines")
+pytestmark = pytest.mark.usefixtures("runners")
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from tests.support.index_runner import Runners, counts, indexed, save, save_colo
 BLUE = (0, 0, 200)
 
 
-pytestmark = pytest.mark.usefixtures("engines")
+pytestmark = pytest.mark.usefixtures("runners")
 
 
 @pytest.fixture

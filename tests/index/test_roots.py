@@ -14,7 +14,7 @@ RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
 LATIN_1 = os.fsdecode(b"caf\xe9\n")
 
 
-pytestmark = pytest.mark.usefixtures("engines")
+pytestmark = pytest.mark.usefixtures("runners")
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
 ROW_BYTES = 2 * DIMENSION
 
 
-pytestmark = pytest.mark.usefixtures("engines")
+pytestmark = pytest.mark.usefixtures("runners")
 
 
 @pytest.fixture
