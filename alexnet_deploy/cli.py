@@ -9,7 +9,7 @@ import importlib
 import click
 
 from alexnet_deploy import __version__
-from alexnet_deploy.console.group import ErrorsReported, end_at_signals
+from alexnet_deploy.console.group import ErrorsReported, end_at_signals, ignore_warnings_of_pillow
 
 # In the order of the help: from a checkpoint to results, then what one asks about files.
 COMMANDS = (
@@ -49,4 +49,5 @@ def cli() -> None:
 def main() -> None:
     """Run the command line: the console script."""
     end_at_signals()
+    ignore_warnings_of_pillow()
     cli(prog_name="alexnet-deploy")

@@ -8,6 +8,7 @@
       DatasetError              1  a folder of classes that cannot be trained or judged on
       IndexLockedError          1  another process writes to the index
       MissingPhotographsError   1  too many indexed photographs are not where they were
+      ClosedError               1  a model or an index that is closed, or another process's
       UsageError                2  a value that cannot mean what was asked
       TooManyFailuresError      3  finished, but more inputs failed than --max-failures allows
       VerificationError         4  an artefact does not compute what its checkpoint computes
@@ -68,6 +69,10 @@ class IndexLockedError(AlexNetDeployError):
 
 class MissingPhotographsError(AlexNetDeployError):
     """So many photographs are gone that the cause may be a drive that is not there."""
+
+
+class ClosedError(AlexNetDeployError):
+    """A model or an index was used after it was closed, or in a process that did not open it."""
 
 
 class UsageError(AlexNetDeployError):

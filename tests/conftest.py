@@ -43,5 +43,5 @@ def caltech_test() -> Path:
 def runners(monkeypatch: pytest.MonkeyPatch) -> Runners:
     """Let indexes be made and searched with runners that see colours only, and count them."""
     runners = Runners()
-    monkeypatch.setattr("alexnet_deploy.index.model.open_model", runners.open)
+    monkeypatch.setattr("alexnet_deploy.index.model.open_runner_of", runners.open)
     return runners

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_deploy.export.opening import open_model
+from alexnet_deploy.export.opening import open_runner_of
 from alexnet_deploy.graph.build import build_model
 from alexnet_deploy.inference.classification import classify
 from alexnet_deploy.model.checkpoints import load_checkpoint
@@ -19,9 +19,10 @@ def test_accuracy_is_that_of_the_checkpoints_header(caltech_test: Path) -> None:
     """All 1,695, from file to label: a wrong crop, mean or label order costs points."""
     measured = load_checkpoint(bundled_checkpoint()).spec.provenance["measured"]
     ranks: list[int] = []
-    with open_model(None, RunnerOptions(outputs=("probabilities",))) as runner:
+    with open_runner_of(None, RunnerOptions(outputs=("probabilities",))) as runner:
         for result in classify(runner, find_photographs([caltech_test]), top=5):
             labels = [one.label for one in result.predictions]
+            assert result.path is not None
             truth = result.path.parent.name
             ranks.append(labels.index(truth) if truth in labels else 5)
     assert len(ranks) == measured["photographs"]

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from alexnet_deploy.export.opening import open_model
+from alexnet_deploy.export.opening import open_runner_of
 from alexnet_deploy.inference.evaluation import evaluate
 from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from alexnet_deploy.model.default import bundled_checkpoint
@@ -34,7 +34,7 @@ ORIGIN = {
 
 def judge(checkpoint: Path, folders: ClassFolders) -> dict[str, Any]:
     """Return the shares of photographs that a checkpoint gets right on central crops, and where."""
-    with open_model(checkpoint, RunnerOptions(outputs=("probabilities",))) as runner:
+    with open_runner_of(checkpoint, RunnerOptions(outputs=("probabilities",))) as runner:
         found = evaluate([runner], folders)
     if found.failures:
         raise SystemExit(f"photographs that cannot be read: {found.failures}")

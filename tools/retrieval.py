@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.export.opening import open_model
+from alexnet_deploy.export.opening import open_runner_of
 from alexnet_deploy.inference.run import run
 from alexnet_deploy.model.default import default_model
 from alexnet_deploy.model.spec import preset_spec
@@ -76,7 +76,7 @@ def main() -> None:
     paths = list(find_photographs([arguments.folder]))
     classes = np.array([path.parent.name for path in paths])
     check_classes(classes)
-    with open_model(arguments.model, RunnerOptions(outputs=LAYERS)) as runner:
+    with open_runner_of(arguments.model, RunnerOptions(outputs=LAYERS)) as runner:
         print(runner.description, flush=True)
         layers = activations(runner, paths)
         vectors: dict[str, NDArray[Any]] = {"pixels": pixels(paths), **layers}
@@ -124,7 +124,7 @@ def activations(runner: Runner, paths: list[Path]) -> dict[str, NDArray[np.float
     rows: dict[str, list[NDArray[np.float16]]] = {layer: [] for layer in LAYERS}
     for result in run(runner, paths):
         if result.outputs is None:
-            raise SystemExit(f"{result.path}: {result.error}")
+            raise SystemExit(f"{result.source}: {result.error}")
         for layer in LAYERS:
             rows[layer].append(result.outputs[layer].ravel().astype(np.float16))
     return {layer: np.stack(rows[layer]) for layer in LAYERS}

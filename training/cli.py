@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from alexnet_deploy.console.group import ErrorsReported, end_at_signals
+from alexnet_deploy.console.group import ErrorsReported, end_at_signals, ignore_warnings_of_pillow
 from alexnet_deploy.console.paths import FILE
 from alexnet_deploy.console.reporting import Reporter, print_result, say
 from alexnet_deploy.errors import MissingPackageError, UsageError
@@ -49,6 +49,7 @@ def cli() -> None:
 def main() -> None:
     """Run the command line."""
     end_at_signals()
+    ignore_warnings_of_pillow()
     cli(prog_name="python -m training")
 
 

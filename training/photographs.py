@@ -36,6 +36,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
+from alexnet_deploy.console.group import ignore_warnings_of_pillow
 from alexnet_deploy.errors import DatasetError, PhotographError, UsageError
 from alexnet_deploy.photographs import pipeline
 from alexnet_deploy.photographs.class_folders import ClassFolders
@@ -157,8 +158,8 @@ def open_source(
                 is_read[num_tried] = slot.error is None
                 num_tried += 1
                 if slot.error is not None:
-                    failures.append(Failure(path=slot.path, reason=slot.error))
-                on_result(slot.path, slot.error)
+                    failures.append(Failure(path=slot.item, reason=slot.error))
+                on_result(slot.item, slot.error)
     if not num_read:
         raise DatasetError(
             f"{folders.root}: none of {num_tried:,} photographs can be read, the first, "
@@ -285,6 +286,7 @@ def _live_as_long_as_the_parent(worker: int) -> None:
     But not a parent that was killed: the loader's own watch sees the server that forked this
     process, which waits for this process in turn, and both would stay for ever.
     """
+    ignore_warnings_of_pillow()
     for number in (signal.SIGINT, signal.SIGHUP):  # by SIGTERM the loader ends its workers
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_parent, daemon=True).start()

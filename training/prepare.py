@@ -130,7 +130,7 @@ def prepare(
 
 
 def _store_all(
-    stream: Iterable[Batch],
+    stream: Iterable[Batch[Path]],
     folders: ClassFolders,
     sums: ColourSums,
     on_result: Callable[[Path, str | None], None],
@@ -144,8 +144,8 @@ def _store_all(
         for slot in batch.slots:
             counts[folders.classes[next(labels)]] += slot.error is None
             if slot.error is not None:
-                skipped.append(Failure(path=slot.path, reason=slot.error))
-            on_result(slot.path, slot.error)
+                skipped.append(Failure(path=slot.item, reason=slot.error))
+            on_result(slot.item, slot.error)
     return counts, skipped
 
 

@@ -62,18 +62,16 @@ def classify(
     found, summary, report = find(), RunSummary(), Reporter(find)
     num_classes = top or (1 if figure is None else 5)
     with ExitStack() as stack:
-        runner = stack.enter_context(model_arguments.open(("probabilities",)))
-        writers = [_stdout_writer(report, runner.spec, num_classes, as_json, csv_file)]
+        model = stack.enter_context(model_arguments.open())
+        writers = [_stdout_writer(report, model.spec, num_classes, as_json, csv_file)]
         if csv_file is not None and csv_file != _STDOUT:
             writers.append(stack.enter_context(classification.open_csv(csv_file)))
         if figure is not None:
             from alexnet_deploy.figures.classes import open_figure
 
-            writers.append(stack.enter_context(open_figure(figure, runner.spec, say)))
+            writers.append(stack.enter_context(open_figure(figure, model.spec, say)))
         stack.enter_context(report)
-        for result in classification.classify(
-            runner, found, top=num_classes, threads=model_arguments.threads, summary=summary
-        ):
+        for result in model.classify(found, top=num_classes, summary=summary):
             report.advance(result.path, result.error)
             for write in writers:
                 write(result)

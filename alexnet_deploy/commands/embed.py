@@ -57,7 +57,7 @@ def embed(
     embeddings.files_of(output, layers)
     find = functools.partial(find_photographs, paths, include_hidden=include_hidden)
     found, summary, report = find(), RunSummary(), Reporter(find)
-    with model_arguments.open(layers) as runner, report:
+    with model_arguments.open_runner(layers) as runner, report:
         written = embeddings.embed(
             runner,
             found,
@@ -65,7 +65,7 @@ def embed(
             layers=layers,
             threads=model_arguments.threads,
             summary=summary,
-            on_result=lambda result: report.advance(result.path, result.error),
+            on_result=lambda result: report.advance(result.source, result.error),
         )
     print_result(written.to_json() if as_json else written.describe())
     report.finish(summary, max_failures)

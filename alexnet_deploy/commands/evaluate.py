@@ -68,7 +68,7 @@ def evaluate(
     folders = find_class_folders(directory)
     with ExitStack() as stack:
         arguments = [dataclasses.replace(model_arguments, model=path) for path in paths]
-        runners = [stack.enter_context(one.open(("probabilities",))) for one in arguments]
+        runners = [stack.enter_context(one.open_runner(("probabilities",))) for one in arguments]
         stack.enter_context(report)
         report.expect(len(folders) * len(runners))
         found = evaluation.evaluate(

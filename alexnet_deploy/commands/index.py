@@ -54,7 +54,7 @@ def index(
     --json: {"index", "embedded", "reused", "unchanged", "failed", "failed_before", "removed",
     "missing": {root: number}}.
     """
-    from alexnet_deploy.index.update import IndexReport, UpdateOptions, update_index
+    from alexnet_deploy.index.update import IndexReport, UpdateOptions, bring_up_to_date
 
     report, reporter = IndexReport(directory=directory), Reporter()
     options = UpdateOptions(
@@ -65,14 +65,14 @@ def index(
         moved_roots=moved_roots,
     )
     with reporter:
-        update_index(
+        bring_up_to_date(
             directory,
             folders,
             model_arguments.request(layer),
             options,
             report=report,
             on_plan=reporter.expect,
-            on_result=lambda result: reporter.advance(result.path, result.error),
+            on_result=lambda result: reporter.advance(result.source, result.error),
             notify=say,
         )
     if as_json:

@@ -19,6 +19,7 @@ from alexnet_deploy.console.reporting import say
 if TYPE_CHECKING:
     from alexnet_deploy.index.model import ModelRequest
     from alexnet_deploy.inference.failures import FailureLimit
+    from alexnet_deploy.inference.model import Model
     from alexnet_deploy.runtimes.base import Device, Precision, Runner, RunnerOptions, Runtime
 
 RUNTIMES = ("auto", "openvino", "onnxruntime", "tensorrt", "tensorrt-rtx")
@@ -69,11 +70,27 @@ class ModelArguments:
             threads=self.threads,
         )
 
-    def open(self, outputs: tuple[str, ...]) -> "Runner":
+    def open(self) -> "Model":
         """Open the model and print on stderr, once, what runs."""
         from alexnet_deploy.export.opening import open_model
 
-        runner = open_model(self.model, self.runner_options(outputs), notify=say)
+        model = open_model(
+            self.model,
+            runtime=self.runtime,
+            device=self.device,
+            precision=self.precision or "auto",
+            batch_size=self.batch_size,
+            threads=self.threads,
+            notify=say,
+        )
+        say(model.description)
+        return model
+
+    def open_runner(self, outputs: tuple[str, ...]) -> "Runner":
+        """Open a runner for these layers and print on stderr, once, what runs."""
+        from alexnet_deploy.export.opening import open_runner_of
+
+        runner = open_runner_of(self.model, self.runner_options(outputs), notify=say)
         say(runner.description)
         return runner
 

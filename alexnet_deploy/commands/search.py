@@ -71,40 +71,28 @@ def search(
     a line for each query: {"query", "results": [{"path", "l2_distance", "cosine_similarity"}]}
     or {"query", "error"}; paths that are not UTF-8 come with "query_base64", "path_base64".
     """
-    from alexnet_deploy.index.search import check_not_photograph
-    from alexnet_deploy.index.search import search as search_index
+    from alexnet_deploy.index.session import Index
     from alexnet_deploy.inference.run import RunSummary
+    from alexnet_deploy.photographs.sources import path_of
 
     _check(as_json, as_paths, null, sheet)
-    find: Callable[[], Iterator[Path]] = functools.partial(_find, queries, include_hidden)
-    summary, report = RunSummary(), Reporter(find)
-    if sheet is not None:
-        check_not_photograph(directory, sheet, find())
-    stdin = _read_stdin() if "-" in queries else None
-    results = search_index(
-        directory,
-        find(),
-        model_arguments.request(),
-        k=k,
-        metric=metric,
-        max_distance=max_distance,
-        stdin=stdin,
-        summary=summary,
-        notify=say,
-    )
+    stdin = _read_stdin() if "-" in queries else b""
+    find = functools.partial(_find, queries, stdin, include_hidden)
+    found, summary, report = find(), RunSummary(), Reporter(find)
     with ExitStack() as stack:
+        index = stack.enter_context(Index(directory, model_arguments.request(), notify=say))
+        if sheet is not None:
+            index.check_not_photograph(sheet, find())
+        results = index.search(found, k, metric=metric, max_distance=max_distance, summary=summary)
         writers = [_stdout_writer(report, as_json, as_paths, null)]
         if sheet is not None:
             from alexnet_deploy.figures.sheets import open_sheet
-            from alexnet_deploy.index.manifest import read_manifest
 
-            add = open_sheet(
-                sheet, metric=metric or read_manifest(directory).metric, stdin=stdin, notify=say
-            )
+            add = open_sheet(sheet, metric=metric or index.metric, notify=say)
             writers.append(stack.enter_context(add))
         stack.enter_context(report)
         for result in results:
-            report.advance(result.query, result.error)
+            report.advance(path_of(result.query), result.error)
             for write in writers:
                 write(result)
     report.finish(summary, max_failures)
@@ -128,16 +116,15 @@ def _check(as_json: bool, as_paths: bool, null: bool, sheet: Path | None) -> Non
         check_sheet(sheet)
 
 
-def _find(queries: tuple[str, ...], include_hidden: bool) -> Iterator[Path]:
+def _find(queries: tuple[str, ...], stdin: bytes, include_hidden: bool) -> Iterator[Path | bytes]:
     """Check the queries at once, then yield them lazily, standard input in its place."""
-    from alexnet_deploy.index.results import STDIN
     from alexnet_deploy.photographs.finding import find_photographs
 
     where = queries.index("-") if "-" in queries else len(queries)
     before, after = queries[:where], [query for query in queries[where:] if query != "-"]
     return itertools.chain(
         find_photographs(before, include_hidden=include_hidden),
-        [STDIN] if where < len(queries) else [],
+        [stdin] if where < len(queries) else [],
         find_photographs(after, include_hidden=include_hidden),
     )
 

@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -67,6 +68,11 @@ def _failed(message: str, exit_code: int) -> click.exceptions.Exit:
 
 def _printable_lines(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
+
+
+def ignore_warnings_of_pillow() -> None:
+    """Keep what Pillow warns of (large image, odd EXIF) from a user, who cannot tell the file."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def end_at_signals() -> None:

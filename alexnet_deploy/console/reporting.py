@@ -85,11 +85,11 @@ class Reporter:
         else:
             print_result(text)
 
-    def advance(self, path: Path, error: str | None) -> None:
-        """Count one photograph; a failed one gets its line on stderr."""
+    def advance(self, path: Path | None, error: str | None) -> None:
+        """Count one photograph, without a path if from standard input; say why it failed."""
         if error is not None:
             self._num_failed += 1
-            line = f"failed: {path}: {error}"
+            line = f"failed: {path or '-'}: {error}"
             if self._bar is None:
                 say(line)
             else:

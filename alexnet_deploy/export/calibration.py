@@ -89,14 +89,15 @@ def _histograms(
             for slot in batch.slots:
                 if slot.error is not None:
                     num_skipped += 1
-                    on_skipped(slot.path, slot.error)
-            rows = [slot.row for slot in batch.slots if slot.row is not None]
+                    on_skipped(slot.item, slot.error)
+            if not len(batch.images):
+                continue
             for layer, values in runner.run(batch.images).items():
-                if not np.isfinite(values[rows]).all():
-                    first = next(slot.path for slot in batch.slots if slot.row is not None)
+                if not np.isfinite(values).all():
+                    first = next(slot.item for slot in batch.slots if slot.row is not None)
                     raise IncompatibleFileError(
                         f"layer {layer}: not finite on one of the photographs from "
                         f"{printable(first)} on, so it has no range; check the checkpoint"
                     )
-                histograms[layer].add(values[rows])
+                histograms[layer].add(values)
     return histograms, num_skipped

@@ -13,10 +13,18 @@ from alexnet_deploy.files.input_files import existing_file
 from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.graph.build import GRAPH_VERSION
 from alexnet_deploy.graph.model_file import ModelFile, read_model, write_model
+from alexnet_deploy.inference.model import Model
 from alexnet_deploy.model.checkpoints import CHECKPOINT_SUFFIXES, Checkpoint, load_checkpoint
 from alexnet_deploy.model.default import default_model
 from alexnet_deploy.photographs.samples import sample_paths
-from alexnet_deploy.runtimes.base import DEFAULT_OUTPUTS, Precision, Runner, RunnerOptions
+from alexnet_deploy.runtimes.base import (
+    DEFAULT_OUTPUTS,
+    Device,
+    Precision,
+    Runner,
+    RunnerOptions,
+    Runtime,
+)
 from alexnet_deploy.runtimes.capabilities import file_precision
 from alexnet_deploy.runtimes.engine_file import ENGINE_SUFFIX, read_engine
 from alexnet_deploy.runtimes.factory import open_engine_file, open_runner, resolve, runtime_version
@@ -27,6 +35,58 @@ _NUM_CACHE_SAMPLES = 4
 
 
 def open_model(
+    model: str | os.PathLike[str] | None = None,
+    *,
+    runtime: Runtime = "auto",
+    device: Device = "auto",
+    precision: Precision = "auto",
+    batch_size: int | None = None,
+    threads: int | None = None,
+    notify: Callable[[str], None] = lambda _: None,
+) -> Model:
+    """Open a model to classify and embed with; use it in a `with` block, or close it.
+
+    A checkpoint is exported once, verified, and kept in the user's cache.
+
+    Args:
+        model: `.safetensors`, `.pt`, `.onnx` or `.engine`; None for `$ALEXNET_MODEL`, else the
+            bundled checkpoint.
+        runtime: library that runs the network; "auto" takes the fastest installed.
+        device: "auto" is the GPU where the installed ONNX Runtime can use one, else the CPU.
+        precision: arithmetic; "auto" is the file's own, of a checkpoint fp32.
+        batch_size: photographs per call of the network at most; None for 32, or the size nearest
+            to it that an engine was built for.
+        threads: CPU threads, for the network and for decoding; None for all cores.
+        notify: called with one line for a person when something takes a while.
+
+    Raises:
+        UsageError: no such file, or a value that cannot be meant.
+        IncompatibleFileError: the file is not one of ours or is damaged.
+        MissingPackageError: the runtime is not installed.
+        DeviceError: a GPU was asked for, and there is none.
+        VerificationError: the checkpoint's export does not compute what it should.
+    """
+    path = default_model() if model is None else Path(model)
+    options = RunnerOptions(
+        runtime=runtime,
+        device=device,
+        precision=precision,
+        batch_size=32 if batch_size is None else batch_size,
+        exact_batch=batch_size is not None,
+        threads=threads,
+    )
+
+    def open_runner_for(layers: tuple[str, ...]) -> Runner:
+        own = dataclasses.replace(options, outputs=layers)
+        return open_runner_of(path, own, notify=notify)
+
+    is_engine = path.suffix == ENGINE_SUFFIX
+    return Model(
+        open_runner_for, read_engine(path).record.outputs if is_engine else DEFAULT_OUTPUTS
+    )
+
+
+def open_runner_of(
     model: Path | None, options: RunnerOptions, *, notify: Callable[[str], None] = lambda _: None
 ) -> Runner:
     """Open an engine, a model file or a checkpoint, ready to run.

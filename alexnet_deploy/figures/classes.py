@@ -119,9 +119,14 @@ def _num_columns(num_photographs: int) -> int:
 
 def _true_label(result: Classification, spec: ModelSpec) -> str | None:
     """Return the class of the photograph's folder: its name, or its WNID as in ImageNet's."""
-    folder = result.path.parent.name
+    folder = _file(result).parent.name
     name = imagenet_names().get(folder, folder)
     return name if name in spec.labels else None
+
+
+def _file(result: Classification) -> Path:
+    assert result.path is not None, "a figure shows files"
+    return result.path
 
 
 def _draw_cell(
@@ -130,7 +135,7 @@ def _draw_cell(
     left, top = corner
     error = result.error
     try:
-        photograph = load_photograph(result.path) if error is None else None
+        photograph = load_photograph(_file(result)) if error is None else None
     except PhotographError as late:
         photograph, error = None, str(late)
     box = Box(left=left, top=top, width=_PHOTO_WIDTH, height=_PHOTO_HEIGHT)
@@ -158,7 +163,7 @@ def _draw_name(
 ) -> None:
     """Write the true class in bold, or the file's name where the class is not known."""
     font = built_in_font(_NAME_SIZE)
-    name = printable(result.path.name) if truth is None else _display(truth)
+    name = printable(_file(result).name) if truth is None else _display(truth)
     text = shortened(name, font, _PHOTO_WIDTH)
     ink, stroke = (QUIET, 0.0) if truth is None else (INK, BOLD)
     draw.text(middle, text, font=font, anchor="mm", fill=ink, stroke_width=stroke)

@@ -23,7 +23,7 @@ from alexnet_deploy.figures.sheet_cells import (
 )
 from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.index.manifest import Metric
-from alexnet_deploy.index.results import STDIN, SearchResult
+from alexnet_deploy.index.results import SearchResult
 
 _WIDTH, _HEIGHT = 400, 300  # px; shown at half of it, sharp where a px is half as large
 _JPEG_QUALITY = 80
@@ -81,19 +81,16 @@ figcaption { margin-top: 0.5rem; overflow-wrap: anywhere }
 
 
 @contextmanager
-def html_page(
-    file: BinaryIO, *, metric: Metric, stdin: bytes | None
-) -> Iterator[Callable[[SearchResult], None]]:
+def html_page(file: BinaryIO, *, metric: Metric) -> Iterator[Callable[[SearchResult], None]]:
     """Write the page's beginning, yield what adds one query's result, then write its end.
 
     Args:
         file: written once through; need not be seekable.
         metric: by which the neighbours were ranked.
-        stdin: the file that standard input held, for the query `STDIN`.
     """
 
     def add(result: SearchResult) -> None:
-        for piece in _section(result, metric, stdin):
+        for piece in _section(result, metric):
             file.write(piece.encode())
 
     file.write(_head(metric).encode())
@@ -123,24 +120,24 @@ def _head(metric: Metric) -> str:
 """
 
 
-def _section(result: SearchResult, metric: Metric, stdin: bytes | None) -> Iterator[str]:
+def _section(result: SearchResult, metric: Metric) -> Iterator[str]:
     """Yield a query and its neighbours piece by piece, one thumbnail in memory at a time."""
-    yield f'<section>\n<div class="query">\n{_figure(query_cell(result), stdin)}</div>\n'
+    yield f'<section>\n<div class="query">\n{_figure(query_cell(result))}</div>\n'
     if result.neighbours:
         yield "<ol>\n"
         for neighbour in result.neighbours:
-            yield f"<li>{_figure(neighbour_cell(neighbour, metric), stdin)}</li>\n"
+            yield f"<li>{_figure(neighbour_cell(neighbour, metric))}</li>\n"
         yield "</ol>\n"
     elif result.error is None:
         yield f'<p class="quiet">{NOTHING_FOUND}</p>\n'
     yield "</section>\n"
 
 
-def _figure(cell: Cell, stdin: bytes | None) -> str:
+def _figure(cell: Cell) -> str:
     """Return photograph and caption; the photograph leads to its file."""
     try:
-        photograph = _image(cell, stdin)
-        if cell.path != STDIN:
+        photograph = _image(cell)
+        if cell.path is not None:
             photograph = f'<a href="{escape(cell.path.absolute().as_uri())}">{photograph}</a>'
     except PhotographError as error:
         photograph = f'<div class="photograph failed">{escape(printable(str(error)))}</div>'
@@ -156,9 +153,9 @@ def _figure(cell: Cell, stdin: bytes | None) -> str:
 """
 
 
-def _image(cell: Cell, stdin: bytes | None) -> str:
+def _image(cell: Cell) -> str:
     """Return the thumbnail as an element that holds its own pixels."""
-    photograph = cell.photograph(stdin)
+    photograph = cell.image()
     small = fitted(photograph, _WIDTH, _HEIGHT, enlarge=False, max_ratio=MAX_RATIO)
     jpeg = io.BytesIO()
     small.save(jpeg, format="JPEG", quality=_JPEG_QUALITY, optimize=True)

@@ -1,16 +1,16 @@
 """What one cell of a sheet says, on paper and on a page: measures, names, the photograph."""
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from alexnet_deploy.errors import PhotographError
 from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.index.manifest import Metric
-from alexnet_deploy.index.results import STDIN, Neighbour, SearchResult
-from alexnet_deploy.photographs.decoding import decode_photograph, load_photograph
+from alexnet_deploy.index.results import Neighbour, Query, SearchResult
+from alexnet_deploy.photographs.sources import load_image
 
 MAX_RATIO = 8.0
 """Of a photograph longer than so many times its width only the middle is shown."""
@@ -24,26 +24,31 @@ class Cell:
     """A query or a neighbour, as a person reads it.
 
     Attributes:
-        path: the photograph; `STDIN` for the bytes that came that way.
+        photograph: as it was given.
         heading: "query", or the measure by which a neighbour was ranked.
         remark: the other measure, "identical" where the vectors are; empty for a query.
         error: why there is no photograph, where that is known already.
     """
 
-    path: Path
+    photograph: Query
     heading: str
     remark: str
     error: str | None
 
     @property
+    def path(self) -> Path | None:
+        """The file, where the photograph was given as one."""
+        return self.photograph if isinstance(self.photograph, Path) else None
+
+    @property
     def name(self) -> str:
         """The file's name, printable."""
-        return "standard input" if self.path == STDIN else printable(self.path.name)
+        return "standard input" if self.path is None else printable(self.path.name)
 
     @property
     def folder(self) -> str:
         """The name of the file's folder with a slash, printable; empty where none was given."""
-        folder = self.path.parent
+        folder = Path() if self.path is None else self.path.parent
         if folder.name:
             return f"{printable(folder.name)}/"
         return "" if folder == Path() else printable(folder)
@@ -51,27 +56,24 @@ class Cell:
     @property
     def full_name(self) -> str:
         """The whole path, printable."""
-        return self.name if self.path == STDIN else printable(self.path)
+        return self.name if self.path is None else printable(self.path)
 
-    def photograph(self, stdin: bytes | None) -> Image.Image:
+    def image(self) -> Image.Image:
         """Decode the photograph.
-
-        Args:
-            stdin: the file that standard input held.
 
         Raises:
             PhotographError: the reason why there is none.
         """
         if self.error is not None:
             raise PhotographError(self.error)
-        if self.path == STDIN and stdin is not None:
-            return decode_photograph(io.BytesIO(stdin))
-        return load_photograph(self.path)
+        if isinstance(self.photograph, np.ndarray):
+            raise PhotographError("a vector, which has no picture")
+        return load_image(self.photograph)
 
 
 def query_cell(result: SearchResult) -> Cell:
     """Return the cell of the query."""
-    return Cell(path=result.query, heading="query", remark="", error=result.error)
+    return Cell(photograph=result.query, heading="query", remark="", error=result.error)
 
 
 def neighbour_cell(neighbour: Neighbour, metric: Metric) -> Cell:
@@ -82,7 +84,7 @@ def neighbour_cell(neighbour: Neighbour, metric: Metric) -> Cell:
     is_cosine = metric == "cosine"
     other = f"L2 {distance}" if is_cosine else f"cos {cosine}"
     return Cell(
-        path=neighbour.path,
+        photograph=neighbour.path,
         heading=cosine if is_cosine else distance,
         remark="identical" if neighbour.l2_distance == 0 else other,
         error=None,

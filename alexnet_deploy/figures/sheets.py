@@ -81,7 +81,6 @@ def open_sheet(
     path: Path,
     *,
     metric: Metric,
-    stdin: bytes | None = None,
     notify: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Callable[[SearchResult], None]]:
     """Yield what adds one query's result; the sheet appears at `path` at the end.
@@ -92,7 +91,6 @@ def open_sheet(
     Args:
         path: `.png` or `.html`; a missing folder or right shows before the first result.
         metric: by which the neighbours were ranked.
-        stdin: the file that standard input held, for the query `STDIN`.
         notify: told what a PNG does not show.
 
     Raises:
@@ -102,25 +100,22 @@ def open_sheet(
     check_sheet(path)
     with atomic_write(path) as file:
         if path.suffix.lower() == ".html":
-            with html_page(file, metric=metric, stdin=stdin) as add:
+            with html_page(file, metric=metric) as add:
                 yield add
             return
         first = _FirstResults()
         yield first.add
-        draw_sheet(first.taken, metric=metric, stdin=stdin).save(file, format="PNG", dpi=DPI)
+        draw_sheet(first.taken, metric=metric).save(file, format="PNG", dpi=DPI)
     for line in (*first.left_out(), *_missing_letters(first.taken)):
         notify(f"{path}: {line}")
 
 
-def draw_sheet(
-    results: Sequence[SearchResult], *, metric: Metric, stdin: bytes | None = None
-) -> Image.Image:
+def draw_sheet(results: Sequence[SearchResult], *, metric: Metric) -> Image.Image:
     """Draw a row per query, and below all of them what the numbers are.
 
     Args:
         results: any number, but memory holds the picture: 0.3 MB per photograph.
         metric: by which the neighbours were ranked.
-        stdin: the file that standard input held, for the query `STDIN`.
     """
     num_columns = _num_columns([len(result.neighbours) for result in results])
     width = 2 * _MARGIN + _PHOTO_WIDTH + _QUERY_GAP + num_columns * _PITCH_X - _GAP_X
@@ -136,7 +131,7 @@ def draw_sheet(
         if number:
             y = tops[number] - (_QUERY_GAP + _GAP_Y) // 2
             draw.line((_MARGIN, y, width - _MARGIN - 1, y), fill=FRAME, width=2)
-        _draw_row(canvas, tops[number], result, num_columns, metric, stdin)
+        _draw_row(canvas, tops[number], result, num_columns, metric)
     for number, line in enumerate(legend):
         draw.text((_MARGIN, tops[-1] + number * _LEGEND_PITCH), line, font=font, fill=QUIET)
     return canvas
@@ -176,7 +171,7 @@ class _FirstResults:
 def _missing_letters(results: Sequence[SearchResult]) -> Iterator[str]:
     """Yield a line where a name was drawn without some of its letters or accents."""
     paths = [path for one in results for path in (one.query, *(n.path for n in one.neighbours))]
-    names = [f"{path.parent.name}{path.name}" for path in paths]
+    names = [f"{path.parent.name}{path.name}" for path in paths if isinstance(path, Path)]
     if any(drawable(printable(name)) != printable(name) for name in names):
         yield "names have letters that the built-in font lacks; an .html sheet shows them"
 
@@ -204,10 +199,9 @@ def _draw_row(
     result: SearchResult,
     num_columns: int,
     metric: Metric,
-    stdin: bytes | None,
 ) -> None:
     """Draw a query and, line after line, its neighbours."""
-    _draw_cell(canvas, (_MARGIN, top), query_cell(result), stdin)
+    _draw_cell(canvas, (_MARGIN, top), query_cell(result))
     draw = ImageDraw.Draw(canvas)
     left, above, right, below = _photo_box((_MARGIN, top)).corners
     off = _FRAME_DISTANCE
@@ -217,21 +211,19 @@ def _draw_row(
     for number, neighbour in enumerate(result.neighbours):
         line, column = divmod(number, num_columns)
         corner = (first_left + column * _PITCH_X, top + line * _PITCH_Y)
-        _draw_cell(canvas, corner, neighbour_cell(neighbour, metric), stdin)
+        _draw_cell(canvas, corner, neighbour_cell(neighbour, metric))
     if not result.neighbours and result.error is None:
         middle = (first_left, top + _PHOTO_HEIGHT // 2)
         font = built_in_font(_NUMBER_SIZE)
         draw.text(middle, NOTHING_FOUND, font=font, anchor="lm", fill=QUIET)
 
 
-def _draw_cell(
-    canvas: Image.Image, corner: tuple[int, int], cell: Cell, stdin: bytes | None
-) -> None:
+def _draw_cell(canvas: Image.Image, corner: tuple[int, int], cell: Cell) -> None:
     """Draw a photograph, or why there is none, and below it its measures and its names."""
     left, top = corner
     box = _photo_box(corner)
     try:
-        paste_photograph(canvas, box, cell.photograph(stdin), max_ratio=MAX_RATIO)
+        paste_photograph(canvas, box, cell.image(), max_ratio=MAX_RATIO)
     except PhotographError as error:
         font = built_in_font(_REASON_SIZE)
         draw_failure(canvas, box, str(error), font, max_lines=_REASON_LINES)

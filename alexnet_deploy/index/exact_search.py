@@ -14,7 +14,6 @@ import functools
 import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,8 @@ from numpy.typing import NDArray
 
 from alexnet_deploy.errors import DeviceError, MissingPackageError
 from alexnet_deploy.index.manifest import Metric
-from alexnet_deploy.index.storage import Index
+from alexnet_deploy.index.ranking import Ranking
+from alexnet_deploy.index.storage import Storage
 from alexnet_deploy.runtimes.onnxruntime_distributions import is_installed_for_gpu
 
 try:
@@ -51,31 +51,46 @@ _MOST_ON_GPU = 2048
 """Neighbours: asked for more there, FAISS ends the process (its GPU_MAX_SELECTION_K)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ranking:
-    """The nearest vectors of one query, the nearest first, ties by position.
+class ExactRanker:
+    """Compares every vector; see the module.
 
-    Attributes:
-        positions: (K,) int64, where the vectors are.
-        cosine_similarity: (K,) float64, -1..1; 0 where a vector is all zeros.
-        l2_distance: (K,) float64.
+    Args:
+        storage: of the index.
+        gpu: of `gpu_resources`, to scan there where it pays and FAISS can; None for the CPU.
     """
 
-    positions: NDArray[np.int64]
-    cosine_similarity: NDArray[np.float64]
-    l2_distance: NDArray[np.float64]
+    def __init__(self, storage: Storage, gpu: Any = None) -> None:
+        self._storage = storage
+        self._gpu = gpu
+        self._positions: NDArray[np.int64] = np.empty(0, np.int64)
+        self._version: int | None = None  # of the ledger that `_positions` are of
+
+    def rank(
+        self, queries: NDArray[np.float16], k: int, *, metric: Metric, threads: int
+    ) -> list[Ranking]:
+        """Rank the vectors for each query; see `Ranker.rank` and `nearest`."""
+        (version,) = self._storage.ledger.one("PRAGMA data_version")  # grows with others' commits
+        if version != self._version:
+            self._positions = live_positions(self._storage)
+            self._version = version
+        return nearest(
+            *(self._storage, self._positions, queries, k),
+            metric=metric,
+            threads=threads,
+            gpu=self._gpu,
+        )
 
 
-def live_positions(index: Index) -> NDArray[np.int64]:
+def live_positions(storage: Storage) -> NDArray[np.int64]:
     """Return the positions of the vectors that photographs have, ascending."""
-    rows = index.ledger.rows(
+    rows = storage.ledger.rows(
         "SELECT DISTINCT position FROM photographs WHERE position IS NOT NULL ORDER BY position"
     )
     return np.fromiter(itertools.chain.from_iterable(rows), np.int64)
 
 
 def nearest(
-    index: Index,
+    storage: Storage,
     positions: NDArray[np.int64],
     queries: NDArray[np.float16],
     k: int,
@@ -87,18 +102,22 @@ def nearest(
     """Rank the vectors at `positions` for each query.
 
     Args:
-        index: open, in a snapshot of its ledger.
+        storage: of the index, in a snapshot of its ledger.
         positions: (N,) int64, ascending.
-        queries: (Q, D) float16, rounded as stored vectors are: a copy is at distance 0.
-        k: how many; all that tie with the last are returned, too, and fewer where N is less.
-        metric: "cosine" or "l2".
+        queries: as for `Ranker.rank`, and so are k and metric.
+        k: see queries.
+        metric: see queries.
         threads: that scan.
-        gpu: of `gpu_resources`, to scan there where it pays and FAISS can; None for the CPU.
+        gpu: as of `ExactRanker`.
 
     Raises:
         SegmentUnreadableError: a segment is not there.
         DeviceError: the GPU computes less exactly than float32.
     """
+    if not len(positions):
+        nothing = np.empty(0)
+        none = Ranking(positions=positions, cosine_similarity=nothing, l2_distance=nothing)
+        return [none] * len(queries)
     if metric != "cosine" or len(queries) < _FEWEST_FOR_GPU:
         gpu = None
     rankings: dict[int, Ranking] = {}
@@ -106,13 +125,13 @@ def nearest(
     while waiting:
         num_fetched = min(num_fetched, len(positions))
         scan = _Scan(
-            *(index, positions, metric, num_fetched, threads),
+            *(storage, positions, metric, num_fetched, threads),
             gpu if num_fetched <= _MOST_ON_GPU else None,
         )
         found, bounds = scan.run(queries[waiting].astype(np.float32))
         unproved = []
         for number, candidates, bound in zip(waiting, found, bounds, strict=True):
-            ranking = _ranked(index, candidates, queries[number], metric)
+            ranking = _ranked(storage, candidates, queries[number], metric)
             values = _values(ranking, metric)
             if num_fetched < len(positions) and not values[k - 1] < bound:
                 unproved.append(number)
@@ -136,14 +155,14 @@ class _Scan:
 
     def __init__(
         self,
-        index: Index,
+        storage: Storage,
         positions: NDArray[np.int64],
         metric: Metric,
         num_fetched: int,
         threads: int,
         gpu: Any,
     ) -> None:
-        self._index = index
+        self._storage = storage
         self._positions = positions
         self._metric = metric
         self._num_fetched = num_fetched
@@ -175,7 +194,7 @@ class _Scan:
 
     def _blocks(self) -> Iterator[tuple[int, int]]:
         """Yield ranges of `positions`, each within a segment."""
-        manifest = self._index.manifest
+        manifest = self._storage.manifest
         block_bytes = _BLOCK_BYTES if self._gpu is None else _GPU_BLOCK_BYTES
         block_rows = max(1, block_bytes // (4 * manifest.space.dimension))
         num_segments = int(self._positions[-1]) // manifest.segment_rows + 1
@@ -208,9 +227,9 @@ class _Scan:
 
     def _rows(self, positions: NDArray[np.int64]) -> NDArray[np.float16]:
         """Return rows of one segment: without a copy where none is left out."""
-        segment, first = divmod(int(positions[0]), self._index.manifest.segment_rows)
+        segment, first = divmod(int(positions[0]), self._storage.manifest.segment_rows)
         num_rows = int(positions[-1] - positions[0]) + 1
-        rows = self._index.segments.rows(segment, first + num_rows)[first:]
+        rows = self._storage.segments.rows(segment, first + num_rows)[first:]
         return rows if num_rows == len(positions) else rows[positions - positions[0]]
 
 
@@ -236,13 +255,13 @@ def _products_on_gpu(
 
 
 def _ranked(
-    index: Index, candidates: NDArray[np.int64], query: NDArray[np.float16], metric: Metric
+    storage: Storage, candidates: NDArray[np.int64], query: NDArray[np.float16], metric: Metric
 ) -> Ranking:
     """Measure `candidates` in float64 and sort them."""
     cosines, distances = [], []
     wide = query.astype(np.float64)
     for start in range(0, len(candidates), 1024):
-        rows = index.segments.take(candidates[start : start + 1024]).astype(np.float64)
+        rows = storage.segments.take(candidates[start : start + 1024]).astype(np.float64)
         # Sums along the last axis, not matrix products, whose rounding depends on the
         # neighbouring rows: equal vectors must tie.
         squares = (rows * rows).sum(axis=1) * (wide * wide).sum()

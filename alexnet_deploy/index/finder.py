@@ -4,25 +4,22 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from alexnet_deploy.index.manifest import Metric
-from alexnet_deploy.index.results import STDIN, Neighbour
+from alexnet_deploy.index.ranking import Ranking
+from alexnet_deploy.index.results import Neighbour, Query
 from alexnet_deploy.index.roots import all_roots
-from alexnet_deploy.index.storage import Index
-
-if TYPE_CHECKING:
-    from alexnet_deploy.index.exact_search import Ranking
-
+from alexnet_deploy.index.storage import Storage
 
 _NUM_PARAMETERS = 500  # of one statement; SQLite takes 32,766
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Criteria:
-    """Which neighbours are wanted; see `search`."""
+    """Which neighbours are wanted; see `session.Index.search`."""
 
     k: int
     metric: Metric
@@ -32,16 +29,17 @@ class Criteria:
 class PhotographFinder:
     """From vectors to the photographs that have them, in a snapshot."""
 
-    def __init__(self, index: Index) -> None:
-        self._ledger = index.ledger
-        self._roots = {root.id: root.path for root in all_roots(index.ledger)}
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._ledger = storage.ledger
+        self._roots = {root.id: root.path for root in all_roots(storage.ledger)}
 
-    def own_ids(self, query: Path, sha256: bytes | None) -> frozenset[int]:
+    def own_ids(self, query: Query, sha256: bytes | None) -> frozenset[int]:
         """Return the ids under which the query's own file is indexed, links followed.
 
         By its path, whatever it holds now, and by a link to it among those with its content.
         """
-        if query == STDIN:
+        if not isinstance(query, Path):
             return frozenset()
         real = os.path.realpath(query)
         folder, name = os.path.split(os.path.abspath(query))
@@ -58,15 +56,15 @@ class PhotographFinder:
                         "SELECT id FROM photographs WHERE root = ? AND path = ?", (key, relative)
                     )
                     ids |= set() if row is None else {int(row[0])}
-        with_content = self._ledger.one("SELECT position FROM vectors WHERE sha256 = ?", (sha256,))
-        for key, indexed in self._photographs(with_content[0]) if with_content else ():
+        position = self._storage.position_of(sha256)
+        for key, indexed in self._photographs(position) if position is not None else ():
             if os.path.realpath(indexed) == real:
                 ids.add(key)
         return frozenset(ids)
 
     def neighbours(
         self,
-        ranking: "Ranking",
+        ranking: Ranking,
         own_ids: frozenset[int],
         criteria: Criteria,
     ) -> Iterator[Neighbour]:

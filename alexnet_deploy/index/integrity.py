@@ -8,12 +8,12 @@ import numpy as np
 
 from alexnet_deploy.errors import IncompatibleFileError
 from alexnet_deploy.index.segments import vector_checksum
-from alexnet_deploy.index.storage import Index
+from alexnet_deploy.index.storage import Storage
 
 _BLOCK_ROWS = 512
 
 
-def problems(index: Index) -> Iterator[str]:
+def problems(index: Storage) -> Iterator[str]:
     """Yield a line for each thing that is wrong with an index; read all of it on the way."""
     ledger = index.ledger
     for (line,) in ledger.rows("PRAGMA integrity_check"):
@@ -37,7 +37,7 @@ def problems(index: Index) -> Iterator[str]:
         yield f"vector {position}: {reason} ({_owners(index, position)})"
 
 
-def damaged_vectors(index: Index) -> Iterator[tuple[int, str]]:
+def damaged_vectors(index: Storage) -> Iterator[tuple[int, str]]:
     """Yield position and reason of each vector that is not as it was written, or not there.
 
     Every vector that the ledger names is read, in blocks.
@@ -59,7 +59,7 @@ def damaged_vectors(index: Index) -> Iterator[tuple[int, str]]:
                 yield position, reason
 
 
-def _damage(index: Index, position: int, checksum: bytes) -> str | None:
+def _damage(index: Storage, position: int, checksum: bytes) -> str | None:
     try:
         (row,) = index.segments.take(np.array([position]))
     except IncompatibleFileError:
@@ -67,7 +67,7 @@ def _damage(index: Index, position: int, checksum: bytes) -> str | None:
     return None if vector_checksum(row) == checksum else "was changed since it was written"
 
 
-def _owners(index: Index, position: int) -> str:
+def _owners(index: Storage, position: int) -> str:
     rows = list(
         index.ledger.rows(
             "SELECT r.path, p.path FROM photographs p JOIN roots r ON r.id = p.root "

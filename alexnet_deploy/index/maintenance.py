@@ -3,12 +3,12 @@
 import numpy as np
 
 from alexnet_deploy.index.integrity import damaged_vectors
-from alexnet_deploy.index.storage import Index
+from alexnet_deploy.index.storage import Storage
 
 _BLOCK_ROWS = 1024
 
 
-def remove_unnamed_segments(index: Index) -> None:
+def remove_unnamed_segments(index: Storage) -> None:
     """Delete the segments in which the ledger names no vector, but the one that is filled now.
 
     No search reads them: the commit that stopped naming them waited for those that had begun.
@@ -25,7 +25,7 @@ def remove_unnamed_segments(index: Index) -> None:
             index.segments.remove(segment)
 
 
-def compact(index: Index) -> None:
+def compact(index: Storage) -> None:
     """Forget vectors of no photograph, and give back the space of segments that they leave thin.
 
     The vectors of a segment of which less than three quarters are in use are appended anew,
@@ -55,7 +55,7 @@ def compact(index: Index) -> None:
     remove_unnamed_segments(index)
 
 
-def forget_damaged(index: Index) -> int:
+def forget_damaged(index: Storage) -> int:
     """Let the photographs of damaged vectors be embedded again; return how many vectors.
 
     They are out of the results until then.
@@ -75,7 +75,7 @@ def forget_damaged(index: Index) -> int:
     return len(positions)
 
 
-def _move(index: Index, segment: int, positions: list[int]) -> None:
+def _move(index: Storage, segment: int, positions: list[int]) -> None:
     """Append the rows at `positions`, all of one segment, anew."""
     (next_position,) = index.ledger.one("SELECT next_position FROM settings")
     if next_position // index.manifest.segment_rows == segment:
@@ -96,7 +96,7 @@ def _move(index: Index, segment: int, positions: list[int]) -> None:
             index.ledger.execute("UPDATE settings SET next_position = ?", (stop,))
 
 
-def _leave_segment(index: Index, segment: int) -> None:
+def _leave_segment(index: Storage, segment: int) -> None:
     """Let the next vector go to the segment after this one."""
     position = (segment + 1) * index.manifest.segment_rows
     index.ledger.execute("UPDATE settings SET next_position = ?", (position,))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import cast
 
 from alexnet_deploy.errors import IncompatibleFileError, UsageError
-from alexnet_deploy.export.opening import open_model
+from alexnet_deploy.export.opening import open_runner_of
 from alexnet_deploy.files.output_files import errors_of, sync_directory
 from alexnet_deploy.index.ledger import JOURNAL_NAME, LEDGER_NAME, PART_NAME, Ledger
 from alexnet_deploy.index.lock import LOCK_NAME, writer_lock
@@ -23,7 +23,7 @@ from alexnet_deploy.index.manifest import (
     write_manifest,
 )
 from alexnet_deploy.index.segments import FOLDER_NAME
-from alexnet_deploy.index.storage import Index, is_index, remove_parts
+from alexnet_deploy.index.storage import Storage, is_index, remove_parts
 from alexnet_deploy.model.default import bundled_checkpoint, default_model
 from alexnet_deploy.runtimes.base import Device, Precision, Runner, RunnerOptions, Runtime
 
@@ -41,7 +41,7 @@ class ModelRequest:
         precision: "auto" asks for nothing, like None; a new index takes the model file's own.
         runtime: as in `RunnerOptions`, and so is device.
         device: see runtime.
-        batch_size: images per call; None for 32, or fewer where fewer are to be embedded.
+        batch_size: images per call at most; None for 32.
         threads: for the network and for decoding; None for all cores.
     """
 
@@ -70,7 +70,7 @@ def create_index(directory: Path, request: ModelRequest, notify: Callable[[str],
     layer, precision = request.layer or "fc7", request.precision or "auto"
     with ExitStack() as stack:
         runner = stack.enter_context(
-            open_model(model, _options(request, layer, precision), notify=notify)
+            open_runner_of(model, _options(request, layer, precision), notify=notify)
         )
         manifest = new_manifest(
             runner.spec,
@@ -105,16 +105,13 @@ def _fill(directory: Path, manifest: Manifest, model: Path) -> None:
     sync_directory(directory)
 
 
-def open_model_of(
-    index: Index, request: ModelRequest, notify: Callable[[str], None], *, num_images: int = 32
-) -> Runner:
+def open_model_of(index: Storage, request: ModelRequest, notify: Callable[[str], None]) -> Runner:
     """Open the runner that the index's vectors come from.
 
     Args:
         index: its manifest says layer and precision, its ledger where the model is.
         request: what it asks for beside that must be the same.
-        notify: as for `opening.open_model`.
-        num_images: how many are to be embedded, if fewer than 32.
+        notify: as for `opening.open_runner_of`.
 
     Raises:
         IncompatibleFileError: `request` asks for another vector space, or the model is another.
@@ -128,8 +125,8 @@ def open_model_of(
     else:
         model = default_model() if recorded else bundled_checkpoint()
     space = index.manifest.space
-    options = _options(request, space.layer, space.precision, min(num_images, 32))
-    runner = open_model(model, options, notify=notify)
+    options = _options(request, space.layer, space.precision)
+    runner = open_runner_of(model, options, notify=notify)
     try:
         check_model(index, runner, model)
     except BaseException:
@@ -138,7 +135,7 @@ def open_model_of(
     return runner
 
 
-def check_model(index: Index, runner: Runner, model: Path | None) -> None:
+def check_model(index: Storage, runner: Runner, model: Path | None) -> None:
     """Refuse a runner whose vectors are not of the index's space.
 
     Args:
@@ -164,7 +161,7 @@ def check_model(index: Index, runner: Runner, model: Path | None) -> None:
     check_space(index.directory, space, dataclasses.asdict(own))
 
 
-def check_request(index: Index, request: ModelRequest) -> None:
+def check_request(index: Storage, request: ModelRequest) -> None:
     """Refuse a layer or a precision that is not the index's.
 
     Raises:
@@ -175,7 +172,7 @@ def check_request(index: Index, request: ModelRequest) -> None:
     check_space(index.directory, index.manifest.space, stated | {"decode": DECODE_MODE})
 
 
-def remember_model(index: Index, model: Path) -> None:
+def remember_model(index: Storage, model: Path) -> None:
     """Note where the index's model is from now on, for later runs to find it."""
     _remember_model(index.ledger, model)
 
@@ -195,14 +192,12 @@ def _recorded_model(ledger: Ledger) -> Path | None:
     return None if path is None else Path(os.fsdecode(path))
 
 
-def _options(
-    request: ModelRequest, layer: str, precision: str, batch_size: int = 32
-) -> RunnerOptions:
+def _options(request: ModelRequest, layer: str, precision: str) -> RunnerOptions:
     return RunnerOptions(
         runtime=request.runtime,
         device=request.device,
         precision=cast(Precision, precision),  # RunnerOptions refuses others
-        batch_size=batch_size if request.batch_size is None else request.batch_size,
+        batch_size=32 if request.batch_size is None else request.batch_size,
         exact_batch=request.batch_size is not None,
         threads=request.threads,
         outputs=(layer,),

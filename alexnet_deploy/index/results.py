@@ -3,11 +3,16 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from alexnet_deploy.files.path_text import path_base64, path_fields, printable
+from alexnet_deploy.photographs.sources import ImageSource
 
-STDIN = Path("-")
-"""Stands for a photograph on standard input."""
+Query: TypeAlias = ImageSource | NDArray[np.float32]
+"""A photograph, or a vector of the index's layer, (D,)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,22 +35,24 @@ class SearchResult:
     """What one query found.
 
     Attributes:
-        query: as it was given; `Path("-")` for standard input.
+        query: as it was given: a path, or what has none.
         neighbours: the nearest first.
         error: why there are none, when the query cannot be read.
     """
 
-    query: Path
+    query: Query
     neighbours: tuple[Neighbour, ...]
     error: str | None
 
     def to_json(self) -> str:
         """Return one line: {"query", "results"} or {"query", "error"}.
 
-        A path that is not UTF-8 comes with "query_base64" or "path_base64".
+        A path that is not UTF-8 comes with "query_base64" or "path_base64"; "-" stands for a
+        query without a path.
         """
-        encoded = path_base64(self.query)
-        query = {"query": str(self.query)} | ({} if encoded is None else {"query_base64": encoded})
+        path = self._path()
+        encoded = path_base64(path)
+        query = {"query": str(path)} | ({} if encoded is None else {"query_base64": encoded})
         if self.error is not None:
             return json.dumps(query | {"error": self.error})
         results = [
@@ -60,9 +67,12 @@ class SearchResult:
 
     def to_text(self) -> str:
         """Return a table for people: a heading, then a line for each neighbour."""
-        lines = [printable(f"neighbours of {self.query}"), "cosine        L2  path"]
+        lines = [printable(f"neighbours of {self._path()}"), "cosine        L2  path"]
         lines += [
             f"{one.cosine_similarity:6.4f}  {one.l2_distance:8.2f}  {printable(one.path)}"
             for one in self.neighbours
         ]
         return "\n".join(lines)
+
+    def _path(self) -> Path:
+        return self.query if isinstance(self.query, Path) else Path("-")

@@ -11,7 +11,7 @@ from alexnet_deploy.files.path_text import path_fields, printable
 from alexnet_deploy.index.integrity import problems
 from alexnet_deploy.index.manifest import FORMAT_VERSION
 from alexnet_deploy.index.roots import all_roots
-from alexnet_deploy.index.storage import Index, open_index
+from alexnet_deploy.index.storage import Storage, open_storage
 
 _NUM_RUNS = 5
 _NUM_REASONS = 5
@@ -35,7 +35,7 @@ def describe_index(directory: Path, *, check: bool) -> dict[str, Any]:
         UsageError: there is no such directory.
         IncompatibleFileError: not an index, or so damaged that it cannot be opened.
     """
-    with open_index(directory) as index:
+    with open_storage(directory) as index:
         with index.ledger.snapshot():
             description = _description(index)
         return description | ({"problems": list(problems(index))} if check else {})
@@ -68,7 +68,7 @@ def readable_index(description: dict[str, Any]) -> str:
     return "\n".join(map(printable, lines))
 
 
-def _description(index: Index) -> dict[str, Any]:
+def _description(index: Storage) -> dict[str, Any]:
     ledger = index.ledger
     states = dict(ledger.rows("SELECT status, count(*) FROM photographs GROUP BY status"))
     (num_used,) = ledger.one("SELECT count(DISTINCT position) FROM photographs")
@@ -100,7 +100,7 @@ def _size(path: Path) -> int:
     return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
 
-def _roots(index: Index) -> list[dict[str, Any]]:
+def _roots(index: Storage) -> list[dict[str, Any]]:
     counts = dict(
         index.ledger.rows(
             "SELECT root, count(*) FROM photographs WHERE position IS NOT NULL GROUP BY root"
@@ -117,7 +117,7 @@ def _roots(index: Index) -> list[dict[str, Any]]:
     ]
 
 
-def _runs(index: Index) -> list[dict[str, Any]]:
+def _runs(index: Storage) -> list[dict[str, Any]]:
     names = "started", "finished", "engine", "embedded", "reused", "unchanged", "failed", "removed"
     rows = index.ledger.rows(
         f"SELECT {', '.join(names)} FROM runs ORDER BY id DESC LIMIT {_NUM_RUNS}"
@@ -125,7 +125,7 @@ def _runs(index: Index) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
-def _failures(index: Index) -> list[dict[str, Any]]:
+def _failures(index: Storage) -> list[dict[str, Any]]:
     rows = index.ledger.rows(
         "SELECT reason, count(*), root.path, min(p.path) FROM photographs p "
         "JOIN roots root ON root.id = p.root WHERE status = 'failed' "

@@ -13,7 +13,7 @@ from alexnet_deploy.index.segments import Segments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Index:
+class Storage:
     """An open index.
 
     Attributes:
@@ -28,9 +28,14 @@ class Index:
     ledger: Ledger
     segments: Segments
 
+    def position_of(self, sha256: bytes | None) -> int | None:
+        """Return where the vector of a file's content is; any thread may ask."""
+        row = self.ledger.one("SELECT position FROM vectors WHERE sha256 = ?", (sha256,))
+        return None if row is None else int(row[0])
+
 
 @contextmanager
-def open_index(directory: Path) -> Iterator[Index]:
+def open_storage(directory: Path) -> Iterator[Storage]:
     """Open an existing index to read; it need not be writable.
 
     Raises:
@@ -42,20 +47,20 @@ def open_index(directory: Path) -> Iterator[Index]:
         directory, dimension=manifest.space.dimension, segment_rows=manifest.segment_rows
     )
     with Ledger.open(directory) as ledger:
-        yield Index(directory=directory, manifest=manifest, ledger=ledger, segments=segments)
+        yield Storage(directory=directory, manifest=manifest, ledger=ledger, segments=segments)
 
 
 @contextmanager
-def open_index_to_write(directory: Path) -> Iterator[Index]:
+def open_storage_to_write(directory: Path) -> Iterator[Storage]:
     """Open an existing index and hold its lock.
 
     Raises:
         IndexLockedError: another process writes to it.
         OutputError: it may not be written to.
-        UsageError, IncompatibleFileError: as `open_index`.
+        UsageError, IncompatibleFileError: as `open_storage`.
     """
     read_manifest(directory)  # before a lock file appears in what is no index
-    with writer_lock(directory), open_index(directory) as index:
+    with writer_lock(directory), open_storage(directory) as index:
         yield index
 
 

@@ -27,7 +27,7 @@ from alexnet_deploy.index.model import (
 )
 from alexnet_deploy.index.roots import check_folders, move_root, scopes
 from alexnet_deploy.index.scan import Loss, Scan
-from alexnet_deploy.index.storage import Index, is_index, open_index_to_write, remove_parts
+from alexnet_deploy.index.storage import Storage, is_index, open_storage_to_write, remove_parts
 from alexnet_deploy.index.writer import BatchCounts, BatchWriter
 from alexnet_deploy.inference.failures import FailureLimit, check_failures, no_photographs
 from alexnet_deploy.inference.run import PhotographResult, RunSummary, run_batches
@@ -147,7 +147,7 @@ def _why(loss: Loss) -> str:
     return "" if os.path.isdir(loss.root.path) else " (the folder is missing)"
 
 
-def update_index(
+def bring_up_to_date(
     directory: Path,
     folders: Sequence[Path],
     request: ModelRequest | None = None,
@@ -155,7 +155,7 @@ def update_index(
     *,
     report: IndexReport | None = None,
     on_plan: Callable[[int], None] = lambda _: None,
-    on_result: Callable[[PhotographResult], None] = lambda _: None,
+    on_result: Callable[[PhotographResult[Path]], None] = lambda _: None,
     notify: Callable[[str], None] = lambda _: None,
 ) -> IndexReport:
     """Index what is new or has changed in `folders`; remove what is gone.
@@ -167,7 +167,7 @@ def update_index(
     Args:
         directory: of the index; made if it does not exist.
         folders: of photographs; none for all roots of the index.
-        request: the runner; what it leaves open is the index's own.
+        request: the model; what it leaves open is the index's own.
         options: what else to do.
         report: counted up during the run.
         on_plan: called once with the number of photographs to read.
@@ -191,7 +191,7 @@ def update_index(
         if not is_index(directory):
             _check_for_photographs(folders, options)
             runner = stack.enter_context(create_index(directory, request, notify))
-        index = stack.enter_context(open_index_to_write(directory))
+        index = stack.enter_context(open_storage_to_write(directory))
         check_request(index, request)
         if runner is not None:
             check_model(index, runner, request.model)
@@ -226,7 +226,7 @@ class _Run:
 
     def __init__(
         self,
-        index: Index,
+        index: Storage,
         request: ModelRequest,
         options: UpdateOptions,
         report: IndexReport,
@@ -276,7 +276,7 @@ class _Run:
         return scan
 
     def embed(
-        self, scan: Scan, runner: Runner, on_result: Callable[[PhotographResult], None]
+        self, scan: Scan, runner: Runner, on_result: Callable[[PhotographResult[Path]], None]
     ) -> None:
         """Read the scan's tasks, and commit them batch by batch."""
         self._notify(runner.description)
@@ -299,7 +299,9 @@ class _Run:
             self._notify(f"{num_committed:,} photographs are in the index; run it again to go on")
             raise
 
-    def _count(self, counts: BatchCounts, on_result: Callable[[PhotographResult], None]) -> None:
+    def _count(
+        self, counts: BatchCounts, on_result: Callable[[PhotographResult[Path]], None]
+    ) -> None:
         self._report.num_embedded += counts.num_embedded
         self._report.num_reused += counts.num_reused
         self._report.num_unchanged += counts.num_unchanged

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from alexnet_deploy.errors import PhotographError
 from alexnet_deploy.index.scan import Task
 from alexnet_deploy.index.segments import float16_vector, vector_checksum
-from alexnet_deploy.index.storage import Index
+from alexnet_deploy.index.storage import Storage
 from alexnet_deploy.inference.run import PhotographResult
 from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.photographs.decoding import decode_photograph
@@ -39,7 +39,7 @@ class BatchCounts:
     num_reused: int = 0
     num_unchanged: int = 0
     num_failed: int = 0
-    results: list[PhotographResult] = field(default_factory=list)
+    results: list[PhotographResult[Path]] = field(default_factory=list)
 
 
 class BatchWriter:
@@ -50,7 +50,7 @@ class BatchWriter:
         spec: of the runner.
     """
 
-    def __init__(self, index: Index, spec: ModelSpec) -> None:
+    def __init__(self, index: Storage, spec: ModelSpec) -> None:
         self._index = index
         self._spec = spec
         self._layer = index.manifest.space.layer
@@ -71,7 +71,7 @@ class BatchWriter:
                 with its stamp: only its failure lasts until the file changes.
         """
         data, stamp = read_stamped(path)
-        if self._position(stamp.sha256) is not None:
+        if self._index.position_of(stamp.sha256) is not None:
             return Loaded(stamp=stamp)
         try:
             crop = preprocess(decode_photograph(io.BytesIO(data)), self._spec)
@@ -87,12 +87,12 @@ class BatchWriter:
         """
         assert loaded.stamp is not None
         sha256 = loaded.stamp.sha256
-        if sha256 in self._seen or self._position(sha256) is not None:
+        if sha256 in self._seen or self._index.position_of(sha256) is not None:
             return False
         self._seen.add(sha256)
         return True
 
-    def commit(self, results: Sequence[PhotographResult]) -> BatchCounts:
+    def commit(self, results: Sequence[PhotographResult[Path]]) -> BatchCounts:
         """Write the vectors of a batch, then the rows that name them, all or nothing.
 
         Raises:
@@ -110,17 +110,12 @@ class BatchWriter:
             self._insert_vectors(start, vectors)
             for result in results:
                 task = self._tasks.popleft()
-                assert task.file == result.path
+                assert task.file == result.source
                 self._record(task, result, vectors, counts)
         self._seen.clear()
         return counts
 
-    def _position(self, sha256: bytes) -> int | None:
-        """Return where the vector of a content is."""
-        row = self._index.ledger.one("SELECT position FROM vectors WHERE sha256 = ?", (sha256,))
-        return None if row is None else int(row[0])
-
-    def _vectors(self, results: Sequence[PhotographResult]) -> "_Vectors":
+    def _vectors(self, results: Sequence[PhotographResult[Path]]) -> "_Vectors":
         """Round the new vectors to float16; one that does not fit becomes a failure."""
         vectors = _Vectors()
         for result in results:
@@ -149,7 +144,7 @@ class BatchWriter:
         )
 
     def _record(
-        self, task: Task, result: PhotographResult, vectors: "_Vectors", counts: BatchCounts
+        self, task: Task, result: PhotographResult[Path], vectors: "_Vectors", counts: BatchCounts
     ) -> None:
         """Write the row of one photograph, and count it."""
         sha256 = None if result.stamp is None else result.stamp.sha256
@@ -168,7 +163,7 @@ class BatchWriter:
             counts.num_unchanged += 1
         else:
             counts.num_reused += 1
-        position = self._position(result.stamp.sha256)
+        position = self._index.position_of(result.stamp.sha256)
         stamp = result.stamp
         self._upsert(task, (stamp.size, stamp.mtime_ns, sha256, position, "indexed", None))
 

@@ -22,6 +22,7 @@ from alexnet_deploy.files.output_files import atomic_write
 from alexnet_deploy.files.path_text import path_fields, printable
 from alexnet_deploy.inference.run import PhotographResult, RunSummary, run
 from alexnet_deploy.model.spec import ModelSpec
+from alexnet_deploy.photographs.sources import ImageSource, path_of
 from alexnet_deploy.runtimes.base import Runner
 
 CSV_HEADER = b"path,rank,index,label,probability,error\n"
@@ -50,19 +51,19 @@ class Classification:
     """What a photograph shows, or why it could not be read.
 
     Attributes:
-        path: the file, as it was found.
+        path: the file, as it was given or found; None for a photograph in memory.
         predictions: most likely first; empty when it failed.
         error: the reason when it failed, else None.
     """
 
-    path: Path
+    path: Path | None
     predictions: tuple[Prediction, ...] = ()
     error: str | None = None
 
 
 def classify(
     runner: Runner,
-    photographs: Iterable[Path],
+    photographs: Iterable[ImageSource],
     *,
     top: int = 5,
     threads: int | None = None,
@@ -72,7 +73,7 @@ def classify(
 
     Args:
         runner: opened with the output `probabilities`.
-        photographs: files, for instance from `finding.find_photographs`; read lazily.
+        photographs: as `finding.find_photographs` or `sources.image_sources` yields them.
         top: classes per photograph, all of them if there are fewer.
         threads: decode threads; None for one per core.
         summary: counts and times, kept up to date while the results are taken.
@@ -93,14 +94,14 @@ def classify(
 
 
 def _classifications(
-    results: Iterator[PhotographResult], spec: ModelSpec, top: int
+    results: Iterator[PhotographResult[ImageSource]], spec: ModelSpec, top: int
 ) -> Iterator[Classification]:
     for result in results:
         if result.outputs is None:
-            yield Classification(path=result.path, error=result.error)
+            yield Classification(path=path_of(result.source), error=result.error)
         else:
             predictions = top_k(result.outputs["probabilities"], spec, top)
-            yield Classification(path=result.path, predictions=predictions)
+            yield Classification(path=path_of(result.source), predictions=predictions)
 
 
 def top_k(probabilities: NDArray[np.float32], spec: ModelSpec, k: int) -> tuple[Prediction, ...]:
@@ -133,7 +134,7 @@ def text_table(spec: ModelSpec, num_classes: int) -> Callable[[Classification], 
     width = min(longest, _MAX_LABEL_WIDTH)
 
     def render(result: Classification) -> str:
-        path = printable(result.path)
+        path = printable(result.path or "-")
         best = [(one.probability, printable(one.label)) for one in result.predictions]
         if num_classes == 1:
             return "\n".join(f"{share:6.1%}  {label:{width}}  {path}" for share, label in best)
@@ -148,7 +149,9 @@ def to_json(result: Classification) -> str:
     {"path", "predictions": [{"label", "index", "probability"}]} or {"path", "error"}; a path
     that is not UTF-8 comes with "path_base64".
     """
-    fields: dict[str, object] = dict(path_fields(result.path))
+    fields: dict[str, object] = {"path": None}
+    if result.path is not None:
+        fields = dict(path_fields(result.path))
     if result.error is not None:
         fields["error"] = result.error
     else:

@@ -89,7 +89,7 @@ def embed(
     layers: tuple[str, ...] = ("fc7",),
     threads: int | None = None,
     summary: RunSummary | None = None,
-    on_result: Callable[[PhotographResult], None] = lambda _: None,
+    on_result: Callable[[PhotographResult[Path]], None] = lambda _: None,
 ) -> EmbeddingFiles:
     """Write the activations of `layers` for each photograph, rows in the order given.
 
@@ -119,7 +119,7 @@ def embed(
             if result.outputs is None:
                 num_failed += 1
             else:
-                append(result.path, result.outputs)
+                append(result.source, result.outputs)
                 num_rows += 1
             on_result(result)
         if not num_rows:

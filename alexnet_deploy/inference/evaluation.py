@@ -178,12 +178,12 @@ class _Average:
             for index, result in zip(indices, results, strict=True):
                 if result.outputs is None:
                     self.has_failed[index] = True
-                    self.failures.append((result.path, result.error or ""))
+                    self.failures.append((result.source, result.error or ""))
                 else:
                     own = result.outputs["probabilities"]
-                    _check_numbers(own, result.path, name)
+                    _check_numbers(own, result.source, name)
                     self.probabilities[index] += np.float32(share) * own
-                self._on_result(result.path, result.error)
+                self._on_result(result.source, result.error)
         if self.has_failed.all():
             check_failures(len(self.failures), len(self.failures), FailureLimit())
 

@@ -1,10 +1,10 @@
-"""From paths to one result per photograph, failures included, and the account of the run."""
+"""From photographs to one result for each, failures included, and the account of the run."""
 
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from alexnet_deploy.inference.failures import no_photographs
 from alexnet_deploy.photographs.file_stamps import FileStamp
 from alexnet_deploy.photographs.pipeline import (
     Batch,
+    Item,
     Load,
     Loaded,
     Slot,
@@ -20,15 +21,18 @@ from alexnet_deploy.photographs.pipeline import (
     crop_loader,
     default_threads,
 )
+from alexnet_deploy.photographs.sources import ImageSource
 from alexnet_deploy.runtimes.base import Runner
+
+_Source = TypeVar("_Source", bound=ImageSource)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PhotographResult:
+class PhotographResult(Generic[Item]):
     """What the network says of one photograph, or why it says nothing.
 
     Attributes:
-        path: as it was given.
+        source: as it was given.
         outputs: one float32 array per layer of the runner's options, without the batch axis;
             memory of its own, so keeping it keeps no other photograph's. None when it failed,
             or when its loader found that the network need not see it.
@@ -36,7 +40,7 @@ class PhotographResult:
         stamp: of the file, from loaders that take one.
     """
 
-    path: Path
+    source: Item
     outputs: Mapping[str, NDArray[np.float32]] | None
     error: str | None
     stamp: FileStamp | None = None
@@ -95,42 +99,44 @@ class RunSummary:
 
 def run(
     runner: Runner,
-    paths: Iterable[Path],
+    photographs: Iterable[_Source],
     *,
     threads: int | None = None,
     summary: RunSummary | None = None,
-) -> Generator[PhotographResult, None, None]:
-    """Yield one result per path, in the order of `paths`, as the batches are computed.
+) -> Generator[PhotographResult[_Source], None, None]:
+    """Yield one result per photograph, in their order, as the batches are computed.
 
     Args:
         runner: preprocessing and batch size are its own.
-        paths: photographs, as `finding.find_photographs` yields them.
+        photographs: as `finding.find_photographs` or `sources.image_sources` yields them.
         threads: decode threads; None takes one for each processor.
         summary: counted up as results are yielded; times grow with each batch.
 
     Raises:
-        NoPhotographsError: `paths` is empty.
+        NoPhotographsError: there are none.
         UsageError: threads is below 1.
     """
-    results = run_batches(runner, paths, threads=threads, summary=summary)
-    return _one_by_one(results)
+    load = crop_loader(runner.spec)
+    return _one_by_one(
+        run_batches(runner, photographs, load=load, threads=threads, summary=summary)
+    )
 
 
 def run_batches(
     runner: Runner,
-    paths: Iterable[Path],
+    photographs: Iterable[Item],
     *,
-    load: Load | None = None,
+    load: Load[Item],
     needs_row: Callable[[Loaded], bool] = lambda _: True,
     threads: int | None = None,
     summary: RunSummary | None = None,
-) -> Generator[tuple[PhotographResult, ...], None, None]:
+) -> Generator[tuple[PhotographResult[Item], ...], None, None]:
     """Yield the results of one batch of the runner after the other.
 
     Args:
         runner: as for `run`.
-        paths: as for `run`.
-        load: what the threads do with a path; None for `pipeline.crop_loader`.
+        photographs: as for `run`.
+        load: what the threads do with one.
         needs_row: as for `pipeline.batches`.
         threads: as for `run`.
         summary: as for `run`, counted up batch by batch.
@@ -141,8 +147,8 @@ def run_batches(
     summary = RunSummary() if summary is None else summary
     summary.threads = default_threads() if threads is None else threads
     stream = batches(
-        paths,
-        crop_loader(runner.spec) if load is None else load,
+        photographs,
+        load,
         input_size=runner.spec.input_size,
         batch_size=runner.options.batch_size,
         threads=summary.threads,
@@ -152,16 +158,16 @@ def run_batches(
 
 
 def _one_by_one(
-    results: Generator[tuple[PhotographResult, ...], None, None],
-) -> Generator[PhotographResult, None, None]:
+    results: Generator[tuple[PhotographResult[Item], ...], None, None],
+) -> Generator[PhotographResult[Item], None, None]:
     with closing(results):
         for batch in results:
             yield from batch
 
 
 def _run(
-    runner: Runner, stream: Generator[Batch, None, None], summary: RunSummary
-) -> Generator[tuple[PhotographResult, ...], None, None]:
+    runner: Runner, stream: Generator[Batch[Item], None, None], summary: RunSummary
+) -> Generator[tuple[PhotographResult[Item], ...], None, None]:
     """Do the work of `run_batches`; apart from it, so that a wrong argument fails at the call."""
     is_empty = True
     with closing(stream):
@@ -178,8 +184,8 @@ def _run(
 
 
 def _result(
-    slot: Slot, outputs: Mapping[str, NDArray[np.float32]], summary: RunSummary
-) -> PhotographResult:
+    slot: Slot[Item], outputs: Mapping[str, NDArray[np.float32]], summary: RunSummary
+) -> PhotographResult[Item]:
     """Take one photograph's part of a batch, and count it."""
     own = None
     if slot.row is not None:
@@ -188,12 +194,14 @@ def _result(
         own = {name: array[slot.row].copy() for name, array in outputs.items()}
     elif slot.error is not None:
         summary.num_failed += 1
-    return PhotographResult(path=slot.path, outputs=own, error=slot.error, stamp=slot.stamp)
+    return PhotographResult(source=slot.item, outputs=own, error=slot.error, stamp=slot.stamp)
 
 
-def _infer(runner: Runner, batch: Batch, summary: RunSummary) -> Mapping[str, NDArray[np.float32]]:
+def _infer(
+    runner: Runner, batch: Batch[Item], summary: RunSummary
+) -> Mapping[str, NDArray[np.float32]]:
     """Run the runner on a batch that has any pixels, and count the time."""
-    if all(slot.row is None for slot in batch.slots):
+    if not len(batch.images):
         return {}
     start = time.perf_counter()
     outputs = runner.run(batch.images)

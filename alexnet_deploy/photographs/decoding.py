@@ -8,7 +8,6 @@ import os
 import re
 import stat
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,8 +70,8 @@ _TRANSPOSITIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-_PILLOW_WARNINGS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
-_warnings_lock = threading.Lock()
+_opening = threading.Lock()
+"""Held while an image of a caller's reads its file: two threads may have been given the same."""
 
 
 def load_photograph(path: Path) -> Image.Image:
@@ -108,12 +107,26 @@ def decode_photograph(file: BinaryIO) -> Image.Image:
         PhotographError: the reason why there is no image.
         OSError: the file cannot be read; `open_photograph` turns it into a reason.
     """
-    _ignore_pillow_warnings()
     file.seek(0, os.SEEK_END)
     if not file.tell():
         raise PhotographError("is empty (0 bytes); copy it again from its source")
     file.seek(0)
     return _decode(file)
+
+
+def convert_image(image: Image.Image) -> Image.Image:
+    """Convert an image of Pillow's, of any mode, as `load_photograph` does the file of it.
+
+    One that Pillow has opened but not read is read now; the EXIF that came with it is obeyed.
+
+    Raises:
+        PhotographError: the reason why there is no image.
+    """
+    try:
+        with _opening, _failures_reported(None):
+            return _upright_rgb(image)
+    except OSError as error:
+        raise PhotographError(f"cannot be read ({error.strerror or error})") from error
 
 
 def _check_regular(path: Path) -> None:
@@ -127,19 +140,30 @@ def _check_regular(path: Path) -> None:
 
 
 def _decode(file: BinaryIO) -> Image.Image:
-    """Decode an open file; every way in which Pillow can fail becomes `PhotographError`."""
+    with _failures_reported(file), Image.open(file, formats=_FORMATS) as image:
+        return _upright_rgb(image)
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    """Return a new image, or `image` itself where it is loaded, upright and RGB as it is."""
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise _too_large(width * height)
+    image.load()
+    transposition = _TRANSPOSITIONS.get(_orientation(image))
+    rgb = _rgb(image)
+    return rgb if transposition is None else rgb.transpose(transposition)
+
+
+@contextmanager
+def _failures_reported(file: BinaryIO | None) -> Iterator[None]:
+    """Turn every way in which Pillow can fail into `PhotographError`."""
     try:
-        with Image.open(file, formats=_FORMATS) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise _too_large(width * height)
-            image.load()
-            transposition = _TRANSPOSITIONS.get(_orientation(image))
-            rgb = _rgb(image)
-            return rgb if transposition is None else rgb.transpose(transposition)
+        yield
     except PhotographError:
         raise
     except UnidentifiedImageError as error:
+        assert file is not None
         raise _not_an_image(file) from error
     except Image.DecompressionBombError as error:
         pixels = re.search(r"(\d+) pixels", str(error))
@@ -148,6 +172,11 @@ def _decode(file: BinaryIO) -> Image.Image:
         raise PhotographError(
             "needs more memory to decode than there is; use fewer threads"
         ) from error
+    except Warning as warning:
+        raise PhotographError(
+            f"Pillow warns of it ({warning}), and this process takes warnings for errors; "
+            "let those of the module PIL pass"
+        ) from warning
     except Exception as error:  # Pillow's plugins raise anything on damaged data
         if isinstance(error, OSError) and error.errno is not None:
             raise
@@ -220,13 +249,3 @@ def _not_an_image(file: BinaryIO) -> PhotographError:
             return PhotographError(f"damaged or cut short (begins as {kind}); copy it again")
     line = head.splitlines()[0][:24].decode("latin-1")
     return PhotographError(f"not an image: it begins with {line!a}")
-
-
-def _ignore_pillow_warnings() -> None:
-    """Keep Pillow's warnings (large image, odd EXIF) from the user, who cannot tell the file.
-
-    The filter is the process's own, because `warnings.catch_warnings` is not safe in threads.
-    """
-    with _warnings_lock:
-        if _PILLOW_WARNINGS not in warnings.filters:
-            warnings.filterwarnings("ignore", module=r"PIL\.")

@@ -25,7 +25,7 @@ _SERVICE_FOLDERS = frozenset(
 
 
 def find_photographs(
-    paths: Sequence[str | os.PathLike[str]],
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     include_hidden: bool = False,
     exclude: Path | None = None,
@@ -43,7 +43,7 @@ def find_photographs(
     folders visited, the arguments, and the names in one folder; not the photographs.
 
     Args:
-        paths: files, folders and patterns, in the order wanted.
+        paths: files, folders and patterns, in the order wanted; one or several.
         include_hidden: search names that begin with a dot and the service folders of cameras'
             and servers' software (`@eaDir`, `#recycle`, `__MACOSX`) as well.
         exclude: an existing folder that is never searched, whichever path leads to it.
@@ -51,7 +51,14 @@ def find_photographs(
     Raises:
         UsageError: a path does not exist, or a pattern matches nothing.
     """
-    given = [name for path in paths for name in _expand(os.fspath(path), include_hidden)]
+    several = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+    for path in several:
+        if not isinstance(path, (str, os.PathLike)):
+            raise UsageError(
+                f"paths has {path!r} of type {type(path).__name__}, expected paths of photographs "
+                "and folders; images in memory need not be found"
+            )
+    given = [name for path in several for name in _expand(os.fspath(path), include_hidden)]
     return _Search(given, include_hidden, exclude).photographs()
 
 

@@ -1,6 +1,7 @@
 """Decode photographs in threads and hand them on in batches of one shape, in input order.
 
-N images a batch, H/W the network's input size in px.
+What is loaded, an `Item`, is whatever the loader takes: a path, or a photograph in memory. N images
+a batch, H/W the network's input size in px.
 """
 
 import os
@@ -10,20 +11,23 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.errors import PhotographError, UsageError
 from alexnet_deploy.model.spec import ModelSpec
-from alexnet_deploy.photographs.decoding import load_photograph
 from alexnet_deploy.photographs.file_stamps import FileStamp
 from alexnet_deploy.photographs.preprocessing import preprocess
+from alexnet_deploy.photographs.sources import ImageSource, load_image
 
 _MAX_SLOTS_PER_ROW = 8
 """A batch is handed on, full or not, at this many slots for each of its rows: a long run of
 failures then neither fills the memory nor keeps its results waiting."""
+
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,50 +46,49 @@ class Loaded:
     stamp: FileStamp | None = None
 
 
-Load = Callable[[Path], Loaded]
+Load = Callable[[Item], Loaded]
 """A loader runs in several threads at once. It may raise `PhotographError`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Slot:
+class Slot(Generic[Item]):
     """One photograph's place in a batch.
 
     Attributes:
-        path: as it was given to `batches`.
+        item: as it was given to `batches`.
         row: its row in `Batch.images`, or None when it failed or needs none.
         error: the reason of the failure, or None.
         stamp: as its loader gave it.
     """
 
-    path: Path
+    item: Item
     row: int | None
     error: str | None
     stamp: FileStamp | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
+class Batch(Generic[Item]):
     """Some photographs in input order, and the pixels of those that could be read.
 
     Attributes:
-        images: (N, H, W, 3) uint8, RGB; the rows that no slot names are zeros.
+        images: (N, H, W, 3) uint8, RGB; N is 0 where no slot has a row.
         slots: in input order; failures, and photographs that need no row, keep their place.
-            There may be more than N, or none with a row.
         decode_s: seconds that the threads spent on these photographs, summed.
         waiting_s: seconds that the caller waited for them.
     """
 
     images: NDArray[np.uint8]
-    slots: tuple[Slot, ...]
+    slots: tuple[Slot[Item], ...]
     decode_s: float
     waiting_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Decoded:
+class _Decoded(Generic[Item]):
     """What a thread returns."""
 
-    path: Path
+    item: Item
     loaded: Loaded
     decode_s: float
 
@@ -97,32 +100,32 @@ def default_threads() -> int:
     return os.cpu_count() or 1
 
 
-def crop_loader(spec: ModelSpec) -> Load:
+def crop_loader(spec: ModelSpec) -> Load[ImageSource]:
     """Return the plain loader: decode, resize and crop as `spec` says."""
-    return lambda path: Loaded(crop=preprocess(load_photograph(path), spec))
+    return lambda source: Loaded(crop=preprocess(load_image(source), spec))
 
 
 def batches(
-    paths: Iterable[Path],
-    load: Load,
+    items: Iterable[Item],
+    load: Load[Item],
     *,
     input_size: int,
     batch_size: int,
     threads: int,
     needs_row: Callable[[Loaded], bool] = lambda _: True,
-) -> Generator[Batch, None, None]:
-    """Load photographs in threads; yield batches that hold each path once, in order.
+) -> Generator[Batch[Item], None, None]:
+    """Load photographs in threads; yield batches that hold each item once, in order.
 
     At most two batches and a few photographs for each thread are loaded ahead of the caller,
-    and as many paths taken from `paths`. Each batch has memory of its own. An error that is not
+    and as many items taken from `items`. Each batch has memory of its own. An error that is not
     a photograph's propagates. Closing the iterator, or Ctrl-C, drops what has not begun; what
     the threads are decoding is left to end by itself.
 
     Args:
-        paths: in the order wanted.
+        items: in the order wanted.
         load: called in the threads, for instance `crop_loader(spec)`.
         input_size: height and width of the crops in px.
-        batch_size: rows of a batch.
+        batch_size: the most rows of a batch; only the last has fewer, or one amid many failures.
         threads: that load.
         needs_row: called with each crop in input order, in the caller's thread; False leaves it
             out of the batch and keeps its slot.
@@ -135,26 +138,24 @@ def batches(
             raise UsageError(f"{name} is {value}, expected 1 or more")
     # The second batch is decoded while the caller works on the first.
     ahead = batch_size + max(batch_size, 2 * threads)
-    decoded = _decode_in_order(paths, load, threads, ahead)
-    return _batches(decoded, (batch_size, input_size, input_size, 3), needs_row)
+    decoded = _decode_in_order(items, load, threads, ahead)
+    return _batches(decoded, batch_size, (input_size, input_size, 3), needs_row)
 
 
 def _batches(
-    decoded_photographs: Generator[_Decoded, None, None],
-    shape: tuple[int, int, int, int],
+    decoded_photographs: Generator[_Decoded[Item], None, None],
+    batch_size: int,
+    shape: tuple[int, int, int],
     needs_row: Callable[[Loaded], bool],
-) -> Generator[Batch, None, None]:
+) -> Generator[Batch[Item], None, None]:
     """Do the work of `batches`; apart from it, so that a wrong argument fails at the call."""
-    batch_size = shape[0]
     crops: list[NDArray[np.uint8]] = []
-    slots: list[Slot] = []
+    slots: list[Slot[Item]] = []
     decode_s = 0.0
     start = time.perf_counter()
 
-    def flush() -> Batch:
-        images = np.zeros(shape, np.uint8)
-        for row, crop in enumerate(crops):
-            images[row] = crop
+    def flush() -> Batch[Item]:
+        images = np.stack(crops) if crops else np.empty((0, *shape), np.uint8)
         waiting_s = time.perf_counter() - start
         return Batch(images=images, slots=tuple(slots), decode_s=decode_s, waiting_s=waiting_s)
 
@@ -165,7 +166,7 @@ def _batches(
             if loaded.crop is not None and needs_row(loaded):
                 row = len(crops)
                 crops.append(loaded.crop)
-            slots.append(Slot(path=decoded.path, row=row, error=loaded.error, stamp=loaded.stamp))
+            slots.append(Slot(item=decoded.item, row=row, error=loaded.error, stamp=loaded.stamp))
             if len(crops) == batch_size or len(slots) == batch_size * _MAX_SLOTS_PER_ROW:
                 batch = flush()
                 crops, slots, decode_s = [], [], 0.0
@@ -178,19 +179,19 @@ def _batches(
 
 
 def _decode_in_order(
-    paths: Iterable[Path], load: Load, threads: int, ahead: int
-) -> Generator[_Decoded, None, None]:
+    items: Iterable[Item], load: Load[Item], threads: int, ahead: int
+) -> Generator[_Decoded[Item], None, None]:
     """Decode in threads, `ahead` photographs at most before the caller takes them, in order."""
-    pending: deque[Future[_Decoded]] = deque()
+    pending: deque[Future[_Decoded[Item]]] = deque()
     executor = ThreadPoolExecutor(threads, thread_name_prefix="decode")
     try:
-        remaining = iter(paths)
-        for path in islice(remaining, ahead):
-            pending.append(executor.submit(_decode, path, load))
+        remaining = iter(items)
+        for item in islice(remaining, ahead):
+            pending.append(executor.submit(_decode, item, load))
         while pending:
             decoded = pending.popleft().result()
-            for path in islice(remaining, 1):
-                pending.append(executor.submit(_decode, path, load))
+            for item in islice(remaining, 1):
+                pending.append(executor.submit(_decode, item, load))
             yield decoded
     finally:
         # Not waiting for the threads is what makes Ctrl-C prompt; they end with their
@@ -198,11 +199,11 @@ def _decode_in_order(
         executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _decode(path: Path, load: Load) -> _Decoded:
+def _decode(item: Item, load: Load[Item]) -> _Decoded[Item]:
     """Load one photograph; its own failure is a value, any other propagates."""
     start = time.perf_counter()
     try:
-        loaded = load(path)
+        loaded = load(item)
     except PhotographError as reason:
         loaded = Loaded(error=str(reason))
-    return _Decoded(path=path, loaded=loaded, decode_s=time.perf_counter() - start)
+    return _Decoded(item=item, loaded=loaded, decode_s=time.perf_counter() - start)

@@ -1,8 +1,11 @@
-"""What every runtime offers: the `Runner` protocol, its options, and the input check.
+"""What every runtime offers: the `Runner` protocol, its options, and what all runners share.
 
-N images (the fixed batch size), H/W the input size of the spec in px.
+N images, 1 to the batch size; H/W the input size of the spec in px.
 """
 
+import os
+import threading
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol, Self, get_args
@@ -10,7 +13,7 @@ from typing import Literal, Protocol, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import UsageError
+from alexnet_deploy.errors import ClosedError, UsageError
 from alexnet_deploy.model.spec import ModelSpec
 
 Runtime = Literal["auto", "openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"]
@@ -32,7 +35,7 @@ class RunnerOptions:
             "tensorrt" and "tensorrt-rtx" run nothing but their engines.
         device: "auto" is the GPU where the installed ONNX Runtime has one to use, else the CPU.
         precision: arithmetic at run time; "auto" is the file's own. Results are float32 always.
-        batch_size: images per call; the last batch is padded to it by the caller.
+        batch_size: the most images of a call; fewer cost less, where the runtime has no fixed size.
         exact_batch: False lets an engine take the size nearest to it that it was built for.
         threads: CPU threads of the runtime; None leaves it all cores.
         outputs: layers to return, by their names in `ModelSpec.layer_shapes`.
@@ -66,7 +69,7 @@ class RunnerOptions:
 
 
 class Runner(Protocol):
-    """A model file, loaded and ready to run on one device with one fixed batch size.
+    """A model file, loaded and ready to run on one device.
 
     Attributes:
         spec: what the file says of itself; preprocess with this and nothing else.
@@ -81,14 +84,18 @@ class Runner(Protocol):
     description: str
 
     def run(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
-        """Compute the outputs of one full batch.
+        """Compute the outputs of one batch; an image's do not depend on the others.
 
         Args:
-            images: (batch_size, H, W, 3) uint8, RGB, resized and cropped.
+            images: (N, H, W, 3) uint8, RGB, resized and cropped.
 
         Returns:
-            One float32 array per name in `options.outputs`, first axis batch_size; the caller
-            owns them, and a later call does not change them.
+            One float32 array per name in `options.outputs`, first axis N; the caller owns them,
+            and a later call does not change them.
+
+        Raises:
+            UsageError: images of another shape or dtype.
+            ClosedError: it is closed, or was opened in another process.
         """
 
     def close(self) -> None:
@@ -99,17 +106,82 @@ class Runner(Protocol):
     def __exit__(self, *error: object) -> None: ...
 
 
+class BaseRunner(ABC):
+    """What the runners share: images are checked, calls of several threads wait for each other.
+
+    The runtimes keep one set of buffers for a network, and a call uses all cores as it is.
+
+    Args:
+        spec, fingerprint, options, description: as of `Runner`.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, fingerprint: str, options: RunnerOptions, description: str
+    ) -> None:
+        self.spec = spec
+        self.fingerprint = fingerprint
+        self.options = options
+        self.description = description
+        self._lock = threading.Lock()
+        self._process: int | None = os.getpid()
+
+    def run(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+        """Compute the outputs of one batch; see `Runner.run`."""
+        check_images(images, self.spec, self.options.batch_size)
+        with self._lock:
+            if self._process is None:
+                raise ClosedError("the model is closed; open it again")
+            if self._process != os.getpid():
+                # The runtimes' threads do not survive a fork, and a call would wait for them.
+                raise ClosedError(
+                    "the model was opened before this process was forked; open it in each process"
+                )
+            return self._compute(images)
+
+    def close(self) -> None:
+        """Free the runtime's memory, after the call at hand; the runner cannot run afterwards."""
+        with self._lock:
+            if self._process is not None:
+                self._process = None
+                self._free()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    @abstractmethod
+    def _compute(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+        """Compute one batch; nobody else does at the same time."""
+
+    @abstractmethod
+    def _free(self) -> None:
+        """Let go of what the runtime holds; called once."""
+
+
+def padded(images: NDArray[np.uint8], num_rows: int) -> NDArray[np.uint8]:
+    """Return the images and, for a runtime with a fixed size, black ones after them."""
+    if len(images) == num_rows:
+        return images
+    full = np.zeros((num_rows, *images.shape[1:]), np.uint8)
+    full[: len(images)] = images
+    return full
+
+
 def check_images(images: NDArray[np.uint8], spec: ModelSpec, batch_size: int) -> None:
-    """Refuse a batch of another shape or dtype.
+    """Refuse a batch of another shape or dtype, an empty one, and one that is too large.
 
     Raises:
         UsageError: saying what came and what the runner takes.
     """
-    expected = (batch_size, spec.input_size, spec.input_size, 3)
-    if images.shape != expected or images.dtype != np.uint8:
+    expected = (spec.input_size, spec.input_size, 3)
+    is_one = images.shape[1:] == expected and 1 <= len(images) <= batch_size
+    if not is_one or images.dtype != np.uint8:
         raise UsageError(
-            f"images: got {images.shape} {images.dtype}, the runner takes {expected} uint8; "
-            "crop with alexnet_deploy.photographs.preprocessing and pad the last batch"
+            f"images: got {images.shape} {images.dtype}, the runner takes "
+            f"(1..{batch_size}, {', '.join(map(str, expected))}) uint8; "
+            "crop with alexnet_deploy.photographs.preprocessing"
         )
 
 

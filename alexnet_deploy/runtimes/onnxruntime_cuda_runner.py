@@ -8,15 +8,16 @@ launch, one copy back for each output.
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.errors import DeviceError, IncompatibleFileError
 from alexnet_deploy.graph.model_file import ModelFile
-from alexnet_deploy.runtimes.base import RunnerOptions, check_images, check_outputs
+from alexnet_deploy.runtimes.base import BaseRunner, RunnerOptions, check_outputs, padded
 from alexnet_deploy.runtimes.capabilities import run_precision
 from alexnet_deploy.runtimes.gpu_driver import current_gpu
 from alexnet_deploy.runtimes.onnxruntime_session import (
@@ -44,8 +45,8 @@ _RECORD = {"session.record_ep_graph_assignment_info": "1"}
 _ALL_ON_THE_GPU = {"session.disable_cpu_ep_fallback": "1"}
 
 
-class OnnxRuntimeCudaRunner:
-    """One captured network with a fixed batch; run it on the thread that made it.
+class OnnxRuntimeCudaRunner(BaseRunner):
+    """One captured network with a fixed batch, to which smaller ones are padded.
 
     Attributes:
         placement: names of the nodes by the provider that runs them.
@@ -67,46 +68,42 @@ class OnnxRuntimeCudaRunner:
             "onnxruntime", "cuda", options.precision, file.precision, file.source
         )
         gpu = _usable_gpu()
-        self.spec = file.spec
-        self.fingerprint = file.fingerprint
-        self.options = dataclasses.replace(
+        options = dataclasses.replace(
             options, runtime="onnxruntime", device="cuda", precision=precision
         )
         served = file.with_outputs(options.outputs)
-        session = _open(served, self.options)
+        session = _open(served, options)
         self.placement = node_placement(session)
         _check_placement(self.placement, file.source)
-        self.description = (
+        description = (
             f"ONNX Runtime {onnxruntime_version()}, CUDA on {gpu}, {precision}, "
             f"batch {options.batch_size}"
         )
+        super().__init__(file.spec, file.fingerprint, options, description)
+        # ONNX Runtime captures a graph for each thread that calls it: this one, whoever asks.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="cuda")
+        try:
+            self._thread.submit(self._capture, session).result()
+        except BaseException:
+            self._thread.shutdown(wait=False)
+            raise
+
+    def _capture(self, session: Any) -> None:
         with _as_device_error(self.description):
             self._bound: BoundSession | None = BoundSession(session, "cuda")
-            size = file.spec.input_size
-            self._bound.run(np.zeros((options.batch_size, size, size, 3), np.uint8))
+            size = self.spec.input_size
+            self._bound.run(np.zeros((self.options.batch_size, size, size, 3), np.uint8))
 
-    def run(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
-        """Compute the outputs of one full batch; see `Runner.run`.
-
-        Raises:
-            DeviceError: the GPU failed.
-        """
-        check_images(images, self.spec, self.options.batch_size)
-        if self._bound is None:
-            raise ValueError("the runner is closed")
+    def _compute(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+        assert self._bound is not None
+        batch = padded(images, self.options.batch_size)
         with _as_device_error(self.description):
-            outputs = self._bound.run(images)
-        return {name: outputs[name] for name in self.options.outputs}
+            outputs = self._thread.submit(self._bound.run, batch).result()
+        return {name: outputs[name][: len(images)] for name in self.options.outputs}
 
-    def close(self) -> None:
-        """Free the session and its memory on the GPU."""
+    def _free(self) -> None:
         self._bound = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
+        self._thread.shutdown(wait=False)
 
 
 def _usable_gpu() -> str:

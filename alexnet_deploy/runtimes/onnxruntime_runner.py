@@ -2,14 +2,13 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.graph.lowering import banded_convolution
 from alexnet_deploy.graph.model_file import INPUT, ModelFile
-from alexnet_deploy.runtimes.base import Precision, RunnerOptions, check_images, check_outputs
+from alexnet_deploy.runtimes.base import BaseRunner, Precision, RunnerOptions, check_outputs
 from alexnet_deploy.runtimes.capabilities import run_precision
 from alexnet_deploy.runtimes.onnxruntime_session import onnxruntime_version, open_session
 
@@ -36,8 +35,8 @@ _REMARKS: Mapping[Precision, str] = {
 }
 
 
-class OnnxRuntimeRunner:
-    """One inference session with a fixed batch."""
+class OnnxRuntimeRunner(BaseRunner):
+    """One inference session, for batches of any size."""
 
     def __init__(self, file: ModelFile, options: RunnerOptions) -> None:
         """Load `file` for the CPU.
@@ -52,30 +51,20 @@ class OnnxRuntimeRunner:
         precision = run_precision(
             "onnxruntime", "cpu", options.precision, file.precision, file.source
         )
-        self.spec = file.spec
-        self.fingerprint = file.fingerprint
-        self.options = dataclasses.replace(
+        options = dataclasses.replace(
             options, runtime="onnxruntime", device="cpu", precision=precision
         )
         lowered = banded_convolution(file.with_outputs(options.outputs))
         self._session = open_session(lowered, threads=options.threads)
-        self.description = (
+        description = (
             f"ONNX Runtime {onnxruntime_version()}, CPU, {precision}{_REMARKS.get(precision, '')}, "
             f"batch {options.batch_size}, threads {options.threads or 'all'}"
         )
+        super().__init__(file.spec, file.fingerprint, options, description)
 
-    def run(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
-        """Compute the outputs of one full batch; see `Runner.run`."""
-        check_images(images, self.spec, self.options.batch_size)
+    def _compute(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
         names = list(self.options.outputs)
         return dict(zip(names, self._session.run(names, {INPUT: images}), strict=True))
 
-    def close(self) -> None:
-        """Free the session."""
+    def _free(self) -> None:
         self._session = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()

@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError
 from alexnet_deploy.graph.lowering import banded_convolution, split_towers
 from alexnet_deploy.graph.model_file import INPUT, ModelFile
-from alexnet_deploy.runtimes.base import Precision, RunnerOptions, check_images, check_outputs
+from alexnet_deploy.runtimes.base import BaseRunner, Precision, RunnerOptions, check_outputs
 from alexnet_deploy.runtimes.capabilities import run_precision
 
 # Importing openvino reports the fact to Google Analytics and leaves an identifier in the home
@@ -36,8 +36,8 @@ def native_bf16() -> bool:
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-class OpenVinoRunner:
-    """One compiled network with a fixed batch; not for concurrent use by several threads.
+class OpenVinoRunner(BaseRunner):
+    """One compiled network, for batches of any size.
 
     Attributes:
         inference_precision: what OpenVINO says that it computes in.
@@ -53,13 +53,10 @@ class OpenVinoRunner:
                 not of.
         """
         check_outputs(options.outputs, file.spec)
-        self.spec = file.spec
-        self.fingerprint = file.fingerprint
         precision = run_precision("openvino", "cpu", options.precision, file.precision, file.source)
         options = dataclasses.replace(
             options, runtime="openvino", device="cpu", precision=precision
         )
-        self.options = options
         settings: dict[str, Any] = {
             # Without this hint OpenVINO takes bf16 wherever the CPU has it.
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
@@ -73,28 +70,20 @@ class OpenVinoRunner:
         self.inference_precision = str(compiled.get_property("INFERENCE_PRECISION_HINT"))
         self._request = compiled.create_infer_request()
         threads = options.threads or compiled.get_property("INFERENCE_NUM_THREADS") or "all"
-        self.description = (
+        description = (
             f"OpenVINO {openvino_version()}, CPU, {options.precision}{_remark(precision)}, "
             f"batch {options.batch_size}, threads {threads}"
         )
+        super().__init__(file.spec, file.fingerprint, options, description)
 
-    def run(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
-        """Compute the outputs of one full batch; see `Runner.run`."""
-        check_images(images, self.spec, self.options.batch_size)
+    def _compute(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
         self._request.infer([images], share_inputs=True)
         return {
             name: np.array(self._request.get_tensor(name).data) for name in self.options.outputs
         }
 
-    def close(self) -> None:
-        """Free the compiled network."""
+    def _free(self) -> None:
         self._request = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
 
 def _remark(precision: Precision) -> str:
@@ -107,7 +96,7 @@ def _remark(precision: Precision) -> str:
 
 
 def _compiled(file: ModelFile, options: RunnerOptions, settings: dict[str, Any]) -> Any:
-    """Lower `file` and compile it for one batch size."""
+    """Lower `file` and compile it."""
     core = openvino.Core()
     size = file.spec.input_size
     # See `lowering`. Besides, where towers are joined before they are rounded to int8, OpenVINO
@@ -115,8 +104,8 @@ def _compiled(file: ModelFile, options: RunnerOptions, settings: dict[str, Any])
     lower = banded_convolution if file.precision in ("int8", "fp16") else split_towers
     try:
         model = core.read_model(lower(file.with_outputs(options.outputs)).to_bytes())
-        # A fixed shape: kernels are chosen once, and every batch runs the same ones.
-        model.reshape({INPUT: [options.batch_size, size, size, 3]})
+        # As fast as with N fixed, and the same bits whatever N is (a test holds that).
+        model.reshape({INPUT: [-1, size, size, 3]})
         return core.compile_model(model, "CPU", settings)
     except RuntimeError as error:
         raise IncompatibleFileError(

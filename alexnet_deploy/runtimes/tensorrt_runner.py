@@ -3,14 +3,14 @@
 import dataclasses
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.errors import DeviceError, IncompatibleFileError, UsageError
 from alexnet_deploy.graph.model_file import INPUT
-from alexnet_deploy.runtimes.base import RunnerOptions, check_images, check_outputs
+from alexnet_deploy.runtimes.base import BaseRunner, RunnerOptions, check_outputs, padded
 from alexnet_deploy.runtimes.cuda_memory import DeviceBuffer, HostBuffer, Stream
 from alexnet_deploy.runtimes.engine_file import (
     REBUILD_COMMANDS,
@@ -23,8 +23,8 @@ from alexnet_deploy.runtimes.rtx_plan import check_plan
 from alexnet_deploy.runtimes.tensorrt_library import Library, load_library
 
 
-class TensorRtRunner:
-    """One execution context with one fixed batch; not for concurrent use by several threads.
+class TensorRtRunner(BaseRunner):
+    """One execution context with one fixed batch, to which smaller ones are padded.
 
     The batch is set once: in a context with plugins that were compiled ahead of time each change
     of shape leaks GPU memory (NVIDIA/TensorRT issue 4849, seen in 11.1 and 11.2).
@@ -59,15 +59,14 @@ class TensorRtRunner:
             gpu=gpu,
             rtx_capabilities=library.compute_capabilities() if is_rtx else (),
         )
-        self.spec = record.spec
-        self.fingerprint = record.fingerprint
-        self.options = dataclasses.replace(
+        options = dataclasses.replace(
             options, runtime=record.runtime, device="cuda", precision=record.precision
         )
-        self.description = (
+        description = (
             f"{library.name} {library.version()}, {gpu.name}, {record.precision}, "
             f"batch {options.batch_size}"
         )
+        super().__init__(record.spec, record.fingerprint, options, description)
         self._library = library
         self._engine = _deserialised(file, library)
         _check_tensors(self._engine, file, library)
@@ -75,36 +74,23 @@ class TensorRtRunner:
             self._prepare(file, stack)
             self._resources = stack.pop_all()
 
-    def run(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
-        """Compute the outputs of one full batch; see `Runner.run`.
-
-        Raises:
-            DeviceError: the GPU failed.
-        """
-        check_images(images, self.spec, self.options.batch_size)
-        np.copyto(self._staging.array, images)
+    def _compute(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+        np.copyto(self._staging.array, padded(images, self.options.batch_size))
         try:
-            self._compute()
+            self._run_on_gpu()
         except BaseException:  # Ctrl-C too: the next batch goes where the upload may still read
             self._wait()
             raise
-        return {name: result.array.copy() for name, result in self._results.items()}
+        return {name: result.array[: len(images)].copy() for name, result in self._results.items()}
 
-    def close(self) -> None:
-        """Free the engine and its memory."""
+    def _free(self) -> None:
         if self._context is not None:
             self._wait()
         self._context = None
         self._engine = None
         self._resources.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def _compute(self) -> None:
+    def _run_on_gpu(self) -> None:
         """Take the batch from its staging memory to the results, and wait for them."""
         self._stream.upload(self._staging, self._buffers[INPUT])
         if not self._context.execute_async_v3(self._stream.handle):

@@ -189,7 +189,7 @@ def compare(
             plain_crops.append(crop(photograph, comparison.reference.spec))
             on_photograph(path, None)
         if plain_crops:
-            outputs = engine.run(batch)
+            outputs = engine.run(batch[: len(plain_crops)])
             for row, plain in enumerate(plain_crops):
                 actual = {name: values[row] for name, values in outputs.items()}
                 comparison.add(batch[row], plain, actual)

@@ -29,7 +29,7 @@ from tests.support.fake_runner import UNSPOKEN, open_fake_runner, save_photograp
 
 @pytest.fixture(autouse=True)
 def _fake_runner(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "open_model", open_fake_runner)
+    monkeypatch.setattr(opening, "open_runner_of", open_fake_runner)
 
 
 @pytest.fixture
@@ -80,11 +80,11 @@ def test_every_engine_option_reaches_the_engine(
 ) -> None:
     seen: list[tuple[Path | None, base.RunnerOptions]] = []
 
-    def open_model(model: Path | None, given: base.RunnerOptions, *, notify: object) -> object:
+    def open_runner_of(model: Path | None, given: base.RunnerOptions, *, notify: object) -> object:
         seen.append((model, given))
         return open_fake_runner(model, given, notify=notify)
 
-    monkeypatch.setattr(opening, "open_model", open_model)
+    monkeypatch.setattr(opening, "open_runner_of", open_runner_of)
     flags = "--model m.onnx --runtime openvino --device cpu --precision bf16 --batch-size 2"
     assert run("classify", photographs, *flags.split(), "--threads", "1").exit_code == 0
     expected = base.RunnerOptions(
@@ -93,7 +93,6 @@ def test_every_engine_option_reaches_the_engine(
         precision="bf16",
         batch_size=2,
         threads=1,
-        outputs=("probabilities",),
     )
     assert seen == [(Path("m.onnx"), expected)]
 
@@ -241,13 +240,13 @@ def test_an_error_is_one_message_and_its_exit_code(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(opening, "open_model", fail)
+    monkeypatch.setattr(opening, "open_runner_of", fail)
     result = run("classify", photographs)
     assert (result.exit_code, result.stderr) == (code, "Error: what, why, remedy\n")
 
 
 def test_a_bug_keeps_its_traceback(photographs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "open_model", lambda *_, **__: 1 // 0)
+    monkeypatch.setattr(opening, "open_runner_of", lambda *_, **__: 1 // 0)
     assert isinstance(run("classify", photographs).exception, ZeroDivisionError)
 
 
@@ -262,13 +261,13 @@ def test_no_line_on_stderr_is_obeyed_by_a_terminal(
 ) -> None:
     bad = "\x1b[31m"
 
-    def open_model(model: Path | None, given: base.RunnerOptions, *, notify: Any) -> object:
+    def open_runner_of(model: Path | None, given: base.RunnerOptions, *, notify: Any) -> object:
         notify(f"preparing {bad}")
         runner = open_fake_runner(model, given, notify=notify)
         runner.description = bad
         return runner
 
-    monkeypatch.setattr(opening, "open_model", open_model)
+    monkeypatch.setattr(opening, "open_runner_of", open_runner_of)
     for number in range(65):
         save_photograph(photographs / f"{number}.png", (number, 0, 9))
     figure = f"{bad}.png"

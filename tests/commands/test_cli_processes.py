@@ -28,7 +28,7 @@ import sys
 sys.path.insert(0, {str(Path(__file__).resolve().parents[2])!r})
 import alexnet_deploy.export.opening
 from tests.support import fake_runner
-alexnet_deploy.export.opening.open_model = fake_runner.open_fake_runner
+alexnet_deploy.export.opening.open_runner_of = fake_runner.open_fake_runner
 from alexnet_deploy.cli import main
 main()
 """

@@ -17,7 +17,7 @@ from tests.support.fake_runner import SPEC, FakeRunner, open_fake_runner, save_p
 
 
 class Opened:
-    """Stands in for `opening.open_model`, and remembers what was asked for."""
+    """Stands in for `opening.open_runner_of`, and remembers what was asked for."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Path | None, RunnerOptions]] = []
@@ -33,7 +33,7 @@ class Opened:
 @pytest.fixture(autouse=True)
 def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
     opened = Opened()
-    monkeypatch.setattr(opening, "open_model", opened)
+    monkeypatch.setattr(opening, "open_runner_of", opened)
     return opened
 
 
@@ -180,7 +180,7 @@ def test_control_c_ends_with_its_code_and_without_a_result(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(opening, "open_model", open_fake_runner)
+    monkeypatch.setattr(opening, "open_runner_of", open_fake_runner)
     monkeypatch.setattr(FakeRunner, "run", interrupted)
     result = run(data)
     assert (result.exit_code, result.stdout) == (130, "")

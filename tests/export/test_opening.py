@@ -33,7 +33,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_bundled_checkpoint_is_exported_once_verified_and_kept(cache: Path) -> None:
     lines: list[str] = []
     for _ in range(2):
-        with opening.open_model(None, ONE, notify=lines.append) as runner:
+        with opening.open_runner_of(None, ONE, notify=lines.append) as runner:
             assert runner.spec.num_classes == 101
     assert len(lines) == 1
     assert "preparing caltech101.safetensors" in lines[0]
@@ -68,7 +68,7 @@ def test_a_cache_that_cannot_be_made_is_done_without(
     in_the_way.write_text("not a folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(in_the_way))
     lines: list[str] = []
-    with opening.open_model(bundled_checkpoint(), ONE, notify=lines.append) as runner:
+    with opening.open_runner_of(bundled_checkpoint(), ONE, notify=lines.append) as runner:
         assert runner.spec.num_classes == 101
     assert "the cache cannot be used" in lines[1]
     assert str(in_the_way) in lines[1]
@@ -84,10 +84,10 @@ from alexnet_deploy.export import opening
 from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.runtimes.base import RunnerOptions
 options = RunnerOptions(batch_size=1)
-opening.open_model(bundled_checkpoint(), options).close()
+opening.open_runner_of(bundled_checkpoint(), options).close()
 os.environ["XDG_CACHE_HOME"] = sys.argv[1]
 os.setgid(65534); os.setuid(65534)
-with opening.open_model(bundled_checkpoint(), options, notify=print):
+with opening.open_runner_of(bundled_checkpoint(), options, notify=print):
     print("opened")
 """
     locked = tmp_path / "locked"
@@ -111,7 +111,7 @@ def test_the_environment_names_the_default_model(
     path = tmp_path / "mine.onnx"
     write_model(build_model(random_checkpoint("paper"), ("fc7",)), path)
     monkeypatch.setenv(MODEL_VARIABLE, str(path))
-    with opening.open_model(None, ONE) as runner:
+    with opening.open_runner_of(None, ONE) as runner:
         assert runner.spec.num_classes == 11
     assert not cache.exists()
 
@@ -130,12 +130,12 @@ def test_an_engine_is_read_with_its_record_and_opened_by_its_library(
     monkeypatch.setenv(MODEL_VARIABLE, str(path))
     options = RunnerOptions(batch_size=1, outputs=("fc7",))
     for model in (path, None):
-        with opening.open_model(model, options) as runner:
+        with opening.open_runner_of(model, options) as runner:
             assert runner.options.runtime == "tensorrt"
             assert runner.spec.num_classes == 11
     sidecar_path(path).unlink()
     with pytest.raises(IncompatibleFileError, match="not beside it"):
-        opening.open_model(path, options)
+        opening.open_runner_of(path, options)
 
 
 def test_a_file_of_another_kind_names_those_that_work(tmp_path: Path) -> None:
@@ -196,5 +196,5 @@ def test_nothing_is_exported_for_a_gpu_that_is_not_there(
     monkeypatch.setattr(opening, "current_gpu", no_gpu)
     lines: list[str] = []
     with pytest.raises(DeviceError, match="no NVIDIA GPU"):
-        opening.open_model(None, RunnerOptions(device="cuda"), notify=lines.append)
+        opening.open_runner_of(None, RunnerOptions(device="cuda"), notify=lines.append)
     assert lines == []

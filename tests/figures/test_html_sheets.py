@@ -12,7 +12,7 @@ from PIL import Image
 
 from alexnet_deploy.figures.html_sheets import html_page
 from alexnet_deploy.files.path_text import printable
-from alexnet_deploy.index.results import STDIN, SearchResult
+from alexnet_deploy.index.results import SearchResult
 from tests.support.fake_runner import UNSPOKEN, save_photograph
 from tests.support.sheet_samples import PhotographsAlive, result, save_colours
 
@@ -53,9 +53,9 @@ class Page(HTMLParser):
         return [Image.open(io.BytesIO(data)) for data in encoded]
 
 
-def page_of(*results: SearchResult, stdin: bytes | None = None) -> Page:
+def page_of(*results: SearchResult) -> Page:
     file = io.BytesIO()
-    with html_page(file, metric="cosine", stdin=stdin) as add:
+    with html_page(file, metric="cosine") as add:
         for one in results:
             add(one)
     return Page(file.getvalue())
@@ -131,7 +131,7 @@ def test_a_query_without_neighbours_says_so(tmp_path: Path) -> None:
 
 def test_the_query_from_standard_input_has_its_photograph_and_no_link(tmp_path: Path) -> None:
     path = save_photograph(tmp_path / "q.png", (1, 1, 1))
-    page = page_of(result(STDIN), stdin=path.read_bytes())
+    page = page_of(result(path.read_bytes()))
     assert len(page.photographs()) == 1
     assert "href" not in page.attributes
     assert "standard input" in page.text
@@ -172,7 +172,7 @@ def test_the_page_is_written_as_results_come_with_one_photograph_in_memory(
     path = save_photograph(tmp_path / "1.png", (1, 1, 1))
     file = io.BytesIO()
     lengths = []
-    with html_page(file, metric="l2", stdin=None) as add:
+    with html_page(file, metric="l2") as add:
         for _ in range(3):
             add(result(path, [path] * 5))
             lengths.append(file.tell())

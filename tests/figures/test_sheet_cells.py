@@ -6,7 +6,7 @@ import pytest
 
 from alexnet_deploy.figures.sheet_cells import Cell, neighbour_cell, query_cell
 from alexnet_deploy.index.manifest import Metric
-from alexnet_deploy.index.results import STDIN, Neighbour, SearchResult
+from alexnet_deploy.index.results import Neighbour, Query, SearchResult
 from tests.support.fake_runner import UNSPOKEN
 
 
@@ -37,17 +37,17 @@ def test_the_number_that_ranked_comes_first(
 
 
 @pytest.mark.parametrize(
-    ("path", "folder", "name"),
+    ("query", "folder", "name"),
     [
         (Path("/photos/airplanes/image_0001.jpg"), "airplanes/", "image_0001.jpg"),
         (Path("query.jpg"), "", "query.jpg"),
         (Path("../query.jpg"), "../", "query.jpg"),
         (Path("/query.jpg"), "/", "query.jpg"),
         (Path("/p", UNSPOKEN, UNSPOKEN), "caf\\xe9\\n.png/", "caf\\xe9\\n.png"),
-        (STDIN, "", "standard input"),
+        (b"its bytes", "", "standard input"),
     ],
 )
-def test_the_last_folder_stands_before_the_name(path: Path, folder: str, name: str) -> None:
-    cell = query_cell(SearchResult(query=path, neighbours=(), error=None))
+def test_the_last_folder_stands_before_the_name(query: Query, folder: str, name: str) -> None:
+    cell = query_cell(SearchResult(query=query, neighbours=(), error=None))
     assert (cell.folder, cell.name) == (folder, name)
     assert cell.full_name.endswith(name)

@@ -14,7 +14,6 @@ from PIL import Image, ImageColor
 from alexnet_deploy.errors import OutputError, UsageError
 from alexnet_deploy.figures import sheets
 from alexnet_deploy.figures.sheets import MAX_QUERIES, check_sheet, draw_sheet, open_sheet
-from alexnet_deploy.index.results import STDIN
 from tests.support.fake_runner import UNSPOKEN, save_photograph
 from tests.support.sheet_samples import PhotographsAlive, result, save_colours
 
@@ -111,8 +110,8 @@ def test_a_query_without_neighbours_says_so_and_a_failed_one_does_not(tmp_path: 
 
 def test_the_query_from_standard_input_is_drawn_from_its_bytes(tmp_path: Path) -> None:
     data = save_photograph(tmp_path / "q.png", QUERY_COLOUR).read_bytes()
-    with open_sheet(tmp_path / "s.png", metric="cosine", stdin=data) as add:
-        add(result(STDIN))
+    with open_sheet(tmp_path / "s.png", metric="cosine") as add:
+        add(result(data))
     with Image.open(tmp_path / "s.png") as sheet:
         assert place(sheet, QUERY_COLOUR)[2:] == BOX
 

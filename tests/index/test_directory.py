@@ -20,9 +20,8 @@ from alexnet_deploy.errors import (
 )
 from alexnet_deploy.index import ledger
 from alexnet_deploy.index.integrity import problems
-from alexnet_deploy.index.search import search
-from alexnet_deploy.index.storage import open_index, open_index_to_write
-from tests.support.index_runner import Runners, counts, indexed, save, save_colours, update
+from alexnet_deploy.index.storage import open_storage, open_storage_to_write
+from tests.support.index_runner import Runners, counts, indexed, save, save_colours, search, update
 
 pytestmark = pytest.mark.usefixtures("runners")
 
@@ -42,7 +41,7 @@ def index(photos: Path) -> Path:
 
 
 def check(directory: Path) -> list[str]:
-    with open_index(directory) as index:
+    with open_storage(directory) as index:
         return list(problems(index))
 
 
@@ -129,8 +128,8 @@ from pathlib import Path
 from tests.support import index_runner
 import alexnet_deploy.index.exact_search, alexnet_deploy.index.model as directory
 from alexnet_deploy.errors import AlexNetDeployError
-from alexnet_deploy.index.search import search
-directory.open_model = index_runner.Runners().open
+from tests.support.index_runner import search
+directory.open_runner_of = index_runner.Runners().open
 if os.geteuid() == 0:
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
 place = Path(sys.argv[1])
@@ -195,7 +194,7 @@ def test_a_second_writer_is_told_who_the_first_is_and_searching_goes_on(
     photos: Path, index: Path
 ) -> None:
     holder = rf"process {os.getpid()} on .*, since \d{{4}}-.*, is writing to it; wait until"
-    with open_index_to_write(index):
+    with open_storage_to_write(index):
         with pytest.raises(IndexLockedError, match=holder):
             update(index, photos)
         assert num_found(index, photos / "00.bmp") == 9

@@ -24,7 +24,7 @@ NUM_INSIDE, NUM_KILLS = 2, 40
 
 @pytest.fixture(autouse=True)
 def _searches_use_the_fake_runner(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alexnet_deploy.index.model, "open_model", open_colour_runner)
+    monkeypatch.setattr(alexnet_deploy.index.model, "open_runner_of", open_colour_runner)
 
 
 def save_photographs(folder: Path) -> Path:

@@ -13,9 +13,8 @@ import pytest
 from alexnet_deploy.errors import IncompatibleFileError, OutputError
 from alexnet_deploy.index import ledger
 from alexnet_deploy.index.integrity import problems
-from alexnet_deploy.index.search import search
-from alexnet_deploy.index.storage import open_index
-from tests.support.index_runner import counts, indexed, save, save_colours, update
+from alexnet_deploy.index.storage import open_storage
+from tests.support.index_runner import counts, indexed, save, save_colours, search, update
 
 pytestmark = pytest.mark.usefixtures("runners")
 
@@ -35,7 +34,7 @@ def index(photos: Path) -> Path:
 
 
 def check(directory: Path) -> list[str]:
-    with open_index(directory) as index:
+    with open_storage(directory) as index:
         return list(problems(index))
 
 

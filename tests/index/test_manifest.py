@@ -8,9 +8,8 @@ import pytest
 
 from alexnet_deploy.errors import IncompatibleFileError, UsageError
 from alexnet_deploy.index.model import ModelRequest
-from alexnet_deploy.index.search import search
 from alexnet_deploy.model.default import bundled_checkpoint
-from tests.support.index_runner import Runners, counts, indexed, save, save_colours, update
+from tests.support.index_runner import Runners, counts, indexed, save, save_colours, search, update
 
 BLUE = (0, 0, 200)
 

@@ -5,7 +5,7 @@ import json
 import os
 from pathlib import Path
 
-from alexnet_deploy.index.results import STDIN, Neighbour, SearchResult
+from alexnet_deploy.index.results import Neighbour, SearchResult
 
 RAW = b"/p/\xff.bmp"
 NOT_UTF8 = Path(os.fsdecode(RAW))
@@ -21,12 +21,12 @@ def test_json_has_the_query_and_its_results() -> None:
         "query": "q.jpg",
         "results": [{"path": "/a.jpg", "l2_distance": 12.3456, "cosine_similarity": 0.51234}],
     }
-    nothing = SearchResult(query=STDIN, neighbours=(), error=None)
+    nothing = SearchResult(query=b"", neighbours=(), error=None)
     assert json.loads(nothing.to_json()) == {"query": "-", "results": []}
 
 
 def test_json_has_the_reason_where_there_are_no_results() -> None:
-    failed = SearchResult(query=STDIN, neighbours=(), error="is empty")
+    failed = SearchResult(query=b"", neighbours=(), error="is empty")
     assert json.loads(failed.to_json()) == {"query": "-", "error": "is empty"}
 
 

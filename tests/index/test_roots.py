@@ -7,8 +7,16 @@ from pathlib import Path
 import pytest
 
 from alexnet_deploy.errors import NoPhotographsError, UsageError
-from alexnet_deploy.index.search import search
-from tests.support.index_runner import Runners, counts, indexed, roots_of, rows_of, save, update
+from tests.support.index_runner import (
+    Runners,
+    counts,
+    indexed,
+    roots_of,
+    rows_of,
+    save,
+    search,
+    update,
+)
 
 RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
 LATIN_1 = os.fsdecode(b"caf\xe9\n")

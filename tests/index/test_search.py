@@ -11,8 +11,7 @@ from alexnet_deploy.errors import IncompatibleFileError, UsageError
 from alexnet_deploy.index import exact_search
 from alexnet_deploy.index.exact_search import nearest
 from alexnet_deploy.index.model import ModelRequest
-from alexnet_deploy.index.results import STDIN, SearchResult
-from alexnet_deploy.index.search import search
+from alexnet_deploy.index.results import SearchResult
 from alexnet_deploy.inference.run import RunSummary
 from tests.support.index_runner import (
     REQUEST,
@@ -23,6 +22,7 @@ from tests.support.index_runner import (
     rows_of,
     save,
     save_colours,
+    search,
     update,
     vector_of,
 )
@@ -46,7 +46,7 @@ def index(photos: Path) -> Path:
     return photos.with_name("index")
 
 
-def one(directory: Path, query: Path, **options: Any) -> SearchResult:
+def one(directory: Path, query: Path | bytes, **options: Any) -> SearchResult:
     (result,) = search(directory, [query], **options)
     return result
 
@@ -199,7 +199,7 @@ def test_a_query_that_is_indexed_needs_no_engine(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the runner was opened")
 
-    monkeypatch.setattr("alexnet_deploy.index.model.open_model", refuse)
+    monkeypatch.setattr("alexnet_deploy.index.model.open_runner_of", refuse)
     copy = save(photos.with_name("copy.bmp"), RED)
     summary = RunSummary()
     results = list(search(index, [photos / "red.bmp", copy], summary=summary))
@@ -218,7 +218,7 @@ def test_what_a_gpu_was_asked_for_and_faiss_does_on_the_cpu_is_said_once(
         used.append(gpu)
         return nearest(*arguments, **others)
 
-    monkeypatch.setattr("alexnet_deploy.index.search.current_gpu", lambda: None)
+    monkeypatch.setattr("alexnet_deploy.index.session.current_gpu", lambda: None)
     monkeypatch.setattr(exact_search, "gpu_resources", lambda: resources)
     monkeypatch.setattr(exact_search, "nearest", scan)
     notes: list[str] = []
@@ -237,7 +237,8 @@ def test_other_queries_open_it_once(photos: Path, index: Path, runners: Runners)
     assert runners.num_opened == 1
     assert runners.colours == [(number + 1, 99, 7) for number in range(70)]
     assert all(
-        len(result.neighbours) == 4 - (result.query in photos.iterdir()) for result in results
+        len(result.neighbours) == 4 - (result.query in set[object](photos.iterdir()))
+        for result in results
     )
 
 
@@ -264,14 +265,16 @@ def test_queries_that_cannot_be_read_keep_their_place(photos: Path, index: Path)
     assert (summary.num_done, summary.num_failed) == (2, 4)
 
 
-def test_standard_input_is_a_query_of_no_path(photos: Path, index: Path, runners: Runners) -> None:
-    indexed = one(index, STDIN, stdin=photograph(RED))
+def test_the_bytes_of_a_file_are_a_query_of_no_path(
+    photos: Path, index: Path, runners: Runners
+) -> None:
+    indexed = one(index, photograph(RED))
     assert runners.num_opened == 0
-    assert (indexed.query, names(indexed)[0]) == (STDIN, "red.bmp")
-    other = one(index, STDIN, stdin=photograph((210, 0, 0)))
+    assert (indexed.query, names(indexed)[0]) == (photograph(RED), "red.bmp")
+    other = one(index, photograph((210, 0, 0)))
     assert (runners.colours, len(other.neighbours)) == ([(210, 0, 0)], 4)
-    assert one(index, STDIN, stdin=b"text").error is not None
-    assert "empty" in (one(index, STDIN, stdin=b"").error or "")
+    assert one(index, b"text").error is not None
+    assert "empty" in (one(index, b"").error or "")
 
 
 def test_what_is_farther_than_the_limit_is_left_out(photos: Path, index: Path) -> None:

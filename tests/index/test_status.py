@@ -153,7 +153,7 @@ def test_an_interrupted_run_is_shown(
         raise KeyboardInterrupt
 
     save(photos / "new.bmp", (5, 5, 5))
-    monkeypatch.setattr("alexnet_deploy.index.model.open_model", interrupt)
+    monkeypatch.setattr("alexnet_deploy.index.model.open_runner_of", interrupt)
     with pytest.raises(KeyboardInterrupt):
         update(index)
     last, first = told(index)["runs"]

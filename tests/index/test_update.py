@@ -9,9 +9,8 @@ import pytest
 from alexnet_deploy.errors import IncompatibleFileError
 from alexnet_deploy.index.integrity import problems
 from alexnet_deploy.index.model import ModelRequest
-from alexnet_deploy.index.search import search
-from alexnet_deploy.index.storage import open_index
-from alexnet_deploy.index.update import update_index
+from alexnet_deploy.index.storage import open_storage
+from alexnet_deploy.index.update import bring_up_to_date
 from alexnet_deploy.inference.run import PhotographResult
 from alexnet_deploy.runtimes.base import RunnerOptions
 from tests.support.index_runner import (
@@ -26,6 +25,7 @@ from tests.support.index_runner import (
     rows_of,
     save,
     save_colours,
+    search,
     update,
     vector_of,
     vectors_of,
@@ -52,7 +52,7 @@ def index(photos: Path) -> Path:
 
 
 def check(directory: Path) -> list[str]:
-    with open_index(directory) as index:
+    with open_storage(directory) as index:
         return list(problems(index))
 
 
@@ -174,8 +174,8 @@ def test_what_cannot_be_read_is_a_row_with_its_reason(photos: Path, index: Path)
     (photos / "empty.bmp").touch()
     (photos / "broken link.bmp").symlink_to("nowhere.bmp")
     save(photos / "text.jpg", b"text")
-    failures: list[PhotographResult] = []
-    report = update_index(index, [photos], REQUEST, on_result=failures.append)
+    failures: list[PhotographResult[Path]] = []
+    report = bring_up_to_date(index, [photos], REQUEST, on_result=failures.append)
     assert counts(report) == (0, 0, 2, 0, 3)
     assert all(result.error for result in failures)
     rows = rows_of(index)
@@ -283,7 +283,7 @@ def test_what_waits_for_repair_is_not_found_and_still_waits_after_a_killed_run(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("alexnet_deploy.index.model.open_model", refuse)
+        patch.setattr("alexnet_deploy.index.model.open_runner_of", refuse)
         with pytest.raises(KeyboardInterrupt):
             update(index, photos, repair=True)
     assert indexed(index) == {}

@@ -26,14 +26,14 @@ from hypothesis.stateful import run_state_machine_as_test as run_walk
 
 from alexnet_deploy.errors import NoPhotographsError, UsageError
 from alexnet_deploy.index.integrity import problems
-from alexnet_deploy.index.search import search
-from alexnet_deploy.index.storage import open_index
+from alexnet_deploy.index.storage import open_storage
 from tests.support.index_runner import (
     Colour,
     Runners,
     counts,
     photograph,
     rows_of,
+    search,
     update,
     vector_of,
 )
@@ -199,7 +199,7 @@ class Walk(RuleBasedStateMachine):
         self.now_ns = 10**9 * SECOND_NS
         self.ticks = itertools.count(1)
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr("alexnet_deploy.index.model.open_model", self.runners.open)
+        self.patch.setattr("alexnet_deploy.index.model.open_runner_of", self.runners.open)
         clock = SimpleNamespace(time_ns=lambda: self.now_ns)
         self.patch.setattr("alexnet_deploy.photographs.file_stamps.time", clock)
         # Five vectors a segment, so that there are several and --prune has what to move.
@@ -348,7 +348,7 @@ class Walk(RuleBasedStateMachine):
             else:
                 assert (row.status, row.reason) == ("indexed", None)
                 assert row.vector == tuple(vector_of(entry.content[0]).tolist())
-        with open_index(self.directory) as index:
+        with open_storage(self.directory) as index:
             assert list(problems(index)) == []
 
     def search(
@@ -356,7 +356,7 @@ class Walk(RuleBasedStateMachine):
     ) -> None:
         """Search in the index and by brute force."""
         self.runners.colours.clear()
-        (result,) = search(self.directory, [query], k=k, metric=metric)  # type: ignore[arg-type]
+        (result,) = search(self.directory, [query], k=k, metric=metric)
         if content is None:
             assert result.neighbours == ()
             assert "not an image" in (result.error or "")

@@ -44,7 +44,7 @@ def test_one_layer_is_one_array_and_the_paths_of_its_rows(tmp_path: Path) -> Non
     seen: list[Path] = []
     output = tmp_path / "v.npy"
     written = embed(
-        engine_for("fc7"), photographs, output, on_result=lambda result: seen.append(result.path)
+        engine_for("fc7"), photographs, output, on_result=lambda result: seen.append(result.source)
     )
     names = tmp_path / "v.paths.jsonl"
     assert written == EmbeddingFiles(
@@ -109,9 +109,9 @@ def test_any_number_of_rows_reads_back_from_npy_and_parquet(
     for row in rows:
         row.flat[-1] = 0.5  # not the same everywhere, so that a mixed-up axis shows
 
-    def fake_run(*_: object, **__: object) -> list[PhotographResult]:
+    def fake_run(*_: object, **__: object) -> list[PhotographResult[Path]]:
         return [
-            PhotographResult(path=Path(f"{index}.jpg"), outputs={layer: row}, error=None)
+            PhotographResult(source=Path(f"{index}.jpg"), outputs={layer: row}, error=None)
             for index, row in enumerate(rows)
         ]
 
@@ -175,7 +175,7 @@ def test_what_stops_a_run_leaves_the_old_files_and_is_not_blamed_on_them(
     output = tmp_path / f"v{suffix}"
     output.write_text("old")
 
-    def stop(_: PhotographResult) -> None:
+    def stop(_: PhotographResult[Path]) -> None:
         raise error
 
     with pytest.raises(type(error)) as caught:

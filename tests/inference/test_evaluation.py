@@ -20,7 +20,7 @@ from alexnet_deploy.errors import (
     UsageError,
     VerificationError,
 )
-from alexnet_deploy.export.opening import open_model
+from alexnet_deploy.export.opening import open_runner_of
 from alexnet_deploy.inference.classification import classify
 from alexnet_deploy.inference.evaluation import ensemble_weights, evaluate, top_k_credit
 from alexnet_deploy.inference.run import RunSummary
@@ -253,9 +253,10 @@ def test_the_bundled_network_scores_what_a_count_of_its_predictions_gives(
     some = everything.select(np.arange(0, len(everything), 25))
     paths = [some.path(index) for index in range(len(some))]
     ranks: list[int] = []
-    with open_model(None, OPTIONS) as runner:
+    with open_runner_of(None, OPTIONS) as runner:
         for result in classify(runner, paths, top=5):
             labels = [one.label for one in result.predictions]
+            assert result.path is not None
             truth = result.path.parent.name
             ranks.append(labels.index(truth) if truth in labels else 5)
         found = evaluate([runner], some)

@@ -67,9 +67,9 @@ def test_each_photograph_gets_its_own_result_in_order(
     paths = [Path(f"{'bad' if bad else 'good'}-{n}") for n, bad in enumerate(failures)]
     runner, summary = MeanRunner(batch_size), RunSummary()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "load_photograph", load_by_name)
+        patch.setattr(pipeline, "load_image", load_by_name)
         results = list(run(runner, iter(paths), threads=threads, summary=summary))
-    assert [result.path for result in results] == paths
+    assert [result.source for result in results] == paths
     for number, (bad, result) in enumerate(zip(failures, results, strict=True)):
         if bad:
             assert (result.outputs, result.error) == (None, f"reason {number}")
@@ -83,7 +83,7 @@ def test_each_photograph_gets_its_own_result_in_order(
 
 
 def test_a_batch_of_failures_does_not_run_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "load_photograph", load_by_name)
+    monkeypatch.setattr(pipeline, "load_image", load_by_name)
     runner = MeanRunner(4)
     assert len(list(run(runner, [Path("bad-1")] * 100, threads=2))) == 100
     assert runner.num_runs == 0
@@ -94,7 +94,7 @@ def test_files_go_through_with_their_reasons(tmp_path: Path) -> None:
     (tmp_path / "b.jpg").write_text("<!DOCTYPE html>")
     Image.new("L", (1, 1), 99).save(tmp_path / "c.png")
     results = list(run(MeanRunner(2), find_photographs([tmp_path])))
-    assert [result.path.name for result in results] == ["a.png", "b.jpg", "c.png"]
+    assert [result.source.name for result in results] == ["a.png", "b.jpg", "c.png"]
     first, second, third = results
     assert first.outputs is not None
     assert third.outputs is not None

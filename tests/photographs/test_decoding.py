@@ -2,6 +2,7 @@
 
 import os
 import struct
+import warnings
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -196,12 +197,18 @@ def test_the_size_counts_whatever_limit_the_process_has_set(
         load_photograph(path)
 
 
-def test_a_large_photograph_gives_no_warning(
+def test_what_pillow_warns_of_is_left_to_the_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Pillow warns above its limit and refuses above twice that; pytest turns warnings to errors.
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150)
-    assert pixels(saved(Image.new("RGB", (20, 10)), tmp_path / "x.png")).shape == (10, 20, 3)
+    path = saved(Image.new("RGB", (20, 10)), tmp_path / "x.png")
+    with pytest.raises(PhotographError, match=r"Pillow warns of it .*exceeds limit.*let those"):
+        pixels(path)
+    filters = list(warnings.filters)
+    with pytest.warns(Image.DecompressionBombWarning):
+        assert pixels(path).shape == (10, 20, 3)
+    assert warnings.filters == filters
 
 
 def test_a_truncated_jpeg_is_reported_at_whatever_length(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def names(failures: list[bool]) -> list[Path]:
 
 def batches_of(
     paths: Iterable[Path], *, batch_size: int, threads: int
-) -> Generator[Batch, None, None]:
+) -> Generator[Batch[Path], None, None]:
     return batches(paths, crop_loader(SPEC), input_size=224, batch_size=batch_size, threads=threads)
 
 
@@ -63,15 +63,15 @@ def test_each_path_gets_its_own_pixels_in_order(
     paths = names(failures)
     seen: list[Path] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "load_photograph", load_by_name)
+        patch.setattr(pipeline, "load_image", load_by_name)
         for batch in batches_of(paths, batch_size=batch_size, threads=threads):
-            assert batch.images.shape == (batch_size, 224, 224, 3)
             rows = [slot.row for slot in batch.slots if slot.row is not None]
             assert rows == list(range(len(rows)))
-            assert not batch.images[len(rows) :].any()
+            assert batch.images.shape == (len(rows), 224, 224, 3)
+            assert len(rows) <= batch_size
             for slot in batch.slots:
-                seen.append(slot.path)
-                kind, number = slot.path.name.split("-")
+                seen.append(slot.item)
+                kind, number = slot.item.name.split("-")
                 if kind == "bad":
                     assert (slot.row, slot.error) == (None, f"reason {number}")
                 else:
@@ -84,11 +84,10 @@ def test_each_path_gets_its_own_pixels_in_order(
 def test_a_photograph_s_pixels_do_not_depend_on_its_neighbours(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pipeline, "load_photograph", load_by_name)
+    monkeypatch.setattr(pipeline, "load_image", load_by_name)
     (alone,) = batches_of([Path("good-9")], batch_size=4, threads=1)
     (among,) = batches_of([*names([False] * 3), Path("good-9")], batch_size=4, threads=2)
     np.testing.assert_array_equal(alone.images[0], among.images[3])
-    assert alone.images.shape == among.images.shape
 
 
 def test_no_more_than_the_window_is_loaded_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +99,7 @@ def test_no_more_than_the_window_is_loaded_ahead(monkeypatch: pytest.MonkeyPatch
             num_taken += 1
             yield Path(f"good-{num_taken % 1000}")
 
-    monkeypatch.setattr(pipeline, "load_photograph", load_by_name)
+    monkeypatch.setattr(pipeline, "load_image", load_by_name)
     stream = batches_of(endless(), batch_size=4, threads=2)
     assert num_taken == 0
     for number in range(1, 6):
@@ -114,7 +113,7 @@ def test_no_more_than_the_window_is_loaded_ahead(monkeypatch: pytest.MonkeyPatch
 def test_a_long_run_of_failures_is_handed_on_in_bounded_pieces(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pipeline, "load_photograph", load_by_name)
+    monkeypatch.setattr(pipeline, "load_image", load_by_name)
     sizes = [len(batch.slots) for batch in batches_of(names([True] * 70), batch_size=4, threads=2)]
     assert sizes == [32, 32, 6]
 
@@ -127,7 +126,7 @@ def test_an_error_of_our_own_is_not_a_failed_photograph(monkeypatch: pytest.Monk
     def broken(path: Path) -> Image.Image:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(pipeline, "load_photograph", broken)
+    monkeypatch.setattr(pipeline, "load_image", broken)
     with pytest.raises(ZeroDivisionError, match="a bug"):
         list(batches_of(names([False] * 20), batch_size=4, threads=2))
     wait_for_threads_to_end()
@@ -141,7 +140,7 @@ def test_an_error_while_listing_ends_the_threads(
         yield from names([False] * 6)
         raise error
 
-    monkeypatch.setattr(pipeline, "load_photograph", load_by_name)
+    monkeypatch.setattr(pipeline, "load_image", load_by_name)
     with pytest.raises(error):
         list(batches_of(interrupted(), batch_size=2, threads=2))
     wait_for_threads_to_end()
@@ -157,7 +156,7 @@ def test_closing_drops_what_has_not_begun(monkeypatch: pytest.MonkeyPatch) -> No
             gate.wait(10)
         return load_by_name(path)
 
-    monkeypatch.setattr(pipeline, "load_photograph", held_back)
+    monkeypatch.setattr(pipeline, "load_image", held_back)
     stream = batches_of(names([False] * 50), batch_size=1, threads=2)
     next(stream)
     start = time.monotonic()
@@ -199,7 +198,7 @@ def test_a_crop_that_needs_no_row_keeps_its_place_and_no_pixels() -> None:
     )
     slots, rows = [], []
     for batch in stream:
-        slots += [(slot.path.name, slot.row is not None, slot.error) for slot in batch.slots]
+        slots += [(slot.item.name, slot.row is not None, slot.error) for slot in batch.slots]
         rows += [
             int(batch.images[slot.row, 0, 0, 0]) for slot in batch.slots if slot.row is not None
         ]

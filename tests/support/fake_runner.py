@@ -57,7 +57,7 @@ class FakeRunner:
 
 
 def open_fake_runner(model: Path | None, options: RunnerOptions, *, notify: object) -> FakeRunner:
-    """Stand in for `opening.open_model`."""
+    """Stand in for `opening.open_runner_of`."""
     return FakeRunner(options)
 
 

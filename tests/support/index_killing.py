@@ -17,7 +17,7 @@ from pathlib import Path
 from alexnet_deploy.errors import IncompatibleFileError, UsageError
 from alexnet_deploy.index.manifest import MANIFEST_NAME
 from alexnet_deploy.index.results import SearchResult
-from alexnet_deploy.index.search import search
+from tests.support.index_runner import search
 from tests.support.killed_runs import Kill, Log, execute
 from tests.support.killed_scenarios import Difference, Scenario, State, cosines
 
@@ -206,6 +206,7 @@ def _check_answer(result: SearchResult, state: State) -> None:
     """Hold the answer to an index at rest against plain NumPy."""
     if result.error is not None:
         raise Difference(f"search: {result.error}")
+    assert isinstance(result.query, Path)
     vectors = state.vectors_by_path()
     if len(result.neighbours) != min(K, len(vectors) - (result.query in vectors)):
         raise Difference(f"search: {len(result.neighbours)} neighbours of {len(vectors)}")

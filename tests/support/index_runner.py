@@ -4,7 +4,8 @@ import dataclasses
 import io
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,9 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from alexnet_deploy.index.model import ModelRequest
+from alexnet_deploy.index.results import SearchResult
 from alexnet_deploy.index.roots import all_roots
-from alexnet_deploy.index.storage import open_index
-from alexnet_deploy.index.update import IndexReport, UpdateOptions, update_index
+from alexnet_deploy.index.session import Index, QueryInput
+from alexnet_deploy.index.storage import open_storage
+from alexnet_deploy.index.update import IndexReport, UpdateOptions, bring_up_to_date
 from alexnet_deploy.model.spec import preset_spec
 from alexnet_deploy.runtimes.base import Precision, RunnerOptions, check_images, check_outputs
 
@@ -50,7 +53,7 @@ def vector_of(colour: Colour) -> NDArray[np.float16]:
 
 
 class Runners:
-    """Stands in for `opening.open_model`, and remembers what the runners were given.
+    """Stands in for `opening.open_runner_of`, and remembers what the runners were given.
 
     Attributes:
         num_opened: runners.
@@ -134,11 +137,32 @@ def save_colours(folder: Path, count: int) -> list[Path]:
     return [save(folder / f"{number:02}.bmp", (number + 1, 99, 7)) for number in range(count)]
 
 
+def search(
+    directory: Path,
+    queries: QueryInput | Iterable[QueryInput],
+    request: ModelRequest | None = None,
+    *,
+    notify: Callable[[str], None] = lambda _: None,
+    **criteria: Any,
+) -> Iterator[SearchResult]:
+    """Open an index for one search; `criteria` are those of `Index.search`."""
+    with ExitStack() as stack:
+        index = stack.enter_context(Index(directory, request, notify=notify))
+        results = index.search(queries, **criteria)
+        opened = stack.pop_all()
+
+    def all_of_them() -> Iterator[SearchResult]:
+        with opened:
+            yield from results
+
+    return all_of_them()
+
+
 def update(
     directory: Path, *folders: Path, request: ModelRequest = REQUEST, **options: Any
 ) -> IndexReport:
-    """Run `update_index`; `options` are those of `UpdateOptions`."""
-    return update_index(directory, folders, request, UpdateOptions(**options))
+    """Run `bring_up_to_date`; `options` are those of `UpdateOptions`."""
+    return bring_up_to_date(directory, folders, request, UpdateOptions(**options))
 
 
 def counts(report: IndexReport) -> tuple[int, int, int, int, int]:
@@ -165,7 +189,7 @@ class Row:
 def rows_of(directory: Path) -> dict[Path, Row]:
     """Return all rows of an index by their absolute path."""
     rows = {}
-    with open_index(directory) as index:
+    with open_storage(directory) as index:
         roots = {root.id: root.path for root in all_roots(index.ledger)}
         sql = "SELECT root, path, id, status, reason, position FROM photographs ORDER BY id"
         for root, path, key, status, reason, position in index.ledger.rows(sql):
@@ -189,5 +213,5 @@ def vectors_of(colours: Mapping[Path, Colour]) -> dict[Path, tuple[float, ...]]:
 
 def roots_of(directory: Path) -> Sequence[Path]:
     """Return the roots of an index in their order."""
-    with open_index(directory) as index:
+    with open_storage(directory) as index:
         return [root.path for root in all_roots(index.ledger)]

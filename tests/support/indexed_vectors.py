@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.index.exact_search import Ranking
 from alexnet_deploy.index.ledger import Ledger
 from alexnet_deploy.index.manifest import Manifest, VectorSpace
+from alexnet_deploy.index.ranking import Ranking
 from alexnet_deploy.index.segments import Segments
-from alexnet_deploy.index.storage import Index
+from alexnet_deploy.index.storage import Storage
 
 
 @contextmanager
-def index_of(vectors: NDArray[np.float16], segment_rows: int, ledger: Ledger) -> Iterator[Index]:
+def index_of(vectors: NDArray[np.float16], segment_rows: int, ledger: Ledger) -> Iterator[Storage]:
     """Write `vectors` to segments; what the ledger says of them is not looked at."""
     with tempfile.TemporaryDirectory() as folder:
         directory, dimension = Path(folder), vectors.shape[1]
@@ -32,7 +32,7 @@ def index_of(vectors: NDArray[np.float16], segment_rows: int, ledger: Ledger) ->
         segments = Segments(directory, dimension=dimension, segment_rows=segment_rows)
         segments.append(0, vectors)
         manifest = Manifest(space=space, segment_rows=segment_rows)
-        yield Index(directory=directory, manifest=manifest, ledger=ledger, segments=segments)
+        yield Storage(directory=directory, manifest=manifest, ledger=ledger, segments=segments)
 
 
 def vectors_after_relu() -> NDArray[np.float16]:

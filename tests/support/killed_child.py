@@ -1,4 +1,4 @@
-"""One run of `update_index`, in a process of its own that says where it is, to be killed there.
+"""One run of `bring_up_to_date`, in a process of its own that says where it is, to be killed there.
 
     python killed_child.py '{"directory": "...", "folder": "...", "prune": false, ...}'
 
@@ -58,7 +58,7 @@ class ColourRunner(FakeRunner):
 def open_colour_runner(
     model: Path | None, options: RunnerOptions, *, notify: Callable[[str], None]
 ) -> Runner:
-    """Stand in for `opening.open_model`."""
+    """Stand in for `opening.open_runner_of`."""
     return ColourRunner(options)
 
 
@@ -138,7 +138,7 @@ class Reporter:
 
     def watch_network(self) -> None:
         """Note of which photographs the network is to see a row, and say them when it does."""
-        needs_row, open_model = BatchWriter.needs_row, vars(index_runner)["open_model"]
+        needs_row, open_runner_of = BatchWriter.needs_row, vars(index_runner)["open_runner_of"]
 
         def noted(writer: BatchWriter, loaded: Loaded) -> bool:
             is_needed = needs_row(writer, loaded)
@@ -148,7 +148,7 @@ class Reporter:
 
         def opened(*arguments: Any, **keywords: Any) -> Runner:
             with self.step("opening the runner"):
-                runner: Runner = open_model(*arguments, **keywords)
+                runner: Runner = open_runner_of(*arguments, **keywords)
             run = runner.run
 
             def watched(images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
@@ -161,7 +161,7 @@ class Reporter:
             return runner
 
         setattr(BatchWriter, "needs_row", noted)  # noqa: B010
-        vars(index_runner)["open_model"] = opened
+        vars(index_runner)["open_runner_of"] = opened
 
     def _say(self, word: str, rest: str) -> None:
         """Write a line in one call: a kill leaves all of it or nothing."""
@@ -182,7 +182,7 @@ def main() -> None:
     manifest.SEGMENT_BYTES = run["segment_bytes"]
     vars(os)["pwrite"] = functools.partial(write_slowly, os.pwrite)
     if run["is_fake"]:
-        vars(index_runner)["open_model"] = open_colour_runner
+        vars(index_runner)["open_runner_of"] = open_colour_runner
     reporter = Reporter()
     reporter.watch_network()
     reporter.watch_creation()
@@ -192,7 +192,7 @@ def main() -> None:
         reporter.watch(Scan, "remove_gone", "prune")
         reporter.watch(update, "compact", "prune")
     with reporter.step("run"):
-        update.update_index(
+        update.bring_up_to_date(
             Path(run["directory"]),
             [Path(run["folder"])],
             ModelRequest(batch_size=run["batch_size"]),

@@ -1,4 +1,4 @@
-"""Start runs of `update_index` in processes of their own, and kill them at a chosen moment."""
+"""Start runs of `bring_up_to_date` in processes of their own, and kill them at a chosen moment."""
 
 import dataclasses
 import json
@@ -47,7 +47,7 @@ class Kill:
     Attributes:
         step: one of `STEPS`, or a part of one ("prune/append"), or None for any moment.
         number: at which of the times that the run comes there, from 1.
-        delay_s: from there, or from the moment that `update_index` is called.
+        delay_s: from there, or from the moment that `bring_up_to_date` is called.
     """
 
     step: str | None = None

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.index.integrity import problems
-from alexnet_deploy.index.storage import open_index
+from alexnet_deploy.index.storage import open_storage
 from tests.support.killed_runs import Log, Run, execute
 
 _FIRST_TIME_S, _SECOND_TIME_S = 1_000_000_000, 1_100_000_000  # of files, and of changed ones
@@ -44,7 +44,7 @@ class State:
     def read(cls, directory: Path) -> "State":
         """Read an index and check that it is whole."""
         names = os.listdir(directory)
-        with open_index(directory) as index:
+        with open_storage(directory) as index:
             found = list(problems(index))
             if found:
                 raise Difference(f"is damaged: {found}")

@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 
 from alexnet_deploy.figures import sheet_cells
-from alexnet_deploy.index.results import Neighbour, SearchResult
-from alexnet_deploy.photographs.decoding import load_photograph
+from alexnet_deploy.index.results import Neighbour, Query, SearchResult
+from alexnet_deploy.photographs.sources import ImageSource, load_image
 from tests.support.fake_runner import save_photograph
 
 
-def result(query: Path, neighbours: Sequence[Path] = (), error: str | None = None) -> SearchResult:
+def result(query: Query, neighbours: Sequence[Path] = (), error: str | None = None) -> SearchResult:
     """Return neighbours that are farther and farther away."""
     found = tuple(
         Neighbour(path=path, cosine_similarity=0.9 - number / 1000, l2_distance=5.0 + number)
@@ -31,10 +31,10 @@ class PhotographsAlive:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.most = self.num_loaded = self._now = 0
-        patch.setattr(sheet_cells, "load_photograph", self._load)
+        patch.setattr(sheet_cells, "load_image", self._load)
 
-    def _load(self, path: Path) -> Image.Image:
-        photograph = load_photograph(path)
+    def _load(self, source: ImageSource) -> Image.Image:
+        photograph = load_image(source)
         self._now += 1
         self.num_loaded += 1
         self.most = max(self.most, self._now)

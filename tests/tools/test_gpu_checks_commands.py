@@ -51,8 +51,8 @@ def _on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def opened(model: Path | None, options: RunnerOptions, *, notify: object) -> QuickRunner:
         return QuickRunner(options)
 
-    monkeypatch.setattr(opening, "open_model", opened)
-    monkeypatch.setattr(index_runner, "open_model", opened)
+    monkeypatch.setattr(opening, "open_runner_of", opened)
+    monkeypatch.setattr(index_runner, "open_runner_of", opened)
     monkeypatch.setattr(commands, "run_command", run_here)
     monkeypatch.setattr(commands, "need_cuda_build", lambda: None)
     how = commands.DEVICES["cpu"]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from parity import BATCH, LAYERS
 
-from alexnet_deploy.export.opening import open_model
+from alexnet_deploy.export.opening import open_runner_of
 from alexnet_deploy.runtimes.base import Runner, RunnerOptions
 from alexnet_deploy.runtimes.gpu_driver import current_gpu
 from gpu_checks.check import Figures, Settings, Skipped, require
@@ -126,7 +126,7 @@ def _upload(images: NDArray[np.uint8]) -> Iterator[Callable[[], None]]:
 
 
 def _opened(path: Path, batch: int) -> Runner:
-    return open_model(path, RunnerOptions(batch_size=batch, outputs=LAYERS))
+    return open_runner_of(path, RunnerOptions(batch_size=batch, outputs=LAYERS))
 
 
 def _damaged(path: Path) -> Path:

@@ -16,11 +16,12 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.index.exact_search import Ranking, gpu_resources, nearest
+from alexnet_deploy.index.exact_search import gpu_resources, nearest
 from alexnet_deploy.index.ledger import Ledger
 from alexnet_deploy.index.manifest import DECODE_MODE, Manifest, VectorSpace
+from alexnet_deploy.index.ranking import Ranking
 from alexnet_deploy.index.segments import FOLDER_NAME, Segments
-from alexnet_deploy.index.storage import Index
+from alexnet_deploy.index.storage import Storage
 from gpu_checks.check import Figures, Settings, Skipped, require
 from gpu_checks.rounds import in_turns
 
@@ -74,7 +75,7 @@ def _noise() -> tuple[NDArray[np.float16], NDArray[np.float16]]:
 
 
 @contextmanager
-def _index_of(vectors: NDArray[np.float16]) -> Iterator[Index]:
+def _index_of(vectors: NDArray[np.float16]) -> Iterator[Storage]:
     """Make an index of vectors, without photographs, in the current folder."""
     directory = Path("index").resolve()
     (directory / FOLDER_NAME).mkdir(parents=True)
@@ -91,10 +92,10 @@ def _index_of(vectors: NDArray[np.float16]) -> Iterator[Index]:
     Ledger.create(directory)
     with Ledger.open(directory) as ledger:
         manifest = Manifest(space=space, segment_rows=len(vectors))
-        yield Index(directory=directory, manifest=manifest, ledger=ledger, segments=segments)
+        yield Storage(directory=directory, manifest=manifest, ledger=ledger, segments=segments)
 
 
-def _nearest(index: Index, queries: NDArray[np.float16], gpu: Any) -> list[Ranking]:
+def _nearest(index: Storage, queries: NDArray[np.float16], gpu: Any) -> list[Ranking]:
     everything = np.arange(NUM_VECTORS)
     threads = len(os.sched_getaffinity(0))
     return nearest(index, everything, queries, K, metric="cosine", threads=threads, gpu=gpu)

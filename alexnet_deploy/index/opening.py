@@ -1,0 +1,129 @@
+"""An index from Python: opened to be searched, made and brought up to date."""
+
+import itertools
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from alexnet_deploy.index.model import ModelRequest
+from alexnet_deploy.index.session import Index
+from alexnet_deploy.index.update import IndexReport, UpdateOptions, bring_up_to_date
+from alexnet_deploy.runtimes.base import Device, Precision, Runtime
+
+
+def open_index(
+    directory: str | os.PathLike[str] = "alexnet-index",
+    *,
+    model: str | os.PathLike[str] | None = None,
+    runtime: Runtime = "auto",
+    device: Device = "auto",
+    precision: Precision | None = None,
+    batch_size: int | None = None,
+    threads: int | None = None,
+    notify: Callable[[str], None] = lambda _: None,
+) -> Index:
+    """Open an index to search it; use it in a `with` block, or close it.
+
+    Args:
+        directory: of the index.
+        model: checkpoint or model file; None for the index's own, where it was.
+        runtime: library that runs the network; "auto" takes the fastest installed.
+        device: "auto" is the GPU where the installed ONNX Runtime can use one, else the CPU.
+        precision: arithmetic; None for the index's, and no other is taken.
+        batch_size: photographs per call of the network at most; None for 32.
+        threads: for the network, decoding and comparing; None for all cores.
+        notify: called with lines for a person: what runs, what takes a while.
+
+    Raises:
+        UsageError: there is no such index, or a value that cannot be meant.
+        IncompatibleFileError: it is damaged, or what was asked for is not of its vector space.
+        MissingPackageError: without faiss.
+        DeviceError: `device` is a GPU, and there is none.
+    """
+    request = _request(model, None, runtime, device, precision, batch_size, threads)
+    return Index(Path(directory), request, notify=notify)
+
+
+def update_index(
+    directory: str | os.PathLike[str],
+    folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+    *,
+    model: str | os.PathLike[str] | None = None,
+    layer: str | None = None,
+    runtime: Runtime = "auto",
+    device: Device = "auto",
+    precision: Precision | None = None,
+    batch_size: int | None = None,
+    threads: int | None = None,
+    include_hidden: bool = False,
+    retry_failed: bool = False,
+    prune: bool = False,
+    repair: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
+    notify: Callable[[str], None] = lambda _: None,
+) -> IndexReport:
+    """Index what is new or has changed in folders, and remove what is gone.
+
+    It may be stopped at any moment, and goes on when it is called again.
+
+    Args:
+        directory: of the index; made if it does not exist.
+        folders: of photographs; none for all that the index has.
+        model: as for `open_index`, and so are the next six; of a new index the default model.
+        layer: of a new index; None for "fc7".
+        runtime: see model.
+        device: see model.
+        precision: see model; of a new index the model's own.
+        batch_size: see model.
+        threads: see model.
+        include_hidden: search hidden files too, from now on, in these folders.
+        retry_failed: read again what failed in an earlier run.
+        prune: remove what is gone, even where it is more than a fifth of a folder.
+        repair: check all vectors, and embed again those that are damaged.
+        progress: told, after each photograph that had to be read, how many were.
+        notify: as for `open_index`.
+
+    Returns:
+        The counts; `losses` is what is gone and was kept.
+
+    Raises:
+        NoPhotographsError: there are none, and the index knows none there.
+        UsageError: a folder that does not exist, an index directory that is something else.
+        IncompatibleFileError: as `open_index`.
+        IndexLockedError: another process writes to it.
+        OutputError: it cannot be written; what was committed stays.
+    """
+    given = [folders] if isinstance(folders, (str, os.PathLike)) else folders
+    request = _request(model, layer, runtime, device, precision, batch_size, threads)
+    options = UpdateOptions(
+        include_hidden=include_hidden, retry_failed=retry_failed, prune=prune, repair=repair
+    )
+    num_read = itertools.count(1)
+    return bring_up_to_date(
+        Path(directory),
+        [Path(one) for one in given],
+        request,
+        options,
+        on_result=lambda _: progress(next(num_read)),
+        notify=notify,
+    )
+
+
+def _request(
+    model: str | os.PathLike[str] | None,
+    layer: str | None,
+    runtime: Runtime,
+    device: Device,
+    precision: Precision | None,
+    batch_size: int | None,
+    threads: int | None,
+) -> ModelRequest:
+    return ModelRequest(
+        model=None if model is None else Path(model),
+        layer=layer,
+        precision=precision,
+        runtime=runtime,
+        device=device,
+        batch_size=batch_size,
+        threads=threads,
+    )

@@ -1,0 +1,341 @@
+"""Find the indexed photographs that look most like others, in an index that stays open.
+
+Krizhevsky et al. 2012, section 6.1 and figure 4 right, by the distance of FC7 vectors.
+"""
+
+import hashlib
+import itertools
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Self, TypeGuard
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_deploy.errors import ClosedError, PhotographError, UsageError
+from alexnet_deploy.index.finder import Criteria, PhotographFinder
+from alexnet_deploy.index.manifest import Metric, VectorSpace
+from alexnet_deploy.index.model import ModelRequest, check_request, open_model_of
+from alexnet_deploy.index.ranking import Ranker
+from alexnet_deploy.index.results import Neighbour, Query, SearchResult
+from alexnet_deploy.index.segments import SegmentUnreadableError, float16_vector
+from alexnet_deploy.index.storage import open_storage
+from alexnet_deploy.inference.failures import no_photographs
+from alexnet_deploy.inference.run import RunSummary, run_batches
+from alexnet_deploy.photographs.file_stamps import read_stamped
+from alexnet_deploy.photographs.pipeline import crop_loader, default_threads
+from alexnet_deploy.photographs.sources import (
+    ImageInput,
+    ImageSource,
+    check_image,
+    image_source,
+    is_image,
+)
+from alexnet_deploy.runtimes.base import Runner
+from alexnet_deploy.runtimes.gpu_driver import current_gpu
+
+_QUERIES_AT_ONCE = 32
+
+QueryInput = ImageInput | NDArray[np.floating[Any]]
+"""A photograph, however it is given, or a vector of the index's layer, (D,) of any float type."""
+
+
+class Index:
+    """An index that is open for searching; several threads may search at once.
+
+    Ledger, mapped vectors, FAISS and network stay open. Each search sees what has been committed
+    when it begins, by other processes, too. It is of no use in a forked process.
+
+    Args:
+        directory: of the index.
+        request: the model; what it leaves open is the index's own.
+        notify: called with lines for a person.
+
+    Attributes:
+        directory: of the index.
+        space: what its vectors are: layer, dimension, precision, preprocessing.
+        metric: the measure of a search that names none.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        request: ModelRequest | None = None,
+        *,
+        notify: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Open the index, and the model if `request` names one.
+
+        Raises:
+            UsageError: there is no such index.
+            IncompatibleFileError: it is damaged, or `request` is not of its vector space.
+            MissingPackageError: without faiss.
+            DeviceError: `request` is for a GPU, and there is none; or faiss cannot be used.
+        """
+        # A missing package shows before any work is done.
+        from alexnet_deploy.index.exact_search import ExactRanker
+
+        self.directory = directory
+        self._request = request or ModelRequest()
+        self._notify = notify
+        self._lock = threading.RLock()
+        self._runner: Runner | None = None
+        with ExitStack() as stack:
+            self._storage = stack.enter_context(open_storage(directory))
+            self.space: VectorSpace = self._storage.manifest.space
+            self.metric: Metric = self._storage.manifest.metric
+            check_request(self._storage, self._request)
+            self._ranker: Ranker = ExactRanker(self._storage, self._faiss_gpu())
+            self._stack: ExitStack | None = stack
+            if self._request.model is not None:
+                self._open_runner()
+            self._stack = stack.pop_all()
+
+    def search(
+        self,
+        queries: QueryInput | Iterable[QueryInput],
+        k: int = 10,
+        *,
+        metric: Metric | None = None,
+        max_distance: float | None = None,
+        summary: RunSummary | None = None,
+    ) -> Iterator[SearchResult]:
+        """Yield what each query finds, in the order of the queries.
+
+        The search is exact: every vector is looked at. A query whose bytes are indexed has its
+        vector there already; the network runs, and is loaded, for others only. The query's own
+        file is no neighbour of itself; a copy elsewhere is, at distance 0. Equally near
+        photographs come in the order in which they were indexed.
+
+        Args:
+            queries: one or any iterable, which is read lazily: photographs as for
+                `Model.classify`, or vectors, (D,), which are rounded to float16 as those stored.
+            k: how many neighbours; fewer where the index has fewer.
+            metric: "cosine" or "l2"; None for the index's.
+            max_distance: leave out what is farther: 1 - cosine similarity, or the L2 distance.
+            summary: counted up during the run.
+
+        Raises:
+            UsageError: k below 1, a negative distance, an unknown metric, a query that is neither.
+            NoPhotographsError: there is no query.
+            IncompatibleFileError: the index is damaged, or its model is another by now.
+            ClosedError: the index is closed.
+        """
+        if k < 1:
+            raise UsageError(f"-k is {k}, expected 1 or more")
+        if max_distance is not None and not max_distance >= 0:
+            raise UsageError(f"--max-distance is {max_distance:g}, expected 0 or more")
+        if metric not in (None, "cosine", "l2"):
+            raise UsageError(f"metric is {metric!r}, expected 'cosine' or 'l2'")
+        self._check_open()
+        # No index has more, and NumPy and FAISS count in 64 bits.
+        criteria = Criteria(
+            k=min(k, 2**31), metric=metric or self.metric, max_distance=max_distance
+        )
+        summary = RunSummary() if summary is None else summary
+        return self._results(self._queries(queries), criteria, summary)
+
+    def check_not_photograph(self, output: Path, queries: Iterable[object]) -> None:
+        """Refuse to write over a query or an indexed photograph.
+
+        Raises:
+            UsageError: `output` is one of them.
+        """
+        real = os.path.realpath(output)
+        with self._lock:
+            is_one = PhotographFinder(self._storage).own_ids(output, None)
+        paths = (query for query in queries if isinstance(query, Path))
+        if is_one or any(os.path.realpath(path) == real for path in paths):
+            raise UsageError(f"{output}: is one of the photographs; name another file")
+
+    def close(self) -> None:
+        """Close ledger, vectors and network, after the search at hand."""
+        with self._lock:
+            stack, self._stack = self._stack, None
+            if stack is not None:
+                stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _check_open(self) -> ExitStack:
+        if self._stack is None:
+            raise ClosedError(f"index {self.directory}: is closed; open it again")
+        return self._stack
+
+    def _faiss_gpu(self) -> Any:
+        """Return what FAISS scans on a GPU with, None for the CPU; refuse a GPU that is not there.
+
+        Whether the network will be needed, too, is not known yet.
+        """
+        from alexnet_deploy.index.exact_search import gpu_resources
+
+        device = self._request.device
+        if device == "cpu":
+            return None
+        if device == "cuda":
+            current_gpu()
+        resources = gpu_resources()
+        if resources is None and device == "cuda":
+            self._notify(
+                "FAISS compares the vectors on the CPU: it is a build for CPUs, or finds no GPU; "
+                "one for GPUs: pip uninstall faiss-cpu, then pip install faiss-gpu"
+            )
+        return resources
+
+    def _queries(self, queries: QueryInput | Iterable[QueryInput]) -> Iterator[Query]:
+        """Check what is given at once, as far as it is in a list; then yield it lazily."""
+        if isinstance(queries, np.ndarray) and queries.ndim == 2 and queries.dtype.kind == "f":
+            queries = list(queries)
+        if is_image(queries) or not isinstance(queries, Iterable):
+            queries = [queries]
+        if isinstance(queries, (list, tuple)):
+            for number, query in enumerate(queries):
+                self._check_query(query, number)
+        return self._sources(queries)
+
+    def _sources(self, queries: Iterable[Any]) -> Iterator[Query]:
+        for number, query in enumerate(queries):
+            self._check_query(query, number)
+            yield query.astype(np.float32) if _is_vector(query) else image_source(query)
+
+    def _check_query(self, query: object, number: int) -> None:
+        name = f"queries[{number}]"
+        if not _is_vector(query):
+            check_image(query, name)
+        elif query.shape != (self.space.dimension,) or not np.isfinite(query).all():
+            raise UsageError(
+                f"{name} is a vector {query.shape}, expected {self.space.dimension} finite numbers"
+            )
+
+    def _results(
+        self, queries: Iterator[Query], criteria: Criteria, summary: RunSummary
+    ) -> Iterator[SearchResult]:
+        """Do the work of `search`; apart from it, so that a wrong argument fails at the call."""
+        is_empty = True
+        while some := list(islice(queries, _QUERIES_AT_ONCE)):
+            is_empty = False
+            vectors = self._with_vectors(some, summary)
+            with self._lock:
+                self._check_open()
+                # While it lasts no commit can end, so none of the vectors can move.
+                with self._storage.ledger.snapshot():
+                    results = self._ranked(vectors, criteria)
+            yield from results
+        if is_empty:
+            raise no_photographs()
+        summary.stop_clock()
+
+    def _with_vectors(self, queries: Sequence[Query], summary: RunSummary) -> list["_Vector"]:
+        """Take vectors that were given or that the index has, compute the others."""
+        known = [self._known(query) for query in queries]
+        unknown = [
+            query
+            for query, vector in zip(queries, known, strict=True)
+            if vector is None and not isinstance(query, np.ndarray)
+        ]
+        embedded = self._embedded(unknown, summary)
+        summary.num_done += sum(vector is not None for vector in known)
+        return [next(embedded) if vector is None else vector for vector in known]
+
+    def _known(self, query: Query) -> "_Vector | None":
+        """Return the vector that was given, or that the index has of a file's bytes."""
+        if isinstance(query, np.ndarray):
+            return _rounded(query, query, self.space.layer)
+        if isinstance(query, bytes):
+            sha256 = hashlib.sha256(query).digest()
+        elif isinstance(query, Path):
+            try:
+                sha256 = read_stamped(query)[1].sha256
+            except PhotographError:
+                return None  # computing its vector will find the reason again
+        else:
+            return None
+        with self._lock:
+            self._check_open()
+            position = self._storage.position_of(sha256)
+            if position is None:
+                return None
+            try:
+                (vector,) = self._storage.segments.take(np.array([position], np.int64))
+            except SegmentUnreadableError:
+                return None
+        return _Vector(query=query, sha256=sha256, vector=vector)
+
+    def _embedded(self, sources: Sequence[ImageSource], summary: RunSummary) -> Iterator["_Vector"]:
+        """Yield queries that go through the network."""
+        if not sources:
+            return
+        runner = self._open_runner()
+        load, threads, layer = crop_loader(runner.spec), self._request.threads, self.space.layer
+        for result in itertools.chain.from_iterable(
+            run_batches(runner, sources, load=load, threads=threads, summary=summary)
+        ):
+            if result.outputs is None:
+                yield _Vector(query=result.source, error=result.error)
+                continue
+            vector = _rounded(result.source, result.outputs[layer], layer)
+            if vector.error is not None:
+                summary.num_done -= 1
+                summary.num_failed += 1
+            yield vector
+
+    def _open_runner(self) -> Runner:
+        with self._lock:
+            stack = self._check_open()
+            if self._runner is None:
+                runner = open_model_of(self._storage, self._request, self._notify)
+                self._runner = stack.enter_context(runner)
+                self._notify(runner.description)
+            return self._runner
+
+    def _ranked(self, queries: Sequence["_Vector"], criteria: Criteria) -> list[SearchResult]:
+        """Search for those queries that have a vector, in one snapshot of the index."""
+        finder = PhotographFinder(self._storage)
+        own = [finder.own_ids(query.query, query.sha256) for query in queries]
+        vectors = [query.vector for query in queries if query.vector is not None]
+        rankings = iter(
+            self._ranker.rank(
+                np.stack(vectors),
+                criteria.k + max(map(len, own)),
+                metric=criteria.metric,
+                threads=self._request.threads or default_threads(),
+            )
+            if vectors
+            else ()
+        )
+        results = []
+        for query, ids in zip(queries, own, strict=True):
+            neighbours: Iterable[Neighbour] = ()
+            if query.vector is not None:
+                neighbours = finder.neighbours(next(rankings), ids, criteria)
+            some = tuple(islice(neighbours, criteria.k))
+            results.append(SearchResult(query=query.query, neighbours=some, error=query.error))
+        return results
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Vector:
+    """A query with its vector, rounded as stored vectors are, or with the reason why not."""
+
+    query: Query
+    sha256: bytes | None = None  # of its file, where the index has it
+    vector: NDArray[np.float16] | None = None
+    error: str | None = None
+
+
+def _rounded(query: Query, activations: NDArray[np.float32], layer: str) -> _Vector:
+    vector, error = float16_vector(activations, layer)
+    return _Vector(query=query, vector=vector, error=error)
+
+
+def _is_vector(query: object) -> TypeGuard[NDArray[np.floating[Any]]]:
+    return isinstance(query, np.ndarray) and query.ndim == 1 and query.dtype.kind == "f"

@@ -1,0 +1,217 @@
+"""A model that is open: photographs in, classes and vectors out.
+
+N photographs, C channels, H/W positions, D = 4096 for fc6 and fc7.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_deploy.errors import ClosedError, NoPhotographsError
+from alexnet_deploy.inference.classification import Classification, classify
+from alexnet_deploy.inference.run import RunSummary, run
+from alexnet_deploy.model.spec import ModelSpec
+from alexnet_deploy.photographs.sources import ImageInput, image_sources, path_of
+from alexnet_deploy.runtimes.base import Runner, check_outputs
+
+Progress = Callable[[int], None]
+"""Told how many photographs are done by now, failures included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedding:
+    """One photograph's activations, or why there are none.
+
+    Attributes:
+        path: as it was given; None for a photograph in memory.
+        vector: (D,) or (C, H, W) float32, as the layer has it; None when it failed.
+        error: the reason when it failed, else None.
+    """
+
+    path: Path | None
+    vector: NDArray[np.float32] | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Embeddings:
+    """Many photographs' activations; `numpy.asarray` gives `vectors`.
+
+    Attributes:
+        vectors: (N, D) or (N, C, H, W) float32, a row a photograph, in the order given; a row of
+            NaN where one could not be read.
+        failures: the reason for each such row, by its number.
+        layer: whose activations they are.
+        fingerprint: of the checkpoint.
+        precision: arithmetic of the network; vectors are comparable where it and the fingerprint
+            are the same.
+    """
+
+    vectors: NDArray[np.float32]
+    failures: Mapping[int, str]
+    layer: str
+    fingerprint: str
+    precision: str
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self.vectors, dtype=dtype, copy=copy)
+
+
+class Model:
+    """A model that is open, made by `open_runner_of`.
+
+    Any thread may use it, also `asyncio.to_thread`; calls of the network wait for each other,
+    because one uses all cores as it is. A photograph's result depends neither on the others of
+    its batch nor on their number. It is of no use in another process: open it there.
+
+    Args:
+        open_runner: opens a runner for layers.
+        layers: that the first runner computes.
+
+    Attributes:
+        spec: what the network is: input, preprocessing, labels, provenance.
+        fingerprint: of the checkpoint.
+        precision: arithmetic of the network.
+        description: one line for people: runtime, version, device, precision, batch, threads.
+    """
+
+    def __init__(
+        self, open_runner: Callable[[tuple[str, ...]], Runner], layers: tuple[str, ...]
+    ) -> None:
+        self._open_runner = open_runner
+        self._lock = threading.Lock()
+        self._stack: ExitStack | None = ExitStack()
+        self._runners = {layers: self._stack.enter_context(open_runner(layers))}
+        runner = self._runners[layers]
+        self.spec: ModelSpec = runner.spec
+        self.fingerprint = runner.fingerprint
+        self.precision = runner.options.precision
+        self.description = runner.description
+        self._threads = runner.options.threads
+
+    def classify(
+        self,
+        images: ImageInput | Iterable[ImageInput],
+        *,
+        top: int = 5,
+        summary: RunSummary | None = None,
+    ) -> Iterator[Classification]:
+        """Yield what each photograph shows, in the order given; one that failed has its reason.
+
+        Args:
+            images: one or any iterable, which is read lazily: paths, bytes of files, files open
+                in binary mode, Pillow images, arrays (H, W, 3) RGB or (H, W) grey of uint8.
+            top: classes per photograph, all of them if there are fewer.
+            summary: counts and times, kept up to date while the results are taken.
+
+        Raises:
+            UsageError: `top` is below 1, or something is no photograph.
+            NoPhotographsError: there are none.
+            ClosedError: the model is closed.
+        """
+        runner = self.runner("probabilities")
+        sources = image_sources(images)
+        return classify(runner, sources, top=top, threads=self._threads, summary=summary)
+
+    def embed(
+        self,
+        images: ImageInput | Iterable[ImageInput],
+        *,
+        layer: str = "fc7",
+        progress: Progress = lambda _: None,
+    ) -> Embeddings:
+        """Return the activations of a layer for all photographs, in memory.
+
+        Args:
+            images: as for `classify`; none gives no rows.
+            layer: a name of `ModelSpec.layer_shapes`.
+            progress: called after each photograph.
+
+        Raises:
+            UsageError: no such layer, or something is no photograph.
+            ClosedError: the model is closed.
+        """
+        rows: list[NDArray[np.float32]] = []
+        failures: dict[int, str] = {}
+        shape = self._shape(layer)
+        nothing = np.full(shape, np.nan, np.float32)
+        for number, result in enumerate(self.iter_embed(images, layer=layer)):
+            if result.vector is None:
+                failures[number] = result.error or ""
+            rows.append(nothing if result.vector is None else result.vector)
+            progress(number + 1)
+        return Embeddings(
+            vectors=np.stack(rows) if rows else np.empty((0, *shape), np.float32),
+            failures=failures,
+            layer=layer,
+            fingerprint=self.fingerprint,
+            precision=self.precision,
+        )
+
+    def iter_embed(
+        self, images: ImageInput | Iterable[ImageInput], *, layer: str = "fc7"
+    ) -> Iterator[Embedding]:
+        """Yield the activations photograph by photograph, for what does not fit in memory.
+
+        Args:
+            images: as for `classify`; none yields nothing.
+            layer: as for `embed`.
+
+        Raises:
+            UsageError, ClosedError: as `embed`.
+        """
+        self._shape(layer)
+        runner = self.runner(layer)
+        return _embeddings(runner, image_sources(images), layer, self._threads)
+
+    def runner(self, *layers: str) -> Runner:
+        """Return what computes these layers, opened if need be; the model closes it."""
+        with self._lock:
+            if self._stack is None:
+                raise ClosedError("the model is closed; open it again")
+            for computed, runner in self._runners.items():
+                if set(layers) <= set(computed):
+                    return runner
+            opened = self._stack.enter_context(self._open_runner(layers))
+            self._runners[layers] = opened
+            return opened
+
+    def close(self) -> None:
+        """Free the runtime's memory, after the batch at hand."""
+        with self._lock:
+            stack, self._stack = self._stack, None
+            if stack is not None:
+                stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a model cannot be sent to another process; open it there")
+
+    def _shape(self, layer: str) -> tuple[int, ...]:
+        check_outputs((layer,), self.spec)
+        return self.spec.layer_shapes()[layer]
+
+
+def _embeddings(
+    runner: Runner, sources: Iterator[Any], layer: str, threads: int | None
+) -> Iterator[Embedding]:
+    try:
+        for result in run(runner, sources, threads=threads):
+            vector = None if result.outputs is None else result.outputs[layer]
+            yield Embedding(path=path_of(result.source), vector=vector, error=result.error)
+    except NoPhotographsError:
+        return

@@ -1,0 +1,140 @@
+"""What a photograph may be given as: a file, its bytes, or a picture in memory.
+
+H/W height and width in px.
+"""
+
+import io
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, TypeAlias, TypeGuard
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from alexnet_deploy.errors import PhotographError, UsageError
+from alexnet_deploy.photographs.decoding import (
+    convert_image,
+    decode_photograph,
+    load_photograph,
+)
+
+ImageInput: TypeAlias = str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | NDArray[np.uint8]
+"""A file's path, the bytes of a file, a file open in binary mode, an image of Pillow's in any mode,
+or an array (H, W, 3) RGB or (H, W) grey, uint8."""
+
+_EXPECTED = (
+    "a path, the bytes of a photograph, a file open in binary mode, a Pillow image, or an array "
+    "(H, W, 3) or (H, W) of uint8"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unreadable:
+    """A file object that could not be read, and why."""
+
+    reason: str
+
+
+ImageSource: TypeAlias = Path | bytes | Image.Image | _Unreadable
+"""A photograph as the threads take it: nothing in it changes when the caller goes on."""
+
+
+def image_sources(images: ImageInput | Iterable[ImageInput]) -> Iterator[ImageSource]:
+    """Check the images at once, as far as they are in a list; then yield each when it is wanted.
+
+    Args:
+        images: one, or any iterable of them, which is read lazily. An array may be overwritten
+            and a file closed as soon as the next one is asked for.
+
+    Raises:
+        UsageError: one is nothing that a photograph can be given as, with its place.
+    """
+    if is_image(images):
+        check_image(images, "images")
+        return iter([image_source(images)])
+    if not isinstance(images, Iterable):
+        raise UsageError(f"images is of type {type(images).__name__}, expected {_EXPECTED}")
+    if isinstance(images, (list, tuple)):
+        for number, image in enumerate(images):
+            check_image(image, f"images[{number}]")
+    return _sources(images)
+
+
+def is_image(value: object) -> TypeGuard[ImageInput]:
+    """Tell whether a value is one image, not several, and perhaps a wrong one."""
+    is_array = isinstance(value, np.ndarray) and value.ndim < 4
+    one = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
+    return is_array or isinstance(value, one) or hasattr(value, "read")
+
+
+def check_image(value: object, name: str) -> None:
+    """Refuse what cannot be a photograph, by its type, its shape or its mode.
+
+    Raises:
+        UsageError: naming `name`, what came, and what was expected.
+    """
+    if isinstance(value, np.ndarray):
+        has_shape = value.ndim == 2 or (value.ndim == 3 and value.shape[2] == 3)
+        if not has_shape or value.dtype != np.uint8 or not value.size:
+            raise UsageError(
+                f"{name} is an array {value.shape} of {value.dtype}, expected (H, W, 3) RGB or "
+                "(H, W) grey of uint8, 0..255"
+            )
+    elif isinstance(value, io.TextIOBase):
+        raise UsageError(f"{name} is a file open for text, expected one open in binary mode")
+    elif not is_image(value):
+        raise UsageError(f"{name} is of type {type(value).__name__}, expected {_EXPECTED}")
+
+
+def image_source(image: ImageInput) -> ImageSource:
+    """Return a photograph as threads can take it; a file object is read now.
+
+    Args:
+        image: one that `check_image` let pass.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        return Path(image)
+    if isinstance(image, np.ndarray):
+        return Image.fromarray(image.copy())
+    if isinstance(image, Image.Image):
+        return image
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return bytes(image)
+    try:
+        data = image.read()
+    except (OSError, ValueError) as error:  # ValueError: it is closed
+        return _Unreadable(f"cannot be read ({getattr(error, 'strerror', None) or error})")
+    if not isinstance(data, bytes):
+        raise UsageError(f"a file gave {type(data).__name__}, expected bytes; open it in mode 'rb'")
+    return data
+
+
+def load_image(source: ImageSource) -> Image.Image:
+    """Decode one photograph to an upright image of mode RGB, as `load_photograph` does.
+
+    The same photograph gives the same pixels however it comes in.
+
+    Raises:
+        PhotographError: the reason why there is no image.
+    """
+    if isinstance(source, Path):
+        return load_photograph(source)
+    if isinstance(source, Image.Image):
+        return convert_image(source)
+    if isinstance(source, _Unreadable):
+        raise PhotographError(source.reason)
+    return decode_photograph(io.BytesIO(source))
+
+
+def path_of(source: object) -> Path | None:
+    """Return the path of a photograph that was given by one."""
+    return source if isinstance(source, Path) else None
+
+
+def _sources(images: Iterable[Any]) -> Iterator[ImageSource]:
+    for number, image in enumerate(images):
+        check_image(image, f"images[{number}]")
+        yield image_source(image)

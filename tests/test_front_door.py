@@ -1,0 +1,76 @@
+"""The package as a Python program sees it: names, what importing costs, and the whole way round."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import alexnet_deploy as ad
+from alexnet_deploy.photographs.samples import sample_paths
+from tests.test_architecture import PACKAGE
+
+SOME = sample_paths()[:6]
+
+
+def test_every_public_name_is_there_and_documented() -> None:
+    for name in ad.__all__:
+        assert getattr(ad, name) is not None
+        assert name in dir(ad)
+        assert name == "__version__" or getattr(ad, name).__doc__
+    with pytest.raises(AttributeError, match="has no attribute 'open_modle'"):
+        _ = ad.open_modle  # type: ignore[attr-defined]
+
+
+def test_a_type_checker_sees_the_names_that_a_program_gets() -> None:
+    """Those of `__all__` are imported once more, for type checkers alone."""
+    tree = ast.parse((PACKAGE / "__init__.py").read_text("utf-8"))
+    (checked,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {
+        (alias.name, node.module)
+        for node in checked.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.name == alias.asname
+    }
+    got = {(name, getattr(ad, name).__module__) for name in ad.__all__ if name != "__version__"}
+    assert seen == got
+
+
+def test_importing_the_package_costs_nothing_else() -> None:
+    code = (
+        "import sys; before = set(sys.modules); import alexnet_deploy; dir(alexnet_deploy); "
+        "print(*sorted({name.split('.')[0] for name in set(sys.modules) - before} "
+        "- set(sys.stdlib_module_names)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["alexnet_deploy"]
+
+
+def test_from_photographs_to_neighbours_and_back(tmp_path: Path) -> None:
+    """What a first program does, typed as a user's, without a warning."""
+    with ad.open_model() as model:
+        results = list(model.classify([SOME[0], Image.open(SOME[1]), SOME[2].read_bytes()], top=3))
+        embeddings = model.embed(SOME)
+    assert [len(result.predictions) for result in results] == [3, 3, 3]
+    assert [result.path for result in results] == [SOME[0], None, None]
+    assert results[0].predictions[0].label == SOME[0].parent.name
+    assert np.asarray(embeddings).shape == (6, 4096)
+
+    directory = tmp_path / "index"
+    done: list[int] = []
+    for path in SOME[:5]:
+        (tmp_path / "photos" / path.parent.name).mkdir(parents=True)
+        (tmp_path / "photos" / path.parent.name / path.name).write_bytes(path.read_bytes())
+    report = ad.update_index(directory, tmp_path / "photos", progress=done.append)
+    assert (report.num_embedded, done) == (5, [1, 2, 3, 4, 5])
+    with ad.open_index(directory) as index:
+        queries = [SOME[0], Image.open(SOME[1]), embeddings.vectors[2], np.zeros((9, 9), np.uint8)]
+        found = list(index.search(queries, k=2))
+    nearest = [result.neighbours[0].path.name for result in found[:3]]
+    assert nearest == [path.name for path in SOME[:3]]
+    assert all(result.neighbours[0].cosine_similarity > 0.9999 for result in found[:3])
+    assert len(found[3].neighbours) == 2
