@@ -28,7 +28,7 @@ def test_every_public_name_is_there_and_documented() -> None:
 def test_a_type_checker_sees_the_names_that_a_program_gets() -> None:
     """Those of `__all__` are imported once more, for type checkers alone."""
     tree = ast.parse((PACKAGE / "__init__.py").read_text("utf-8"))
-    (checked,) = (node for node in tree.body if isinstance(node, ast.If))
+    checked = next(node for node in tree.body if isinstance(node, ast.If))
     seen = {
         (alias.name, node.module)
         for node in checked.body

@@ -87,13 +87,9 @@ def update_index(
         The counts; `losses` is what is gone and was kept.
 
     Raises:
-        NoPhotographsError: there are none, and the index knows none there.
-        UsageError: a folder that does not exist, an index directory that is something else.
-        IncompatibleFileError: as `open_index`.
-        IndexLockedError: another process writes to it.
-        OutputError: it cannot be written; what was committed stays.
+        NoPhotographsError, UsageError, IncompatibleFileError, IndexLockedError, OutputError: as
+            their docstrings say; what was committed stays.
     """
-    given = [folders] if isinstance(folders, (str, os.PathLike)) else folders
     request = _request(model, layer, runtime, device, precision, batch_size, threads)
     options = UpdateOptions(
         include_hidden=include_hidden, retry_failed=retry_failed, prune=prune, repair=repair
@@ -101,12 +97,18 @@ def update_index(
     num_read = itertools.count(1)
     return bring_up_to_date(
         Path(directory),
-        [Path(one) for one in given],
+        _paths(folders),
         request,
         options,
         on_result=lambda _: progress(next(num_read)),
         notify=notify,
     )
+
+
+def _paths(folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
+    return [
+        Path(one) for one in ([folders] if isinstance(folders, (str, os.PathLike)) else folders)
+    ]
 
 
 def _request(
