@@ -25,8 +25,8 @@ PACKAGES = (
 )
 """A package imports from those before it; a comma separates two that do not know each other."""
 MODULES = {
-    "files": "path_text input_files output_files",
-    "model": "spec_fields spec labels state_dicts torch_files checkpoints reference default",
+    "files": "path_text input_files output_files records",
+    "model": "spec labels state_dicts torch_files checkpoints reference default",
     "graph": "model_file build lowering casting quantization plugin_nodes",
     "photographs": "finding decoding file_stamps preprocessing class_folders pipeline samples",
     "runtimes": (
