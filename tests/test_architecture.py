@@ -27,7 +27,7 @@ PACKAGES = (
 MODULES = {
     "files": "path_text input_files output_files records",
     "model": "spec labels state_dicts torch_files checkpoints reference default",
-    "graph": "model_file build lowering casting quantization plugin_nodes",
+    "graph": "report model_file build lowering casting quantization plugin_nodes",
     "photographs": "finding decoding file_stamps preprocessing class_folders pipeline samples",
     "runtimes": (
         "base gpu_driver batch_profile engine_file onnxruntime_distributions capabilities "
@@ -35,7 +35,7 @@ MODULES = {
         "tensorrt_library rtx_plan cuda_memory tensorrt_runner factory"
     ),
     "trt": "uint8_input kernel plugin builder rtx_builder",
-    "verification": "report comparison onnx engine file",
+    "verification": "comparison onnx engine file",
     "inference": (
         "failures run classification parquet_files embeddings class_matching ten_crop "
         "evaluation_report evaluation"

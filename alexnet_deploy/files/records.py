@@ -143,35 +143,36 @@ def json_object(text: str | bytes, source: str, otherwise: str) -> dict[str, Any
         if not isinstance(value, dict):
             raise ValueError("it is no JSON object")
     except (ValueError, RecursionError) as error:
-        raise _damaged(source, error, otherwise) from error
+        raise damaged(source, error, otherwise) from error
     return value
 
 
-def record_of(kind: type[_Record], fields: object, source: str, otherwise: str) -> _Record:
-    """Make a record of JSON values that `json_object` returned; arguments as there.
+def read_record(
+    kind: type[_Record], content: str | bytes | Mapping[str, Any], source: str, otherwise: str
+) -> _Record:
+    """Read a record of its JSON, or of the fields that `json_object` returned; see there.
 
     Raises:
-        IncompatibleFileError: of another format, or a field is unknown, missing or impossible.
+        IncompatibleFileError: no JSON, of another format, or a field is unknown, missing or
+            impossible.
     """
+    if not isinstance(content, Mapping):
+        content = json_object(content, source, otherwise)
     try:
-        record: _Record = _record(kind, fields, "")
+        record: _Record = _record(kind, content, "")
     except _OtherFormatError as error:
         raise IncompatibleFileError(
             f"{source}: {error}; update alexnet-deploy, or {otherwise}"
         ) from error
     except _FieldError as error:
-        raise _damaged(source, error, otherwise) from error
+        raise damaged(source, error, otherwise) from error
     return record
 
 
-def read_record(kind: type[_Record], text: str | bytes, source: str, otherwise: str) -> _Record:
-    """Read a record's JSON; see `json_object` and `record_of`."""
-    return record_of(kind, json_object(text, source, otherwise), source, otherwise)
-
-
-def _damaged(source: str, error: Exception, otherwise: str) -> IncompatibleFileError:
+def damaged(source: str, reason: object, otherwise: str) -> IncompatibleFileError:
+    """Return the error of a file that is not what was written."""
     return IncompatibleFileError(
-        f"{source}: damaged ({error}); restore it from a copy, or {otherwise}"
+        f"{source}: damaged ({reason}); restore it from a copy, or {otherwise}"
     )
 
 
@@ -225,10 +226,9 @@ def _record(kind: Any, fields: object, prefix: str) -> Any:
     kinds = _kinds(kind)
     for name in rest.keys() - kinds.keys():
         raise _FieldError(prefix + reprlib.repr(name), f"is unknown, expected {', '.join(kinds)}")
-    for field in dataclasses.fields(kind):
-        has_default = {field.default, field.default_factory} != {dataclasses.MISSING}
-        if field.name not in rest and not has_default:
-            raise _FieldError(prefix + field.name, "is missing")
+    for name in kinds:
+        if name not in rest:  # a default is for programs: what is written is written whole
+            raise _FieldError(prefix + name, "is missing")
     values = {name: _value(kinds[name], value, prefix + name) for name, value in rest.items()}
     try:
         return kind(**values)
