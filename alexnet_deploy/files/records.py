@@ -44,9 +44,10 @@ class Within:
         return self.least <= number <= self.most and self.above < number < self.below
 
     def __str__(self) -> str:
-        words = ("at least", "at most", "more than", "less than")
-        bounds = zip(words, dataclasses.astuple(self), strict=True)
-        return " and ".join(f"{word} {bound:,}" for word, bound in bounds if math.isfinite(bound))
+        lower = {"at least": self.least, "more than": self.above}
+        bounds = lower | {"at most": self.most, "less than": self.below}
+        words = (f"{word} {bound:,}" for word, bound in bounds.items() if math.isfinite(bound))
+        return " and ".join(words)
 
 
 @dataclass(frozen=True, slots=True)

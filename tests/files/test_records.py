@@ -236,9 +236,7 @@ def test_only_regular_files_of_a_sensible_size_are_read(
     with pytest.raises(IncompatibleFileError, match="it has 5 bytes, more than 4"):
         read_file(path, "make it again")
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(
-        IncompatibleFileError, match=r"no regular file.*mend that, or make it again"
-    ):
+    with pytest.raises(IncompatibleFileError, match=r"no regular file.*mend that, or"):
         read_file(tmp_path / "pipe", "make it again")
     with pytest.raises(IncompatibleFileError, match="Is a directory"):
         read_file(tmp_path, "make it again")
