@@ -65,7 +65,7 @@ OWNERS = {
     "faiss": ("index.exact_search",),
     "google": ("graph.model_file",),
     "ml_dtypes": ("graph.casting",),
-    "onnx": tuple(f"graph.{name}" for name in MODULES["graph"].split()),
+    "onnx": tuple(f"graph.{name}" for name in MODULES["graph"].split() if name != "report"),
     "onnxruntime": ("runtimes.onnxruntime_session",),
     "openvino": ("runtimes.openvino_runner",),
     "pyarrow": ("inference.parquet_files",),
