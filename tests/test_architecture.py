@@ -25,9 +25,9 @@ PACKAGES = (
 )
 """A package imports from those before it; a comma separates two that do not know each other."""
 MODULES = {
-    "files": "path_text input_files output_files",
-    "model": "spec_fields spec labels state_dicts torch_files checkpoints reference default",
-    "graph": "model_file build lowering casting quantization plugin_nodes",
+    "files": "path_text input_files output_files records",
+    "model": "spec labels state_dicts torch_files checkpoints reference default",
+    "graph": "report model_file build lowering casting quantization plugin_nodes",
     "photographs": (
         "finding decoding sources file_stamps preprocessing class_folders pipeline samples"
     ),
@@ -37,7 +37,7 @@ MODULES = {
         "tensorrt_library rtx_plan cuda_memory tensorrt_runner factory"
     ),
     "trt": "uint8_input kernel plugin builder rtx_builder",
-    "verification": "report comparison onnx engine file",
+    "verification": "comparison onnx engine file",
     "inference": (
         "failures run classification parquet_files embeddings class_matching ten_crop "
         "evaluation_report evaluation model"
@@ -68,7 +68,7 @@ OWNERS = {
     "faiss": ("index.exact_search",),
     "google": ("graph.model_file",),
     "ml_dtypes": ("graph.casting",),
-    "onnx": tuple(f"graph.{name}" for name in MODULES["graph"].split()),
+    "onnx": tuple(f"graph.{name}" for name in MODULES["graph"].split() if name != "report"),
     "onnxruntime": ("runtimes.onnxruntime_session",),
     "openvino": ("runtimes.openvino_runner",),
     "pyarrow": ("inference.parquet_files",),

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from alexnet_deploy.errors import IncompatibleFileError, OutputError
 from alexnet_deploy.files.output_files import errors_of, sync_directory
+from alexnet_deploy.files.records import Within, read_record
 from alexnet_deploy.model.checkpoints import load_checkpoint
 from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.model.torch_files import write_pt
@@ -37,6 +38,8 @@ from training.rates import Plateau
 
 BEST_NAME = "best.pt"
 _STATE_VERSION = 1
+_ANEW = "start from its weights instead: --init"
+_Count = Annotated[int, Within(0)]
 _STEP_NAME = re.compile(r"step-(\d{8,})\.pt")
 
 
@@ -55,15 +58,15 @@ class Progress:
         plateau: of the rate.
     """
 
-    epoch: int = 0
-    step: int = 0
-    step_in_epoch: int = 0
+    epoch: _Count = 0
+    step: _Count = 0
+    step_in_epoch: _Count = 0
     loss_sum: float = 0.0
-    num_right: int = 0
-    num_photographs: int = 0
-    num_skipped: int = 0
-    epoch_s: float = 0.0
-    best_top1: float = -1.0
+    num_right: _Count = 0
+    num_photographs: _Count = 0
+    num_skipped: _Count = 0
+    epoch_s: Annotated[float, Within(0)] = 0.0
+    best_top1: Annotated[float, Within(-1, 1)] = -1.0
     plateau: Plateau = field(default_factory=Plateau)
 
     def begin_epoch(self) -> None:
@@ -181,20 +184,19 @@ def load_state(path: Path) -> RunState:
         version = content["training"]["version"]
         if version != _STATE_VERSION:
             raise ValueError(f"version {version!r}, expected {_STATE_VERSION}")
-        fields = json.loads(content["training"]["progress"])
-        plateau = Plateau(**fields.pop("plateau"))
+        progress = content["training"]["progress"]
         return RunState(
             spec=checkpoint.spec,
             arrays=checkpoint.arrays,
             memory=content["memory"],
             components=ColourComponents(**content["colour"]),
             old_layers=frozenset(content["training"]["old_layers"]),
-            progress=Progress(**fields, plateau=plateau),
+            progress=read_record(Progress, progress, f"{path}: its progress", _ANEW),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise IncompatibleFileError(
             f"{path}: holds no state of a training run that this version reads "
-            f"({type(error).__name__}: {error}); start from its weights instead: --init"
+            f"({type(error).__name__}: {error}); {_ANEW}"
         ) from error
 
 

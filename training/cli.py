@@ -236,7 +236,7 @@ def _recipe(name: str, changes: dict[str, Any], fields: tuple[str, ...]) -> "Rec
             raise UsageError(f"--set {text!r}: expected FIELD=VALUE, as in label_smoothing=0.2")
         try:
             chosen[field] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             chosen[field] = value  # a word
     return RECIPES[name].with_options(chosen)
 

@@ -7,25 +7,24 @@ does not know.
 
 import dataclasses
 import json
-import math
 import os
 from contextlib import suppress
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 from alexnet_deploy.errors import IncompatibleFileError
 from alexnet_deploy.files.input_files import existing_file
 from alexnet_deploy.files.output_files import atomic_write, errors_of, sync_directory
+from alexnet_deploy.files.records import Within, check_fields, read_record, require
 
 LOG_NAME = "log.jsonl"
 """Name of the log in the folder of a run."""
 
-_WHOLE = ("epoch", "step", "num_skipped")
-_FRACTIONS = ("train_top1", "val_top1", "val_top5", "val_mean_class_top1")
 _VALIDATION = ("val_loss", "val_top1", "val_top5", "val_mean_class_top1")
-_MAY_BE_NONE = ("train_loss", "train_top1", "images_per_second", *_VALIDATION)
+_Count = Annotated[int, Within(0)]
+_Amount = Annotated[float, Within(0)]
+_Share = Annotated[float, Within(0, 1)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,35 +48,30 @@ class EpochRecord:
         best: no epoch before was as good on validation; False in a run without.
     """
 
-    epoch: int
-    step: int
-    learning_rate: float
-    train_loss: float | None
-    train_top1: float | None
-    val_loss: float | None
-    val_top1: float | None
-    val_top5: float | None
-    val_mean_class_top1: float | None
-    images_per_second: float | None
-    wall_s: float
-    num_skipped: int
+    epoch: _Count
+    step: _Count
+    learning_rate: _Amount
+    train_loss: _Amount | None
+    train_top1: _Share | None
+    val_loss: _Amount | None
+    val_top1: _Share | None
+    val_top5: _Share | None
+    val_mean_class_top1: _Share | None
+    images_per_second: _Amount | None
+    wall_s: _Amount
+    num_skipped: _Count
     best: bool
 
     def __post_init__(self) -> None:
         """Refuse what JSON cannot hold or no epoch can come to; numbers become int or float.
 
         Raises:
-            ValueError: naming the field, what came and what was expected.
+            IncompatibleFileError: naming the field, what came and what was expected.
         """
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name == "best":
-                _require(isinstance(value, bool), "best", value, "true or false")
-            elif value is not None or field.name not in _MAY_BE_NONE:
-                object.__setattr__(self, field.name, _number(field.name, value))
+        check_fields(self)
         missing = [getattr(self, name) is None for name in _VALIDATION]
-        _require(all(missing) or not any(missing), "validation", missing, "all figures or none")
-        _require(not (self.best and any(missing)), "best", True, "false without validation")
+        require(all(missing) or not any(missing), "validation", missing, "all figures or none")
+        require(not (self.best and any(missing)), "best", True, "false without validation")
 
 
 def append_record(path: Path, record: EpochRecord) -> None:
@@ -111,7 +105,8 @@ def read_log(path: Path) -> tuple[EpochRecord, ...]:
     existing_file(path, f"the {LOG_NAME} of a training run")
     records: list[EpochRecord] = []
     for number, line in enumerate(_whole_lines(path), start=1):
-        record = _record(line, f"{path}: line {number}")
+        again = "move the log away: training goes on without it"
+        record = read_record(EpochRecord, line, f"{path}: line {number}", again)
         if records and record.epoch <= records[-1].epoch:
             raise IncompatibleFileError(
                 f"{path}: line {number} is epoch {record.epoch}, the line before is epoch "
@@ -148,30 +143,3 @@ def cut_back(path: Path, epoch: int) -> tuple[EpochRecord, ...]:
 def _whole_lines(path: Path) -> list[bytes]:
     # After the last line break is nothing, or half a line of a writer that was killed.
     return path.read_bytes().split(b"\n")[:-1]
-
-
-def _record(line: bytes, source: str) -> EpochRecord:
-    try:
-        return EpochRecord(**json.loads(line))
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise IncompatibleFileError(
-            f"{source} is no record of an epoch ({error}); restore the log from a copy, or move "
-            "it away: training goes on without it"
-        ) from error
-
-
-def _number(name: str, value: Any) -> int | float:
-    """Return a finite number of 0 or more in the type of its field, at most 1 if a share."""
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    _require(is_number and math.isfinite(value) and value >= 0, name, value, "0 or more")
-    if name in _WHOLE:
-        _require(float(value).is_integer(), name, value, "a whole number")
-        return int(value)
-    if name in _FRACTIONS:
-        _require(value <= 1, name, value, "a share, 0..1")
-    return float(value)
-
-
-def _require(condition: bool, name: str, came: object, expected: str) -> None:
-    if not condition:
-        raise ValueError(f"{name} is {came!r}, expected {expected}")

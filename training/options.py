@@ -6,18 +6,19 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, ClassVar
 
 from alexnet_deploy.errors import IncompatibleFileError, UsageError
 from alexnet_deploy.files.output_files import atomic_write
+from alexnet_deploy.files.records import Within, json_object, read_file, read_record
 from alexnet_deploy.photographs.class_folders import ClassFolders
-from training.recipes import Recipe, recipe_from_json
+from training.recipes import Recipe
 from training.trainer import Precision
 
 RUN_NAME = "run.json"
-_RUN_VERSION = 1
 _BLOCK = 65_536  # photographs
 _AGAIN = "give the same again, or another --output"
+_ANEW = "begin again in another folder, with --init"
 _OPTIONS = {
     "hold_out": "--hold-out",
     "precision": "--precision",
@@ -116,6 +117,25 @@ class TrainOptions:
         }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Begun:
+    """The content of `run.json`: what `of_numbers` and `_contents` returned when it began."""
+
+    FORMAT: ClassVar[int] = 1
+
+    data: str
+    validation: str | None
+    hold_out: Annotated[float, Within(0, below=1)]
+    recipe: Recipe
+    precision: Precision
+    seed: Annotated[int, Within(0)]
+    init: str | None
+    old_rate_factor: Annotated[float, Within(above=0, most=1)] | None
+    classes: tuple[str, ...]
+    photographs: str
+    validation_photographs: str | None
+
+
 def write_run(
     options: TrainOptions, training: ClassFolders, validation: ClassFolders | None
 ) -> None:
@@ -129,7 +149,7 @@ def write_run(
     Raises:
         OutputError: it cannot be written.
     """
-    content = {"version": _RUN_VERSION} | options.of_numbers() | _contents(training, validation)
+    content = {"version": _Begun.FORMAT} | options.of_numbers() | _contents(training, validation)
     with atomic_write(options.output / RUN_NAME) as file:
         file.write(json.dumps(content, indent=1).encode() + b"\n")
 
@@ -146,14 +166,14 @@ def check_options(options: TrainOptions) -> None:
         IncompatibleFileError: `run.json` is missing or damaged.
         UsageError: an option differs, naming it.
     """
-    content = _read(options.output / RUN_NAME)
-    _check_recipe(options, content["recipe"])
-    if (content["validation"] is None) != (options.validation is None):
+    begun = _read(options.output / RUN_NAME)
+    _check_recipe(options, begun.recipe)
+    if (begun.validation is None) != (options.validation is None):
         began = "without" if options.validation else "with"
         raise UsageError(
             f"{options.output / RUN_NAME}: the run began {began} --validation; {_AGAIN}"
         )
-    _check_same(options, content, options.of_numbers(), without=("recipe", "data", "validation"))
+    _check_same(options, begun, options.of_numbers(), without=("recipe", "data", "validation"))
 
 
 def check_photographs(
@@ -171,25 +191,20 @@ def check_photographs(
 
 def _contents(training: ClassFolders, validation: ClassFolders | None) -> dict[str, object]:
     return {
-        "classes": list(training.classes),
+        "classes": training.classes,
         "photographs": _digest(training),
         "validation_photographs": None if validation is None else _digest(validation),
     }
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Return the content of a `run.json`."""
+def _read(path: Path) -> _Begun:
     try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
-        if content["version"] != _RUN_VERSION:
-            raise ValueError(f"version {content['version']!r}, expected {_RUN_VERSION}")
-        content["recipe"] = recipe_from_json(json.dumps(content["recipe"]))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, UsageError) as error:
-        raise IncompatibleFileError(
-            f"{path}: cannot be read ({type(error).__name__}: {error}); without it there is no "
-            "telling whether the data are the same: begin again in another folder, with --init"
-        ) from error
-    return content
+        fields = json_object(read_file(path, _ANEW), str(path), _ANEW)
+    except FileNotFoundError as error:
+        raise IncompatibleFileError(f"{path}: is not there; {_ANEW}") from error
+    if "version" in fields:  # its name for the format
+        fields["format"] = fields.pop("version")
+    return read_record(_Begun, fields, str(path), _ANEW)
 
 
 def _check_recipe(options: TrainOptions, began: Recipe) -> None:
@@ -215,15 +230,15 @@ def _option(field: str, value: object) -> str:
 
 def _check_same(
     options: TrainOptions,
-    content: dict[str, Any],
+    begun: _Begun,
     now: dict[str, object],
     without: Sequence[str] = (),
 ) -> None:
     for name, value in now.items():
-        if name not in without and content.get(name) != value:
+        if name not in without and getattr(begun, name) != value:
             raise UsageError(
                 f"{options.output / RUN_NAME}: the run began with {_OPTIONS.get(name, name)} "
-                f"{_short(content.get(name))}, now it is {_short(value)}; {_AGAIN}"
+                f"{_short(getattr(begun, name))}, now it is {_short(value)}; {_AGAIN}"
             )
 
 

@@ -2,7 +2,9 @@
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
+from alexnet_deploy.files.records import Within
 from training.recipes import Recipe
 
 
@@ -24,9 +26,9 @@ class Plateau:
     the loss stays at ln K for hundreds of steps, and a lower rate would keep it there.
     """
 
-    lowest_error: float = 1.0
-    num_stalled_epochs: int = 0
-    num_divisions: int = 0
+    lowest_error: Annotated[float, Within(0, 1)] = 1.0
+    num_stalled_epochs: Annotated[int, Within(0)] = 0
+    num_divisions: Annotated[int, Within(0, 300)] = 0  # ten to the 308th ends float64
 
     def rate(self, recipe: Recipe) -> float:
         """Return the rate of the epoch that comes."""

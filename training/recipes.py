@@ -6,31 +6,23 @@ both. Section numbers are the paper's.
 """
 
 import dataclasses
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from alexnet_deploy.errors import UsageError
+from alexnet_deploy.errors import IncompatibleFileError, UsageError
+from alexnet_deploy.files.records import Within, check_fields, require
 
 Initialisation = Literal["gaussian_2012", "he"]
 Crop = Literal["positions", "resized"]
 Schedule = Literal["plateau", "one_cycle"]
 Dropout = Literal["paper", "inverted"]
 UpdateRule = Literal["paper", "adamw"]
-_CHOICES = {
-    "initialisation": get_args(Initialisation),
-    "crop": get_args(Crop),
-    "schedule": get_args(Schedule),
-    "dropout": get_args(Dropout),
-    "update_rule": get_args(UpdateRule),
-}
-_NOT_NEGATIVE = (
-    *("colour_std", "max_rotation", "mixup", "weight_decay"),
-    *("patience", "num_divisions", "warm_up_epochs"),
-)
+_Count = Annotated[int, Within(1, 2**31)]
+_Positive = Annotated[float, Within(above=0, most=1e38)]  # float32 ends there
+_NotNegative = Annotated[float, Within(0, 1e6)]
+_BelowOne = Annotated[float, Within(0, below=1)]
 # What would be ignored with another choice than this.
 _ONLY_WITH = {
     "min_crop_area": ("crop", "resized"),
@@ -40,7 +32,6 @@ _ONLY_WITH = {
     "num_divisions": ("schedule", "plateau"),
     "warm_up_epochs": ("schedule", "one_cycle"),
 }
-_BELOW_ONE = ("momentum", "second_momentum", "dropout_rate", "label_smoothing", "colour_jitter")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,73 +74,49 @@ class Recipe:
     """
 
     name: str
-    num_epochs: int
-    batch_size: int
+    num_epochs: _Count
+    batch_size: _Count
     initialisation: Initialisation
     subtract_mean_image: bool
-    input_std: float
+    input_std: _Positive
     crop: Crop
-    min_crop_area: float = 1.0
-    max_rotation: float = 0.0
-    colour_jitter: float = 0.0
-    colour_std: float
+    min_crop_area: Annotated[float, Within(above=0, most=1)] = 1.0
+    max_rotation: _NotNegative = 0.0
+    colour_jitter: _BelowOne = 0.0
+    colour_std: _NotNegative
     dropout: Dropout
-    dropout_rate: float
-    label_smoothing: float
-    mixup: float = 0.0
-    learning_rate: float
-    bias_rate_factor: float
+    dropout_rate: _BelowOne
+    label_smoothing: _BelowOne
+    mixup: _NotNegative = 0.0
+    learning_rate: _Positive
+    bias_rate_factor: _Positive
     update_rule: UpdateRule
-    momentum: float
-    second_momentum: float = 0.0
-    weight_decay: float
+    momentum: _BelowOne
+    second_momentum: _BelowOne = 0.0
+    weight_decay: _NotNegative
     schedule: Schedule
-    patience: int = 0
-    num_divisions: int = 0
-    warm_up_epochs: float = 0.0
+    patience: Annotated[int, Within(0, 2**31)] = 0
+    num_divisions: Annotated[int, Within(0, 300)] = 0  # of a rate, by ten, in float64
+    warm_up_epochs: _NotNegative = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained with.
 
         Raises:
-            UsageError: naming the field, what came and what was expected.
+            IncompatibleFileError: naming the field, what came and what was expected.
         """
-        for field in dataclasses.fields(self):
-            self._require_type(field.name)
-        for name, choices in _CHOICES.items():
-            self._require(name, getattr(self, name) in choices, f"one of {', '.join(choices)}")
-        for name in ("num_epochs", "batch_size"):
-            self._require(name, getattr(self, name) >= 1, "1 or more")
-        for name in ("input_std", "learning_rate", "bias_rate_factor"):
-            self._require(name, getattr(self, name) > 0, "more than 0")
-        for name in _NOT_NEGATIVE:
-            self._require(name, getattr(self, name) >= 0, "0 or more")
-        for name in _BELOW_ONE:
-            self._require(name, 0 <= getattr(self, name) < 1, "0 or more and below 1")
-        largest = 0.75 if self.crop == "resized" else 1.0
-        is_share = 0 < self.min_crop_area <= largest
-        self._require("min_crop_area", is_share, f"more than 0, at most {largest}")
+        check_fields(self)
+        fits = self.crop != "resized" or self.min_crop_area <= 0.75
+        require(fits, "min_crop_area", self.min_crop_area, "at most 0.75, with crop=resized")
         # Halving is exact in binary, so that weights survive being stored in their form for use.
         halved = self.dropout == "inverted" or self.dropout_rate == 0.5
-        self._require("dropout_rate", halved, "0.5, the paper's form of dropout having no other")
+        expected = "0.5, the paper's form of dropout having no other"
+        require(halved, "dropout_rate", self.dropout_rate, expected)
         waits = self.patience >= 1 or self.schedule != "plateau"
-        self._require("patience", waits, "1 or more, since the schedule is plateau")
+        require(waits, "patience", self.patience, "1 or more, since the schedule is plateau")
         remembers = self.second_momentum > 0 or self.update_rule != "adamw"
-        self._require("second_momentum", remembers, "more than 0, since the rule is adamw")
-
-    def _require_type(self, name: str) -> None:
-        value, expected = getattr(self, name), Recipe.__annotations__[name]
-        if expected is float and isinstance(value, int) and not isinstance(value, bool):
-            self._require(name, abs(value) < 2**63, "a number of a sensible size")
-            object.__setattr__(self, name, float(value))
-        elif expected in (int, float, bool):
-            is_right = type(value) is expected and math.isfinite(value)
-            self._require(name, is_right, f"a finite {expected.__name__}")
-
-    def _require(self, name: str, is_right: bool, expected: str) -> None:
-        if not is_right:
-            came = getattr(self, name)
-            raise UsageError(f"recipe {self.name}: {name} is {came!r}, expected {expected}")
+        expected = "more than 0, since the rule is adamw"
+        require(remembers, "second_momentum", self.second_momentum, expected)
 
     def with_options(self, options: Mapping[str, Any]) -> "Recipe":
         """Return the recipe with some fields replaced.
@@ -162,7 +129,10 @@ class Recipe:
             if name == "name" or name not in Recipe.__annotations__:
                 fields = ", ".join(list(Recipe.__annotations__)[1:])
                 raise UsageError(f"recipe {self.name} has no field {name!r}; it has {fields}")
-        recipe = dataclasses.replace(self, **options)
+        try:
+            recipe = dataclasses.replace(self, **options)
+        except IncompatibleFileError as error:
+            raise UsageError(f"recipe {self.name}: {error}") from error
         for name, (chooser, choice) in _ONLY_WITH.items():
             came = getattr(recipe, chooser)
             if name in options and came != choice:
@@ -171,10 +141,6 @@ class Recipe:
                     f"out, or set {chooser}={choice} too"
                 )
         return recipe
-
-    def to_json(self) -> str:
-        """Return one line of JSON; `recipe_from_json` reads it."""
-        return json.dumps(dataclasses.asdict(self))
 
 
 PAPER = Recipe(
@@ -225,12 +191,3 @@ MODERN = Recipe(
 )
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType({"paper": PAPER, "modern": MODERN})
-
-
-def recipe_from_json(text: str) -> Recipe:
-    """Read what `Recipe.to_json` wrote.
-
-    Raises:
-        ValueError, TypeError: it is something else.
-    """
-    return Recipe(**json.loads(text))

@@ -6,14 +6,23 @@ is no such photograph.
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-from alexnet_deploy.errors import IncompatibleFileError
 from alexnet_deploy.files.output_files import atomic_write
 from alexnet_deploy.files.path_text import path_fields
+from alexnet_deploy.files.records import json_object, read_file, read_record
 from training.pictures import Failure
 
 SKIPPED_NAME = "skipped.jsonl"
+_AGAIN = "move the list away"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Skipped:
+    path: str
+    path_base64: str | None
+    reason: str
 
 
 class SkippedPhotographs:
@@ -31,13 +40,13 @@ class SkippedPhotographs:
         self._lines: dict[str, str] = {}
         self._is_written = True
         try:
-            text = self._path.read_text("ascii") if self._path.exists() else ""
-            for line in text.splitlines():
-                self._lines[json.loads(line)["path"]] = line
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise IncompatibleFileError(
-                f"{self._path}: is no list of skipped photographs ({error}); move it away"
-            ) from error
+            content = read_file(self._path, _AGAIN)
+        except FileNotFoundError:
+            return
+        for number, line in enumerate(content.decode("ascii", "replace").splitlines(), start=1):
+            source = f"{self._path}: line {number}"
+            fields = {"path_base64": None} | json_object(line, source, _AGAIN)
+            self._lines[read_record(_Skipped, fields, source, _AGAIN).path] = line
 
     def add(self, failures: Iterable[Failure]) -> None:
         """Note photographs; `save` writes them."""

@@ -17,9 +17,9 @@ from alexnet_deploy.files.path_text import printable
 
 if TYPE_CHECKING:
     from alexnet_deploy.graph.model_file import FilePrecision
+    from alexnet_deploy.graph.report import Report
     from alexnet_deploy.model.checkpoints import Checkpoint
     from alexnet_deploy.runtimes.base import Runtime
-    from alexnet_deploy.verification.report import Report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from alexnet_deploy.errors import DeviceError, MissingPackageError, UsageError
 from alexnet_deploy.export.onnx import build_file
 from alexnet_deploy.graph.model_file import FilePrecision, ModelFile
 from alexnet_deploy.graph.plugin_nodes import with_plugins
+from alexnet_deploy.graph.report import Report
 from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.runtimes.base import DEFAULT_OUTPUTS, RunnerOptions, check_outputs
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
@@ -23,7 +24,6 @@ from alexnet_deploy.runtimes.engine_file import (
     engine_target,
 )
 from alexnet_deploy.runtimes.gpu_driver import current_gpu
-from alexnet_deploy.verification.report import Report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +180,7 @@ def _verified(
     if request.precision == "int8":  # its ranges are those of photographs as they are
         model = build_file(checkpoint, request.outputs, "fp32")
     more = amplified_checks(model, lambda copy, profile: _built(copy, request, profile))
-    return dataclasses.replace(report, checks=[*report.checks, *more])
+    return dataclasses.replace(report, checks=(*report.checks, *more))
 
 
 def _obstacle(engine: EngineFile) -> str | None:

@@ -10,9 +10,9 @@ from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.graph.build import build_model
 from alexnet_deploy.graph.casting import cast_model
 from alexnet_deploy.graph.model_file import FilePrecision, ModelFile
+from alexnet_deploy.graph.report import ADVICE, Report
 from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.runtimes.base import DEFAULT_OUTPUTS, RunnerOptions, check_outputs
-from alexnet_deploy.verification.report import ADVICE, Report
 
 _INT8_ADVICE = (
     "do not use this file: calibrate on a few hundred photographs like those to come, with "

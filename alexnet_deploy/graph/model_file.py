@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError, UsageError
 from alexnet_deploy.files.input_files import existing_file
 from alexnet_deploy.files.output_files import atomic_write
+from alexnet_deploy.files.records import Within, json_object, read_record
+from alexnet_deploy.graph.report import check_report
 from alexnet_deploy.model.checkpoints import CHECKPOINT_SUFFIXES, Checkpoint, array_digest
 from alexnet_deploy.model.spec import SPEC_KEY, ModelSpec
 
@@ -38,6 +40,7 @@ FILE_PRECISIONS: tuple[FilePrecision, ...] = get_args(FilePrecision)
 _FINGERPRINT, _REPORT = "alexnet_deploy.fingerprint", "alexnet_deploy.report"
 _CONTENT, _PRECISION = "alexnet_deploy.content_sha256", "alexnet_deploy.precision"
 _CALIBRATION = "alexnet_deploy.export.calibration"
+_AGAIN = "export it again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +52,7 @@ class Calibration:
         are_samples: they were the package's own samples.
     """
 
-    photographs: int
+    photographs: Annotated[int, Within(1, 2**31)]
     are_samples: bool
 
 
@@ -242,13 +245,16 @@ def read_model(path: Path) -> ModelFile:
         )
     spec = ModelSpec.from_json(metadata[SPEC_KEY], str(path))
     try:
-        report = json.loads(metadata.get(_REPORT, "null"))
-        if report is not None and not {"passed", "checks", "runs"} <= set(report):
-            raise ValueError("its report lacks fields")
-        calibration = _calibration(json.loads(metadata.get(_CALIBRATION, "null")))
         arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     except (ValueError, TypeError) as error:
         raise IncompatibleFileError(f"{path}: damaged ({error}); export it again") from error
+    report = calibration = None
+    if _REPORT in metadata:
+        report = json_object(metadata[_REPORT], f"{path}: its report", _AGAIN)
+        check_report(report, str(path), _AGAIN)
+    if _CALIBRATION in metadata:
+        source = f"{path}: its calibration"
+        calibration = read_record(Calibration, metadata[_CALIBRATION], source, _AGAIN)
     del model.graph.initializer[:]
     del model.metadata_props[:]
     _check_complete(model.graph, arrays, spec, path)
@@ -298,15 +304,6 @@ def _check_complete(
     for name in (*read, *(output.name for output in graph.output), *needed):
         if name not in made:
             raise IncompatibleFileError(f"{path}: damaged, {name} is missing; export it again")
-
-
-def _calibration(fields: Any) -> Calibration | None:
-    if fields is None:
-        return None
-    calibration = Calibration(**fields)  # a TypeError where fields lack or are others
-    if type(calibration.photographs) is not int or type(calibration.are_samples) is not bool:
-        raise ValueError(f"its calibration is {fields}")
-    return calibration
 
 
 def _precision(text: str, path: Path) -> FilePrecision:

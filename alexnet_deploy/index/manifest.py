@@ -6,19 +6,21 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from alexnet_deploy.errors import IncompatibleFileError, UsageError
 from alexnet_deploy.files.output_files import atomic_write
+from alexnet_deploy.files.records import Within, read_file, read_record
 from alexnet_deploy.model.spec import ModelSpec
 
 Metric = Literal["cosine", "l2"]
 
-FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 DECODE_MODE = "pillow-13"
 """How files become pixels: Pillow decodes at full size and resizes in the order of version 13."""
 SEGMENT_BYTES = 2**30
+_AGAIN = "index again into another directory"
+_Name = Annotated[str, Within(1, 1000)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,12 +36,12 @@ class VectorSpace:
         decode: how files become pixels, `DECODE_MODE`.
     """
 
-    fingerprint: str
-    layer: str
-    dimension: int
+    fingerprint: _Name
+    layer: _Name
+    dimension: Annotated[int, Within(1, 10**7)]
     preprocessing: Mapping[str, Any]
-    precision: str
-    decode: str
+    precision: _Name
+    decode: _Name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +55,11 @@ class Manifest:
         segment_rows: vectors in a full segment.
     """
 
+    FORMAT: ClassVar[int] = 1
+
     space: VectorSpace
     metric: Metric = "cosine"
-    segment_rows: int
+    segment_rows: Annotated[int, Within(1, 2**31)]
 
 
 def new_manifest(spec: ModelSpec, *, fingerprint: str, layer: str, precision: str) -> Manifest:
@@ -89,7 +93,7 @@ def preprocessing_of(spec: ModelSpec) -> dict[str, Any]:
 
 def write_manifest(manifest: Manifest, directory: Path) -> None:
     """Write `manifest.json` by rename: from then on the directory is an index."""
-    fields = {"format": FORMAT_VERSION, **dataclasses.asdict(manifest)}
+    fields = {"format": manifest.FORMAT, **dataclasses.asdict(manifest)}
     with atomic_write(directory / MANIFEST_NAME) as file:
         file.write(json.dumps(fields, indent=1).encode() + b"\n")
 
@@ -103,7 +107,7 @@ def read_manifest(directory: Path) -> Manifest:
     """
     path = directory / MANIFEST_NAME
     try:
-        text = path.read_text("utf-8")
+        text = read_file(path, _AGAIN)
     except FileNotFoundError as error:
         if not os.path.exists(directory):
             raise UsageError(
@@ -116,41 +120,7 @@ def read_manifest(directory: Path) -> Manifest:
         ) from error
     except NotADirectoryError as error:
         raise UsageError(f"index {directory}: is a file, expected a directory") from error
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise IncompatibleFileError(
-            f"{path}: cannot be read ({reason}); restore it from a copy"
-        ) from error
-    return _parse(path, text)
-
-
-def _parse(path: Path, text: str) -> Manifest:
-    try:
-        fields = json.loads(text)
-        version = fields.pop("format")
-        if version != FORMAT_VERSION:
-            raise IncompatibleFileError(
-                f"{path}: the index has format {version!r}, this version of alexnet-deploy reads "
-                f"{FORMAT_VERSION}; update alexnet-deploy, or index again into another directory"
-            )
-        space = VectorSpace(**fields.pop("space"))
-        manifest = Manifest(space=space, **fields)
-        for text in (space.fingerprint, space.layer, space.precision, space.decode):
-            if not isinstance(text, str):
-                raise ValueError(f"{text!r} is not a name")
-        for number in (manifest.space.dimension, manifest.segment_rows):
-            if type(number) is not int or number < 1:
-                raise ValueError(f"{number!r} is not a size")
-        if manifest.metric not in ("cosine", "l2"):
-            raise ValueError(f"{manifest.metric!r} is not a metric")
-        return manifest
-    except IncompatibleFileError:
-        raise
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise IncompatibleFileError(
-            f"{path}: damaged ({type(error).__name__}: {error}); restore it from a copy, or index "
-            "again into another directory"
-        ) from error
+    return read_record(Manifest, text, str(path), _AGAIN)
 
 
 def check_space(directory: Path, space: VectorSpace, asked: Mapping[str, Any]) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 from alexnet_deploy.files.path_text import path_fields, printable
 from alexnet_deploy.index.integrity import problems
-from alexnet_deploy.index.manifest import FORMAT_VERSION
 from alexnet_deploy.index.roots import all_roots
 from alexnet_deploy.index.storage import Storage, open_storage
 
@@ -79,7 +78,7 @@ def _description(index: Storage) -> dict[str, Any]:
         **path_fields(index.directory),
         "kind": "index",
         "size_bytes": sum(sizes),
-        "format": FORMAT_VERSION,
+        "format": index.manifest.FORMAT,
         "metric": index.manifest.metric,
         "model": None if model is None else os.fsdecode(model),
         **dataclasses.asdict(index.manifest.space),

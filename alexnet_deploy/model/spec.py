@@ -18,22 +18,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from alexnet_deploy.errors import IncompatibleFileError, UsageError
-from alexnet_deploy.model.spec_fields import (
-    as_float,
-    as_floats,
-    as_integer,
-    as_integers,
-    as_strings,
-    require,
-    require_one_of,
-    store,
-)
+from alexnet_deploy.errors import UsageError
+from alexnet_deploy.files.records import Within, check_fields, read_record, require
 
-FORMAT_VERSION = 1
-"""Version of the JSON that `ModelSpec.to_json` writes; a reader refuses any other."""
 SPEC_KEY = "alexnet_deploy.spec"
 """Where checkpoints, models and Parquet files keep that JSON in their metadata."""
 
@@ -42,6 +31,10 @@ PRESET_NAMES: tuple[PresetName, ...] = get_args(PresetName)
 LrnPosition = Literal["before_pool", "after_pool"]
 Resize = Literal["shorter_side", "squash"]
 Filter = Literal["bilinear", "bicubic"]
+_GreyLevel = Annotated[float, Within(-1e6, 1e6)]
+_Deviation = Annotated[float, Within(above=0, most=1e6)]
+_Padding = Annotated[int, Within(0, 4096)]
+_Width = Annotated[int, Within(1, 65_536)]
 
 # Krizhevsky et al. 2012, section 3.5; the same in all four presets.
 CONV_KERNELS = (11, 5, 3, 3, 3)
@@ -62,28 +55,18 @@ class LrnSpec:
     `towers` equal slices of the channels.
     """
 
-    size: int
-    alpha: float
-    beta: float
-    k: float
-    towers: int
+    size: Annotated[int, Within(1, 999)]
+    # With these the base of the power is above 0, whatever the activations are.
+    alpha: Annotated[float, Within(0, 1e6)]
+    beta: Annotated[float, Within(-100, 100)]
+    k: Annotated[float, Within(above=0, most=1e6)]
+    towers: Annotated[int, Within(1, 65_536)]
     position: LrnPosition
 
     def __post_init__(self) -> None:
         """Refuse what no window can be; see `ModelSpec.__post_init__`."""
-        store(
-            self,
-            size=as_integer("lrn.size", self.size, minimum=1),
-            alpha=as_float("lrn.alpha", self.alpha),
-            beta=as_float("lrn.beta", self.beta),
-            k=as_float("lrn.k", self.k),
-            towers=as_integer("lrn.towers", self.towers, minimum=1),
-        )
-        require(self.size % 2 == 1, "lrn.size", self.size, "an odd number")
-        # With these the base of the power is above 0, whatever the activations are.
-        require(self.alpha >= 0, "lrn.alpha", self.alpha, "0 or more")
-        require(self.k > 0, "lrn.k", self.k, "more than 0")
-        require_one_of("lrn.position", self.position, get_args(LrnPosition))
+        check_fields(self)
+        require(self.size % 2 == 1, "size", self.size, "an odd number")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,22 +79,14 @@ class Preprocessing:
     """
 
     resize: Resize
-    resize_to: int
+    resize_to: Annotated[int, Within(1, 4096)]
     filter: Filter
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[_GreyLevel, _GreyLevel, _GreyLevel]
+    std: tuple[_Deviation, _Deviation, _Deviation]
 
     def __post_init__(self) -> None:
         """Refuse what cannot be computed; see `ModelSpec.__post_init__`."""
-        require_one_of("preprocessing.resize", self.resize, get_args(Resize))
-        require_one_of("preprocessing.filter", self.filter, get_args(Filter))
-        store(
-            self,
-            resize_to=as_integer("preprocessing.resize_to", self.resize_to, minimum=1),
-            mean=as_floats("preprocessing.mean", self.mean, count=3),
-            std=as_floats("preprocessing.std", self.std, count=3),
-        )
-        require(min(self.std) > 0, "preprocessing.std", self.std, "3 numbers above 0")
+        check_fields(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,15 +105,17 @@ class ModelSpec:
         provenance: free JSON about the weights (data, recipe, measured figures).
     """
 
+    FORMAT: ClassVar[int] = 1
+
     preset: PresetName
-    input_size: int
-    conv1_padding: tuple[int, int, int, int]
-    widths: tuple[int, int, int, int, int]
-    groups: tuple[int, int, int, int, int]
+    input_size: Annotated[int, Within(1, 4096)]
+    conv1_padding: tuple[_Padding, _Padding, _Padding, _Padding]
+    widths: tuple[_Width, _Width, _Width, _Width, _Width]
+    groups: tuple[_Width, _Width, _Width, _Width, _Width]
     lrn: LrnSpec | None
     preprocessing: Preprocessing
-    num_classes: int
-    labels: tuple[str, ...] = ()
+    num_classes: Annotated[int, Within(1, 1_000_000)]
+    labels: tuple[Annotated[str, Within(most=1000)], ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -149,24 +126,13 @@ class ModelSpec:
         Raises:
             IncompatibleFileError: naming the field, what came and what was expected.
         """
-        require_one_of("preset", self.preset, PRESET_NAMES)
-        store(
-            self,
-            input_size=as_integer("input_size", self.input_size, minimum=1),
-            conv1_padding=as_integers("conv1_padding", self.conv1_padding, count=4, minimum=0),
-            widths=as_integers("widths", self.widths, count=5, minimum=1),
-            groups=as_integers("groups", self.groups, count=5, minimum=1),
-            num_classes=as_integer("num_classes", self.num_classes, minimum=1),
-            labels=as_strings("labels", self.labels),
-        )
+        check_fields(self)
         require(
             len(self.labels) in (0, self.num_classes),
             "labels",
             self.labels,
             f"none, or one for each of the {self.num_classes} classes (got {len(self.labels)})",
         )
-        provenance: object = self.provenance
-        require(isinstance(provenance, Mapping), "provenance", provenance, "a JSON object")
         self._check_maps()
         self._check_channels()
 
@@ -260,7 +226,7 @@ class ModelSpec:
             "labels": list(self.labels),
             "provenance": dict(self.provenance),
         }
-        return json.dumps({"format": FORMAT_VERSION, **fields}, allow_nan=False)
+        return json.dumps({"format": self.FORMAT, **fields}, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str, source: str = "model spec") -> "ModelSpec":
@@ -269,32 +235,7 @@ class ModelSpec:
         Raises:
             IncompatibleFileError: not JSON, a field missing, unknown or impossible, another format.
         """
-        try:
-            fields = json.loads(text, parse_constant=_refuse_constant)
-            version = fields.pop("format")
-            if version != FORMAT_VERSION:
-                raise IncompatibleFileError(
-                    f"the spec's format is {version!r}, this version reads {FORMAT_VERSION}; "
-                    "update alexnet-deploy, or write the file again with this version"
-                )
-            lrn, preprocessing = fields.pop("lrn"), fields.pop("preprocessing")
-            return cls(
-                lrn=None if lrn is None else LrnSpec(**lrn),
-                preprocessing=Preprocessing(**preprocessing),
-                **fields,
-            )
-        except IncompatibleFileError as error:
-            raise IncompatibleFileError(f"{source}: {error}") from error
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-            raise IncompatibleFileError(
-                f"{source}: the spec cannot be read ({type(error).__name__}: {error}); "
-                "write the file again with this version of alexnet-deploy"
-            ) from error
-
-
-def _refuse_constant(name: str) -> None:
-    # Python's parser takes what `to_json` could not write again.
-    raise ValueError(f"{name} is not JSON")
+        return read_record(cls, text, source, "write the file again with this version")
 
 
 # The 2012 code subtracts the training set's mean image; without one, its channel means

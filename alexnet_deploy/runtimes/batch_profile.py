@@ -5,7 +5,7 @@ from typing import Self
 
 from alexnet_deploy.errors import UsageError
 
-_LARGEST = 2**31 - 1  # of a dimension; TensorRT's bindings cut a larger number down without a word
+_LARGEST = 2**16  # a tensor of TensorRT has at most 2**31 numbers, 14,266 images of 224 px
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

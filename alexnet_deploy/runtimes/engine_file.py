@@ -8,30 +8,37 @@ the plan in it ties the two together, and a hash of its own fields shows a chang
 import dataclasses
 import hashlib
 import json
-import re
-import reprlib
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
-from alexnet_deploy.errors import IncompatibleFileError, UsageError
+from alexnet_deploy.errors import IncompatibleFileError
 from alexnet_deploy.files.input_files import existing_file
 from alexnet_deploy.files.output_files import write_together
+from alexnet_deploy.files.records import (
+    Matching,
+    Within,
+    damaged,
+    json_object,
+    read_file,
+    read_record,
+    require,
+)
 from alexnet_deploy.graph.model_file import FILE_PRECISIONS, FilePrecision
+from alexnet_deploy.graph.report import check_report
 from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
 from alexnet_deploy.runtimes.gpu_driver import Gpu
 
 ENGINE_SUFFIX = ".engine"
-FORMAT_VERSION = 1
-"""Version of the sidecar's JSON; a reader refuses any other."""
 NOT_VERIFIED = "built, not verified here"
 
 EngineRuntime = Literal["tensorrt", "tensorrt-rtx"]
 EngineLrn = Literal["plugin", "native", "none"]
+_Text = Annotated[str, Within(1, 1000)]
+_Sha256 = Annotated[str, Matching("[0-9a-f]{64}")]
 
 ENGINE_PRECISIONS: Mapping[EngineRuntime, tuple[FilePrecision, ...]] = {
     "tensorrt": FILE_PRECISIONS,
@@ -73,19 +80,38 @@ class EngineRecord:
         report: the verification's result as JSON, or None while it was never verified.
     """
 
+    FORMAT: ClassVar[int] = 1
+
     runtime: EngineRuntime
-    runtime_version: str
-    cuda_version: str | None
-    gpu_name: str | None
-    compute_capabilities: tuple[str, ...]
+    runtime_version: _Text
+    cuda_version: Annotated[str, Matching(r"[0-9]{1,9}\.[0-9]{1,9}")] | None
+    gpu_name: _Text | None
+    compute_capabilities: Annotated[tuple[_Text, ...], Within(most=100)]
     profile: BatchProfile
     precision: FilePrecision
-    outputs: tuple[str, ...]
+    outputs: Annotated[tuple[_Text, ...], Within(1, 100)]
     lrn: EngineLrn
-    plugin_sha256: str | None
+    plugin_sha256: _Sha256 | None
     spec: ModelSpec
-    fingerprint: str
+    fingerprint: _Text
     report: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no builder makes.
+
+        Raises:
+            IncompatibleFileError: naming the field, what came and what was expected.
+        """
+        if self.runtime == "tensorrt":  # it builds on a GPU
+            for name in ("cuda_version", "gpu_name", "compute_capabilities"):
+                came = getattr(self, name)
+                require(bool(came), name, came, "that of the GPU it was built on")
+        layers, outputs = self.spec.layer_shapes(), self.outputs
+        are_layers = len(outputs) == len(set(outputs) & layers.keys())
+        require(are_layers, "outputs", outputs, f"some of {', '.join(layers)}, each once")
+        has_hash = self.plugin_sha256 is not None
+        expected = "a hash where lrn is plugin, and there alone"
+        require(has_hash == (self.lrn == "plugin"), "plugin_sha256", self.plugin_sha256, expected)
 
     @property
     def status(self) -> str:
@@ -93,6 +119,15 @@ class EngineRecord:
         if self.report is None:
             return NOT_VERIFIED
         return "verified" if self.report["passed"] else "verification failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seal:
+    """What the sidecar holds beside the record."""
+
+    record_sha256: _Sha256
+    plan_sha256: _Sha256
+    status: _Text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,15 +193,14 @@ def read_engine(path: Path) -> EngineFile:
         UsageError: there is no such file, or it cannot be read.
     """
     existing_file(path, "an .engine file")
-    fields = _sidecar_fields(path)
-    record = _record(fields, sidecar_path(path))
+    record, seal = _read_sidecar(path)
     try:
         plan = path.read_bytes()
     except OSError as error:
         raise IncompatibleFileError(
             f"{path}: cannot be read ({error.strerror or error}); copy the file again"
         ) from error
-    if hashlib.sha256(plan).hexdigest() != fields["plan_sha256"]:
+    if hashlib.sha256(plan).hexdigest() != seal.plan_sha256:
         raise IncompatibleFileError(
             f"{path}: is not the plan that {sidecar_path(path).name} describes: their hashes "
             "differ, so the plan is damaged or the sidecar is another engine's; copy both files "
@@ -230,7 +264,7 @@ def _fields(record: EngineRecord, plan_sha256: str) -> dict[str, Any]:
         if field.name not in ("spec", "report")
     }
     fields = {
-        "format": FORMAT_VERSION,
+        "format": record.FORMAT,
         "status": record.status,
         "plan_sha256": plan_sha256,
         **plain,
@@ -247,107 +281,29 @@ def _record_sha256(fields: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
 
 
-def _sidecar_fields(path: Path) -> dict[str, Any]:
-    """Read the sidecar of the engine at `path` as JSON of our format."""
-    sidecar = sidecar_path(path)
+def _read_sidecar(path: Path) -> tuple[EngineRecord, _Seal]:
+    """Read the sidecar of the engine at `path`; nothing in it may be missing, new or changed."""
+    sidecar, source = sidecar_path(path), str(sidecar_path(path))
+    again = f"build the engine again with: {_REBUILD_EITHER}"
     try:
-        fields = json.loads(sidecar.read_text("utf-8"))
+        fields = json_object(read_file(sidecar, again), source, again)
     except FileNotFoundError as error:
         raise IncompatibleFileError(
             f"{path}: {sidecar.name} is not beside it, without which nothing says what the engine "
-            f"expects; copy both files, or build it again with: {_REBUILD_EITHER}"
+            f"expects; copy both files, or {again}"
         ) from error
-    except (OSError, ValueError) as error:  # not readable, not UTF-8, not JSON
-        raise _damaged(sidecar, None, str(error)) from error
-    if not isinstance(fields, dict) or "format" not in fields:
-        raise _damaged(sidecar, None, 'it is no JSON object with a "format"')
-    if fields["format"] != FORMAT_VERSION:
-        raise IncompatibleFileError(
-            f"{sidecar}: its format is {fields['format']!r}, this version reads {FORMAT_VERSION}; "
-            "update alexnet-deploy, or build the engine again with this version"
-        )
-    return fields
-
-
-def _record(fields: Mapping[str, Any], sidecar: Path) -> EngineRecord:
-    """Make the record of the sidecar's fields; each is checked, and none may be missing or new."""
-    names = {field.name for field in dataclasses.fields(EngineRecord)}
-    damaged = partial(_damaged, sidecar, fields.get("runtime"))
-    different = {*names, "format", "status", "plan_sha256", "record_sha256"} ^ fields.keys()
-    if different:
-        state = {name: "unknown" if name in fields else "missing" for name in sorted(different)}
-        raise damaged(f"fields: {state}")
-    if fields["record_sha256"] != _record_sha256(fields):
-        raise damaged("its fields are not those that record_sha256 is the hash of")
-    spec = ModelSpec.from_json(json.dumps(fields["spec"]), str(sidecar))
-    for name, is_right in _checks(fields, spec).items():
-        if not is_right:
-            raise damaged(f"{name} is {reprlib.repr(fields[name])}")
-    try:
-        profile = BatchProfile(**fields["profile"])
-    except UsageError as error:
-        raise damaged(f"profile: {error}") from error
-    lists = {name: tuple(fields[name]) for name in ("compute_capabilities", "outputs")}
-    values = {name: fields[name] for name in names} | lists | {"spec": spec, "profile": profile}
-    record = EngineRecord(**values)
-    if fields["status"] != record.status:
-        raise damaged(f"status is {fields['status']!r}, its report says otherwise")
-    return record
-
-
-def _checks(fields: Mapping[str, Any], spec: ModelSpec) -> dict[str, bool]:
-    """Tell of each field whether its value can be what `_fields` wrote."""
-    built_on_gpu = fields["runtime"] == "tensorrt"
-    report, outputs = fields["report"], fields["outputs"]
-    return {
-        "runtime": fields["runtime"] in get_args(EngineRuntime),
-        "runtime_version": _is_text(fields["runtime_version"]),
-        "cuda_version": _is_version(fields["cuda_version"])
-        or (fields["cuda_version"] is None and not built_on_gpu),
-        "gpu_name": _is_text(fields["gpu_name"])
-        or (fields["gpu_name"] is None and not built_on_gpu),
-        "compute_capabilities": _is_texts(fields["compute_capabilities"])
-        and (bool(fields["compute_capabilities"]) or not built_on_gpu),
-        "profile": isinstance(fields["profile"], dict)
-        and fields["profile"].keys() == {"min", "opt", "max"},
-        "precision": fields["precision"] in FILE_PRECISIONS,
-        "outputs": _is_texts(outputs)
-        and 0 < len(outputs) == len(set(outputs) & spec.layer_shapes().keys()),
-        "lrn": fields["lrn"] in get_args(EngineLrn),
-        "plugin_sha256": _is_hash(fields["plugin_sha256"])
-        if fields["lrn"] == "plugin"
-        else fields["plugin_sha256"] is None,
-        "fingerprint": _is_text(fields["fingerprint"]),
-        "plan_sha256": _is_hash(fields["plan_sha256"]),
-        "report": report is None
-        or (
-            isinstance(report, dict)
-            and {"passed", "checks", "runs"} <= report.keys()
-            and isinstance(report["passed"], bool)
-        ),
-    }
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and value != ""
-
-
-def _is_version(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[0-9]+\.[0-9]+", value) is not None
-
-
-def _is_texts(value: object) -> bool:
-    return isinstance(value, list) and all(_is_text(item) for item in value)
-
-
-def _is_hash(value: object) -> bool:
-    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
-
-
-def _damaged(sidecar: Path, runtime: object, reason: str) -> IncompatibleFileError:
-    """Return the error of a sidecar that says, as far as it can be read, `runtime`."""
-    commands = (command for name, command in REBUILD_COMMANDS.items() if name == runtime)
-    return IncompatibleFileError(
-        f"{sidecar}: damaged ({reason}); copy it again from where the engine was built, or build "
-        f"the engine again with: {next(commands, _REBUILD_EITHER)}"
-    )
+    for runtime, command in REBUILD_COMMANDS.items():
+        if fields.get("runtime") == runtime:
+            again = f"build the engine again with: {command}"
+    sealing = {field.name for field in dataclasses.fields(_Seal)} & fields.keys()
+    rest = {name: value for name, value in fields.items() if name not in sealing}
+    record = read_record(EngineRecord, rest, source, again)
+    seal = read_record(_Seal, {name: fields[name] for name in sealing}, source, again)
+    if seal.record_sha256 != _record_sha256(fields):
+        reason = "its fields are not those that record_sha256 is the hash of"
+        raise damaged(source, reason, again)
+    if record.report is not None:
+        check_report(record.report, source, again)
+    if seal.status != record.status:
+        raise damaged(source, f"status is {seal.status!r}, its report says otherwise", again)
+    return record, seal

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from alexnet_deploy.errors import NoPhotographsError, PhotographError
 from alexnet_deploy.files.path_text import printable
+from alexnet_deploy.graph.report import Check, error_check
 from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.reference import Reference, crop
 from alexnet_deploy.photographs.decoding import load_photograph
 from alexnet_deploy.photographs.preprocessing import preprocess
 from alexnet_deploy.runtimes.base import Runner
-from alexnet_deploy.verification.report import Check, error_check
 
 Array = NDArray[Any]
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.graph.model_file import ModelFile
+from alexnet_deploy.graph.report import Check, Report, error_check
 from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.reference import Reference, crop
 from alexnet_deploy.model.spec import NORMALISED_CONVS, LrnSpec
@@ -38,7 +39,6 @@ from alexnet_deploy.verification.onnx import (
     map_checks,
     same_architecture,
 )
-from alexnet_deploy.verification.report import Check, Report, error_check
 
 _NUM_AMPLIFIED = 2  # crops; this is about the function, not about the data
 
@@ -67,7 +67,7 @@ def verify_engine(
     checks = identity_checks(record.spec, record.fingerprint, checkpoint)
     if not same_architecture(record.spec, checkpoint.spec):
         return Report(
-            checks=checks, runs="not run", against=checkpoint.fingerprint, num_photographs=0
+            checks=tuple(checks), runs="not run", against=checkpoint.fingerprint, num_photographs=0
         )
     options = dataclasses.replace(options, outputs=record.outputs)
     with open_engine_file(file, options) as engine:
@@ -82,7 +82,7 @@ def verify_engine(
             _batch_check(file, dataclasses.replace(options, batch_size=size), crops, expected)
         )
     return Report(
-        checks=checks,
+        checks=tuple(checks),
         runs=runs,
         against=checkpoint.fingerprint,
         num_photographs=comparison.num_photographs,

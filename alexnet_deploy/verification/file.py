@@ -5,13 +5,13 @@ from pathlib import Path
 
 from alexnet_deploy.errors import UsageError
 from alexnet_deploy.graph.model_file import read_model
+from alexnet_deploy.graph.report import Report
 from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint
 from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.runtimes.engine_file import ENGINE_SUFFIX, read_engine
 from alexnet_deploy.verification.engine import verify_engine
 from alexnet_deploy.verification.onnx import verify
-from alexnet_deploy.verification.report import Report
 
 
 def verify_file(

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from alexnet_deploy.graph.model_file import ModelFile, check_onnx, narrow_name, scale_name
 from alexnet_deploy.graph.quantization import dequantize_model
+from alexnet_deploy.graph.report import Check, Report, error_check
 from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.reference import Reference
 from alexnet_deploy.model.spec import ModelSpec
@@ -32,7 +33,6 @@ from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.runtimes.capabilities import is_installed
 from alexnet_deploy.runtimes.factory import open_runner
 from alexnet_deploy.verification.comparison import TOLERANCES, Comparison, compare, relative_error
-from alexnet_deploy.verification.report import Check, Report, error_check
 
 Array = NDArray[Any]
 
@@ -71,7 +71,7 @@ def verify(
     model = file.weights() if checkpoint is None else checkpoint
     fingerprint = file.fingerprint if checkpoint is None else checkpoint.fingerprint
     if not same_architecture(file.spec, model.spec):
-        return Report(checks=checks, runs="not run", against=fingerprint, num_photographs=0)
+        return Report(checks=tuple(checks), runs="not run", against=fingerprint, num_photographs=0)
     layers = tuple(dict.fromkeys((*file.outputs(), "logits", "fc7", "probabilities")))
     with open_runner(file, dataclasses.replace(options, outputs=layers)) as runner:
         comparison = Comparison(Reference(model), layers, runner.options.precision)
@@ -85,7 +85,7 @@ def verify(
     checks += _as_written_checks(file, model, np.stack(comparison.kept))
     checks += _amplified_checks(file, np.stack(comparison.kept), options)
     return Report(
-        checks=checks,
+        checks=tuple(checks),
         runs=runs,
         against=fingerprint,
         num_photographs=comparison.num_photographs,

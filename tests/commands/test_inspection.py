@@ -9,6 +9,7 @@ import pytest
 from alexnet_deploy.errors import IncompatibleFileError, UsageError
 from alexnet_deploy.graph.build import build_model
 from alexnet_deploy.graph.model_file import write_model
+from alexnet_deploy.graph.report import Report
 from alexnet_deploy.inspection import describe, readable
 from alexnet_deploy.model.checkpoints import Checkpoint, save_checkpoint
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
@@ -62,7 +63,7 @@ def test_a_file_that_is_neither_is_refused(tmp_path: Path) -> None:
 
 def test_a_changed_model_file_does_not_pass_for_verified(tmp_path: Path) -> None:
     file = build_model(random_checkpoint("paper"), ("fc7",))
-    report = {"passed": True, "checks": [], "runs": "x", "num_photographs": 1}
+    report = Report(checks=(), runs="x", against="f" * 64, num_photographs=1).to_dict()
     write_model(dataclasses.replace(file, report=report), tmp_path / "a.onnx")
     assert describe(tmp_path / "a.onnx")["unchanged"]
     content = bytearray((tmp_path / "a.onnx").read_bytes())
@@ -73,6 +74,8 @@ def test_a_changed_model_file_does_not_pass_for_verified(tmp_path: Path) -> None
     assert "CHANGED since it was exported" in readable(description)
 
 
+RAN = Report(checks=(), runs="TensorRT 11.4", against="f" * 64, num_photographs=40)
+REPORT = json.loads(json.dumps(RAN.to_dict()))
 ENGINE = EngineFile(
     record=EngineRecord(
         runtime="tensorrt",
@@ -87,7 +90,7 @@ ENGINE = EngineFile(
         plugin_sha256="0" * 64,
         spec=random_checkpoint("paper").spec,
         fingerprint="f" * 64,
-        report={"passed": True, "checks": [], "runs": "TensorRT 11.4", "num_photographs": 40},
+        report=REPORT,
     ),
     plan=b"the plan",
 )

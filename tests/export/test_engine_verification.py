@@ -13,11 +13,11 @@ import onnx
 import pytest
 
 from alexnet_deploy.graph.model_file import FilePrecision, ModelFile
+from alexnet_deploy.graph.report import Check, Report
 from alexnet_deploy.photographs.samples import sample_paths
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
 from alexnet_deploy.runtimes.engine_file import NOT_VERIFIED, read_engine
 from alexnet_deploy.verification import engine
-from alexnet_deploy.verification.report import Check, Report
 from tests.support.trt_stub.machines import RTX, Machine, export, operators
 
 pytest_plugins = ["tests.support.trt_stub.fixtures", "tests.support.trt_stub.machine_fixtures"]
@@ -154,7 +154,7 @@ def test_an_earlier_engine_stays_when_the_new_one_fails(
     assert export("--trt", "-o", "m.engine").exit_code == 0
     before = {path: path.read_bytes() for path in folder.iterdir()}
     failing = Report(
-        checks=[Check(name="fc7", measured="1", allowed="0", passed=False)],
+        checks=(Check(name="fc7", measured="1", allowed="0", passed=False),),
         runs="x",
         against="f" * 64,
         num_photographs=1,

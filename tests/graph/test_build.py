@@ -82,7 +82,8 @@ def test_our_writer_and_protobufs_give_the_same_model(paper: ModelFile) -> None:
 
 
 def test_a_written_file_reads_back_whole(paper: ModelFile, tmp_path: Path) -> None:
-    report = {"passed": True, "checks": [], "runs": "x"}
+    report = {"passed": True, "checks": [], "runs": "x", "against": "a"}
+    report |= {"num_photographs": 1, "skipped": ["a.jpg: empty"]}
     write_model(dataclasses.replace(paper, report=report), tmp_path / "a.onnx")
     file = read_model(tmp_path / "a.onnx")
     assert file.spec == paper.spec

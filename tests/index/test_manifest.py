@@ -87,14 +87,14 @@ def test_another_runtime_is_welcome(photos: Path, index: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"format": 2, "new": []}', "has format 2, this version of alexnet-deploy reads 1; upd"),
+        ('{"format": 2, "new": []}', "format is 2, this version of alexnet-deploy reads 1; upd"),
         ("", "damaged"),
         ("{}", "damaged"),
         ("[]", "damaged"),
         ('{"format": 1}', "damaged"),
         ("[" * 100_000, "damaged"),
         ('{"format": 1, "space": {}, "segment_rows": 1}', "damaged"),
-        ("\0\udc80", r"cannot be read \(.*utf-8"),
+        ("\0\udc80", r"damaged \(.*utf-8"),
     ],
 )
 def test_a_manifest_that_cannot_be_understood_is_refused(
@@ -108,7 +108,15 @@ def test_a_manifest_that_cannot_be_understood_is_refused(
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("dimension", 0), ("segment_rows", "5"), ("metric", "dot"), ("decode", "x"), ("layer", [])],
+    [
+        ("dimension", 0),
+        ("dimension", 10**7 + 1),
+        ("segment_rows", "5"),
+        ("segment_rows", 2**31 + 1),
+        ("metric", "dot"),
+        ("decode", "x"),
+        ("layer", []),
+    ],
 )
 def test_a_manifest_with_an_impossible_value_is_refused(
     photos: Path, index: Path, name: str, value: object

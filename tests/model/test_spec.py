@@ -149,6 +149,7 @@ def test_damaged_json_is_refused(text: str) -> None:
         ("input_size", 12),
         ("input_size", 63),  # the paper's padding makes it 66 px, and pool5 vanishes
         ("input_size", 224.5),
+        ("input_size", 4097),
         ("input_size", "224"),
         ("conv1_padding", [0, 0, 3]),
         ("conv1_padding", [0, 0, 0, -3]),
@@ -159,9 +160,11 @@ def test_damaged_json_is_refused(text: str) -> None:
         ("groups", [1, 5, 1, 2, 2]),
         ("groups", [1, 0, 1, 2, 2]),
         ("num_classes", 0),
+        ("num_classes", 1_000_001),
         ("num_classes", True),
         ("lrn.size", 4),
         ("lrn.size", -1),
+        ("lrn.size", 1001),
         ("lrn.alpha", -1e-4),
         ("lrn.beta", None),
         ("lrn.k", 0),
@@ -170,6 +173,7 @@ def test_damaged_json_is_refused(text: str) -> None:
         ("lrn.position", "between"),
         ("preprocessing.resize", "stretch"),
         ("preprocessing.resize_to", 223),
+        ("preprocessing.resize_to", 4097),
         ("preprocessing.filter", ["bicubic"]),
         ("preprocessing.mean", [1.0, 2.0]),
         ("preprocessing.mean", [1.0, 2.0, "3"]),
@@ -177,14 +181,14 @@ def test_damaged_json_is_refused(text: str) -> None:
     ],
 )
 def test_impossible_values_are_refused_by_file_and_name(field: str, value: object) -> None:
-    start = rf"^weights\.pt: the spec's {re.escape(field)} is "
+    start = rf"^weights\.pt: damaged \({re.escape(field)}(\[\d+\])? is "
     with pytest.raises(IncompatibleFileError, match=start) as raised:
         ModelSpec.from_json(paper_json(field, value), "weights.pt")
     assert len(str(raised.value)) < 300
 
 
 def test_a_number_beyond_every_float_is_refused() -> None:
-    with pytest.raises(IncompatibleFileError, match="OverflowError"):
+    with pytest.raises(IncompatibleFileError, match=r"lrn\.k is 1000.*expected a finite number"):
         ModelSpec.from_json(paper_json("lrn.k", 10**400))
 
 
@@ -226,7 +230,7 @@ def test_values_from_numpy_can_be_written() -> None:
 
 def test_what_json_cannot_hold_is_refused_before_it_has_to_be_written() -> None:
     text = paper_json("provenance", {"loss": math.nan})
-    with pytest.raises(IncompatibleFileError, match="NaN is not JSON"):
+    with pytest.raises(IncompatibleFileError, match="'NaN' is no finite number"):
         ModelSpec.from_json(text)
 
 

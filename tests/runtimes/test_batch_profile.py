@@ -15,7 +15,7 @@ def test_the_nearest_batch_that_is_allowed(asked: int, nearest: int) -> None:
     assert BatchProfile(min=2, opt=4, max=8).nearest(asked) == nearest
 
 
-@given(sizes=st.lists(st.integers(1, 2**31 - 1), min_size=3, max_size=3).map(sorted))
+@given(sizes=st.lists(st.integers(1, 2**16), min_size=3, max_size=3).map(sorted))
 def test_ascending_sizes_become_three_shapes(sizes: list[int]) -> None:
     smallest, usual, largest = sizes
     profile = BatchProfile(min=smallest, opt=usual, max=largest)
@@ -31,7 +31,7 @@ def test_ascending_sizes_become_three_shapes(sizes: list[int]) -> None:
     [
         ({"min": 0}, r"--min-batch is 0, expected 1"),
         ({"opt": -3}, r"--opt-batch is -3"),
-        ({"max": 2**40}, r"--max-batch is 1099511627776, expected 1 to 2147483647"),
+        ({"max": 2**40}, r"--max-batch is 1099511627776, expected 1 to 65536"),
         ({"max": True}, r"--max-batch is True"),
         ({"opt": 64}, r"--min-batch 1, --opt-batch 64, --max-batch 32: expected min <= opt <= max"),
         ({"min": 33, "max": 64}, r"--min-batch 33, --opt-batch 32"),

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from alexnet_deploy.errors import IncompatibleFileError, OutputError, UsageError
+from alexnet_deploy.graph.report import Check, Report
 from alexnet_deploy.model.spec import PRESET_NAMES, preset_spec
 from alexnet_deploy.runtimes import engine_file
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
@@ -26,7 +27,14 @@ from alexnet_deploy.runtimes.engine_file import (
     write_engine,
 )
 
-REPORT = {"passed": True, "checks": [], "runs": "TensorRT 11.4", "num_photographs": 3}
+REPORT = {
+    "passed": True,
+    "checks": [{"name": "fc7", "measured": "1e-06", "allowed": "<= 1e-04", "passed": True}],
+    "runs": "TensorRT 11.4",
+    "against": "f" * 64,
+    "num_photographs": 3,
+    "skipped": [],
+}
 RECORD = EngineRecord(
     runtime="tensorrt",
     runtime_version="11.4.0.106",
@@ -103,9 +111,9 @@ def records(draw: st.DrawFn) -> EngineRecord:
     lrn: EngineLrn = draw(st.sampled_from(["plugin", "native", "none"]))
     least, usual, most = sorted(draw(st.tuples(*[st.integers(1, 4096)] * 3)))
     layers = st.lists(st.sampled_from(list(spec.layer_shapes())), min_size=1, unique=True)
-    reports = st.fixed_dictionaries(
-        {"passed": st.booleans(), "checks": st.just([]), "runs": texts(), "skipped": st.none()}
-    )
+    checks = st.lists(st.builds(Check, passed=st.booleans()), max_size=3).map(tuple)
+    reports = st.builds(Report, checks=checks, num_photographs=st.integers(0, 10**6))
+    plain = reports.map(lambda report: json.loads(json.dumps(report.to_dict())))
     return EngineRecord(
         runtime="tensorrt" if on_gpu else "tensorrt-rtx",
         runtime_version=draw(texts()),
@@ -119,7 +127,7 @@ def records(draw: st.DrawFn) -> EngineRecord:
         plugin_sha256="a" * 64 if lrn == "plugin" else None,
         spec=spec,
         fingerprint=draw(texts()),
-        report=draw(st.none() | reports),
+        report=draw(st.none() | plain),
     )
 
 
@@ -188,7 +196,7 @@ def test_a_sidecar_that_is_no_json_of_ours_is_refused(written: Path, content: by
 
 def test_a_sidecar_of_another_format_is_refused(written: Path) -> None:
     change(written, format=2)
-    with pytest.raises(IncompatibleFileError, match="format is 2, this version reads 1"):
+    with pytest.raises(IncompatibleFileError, match=r"format is 2, this version of .* reads 1"):
         read_engine(written)
 
 
@@ -238,7 +246,9 @@ def test_a_sidecar_that_was_edited_is_refused_though_it_could_be_one(
     read_engine(written)
 
 
-@pytest.mark.parametrize("field", ["record_sha256", *EngineRecord.__dataclass_fields__])
+@pytest.mark.parametrize(
+    "field", ["record_sha256", *(each.name for each in dataclasses.fields(EngineRecord))]
+)
 def test_a_field_that_is_missing_is_named(written: Path, field: str) -> None:
     change(written, **{field: ...})
     with pytest.raises(IncompatibleFileError, match=f"{field}.*missing"):
@@ -280,12 +290,14 @@ def test_a_field_that_is_unknown_is_named(written: Path) -> None:
         ("report", REPORT | {"passed": "no"}),
         ("report", REPORT | {"passed": 1}),
         ("report", "passed"),
+        ("report", REPORT | {"checks": [5]}),
+        ("report", REPORT | {"passed": False}),  # against its checks
         ("status", NOT_VERIFIED),  # with a report
     ],
 )
 def test_a_value_that_cannot_be_is_named(written: Path, field: str, value: object) -> None:
     change(written, **{field: value})
-    with pytest.raises(IncompatibleFileError, match=f"damaged .*{field}"):
+    with pytest.raises(IncompatibleFileError, match=f"damaged .*{field}|its {field}: damaged"):
         read_engine(written)
 
 

@@ -146,6 +146,8 @@ def test_other_files_are_no_checkpoints(state: RunState, tmp_path: Path) -> None
         ("training", {"version": 2}),
         ("training", {"version": 1, "old_layers": [], "progress": '{"epoch": 1}'}),
         ("training", {"version": 1, "old_layers": [], "progress": "{"}),
+        ("training", {"version": 1, "old_layers": [], "progress": "[" * 100_000}),
+        ("training", {"version": 1, "old_layers": [], "progress": None}),
         ("training", 7),
         ("memory", None),
         ("colour", {"vectors": torch.eye(3)}),
@@ -157,7 +159,7 @@ def test_a_state_of_another_version_is_refused(
     path = save_state(tmp_path, state, keep=1)
     stored = torch.load(path, weights_only=True) | {part: content}
     torch.save({name: value for name, value in stored.items() if value is not None}, path)
-    with pytest.raises(IncompatibleFileError, match=r"step-00000017\.pt: holds no state of a tr"):
+    with pytest.raises(IncompatibleFileError, match=r"17\.pt: (holds no state|its prog)"):
         load_state(path)
 
 
@@ -272,6 +274,6 @@ def test_a_log_of_something_else_is_not_overwritten(data: Path, tmp_path: Path) 
     begun.output.mkdir()
     log = begun.output / "log.jsonl"
     log.write_text(json.dumps({"mine": 1}) + "\n")
-    with pytest.raises(IncompatibleFileError, match="line 1 is no record of an epoch"):
+    with pytest.raises(IncompatibleFileError, match="line 1: damaged"):
         train(begun, Recorder())
     assert log.read_text() == '{"mine": 1}\n'

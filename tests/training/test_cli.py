@@ -139,10 +139,11 @@ def test_ctrl_c_before_the_first_step_leaves_nothing_to_resume(
     [
         (["--set", "momentum"], 2, "--set 'momentum': expected FIELD=VALUE, as in label_smooth"),
         (["--set", "speed=3"], 2, "recipe modern has no field 'speed'; it has num_epochs"),
-        (["--set", "momentum=fast"], 2, "momentum is 'fast', expected a finite float"),
-        (["--set", "momentum=NaN"], 2, "momentum is nan, expected a finite float"),
+        (["--set", "momentum=fast"], 2, "momentum is 'fast', expected a finite number"),
+        (["--set", "momentum=NaN"], 2, "momentum is nan, expected a finite number"),
+        (["--set", "crop=" + "[" * 100_000], 2, "crop is '[[["),
         (["--set", "crop=round"], 2, "crop is 'round', expected one of positions, resized"),
-        (["--epochs", "0"], 2, "num_epochs is 0, expected 1 or more"),
+        (["--epochs", "0"], 2, "num_epochs is 0, expected at least 1"),
         (["--learning-rate", "-1"], 2, "learning_rate is -1.0, expected more than 0"),
         (["--batch-size", "22"], 1, "p: 21 photographs to train on, fewer than a batch of 22"),
         (["--hold-out", "1"], 2, "--hold-out is 1.0, expected a share of 0 up to 1"),
@@ -211,7 +212,7 @@ def test_files_of_other_things_have_the_exit_code_of_incompatible_files() -> Non
     Path("run/run.json").write_text("{")
     result = run("train", "p", "-o", "run", *BRIEF, "--resume")
     assert result.exit_code == 5
-    assert "run/run.json: cannot be read" in result.stderr
+    assert "run/run.json: damaged" in result.stderr
 
 
 @pytest.mark.usefixtures("photographs")

@@ -121,14 +121,14 @@ def test_a_line_is_one_json_object_with_the_fields_of_the_record(tmp_path: Path)
     ],
 )
 def test_what_json_cannot_hold_or_no_epoch_comes_to_is_refused(field: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=rf"^{field} is .*, expected "):
+    with pytest.raises(IncompatibleFileError, match=rf"^{field} is .*, expected "):
         dataclasses.replace(RECORD, **{field: value})
 
 
 def test_an_epoch_is_validated_in_all_figures_or_none() -> None:
-    with pytest.raises(ValueError, match="expected all figures or none"):
+    with pytest.raises(IncompatibleFileError, match="expected all figures or none"):
         dataclasses.replace(RECORD, val_top5=None)
-    with pytest.raises(ValueError, match=r"^best is True, expected false without"):
+    with pytest.raises(IncompatibleFileError, match=r"^best is True, expected false without"):
         dataclasses.replace(RECORD, **NO_VALIDATION | {"best": True})
 
 
@@ -201,7 +201,7 @@ def test_a_damaged_line_is_named_and_the_log_left_as_it_is(tmp_path: Path, line:
     log_of(path, 0, 1)
     first, second = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(first + line + b"\n" + second)
-    with pytest.raises(IncompatibleFileError, match=r"log\.jsonl: line 2 is no record"):
+    with pytest.raises(IncompatibleFileError, match=r"log\.jsonl: line 2: damaged"):
         cut_back(path, 0)
     assert path.read_bytes() == first + line + b"\n" + second
 

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from alexnet_deploy.errors import UsageError
-from training.recipes import MODERN, PAPER, RECIPES, Recipe, recipe_from_json
+from alexnet_deploy.files.records import read_record
+from training.recipes import MODERN, PAPER, RECIPES, Recipe
 
 
 def test_the_papers_recipe_has_the_papers_constants() -> None:
@@ -41,8 +42,8 @@ def test_recipes_go_by_their_names() -> None:
 @pytest.mark.parametrize("recipe", [PAPER, MODERN])
 def test_json_gives_the_same_recipe_back(recipe: Recipe) -> None:
     changed = recipe.with_options({"learning_rate": 0.1 + 0.2, "num_epochs": 3})
-    assert recipe_from_json(changed.to_json()) == changed
-    assert json.loads(changed.to_json())["learning_rate"] == 0.1 + 0.2
+    text = json.dumps(dataclasses.asdict(changed))
+    assert read_record(Recipe, text, "run.json", "begin again") == changed
 
 
 def test_options_replace_fields_and_leave_the_others() -> None:
@@ -55,28 +56,28 @@ def test_options_replace_fields_and_leave_the_others() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "expected"),
     [
-        ("num_epochs", 0, "1 or more"),
-        ("num_epochs", 1.5, "a finite int"),
-        ("num_epochs", True, "a finite int"),
-        ("batch_size", "many", "a finite int"),
+        ("num_epochs", 0, "at least 1"),
+        ("num_epochs", 1.5, "a whole number"),
+        ("num_epochs", True, "a whole number"),
+        ("batch_size", "many", "a whole number"),
         ("learning_rate", 0.0, "more than 0"),
-        ("learning_rate", float("nan"), "a finite float"),
-        ("learning_rate", float("inf"), "a finite float"),
+        ("learning_rate", float("nan"), "a finite number"),
+        ("learning_rate", float("inf"), "a finite number"),
         ("input_std", 0, "more than 0"),
         ("bias_rate_factor", 0, "more than 0"),
-        ("weight_decay", -0.1, "0 or more"),
-        ("momentum", 1.0, "below 1"),
-        ("dropout_rate", 1.0, "below 1"),
-        ("label_smoothing", -0.1, "0 or more"),
+        ("weight_decay", -0.1, "at least 0"),
+        ("momentum", 1.0, "less than 1"),
+        ("dropout_rate", 1.0, "less than 1"),
+        ("label_smoothing", -0.1, "at least 0"),
         ("min_crop_area", 0.0, "more than 0"),
         ("min_crop_area", 0.8, "at most 0.75"),
         ("crop", "anywhere", "one of positions, resized"),
         ("dropout", "some", "one of paper, inverted"),
         ("schedule", "never", "one of plateau, one_cycle"),
         ("initialisation", "zeros", "one of gaussian_2012, he"),
-        ("subtract_mean_image", 1, "a finite bool"),
+        ("subtract_mean_image", 1, "true or false"),
         ("update_rule", "adam", "one of paper, adamw"),
-        ("second_momentum", 1.0, "below 1"),
+        ("second_momentum", 1.0, "less than 1"),
     ],
 )
 def test_values_that_cannot_be_trained_with_are_refused(

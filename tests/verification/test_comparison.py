@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from alexnet_deploy.graph.report import Check
 from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint
 from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.model.reference import Reference
 from alexnet_deploy.verification.comparison import TOLERANCES, Comparison, largest_activation
-from alexnet_deploy.verification.report import Check
 from tests.support.networks import noise, random_checkpoint
 
 LAYERS = ("fc7", "logits")

@@ -14,6 +14,7 @@ from alexnet_deploy.errors import NoPhotographsError
 from alexnet_deploy.export.onnx import build_file
 from alexnet_deploy.graph.model_file import FilePrecision, ModelFile
 from alexnet_deploy.graph.plugin_nodes import with_plugins
+from alexnet_deploy.graph.report import Check
 from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint
 from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.model.spec import PRESET_NAMES
@@ -24,7 +25,6 @@ from alexnet_deploy.runtimes.engine_file import EngineFile
 from alexnet_deploy.runtimes.factory import open_runner
 from alexnet_deploy.verification import engine as engine_verification
 from alexnet_deploy.verification.engine import amplified_checks, verify_engine
-from alexnet_deploy.verification.report import Check
 from tests.support.cpu_plans import CpuPlan, built
 from tests.support.networks import random_checkpoint
 

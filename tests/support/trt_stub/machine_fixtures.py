@@ -8,12 +8,12 @@ import pytest
 
 # All that take names of engine_verification, which must not find those of `quick` there.
 from alexnet_deploy.export import engine as engine_export
+from alexnet_deploy.graph.report import Check, Report
 from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.runtimes.engine_file import EngineFile
 from alexnet_deploy.runtimes.gpu_driver import current_gpu
 from alexnet_deploy.verification import engine as engine_verification
 from alexnet_deploy.verification import file as verify_file  # noqa: F401
-from alexnet_deploy.verification.report import Check, Report
 from tests.support.cpu_plans import CpuPlan
 from tests.support.trt_stub.fake_driver import FakeDriver
 from tests.support.trt_stub.machines import Machine
@@ -37,7 +37,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def verify_engine(*_: object) -> Report:
         made.append("photographs")
-        return Report(checks=[], runs="x", against="f" * 64, num_photographs=1)
+        return Report(checks=(), runs="x", against="f" * 64, num_photographs=1)
 
     def amplified_checks(*_: object) -> list[Check]:
         made.append("amplified")

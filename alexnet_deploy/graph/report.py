@@ -1,12 +1,13 @@
 """What a verification found: a table for people, JSON for the file's metadata."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from alexnet_deploy.errors import VerificationError
 from alexnet_deploy.files.path_text import printable
+from alexnet_deploy.files.records import Within, damaged, read_record
 
 ADVICE = (
     "do not use this file for that checkpoint: export the checkpoint again, or name the one that "
@@ -46,10 +47,10 @@ class Report:
         skipped: photographs that could not be read, with the reason.
     """
 
-    checks: Sequence[Check]
+    checks: tuple[Check, ...]
     runs: str
     against: str
-    num_photographs: int
+    num_photographs: Annotated[int, Within(0, 2**31)]
     skipped: tuple[str, ...] = ()
 
     @property
@@ -86,3 +87,16 @@ class Report:
         ]
         if failed:
             raise VerificationError(f"{source}: verification failed: {'; '.join(failed)}; {advice}")
+
+
+def check_report(fields: Mapping[str, Any], source: str, otherwise: str) -> None:
+    """Refuse what `Report.to_dict` did not make; arguments as of `records.json_object`.
+
+    Raises:
+        IncompatibleFileError: a field is unknown, missing or impossible.
+    """
+    source = f"{source}: its report"
+    rest = {name: value for name, value in fields.items() if name != "passed"}
+    report = read_record(Report, rest, source, otherwise)
+    if fields.get("passed") is not report.passed:
+        raise damaged(source, "passed is not what its checks say", otherwise)

@@ -1,0 +1,296 @@
+"""Records: JSON into frozen dataclasses, by the annotations of their fields, or an error.
+
+`Annotated[int, Within(1, 999)]` is a field with bounds. A record whose class has a `FORMAT` holds
+that number as "format". What JSON leaves open is closed here: a key comes once, numbers are finite
+and nesting ends. Where the annotation is `Mapping[str, Any]`, any such JSON is taken as it is.
+"""
+
+import dataclasses
+import functools
+import json
+import math
+import os
+import re
+import reprlib
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Real
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from alexnet_deploy.errors import IncompatibleFileError, UsageError
+
+MAX_BYTES = 2**26
+_MAX_DEPTH = 32
+_FOREIGN_SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+
+_Record = TypeVar("_Record")
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """Bounds of a number, or of the length of a text or a tuple."""
+
+    least: float = -math.inf
+    most: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+
+    def holds(self, value: Any) -> bool:
+        """Tell whether `value` keeps the bounds."""
+        number = len(value) if isinstance(value, (str, tuple)) else value
+        return self.least <= number <= self.most and self.above < number < self.below
+
+    def __str__(self) -> str:
+        lower = {"at least": self.least, "more than": self.above}
+        bounds = lower | {"at most": self.most, "less than": self.below}
+        words = (f"{word} {bound:,}" for word, bound in bounds.items() if math.isfinite(bound))
+        return " and ".join(words)
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """The form of a text: the whole of it matches a regular expression."""
+
+    pattern: str
+
+    def holds(self, value: str) -> bool:
+        """Tell whether `value` has the form."""
+        return re.fullmatch(self.pattern, value) is not None
+
+    def __str__(self) -> str:
+        return f"a text like {self.pattern}"
+
+
+class _FieldError(IncompatibleFileError):
+    """A field cannot be what it is; `complaint` reads on from its name."""
+
+    def __init__(self, field: str, complaint: str) -> None:
+        super().__init__(f"{field} {complaint}" if field else complaint)
+        self.field, self.complaint = field, complaint
+
+
+class _OtherFormatError(_FieldError):
+    """A record of another version of this program."""
+
+
+def require(condition: bool, field: str, came: object, expected: str) -> None:
+    """Refuse a record for a reason that no annotation can tell; for its `__post_init__`.
+
+    Raises:
+        IncompatibleFileError: `condition` does not hold.
+    """
+    if not condition:
+        raise _FieldError(field, f"is {reprlib.repr(came)}, expected {expected}")
+
+
+def check_fields(record: Any) -> None:
+    """Hold a record that a program makes to its annotations; for its `__post_init__`.
+
+    Numbers become those of their annotation, NumPy's included, and lists tuples: what is equal
+    then has one JSON, whoever wrote it.
+
+    Raises:
+        IncompatibleFileError: naming the field, what came and what was expected.
+    """
+    for name, kind in _kinds(record.__class__).items():
+        object.__setattr__(record, name, _value(kind, getattr(record, name), name))
+
+
+def read_file(path: Path, otherwise: str) -> bytes:
+    """Return the content of a regular file of at most `MAX_BYTES`.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: there is nothing at `path`.
+        IncompatibleFileError: a pipe, a device, too large, or it may not be read.
+    """
+    try:
+        with open(path, "rb", opener=_open_at_once) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError("it is no regular file")
+            if status.st_size > MAX_BYTES:
+                raise OSError(f"it has {status.st_size:,} bytes, more than {MAX_BYTES:,}")
+            return file.read(MAX_BYTES)
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise IncompatibleFileError(
+            f"{path}: cannot be read ({error.strerror or error}); mend that, or {otherwise}"
+        ) from error
+
+
+def json_object(text: str | bytes, source: str, otherwise: str) -> dict[str, Any]:
+    """Return the fields of a JSON object, for a reader that needs them before they are a record.
+
+    Args:
+        text: bytes are UTF-8.
+        source: where it comes from, for messages.
+        otherwise: what to do where no copy can be restored, for messages.
+
+    Raises:
+        IncompatibleFileError: it is none.
+    """
+    try:
+        value = json.loads(
+            text if isinstance(text, str) else str(text, "utf-8"),
+            object_pairs_hook=_object,
+            parse_float=_finite,
+            parse_constant=_finite,
+        )
+        _check_depth(value)
+        if not isinstance(value, dict):
+            raise ValueError("it is no JSON object")
+    except (ValueError, RecursionError) as error:
+        raise damaged(source, error, otherwise) from error
+    return value
+
+
+def read_record(
+    kind: type[_Record], content: str | bytes | Mapping[str, Any], source: str, otherwise: str
+) -> _Record:
+    """Read a record of its JSON, or of the fields that `json_object` returned; see there.
+
+    Raises:
+        IncompatibleFileError: no JSON, of another format, or a field is unknown, missing or
+            impossible.
+    """
+    if not isinstance(content, Mapping):
+        content = json_object(content, source, otherwise)
+    try:
+        record: _Record = _record(kind, content, "")
+    except _OtherFormatError as error:
+        raise IncompatibleFileError(
+            f"{source}: {error}; update alexnet-deploy, or {otherwise}"
+        ) from error
+    except _FieldError as error:
+        raise damaged(source, error, otherwise) from error
+    return record
+
+
+def damaged(source: str, reason: object, otherwise: str) -> IncompatibleFileError:
+    """Return the error of a file that is not what was written."""
+    return IncompatibleFileError(
+        f"{source}: damaged ({reason}); restore it from a copy, or {otherwise}"
+    )
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a pipe without a writer would wait for one
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        twice = next(name for index, (name, _) in enumerate(pairs) if name in dict(pairs[:index]))
+        raise ValueError(f"{reprlib.repr(twice)} comes twice in one object")
+    return fields
+
+
+def _finite(text: str) -> float:
+    number = float(text)  # "1e400" is infinite, and the constants are NaN and Infinity
+    if not math.isfinite(number):
+        raise ValueError(f"{reprlib.repr(text)} is no finite number")
+    return number
+
+
+def _check_depth(value: object) -> None:
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        objects = (item.values() for item in level if isinstance(item, dict))
+        lists = (item for item in level if isinstance(item, list))
+        level = [inner for items in (*objects, *lists) for inner in items]
+        if not level:
+            return
+    raise ValueError(f"it is nested more than {_MAX_DEPTH} levels deep")
+
+
+@functools.cache
+def _kinds(kind: Any) -> dict[str, Any]:
+    hints = get_type_hints(kind, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+
+
+def _record(kind: Any, fields: object, prefix: str) -> Any:
+    """Make a record; `prefix` is "spec." for one within the field "spec"."""
+    if not isinstance(fields, Mapping):
+        raise _FieldError(prefix[:-1], f"is {reprlib.repr(fields)}, expected a JSON object")
+    rest = dict(fields)
+    if hasattr(kind, "FORMAT"):
+        came = _value(int, rest.pop("format", None), f"{prefix}format")
+        if came != kind.FORMAT:
+            raise _OtherFormatError(
+                f"{prefix}format", f"is {came}, this version of alexnet-deploy reads {kind.FORMAT}"
+            )
+    kinds = _kinds(kind)
+    for name in rest.keys() - kinds.keys():
+        raise _FieldError(prefix + reprlib.repr(name), f"is unknown, expected {', '.join(kinds)}")
+    for name in kinds:
+        if name not in rest:  # a default is for programs: what is written is written whole
+            raise _FieldError(prefix + name, "is missing")
+    values = {name: _value(kinds[name], value, prefix + name) for name, value in rest.items()}
+    try:
+        return kind(**values)
+    except _FieldError as error:
+        raise _FieldError(prefix + error.field, error.complaint) from error
+    except UsageError as error:  # of a class that is also an argument of the command line
+        raise _FieldError(prefix[:-1], f"cannot be: {error}") from error
+
+
+def _value(kind: Any, value: Any, field: str) -> Any:
+    """Return `value` as the annotation `kind` has it."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        value = _value(arguments[0], value, field)
+        for limit in arguments[1:]:
+            require(limit.holds(value), field, value, str(limit))
+        return value
+    if origin in (Union, UnionType):  # "X | None"
+        return None if value is None else _value(arguments[0], value, field)
+    if origin is Literal:
+        is_choice = isinstance(value, str) and value in arguments
+        require(is_choice, field, value, f"one of {', '.join(arguments)}")
+        return value
+    if origin is tuple:
+        return _tuple(arguments, value, field)
+    if origin is Mapping:
+        require(isinstance(value, Mapping), field, value, "a JSON object")
+        return value
+    if dataclasses.is_dataclass(kind):
+        return value if type(value) is kind else _record(kind, value, f"{field}.")
+    return _number(kind, value, field) if kind in (int, float) else _plain(kind, value, field)
+
+
+def _tuple(kinds: tuple[Any, ...], values: Any, field: str) -> tuple[Any, ...]:
+    require(isinstance(values, (list, tuple)), field, values, "a list")
+    if kinds[-1] is Ellipsis:
+        kinds = kinds[:1] * len(values)
+    require(len(values) == len(kinds), field, values, f"a list of {len(kinds)}")
+    pairs = enumerate(zip(kinds, values, strict=True))
+    return tuple(_value(kind, value, f"{field}[{index}]") for index, (kind, value) in pairs)
+
+
+def _number(kind: type[int | float], value: Any, field: str) -> int | float:
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    try:
+        number = float(value) if is_number else math.nan
+    except OverflowError:
+        number = math.inf
+    if kind is float:
+        require(math.isfinite(number), field, value, "a finite number")
+        return number
+    # int64 holds every whole number that this program writes.
+    is_whole = number.is_integer() and -(2**63) <= int(value) < 2**63
+    require(is_whole, field, value, "a whole number")
+    return int(value)
+
+
+def _plain(kind: type, value: Any, field: str) -> Any:
+    require(isinstance(value, kind), field, value, "a text" if kind is str else "true or false")
+    if kind is str:
+        # Names of files and classes have bytes that are not UTF-8 as surrogates of this form.
+        is_text = not _FOREIGN_SURROGATE.search(value)
+        require(is_text, field, value, "a text without half a surrogate pair")
+    return value
