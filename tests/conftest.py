@@ -1,17 +1,28 @@
-"""What every test may count on: no cache and no variable of the user, and the test photographs."""
+"""What every test may count on: nothing of the user's, no telemetry, the test photographs."""
 
+import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-# Before any test imports a runtime itself: these switch off what it would report of its use.
-import alexnet_deploy.runtimes.onnxruntime_runner
-import alexnet_deploy.runtimes.openvino_runner  # noqa: F401
+from tests.support.gpu_marks import why_skipped
 from tests.support.index_runner import Runners
 
+# As the package does it, for tests that import a runtime before the package: no report of its use.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
 _CALTECH_TEST = Path(__file__).resolve().parents[2] / "shared" / "data" / "caltech101" / "test"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose GPUs are not here."""
+    mark = item.get_closest_marker("gpu")
+    if mark is not None and (reason := why_skipped(*mark.args)):
+        pytest.skip(reason)
 
 
 @pytest.fixture(scope="session", autouse=True)
