@@ -1,5 +1,6 @@
 """What every test may count on: nothing of the user's, no telemetry, the test photographs."""
 
+import importlib.util
 import os
 import signal
 import sys
@@ -16,6 +17,13 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 _CALTECH_TEST = Path(__file__).resolve().parents[2] / "shared" / "data" / "caltech101" / "test"
+
+if importlib.util.find_spec("hypothesis"):  # the tests that a GPU's machine runs need it not
+    from hypothesis import settings
+
+    # A busy machine is no fault of what is tested.
+    settings.register_profile("tests", deadline=None)
+    settings.load_profile("tests")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
