@@ -6,11 +6,14 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.gpu_marks import why_skipped
-from tests.support.index_runner import Runners
+
+if TYPE_CHECKING:
+    from tests.support.index_runner import Runners
 
 # As the package does it, for tests that import a runtime before the package: no report of its use.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -59,8 +62,10 @@ def caltech_test() -> Path:
 
 
 @pytest.fixture
-def runners(monkeypatch: pytest.MonkeyPatch) -> Runners:
+def runners(monkeypatch: pytest.MonkeyPatch) -> "Runners":
     """Let indexes be made and searched with runners that see colours only, and count them."""
+    from tests.support.index_runner import Runners
+
     runners = Runners()
     monkeypatch.setattr("alexnet_deploy.index.model.open_model", runners.open)
     return runners
