@@ -1,17 +1,39 @@
-"""What every test may count on: no cache and no variable of the user, and the test photographs."""
+"""What every test may count on: nothing of the user's, no telemetry, the test photographs."""
 
+import importlib.util
+import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-# Before any test imports a runtime itself: these switch off what it would report of its use.
-import alexnet_deploy.runtimes.onnxruntime_runner
-import alexnet_deploy.runtimes.openvino_runner  # noqa: F401
-from tests.support.index_runner import Runners
+from tests.support.gpu_marks import why_skipped
+
+if TYPE_CHECKING:
+    from tests.support.index_runner import Runners
+
+# As the package does it, for tests that import a runtime before the package: no report of its use.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 _CALTECH_TEST = Path(__file__).resolve().parents[2] / "shared" / "data" / "caltech101" / "test"
+
+if importlib.util.find_spec("hypothesis"):  # the tests that a GPU's machine runs need it not
+    from hypothesis import settings
+
+    # A busy machine is no fault of what is tested.
+    settings.register_profile("tests", deadline=None)
+    settings.load_profile("tests")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose GPUs are not here."""
+    mark = item.get_closest_marker("gpu")
+    if mark is not None and (reason := why_skipped(*mark.args)):
+        pytest.skip(reason)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -40,8 +62,10 @@ def caltech_test() -> Path:
 
 
 @pytest.fixture
-def runners(monkeypatch: pytest.MonkeyPatch) -> Runners:
+def runners(monkeypatch: pytest.MonkeyPatch) -> "Runners":
     """Let indexes be made and searched with runners that see colours only, and count them."""
+    from tests.support.index_runner import Runners
+
     runners = Runners()
     monkeypatch.setattr("alexnet_deploy.index.model.open_runner_of", runners.open)
     return runners

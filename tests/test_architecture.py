@@ -279,3 +279,16 @@ def test_no_command_loads_torch_unless_it_reads_a_pt_file(tmp_path: Path) -> Non
     )
     assert "openvino" in loaded, "the commands did run the network"
     assert {"torch", "faiss", "matplotlib"} & loaded == set()
+
+
+def test_what_every_test_counts_on_imports_no_runtime_and_keeps_them_quiet() -> None:
+    code = (
+        "import os, sys; os.environ.pop('ORT_DISABLE_TELEMETRY', None); import tests.conftest; "
+        f"print(sorted(sys.modules.keys() & {sorted(OWNERS.keys() - {'PIL'})!r}), "
+        "os.environ['ORT_DISABLE_TELEMETRY'], sys.modules['openvino_telemetry'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split("]")[0] == "["
+    assert done.stdout.split("]")[1].split() == ["1", "None"]

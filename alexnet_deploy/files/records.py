@@ -143,7 +143,7 @@ def json_object(text: str | bytes, source: str, otherwise: str) -> dict[str, Any
         _check_depth(value)
         if not isinstance(value, dict):
             raise ValueError("it is no JSON object")
-    except (ValueError, RecursionError) as error:
+    except (TypeError, ValueError, RecursionError) as error:  # TypeError: not even text
         raise damaged(source, error, otherwise) from error
     return value
 

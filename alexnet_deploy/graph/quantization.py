@@ -31,6 +31,7 @@ except ImportError as error:
     raise MissingPackageError("onnx", "cpu", "exporting a checkpoint") from error
 
 _LARGEST = 127
+_SMALLEST_SCALE = float(np.finfo(np.float32).tiny)  # what is divided by it stays finite
 _NUM_BINS = 4096
 _QUANTIZED_OPS = ("Conv", "Gemm")
 
@@ -44,7 +45,8 @@ class Histogram:
 
     def add(self, values: NDArray[np.float32]) -> None:
         """Count finite values of any shape; zeros are left out, since they round to zeros."""
-        magnitudes = np.abs(values[values != 0])
+        # In float64, where a bin of float32's smallest numbers is not 0 wide.
+        magnitudes = np.abs(values[values != 0], dtype=np.float64)
         largest = float(magnitudes.max(initial=0.0))
         if largest == 0.0:
             return
@@ -126,7 +128,8 @@ def quantize_model(file: ModelFile, thresholds: Mapping[str, float]) -> ModelFil
             x, weight = inputs[:2]
             if x not in rounded:
                 rounded.add(x)
-                arrays[scale_name(x)] = np.array(thresholds[x] / _LARGEST, np.float32)
+                scale = max(thresholds[x] / _LARGEST, _SMALLEST_SCALE)
+                arrays[scale_name(x)] = np.array(scale, np.float32)
                 nodes += _round(x)
             arrays |= _quantized(weight, file.arrays[weight])
             nodes.append(_dequantize(weight, weight, axis=0))
@@ -178,7 +181,8 @@ def _with_nodes(
 def _quantized(name: str, weight: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
     """Return a weight in int8 and its scales, by output channel; a channel of zeros has scale 1."""
     largest = np.abs(weight.reshape(len(weight), -1)).max(1)
-    scale = np.where(largest > 0, largest / _LARGEST, 1).astype(np.float32)
+    scale = np.where(largest > 0, np.maximum(largest / _LARGEST, _SMALLEST_SCALE), 1)
+    scale = scale.astype(np.float32)
     by_channel = scale.reshape(-1, *[1] * (weight.ndim - 1))
     return {
         narrow_name(name, "int8"): np.rint(weight / by_channel).astype(np.int8),

@@ -8,12 +8,12 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.support.fake_runner import save_photographs
+from tests.support.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -132,7 +132,11 @@ def test_a_disk_that_fills_up_leaves_nothing(photographs: Path, suffix: str) -> 
 def test_a_signal_ends_the_run_and_leaves_nothing(
     photographs: Path, number: signal.Signals, exit_code: int, word: bytes
 ) -> None:
-    slow = "import time\nfake_runner.FakeRunner.run = lambda *_: time.sleep(60)\n"
+    slow = (
+        "import sys, time\n"
+        "fake_runner.FakeRunner.run = "
+        "lambda *_: (print('runs', file=sys.stderr, flush=True), time.sleep(3600))\n"
+    )
     setup, end = WITH_FAKE_RUNNER.rsplit("main()", 1)
     running = subprocess.Popen(
         [sys.executable, "-c", f"{setup}{slow}main(){end}", "classify", "p", "--csv", "t.csv"],
@@ -141,9 +145,9 @@ def test_a_signal_ends_the_run_and_leaves_nothing(
     )
     assert running.stderr is not None
     assert running.stderr.readline() == b"fake runner\n"
-    time.sleep(0.3)  # until the runner has its batch; earlier would end the same way
+    assert running.stderr.readline() == b"runs\n"
     running.send_signal(number)
-    _, rest = running.communicate(timeout=10)
+    _, rest = running.communicate(timeout=PATIENCE_S)
     assert (running.returncode, rest) == (exit_code, word)
     assert os.listdir() == ["p"]
 

@@ -19,6 +19,7 @@ from alexnet_deploy.runtimes.batch_profile import BatchProfile
 from alexnet_deploy.runtimes.engine_file import sidecar_path, write_engine
 from tests.support.cpu_plans import CpuPlan, built
 from tests.support.networks import random_checkpoint
+from tests.support.waiting import PATIENCE_S
 
 ONE = RunnerOptions(batch_size=1)
 
@@ -98,7 +99,7 @@ with opening.open_runner_of(bundled_checkpoint(), options, notify=print):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     assert "the cache cannot be used" in done.stdout

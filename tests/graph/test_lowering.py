@@ -76,7 +76,7 @@ def test_other_windows_powers_and_towers_are_lowered_as_they_are(form: str, lrn:
         assert relative_error(actual[name], expected[name]) < 1e-5, name
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(data=st.data(), form=st.sampled_from(["banded", "split"]))
 def test_any_choice_of_outputs_survives_lowering(data: st.DataObject, form: str) -> None:
     checkpoint = random_checkpoint("paper")

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -173,6 +173,20 @@ def test_a_channel_of_zeros_stays_zero() -> None:
     assert not weights[7].any()
 
 
+def test_the_scale_of_values_next_to_nothing_is_not_zero() -> None:
+    checkpoint = random_checkpoint("paper")
+    faint = checkpoint.arrays["conv4.weight"].copy()
+    faint[7] = 1e-44
+    checkpoint = Checkpoint(
+        spec=checkpoint.spec, arrays=dict(checkpoint.arrays) | {"conv4.weight": faint}
+    )
+    file = build_model(checkpoint, ("fc7",))
+    narrow = quantize_model(file, dict.fromkeys(quantized_tensors(file), 1e-44))
+    scales = [array for name, array in narrow.arrays.items() if name.endswith("_scale")]
+    assert all((scale > 0).all() for scale in scales)
+    assert not narrow.weights().arrays["conv4.weight"][7].any()
+
+
 def test_only_float32_graphs_are_quantised() -> None:
     file = cast_model(build_model(random_checkpoint("paper"), ("fc7",)), "fp16")
     with pytest.raises(IncompatibleFileError, match=r"is fp16, .*--precision int8"):
@@ -281,6 +295,12 @@ def test_a_network_that_is_not_finite_has_no_ranges(bundled: Checkpoint) -> None
         quantized(build_model(broken, ("fc7",)), sample_paths()[:1], RunnerOptions())
 
 
+def cost(values: np.ndarray, threshold: float) -> float:
+    step = threshold / 127
+    rounded = np.minimum(np.rint(np.abs(values) / step), 127) * step
+    return float(((np.abs(values) - rounded) ** 2).sum())
+
+
 @given(
     batches=st.lists(
         arrays(np.float32, st.integers(1, 300), elements=st.floats(-1e6, 1e6, width=32)),
@@ -288,6 +308,9 @@ def test_a_network_that_is_not_finite_has_no_ranges(bundled: Checkpoint) -> None
         max_size=4,
     )
 )
+# In float32 a bin of the first is 0 wide, and 4,096 of the second do not reach its largest.
+@example(batches=[np.array([2.818e-42], np.float32)])
+@example(batches=[np.array([7e-42, 1e-45], np.float32), np.array([3], np.float32)])
 def test_a_threshold_lies_within_the_values_and_costs_no_more_than_the_largest(
     batches: list[np.ndarray],
 ) -> None:
@@ -299,14 +322,14 @@ def test_a_threshold_lies_within_the_values_and_costs_no_more_than_the_largest(
     if largest == 0:
         assert threshold == 1
         return
-    # A bin is at most twice the first batch's, which is where the search is as coarse as that.
-    assert 0 < threshold <= largest * (1 + 2 / 2048) + 1e-30
-
-
-def cost(values: np.ndarray, threshold: float) -> float:
-    step = threshold / 127
-    rounded = np.minimum(np.rint(np.abs(values) / step), 127) * step
-    return float(((np.abs(values) - rounded) ** 2).sum())
+    # The end of the largest value's bin. A width doubles when 4,096 bins do not reach, and is
+    # then at most 1/2,048 of what made it double; 1e-9 is for float64's rounding.
+    bin_width = largest / 2048
+    assert 0 < threshold <= (largest + bin_width) * (1 + 1e-9)
+    # The search sees a value at its bin's centre, half a bin away at most, with either threshold,
+    # and as the largest value that bin's end, which moves the steps by one bin at most.
+    apart = 2 * bin_width * values.size**0.5
+    assert cost(values, threshold) ** 0.5 <= cost(values, largest) ** 0.5 + apart * (1 + 1e-9)
 
 
 def test_a_threshold_is_as_good_as_any_other() -> None:

@@ -98,7 +98,7 @@ def searches(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(search=searches(), more=st.sampled_from((0, 16)))
 def test_the_nearest_are_those_of_a_search_in_plain_python(
     ledger: Ledger, search: dict[str, Any], more: int

@@ -41,7 +41,6 @@ from tests.support.index_runner import (
 STEPS_A_WALK = 50
 SETTINGS = settings(
     stateful_step_count=STEPS_A_WALK,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
 )
 # In the order of bytes "a-/" comes before "a/", and "a0/" after it.

@@ -96,7 +96,7 @@ def test_what_was_written_is_told_in_json_and_in_words(tmp_path: Path) -> None:
 ROWS = st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=40)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(ROWS, st.sampled_from(["fc7", "pool5", "probabilities"]), st.sampled_from([1, 3, 10**6]))
 def test_any_number_of_rows_reads_back_from_npy_and_parquet(
     values: list[float], layer: str, group_bytes: int

@@ -43,7 +43,7 @@ def share_of_orders(scores: Sequence[float], label: int, k: int) -> float:
     return hits / len(orders)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     scores=st.lists(st.sampled_from([0.0, 0.25, 0.5, math.inf]), min_size=1, max_size=5),
     k=st.integers(1, 6),

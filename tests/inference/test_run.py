@@ -55,7 +55,7 @@ def load_by_name(path: Path) -> Image.Image:
     return Image.new("RGB", (8, 8), (int(number), 2, 3))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     failures=st.lists(st.booleans(), min_size=1, max_size=40),
     batch_size=st.integers(1, 7),

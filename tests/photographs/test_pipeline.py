@@ -16,6 +16,7 @@ from alexnet_deploy.errors import PhotographError, UsageError
 from alexnet_deploy.model.spec import PRESETS
 from alexnet_deploy.photographs import pipeline
 from alexnet_deploy.photographs.pipeline import Batch, Loaded, batches, crop_loader
+from tests.support.waiting import PATIENCE_S, wait_until
 
 SPEC = PRESETS["torchvision"]
 
@@ -44,14 +45,11 @@ def batches_of(
     return batches(paths, crop_loader(SPEC), input_size=224, batch_size=batch_size, threads=threads)
 
 
-def wait_for_threads_to_end() -> None:
-    deadline = time.monotonic() + 5
-    while any(thread.name.startswith("decode") for thread in threading.enumerate()):
-        assert time.monotonic() < deadline, "decode threads are still alive"
-        time.sleep(0.005)
+def threads_have_ended() -> bool:
+    return not any(thread.name.startswith("decode") for thread in threading.enumerate())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     failures=st.lists(st.booleans(), max_size=40),
     batch_size=st.integers(1, 7),
@@ -107,7 +105,7 @@ def test_no_more_than_the_window_is_loaded_ahead(monkeypatch: pytest.MonkeyPatch
         time.sleep(0.05)  # time enough for threads to run ahead, if they could
         assert num_taken <= 4 * number + 8
     stream.close()
-    wait_for_threads_to_end()
+    wait_until(threads_have_ended)
 
 
 def test_a_long_run_of_failures_is_handed_on_in_bounded_pieces(
@@ -129,7 +127,7 @@ def test_an_error_of_our_own_is_not_a_failed_photograph(monkeypatch: pytest.Monk
     monkeypatch.setattr(pipeline, "load_image", broken)
     with pytest.raises(ZeroDivisionError, match="a bug"):
         list(batches_of(names([False] * 20), batch_size=4, threads=2))
-    wait_for_threads_to_end()
+    wait_until(threads_have_ended)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
@@ -143,7 +141,7 @@ def test_an_error_while_listing_ends_the_threads(
     monkeypatch.setattr(pipeline, "load_image", load_by_name)
     with pytest.raises(error):
         list(batches_of(interrupted(), batch_size=2, threads=2))
-    wait_for_threads_to_end()
+    wait_until(threads_have_ended)
 
 
 def test_closing_drops_what_has_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +151,7 @@ def test_closing_drops_what_has_not_begun(monkeypatch: pytest.MonkeyPatch) -> No
     def held_back(path: Path) -> Image.Image:
         begun.append(path)
         if path.name != "good-0":
-            gate.wait(10)
+            gate.wait(PATIENCE_S)
         return load_by_name(path)
 
     monkeypatch.setattr(pipeline, "load_image", held_back)
@@ -161,10 +159,10 @@ def test_closing_drops_what_has_not_begun(monkeypatch: pytest.MonkeyPatch) -> No
     next(stream)
     start = time.monotonic()
     stream.close()
-    closing_s = time.monotonic() - start
+    waited_s = time.monotonic() - start
     gate.set()
-    wait_for_threads_to_end()
-    assert closing_s < 1  # the threads were held for longer
+    wait_until(threads_have_ended)
+    assert waited_s < PATIENCE_S  # for which the threads are held
     assert len(begun) <= 3  # the first, and one in each thread
 
 

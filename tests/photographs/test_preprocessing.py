@@ -45,7 +45,7 @@ def plain_way(photograph: Image.Image, spec: ModelSpec) -> NDArray[np.uint8]:
     return np.asarray(resized.crop((left, top, left + crop, top + crop)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     width=st.integers(1, 700),
     height=st.integers(1, 700),
@@ -61,7 +61,7 @@ def test_every_pixel_equals_a_whole_resize_and_a_crop(
     np.testing.assert_array_equal(preprocess(photograph, spec), plain_way(photograph, spec))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     numerator=st.integers(1, 8),
     denominator=st.sampled_from([1, 2, 3, 4, 5, 7, 8, 16]),

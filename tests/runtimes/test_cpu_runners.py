@@ -15,6 +15,7 @@ from alexnet_deploy.model.spec import PRESET_NAMES
 from alexnet_deploy.runtimes.base import RunnerOptions, Runtime
 from alexnet_deploy.runtimes.factory import open_runner
 from tests.support.networks import noise, random_checkpoint, relative_error
+from tests.support.waiting import PATIENCE_S
 
 RUNTIMES: tuple[Runtime, ...] = ("openvino", "onnxruntime")
 
@@ -146,7 +147,7 @@ except MissingPackageError as error:
     print(error)
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE_S
     )
     assert "pip install 'alexnet-deploy[cpu]'" in done.stdout
 
@@ -160,7 +161,7 @@ def test_no_runtime_leaves_an_identifier_of_its_user(runtime: Runtime, tmp_path:
         [sys.executable, "-c", f"import alexnet_deploy.runtimes.{runtime}_runner"],
         env=environment,
         check=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert list(tmp_path.iterdir()) == []
 

@@ -14,7 +14,6 @@ real = pytest.importorskip(
     "cuda.bindings.runtime", reason="CUDA's API comes with: pip install cuda-bindings"
 )
 from alexnet_deploy.runtimes.cuda_memory import DeviceBuffer, HostBuffer, Stream  # noqa: E402
-from alexnet_deploy.runtimes.gpu_driver import gpus  # noqa: E402
 from tests.support.trt_stub.fake_cuda import FakeCuda  # noqa: E402
 
 pytest_plugins = ["tests.support.trt_stub.fixtures"]
@@ -141,7 +140,7 @@ def test_missing_bindings_are_installed_with_the_library_that_is_here(
         importlib.import_module("alexnet_deploy.runtimes.cuda_memory")
 
 
-@pytest.mark.skipif(not gpus(), reason="needs an NVIDIA GPU")
+@pytest.mark.gpu("cuda")
 def test_a_real_gpu_gives_back_what_it_was_given() -> None:
     data = np.random.default_rng(0).integers(0, 256, (3, 2**20), np.uint8)
     stream, device = Stream(), DeviceBuffer(data.nbytes)

@@ -132,9 +132,7 @@ def records(draw: st.DrawFn) -> EngineRecord:
 
 
 @given(record=records(), plan=st.binary(max_size=200))
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_written_is_read(
     record: EngineRecord, plan: bytes, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -9,6 +9,7 @@ from alexnet_deploy.errors import DeviceError
 from alexnet_deploy.runtimes import gpu_driver
 from alexnet_deploy.runtimes.gpu_driver import Gpu, current_gpu, gpus
 from tests.support.trt_stub.fake_driver import MAJOR, MINOR, NO_DEVICE, FakeDriver
+from tests.support.waiting import PATIENCE_S
 
 pytest_plugins = ["tests.support.trt_stub.fixtures"]
 
@@ -106,6 +107,6 @@ loaded = {name.split(".")[0] for name in set(sys.modules) - before}
 print(*(loaded - set(sys.stdlib_module_names)))
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE_S
     )
     assert done.stdout.split() == ["alexnet_deploy"]

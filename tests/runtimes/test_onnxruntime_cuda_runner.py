@@ -18,10 +18,10 @@ from alexnet_deploy.model.reference import Reference
 from alexnet_deploy.model.spec import PRESET_NAMES
 from alexnet_deploy.runtimes import gpu_driver, onnxruntime_cuda_runner, onnxruntime_session
 from alexnet_deploy.runtimes.base import Precision, RunnerOptions
-from alexnet_deploy.runtimes.gpu_driver import Gpu, gpus
+from alexnet_deploy.runtimes.gpu_driver import Gpu
 from alexnet_deploy.runtimes.onnxruntime_cuda_runner import OnnxRuntimeCudaRunner
 from alexnet_deploy.runtimes.onnxruntime_runner import OnnxRuntimeRunner
-from alexnet_deploy.runtimes.onnxruntime_session import CPU, CUDA, has_provider
+from alexnet_deploy.runtimes.onnxruntime_session import CPU, CUDA
 from tests.support.networks import noise, random_checkpoint, relative_error
 from tests.support.pretended_gpu import FORBID_CPU, Failure, PretendedGpu
 
@@ -239,16 +239,6 @@ def test_a_closed_engine_does_not_run(gpu: PretendedGpu) -> None:
         runner.run(noise(runner.spec, 2))
 
 
-def real_gpu() -> str:
-    """Return why the tests below cannot run, "" if they can."""
-    if not has_provider(CUDA):
-        return "the installed ONNX Runtime is a build for the CPU"
-    return "" if gpus() else "no NVIDIA GPU"
-
-
-on_a_real_gpu = pytest.mark.skipif(bool(real_gpu()), reason=f"needs a GPU: {real_gpu()}")
-
-
 @pytest.fixture(scope="module", params=TOLERANCES)
 def real(request: pytest.FixtureRequest) -> Iterator[OnnxRuntimeCudaRunner]:
     layers = tuple(model().spec.layer_shapes())
@@ -257,7 +247,7 @@ def real(request: pytest.FixtureRequest) -> Iterator[OnnxRuntimeCudaRunner]:
         yield runner
 
 
-@on_a_real_gpu
+@pytest.mark.gpu("onnxruntime")
 def test_on_a_gpu_every_layer_equals_the_reference(real: OnnxRuntimeCudaRunner) -> None:
     for seed in (1, 2):  # the second is the captured graph with other pixels
         images = noise(real.spec, 4, seed=seed)
@@ -268,13 +258,13 @@ def test_on_a_gpu_every_layer_equals_the_reference(real: OnnxRuntimeCudaRunner) 
             assert relative_error(value, expected[name]) < tolerance, name
 
 
-@on_a_real_gpu
+@pytest.mark.gpu("onnxruntime")
 def test_on_a_gpu_no_node_is_anywhere_else(real: OnnxRuntimeCudaRunner) -> None:
     assert set(real.placement) == {CUDA}
     assert {"images_nchw", "norm1_lrn", "fc7_pre"} <= set(real.placement[CUDA])
 
 
-@on_a_real_gpu
+@pytest.mark.gpu("onnxruntime")
 def test_on_a_gpu_the_provider_took_the_options(real: OnnxRuntimeCudaRunner) -> None:
     bound = real._bound
     assert bound is not None
@@ -283,7 +273,7 @@ def test_on_a_gpu_the_provider_took_the_options(real: OnnxRuntimeCudaRunner) -> 
         assert taken[name] == value
 
 
-@on_a_real_gpu
+@pytest.mark.gpu("onnxruntime")
 def test_on_a_gpu_a_photographs_result_does_not_depend_on_its_neighbours(
     real: OnnxRuntimeCudaRunner,
 ) -> None:
@@ -295,7 +285,7 @@ def test_on_a_gpu_a_photographs_result_does_not_depend_on_its_neighbours(
     assert relative_error(alone, together) < TOLERANCES[real.options.precision or "fp32"] / 10
 
 
-@on_a_real_gpu
+@pytest.mark.gpu("onnxruntime")
 def test_on_a_gpu_a_result_stays_as_it_is_when_the_engine_runs_again(
     real: OnnxRuntimeCudaRunner,
 ) -> None:

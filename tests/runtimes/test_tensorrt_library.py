@@ -10,6 +10,7 @@ import pytest
 from alexnet_deploy.errors import DeviceError, MissingPackageError
 from alexnet_deploy.runtimes.engine_file import EngineRuntime
 from alexnet_deploy.runtimes.tensorrt_library import Library, load_library
+from tests.support.waiting import PATIENCE_S
 
 pytest_plugins = ["tests.support.trt_stub.fixtures"]
 
@@ -143,7 +144,7 @@ except AlexNetDeployError as error:
     print(type(error).__name__, error)
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE_S
     )
     assert done.stdout.startswith(
         "DeviceError TensorRT 10.3.0 is installed, expected 11.4 or later"
@@ -162,6 +163,6 @@ except MissingPackageError as error:
     print(error)
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE_S
     )
     assert "pip install 'alexnet-deploy[tensorrt]'" in done.stdout

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from gpu_checks.report import Record
 from gpu_checks.surroundings import environment
 
 from tests.support.pretended_checks import fake, pretend, run, run_main
+from tests.support.waiting import PATIENCE_S, wait_until
 
 
 @pytest.fixture
@@ -62,13 +62,6 @@ def is_alive(pid: int) -> bool:
     return status.rpartition(")")[2].split()[0] != "Z"
 
 
-def wait_until(is_so: Any) -> None:
-    end = time.monotonic() + 30
-    while not is_so():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-
-
 def test_a_check_that_hangs_is_ended_with_the_processes_that_it_started(fakes: Path) -> None:
     """It is given the time to get that far; how long that takes depends on the machine."""
     limit_s = 1.0
@@ -78,7 +71,7 @@ def test_a_check_that_hangs_is_ended_with_the_processes_that_it_started(fakes: P
         limit_s *= 2
         result = run(fake("hangs", limit_s=limit_s), fakes)
     assert (result.status, result.reason) == ("failed", f"hung: not done after {limit_s:.0f} s")
-    assert limit_s <= result.seconds < limit_s + 20
+    assert limit_s <= result.seconds < limit_s + PATIENCE_S
     grandchild = int(note.read_text("utf-8"))
     wait_until(lambda: not is_alive(grandchild))
 
@@ -104,7 +97,7 @@ def logged(fakes: Path, sleep_s: float) -> str:
 
 def test_where_a_check_hangs_is_in_its_log_before_it_is_ended(fakes: Path) -> None:
     # On a busy machine it may take a while to get there.
-    assert any("in sleeps" in logged(fakes, sleep_s) for sleep_s in (0.5, 2, 8))
+    assert any("in sleeps" in logged(fakes, sleep_s) for sleep_s in (0.5, 2, 8, 32))
 
 
 def test_what_the_time_does_not_suffice_for_is_told(
@@ -203,7 +196,7 @@ def test_stopped_it_leaves_what_was_done_and_no_process(
         wait_until(note.read_text)
         grandchild = int(note.read_text("utf-8"))
         killed.send_signal(number)
-        _, said = killed.communicate(timeout=30)
+        _, said = killed.communicate(timeout=PATIENCE_S)
         assert killed.returncode == STOPS[number]
     finally:
         killed.kill()

@@ -12,7 +12,7 @@ import pytest
 import torch
 from gpu_checks import torch_gpu, towers, training_command
 from gpu_checks.check import ROOT, Check, Failed, Settings, Skipped, require
-from gpu_checks.own_tests import FILES, NAMES, counts
+from gpu_checks.own_tests import FILES, counts
 from gpu_checks.report import to_plain
 from gpu_checks.rounds import in_turns, median_ratio
 from gpu_checks.towers import CPU, compute, errors, inputs_of
@@ -63,32 +63,13 @@ def test_no_two_checks_have_one_name() -> None:
     assert len(names) == len(set(names))
 
 
-def needing_a_gpu() -> list[tuple[str, str]]:
-    """Return file and name of every test that is skipped by a mark that asks for a GPU."""
-    found = []
-    for path in sorted((ROOT / "tests").rglob("test_*.py")):
-        tree = ast.parse(path.read_text("utf-8"))
-        marks = {
-            ast.unparse(node.targets[0]): ast.unparse(node.value)
-            for node in tree.body
-            if isinstance(node, ast.Assign)
-        }
-        for node in tree.body:
-            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-                texts = [ast.unparse(each) for each in node.decorator_list]
-                texts = [marks.get(text, text) for text in texts]
-                if any(re.search(r"skipif.*needs .*(GPU|CUDA)", text) for text in texts):
-                    found.append((str(path.relative_to(ROOT)), node.name))
-    return found
-
-
 def test_each_test_that_needs_a_gpu_is_run_where_there_is_one() -> None:
-    found = needing_a_gpu()
-    assert len(found) >= 7, "the search finds them"
-    for file, name in found:
-        assert file in FILES
-        assert any(part in name for part in NAMES), name
-    assert {file for file, _ in found} == set(FILES)
+    needed = {
+        str(path.relative_to(ROOT)): set(re.findall(r'^@pytest\.mark\.gpu\("(\w+)"', text, re.M))
+        for path in (ROOT / "tests").rglob("test_*.py")
+        if "\n@pytest.mark.gpu" in (text := path.read_text("utf-8"))
+    }
+    assert needed == {file: {module} for file, module in FILES.items()}
 
 
 def test_what_pytest_found_is_counted() -> None:

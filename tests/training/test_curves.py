@@ -21,6 +21,7 @@ from matplotlib.axes import Axes  # noqa: E402  after the check that it is there
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.text import Text  # noqa: E402
 
+from tests.support.waiting import PATIENCE_S  # noqa: E402
 from training.curves import curves_figure, draw_curves  # noqa: E402
 
 NUM_CLASSES = 101
@@ -286,6 +287,6 @@ def run_python(code: str) -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     return done.stdout

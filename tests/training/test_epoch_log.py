@@ -77,7 +77,7 @@ def largest_file(num_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(RECORDS, max_size=4, unique_by=lambda record: record.epoch), st.booleans())
 def test_what_is_written_is_read_back_the_same(
     records: list[EpochRecord], has_validation: bool

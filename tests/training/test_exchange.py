@@ -72,7 +72,7 @@ def test_what_is_sent_arrives_and_its_gradient_returns(dtype: torch.dtype) -> No
     assert exchange.forward_bytes == exchange.backward_bytes == {("conv3", 1): num_bytes}
 
 
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+@pytest.mark.gpu("torch", 2)
 def test_copies_between_gpus_wait_for_what_they_copy() -> None:
     here, there = torch.device("cuda:0"), torch.device("cuda:1")
     exchange = Exchange()

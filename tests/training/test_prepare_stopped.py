@@ -156,7 +156,7 @@ class Changes(RuleBasedStateMachine):
 
 
 def test_after_any_changes_and_interruptions_the_folder_is_that_of_a_fresh_run() -> None:
-    few = settings(max_examples=10, stateful_step_count=8, deadline=None)
+    few = settings(max_examples=10, stateful_step_count=8)
     run_state_machine_as_test(Changes, settings=few)
 
 

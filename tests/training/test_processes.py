@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import termios
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,9 @@ from typing import Any
 import pytest
 
 from tests.support.training_sets import save_classes
+from tests.support.waiting import PATIENCE_S, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 60
-"""On a busy machine; what is waited for comes within a second or two."""
 
 SLOW_SMALL_TRAINER = f"""
 import sys, time
@@ -49,13 +47,6 @@ def _photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Photographs in `p`, and the current folder above it."""
     monkeypatch.chdir(tmp_path)
     save_classes(Path("p"))
-
-
-def wait_for(what: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not what():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.02)
 
 
 def group_of(process: subprocess.Popen[bytes]) -> dict[int, int]:
@@ -95,10 +86,10 @@ def test_workers_end_with_a_trainer_that_is_killed(
         group = group_of(process)
         return [pid for pid, parent in group.items() if group.get(parent) == process.pid]
 
-    wait_for(lambda: len(workers()) == 2)
+    wait_until(lambda: len(workers()) == 2)
     process.kill()
     process.wait(timeout=PATIENCE_S)
-    wait_for(lambda: not group_of(process))
+    wait_until(lambda: not group_of(process))
 
 
 def test_a_terminal_that_is_closed_stops_with_a_checkpoint(
@@ -121,8 +112,8 @@ def test_a_terminal_that_is_closed_stops_with_a_checkpoint(
             return b"epoch 1 of 40" in os.read(ours, 65536)
         return False
 
-    wait_for(takes_steps)
+    wait_until(takes_steps)
     os.close(ours)
     process.wait(timeout=PATIENCE_S)
     assert len(list(Path("run").glob("step-*.pt"))) == 2
-    wait_for(lambda: not group_of(process))
+    wait_until(lambda: not group_of(process))

@@ -68,7 +68,7 @@ def test_rows_and_columns_of_a_matrix_go_to_the_towers_in_order() -> None:
     }
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(rate=st.sampled_from([0.5, 0.75, 0.0]), seed=st.integers(0, 2**31))
 def test_deployable_and_trainable_undo_each_other_where_the_scale_is_a_power_of_two(
     rate: float, seed: int

@@ -264,7 +264,7 @@ def kernels(draw: st.DrawFn) -> TowerLrnKernel:
 
 
 # Few examples of several kernels each: a compilation takes much longer than a run.
-@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=3, suppress_health_check=[HealthCheck.too_slow])
 @given(several=st.lists(kernels(), min_size=8, max_size=8, unique=True), seed=st.integers(0, 99))
 def test_any_shape_is_the_formula(
     tmp_path_factory: pytest.TempPathFactory, several: list[TowerLrnKernel], seed: int

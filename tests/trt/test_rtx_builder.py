@@ -34,6 +34,7 @@ from alexnet_deploy.trt.rtx_builder import (  # noqa: E402
     compute_capabilities,
     describe_network,
 )
+from tests.support.waiting import PATIENCE_S  # noqa: E402
 
 OUTPUTS = ("probabilities", "fc7")
 ADA = ("8.9",)
@@ -241,7 +242,7 @@ except MissingPackageError as error:
     print(error)
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE_S
     )
     assert "pip install 'alexnet-deploy[rtx]'" in done.stdout
 
@@ -261,7 +262,7 @@ plan = rtx_builder.build_rtx_plan(file, BatchProfile(), ("8.9",))
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=PATIENCE_S,
         env={"PYTHONPATH": ":".join(sys.path), "PATH": ""},
     )
     assert (done.returncode, done.stderr) == (0, "")

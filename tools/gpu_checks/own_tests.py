@@ -1,4 +1,4 @@
-"""Those of the tests that are skipped where there is no GPU."""
+"""Those of the tests that need a GPU: the ones marked so."""
 
 import importlib.util
 import subprocess
@@ -15,8 +15,6 @@ FILES = {
     "tests/training/test_exchange.py": "torch",
 }
 """Files with such tests, and what each cannot be imported without."""
-NAMES = ("on_a_gpu", "real_gpu", "between_gpus")
-"""A test that needs a GPU has one of these in its name."""
 
 
 def run(settings: Settings) -> Figures:
@@ -32,9 +30,8 @@ def run(settings: Settings) -> Figures:
     xml = settings.scratch / "tests.xml"
     finished = subprocess.run(
         [
-            *(sys.executable, "-m", "pytest", "-q", "-k", " or ".join(NAMES), f"--junitxml={xml}"),
-            # conftest.py imports OpenVINO, which a GPU's machine need not have.
-            *("--noconftest", "-p", "no:cacheprovider"),
+            *(sys.executable, "-m", "pytest", "-q", "-m", "gpu", f"--junitxml={xml}"),
+            *("-p", "no:cacheprovider"),
             *("-W", "default"),  # the versions here are not those that are kept free of warnings
             *files,
         ],
