@@ -5,7 +5,6 @@ import re
 import shlex
 import subprocess
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,10 +13,15 @@ from packaging.utils import canonicalize_name
 
 from alexnet_deploy import __version__
 from alexnet_deploy.cli import COMMANDS
+from tests.test_architecture import rank_of_packages
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "alexnet_deploy"
-README = ROOT / "README.md"
+README, HOUSE = ROOT / "README.md", PACKAGE / "README.md"
+PAGES = (
+    *("README.md", "alexnet_deploy/README.md", "tools/results/README.md", "training/README.md"),
+    *("alexnet_deploy/data/caltech101.md", "alexnet_deploy/data/samples/README.md"),
+)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 EXTRAS = {
     name: [Requirement(line) for line in lines]
@@ -45,54 +49,35 @@ def pins() -> dict[str, str]:
     return {canonicalize_name(name): version for name, version in requirements}
 
 
-def readme_commands() -> set[str]:
-    """Return every word that follows `alexnet-deploy` where the README writes code."""
-    text = README.read_text("utf-8")
-    code = re.findall(r"```.*?```|`[^`\n]+`", text, re.DOTALL)
+def commands_shown(page: Path) -> set[str]:
+    """Return every word that follows `alexnet-deploy` where a page writes code."""
+    code = re.findall(r"```.*?```|`[^`\n]+`", page.read_text("utf-8"), re.DOTALL)
     return {name for part in code for name in re.findall(r"\balexnet-deploy +([a-z]\w*)", part)}
 
 
-def readme_tree() -> Iterator[tuple[Path, str]]:
-    """Yield path and description of each line of the README's file tree.
-
-    The tree is the fenced block that has a line starting with `alexnet_deploy/`: one file a
-    line, folders end with `/` and what they hold is indented below them.
-    """
-    blocks = re.findall(r"```\w*\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
-    (tree,) = [block for block in blocks if re.search(r"^alexnet_deploy/", block, re.MULTILINE)]
-    folders: list[tuple[int, Path]] = []
-    for line in filter(None, tree.splitlines()):
-        indent = len(line) - len(line.lstrip())
-        name, _, description = line.strip().partition(" ")
-        folders = [folder for folder in folders if folder[0] < indent]
-        path = folders[-1][1] / name if folders else Path(name)
-        if name.endswith("/"):
-            folders.append((indent, path))
-        yield path, description.strip()
+def test_the_pages_show_every_command_and_no_other() -> None:
+    assert commands_shown(README) <= set(COMMANDS)
+    assert commands_shown(HOUSE) == set(COMMANDS)
 
 
-def test_the_readme_shows_every_command_and_no_other() -> None:
-    assert readme_commands() == set(COMMANDS)
+def test_the_front_page_is_read_in_a_minute() -> None:
+    assert len(README.read_bytes()) <= 9_000
 
 
-def test_the_readme_says_something_of_each_file_of_its_tree() -> None:
-    assert [str(path) for path, description in readme_tree() if not description] == []
+def test_the_page_of_the_package_has_a_line_for_each_package_in_their_order() -> None:
+    blocks = re.findall(r"```\w*\n(.*?)```", HOUSE.read_text("utf-8"), re.DOTALL)
+    (house,) = [block for block in blocks if block.startswith("errors.py")]
+    lines = [line.split(maxsplit=1) for line in house.splitlines()]
+    assert all(len(line) == 2 for line in lines), "each has a description"
+    files = [path.relative_to(PACKAGE) for path in files_in_git() if PACKAGE in path.parents]
+    there = {path.parts[0] for path in files if path.name != "README.md" or len(path.parts) > 1}
+    shown = [name.removesuffix("/") for name, _ in lines]
+    assert set(shown) == there - {"__init__.py", "py.typed"}
+    ordered = [name.removesuffix(".py") for name in shown if name != "data"]
+    assert ordered == list(rank_of_packages())
 
 
-def test_the_tree_of_the_readme_is_the_disk() -> None:
-    shown = [path for path, _ in readme_tree()]
-    files = [path.relative_to(ROOT) for path in files_in_git()]
-    # Dot-files are left to `ls -a`; a folder's __init__.py is its line.
-    top = {Path(path.parts[0]) for path in files if not path.parts[0].startswith(".")}
-    inside = {Path(*path.parts[:2]) for path in files if path.parts[0] == "alexnet_deploy"}
-    inside = {path for path in inside if path.name not in ("__init__.py", "py.typed")}
-    assert {path for path in shown if len(path.parts) == 1} == top
-    assert {path for path in shown if path.parent == Path("alexnet_deploy")} == inside
-    assert [str(path) for path in shown if not (ROOT / path).exists()] == []
-    assert len(shown) == len(set(shown))
-
-
-@pytest.mark.parametrize("page", ["README.md", "alexnet_deploy/data/caltech101.md"])
+@pytest.mark.parametrize("page", PAGES)
 def test_links_to_files_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text("utf-8")
     links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text) + re.findall(r'src="([^":]+)"', text)
