@@ -14,6 +14,7 @@ import functools
 import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -179,13 +180,16 @@ class _Scan:
             faiss.normalize_L2(queries)
         heap = faiss.ResultHeap(num_queries, self._num_fetched, keep_max=is_cosine)
         # The parallelism is here, over blocks: FAISS's own is over queries, often a single one.
-        with ThreadPoolExecutor(
-            self._threads, initializer=faiss.omp_set_num_threads, initargs=(1,)
-        ) as executor:
+        with (
+            ThreadPoolExecutor(
+                self._threads, initializer=faiss.omp_set_num_threads, initargs=(1,)
+            ) as executor,
+            _one_thread_of_faiss(),
+        ):
             parts = executor.map(functools.partial(self._search, queries), self._blocks())
             for scores, indices in parts:
                 heap.add_result(scores, indices)
-        heap.finalize()
+            heap.finalize()
         worst = heap.D[:, -1].astype(np.float64)
         # Higham 2002, section 3.1: the sum; doubled for the norms, 4 for the other roundings.
         error = 2 * (dimension + 4) * _UNIT_ROUNDOFF
@@ -231,6 +235,17 @@ class _Scan:
         num_rows = int(positions[-1] - positions[0]) + 1
         rows = self._storage.segments.rows(segment, first + num_rows)[first:]
         return rows if num_rows == len(positions) else rows[positions - positions[0]]
+
+
+@contextmanager
+def _one_thread_of_faiss() -> Iterator[None]:
+    """Let FAISS compute in this thread alone: for so little its own only wait for each other."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 def _products_on_gpu(

@@ -1,0 +1,60 @@
+"""Measure what it costs to search one by one in an open index, and to classify one photograph.
+
+    python tools/session_rate.py INDEX FOLDER
+
+INDEX is an index, FOLDER holds six or more photographs that are not in it. Each round takes new
+sessions: six searches of one query each beside one search of six; and one photograph beside 32 in a
+network that is loaded. Ratios are of medians.
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import alexnet_deploy as ad
+
+NUM_ROUNDS, NUM_QUERIES, BATCH = 7, 6, 32
+
+
+def main() -> None:
+    """Print the medians and their ratios."""
+    directory, folder = map(Path, sys.argv[1:])
+    paths = list(ad.find_photographs(folder))[:BATCH]
+    queries = paths[:NUM_QUERIES]
+
+    def one_call() -> None:
+        with ad.open_index(directory) as index:
+            list(index.search(queries))
+
+    def six_calls() -> None:
+        with ad.open_index(directory) as index:
+            for query in queries:
+                list(index.search(query))
+
+    _compare("six searches of one", six_calls, "one search of six", one_call)
+    with ad.open_model() as model:
+        list(model.classify(paths))
+        _compare(
+            *("one photograph", lambda: list(model.classify(paths[0]))),
+            *(f"{len(paths)} photographs", lambda: list(model.classify(paths))),
+        )
+
+
+def _compare(
+    name: str, run: Callable[[], object], other: str, run_other: Callable[[], object]
+) -> None:
+    """Time the two in turns."""
+    took: tuple[list[float], list[float]] = ([], [])
+    for _ in range(NUM_ROUNDS):
+        for function, seconds in zip((run, run_other), took, strict=True):
+            start = time.perf_counter()
+            function()
+            seconds.append(time.perf_counter() - start)
+    one, two = map(statistics.median, took)
+    print(f"{name} {one:.3f} s, {other} {two:.3f} s, ratio {one / two:.2f}")
+
+
+if __name__ == "__main__":
+    main()
