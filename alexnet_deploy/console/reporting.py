@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self, TextIO
 
 import click
 
-from alexnet_deploy.errors import OutputError
+from alexnet_deploy.errors import Argument, Message, OutputError
 from alexnet_deploy.files.path_text import printable
 
 if TYPE_CHECKING:
@@ -19,6 +19,26 @@ if TYPE_CHECKING:
 
 BROKEN_PIPE_EXIT = 128 + 13
 """As of a program that SIGPIPE ended, so that `set -o pipefail` treats it as it does others."""
+
+_OPTIONS = {
+    "calibrate_on": "calibrate",
+    "checkpoint": "against",
+    "compute_capabilities": "compute-capability",
+    "directory": "index",
+    "max": "max-batch",
+    "min": "min-batch",
+    "moved_roots": "root",
+    "opt": "opt-batch",
+    "weights": "weight",
+}
+"""Arguments whose options have another name, but for the hyphens."""
+
+
+def option(argument: Argument) -> str:
+    """Return an argument of the library as the command line has it: `--batch-size 8`, `--prune`."""
+    name = _OPTIONS.get(argument.name, argument.name.replace("_", "-"))
+    written = f"-{name}" if len(name) == 1 else f"--{name}"
+    return written if argument.value in (None, True) else f"{written} {argument.value}"
 
 
 def print_result(text: str | bytes, *, end: str = "\n") -> None:
@@ -48,7 +68,8 @@ def print_result(text: str | bytes, *, end: str = "\n") -> None:
 
 def say(line: str) -> None:
     """Print a line for people on stderr, harmless to a terminal whatever it names."""
-    click.echo(printable(line), err=True)
+    text = line.rendered(option) if isinstance(line, Message) else line
+    click.echo(printable(text), err=True)
 
 
 def discard_stdout() -> None:
