@@ -25,10 +25,10 @@ _OPTIONS = {
     "checkpoint": "against",
     "compute_capabilities": "compute-capability",
     "directory": "index",
-    "max": "max-batch",
-    "min": "min-batch",
+    "profile.max": "max-batch",
+    "profile.min": "min-batch",
     "moved_roots": "root",
-    "opt": "opt-batch",
+    "profile.opt": "opt-batch",
     "weights": "weight",
 }
 """Arguments whose options have another name, but for the hyphens."""
@@ -38,7 +38,8 @@ def option(argument: Argument) -> str:
     """Return an argument of the library as the command line has it: `--batch-size 8`, `--prune`."""
     name = _OPTIONS.get(argument.name, argument.name.replace("_", "-"))
     written = f"-{name}" if len(name) == 1 else f"--{name}"
-    return written if argument.value in (None, True) else f"{written} {argument.value}"
+    is_flag = argument.value is None or argument.value is True
+    return written if is_flag else f"{written} {argument.value}"
 
 
 def print_result(text: str | bytes, *, end: str = "\n") -> None:

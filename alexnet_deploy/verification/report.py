@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alexnet_deploy.errors import VerificationError
+from alexnet_deploy.errors import Argument, Message, VerificationError
 from alexnet_deploy.files.path_text import printable
 
-ADVICE = (
+ADVICE = Message(
     "do not use this file for that checkpoint: export the checkpoint again, or name the one that "
-    "the file was made from; if it still fails try another --runtime"
+    "the file was made from; if it still fails try another ",
+    Argument("runtime"),
 )
 
 
@@ -85,4 +86,4 @@ class Report:
             if not check.passed
         ]
         if failed:
-            raise VerificationError(f"{source}: verification failed: {'; '.join(failed)}; {advice}")
+            raise VerificationError(f"{source}: verification failed: {'; '.join(failed)}; ", advice)
