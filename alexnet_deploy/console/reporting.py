@@ -42,6 +42,11 @@ def option(argument: Argument) -> str:
     return written if is_flag else f"{written} {argument.value}"
 
 
+def in_options(text: str) -> str:
+    """Return `text` with options for the arguments of the library in it, if any."""
+    return text.rendered(option) if isinstance(text, Message) else text
+
+
 def print_result(text: str | bytes, *, end: str = "\n") -> None:
     """Write `text` to stdout at once.
 
@@ -69,8 +74,7 @@ def print_result(text: str | bytes, *, end: str = "\n") -> None:
 
 def say(line: str) -> None:
     """Print a line for people on stderr, harmless to a terminal whatever it names."""
-    text = line.rendered(option) if isinstance(line, Message) else line
-    click.echo(printable(text), err=True)
+    click.echo(printable(in_options(line)), err=True)
 
 
 def discard_stdout() -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import Argument, DatasetError, IncompatibleFileError, Message
+from alexnet_deploy.errors import Argument, DatasetError, IncompatibleFileError
 from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.photographs.class_folders import ClassFolders
 
@@ -77,7 +77,7 @@ def check_same_classes(first: ModelSpec, other: ModelSpec, first_name: str, name
 
 def _unknown_folders(
     folders: ClassFolders, unknown: list[str], spec: ModelSpec, model: str
-) -> Message:
+) -> DatasetError:
     """Say which folders are no classes of the model, and what may have been meant."""
     by_folded = {label.casefold(): label for label in spec.labels}
     lines = []

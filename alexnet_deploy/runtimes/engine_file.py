@@ -286,7 +286,7 @@ def _record(fields: Mapping[str, Any], sidecar: Path) -> EngineRecord:
     try:
         profile = BatchProfile(**fields["profile"])
     except UsageError as error:
-        raise damaged(f"profile: {error}") from error
+        raise damaged(str(error)) from error
     lists = {name: tuple(fields[name]) for name in ("compute_capabilities", "outputs")}
     values = {name: fields[name] for name in names} | lists | {"spec": spec, "profile": profile}
     record = EngineRecord(**values)
