@@ -108,14 +108,14 @@ def _reason(error: Exception) -> str:
     # A package that is there and cannot be imported: a library of the system is missing.
     is_broken = isinstance(cause, ImportError) and not isinstance(cause, ModuleNotFoundError)
     is_broken = is_broken and isinstance(error, MissingPackageError)
-    return f"{error} ({cause})" if is_broken else str(error)
+    return f"{error} ({cause})" if is_broken else error.message
 
 
 def _nvidia() -> Finding:
     try:
         current_gpu()
     except DeviceError as error:
-        return Finding(name="nvidia gpu", works=None, detail=str(error))
+        return Finding(name="nvidia gpu", works=None, detail=error.message)
     found = [
         f"{gpu.name}, compute capability {gpu.compute_capability}, driver for CUDA "
         f"{gpu.cuda_version}"
@@ -146,7 +146,7 @@ def _onnxruntime(wanted: str, *, for_gpu: bool) -> Finding:
     try:
         check_distributions()
     except DeviceError as error:
-        return Finding(name="onnxruntime", works=False, detail=str(error))
+        return Finding(name="onnxruntime", works=False, detail=error.message)
     names = ("onnxruntime-gpu",) if for_gpu else ONNX_RUNTIMES
     return _package(names, "onnxruntime", "the runtime ONNX Runtime", wanted, if_missing=False)
 

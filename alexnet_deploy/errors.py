@@ -10,19 +10,82 @@
       MissingPhotographsError   1  too many indexed photographs are not where they were
       ClosedError               1  a model or an index that is closed, or another process's
       UsageError                2  a value that cannot mean what was asked
-      TooManyFailuresError      3  finished, but more inputs failed than --max-failures allows
+        ArgumentError           2  the same, of one argument: what came and what was expected
+      TooManyFailuresError      3  finished, but more inputs failed than max_failures allows
       VerificationError         4  an artefact does not compute what its checkpoint computes
       IncompatibleFileError     5  a file that is damaged, foreign, or of another model
     PhotographError                one photograph that cannot be read; becomes a result, never exits
 
-A message says what failed, what came, what was expected, and what to do.
+A message says what failed, what came, what was expected, and what to do. Where it names an
+argument of a call, that is an `Argument`, which the command line writes as its option.
 """
+
+import copyreg
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """An argument of a call in a message: its name, or the value to give it."""
+
+    name: str
+    value: object = None
+
+    def __str__(self) -> str:
+        """Return it as in Python: `batch_size`, `prune=True`, `device="cpu"`."""
+        if self.value is None:
+            return self.name
+        value = f'"{self.value}"' if isinstance(self.value, str) else repr(self.value)
+        return f"{self.name}={value}"
+
+
+class Message(str):
+    """A text for people, in Python's words, that can be put in those of a command line.
+
+    Args:
+        parts: the text in order; a part may be a message itself.
+    """
+
+    parts: tuple[str | Argument, ...]
+
+    def __new__(cls, *parts: str | Argument) -> "Message":
+        """Join the parts."""
+        message = super().__new__(cls, "".join(map(str, parts)))
+        message.parts = parts
+        return message
+
+    def rendered(self, style: Callable[[Argument], str]) -> str:
+        """Return the text with every argument as `style` writes it."""
+        return "".join(
+            style(part)
+            if isinstance(part, Argument)
+            else (part.rendered(style) if isinstance(part, Message) else part)
+            for part in self.parts
+        )
 
 
 class AlexNetDeployError(Exception):
-    """Base of every error that a user can cause and mend."""
+    """Base of every error that a user can cause and mend.
+
+    Args:
+        parts: those of the message.
+    """
 
     exit_code = 1
+
+    def __init__(self, *parts: str | Argument) -> None:
+        self.message = Message(*parts)
+        super().__init__(self.message)
+
+    def rendered(self, style: Callable[[Argument], str]) -> str:
+        """Return the message with every argument as `style` writes it."""
+        return self.message.rendered(style)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not by calling the class again: some make the message of other arguments.
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class MissingPackageError(AlexNetDeployError):
@@ -81,8 +144,30 @@ class UsageError(AlexNetDeployError):
     exit_code = 2
 
 
+class ArgumentError(UsageError):
+    """An argument whose value is out of its range.
+
+    Attributes:
+        argument: its name.
+        came: the value.
+        expected: what it may be, in words.
+        remedy: what to do beyond that, "" for nothing.
+    """
+
+    def __init__(self, argument: str, came: object, expected: str, remedy: str = "") -> None:
+        super().__init__(
+            Argument(argument),
+            f" is {came!r}, expected {expected}",
+            *(("; ", remedy) if remedy else ()),
+        )
+        self.argument = argument
+        self.came = came
+        self.expected = expected
+        self.remedy = remedy
+
+
 class TooManyFailuresError(AlexNetDeployError):
-    """The run finished, and more photographs failed than `--max-failures` allows."""
+    """The run finished, and more photographs failed than `max_failures` allows."""
 
     exit_code = 3
 

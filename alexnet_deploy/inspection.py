@@ -10,7 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import UsageError
+from alexnet_deploy.errors import Argument, UsageError
 from alexnet_deploy.files.input_files import existing_file
 from alexnet_deploy.files.path_text import path_fields, printable
 from alexnet_deploy.graph.model_file import ModelFile, narrow_name, read_model
@@ -48,7 +48,11 @@ def describe(path: Path, *, check: bool = False) -> dict[str, Any]:
     if os.path.isdir(path):  # Path.is_dir raises where a name is too long
         return describe_index(path, check=check)
     if check:
-        raise UsageError(f"{path}: --check is for an index; for a model use alexnet-deploy verify")
+        raise UsageError(
+            f"{path}: ",
+            Argument("check", True),
+            " is for an index; for a model use alexnet-deploy verify",
+        )
     existing_file(path, "a checkpoint, an .onnx or .engine file, or an index")
     if path.suffix == ENGINE_SUFFIX:
         return _described_engine(path)

@@ -86,7 +86,7 @@ def load_init(path: Path) -> Checkpoint:
     try:
         lrn_of_two_towers(checkpoint.spec)
     except UsageError as error:
-        raise UsageError(f"--init {path}: {error}") from error
+        raise UsageError(f"--init {path}: ", error.message) from error
     expected = preset_spec("paper").preprocessing
     came = checkpoint.spec.preprocessing
     for name in ("resize", "resize_to", "filter"):

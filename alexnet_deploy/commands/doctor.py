@@ -5,7 +5,7 @@ import json
 
 import click
 
-from alexnet_deploy.console.reporting import print_result
+from alexnet_deploy.console.reporting import in_options, print_result
 
 
 @click.command(epilog="Example: alexnet-deploy doctor")
@@ -26,7 +26,7 @@ def doctor(as_json: bool) -> None:
         findings.append(finding)
         mark = {True: "ok", False: "no", None: "--"}[finding.works]
         if not as_json:
-            print_result(f"{mark}  {finding.name:<20} {printable(finding.detail)}")
+            print_result(f"{mark}  {finding.name:<20} {printable(in_options(finding.detail))}")
     if as_json:
         print_result(json.dumps({"findings": [dataclasses.asdict(one) for one in findings]}))
     if not any(finding.works and finding.is_runtime for finding in findings):

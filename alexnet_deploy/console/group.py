@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from alexnet_deploy.console.reporting import BROKEN_PIPE_EXIT, discard_stdout
+from alexnet_deploy.console.reporting import BROKEN_PIPE_EXIT, discard_stdout, in_options
 from alexnet_deploy.errors import AlexNetDeployError
 from alexnet_deploy.files.path_text import printable
 
@@ -38,7 +38,7 @@ def _errors_reported() -> Iterator[None]:
     try:
         yield
     except AlexNetDeployError as error:
-        raise _failed(str(error), error.exit_code) from error
+        raise _failed(in_options(error.message), error.exit_code) from error
     except click.exceptions.NoArgsIsHelpError:
         raise
     except click.UsageError as error:

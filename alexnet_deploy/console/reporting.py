@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self, TextIO
 
 import click
 
-from alexnet_deploy.errors import OutputError
+from alexnet_deploy.errors import Argument, Message, OutputError
 from alexnet_deploy.files.path_text import printable
 
 if TYPE_CHECKING:
@@ -19,6 +19,32 @@ if TYPE_CHECKING:
 
 BROKEN_PIPE_EXIT = 128 + 13
 """As of a program that SIGPIPE ended, so that `set -o pipefail` treats it as it does others."""
+
+_OPTIONS = {
+    "calibrate_on": "calibrate",
+    "checkpoint": "against",
+    "compute_capabilities": "compute-capability",
+    "directory": "index",
+    "profile.max": "max-batch",
+    "profile.min": "min-batch",
+    "moved_roots": "root",
+    "profile.opt": "opt-batch",
+    "weights": "weight",
+}
+"""Arguments whose options have another name, but for the hyphens."""
+
+
+def option(argument: Argument) -> str:
+    """Return an argument of the library as the command line has it: `--batch-size 8`, `--prune`."""
+    name = _OPTIONS.get(argument.name, argument.name.replace("_", "-"))
+    written = f"-{name}" if len(name) == 1 else f"--{name}"
+    is_flag = argument.value is None or argument.value is True
+    return written if is_flag else f"{written} {argument.value}"
+
+
+def in_options(text: str) -> str:
+    """Return `text` with options for the arguments of the library in it, if any."""
+    return text.rendered(option) if isinstance(text, Message) else text
 
 
 def print_result(text: str | bytes, *, end: str = "\n") -> None:
@@ -48,7 +74,7 @@ def print_result(text: str | bytes, *, end: str = "\n") -> None:
 
 def say(line: str) -> None:
     """Print a line for people on stderr, harmless to a terminal whatever it names."""
-    click.echo(printable(line), err=True)
+    click.echo(printable(in_options(line)), err=True)
 
 
 def discard_stdout() -> None:

@@ -1,1 +1,1 @@
-"""From a checkpoint to a verified artefact; from `--model` to something that runs."""
+"""From a checkpoint to a verified artefact; from a model's path to something that runs."""

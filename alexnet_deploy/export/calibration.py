@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet_deploy.errors import IncompatibleFileError, NoPhotographsError
+from alexnet_deploy.errors import Argument, IncompatibleFileError, NoPhotographsError
 from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.graph.build import NETWORK_INPUT
 from alexnet_deploy.graph.model_file import Calibration, ModelFile
@@ -48,7 +48,8 @@ def quantized(
     paths = list(photographs)
     if not paths:
         raise NoPhotographsError(
-            "calibration: no photographs; name a folder of a few hundred with --calibrate"
+            "calibration: no photographs; name a few hundred with ",
+            Argument("calibrate_on"),
         )
     count = min(len(paths), MAX_PHOTOGRAPHS)
     chosen = [paths[i * len(paths) // count] for i in range(count)]
@@ -61,8 +62,8 @@ def quantized(
     if num_read <= num_skipped:
         raise NoPhotographsError(
             f"calibration: {num_skipped:,} of {count:,} photographs could not be read, and what "
-            "is left may be another kind; name a folder of a few hundred photographs with "
-            "--calibrate"
+            "is left may be another kind; name a few hundred photographs with ",
+            Argument("calibrate_on"),
         )
     ranges = {layer: histogram.threshold() for layer, histogram in histograms.items()}
     ranges[NETWORK_INPUT] = input_threshold(file)

@@ -6,7 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from alexnet_deploy.errors import DeviceError, MissingPackageError, UsageError
+from alexnet_deploy.errors import (
+    Argument,
+    DeviceError,
+    Message,
+    MissingPackageError,
+    UsageError,
+)
 from alexnet_deploy.export.onnx import build_file
 from alexnet_deploy.graph.model_file import FilePrecision, ModelFile
 from alexnet_deploy.graph.plugin_nodes import with_plugins
@@ -57,18 +63,22 @@ class ModelRequest:
         precisions = ENGINE_PRECISIONS[self.runtime]
         if self.precision not in precisions:
             raise UsageError(
-                f"--precision {self.precision}: {RUNTIME_NAMES[self.runtime]} engines are built in "
+                Argument("precision", self.precision),
+                f": {RUNTIME_NAMES[self.runtime]} engines are built in "
                 f"{' and '.join(precisions)}; take one of these, or build with TensorRT, on "
-                "the GPU that it is for"
+                "the GPU that it is for",
             )
         if self.lrn == "plugin" and self.runtime == "tensorrt-rtx":
             raise UsageError(
-                "--lrn plugin: TensorRT-RTX has no plugins; leave it out, or build with TensorRT"
+                Argument("lrn", "plugin"),
+                ": TensorRT-RTX has no plugins; leave it out, or build with TensorRT",
             )
         if self.compute_capabilities and self.runtime == "tensorrt":
             raise UsageError(
-                "--compute-capability: TensorRT builds for the GPU of the machine that it runs "
-                "on; leave it out, or build with --rtx"
+                Argument("compute_capabilities"),
+                ": TensorRT builds for the GPU of the machine that it runs on; leave it out, or "
+                "build with ",
+                Argument("rtx", True),
             )
 
 
@@ -89,7 +99,7 @@ def choose_runtime(*, rtx: bool) -> EngineRuntime:
     if rtx:
         raise MissingPackageError("tensorrt-rtx", "rtx", "building a TensorRT-RTX engine")
     raise DeviceError(
-        "--trt: neither TensorRT nor TensorRT-RTX is installed here; for an NVIDIA GPU in this "
+        "neither TensorRT nor TensorRT-RTX is installed here; for an NVIDIA GPU in this "
         "machine: pip install 'alexnet-deploy[tensorrt]'; to build without one, for GeForce and "
         "RTX GPUs: pip install 'alexnet-deploy[rtx]'"
     )
@@ -141,7 +151,7 @@ def export_engine(
         engine = _built(model, request, request.profile)
         obstacle = None if photographs is None else _obstacle(engine)
         if obstacle is not None:
-            notify(f"not verified here: {obstacle}")
+            notify(Message("not verified here: ", obstacle))
         elif photographs is not None:
             report = _verified(engine, model, checkpoint, request, photographs)
             on_report(report)
@@ -198,5 +208,5 @@ def _obstacle(engine: EngineFile) -> str | None:
 
             check_plan(engine.plan, engine.source)
     except DeviceError as error:  # no GPU, or one that the library does not support, as an H100
-        return str(error)
+        return error.message
     return None

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from alexnet_deploy.errors import UsageError
+from alexnet_deploy.errors import Argument, Message, UsageError
 from alexnet_deploy.files.output_files import atomic_write
 from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.graph.build import build_model
@@ -14,9 +14,10 @@ from alexnet_deploy.graph.report import ADVICE, Report
 from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.runtimes.base import DEFAULT_OUTPUTS, RunnerOptions, check_outputs
 
-_INT8_ADVICE = (
-    "do not use this file: calibrate on a few hundred photographs like those to come, with "
-    "--calibrate DIR, or take another precision"
+_INT8_ADVICE = Message(
+    "do not use this file: calibrate on a few hundred photographs like those to come, with ",
+    Argument("calibrate_on"),
+    ", or take another precision",
 )
 _FEW = 100
 """Photographs: with fewer to calibrate on, those to come are clipped more often."""
@@ -104,8 +105,11 @@ def build_file(
     if calibrate_on is None:
         calibrate_on = sample_paths()
         notify(
-            "int8: the ranges come from the package's 40 sample photographs; a few hundred like "
-            "those to come are better: export with --calibrate DIR"
+            Message(
+                "int8: the ranges come from the package's 40 sample photographs; a few hundred "
+                "like those to come are better: export with ",
+                Argument("calibrate_on"),
+            )
         )
     narrow = quantized(
         file,

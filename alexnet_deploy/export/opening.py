@@ -1,4 +1,4 @@
-"""From `--model` to what runs it: find the file, export a checkpoint once, open it."""
+"""From a model's path to what runs it: find the file, export a checkpoint once, open it."""
 
 import dataclasses
 import hashlib

@@ -1,4 +1,4 @@
-"""Draw what a search found, as in Krizhevsky et al. 2012, figure 4 right: `search --sheet`.
+"""Draw what a search found, as in Krizhevsky et al. 2012, figure 4 right.
 
 A row per query: the query in a frame, beside it its neighbours, the nearest first, each with its
 distance and its name. Many neighbours go on below, indented under the first ones.

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError
+from alexnet_deploy.errors import Argument, IncompatibleFileError, MissingPackageError
 from alexnet_deploy.graph.model_file import ModelFile, narrow_name
 
 try:
@@ -46,7 +46,8 @@ def cast_model(file: ModelFile, precision: NarrowPrecision) -> ModelFile:
     if file.precision != "fp32":
         raise IncompatibleFileError(
             f"{file.source}: is {file.precision}, and only an fp32 graph can be cast to "
-            f"{precision}; export the checkpoint with --precision {precision}"
+            f"{precision}; export the checkpoint with ",
+            Argument("precision", precision),
         )
     caster = _Caster(file, precision)
     for node in file.graph.graph.node:
@@ -117,6 +118,6 @@ class _Caster:
         if not np.isfinite(narrow).all():
             raise IncompatibleFileError(
                 f"{self._file.source}: {name} reaches {np.abs(array).max():.3g}, float16 ends at "
-                "65504; export it with --precision bf16 or fp32"
+                "65504; export it in bf16 or fp32"
             )
         return narrow

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError
+from alexnet_deploy.errors import Argument, IncompatibleFileError, MissingPackageError
 from alexnet_deploy.graph.build import NETWORK_INPUT
 from alexnet_deploy.graph.model_file import FilePrecision, ModelFile, narrow_name, scale_name
 
@@ -117,7 +117,8 @@ def quantize_model(file: ModelFile, thresholds: Mapping[str, float]) -> ModelFil
     if file.precision != "fp32":
         raise IncompatibleFileError(
             f"{file.source}: is {file.precision}, and only an fp32 graph can be quantised; export "
-            "the checkpoint with --precision int8"
+            "the checkpoint with ",
+            Argument("precision", "int8"),
         )
     arrays: dict[str, NDArray[Any]] = {"int8_zero": np.array(0, np.int8)}
     nodes: list[onnx.NodeProto] = []

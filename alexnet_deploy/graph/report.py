@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from alexnet_deploy.errors import VerificationError
+from alexnet_deploy.errors import Argument, Message, VerificationError
 from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.files.records import Within, damaged, read_record
 
-ADVICE = (
+ADVICE = Message(
     "do not use this file for that checkpoint: export the checkpoint again, or name the one that "
-    "the file was made from; if it still fails try another --runtime"
+    "the file was made from; if it still fails try another ",
+    Argument("runtime"),
 )
 
 
@@ -86,7 +87,7 @@ class Report:
             if not check.passed
         ]
         if failed:
-            raise VerificationError(f"{source}: verification failed: {'; '.join(failed)}; {advice}")
+            raise VerificationError(f"{source}: verification failed: {'; '.join(failed)}; ", advice)
 
 
 def check_report(fields: Mapping[str, Any], source: str, otherwise: str) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import DeviceError, MissingPackageError
+from alexnet_deploy.errors import Argument, DeviceError, MissingPackageError
 from alexnet_deploy.index.manifest import Metric
 from alexnet_deploy.index.ranking import Ranking
 from alexnet_deploy.index.storage import Storage
@@ -264,7 +264,8 @@ def _products_on_gpu(
     if not off <= allowed:
         raise DeviceError(
             f"FAISS {faiss.__version__} on the GPU: a cosine similarity is {off:.1e} off, float32 "
-            f"allows {allowed:.1e}; search with --device cpu"
+            f"allows {allowed:.1e}; search with ",
+            Argument("device", "cpu"),
         )
     return scores, indices
 

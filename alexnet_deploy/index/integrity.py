@@ -52,7 +52,7 @@ def damaged_vectors(index: Storage) -> Iterator[tuple[int, str]]:
         last = rows[-1][0]
         for position, checksum in rows:
             reason = _damage(index, position, checksum)
-            # A run with --prune may have moved it at this moment.
+            # A run that prunes may have moved it at this moment.
             if reason is not None and index.ledger.one(
                 "SELECT 1 FROM vectors WHERE position = ?", (position,)
             ):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from alexnet_deploy.errors import IncompatibleFileError, UsageError
+from alexnet_deploy.errors import Argument, IncompatibleFileError, UsageError
 from alexnet_deploy.files.output_files import atomic_write
 from alexnet_deploy.files.records import Within, read_file, read_record
 from alexnet_deploy.model.spec import ModelSpec
@@ -112,11 +112,12 @@ def read_manifest(directory: Path) -> Manifest:
         if not os.path.exists(directory):
             raise UsageError(
                 f"index {directory}: does not exist; make it with "
-                "alexnet-deploy index PHOTOS --index DIR, or name another with --index"
+                "alexnet-deploy index PHOTOS --index DIR, or name another ",
+                Argument("directory"),
             ) from error
         raise IncompatibleFileError(
-            f"index {directory}: holds no {MANIFEST_NAME}, so it is not an index; "
-            "name another with --index"
+            f"index {directory}: holds no {MANIFEST_NAME}, so it is not an index; name another ",
+            Argument("directory"),
         ) from error
     except NotADirectoryError as error:
         raise UsageError(f"index {directory}: is a file, expected a directory") from error
@@ -138,7 +139,8 @@ def check_space(directory: Path, space: VectorSpace, asked: Mapping[str, Any]) -
     if differences:
         raise IncompatibleFileError(
             f"index {directory}: {'; '.join(differences)}; vectors of the two cannot be compared: "
-            "ask for what the index has, or name another directory with --index"
+            "ask for what the index has, or name another ",
+            Argument("directory"),
         )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from alexnet_deploy.errors import IncompatibleFileError, UsageError
+from alexnet_deploy.errors import Argument, IncompatibleFileError, UsageError
 from alexnet_deploy.export.opening import open_runner_of
 from alexnet_deploy.files.output_files import errors_of, sync_directory
 from alexnet_deploy.index.ledger import JOURNAL_NAME, LEDGER_NAME, PART_NAME, Ledger
@@ -153,7 +153,10 @@ def check_model(index: Storage, runner: Runner, model: Path | None) -> None:
             f"{_recorded_model(index.ledger) or 'the bundled checkpoint'}, fingerprint "
             f"{space.fingerprint[:16]}..., but {model or default_model()} has "
             f"{runner.fingerprint[:16]}...; vectors of the two cannot be compared: give the "
-            "index's own model with --model, or name another directory with --index"
+            "index's own ",
+            Argument("model"),
+            ", or name another ",
+            Argument("directory"),
         )
     own = vector_space(
         runner.spec, fingerprint=space.fingerprint, layer=space.layer, precision=space.precision
@@ -218,5 +221,6 @@ def _check_is_free(directory: Path) -> None:
     if others and MANIFEST_NAME not in names:
         raise UsageError(
             f"index {directory}: is no index, and holds other things ({', '.join(others[:3])}); "
-            "name a new or an empty directory with --index"
+            "name a new or an empty ",
+            Argument("directory"),
         )

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from alexnet_deploy.errors import UsageError
+from alexnet_deploy.errors import Argument, UsageError
 from alexnet_deploy.index.ledger import Ledger
 from alexnet_deploy.photographs.finding import has_hidden_part
 
@@ -93,7 +93,9 @@ def scopes(
         elif not scope.root.include_hidden and has_hidden_part(os.fsdecode(scope.prefix)):
             raise UsageError(
                 f"{scope.folder}: is hidden in {scope.root.path}, whose hidden files are not "
-                "indexed; add --include-hidden to index them from now on"
+                "indexed; add ",
+                Argument("include_hidden", True),
+                " to index them from now on",
             )
     return list(_widest(found, {root.id: root for root in all_roots(ledger)}))
 
@@ -122,6 +124,7 @@ def move_root(ledger: Ledger, old_and_new: str, *, directory: Path) -> None:
     Raises:
         UsageError: OLD is no root, NEW is no folder, in the index, or overlaps another root.
     """
+    argument = Argument("moved_roots", old_and_new)
     roots = {root.path: root for root in all_roots(ledger)}
     for index, character in enumerate(old_and_new):
         old, new = old_and_new[:index], old_and_new[index + 1 :]
@@ -133,18 +136,16 @@ def move_root(ledger: Ledger, old_and_new: str, *, directory: Path) -> None:
     else:
         known = ", ".join(str(path) for path in roots) or "none"
         raise UsageError(
-            f"--root {old_and_new}: expected OLD=NEW with OLD one of the index's roots ({known})"
+            argument, f": expected OLD=NEW with OLD one of the index's roots ({known})"
         )
     path = Path(os.path.realpath(new))
     if not new or not os.path.isdir(path):
-        raise UsageError(f"--root {old_and_new}: {new or 'NEW'} is not a folder")
+        raise UsageError(argument, f": {new or 'NEW'} is not a folder")
     if _is_in_index(path, directory):
-        raise UsageError(f"--root {old_and_new}: {new} is the index itself")
+        raise UsageError(argument, f": {new} is the index itself")
     for other in roots.keys() - {moved.path}:
         if other == path or other in path.parents or path in other.parents:
-            raise UsageError(
-                f"--root {old_and_new}: {path} overlaps the root {other}; index it without --root"
-            )
+            raise UsageError(argument, f": {path} overlaps the root {other}; index it as it is now")
     ledger.execute("UPDATE roots SET path = ? WHERE id = ?", (os.fsencode(path), moved.id))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import IncompatibleFileError
+from alexnet_deploy.errors import Argument, IncompatibleFileError
 from alexnet_deploy.files.output_files import errors_of, sync_directory
 
 FOLDER_NAME = "vectors"
@@ -140,16 +140,18 @@ class Segments:
         except OSError as error:
             raise SegmentUnreadableError(
                 f"{path}: cannot be read ({error.strerror or error}), and the ledger names "
-                f"{num_rows:,} vectors in it; restore it from a copy, or run alexnet-deploy index "
-                "with --repair to embed their photographs again"
+                f"{num_rows:,} vectors in it; restore it from a copy, or index with ",
+                Argument("repair", True),
+                " to embed their photographs again",
             ) from error
 
     def _too_short(self, segment: int, num_rows: int) -> IncompatibleFileError:
         path = self.path(segment)
         return SegmentUnreadableError(
             f"{path}: has {path.stat().st_size:,} bytes, the ledger names {num_rows:,} vectors of "
-            f"{self._row_bytes:,} in it; restore it from a copy, or run alexnet-deploy index with "
-            "--repair to embed their photographs again"
+            f"{self._row_bytes:,} in it; restore it from a copy, or index with ",
+            Argument("repair", True),
+            " to embed their photographs again",
         )
 
 

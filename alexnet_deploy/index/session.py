@@ -17,7 +17,7 @@ from typing import Any, Self, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import ClosedError, PhotographError, UsageError
+from alexnet_deploy.errors import ArgumentError, ClosedError, PhotographError, UsageError
 from alexnet_deploy.index.finder import Criteria, PhotographFinder
 from alexnet_deploy.index.manifest import Metric, VectorSpace
 from alexnet_deploy.index.model import ModelRequest, check_request, open_model_of
@@ -127,11 +127,11 @@ class Index:
             ClosedError: the index is closed.
         """
         if k < 1:
-            raise UsageError(f"-k is {k}, expected 1 or more")
+            raise ArgumentError("k", k, "1 or more")
         if max_distance is not None and not max_distance >= 0:
-            raise UsageError(f"--max-distance is {max_distance:g}, expected 0 or more")
+            raise ArgumentError("max_distance", max_distance, "0 or more")
         if metric not in (None, "cosine", "l2"):
-            raise UsageError(f"metric is {metric!r}, expected 'cosine' or 'l2'")
+            raise ArgumentError("metric", metric, "'cosine' or 'l2'")
         self._check_open()
         # No index has more, and NumPy and FAISS count in 64 bits.
         criteria = Criteria(

@@ -21,7 +21,7 @@ def describe_index(directory: Path, *, check: bool) -> dict[str, Any]:
 
     Keys: path, kind ("index"), size_bytes, format, metric, model (None for the bundled
     checkpoint), the fields of `VectorSpace`, photographs (by state), vectors (used, unused: an
-    unused one is kept for its photograph to come back, until --prune), roots (path, photographs,
+    unused one is kept for its photograph to come back, until one prunes), roots (path, photographs,
     include_hidden, exists), runs (the last, newest first; finished is None for one that was
     interrupted or still goes on; times in seconds since 1970), failures (the commonest: reason,
     count, example) and, with `check`, problems.
@@ -48,7 +48,7 @@ def readable_index(description: dict[str, Any]) -> str:
         f"  photographs   {counts['indexed']:,} indexed, {counts['failed']:,} failed"
         + (f", {counts['pending']:,} to be embedded again" if counts["pending"] else ""),
         f"  vectors       {vectors['used']:,} of {description['dimension']} numbers, float16"
-        + (f"; {vectors['unused']:,} unused (--prune frees them)" if vectors["unused"] else ""),
+        + (f"; {vectors['unused']:,} unused (pruning frees them)" if vectors["unused"] else ""),
         f"  made by       {description['layer']} of {description['model'] or 'the bundled model'}"
         f", {description['precision']}, decoded by {description['decode']}",
         f"  fingerprint   {description['fingerprint']}",

@@ -14,7 +14,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from alexnet_deploy.errors import MissingPhotographsError, UsageError
+from alexnet_deploy.errors import Argument, Message, MissingPhotographsError, UsageError
 from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.index.maintenance import compact, forget_damaged, remove_unnamed_segments
 from alexnet_deploy.index.model import (
@@ -81,18 +81,17 @@ class IndexReport:
     losses: tuple[Loss, ...] = ()
     summary: RunSummary = field(default_factory=RunSummary)
 
-    def line(self) -> str:
+    def line(self) -> Message:
         """Render the run in one line: counts, rate, and where the time went."""
-        counts = [
-            f"{self.num_embedded:,} embedded",
-            f"{self.num_reused:,} reused",
-            f"{self.num_unchanged:,} unchanged",
-            f"{self.num_removed:,} removed",
-            f"{self.num_failed:,} failed",
+        counts: list[str | Argument] = [
+            f"{self.num_embedded:,} embedded, {self.num_reused:,} reused, "
+            f"{self.num_unchanged:,} unchanged, {self.num_removed:,} removed, "
+            f"{self.num_failed:,} failed"
         ]
         if self.num_failed_before:
-            counts.append(f"{self.num_failed_before:,} failed before (--retry-failed tries again)")
-        return f"{', '.join(counts)} {self.summary.times()}"
+            retry = Argument("retry_failed", True)
+            counts += [f", {self.num_failed_before:,} failed before (", retry, " tries again)"]
+        return Message(*counts, f" {self.summary.times()}")
 
     def to_json(self) -> str:
         """Return one JSON object.
@@ -139,7 +138,10 @@ class IndexReport:
             ]
             raise MissingPhotographsError(
                 "\n".join(lines) + "\nthey stay in the index; mount the drive, name the folder's "
-                "new place with --root OLD=NEW, or remove them with --prune"
+                "new place with ",
+                Argument("moved_roots", "OLD=NEW"),
+                ", or remove them with ",
+                Argument("prune", True),
             )
 
 
@@ -213,7 +215,8 @@ def _check_for_photographs(folders: Sequence[Path], options: UpdateOptions) -> N
     """Make no index of nothing."""
     if options.moved_roots:
         raise UsageError(
-            f"--root {options.moved_roots[0]}: the index does not exist yet, so none has moved"
+            Argument("moved_roots", options.moved_roots[0]),
+            ": the index does not exist yet, so none has moved",
         )
     check_folders(folders)
     found = find_photographs(folders, include_hidden=options.include_hidden)

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import DatasetError, IncompatibleFileError
+from alexnet_deploy.errors import Argument, DatasetError, IncompatibleFileError
 from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.photographs.class_folders import ClassFolders
 
@@ -32,20 +32,22 @@ def class_indices(folders: ClassFolders, spec: ModelSpec, model: str) -> NDArray
         if len(folders.classes) != spec.num_classes:
             raise DatasetError(
                 f"{folders.root}: has {len(folders.classes):,} class folders, {model} has "
-                f"{spec.num_classes:,} classes and no labels to match them by; export it with "
-                "--labels FILE, the folders' names in the order of its outputs"
+                f"{spec.num_classes:,} classes and no labels to match them by; export it with ",
+                Argument("labels"),
+                ", the folders' names in the order of its outputs",
             )
         return np.arange(spec.num_classes)
     counts = Counter(spec.labels)
     unknown = [name for name in folders.classes if name not in counts]
     if unknown:
-        raise DatasetError(_unknown_folders(folders, unknown, spec, model))
+        raise _unknown_folders(folders, unknown, spec, model)
     for name in folders.classes:
         if counts[name] > 1:
             raise IncompatibleFileError(
                 f"{model}: {counts[name]} of its classes are called {name!r}, so the folder "
-                f"{folders.root / name} could be either; export it with --labels FILE, each name "
-                "once"
+                f"{folders.root / name} could be either; export it with ",
+                Argument("labels"),
+                ", each name once",
             )
     index_of = {label: index for index, label in enumerate(spec.labels)}
     return np.array([index_of[name] for name in folders.classes], np.int64)
@@ -68,11 +70,14 @@ def check_same_classes(first: ModelSpec, other: ModelSpec, first_name: str, name
         return
     raise IncompatibleFileError(
         f"{first_name} and {name}: cannot be averaged, their classes differ ({difference}); "
-        "evaluate them one by one, or export both with the same --labels FILE"
+        "evaluate them one by one, or export both with the same ",
+        Argument("labels"),
     )
 
 
-def _unknown_folders(folders: ClassFolders, unknown: list[str], spec: ModelSpec, model: str) -> str:
+def _unknown_folders(
+    folders: ClassFolders, unknown: list[str], spec: ModelSpec, model: str
+) -> DatasetError:
     """Say which folders are no classes of the model, and what may have been meant."""
     by_folded = {label.casefold(): label for label in spec.labels}
     lines = []
@@ -82,9 +87,10 @@ def _unknown_folders(folders: ClassFolders, unknown: list[str], spec: ModelSpec,
         lines.append(f"{name!r} ({f'near: {hint}' if near else 'no label is near'})")
     more = f" and {len(unknown) - _MAX_NAMED:,} more" if len(unknown) > _MAX_NAMED else ""
     some = ", ".join(map(repr, spec.labels[:_MAX_NAMED]))
-    return (
+    return DatasetError(
         f"{folders.root}: {len(unknown):,} of {len(folders.classes):,} class folders are no label "
         f"of {model}: {'; '.join(lines)}{more}; its {spec.num_classes:,} labels begin with "
-        f"{some}; rename the folders, or export the model with --labels FILE, the folders' names "
-        "in the order of its outputs"
+        f"{some}; rename the folders, or export the model with ",
+        Argument("labels"),
+        ", the folders' names in the order of its outputs",
     )

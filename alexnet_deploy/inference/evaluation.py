@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import UsageError, VerificationError
+from alexnet_deploy.errors import Argument, UsageError, VerificationError
 from alexnet_deploy.inference.class_matching import check_same_classes, class_indices
 from alexnet_deploy.inference.evaluation_report import ClassAccuracy, EvaluatedModel, Evaluation
 from alexnet_deploy.inference.failures import FailureLimit, check_failures
@@ -129,14 +129,16 @@ def ensemble_weights(weights: Sequence[float] | None, num_models: int) -> tuple[
     given = [1.0] * num_models if weights is None else list(weights)
     if len(given) != num_models:
         raise UsageError(
-            f"--weight: got {len(given)} for {num_models} models; give one for each --model, in "
-            "the same order, or none"
+            Argument("weights"),
+            f": got {len(given)} for {num_models} models; give one for each, in the same order, "
+            "or none",
         )
     total = sum(given)
     if not (all(weight >= 0 for weight in given) and 0 < total < math.inf):
         raise UsageError(
-            f"--weight: got {', '.join(f'{weight:g}' for weight in given)}; expected numbers of "
-            "0 or more with a sum above 0"
+            Argument("weights"),
+            f": got {', '.join(f'{weight:g}' for weight in given)}; expected numbers of "
+            "0 or more with a sum above 0",
         )
     return tuple(weight / total for weight in given)
 
@@ -219,8 +221,9 @@ def _check_numbers(probabilities: NDArray[np.float32], path: Path, model: str) -
     if not np.isfinite(probabilities).all():
         raise VerificationError(
             f"{model}: its probabilities for {path} are not numbers (NaN), so it is neither "
-            "right nor wrong; try --precision fp32, and look for the cause with: "
-            "alexnet-deploy verify"
+            "right nor wrong; try ",
+            Argument("precision", "fp32"),
+            ", and look for the cause with: alexnet-deploy verify",
         )
 
 

@@ -3,13 +3,18 @@
 from dataclasses import dataclass
 from typing import Self
 
-from alexnet_deploy.errors import NoPhotographsError, TooManyFailuresError, UsageError
+from alexnet_deploy.errors import (
+    Argument,
+    ArgumentError,
+    NoPhotographsError,
+    TooManyFailuresError,
+)
 from alexnet_deploy.photographs.finding import PHOTO_SUFFIXES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailureLimit:
-    """How many photographs may fail before a run counts as failed: `--max-failures`.
+    """How many photographs may fail before a run counts as failed.
 
     Attributes:
         text: as the user wrote it.
@@ -36,9 +41,8 @@ class FailureLimit:
         except ValueError:
             value = -1.0
         if not 0 <= value <= (100 if is_percentage else float("inf")):
-            raise UsageError(
-                f"--max-failures is {text!r}, expected a count such as 10 or a percentage from "
-                "0% to 100% such as 1%"
+            raise ArgumentError(
+                "max_failures", text, "a count such as 10 or a percentage from 0% to 100%"
             )
         return cls(text=text.strip(), value=value, is_percentage=is_percentage)
 
@@ -71,7 +75,9 @@ def check_failures(num_failed: int, num_total: int, limit: FailureLimit) -> None
         )
     if not limit.allows(num_failed, num_total):
         raise TooManyFailuresError(
-            f"{failed}, --max-failures {limit.text} allows fewer; the results of the others are "
-            "complete; the reason stands beside each path: mend or remove those files, or raise "
-            "--max-failures"
+            f"{failed}, ",
+            Argument("max_failures", limit.text),
+            " allows fewer; the results of the others are "
+            "complete; the reason stands beside each path: mend or remove those files, or raise ",
+            Argument("max_failures"),
         )

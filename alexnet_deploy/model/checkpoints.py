@@ -21,7 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError, UsageError
+from alexnet_deploy.errors import (
+    Argument,
+    IncompatibleFileError,
+    Message,
+    MissingPackageError,
+    UsageError,
+)
 from alexnet_deploy.files.input_files import existing_file
 from alexnet_deploy.files.output_files import atomic_write
 from alexnet_deploy.model.spec import SPEC_KEY, ModelSpec
@@ -115,14 +121,19 @@ def load_checkpoint(
     arrays, spec_json = _read(path)
     if spec_json is None:
         spec, arrays = adopt_state_dict(arrays, preset=preset, source=str(path))
-        remedy = f"this is no {spec.preset} AlexNet of {spec.num_classes} classes: see --preset"
+        remedy = Message(
+            f"this is no {spec.preset} AlexNet of {spec.num_classes} classes: see ",
+            Argument("preset"),
+        )
     elif preset is not None:
         raise UsageError(
-            f"{path}: carries its own spec, so --preset {preset} cannot apply; leave it out"
+            f"{path}: carries its own spec, so ",
+            Argument("preset", preset),
+            " cannot apply; leave it out",
         )
     else:
         spec = ModelSpec.from_json(spec_json, str(path))
-        remedy = "its arrays and its spec do not belong together: write it again"
+        remedy = Message("its arrays and its spec do not belong together: write it again")
     if labels is not None:
         if len(labels) != spec.num_classes:
             raise IncompatibleFileError(
@@ -209,16 +220,16 @@ def _check_shapes(
     for name, shape in expected.items():
         if name not in arrays:
             raise IncompatibleFileError(
-                f"{source}: array {name} {list(shape)} is missing; {remedy}"
+                f"{source}: array {name} {list(shape)} is missing; ", remedy
             )
         if arrays[name].shape != shape:
             came = list(arrays[name].shape)
             raise IncompatibleFileError(
-                f"{source}: array {name} is {came}, expected {list(shape)}; {remedy}"
+                f"{source}: array {name} is {came}, expected {list(shape)}; ", remedy
             )
     for name in arrays:
         if name not in expected:
-            raise IncompatibleFileError(f"{source}: array {name} is not part of it; {remedy}")
+            raise IncompatibleFileError(f"{source}: array {name} is not part of it; ", remedy)
 
 
 def _expected_shapes(

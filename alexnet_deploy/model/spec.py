@@ -3,7 +3,7 @@
 The four presets differ in padding, groups, normalisation and preprocessing, not in code
 (docs of the differences: Krizhevsky et al. 2012; the 2012 code; Caffe; torchvision).
 
-Layer names, in forward order, are used for checkpoints, ONNX tensors and `--layer`:
+Layer names, in forward order, are used for checkpoints, ONNX tensors and `layers`:
 
     conv1 norm1 pool1  conv2 norm2 pool2  conv3 conv4 conv5 pool5  fc6 fc7_pre fc7  logits
     probabilities

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import IncompatibleFileError
+from alexnet_deploy.errors import Argument, IncompatibleFileError
 from alexnet_deploy.model.labels import imagenet_labels
 from alexnet_deploy.model.spec import FC_WIDTH, PRESET_NAMES, ModelSpec, preset_spec
 
@@ -123,7 +123,8 @@ def _named_by_shape(
             found = ", ".join(f"{k} {list(a.shape)}" for k, a in list(matrices.items())[:8])
             raise IncompatibleFileError(
                 f"{source}: no array has the shape {list(shape)} of the {preset} preset's "
-                f"{target}; it holds: {found}; choose another --preset"
+                f"{target}; it holds: {found}; choose another ",
+                Argument("preset"),
             )
         bias = f"{key.rpartition('.')[0]}.bias" if key.endswith(".weight") else f"{key}.bias"
         if bias not in arrays:
@@ -137,7 +138,8 @@ def _named_by_shape(
     if unused:
         raise IncompatibleFileError(
             f"{source}: {', '.join(unused[:4])} is not part of a {preset} AlexNet; "
-            "remove it from the state dict, or choose another --preset"
+            "remove it from the state dict, or choose another ",
+            Argument("preset"),
         )
     return named
 

@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import PhotographError, UsageError
+from alexnet_deploy.errors import ArgumentError, PhotographError
 from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.photographs.file_stamps import FileStamp
 from alexnet_deploy.photographs.preprocessing import preprocess
@@ -133,9 +133,9 @@ def batches(
     Raises:
         UsageError: batch_size or threads is below 1.
     """
-    for name, value in (("--batch-size", batch_size), ("--threads", threads)):
+    for name, value in (("batch_size", batch_size), ("threads", threads)):
         if value < 1:
-            raise UsageError(f"{name} is {value}, expected 1 or more")
+            raise ArgumentError(name, value, "1 or more")
     # The second batch is decoded while the caller works on the first.
     ahead = batch_size + max(batch_size, 2 * threads)
     decoded = _decode_in_order(items, load, threads, ahead)

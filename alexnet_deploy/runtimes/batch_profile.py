@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Self
 
-from alexnet_deploy.errors import UsageError
+from alexnet_deploy.errors import Argument, ArgumentError, UsageError
 
 _LARGEST = 2**16  # a tensor of TensorRT has at most 2**31 numbers, 14,266 images of 224 px
 
@@ -26,16 +26,20 @@ class BatchProfile:
         """Refuse sizes that are not 1 <= min <= opt <= max.
 
         Raises:
-            UsageError: naming the options, what came and what was expected.
+            UsageError: naming the arguments, what came and what was expected.
         """
         for name in ("min", "opt", "max"):
             number = getattr(self, name)
             if type(number) is not int or not 1 <= number <= _LARGEST:
-                raise UsageError(f"--{name}-batch is {number!r}, expected 1 to {_LARGEST}")
+                raise ArgumentError(f"profile.{name}", number, f"1 to {_LARGEST}")
         if not self.min <= self.opt <= self.max:
             raise UsageError(
-                f"--min-batch {self.min}, --opt-batch {self.opt}, --max-batch {self.max}: "
-                "expected min <= opt <= max"
+                Argument("profile.min", self.min),
+                ", ",
+                Argument("profile.opt", self.opt),
+                ", ",
+                Argument("profile.max", self.max),
+                ": expected min <= opt <= max",
             )
 
     @classmethod

@@ -3,7 +3,13 @@
 import importlib.util
 from collections.abc import Mapping
 
-from alexnet_deploy.errors import DeviceError, MissingPackageError, UsageError
+from alexnet_deploy.errors import (
+    Argument,
+    DeviceError,
+    Message,
+    MissingPackageError,
+    UsageError,
+)
 from alexnet_deploy.graph.model_file import FilePrecision
 from alexnet_deploy.runtimes.base import Device, Precision, RunnerOptions, Runtime
 
@@ -43,14 +49,20 @@ def resolve_runtime(options: RunnerOptions, device: Device) -> Runtime:
         raise MissingPackageError("openvino", "cpu", "running a model")
     if options.runtime in runtimes:
         return options.runtime
-    others = f"use --runtime {' or '.join(runtimes)}"
+    others = Message("use ", Argument("runtime", " or ".join(runtimes)))
     if options.runtime in _ENGINES_ONLY:
         raise DeviceError(
-            f"--runtime {options.runtime}: runs .engine files only, and this is none; build one "
-            f"with: alexnet-deploy export CKPT --trt, or {others}"
+            Argument("runtime", options.runtime),
+            ": runs .engine files only, and this is none; build one with: alexnet-deploy export "
+            "CKPT --trt, or ",
+            others,
         )
     raise DeviceError(
-        f"--runtime {options.runtime} --device {device}: does not run there; on {device} {others}"
+        Argument("runtime", options.runtime),
+        " ",
+        Argument("device", device),
+        f": does not run there; on {device} ",
+        others,
     )
 
 
@@ -63,8 +75,11 @@ def file_precision(runtime: Runtime, device: Device, precision: Precision) -> Fi
     files = _COMPUTES[device][runtime].get(precision)
     if files is None:
         raise DeviceError(
-            f"--precision {precision}: {_computed_in(runtime, device)}; use "
-            f"{_elsewhere(device, precision, None)}"
+            Argument("precision", precision),
+            ": ",
+            _computed_in(runtime, device),
+            "; use ",
+            _elsewhere(device, precision, None),
         )
     return files[0]
 
@@ -82,23 +97,27 @@ def run_precision(
     precision = file if asked == "auto" else asked
     files = able.get(precision)
     if files is None and precision == file == "bf16" and not is_installed("openvino"):
-        # Not "use --runtime openvino": a machine that makes files for TensorRT need not have it.
+        # Not "use OpenVINO": a machine that makes files for TensorRT need not have it.
         raise DeviceError(
             f"{source}: is bf16, and ONNX Runtime has no bf16 on {device}; the file is for "
-            "TensorRT: verify or run it where OpenVINO is installed, or write it with "
-            "export --no-verify"
+            "TensorRT: verify or run it where OpenVINO is installed, or write it unverified"
         )
     if files is None:
-        subject = f"{source}: is {file}, and" if asked == "auto" else f"--precision {asked}:"
+        own, other = f"{source}: is {file}, and ", Message(Argument("precision", asked), ": ")
         raise DeviceError(
-            f"{subject} {_computed_in(runtime, device)}; "
-            f"{_way_out(runtime, device, precision, file)}"
+            own if asked == "auto" else other,
+            _computed_in(runtime, device),
+            "; ",
+            _way_out(runtime, device, precision, file),
         )
     if file not in files:
         raise UsageError(
-            f"{source}: is {file}, --precision {precision} was asked for; "
-            f"{_way_out(runtime, device, precision, file)}, or export the checkpoint with "
-            f"--precision {files[0]}"
+            f"{source}: is {file}, ",
+            Argument("precision", precision),
+            " was asked for; ",
+            _way_out(runtime, device, precision, file),
+            ", or export the checkpoint with ",
+            Argument("precision", files[0]),
         )
     return precision
 
@@ -113,22 +132,26 @@ def is_installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def _computed_in(runtime: Runtime, device: Device) -> str:
-    return f"--runtime {runtime} computes in {', '.join(_COMPUTES[device][runtime])} on {device}"
+def _computed_in(runtime: Runtime, device: Device) -> Message:
+    able = ", ".join(_COMPUTES[device][runtime])
+    return Message(Argument("runtime", runtime), f" computes in {able} on {device}")
 
 
-def _way_out(runtime: Runtime, device: Device, precision: Precision, file: FilePrecision) -> str:
+def _way_out(
+    runtime: Runtime, device: Device, precision: Precision, file: FilePrecision
+) -> Message:
     """Name what to change, so that the file runs: in this precision if it can, else in its own."""
     same = _elsewhere(device, precision, file)
     if same:
-        return f"use {same}"
+        return Message("use ", same)
+    left_out = Message("leave ", Argument("precision"), " out")
     if file in _COMPUTES[device][runtime].get(file, ()):
-        return "leave --precision out"
-    return f"leave --precision out and use {_elsewhere(device, file, file)}"
+        return left_out
+    return Message(left_out, " and use ", _elsewhere(device, file, file))
 
 
-def _elsewhere(device: Device, precision: Precision, file: FilePrecision | None) -> str:
-    """Return options with which a precision can be had from `file`, or a checkpoint; "" for none.
+def _elsewhere(device: Device, precision: Precision, file: FilePrecision | None) -> Message:
+    """Return arguments with which a precision can be had from `file`, or a checkpoint; "" for none.
 
     On the same device if possible.
     """
@@ -136,5 +159,6 @@ def _elsewhere(device: Device, precision: Precision, file: FilePrecision | None)
         for runtime, able in _COMPUTES[place].items():
             files = able.get(precision, ())
             if file in files or (file is None and files):
-                return f"{'' if place == device else f'--device {place} '}--runtime {runtime}"
-    return ""
+                there = () if place == device else (Argument("device", place), " ")
+                return Message(*there, Argument("runtime", runtime))
+    return Message()

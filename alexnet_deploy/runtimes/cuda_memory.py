@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from alexnet_deploy.errors import DeviceError, MissingPackageError
+from alexnet_deploy.errors import Argument, DeviceError, MissingPackageError
 from alexnet_deploy.runtimes.capabilities import is_installed
 
 try:
@@ -171,9 +171,9 @@ def _checked(what: str, function: Callable[..., tuple[Any, ...]], *arguments: An
         name, meaning = (text.decode("utf-8", "replace") for text in texts)
         is_full = status == cudart.cudaError_t.cudaErrorMemoryAllocation
         remedy = (
-            "free some, or use a smaller --batch-size"
+            ("free some, or use a smaller ", Argument("batch_size"))
             if is_full
-            else "look at the GPU with nvidia-smi, or use --device cpu"
+            else ("look at the GPU with nvidia-smi, or use ", Argument("device", "cpu"))
         )
-        raise DeviceError(f"{what} failed: {name} ({meaning}); {remedy}")
+        raise DeviceError(f"{what} failed: {name} ({meaning}); ", *remedy)
     return values[0] if values else None

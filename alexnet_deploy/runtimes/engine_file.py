@@ -52,7 +52,7 @@ REBUILD_COMMANDS: Mapping[EngineRuntime, str] = {
     "tensorrt": "alexnet-deploy export CKPT --trt",
     "tensorrt-rtx": "alexnet-deploy export CKPT --trt --rtx",
 }
-_REBUILD_EITHER = f"{REBUILD_COMMANDS['tensorrt']}, with --rtx if it was built so"
+_REBUILD_EITHER = " or, for TensorRT-RTX, ".join(REBUILD_COMMANDS.values())
 RTX_OWN_CHOICE = "compute capability 8.0, 8.6, 8.9, 12.0 and later"
 """GPUs that TensorRT-RTX builds for unless it is told which; it has 7.5 on request only."""
 

@@ -8,7 +8,7 @@ import ctypes
 from dataclasses import dataclass
 from typing import Any
 
-from alexnet_deploy.errors import DeviceError
+from alexnet_deploy.errors import Argument, DeviceError, Message
 
 _LIBRARY = "libcuda.so.1"
 _SUCCESS = 0
@@ -38,7 +38,10 @@ def gpus() -> tuple[Gpu, ...]:
         return ()
 
 
-def current_gpu(without: str = "run an .onnx file with --device cpu") -> Gpu:
+_ON_THE_CPU = Message("run an .onnx file with ", Argument("device", "cpu"))
+
+
+def current_gpu(without: str = _ON_THE_CPU) -> Gpu:
     """Return the GPU that the process computes on.
 
     Args:
@@ -59,7 +62,8 @@ def current_gpu(without: str = "run an .onnx file with --device cpu") -> Gpu:
 def _no_gpu(reason: str, without: str) -> DeviceError:
     return DeviceError(
         f"no NVIDIA GPU that this process may use ({reason}); see whether nvidia-smi shows one, "
-        f"and CUDA_VISIBLE_DEVICES; without a GPU {without}"
+        "and CUDA_VISIBLE_DEVICES; without a GPU ",
+        without,
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import DeviceError, IncompatibleFileError
+from alexnet_deploy.errors import Argument, DeviceError, IncompatibleFileError, Message
 from alexnet_deploy.graph.model_file import ModelFile
 from alexnet_deploy.runtimes.base import BaseRunner, RunnerOptions, check_outputs, padded
 from alexnet_deploy.runtimes.capabilities import run_precision
@@ -115,8 +115,9 @@ def _usable_gpu() -> str:
     gpu = current_gpu()
     if not has_provider(CUDA):
         raise DeviceError(
-            f"--device cuda: the installed ONNX Runtime {onnxruntime_version()} is a build for "
-            "the CPU; pip uninstall onnxruntime, then pip install 'alexnet-deploy[gpu]'"
+            Argument("device", "cuda"),
+            f": the installed ONNX Runtime {onnxruntime_version()} is a build for "
+            "the CPU; pip uninstall onnxruntime, then pip install 'alexnet-deploy[gpu]'",
         )
     return gpu.name
 
@@ -142,13 +143,13 @@ def _open(file: ModelFile, options: RunnerOptions) -> Any:
     except IncompatibleFileError as error:
         open_session(file)  # raises where the graph is at fault, whatever the device
         raise DeviceError(
-            f"{file.source}: ONNX Runtime {onnxruntime_version()} cannot run it on the GPU: "
-            f"{_reason(file, missing) or str(error.__cause__).splitlines()[0]}"
+            f"{file.source}: ONNX Runtime {onnxruntime_version()} cannot run it on the GPU: ",
+            _reason(file, missing) or str(error.__cause__).splitlines()[0],
         ) from error
 
 
-def _reason(file: ModelFile, missing: str) -> str:
-    """Say why there is no session, and the way out; "" where only the error itself does.
+def _reason(file: ModelFile, missing: str) -> Message | None:
+    """Say why there is no session, and the way out; None where only the error itself does.
 
     Args:
         file: what was to run.
@@ -156,18 +157,19 @@ def _reason(file: ModelFile, missing: str) -> str:
     """
     remedy = "install CUDA's libraries: pip install 'onnxruntime-gpu[cuda,cudnn]'"
     if missing:
-        return f"{missing}; {remedy}"
+        return Message(f"{missing}; {remedy}")
     let_warn(True)  # of a provider that does not start it only warns
     options = _PROVIDER_OPTIONS | {"enable_cuda_graph": "0"}
     try:
         session = open_session(file, provider=CUDA, provider_options=options, settings=_RECORD)
     except IncompatibleFileError:
-        return ""
+        return None
     placement = node_placement(session)
     if CUDA not in placement:
-        return f"its CUDA provider does not start, for the reason above; {remedy}"
+        return Message(f"its CUDA provider does not start, for the reason above; {remedy}")
     nodes = ", ".join(_elsewhere(placement))
-    return f"on the CPU would run {nodes}; use --device cpu" if nodes else ""
+    remedy_there = Argument("device", "cpu")
+    return Message(f"on the CPU would run {nodes}; use ", remedy_there) if nodes else None
 
 
 def _check_placement(placement: Mapping[str, tuple[str, ...]], source: str) -> None:
@@ -179,7 +181,8 @@ def _check_placement(placement: Mapping[str, tuple[str, ...]], source: str) -> N
     if set(placement) != {CUDA}:
         raise DeviceError(
             f"{source}: ONNX Runtime {onnxruntime_version()} would not run all of it on the GPU, "
-            f"but {', '.join(_elsewhere(placement)) or 'nothing'} elsewhere; use --device cpu"
+            f"but {', '.join(_elsewhere(placement)) or 'nothing'} elsewhere; use ",
+            Argument("device", "cpu"),
         )
 
 
@@ -196,6 +199,9 @@ def _as_device_error(what: str) -> Iterator[None]:
         if not is_runtime_error(error):
             raise
         raise DeviceError(
-            f"{what}: failed on the GPU ({str(error).splitlines()[0]}); a smaller --batch-size "
-            "needs less of its memory, --device cpu none"
+            f"{what}: failed on the GPU ({str(error).splitlines()[0]}); a smaller ",
+            Argument("batch_size"),
+            " needs less of its memory, ",
+            Argument("device", "cpu"),
+            " none",
         ) from error

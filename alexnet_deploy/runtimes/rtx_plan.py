@@ -1,6 +1,6 @@
 """Can this machine run a TensorRT-RTX plan? The library tells from its first 64 bytes."""
 
-from alexnet_deploy.errors import DeviceError, IncompatibleFileError
+from alexnet_deploy.errors import Argument, DeviceError, IncompatibleFileError, Message
 from alexnet_deploy.runtimes.engine_file import REBUILD_COMMANDS
 from alexnet_deploy.runtimes.tensorrt_library import load_library
 
@@ -28,13 +28,17 @@ def check_plan(plan: bytes, source: str) -> None:
             f"{source}: no engine that TensorRT-RTX {library.version()} can load "
             f"({', '.join(reasons)}); build it again with: {REBUILD_COMMANDS['tensorrt-rtx']}"
         )
-    remedy = "it needs an NVIDIA GPU of a compute capability that it was built for, and its driver"
+    remedy = Message(
+        "it needs an NVIDIA GPU of a compute capability that it was built for, and its driver"
+    )
     if "UNSUPPORTED_CC" in reasons:
-        remedy = (
-            "build one for this GPU with: "
-            f"{REBUILD_COMMANDS['tensorrt-rtx']} --compute-capability, or, if TensorRT-RTX does "
-            f"not have it, as an H100's, with: {REBUILD_COMMANDS['tensorrt']}"
+        remedy = Message(
+            "build one for this GPU with ",
+            Argument("compute_capabilities"),
+            f": {REBUILD_COMMANDS['tensorrt-rtx']}, or, if TensorRT-RTX does "
+            "not have it, as an H100's, with: " + REBUILD_COMMANDS["tensorrt"],
         )
     raise DeviceError(
-        f"{source}: cannot run here ({', '.join(reasons) or library.messages.take()}); {remedy}"
+        f"{source}: cannot run here ({', '.join(reasons) or library.messages.take()}); ",
+        remedy,
     )

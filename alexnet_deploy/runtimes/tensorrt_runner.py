@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import DeviceError, IncompatibleFileError, UsageError
+from alexnet_deploy.errors import Argument, DeviceError, IncompatibleFileError, UsageError
 from alexnet_deploy.graph.model_file import INPUT
 from alexnet_deploy.runtimes.base import BaseRunner, RunnerOptions, check_outputs, padded
 from alexnet_deploy.runtimes.cuda_memory import DeviceBuffer, HostBuffer, Stream
@@ -146,17 +146,22 @@ def _check_options(file: EngineFile, options: RunnerOptions) -> None:
     record = file.record
     if options.runtime not in ("auto", record.runtime) or options.device == "cpu":
         raise DeviceError(
-            f"--runtime {options.runtime} --device {options.device}: {file.source} runs with "
-            f"{RUNTIME_NAMES[record.runtime]} on a GPU only; leave both out, or name an .onnx file "
-            "with --model"
+            Argument("runtime", options.runtime),
+            " ",
+            Argument("device", options.device),
+            f": {file.source} runs with "
+            f"{RUNTIME_NAMES[record.runtime]} on a GPU only; leave both out, or name an .onnx file",
         )
     if options.precision not in ("auto", record.precision):
         raise DeviceError(
-            f"--precision {options.precision}: {file.source} computes in {record.precision}, as "
-            f"it was built; leave it out, or build another engine"
+            Argument("precision", options.precision),
+            f": {file.source} computes in {record.precision}, as "
+            f"it was built; leave it out, or build another engine",
         )
     if options.threads is not None:
-        raise UsageError(f"--threads {options.threads}: an engine runs on the GPU; leave it out")
+        raise UsageError(
+            Argument("threads", options.threads), ": an engine runs on the GPU; leave it out"
+        )
     check_outputs(options.outputs, record.spec)
     missing = [name for name in options.outputs if name not in record.outputs]
     if missing:
@@ -167,9 +172,12 @@ def _check_options(file: EngineFile, options: RunnerOptions) -> None:
     profile = record.profile
     if not profile.min <= options.batch_size <= profile.max:
         raise UsageError(
-            f"--batch-size {options.batch_size}: {file.source} was built for {profile.min} to "
-            f"{profile.max} images a batch; choose from these, or build another engine with "
-            "--min-batch and --max-batch"
+            Argument("batch_size", options.batch_size),
+            f": {file.source} was built for {profile.min} to "
+            f"{profile.max} images a batch; choose from these, or build another engine with ",
+            Argument("profile.min"),
+            " and ",
+            Argument("profile.max"),
         )
 
 
@@ -233,7 +241,8 @@ def _context(engine: Any, image: tuple[int, ...], file: EngineFile, library: Lib
     if context is None:
         raise DeviceError(
             f"{file.source}: no room for it on the GPU ({library.messages.take()}); free some "
-            "memory there, or build an engine with a smaller --max-batch"
+            "memory there, or build an engine with a smaller ",
+            Argument("profile.max"),
         )
     if not context.set_input_shape(INPUT, image):
         raise IncompatibleFileError(

@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from alexnet_deploy.errors import (
+    Argument,
     DeviceError,
     IncompatibleFileError,
+    Message,
     MissingPackageError,
 )
 from alexnet_deploy.graph.model_file import INPUT, FilePrecision, ModelFile
@@ -43,14 +45,15 @@ def builder_gpu(precision: FilePrecision) -> Gpu:
             one; or TensorRT is too old.
     """
     _LIBRARY.version()
-    without = "run the command on the machine that the engine is for"
+    without = Message("build it on the machine that it is for")
     if precision in ENGINE_PRECISIONS["tensorrt-rtx"]:
-        without += ", or use --rtx, which builds without a GPU"
+        rtx = Argument("rtx", True)
+        without = Message(without, ", or use ", rtx, ", which builds without a GPU")
     try:
         return current_gpu(without)
     except DeviceError as error:
         raise DeviceError(
-            f"--trt: TensorRT builds on the GPU that the engine is for: {error}"
+            "TensorRT builds on the GPU that the engine is for: ", error.message
         ) from error
 
 
@@ -101,7 +104,10 @@ def build_plan(file: ModelFile, profile: BatchProfile) -> bytes:
     if host_memory is None:
         raise DeviceError(
             f"{file.source}: TensorRT cannot build an engine of it ({_LIBRARY.messages.take()}); "
-            "free memory on the GPU or lower --max-batch, and try --lrn native"
+            "free memory on the GPU or lower ",
+            Argument("profile.max"),
+            ", and try ",
+            Argument("lrn", "native"),
         )
     plan = bytes(host_memory)
     _check_built_layers(plan, file)
@@ -146,7 +152,10 @@ def _config(builder: Any, file: ModelFile, profile: BatchProfile) -> Any:
     if config.add_optimization_profile(shapes) != 0:  # the number of the first
         raise IncompatibleFileError(
             f"{file.source}: TensorRT does not build for batches of {profile.min} to {profile.max} "
-            f"({_LIBRARY.messages.take()}); choose others with --min-batch and --max-batch"
+            f"({_LIBRARY.messages.take()}); choose another ",
+            Argument("profile.min"),
+            " and ",
+            Argument("profile.max"),
         )
     return config
 
@@ -224,5 +233,6 @@ def _attributes(file: ModelFile, node: Any) -> Mapping[str, float]:
 def _not_a_plugin(file: ModelFile, node: Any, what: str) -> IncompatibleFileError:
     return IncompatibleFileError(
         f"{file.source}: TensorRT {what} node {node.name!r}, operator {node.op_type}, expected our "
-        "plugin; export the checkpoint again, or build without the plugin: --lrn native"
+        "plugin; export the checkpoint again, or build without the plugin: ",
+        Argument("lrn", "native"),
     )

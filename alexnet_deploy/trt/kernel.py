@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Literal
 
-from alexnet_deploy.errors import DeviceError, IncompatibleFileError, MissingPackageError
+from alexnet_deploy.errors import (
+    Argument,
+    DeviceError,
+    IncompatibleFileError,
+    MissingPackageError,
+)
 from alexnet_deploy.model.spec import POOL_SIZE, POOL_STRIDE
 from alexnet_deploy.runtimes.gpu_driver import gpus
 
@@ -185,8 +190,9 @@ class TowerLrnKernel:
     def _expect(self, what: str, value: object, is_right: bool, expected: str) -> None:
         if not is_right:
             raise IncompatibleFileError(
-                f"{self.name} kernel: {what} is {value!r}, expected {expected}; "
-                "export with --lrn native to do without this kernel"
+                f"{self.name} kernel: {what} is {value!r}, expected {expected}; export with ",
+                Argument("lrn", "native"),
+                " to do without this kernel",
             )
 
 
@@ -255,7 +261,9 @@ def _target(architecture: str) -> str:
     if not usable:
         raise DeviceError(
             f"the LRN kernel needs a GPU of compute capability {_OLDEST / 10} or later, and this "
-            f"one is {architecture}; export with --lrn native to do without the kernel"
+            f"one is {architecture}; export with ",
+            Argument("lrn", "native"),
+            " to do without the kernel",
         )
     return f"compute_{max(usable)}"
 

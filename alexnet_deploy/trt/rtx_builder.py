@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from alexnet_deploy.errors import (
+    Argument,
     DeviceError,
     IncompatibleFileError,
     MissingPackageError,
@@ -202,9 +203,10 @@ def _capability_member(name: str) -> Any:
     members = _LIBRARY.compute_capabilities()
     if name not in members:
         raise UsageError(
-            f"--compute-capability {name}: TensorRT-RTX {_LIBRARY.version()} builds for "
+            Argument("compute_capabilities", name),
+            f": TensorRT-RTX {_LIBRARY.version()} builds for "
             f"{', '.join(members)}; for other GPUs (H100 is 9.0, B200 is 10.0) build an engine "
-            "of TensorRT, on such a machine"
+            "of TensorRT, on such a machine",
         )
     return members[name]
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from alexnet_deploy.errors import UsageError
+from alexnet_deploy.errors import Argument, UsageError
 from alexnet_deploy.graph.model_file import read_model
 from alexnet_deploy.graph.report import Report
 from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint
@@ -43,6 +43,7 @@ def verify_file(
         if checkpoint.fingerprint != file.record.fingerprint:
             raise UsageError(
                 f"{path}: an engine hides its weights; name the checkpoint that it was built from "
-                f"(fingerprint {file.record.fingerprint[:16]}...) with --against"
+                f"(fingerprint {file.record.fingerprint[:16]}...) with ",
+                Argument("checkpoint"),
             )
     return verify_engine(file, checkpoint, photographs, options, on_photograph)
