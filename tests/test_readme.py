@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet_deploy.photographs.samples import sample_paths
+from alexnet_deploy.photographs.samples import varied_samples
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
     (tmp_path / "photos").mkdir()
-    for path in sample_paths()[:3]:
+    for path in varied_samples()[:3]:
         shutil.copy(path, tmp_path / "photos" / f"{path.parent.name}.jpg")
     finished = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
