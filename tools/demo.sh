@@ -65,11 +65,12 @@ cat <<'END'
 
 Done. Look at these:
   demo/neighbours.png    eight photographs and the five nearest to each: start here
-  demo/neighbours.html   the same for all 100, right and wrong; as JSON lines: neighbours.jsonl
+  demo/neighbours.txt    the same as text
+  demo/neighbours.html   all 100 and the five nearest to each, right and wrong
+  demo/neighbours.jsonl  the same as JSON lines
   demo/figure4.png       eight photographs and what the network makes of them
-  demo/neighbours.txt    the eight as text
+  demo/figure4.jsonl     the same as JSON lines
   demo/top5.txt          five classes for each of the 100
-  demo/figure4.jsonl     those eight again, as JSON lines
   demo/alexnet.onnx      the network, for any ONNX runtime; the report of step 1 is inside
   demo/fc7.npy           the vectors, 100 x 4096 float32; the paths are in demo/fc7.paths.jsonl
   demo/index             the index; ask it with: alexnet-deploy info demo/index
