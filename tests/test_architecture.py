@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from alexnet_deploy.cli import COMMANDS
-from alexnet_deploy.photographs.samples import sample_paths
+from alexnet_deploy.photographs.samples import varied_samples
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "alexnet_deploy"
@@ -266,7 +266,7 @@ def test_help_loads_click_and_nothing_heavier(arguments: list[str]) -> None:
 
 def test_no_command_loads_torch_unless_it_reads_a_pt_file(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="what is not installed cannot be loaded")
-    photograph = str(sample_paths()[0])
+    photograph = str(varied_samples()[0])
     exported, index = str(tmp_path / "model.onnx"), str(tmp_path / "index")
     loaded = modules_loaded_by(
         ["export", "-o", exported, "--verify-on", photograph],

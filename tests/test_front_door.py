@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 import alexnet_deploy as ad
-from alexnet_deploy.photographs.samples import sample_paths
+from alexnet_deploy.photographs.samples import varied_samples
 from tests.test_architecture import PACKAGE
 
-SOME = sample_paths()[:6]
+SOME = varied_samples()[:6]
 
 
 def test_every_public_name_is_there_and_documented() -> None:

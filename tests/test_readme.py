@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_deploy.photographs.samples import sample_paths
+from alexnet_deploy.photographs.samples import varied_samples
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -22,7 +22,7 @@ def python_of(page: str) -> str:
 @pytest.mark.parametrize("page", ["README.md", "alexnet_deploy/README.md"])
 def test_the_python_of_a_page_runs(page: str, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
-    for path in sample_paths()[:3]:
+    for path in varied_samples()[:3]:
         shutil.copy(path, tmp_path / "photos" / f"{path.parent.name}.jpg")
     finished = subprocess.run(
         [sys.executable, "-W", "error", "-c", f"{python_of(page)}\nprint(vectors.shape)"],

@@ -82,14 +82,14 @@ class ExportArguments:
     def verification_photographs(self) -> tuple[Path, ...] | None:
         """Find what to verify on; None is not to verify."""
         from alexnet_deploy.photographs.finding import find_photographs
-        from alexnet_deploy.photographs.samples import sample_paths
+        from alexnet_deploy.photographs.samples import varied_samples
 
         folder = self.verify_on
-        found = sample_paths() if folder is None else tuple(find_photographs([folder]))
+        found = varied_samples() if folder is None else tuple(find_photographs([folder]))
         return None if self.no_verify else found
 
     def calibration_photographs(self) -> tuple[Path, ...] | None:
-        """Find what to calibrate on; None is the samples."""
+        """Find what to calibrate on; None is the varied samples."""
         from alexnet_deploy.photographs.finding import find_photographs
 
         return None if self.calibrate is None else tuple(find_photographs([self.calibrate]))

@@ -37,11 +37,11 @@ def verify(
     from alexnet_deploy.files.path_text import printable
     from alexnet_deploy.model.checkpoints import load_checkpoint
     from alexnet_deploy.photographs.finding import find_photographs
-    from alexnet_deploy.photographs.samples import sample_paths
+    from alexnet_deploy.photographs.samples import varied_samples
     from alexnet_deploy.verification.file import verify_file
 
     checkpoint = None if against is None else load_checkpoint(against, preset=preset)
-    photographs = sample_paths() if folder is None else tuple(find_photographs([folder]))
+    photographs = varied_samples() if folder is None else tuple(find_photographs([folder]))
     options = model_arguments.runner_options()
     with Reporter(lambda: photographs) as reporter:
         report = verify_file(file, checkpoint, photographs, options, reporter.advance)

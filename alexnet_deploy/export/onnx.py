@@ -85,7 +85,7 @@ def build_file(
         checkpoint: what to build.
         outputs: layers that the file offers.
         precision: of the graph.
-        calibrate_on: with int8, photographs for the ranges; None for the samples.
+        calibrate_on: with int8, photographs for the ranges; None for the varied samples.
         options: with int8, how to run the network on them.
         notify: called with lines for people: where the ranges come from, what could not be read.
 
@@ -100,14 +100,14 @@ def build_file(
         return file
     # Here, because the other precisions need no runner.
     from alexnet_deploy.export.calibration import quantized
-    from alexnet_deploy.photographs.samples import sample_paths
+    from alexnet_deploy.photographs.samples import varied_samples
 
     if calibrate_on is None:
-        calibrate_on = sample_paths()
+        calibrate_on = varied_samples()
         notify(
             Message(
-                "int8: the ranges come from the package's 40 sample photographs; a few hundred "
-                "like those to come are better: export with ",
+                "int8: the ranges come from 40 of the package's sample photographs; a few "
+                "hundred like those to come are better: export with ",
                 Argument("calibrate_on"),
             )
         )

@@ -16,7 +16,7 @@ from alexnet_deploy.graph.model_file import ModelFile, read_model, write_model
 from alexnet_deploy.inference.model import Model
 from alexnet_deploy.model.checkpoints import CHECKPOINT_SUFFIXES, Checkpoint, load_checkpoint
 from alexnet_deploy.model.default import default_model
-from alexnet_deploy.photographs.samples import sample_paths
+from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes.base import (
     DEFAULT_OUTPUTS,
     Device,
@@ -162,7 +162,7 @@ def _exported(
     notify(f"preparing {printable(source.name)}, once: exporting and verifying it")
     own = dataclasses.replace(options, batch_size=_NUM_CACHE_SAMPLES)
     file = build_file(checkpoint, DEFAULT_OUTPUTS, precision, options=own, notify=notify)
-    file = verified_model(file, checkpoint, sample_paths()[:_NUM_CACHE_SAMPLES], own)
+    file = verified_model(file, checkpoint, varied_samples()[:_NUM_CACHE_SAMPLES], own)
     try:
         cache_directory().mkdir(parents=True, exist_ok=True)
         write_model(file, cache_directory() / name)

@@ -5,9 +5,19 @@ from pathlib import Path
 
 
 def sample_paths() -> tuple[Path, ...]:
-    """Return the 40 photographs, sorted; each lies in a folder named after its class.
+    """Return the 100 photographs, sorted; each lies in a folder named after its class.
 
-    JPEG files from the test part of Caltech-101, RGB and grayscale, 136x300 to 395x176 px.
+    JPEG files from the test part of Caltech-101: six each of twelve classes, for searching, and
+    one each of 28 others.
     """
     folder = Path(str(resources.files("alexnet_deploy") / "data" / "samples"))
     return tuple(sorted(folder.glob("*/*.jpg")))
+
+
+def varied_samples() -> tuple[Path, ...]:
+    """Return the first of each of the 40 classes, for verification and calibration.
+
+    RGB and grayscale, 136x300 to 395x176 px.
+    """
+    first = {path.parent: path for path in reversed(sample_paths())}
+    return tuple(sorted(first.values()))

@@ -21,7 +21,7 @@ from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.reference import Reference, crop
 from alexnet_deploy.model.spec import NORMALISED_CONVS, LrnSpec
 from alexnet_deploy.photographs.decoding import load_photograph
-from alexnet_deploy.photographs.samples import sample_paths
+from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
 from alexnet_deploy.runtimes.engine_file import EngineFile
@@ -135,7 +135,7 @@ def amplified_checks(
     layers = list(file.spec.layer_shapes())
     # An output between convolution and pool keeps the two apart; so it does in the copy.
     others = [name for name in layers[: layers.index(maps[-1])] if name in file.outputs()]
-    paths = sample_paths()[:_NUM_AMPLIFIED]
+    paths = varied_samples()[:_NUM_AMPLIFIED]
     crops = np.stack([crop(load_photograph(path), file.spec) for path in paths])
     copy = amplified(file.with_outputs(tuple(dict.fromkeys((*maps, *others)))), crops)
     expected = Reference(copy.weights()).run(crops, maps[-1])

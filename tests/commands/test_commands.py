@@ -21,7 +21,7 @@ from alexnet_deploy.graph.model_file import ModelFile, read_model
 from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.model.spec import preset_spec
-from alexnet_deploy.photographs.samples import sample_paths
+from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes import capabilities, factory
 from alexnet_deploy.runtimes.base import RunnerOptions
 from tests.support.fake_runner import FakeRunner
@@ -47,7 +47,7 @@ def parsed(*arguments: str | Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def two_photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photographs")
-    for path in sample_paths()[:2]:
+    for path in varied_samples()[:2]:
         shutil.copy(path, folder)
     return folder
 
@@ -185,7 +185,7 @@ def test_an_int8_export_is_calibrated_on_the_photographs_named(
     two_photographs: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "photos").mkdir()
-    for path in sample_paths()[::2]:
+    for path in varied_samples()[::2]:
         (tmp_path / "photos" / f"{path.parent.name}.jpg").symlink_to(path)
     arguments: list[str | Path] = ["export", "-o", tmp_path / "m.onnx"]
     arguments += ["--verify-on", two_photographs]
@@ -204,7 +204,7 @@ def test_an_int8_export_is_calibrated_on_the_photographs_named(
 
 def test_an_int8_export_without_photographs_of_ones_own_says_what_it_took(tmp_path: Path) -> None:
     result = done("export", "-o", tmp_path / "m.onnx", "--precision", "int8", "--no-verify")
-    assert "40 sample photographs" in result.stderr
+    assert "40 of the package's sample photographs" in result.stderr
     assert "--calibrate DIR" in result.stderr
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from alexnet_deploy.graph.model_file import FilePrecision, ModelFile
 from alexnet_deploy.graph.report import Check, Report
-from alexnet_deploy.photographs.samples import sample_paths
+from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
 from alexnet_deploy.runtimes.engine_file import NOT_VERIFIED, read_engine
 from alexnet_deploy.verification import engine
@@ -32,7 +32,7 @@ def test_with_tensorrt_and_a_gpu_an_engine_with_the_plugin_is_verified(
 ) -> None:
     """All of it, with nothing left out but TensorRT and the GPU; no CPU here runs bf16."""
     photographs = tmp_path_factory.mktemp("photographs")
-    for path in sample_paths()[:2]:
+    for path in varied_samples()[:2]:
         shutil.copy(path, photographs)
     flags = ["--calibrate", str(photographs)] if precision == "int8" else []
     result = export("--trt", "--verify-on", str(photographs), "--precision", precision, *flags)
@@ -136,7 +136,7 @@ def test_an_engine_that_fails_is_not_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        "alexnet_deploy.photographs.samples.sample_paths", lambda: sample_paths()[:2]
+        "alexnet_deploy.photographs.samples.varied_samples", lambda: varied_samples()[:2]
     )
     machine.change = change
     result = export("--trt", "-o", "m.engine", "--max-batch", "2")

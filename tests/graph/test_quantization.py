@@ -30,7 +30,7 @@ from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint
 from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.model.reference import Reference
 from alexnet_deploy.model.spec import PRESET_NAMES
-from alexnet_deploy.photographs.samples import sample_paths
+from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes.base import RunnerOptions, Runtime
 from alexnet_deploy.runtimes.factory import open_runner
 from alexnet_deploy.runtimes.onnxruntime_runner import run_as_written
@@ -214,7 +214,7 @@ def bundled() -> Checkpoint:
 @pytest.fixture(scope="module")
 def int8_file(bundled: Checkpoint) -> ModelFile:
     file = build_model(bundled, ("probabilities", "fc7"))
-    return quantized(file, sample_paths()[::2], RunnerOptions())
+    return quantized(file, varied_samples()[::2], RunnerOptions())
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
@@ -226,7 +226,7 @@ def test_the_bundled_network_in_int8_is_verified(
     assert file.precision == "int8"
     assert file.calibration == Calibration(photographs=20, are_samples=True)
     assert file.is_unchanged()
-    report = verify(file, bundled, sample_paths()[1:4], RunnerOptions(runtime=runtime))
+    report = verify(file, bundled, varied_samples()[1:4], RunnerOptions(runtime=runtime))
     assert report.passed, report.table()
     assert "norm2 amplified, relative error" in [check.name for check in report.checks]
 
@@ -244,7 +244,7 @@ def test_an_int8_network_that_normalises_across_towers_fails(
         return [dataclasses.replace(norm, towers=1) for norm in find_norms(file)]
 
     monkeypatch.setattr("alexnet_deploy.graph.lowering.find_norms", without_towers)
-    report = verify(int8_file, bundled, sample_paths()[:2], RunnerOptions(runtime=runtime))
+    report = verify(int8_file, bundled, varied_samples()[:2], RunnerOptions(runtime=runtime))
     failed = [check.name for check in report.checks if not check.passed]
     assert failed, report.table()
     assert all("amplified" in name for name in failed)
@@ -267,7 +267,7 @@ def test_wrong_numbers_in_an_int8_file_fail(
 ) -> None:
     changed = dict(int8_file.arrays) | fault(dict(int8_file.arrays))
     file = dataclasses.replace(int8_file, arrays=changed)
-    report = verify(file, bundled, sample_paths()[:3], RunnerOptions(runtime="onnxruntime"))
+    report = verify(file, bundled, varied_samples()[:3], RunnerOptions(runtime="onnxruntime"))
     names = [check.name for check in report.checks if not check.passed]
     assert any(name.startswith(failed) for name in names), report.table()
 
@@ -279,12 +279,12 @@ def test_what_cannot_be_read_is_left_out_of_the_ranges_and_named(
     bad.write_bytes(b"no photograph")
     file = build_model(bundled, ("fc7",))
     skipped: list[Path] = []
-    few = [*sample_paths()[:2], bad]
+    few = [*varied_samples()[:2], bad]
     narrow = quantized(file, few, RunnerOptions(), lambda path, reason: skipped.append(path))
     assert skipped == [bad]
     assert narrow.calibration == Calibration(photographs=2, are_samples=False)
     with pytest.raises(NoPhotographsError, match="2 of 3 photographs could not be read"):
-        quantized(file, [sample_paths()[0], bad, bad], RunnerOptions())
+        quantized(file, [varied_samples()[0], bad, bad], RunnerOptions())
 
 
 def test_a_network_that_is_not_finite_has_no_ranges(bundled: Checkpoint) -> None:
@@ -292,7 +292,7 @@ def test_a_network_that_is_not_finite_has_no_ranges(bundled: Checkpoint) -> None
     bias[0] = np.inf
     broken = Checkpoint(spec=bundled.spec, arrays=dict(bundled.arrays) | {"fc6.bias": bias})
     with pytest.raises(IncompatibleFileError, match=r"layer fc6: not finite on one of"):
-        quantized(build_model(broken, ("fc7",)), sample_paths()[:1], RunnerOptions())
+        quantized(build_model(broken, ("fc7",)), varied_samples()[:1], RunnerOptions())
 
 
 def cost(values: np.ndarray, threshold: float) -> float:

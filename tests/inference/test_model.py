@@ -16,11 +16,11 @@ from PIL import Image
 from alexnet_deploy.errors import ClosedError, NoPhotographsError, UsageError
 from alexnet_deploy.export.opening import open_model
 from alexnet_deploy.inference.model import Model
-from alexnet_deploy.photographs.samples import sample_paths
+from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes.base import Runtime
 
 RUNTIMES: tuple[Runtime, ...] = ("openvino", "onnxruntime")
-PHOTOGRAPHS = sample_paths()[:12]
+PHOTOGRAPHS = varied_samples()[:12]
 
 
 @pytest.fixture(scope="module", params=RUNTIMES)

@@ -22,7 +22,7 @@ from alexnet_deploy.export.onnx import build_file
 from alexnet_deploy.model.reference import Reference
 from alexnet_deploy.photographs.decoding import load_photograph
 from alexnet_deploy.photographs.preprocessing import preprocess
-from alexnet_deploy.photographs.samples import sample_paths
+from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes import onnxruntime_cuda_runner, onnxruntime_session
 from alexnet_deploy.runtimes.base import Precision, RunnerOptions
 from alexnet_deploy.runtimes.gpu_driver import Gpu
@@ -31,14 +31,14 @@ from tests.support.fake_runner import FakeRunner
 from tests.support.networks import noise, random_checkpoint, relative_error
 from tests.support.pretended_gpu import PretendedGpu
 
-TWO = sample_paths()[:2]
+TWO = varied_samples()[:2]
 GPU = Gpu(name="NVIDIA Pretence", compute_capability="9.0", cuda_version="13.0")
 
 
 def settings_of(folder: Path, num_photographs: int) -> Settings:
     photographs = folder / "photographs"
     photographs.mkdir()
-    for number, path in enumerate(sample_paths()[:num_photographs]):
+    for number, path in enumerate(varied_samples()[:num_photographs]):
         shutil.copy(path, photographs / f"{number}.jpg")
     return Settings(scratch=folder, photographs=photographs)
 
@@ -127,7 +127,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> PretendedGpu:
     pretended = PretendedGpu()
     monkeypatch.setattr(onnxruntime_session, "onnxruntime", pretended)
     monkeypatch.setattr(onnxruntime_cuda_runner, "current_gpu", lambda: GPU)
-    monkeypatch.setattr(onnxruntime_gpu, "sample_paths", lambda: TWO)
+    monkeypatch.setattr(onnxruntime_gpu, "varied_samples", lambda: TWO)
     return pretended
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from alexnet_deploy.photographs.samples import sample_paths
+from alexnet_deploy.photographs.samples import varied_samples
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = ("first", "second")
@@ -21,7 +21,7 @@ TRAINING = ("--recipe", "modern", "--epochs", "1", "--batch-size", "4", "--hold-
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     """Two classes of four photographs in `photographs`; what is made is removed at once."""
-    for number, path in enumerate(sample_paths()[:8]):
+    for number, path in enumerate(varied_samples()[:8]):
         target = tmp_path / "photographs" / CLASSES[number % 2] / f"{number}.jpg"
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)

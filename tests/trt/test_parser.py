@@ -14,7 +14,7 @@ from alexnet_deploy.errors import IncompatibleFileError
 from alexnet_deploy.export.onnx import build_file
 from alexnet_deploy.graph.model_file import FILE_PRECISIONS, FilePrecision, ModelFile
 from alexnet_deploy.graph.plugin_nodes import DOMAIN, with_plugins
-from alexnet_deploy.photographs.samples import sample_paths
+from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes.tensorrt_library import load_library
 from tests.support.networks import random_checkpoint
 
@@ -32,7 +32,7 @@ TYPES = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16", "int8": "FLOAT"}
 
 @cache
 def graph(precision: FilePrecision) -> ModelFile:
-    return build_file(random_checkpoint("paper"), OUTPUTS, precision, sample_paths()[:1])
+    return build_file(random_checkpoint("paper"), OUTPUTS, precision, varied_samples()[:1])
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ from alexnet_deploy.graph.report import Check
 from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint
 from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.model.spec import PRESET_NAMES
-from alexnet_deploy.photographs.samples import sample_paths
+from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes.base import Runner, RunnerOptions
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
 from alexnet_deploy.runtimes.engine_file import EngineFile
@@ -31,7 +31,7 @@ from tests.support.networks import random_checkpoint
 OUTPUTS = ("probabilities", "fc7")
 FOUR = BatchProfile(min=1, opt=4, max=4)
 OPTIONS = RunnerOptions(batch_size=4)
-PHOTOGRAPHS = sample_paths()[:3]
+PHOTOGRAPHS = varied_samples()[:3]
 
 Change = Callable[[ModelFile], ModelFile]
 

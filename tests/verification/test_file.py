@@ -10,7 +10,7 @@ from alexnet_deploy.export.onnx import build_file
 from alexnet_deploy.graph.model_file import write_model
 from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint
 from alexnet_deploy.model.default import bundled_checkpoint
-from alexnet_deploy.photographs.samples import sample_paths
+from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
 from alexnet_deploy.runtimes.engine_file import write_engine
@@ -21,7 +21,7 @@ from tests.support.cpu_plans import CpuPlan, built
 pytest_plugins = ["tests.support.trt_stub.fixtures"]
 
 OUTPUTS = ("probabilities", "fc7")
-ONE = sample_paths()[:1]
+ONE = varied_samples()[:1]
 OPTIONS = RunnerOptions(batch_size=1)
 
 

@@ -17,14 +17,14 @@ from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint
 from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.model.spec import PRESET_NAMES, ModelSpec
 from alexnet_deploy.photographs.preprocessing import preprocess
-from alexnet_deploy.photographs.samples import sample_paths
+from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.verification import comparison, onnx
 from alexnet_deploy.verification.comparison import TOLERANCES, top1_flipped
 from tests.support.networks import random_checkpoint
 
 OUTPUTS = ("probabilities", "fc7")
-FEW = sample_paths()[:4]
+FEW = varied_samples()[:4]
 OPTIONS = {
     "openvino": RunnerOptions(runtime="openvino", batch_size=4),
     "onnxruntime": RunnerOptions(runtime="onnxruntime", batch_size=4),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from alexnet_deploy.photographs.samples import sample_paths
+from alexnet_deploy.photographs.samples import sample_paths, varied_samples
 from alexnet_deploy.verification.comparison import cosine_similarity, relative_error
 from gpu_checks.check import Figures, Settings, Skipped, require
 from gpu_checks.command_line import run_command
@@ -69,7 +69,7 @@ def search(settings: Settings) -> Figures:
     need_cuda_build()
     if importlib.util.find_spec("faiss") is None:
         raise Skipped("searching needs faiss, which is not installed here")
-    queries = _mirrored(sample_paths()[:NUM_QUERIES])
+    queries = _mirrored(varied_samples()[:NUM_QUERIES])
     where = str(sample_paths()[0].parents[1])
     found: dict[str, list[str]] = {}
     figures: Figures = {"queries": len(queries), "seconds": {}}

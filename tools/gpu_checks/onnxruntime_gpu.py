@@ -10,7 +10,7 @@ from parity import BATCH, LAYERS
 
 from alexnet_deploy.export.onnx import build_file
 from alexnet_deploy.graph.model_file import FilePrecision
-from alexnet_deploy.photographs.samples import sample_paths
+from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.runtimes.onnxruntime_cuda_runner import OnnxRuntimeCudaRunner
 from alexnet_deploy.runtimes.onnxruntime_session import CUDA, has_provider, onnxruntime_version
@@ -57,7 +57,7 @@ def parity(settings: Settings, *, precision: FilePrecision) -> Figures:
         is_shown = set(figures["nodes"]) == {CUDA}
         require(is_shown, "it is not shown that all of it runs on the GPU", figures)
         figures = compared(runner, known, precision, figures)
-    report = verify(file, bundled(), sample_paths(), options)
+    report = verify(file, bundled(), varied_samples(), options)
     figures["verification"] = report.to_dict()["checks"]
     require(report.passed, "verification failed", figures)
     return figures
