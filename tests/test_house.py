@@ -143,6 +143,34 @@ def test_no_file_names_a_path_of_a_machine_or_a_package_index() -> None:
     assert {name: hits for name, hits in found.items() if hits} == {}
 
 
+def test_no_page_or_tool_names_a_folder_beside_the_checkout() -> None:
+    found = {
+        str(path.relative_to(ROOT))
+        for path in files_in_git()
+        if path.suffix in {".py", ".sh", ".md"} and b"../" + b"shared" in path.read_bytes()
+    }
+    assert found == set()
+
+
+def test_no_docstring_holds_a_line_of_code() -> None:
+    """An automatic edit once put the module's `import os` into its docstring."""
+    found = {}
+    for path in (path for path in files_in_git() if path.suffix == ".py"):
+        tree = ast.parse(path.read_text("utf-8"))
+        code = [
+            ast.unparse(node)
+            for node in tree.body
+            if isinstance(node, (ast.Import, ast.ImportFrom))
+        ]
+        lines = (ast.get_docstring(tree) or "").splitlines()
+        hits = [
+            line for line in lines if any(line.endswith(f" {one}") or line == one for one in code)
+        ]
+        if hits:
+            found[str(path.relative_to(ROOT))] = hits
+    assert found == {}
+
+
 def test_shell_scripts_stop_at_the_first_error() -> None:
     for path in files_in_git():
         if path.suffix == ".sh" or path.parent.name == ".ci":

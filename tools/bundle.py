@@ -1,6 +1,6 @@
 """Make a shrunk checkpoint the bundled one: judge it once, and write what it is into its header.
 
-    python tools/bundle.py SMALL.safetensors WHOLE.pt ../shared/data/caltech101/test
+    python tools/bundle.py SMALL.safetensors WHOLE.pt TEST
 
 `tools/train_bundled.sh` calls it last. The whole network is judged as well, to say what shrinking
 cost. The model card, `alexnet_deploy/data/caltech101.md`, repeats what this prints.

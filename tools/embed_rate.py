@@ -1,6 +1,6 @@
 """Measure `embed` on a folder: images per second beside its floor and beside plain torch.
 
-    python tools/embed_rate.py ../shared/data/caltech101/test [--rounds 3] [--json FILE]
+    python tools/embed_rate.py TEST [--rounds 3] [--json FILE]
 
 Whole process, start included, FC7 to `.npy`, in turn with the peer: the same photographs and crops
 through a plain torch network in one script, decode threads included. The floor is what the

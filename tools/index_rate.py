@@ -1,6 +1,6 @@
 """Measure `index` and `search` on folders: rate, memory, the second run, a cold search.
 
-    python tools/index_rate.py ../shared/data/caltech101/{test,train} [--rounds 3] [--json FILE]
+    python tools/index_rate.py TEST TRAIN [--rounds 3] [--json FILE]
 
 Whole processes, start included. The first folder is indexed `--rounds` times into a new index, in
 turn with the floor of `embed_rate.py`: decoding, and the network's multiplications at the rate of

@@ -1,6 +1,6 @@
 """Prove that `index` may be killed: SIGKILL at random moments, and inside each of its steps.
 
-    python tools/kill_index.py ../shared/data/caltech101/test [--runs 200] [--json FILE]
+    python tools/kill_index.py TEST [--runs 200] [--json FILE]
 
 Two scenarios, each first run undisturbed. `new`: an index of 180 of the photographs is made;
 among them are copies and a damaged file. `changed`: half of them are gone, others renamed,

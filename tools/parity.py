@@ -1,6 +1,6 @@
 """Accuracy and parity of every CPU runtime and precision on a folder of labelled photographs.
 
-    python tools/parity.py ../shared/data/caltech101/{test,train} [--model FILE] [--json FILE]
+    python tools/parity.py TEST TRAIN [--model FILE] [--json FILE]
 
 The first folder holds one sub-folder a class, named as the model's labels; from the second come
 the photographs that int8 is calibrated on. Each runtime classifies every photograph of the first

@@ -1,6 +1,6 @@
 """How well nearest neighbours share the query's class: the network's layers beside raw pixels.
 
-    python tools/retrieval.py ../shared/data/caltech101/test [--model FILE] [--json FILE]
+    python tools/retrieval.py TEST [--model FILE] [--json FILE]
 
 A photograph's class is the name of its folder. Each photograph is the query once, against all the
 others: average precision over the whole ranking, nearest first, equal distances in the order of

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Make the bundled checkpoint again, from the photographs: some five hours on two CPU cores.
 #
-#     tools/train_bundled.sh ../shared/data/caltech101 runs/bundled
+#     tools/train_bundled.sh CALTECH101 runs/bundled
 #
 # Interrupted, it goes on where it was when it is run again. First nine tenths of `train`, with the
 # rest to choose by; then, from there, all of `train`; `test` is judged once, at the end. What is
