@@ -175,7 +175,7 @@ def test_a_channel_of_zeros_stays_zero() -> None:
 
 def test_only_float32_graphs_are_quantised() -> None:
     file = cast_model(build_model(random_checkpoint("paper"), ("fc7",)), "fp16")
-    with pytest.raises(IncompatibleFileError, match=r"is fp16, .*--precision int8"):
+    with pytest.raises(IncompatibleFileError, match=r'is fp16, .*precision="int8"'):
         quantize_model(file, {})
 
 
