@@ -14,6 +14,7 @@ from alexnet_deploy.index.storage import Storage, open_storage
 
 _NUM_RUNS = 5
 _NUM_REASONS = 5
+_PRUNE = "free them with: alexnet-deploy index --prune"
 
 
 def describe_index(directory: Path, *, check: bool) -> dict[str, Any]:
@@ -21,7 +22,7 @@ def describe_index(directory: Path, *, check: bool) -> dict[str, Any]:
 
     Keys: path, kind ("index"), size_bytes, format, metric, model (None for the bundled
     checkpoint), the fields of `VectorSpace`, photographs (by state), vectors (used, unused: an
-    unused one is kept for its photograph to come back, until one prunes), roots (path, photographs,
+    unused one is kept for its photograph to come back, until a prune), roots (path, photographs,
     include_hidden, exists), runs (the last, newest first; finished is None for one that was
     interrupted or still goes on; times in seconds since 1970), failures (the commonest: reason,
     count, example) and, with `check`, problems.
@@ -48,7 +49,7 @@ def readable_index(description: dict[str, Any]) -> str:
         f"  photographs   {counts['indexed']:,} indexed, {counts['failed']:,} failed"
         + (f", {counts['pending']:,} to be embedded again" if counts["pending"] else ""),
         f"  vectors       {vectors['used']:,} of {description['dimension']} numbers, float16"
-        + (f"; {vectors['unused']:,} unused (pruning frees them)" if vectors["unused"] else ""),
+        + (f"; {vectors['unused']:,} unused; {_PRUNE}" if vectors["unused"] else ""),
         f"  made by       {description['layer']} of {description['model'] or 'the bundled model'}"
         f", {description['precision']}, decoded by {description['decode']}",
         f"  fingerprint   {description['fingerprint']}",

@@ -100,7 +100,8 @@ def run_precision(
         # Not "use OpenVINO": a machine that makes files for TensorRT need not have it.
         raise DeviceError(
             f"{source}: is bf16, and ONNX Runtime has no bf16 on {device}; the file is for "
-            "TensorRT: verify or run it where OpenVINO is installed, or write it unverified"
+            "TensorRT: verify or run it where OpenVINO is installed, or write it with: "
+            "alexnet-deploy export CKPT --precision bf16 --no-verify"
         )
     if files is None:
         own, other = f"{source}: is {file}, and ", Message(Argument("precision", asked), ": ")

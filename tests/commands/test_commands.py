@@ -170,7 +170,12 @@ def test_without_openvino_a_bf16_file_is_for_elsewhere_and_written_unverified(
     arguments: list[str | Path] = ["export", "-o", model, "--precision", "bf16"]
     refused = run(*arguments)
     assert refused.exit_code == 1
-    for words in ("no bf16 on cpu", "is for TensorRT", "where OpenVINO is", "export --no-verify"):
+    for words in (
+        "no bf16 on cpu",
+        "is for TensorRT",
+        "where OpenVINO is",
+        "--precision bf16 --no-verify",
+    ):
         assert words in refused.stderr
     assert "--runtime openvino" not in refused.stderr
     assert "pip install" not in refused.stderr
@@ -205,7 +210,7 @@ def test_an_int8_export_is_calibrated_on_the_photographs_named(
 def test_an_int8_export_without_photographs_of_ones_own_says_what_it_took(tmp_path: Path) -> None:
     result = done("export", "-o", tmp_path / "m.onnx", "--precision", "int8", "--no-verify")
     assert "40 of the package's sample photographs" in result.stderr
-    assert "--calibrate DIR" in result.stderr
+    assert "export with --calibrate" in result.stderr
 
 
 def test_a_folder_of_other_things_is_no_calibration(tmp_path: Path) -> None:

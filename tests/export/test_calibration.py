@@ -76,7 +76,9 @@ def test_decoding_takes_the_threads_that_were_asked_for(
 
 
 def test_without_a_photograph_there_is_nothing_to_calibrate_on(file: ModelFile) -> None:
-    with pytest.raises(NoPhotographsError, match=r"no photographs; name a folder .* --calibrate"):
+    with pytest.raises(
+        NoPhotographsError, match=r"no photographs; name a few hundred with calibrate_on"
+    ):
         quantized(file, [], RunnerOptions())
 
 

@@ -1,4 +1,4 @@
-"""`--model`: which file is opened, and the cache of exported checkpoints."""
+"""A model's path: which file is opened, and the cache of exported checkpoints."""
 
 import dataclasses
 import os

@@ -118,7 +118,7 @@ def test_a_weight_beyond_float16_is_refused_and_fits_bfloat16() -> None:
 
 def test_a_narrow_file_is_not_cast_again() -> None:
     file = cast("paper", "fp16", "fc7")
-    with pytest.raises(IncompatibleFileError, match=r"is fp16.*--precision bf16"):
+    with pytest.raises(IncompatibleFileError, match=r'is fp16.*precision="bf16"'):
         cast_model(dataclasses.replace(file, source="m.onnx"), "bf16")
 
 

@@ -189,7 +189,7 @@ def test_the_scale_of_values_next_to_nothing_is_not_zero() -> None:
 
 def test_only_float32_graphs_are_quantised() -> None:
     file = cast_model(build_model(random_checkpoint("paper"), ("fc7",)), "fp16")
-    with pytest.raises(IncompatibleFileError, match=r"is fp16, .*--precision int8"):
+    with pytest.raises(IncompatibleFileError, match=r'is fp16, .*precision="int8"'):
         quantize_model(file, {})
 
 

@@ -56,7 +56,9 @@ def test_another_model_is_refused_with_the_way_out(
     runners.fingerprint = "fedcba9876543210" * 4
     request = ModelRequest(model=photos / "00.bmp" if is_named else None)
     new = save(photos / "new.bmp", BLUE)
-    message = r"fingerprint 0123456789abcdef\.\.\., but .* has fedcba9876543210\.\.\.; .*--model"
+    message = (
+        r"fingerprint 0123456789abcdef\.\.\., but .* has fedcba9876543210\.\.\.; .*own model, or"
+    )
     with pytest.raises(IncompatibleFileError, match=message):
         update(index, photos, request=request)
     with pytest.raises(IncompatibleFileError, match=message):
@@ -132,7 +134,7 @@ def test_a_manifest_with_an_impossible_value_is_refused(
 
 def test_a_batch_of_no_photographs_is_refused(photos: Path, index: Path) -> None:
     save(photos / "new.bmp", BLUE)
-    with pytest.raises(UsageError, match="--batch-size is 0, expected 1 or more"):
+    with pytest.raises(UsageError, match="batch_size is 0, expected 1 or more"):
         update(index, photos, request=ModelRequest(batch_size=0))
 
 

@@ -215,13 +215,16 @@ def test_a_moved_root_keeps_all_that_it_had(
 @pytest.mark.parametrize(
     ("move", "message"),
     [
-        ("photos", r"--root photos: expected OLD=NEW with OLD one of .*/photos, /.*/other\)"),
+        (
+            "photos",
+            r'moved_roots="photos": expected OLD=NEW with OLD one of .*/photos, /.*/other\)',
+        ),
         ("nowhere=new", "expected OLD=NEW with OLD one of"),
         ("=new", "expected OLD=NEW with OLD one of"),
-        ("photos=", "--root photos=: NEW is not a folder"),
+        ("photos=", 'moved_roots="photos=": NEW is not a folder'),
         ("photos=nowhere", "nowhere is not a folder"),
         ("photos=other/red.bmp", "is not a folder"),
-        ("photos=other", "overlaps the root .*/other; index it without --root"),
+        ("photos=other", "overlaps the root .*/other; index it as it is now"),
         ("photos=other/sub", "overlaps the root .*/other"),
         ("photos=.", "overlaps the root .*/other"),
         ("photos=index/vectors", "index"),
@@ -318,7 +321,7 @@ def test_a_hidden_folder_of_a_root_needs_the_option_that_keeps_it(
     photos: Path, index: Path
 ) -> None:
     hidden = save(photos / ".hidden" / "blue.bmp", BLUE)
-    with pytest.raises(UsageError, match=r"is hidden in .*; add --include-hidden"):
+    with pytest.raises(UsageError, match=r"is hidden in .*; add include_hidden=True"):
         update(index, photos / ".hidden")
     update(index, photos / ".hidden", include_hidden=True)
     report = update(index, photos)

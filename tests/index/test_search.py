@@ -362,10 +362,10 @@ def test_a_query_beyond_float16_is_counted_as_failed(photos: Path, index: Path) 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"k": 0}, "-k is 0, expected 1 or more"),
-        ({"k": -3}, "-k is -3"),
-        ({"max_distance": -0.5}, "--max-distance is -0.5, expected 0 or more"),
-        ({"max_distance": float("nan")}, "--max-distance is nan"),
+        ({"k": 0}, "k is 0, expected 1 or more"),
+        ({"k": -3}, "k is -3"),
+        ({"max_distance": -0.5}, "max_distance is -0.5, expected 0 or more"),
+        ({"max_distance": float("nan")}, "max_distance is nan"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_at_the_call(

@@ -106,7 +106,7 @@ def test_vectors_that_no_photograph_has_are_unused_until_a_prune(photos: Path, i
     description = told(index)
     assert description["photographs"]["indexed"] == 4
     assert description["vectors"] == {"used": 3, "unused": 1}
-    assert "3 of 8 numbers, float16; 1 unused (--prune frees them)" in readable_index(description)
+    assert "3 of 8 numbers, float16; 1 unused; free them with: " in readable_index(description)
     update(index, prune=True)
     assert told(index)["vectors"] == {"used": 3, "unused": 0}
     assert "unused" not in readable_index(told(index))

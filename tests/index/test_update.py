@@ -81,7 +81,7 @@ def test_the_last_lines_say_what_was_done(photos: Path, index: Path) -> None:
     save(photos / "bad.bmp", b"bad")
     line = update(index, photos).line()
     assert line.startswith("1 embedded, 0 reused, 2 unchanged, 0 removed, 1 failed in ")
-    assert ", 1 failed before (--retry-failed tries again) in " in update(index, photos).line()
+    assert ", 1 failed before (retry_failed=True tries again) in " in update(index, photos).line()
 
 
 def test_a_changed_file_is_embedded_again_and_keeps_its_place(
@@ -262,7 +262,7 @@ def test_damaged_vectors_are_named_and_repaired(
     assert str(photos / "sub" / "green.bmp") in lines[-1]
     if damage != "flipped":
         save(photos / "new.bmp", BLUE)
-        with pytest.raises(IncompatibleFileError, match="--repair"):
+        with pytest.raises(IncompatibleFileError, match="repair=True"):
             update(index, photos)
         (photos / "new.bmp").unlink()
     runners.colours.clear()

@@ -242,7 +242,7 @@ def test_weights_are_normalised() -> None:
     "weights", [[1.0], [1, 1, 1], [-1, 2], [0, 0], [math.nan, 1], [math.inf, 1], [1e308, 1e308]]
 )
 def test_weights_that_make_no_mean_are_refused(weights: list[float]) -> None:
-    with pytest.raises(UsageError, match=r"^--weight: got "):
+    with pytest.raises(UsageError, match=r"^weights: got "):
         ensemble_weights(weights, 2)
 
 

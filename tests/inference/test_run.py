@@ -109,7 +109,7 @@ def test_no_photograph_is_an_error_that_lists_the_suffixes(tmp_path: Path) -> No
 
 
 def test_a_wrong_number_of_threads_fails_at_the_call() -> None:
-    with pytest.raises(UsageError, match="--threads is 0"):
+    with pytest.raises(UsageError, match="threads is 0"):
         run(MeanRunner(2), [], threads=0)
 
 
@@ -142,7 +142,7 @@ def test_the_limit_is_a_count_or_a_percentage(
 ) -> None:
     limit = FailureLimit.parse(text)
     if num_failed >= num_total or not allowed:
-        with pytest.raises(TooManyFailuresError, match="--max-failures"):
+        with pytest.raises(TooManyFailuresError, match="max_failures"):
             check_failures(num_failed, num_total, limit)
     else:
         check_failures(num_failed, num_total, limit)
@@ -154,7 +154,7 @@ def test_the_default_limit_is_one_per_cent() -> None:
 
 @pytest.mark.parametrize("text", ["", "%", "-1", "101%", "nan%", "1.5", "many", "inf%", "1e3"])
 def test_other_limits_are_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="--max-failures"):
+    with pytest.raises(UsageError, match="max_failures"):
         FailureLimit.parse(text)
 
 

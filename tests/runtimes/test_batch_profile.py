@@ -29,15 +29,15 @@ def test_ascending_sizes_become_three_shapes(sizes: list[int]) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"min": 0}, r"--min-batch is 0, expected 1"),
-        ({"opt": -3}, r"--opt-batch is -3"),
-        ({"max": 2**40}, r"--max-batch is 1099511627776, expected 1 to 65536"),
-        ({"max": True}, r"--max-batch is True"),
-        ({"opt": 64}, r"--min-batch 1, --opt-batch 64, --max-batch 32: expected min <= opt <= max"),
-        ({"min": 33, "max": 64}, r"--min-batch 33, --opt-batch 32"),
+        ({"min": 0}, r"profile.min is 0, expected 1"),
+        ({"opt": -3}, r"profile.opt is -3"),
+        ({"max": 2**40}, r"profile.max is 1099511627776, expected 1 to 65536"),
+        ({"max": True}, r"profile.max is True"),
+        ({"opt": 64}, r"profile.min=1, profile.opt=64, profile.max=32: expected min <= opt <= max"),
+        ({"min": 33, "max": 64}, r"profile.min=33, profile.opt=32"),
     ],
 )
-def test_sizes_that_cannot_be_are_refused_by_their_options(
+def test_sizes_that_cannot_be_are_refused_by_their_names(
     wrong: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):

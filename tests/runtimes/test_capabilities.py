@@ -61,13 +61,13 @@ def test_a_file_runs_as_the_table_says_or_is_refused_with_a_way_out_that_works(
     with pytest.raises((DeviceError, UsageError)) as caught:
         run_precision(runtime, device, asked, file, "m.onnx")
     message = str(caught.value)
-    assert f"--precision {asked}" in message or message.startswith(f"m.onnx: is {file}, and ")
+    assert f'precision="{asked}"' in message or message.startswith(f"m.onnx: is {file}, and ")
     # Of several ways out each has to work by itself.
     first, *others = message.rpartition("; ")[2].split(", or ")
     found = follow(first, device, runtime, asked)
     assert run_precision(*found, file, "m.onnx") == (file if found[2] == "auto" else wanted)
     for other in others:
-        exported = re.fullmatch(r"export the checkpoint with --precision (\w+)", other)
+        exported = re.fullmatch(r'export the checkpoint with precision="(\w+)"', other)
         assert exported
         assert run_precision(runtime, device, asked, exported[1], "m.onnx") == asked  # type: ignore[arg-type]
 
@@ -76,13 +76,13 @@ def follow(
     advice: str, device: Device, runtime: Runtime, asked: Precision
 ) -> tuple[Runtime, Device, Precision]:
     """Do what a message says; it must say something, and nothing else."""
-    words = re.sub(r"^(leave --precision out)?( and )?(use)?", "", advice)
-    assert set(re.findall(r"--(\w+)", words)) <= {"device", "runtime"}
-    assert re.fullmatch(r"( --\w+ \w+)*", words), advice
+    words = re.sub(r"^(leave precision out)?( and )?(use)?", "", advice)
+    assert set(re.findall(r"(\w+)=", words)) <= {"device", "runtime"}
+    assert re.fullmatch(r'( \w+="\w+")*', words), advice
     assert advice != words
-    given = dict(re.findall(r"--(\w+) (\w+)", words))
-    assert given or "leave --precision out" in advice
-    asked = "auto" if "leave --precision out" in advice else asked
+    given = dict(re.findall(r'(\w+)="(\w+)"', words))
+    assert given or "leave precision out" in advice
+    asked = "auto" if "leave precision out" in advice else asked
     return given.get("runtime", runtime), given.get("device", device), asked
 
 
@@ -92,7 +92,7 @@ def test_a_checkpoint_is_exported_to_a_file_that_then_runs(
     device: Device, runtime: Runtime, asked: Precision
 ) -> None:
     if not computes(runtime, device, asked):
-        with pytest.raises(DeviceError, match=rf"^--precision {asked}: ") as caught:
+        with pytest.raises(DeviceError, match=rf'^precision="{asked}": ') as caught:
             file_precision(runtime, device, asked)
         advice = str(caught.value).rpartition("; ")[2]
         runtime, device, unchanged = follow(advice, device, runtime, asked)
@@ -114,7 +114,7 @@ def test_without_openvino_a_bf16_file_is_not_sent_to_it(
     assert str(caught.value).startswith(
         f"m.onnx: is bf16, and ONNX Runtime has no bf16 on {device};"
     )
-    assert "--runtime openvino" not in str(caught.value)
+    assert 'runtime="openvino"' not in str(caught.value)
 
 
 def test_bf16_on_a_cpu_needs_no_file_of_its_own() -> None:
@@ -167,9 +167,9 @@ def test_a_runtime_runs_where_it_can_and_is_refused_with_those_that_do(
     if (device, runtime) in PLACES:
         assert resolve_runtime(options, device) == runtime
         return
-    with pytest.raises(DeviceError, match=f"^--runtime {runtime}") as caught:
+    with pytest.raises(DeviceError, match=f'^runtime="{runtime}"') as caught:
         resolve_runtime(options, device)
-    names = str(caught.value).rpartition("use --runtime ")[2].split(" or ")
+    names = str(caught.value).rpartition("use runtime=")[2].strip('"').split(" or ")
     assert names
     for name in names:
         instead = dataclasses.replace(options, runtime=name)  # type: ignore[arg-type]
@@ -225,7 +225,7 @@ def test_every_file_runs_with_nothing_but_defaults_on_any_machine(
 def test_a_device_that_was_asked_for_is_not_replaced() -> None:
     for device in ("cpu", "cuda"):
         assert resolve(RunnerOptions(device=device)).device == device
-    with pytest.raises(AlexNetDeployError, match="--runtime openvino --device cuda"):
+    with pytest.raises(AlexNetDeployError, match='runtime="openvino" device="cuda"'):
         resolve(RunnerOptions(device="cuda", runtime="openvino"))
 
 

@@ -101,9 +101,9 @@ def test_openvino_bf16_differs_from_fp32_within_its_rounding() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (RunnerOptions(device="cuda"), "NVIDIA GPU.*--device cpu"),
-        (RunnerOptions(runtime="openvino", device="cuda"), "--device cuda"),
-        (RunnerOptions(runtime="onnxruntime", precision="bf16"), "--precision bf16.*openvino"),
+        (RunnerOptions(device="cuda"), 'NVIDIA GPU.*device="cpu"'),
+        (RunnerOptions(runtime="openvino", device="cuda"), 'device="cuda"'),
+        (RunnerOptions(runtime="onnxruntime", precision="bf16"), 'precision="bf16".*openvino'),
     ],
 )
 def test_what_cannot_run_here_is_refused_with_a_way_out(

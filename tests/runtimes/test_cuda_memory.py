@@ -71,7 +71,7 @@ def test_a_full_gpu_is_an_error_that_says_how_much_was_wanted(cuda: FakeCuda) ->
     with pytest.raises(
         DeviceError,
         match=r"^taking 3\.0 MiB of GPU memory failed: cudaErrorMemoryAllocation "
-        r"\(out of memory\); free some, or use a smaller --batch-size$",
+        r"\(out of memory\); free some, or use a smaller batch_size$",
     ):
         DeviceBuffer(3 * 2**20)
 

@@ -178,7 +178,7 @@ def test_an_engine_without_its_sidecar_is_refused(written: Path) -> None:
     sidecar_path(written).unlink()
     with pytest.raises(
         IncompatibleFileError,
-        match=r"model\.engine\.json is not beside it.*with --rtx if it was built so",
+        match=r"model\.engine\.json is not beside it.*--trt or, for TensorRT-RTX, .*--trt --rtx",
     ):
         read_engine(written)
 
@@ -187,7 +187,8 @@ def test_an_engine_without_its_sidecar_is_refused(written: Path) -> None:
 def test_a_sidecar_that_is_no_json_of_ours_is_refused(written: Path, content: bytes) -> None:
     sidecar_path(written).write_bytes(content)
     with pytest.raises(
-        IncompatibleFileError, match=r"model\.engine\.json: damaged.*with --rtx if it was built so$"
+        IncompatibleFileError,
+        match=r"model\.engine\.json: damaged.*--trt or, for TensorRT-RTX, .*--trt --rtx$",
     ):
         read_engine(written)
 

@@ -168,7 +168,7 @@ def test_a_graph_that_no_device_knows_is_an_incompatible_file(gpu: PretendedGpu)
 @pytest.mark.parametrize("error", [Failure("CUDA failure 2: out of memory"), RuntimeError("cudnn")])
 def test_a_gpu_that_fails_is_a_device_error(gpu: PretendedGpu, error: Exception) -> None:
     gpu.run_error = error
-    with pytest.raises(DeviceError, match=f"{error}.*--batch-size"):
+    with pytest.raises(DeviceError, match=f"{error}.*batch_size"):
         OnnxRuntimeCudaRunner(model(), options())
     gpu.run_error = None
     with OnnxRuntimeCudaRunner(model(), options()) as runner:
@@ -186,7 +186,7 @@ def test_a_fault_of_ours_keeps_its_traceback(gpu: PretendedGpu) -> None:
 def test_without_a_gpu_cuda_is_refused(gpu: PretendedGpu, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime_cuda_runner, "current_gpu", gpu_driver.current_gpu)
     monkeypatch.setattr(gpu_driver, "_LIBRARY", "libno-such-driver.so.1")
-    with pytest.raises(DeviceError, match=r"no NVIDIA GPU.*--device cpu"):
+    with pytest.raises(DeviceError, match=r'no NVIDIA GPU.*device="cpu"'):
         OnnxRuntimeCudaRunner(model(), options())
     assert gpu.calls == []
 
@@ -220,7 +220,7 @@ def test_a_batch_of_another_shape_or_type_is_refused(gpu: PretendedGpu) -> None:
 def test_a_precision_that_is_not_the_files_is_refused(
     gpu: PretendedGpu, file_precision: Precision, asked: Precision, error: type[Exception]
 ) -> None:
-    with pytest.raises(error, match=f"--precision {asked}"):
+    with pytest.raises(error, match=f'precision="{asked}"'):
         OnnxRuntimeCudaRunner(model(file_precision), options(precision=asked))
     assert gpu.calls == []
 

@@ -126,7 +126,7 @@ def test_a_batch_of_another_shape_or_type_is_refused(open_runner: Open) -> None:
 def test_a_batch_outside_of_the_profile_is_refused_naming_both(
     open_runner: Open, batch: int
 ) -> None:
-    message = f"--batch-size {batch}: m.engine was built for 2 to 4 images a batch"
+    message = f"batch_size={batch}: m.engine was built for 2 to 4 images a batch"
     with pytest.raises(UsageError, match=message):
         open_runner(dataclasses.replace(OPTIONS, batch_size=batch))
 
@@ -161,10 +161,10 @@ def test_a_layer_that_the_engine_does_not_compute_is_refused(
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"device": "cpu"}, DeviceError, r"--device cpu: m.engine runs with \S+ on a GPU only"),
-        ({"runtime": "openvino"}, DeviceError, "--runtime openvino"),
-        ({"precision": "bf16"}, DeviceError, "--precision bf16: m.engine computes in fp32"),
-        ({"threads": 2}, UsageError, "--threads 2: an engine runs on the GPU; leave it out"),
+        ({"device": "cpu"}, DeviceError, r'device="cpu": m.engine runs with \S+ on a GPU only'),
+        ({"runtime": "openvino"}, DeviceError, 'runtime="openvino"'),
+        ({"precision": "bf16"}, DeviceError, 'precision="bf16": m.engine computes in fp32'),
+        ({"threads": 2}, UsageError, "threads=2: an engine runs on the GPU; leave it out"),
     ],
 )
 def test_options_that_an_engine_cannot_obey_are_refused(

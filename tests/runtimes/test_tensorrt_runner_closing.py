@@ -40,7 +40,7 @@ def test_a_gpu_that_is_full_half_way_is_an_error_and_gets_everything_back(
         return allocate(name, side, size)
 
     monkeypatch.setattr(cuda, "_allocated", sometimes, raising=False)
-    with pytest.raises(DeviceError, match=r"out of memory.*smaller --batch-size"):
+    with pytest.raises(DeviceError, match=r"out of memory.*smaller batch_size"):
         open_runner()
     assert count == nth + 1
     assert cuda.memory == {}

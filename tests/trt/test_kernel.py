@@ -165,7 +165,7 @@ def test_a_newer_architecture_than_the_compilers_gets_the_newest_it_has() -> Non
 
 @pytest.mark.parametrize("architecture", ["compute_75", "compute_52"])
 def test_a_gpu_that_is_too_old_is_refused(architecture: str) -> None:
-    with pytest.raises(DeviceError, match=f"8.0 or later.*{architecture}.*--lrn native"):
+    with pytest.raises(DeviceError, match=f'8.0 or later.*{architecture}.*lrn="native"'):
         compile_ptx(PAPER, architecture)
 
 

@@ -202,7 +202,7 @@ def test_the_librarys_own_choice_is_made_of_what_it_builds_for() -> None:
 def test_a_gpu_that_cannot_be_built_for_is_refused_with_the_list(wrong: str) -> None:
     with pytest.raises(UsageError, match=r"7\.5, 8\.0, 8\.6, 8\.9, 12\.0.*H100 is 9\.0") as caught:
         build_rtx_plan(model(), BatchProfile(), ("8.9", wrong))
-    assert f"--compute-capability {wrong}: " in str(caught.value)
+    assert f'compute_capabilities="{wrong}": ' in str(caught.value)
 
 
 def test_capabilities_are_named_as_nvidia_names_them() -> None:

@@ -84,7 +84,7 @@ def test_an_engine_of_another_checkpoint_asks_for_it_by_its_fingerprint(
     other: Checkpoint, tmp_path: Path
 ) -> None:
     path = engine(tmp_path / "m.engine", other)
-    with pytest.raises(UsageError, match=rf"{other.fingerprint[:16]}.*--against"):
+    with pytest.raises(UsageError, match=rf"{other.fingerprint[:16]}.*with checkpoint"):
         verify_file(path, None, ONE, OPTIONS)
 
 
