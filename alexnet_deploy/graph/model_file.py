@@ -7,7 +7,7 @@ everything that it computes with, and the verification report.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -129,13 +129,39 @@ class ModelFile:
 
     def with_outputs(self, names: tuple[str, ...]) -> "ModelFile":
         """Return the file with the layers `names`, in this order, as its only outputs."""
+        file = self.with_nodes(self.graph.graph.node, self.arrays)
+        graph = file.graph.graph
+        del graph.output[:]
+        graph.output.extend(_value_info(name, self.spec) for name in names)
+        if self.precision in ("fp16", "bf16"):
+            _cast_outputs(graph, self.precision)
+        return file
+
+    def with_nodes(
+        self,
+        nodes: Iterable[onnx.NodeProto],
+        arrays: Mapping[str, NDArray[Any]],
+        precision: FilePrecision | None = None,
+    ) -> "ModelFile":
+        """Return the file with copies of `nodes`, and those of `arrays` that one of them reads.
+
+        Args:
+            nodes: all nodes of the new graph, in the order in which they are to be computed.
+            arrays: initialisers by name.
+            precision: of the new graph, if it is another.
+        """
+        kept = list(nodes)
         graph = onnx.ModelProto()
         graph.CopyFrom(self.graph)
-        del graph.graph.output[:]
-        graph.graph.output.extend(_value_info(name, self.spec) for name in names)
-        if self.precision in ("fp16", "bf16"):
-            _cast_outputs(graph.graph, self.precision)
-        return dataclasses.replace(self, graph=graph)
+        del graph.graph.node[:]
+        graph.graph.node.extend(kept)
+        read = {name for node in kept for name in node.input}
+        return dataclasses.replace(
+            self,
+            graph=graph,
+            arrays={name: array for name, array in arrays.items() if name in read},
+            precision=precision or self.precision,
+        )
 
     def to_bytes(self) -> bytes:
         """Return the file without our metadata: what a runtime needs."""
