@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError, UsageError
 from alexnet_deploy.files.input_files import existing_file
 from alexnet_deploy.files.output_files import atomic_write
+from alexnet_deploy.graph.serialization import graph_chunks, shell_bytes
 from alexnet_deploy.model.checkpoints import CHECKPOINT_SUFFIXES, Checkpoint, array_digest
 from alexnet_deploy.model.spec import SPEC_KEY, ModelSpec
 
@@ -165,7 +166,7 @@ class ModelFile:
 
     def to_bytes(self) -> bytes:
         """Return the file without our metadata: what a runtime needs."""
-        return b"".join([self._shell({}), *self._graph_chunks()])
+        return b"".join([shell_bytes(self.graph, {}), *graph_chunks(self.graph.graph, self.arrays)])
 
     def chunks(self) -> Iterator[bytes | memoryview]:
         """Yield the whole file in pieces, the arrays as views of their own memory.
@@ -175,8 +176,8 @@ class ModelFile:
         """
         with ThreadPoolExecutor(max_workers=1) as thread:
             metadata = thread.submit(self._metadata)
-            yield from self._graph_chunks()
-            yield self._shell(metadata.result())
+            yield from graph_chunks(self.graph.graph, self.arrays)
+            yield shell_bytes(self.graph, metadata.result())
 
     def _metadata(self) -> dict[str, str]:
         metadata = {
@@ -188,33 +189,6 @@ class ModelFile:
         if self.calibration is not None:
             metadata[_CALIBRATION] = json.dumps(dataclasses.asdict(self.calibration))
         return metadata | ({} if self.report is None else {_REPORT: json.dumps(self.report)})
-
-    def _shell(self, metadata: dict[str, str]) -> bytes:
-        """Return everything of the file but the graph."""
-        shell = onnx.ModelProto()
-        shell.CopyFrom(self.graph)
-        shell.ClearField("graph")
-        helper.set_model_props(shell, metadata)
-        content: bytes = shell.SerializeToString()
-        return content
-
-    def _graph_chunks(self) -> Iterator[bytes | memoryview]:
-        """Yield the graph with its arrays.
-
-        Protobuf's own writer copies a full-size network three times, more than a second's work;
-        its wire format lets the arrays be put between the messages as they are.
-        """
-        pieces: list[bytes | memoryview] = [self.graph.graph.SerializeToString()]
-        for name, array in self.arrays.items():
-            data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-            kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-            head = TensorProto(name=name, dims=array.shape, data_type=kind).SerializeToString()
-            head += _field_header(TensorProto.RAW_DATA_FIELD_NUMBER, len(data))
-            field = onnx.GraphProto.INITIALIZER_FIELD_NUMBER
-            pieces += [_field_header(field, len(head) + len(data)) + head, data]
-        size = sum(len(piece) for piece in pieces)
-        yield _field_header(onnx.ModelProto.GRAPH_FIELD_NUMBER, size)
-        yield from pieces
 
 
 def narrow_name(layer: str, precision: str) -> str:
@@ -348,14 +322,3 @@ def _precision(text: str, path: Path) -> FilePrecision:
 def _value_info(name: str, spec: ModelSpec) -> onnx.ValueInfoProto:
     shape: list[str | int | None] = ["N", *spec.layer_shapes()[name]]
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-
-
-def _field_header(number: int, size: int) -> bytes:
-    """Encode the tag and the length that precede a protobuf field of `size` bytes."""
-    header = bytearray()
-    for value in (number << 3 | 2, size):  # 2 is the wire type "length-delimited"
-        while value > 0x7F:
-            header.append(value & 0x7F | 0x80)
-            value >>= 7
-        header.append(value)
-    return bytes(header)
