@@ -158,6 +158,18 @@ def test_no_file_names_a_path_of_a_machine_or_a_package_index() -> None:
     assert {name: hits for name, hits in found.items() if hits} == {}
 
 
+def test_no_docstring_holds_an_import_of_its_module() -> None:
+    """A tool that adds an import may put it into the text above."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for path in (path for path in files_in_git() if path.suffix == ".py"):
+        nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
+        imports = [ast.unparse(node) for node in nodes if isinstance(node, ast.Import)]
+        imports += [ast.unparse(node) for node in nodes if isinstance(node, ast.ImportFrom)]
+        texts = [ast.get_docstring(node) or "" for node in nodes if isinstance(node, documented)]
+        lines = [line for text in texts for line in text.splitlines()]
+        assert [line for line in lines if any(line.endswith(each) for each in imports)] == [], path
+
+
 def test_shell_scripts_stop_at_the_first_error() -> None:
     for path in files_in_git():
         if path.suffix == ".sh" or path.parent.name == ".ci":
