@@ -27,7 +27,7 @@ PACKAGES = (
 MODULES = {
     "files": "path_text input_files output_files records",
     "model": "spec labels state_dicts torch_files checkpoints reference default",
-    "graph": "report model_file build lowering casting quantization plugin_nodes",
+    "graph": "serialization report model_file build lowering casting quantization plugin_nodes",
     "photographs": (
         "finding decoding sources file_stamps preprocessing class_folders pipeline samples"
     ),

@@ -272,7 +272,7 @@ def _fork_server() -> ForkServerContext:
     """Return the way in which workers are started.
 
     A fork of this process would take over the locks of its threads (torch's, CUDA's) without the
-    threads, and wait for them for ever. A new interpreter for each worker would import torch
+    threads, and wait for them for ever. A new interpreter for each worker would load torch
     again, in each epoch. The server imports it once, has no such threads, and is forked.
     """
     context = multiprocessing.get_context("forkserver")

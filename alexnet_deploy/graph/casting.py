@@ -8,7 +8,6 @@ forth in between. The normalisation keeps its float32 form, so `lowering` finds 
 as in any other.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -52,14 +51,10 @@ def cast_model(file: ModelFile, precision: NarrowPrecision) -> ModelFile:
     caster = _Caster(file, precision)
     for node in file.graph.graph.node:
         caster.take(node)
-    graph = onnx.ModelProto()
-    graph.CopyFrom(file.graph)
-    del graph.graph.node[:]
-    graph.graph.node.extend(caster.nodes)
+    cast = file.with_nodes(caster.nodes, caster.arrays, precision)
     if precision == "bf16":
-        (opset,) = (each for each in graph.opset_import if not each.domain)
+        (opset,) = (each for each in cast.graph.opset_import if not each.domain)
         opset.version = max(opset.version, _BF16_OPSET)
-    cast = dataclasses.replace(file, graph=graph, arrays=caster.arrays, precision=precision)
     return cast.with_outputs(file.outputs())
 
 

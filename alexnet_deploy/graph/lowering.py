@@ -18,7 +18,6 @@ Measured on the whole bundled network, batch 32, two CPU cores, in runs of
 something else must go on doing so, or verification would pass on a wrong file.
 """
 
-import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -61,7 +60,7 @@ def banded_convolution(file: ModelFile) -> ModelFile:
             nodes += _banded(norms[node.name], arrays)
         elif node.name not in dropped:
             nodes.append(node)
-    return _with_nodes(file, nodes, arrays)
+    return file.with_nodes(nodes, arrays)
 
 
 def split_towers(file: ModelFile) -> ModelFile:
@@ -82,7 +81,7 @@ def split_towers(file: ModelFile) -> ModelFile:
             splitter.take(node, towers.get(node.name, 1))
     for output in file.graph.graph.output:
         splitter.join(output.name)
-    return _with_nodes(file, splitter.nodes, splitter.arrays)
+    return file.with_nodes(splitter.nodes, splitter.arrays)
 
 
 class _TowerSplitter:
@@ -254,16 +253,6 @@ def _banded(norm: Norm, arrays: Arrays) -> list[onnx.NodeProto]:
         power = add("Pow", [sums, f"{name}_beta"], f"{name}_power")
     add("Div", [x, power], name)
     return nodes
-
-
-def _with_nodes(file: ModelFile, nodes: list[onnx.NodeProto], arrays: Arrays) -> ModelFile:
-    graph = onnx.ModelProto()
-    graph.CopyFrom(file.graph)
-    del graph.graph.node[:]
-    graph.graph.node.extend(nodes)
-    used = {name for node in nodes for name in node.input}
-    kept = {name: array for name, array in arrays.items() if name in used}
-    return dataclasses.replace(file, graph=graph, arrays=kept)
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:

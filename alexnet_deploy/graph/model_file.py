@@ -7,7 +7,7 @@ everything that it computes with, and the verification report.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +22,7 @@ from alexnet_deploy.files.input_files import existing_file
 from alexnet_deploy.files.output_files import atomic_write
 from alexnet_deploy.files.records import Within, json_object, read_record
 from alexnet_deploy.graph.report import check_report
+from alexnet_deploy.graph.serialization import graph_chunks, shell_bytes
 from alexnet_deploy.model.checkpoints import CHECKPOINT_SUFFIXES, Checkpoint, array_digest
 from alexnet_deploy.model.spec import SPEC_KEY, ModelSpec
 
@@ -132,17 +133,43 @@ class ModelFile:
 
     def with_outputs(self, names: tuple[str, ...]) -> "ModelFile":
         """Return the file with the layers `names`, in this order, as its only outputs."""
+        file = self.with_nodes(self.graph.graph.node, self.arrays)
+        graph = file.graph.graph
+        del graph.output[:]
+        graph.output.extend(_value_info(name, self.spec) for name in names)
+        if self.precision in ("fp16", "bf16"):
+            _cast_outputs(graph, self.precision)
+        return file
+
+    def with_nodes(
+        self,
+        nodes: Iterable[onnx.NodeProto],
+        arrays: Mapping[str, NDArray[Any]],
+        precision: FilePrecision | None = None,
+    ) -> "ModelFile":
+        """Return the file with copies of `nodes`, and those of `arrays` that one of them reads.
+
+        Args:
+            nodes: all nodes of the new graph, in the order in which they are to be computed.
+            arrays: initialisers by name.
+            precision: of the new graph, if it is another.
+        """
+        kept = list(nodes)
         graph = onnx.ModelProto()
         graph.CopyFrom(self.graph)
-        del graph.graph.output[:]
-        graph.graph.output.extend(_value_info(name, self.spec) for name in names)
-        if self.precision in ("fp16", "bf16"):
-            _cast_outputs(graph.graph, self.precision)
-        return dataclasses.replace(self, graph=graph)
+        del graph.graph.node[:]
+        graph.graph.node.extend(kept)
+        read = {name for node in kept for name in node.input}
+        return dataclasses.replace(
+            self,
+            graph=graph,
+            arrays={name: array for name, array in arrays.items() if name in read},
+            precision=precision or self.precision,
+        )
 
     def to_bytes(self) -> bytes:
         """Return the file without our metadata: what a runtime needs."""
-        return b"".join([self._shell({}), *self._graph_chunks()])
+        return b"".join([shell_bytes(self.graph, {}), *graph_chunks(self.graph.graph, self.arrays)])
 
     def chunks(self) -> Iterator[bytes | memoryview]:
         """Yield the whole file in pieces, the arrays as views of their own memory.
@@ -152,8 +179,8 @@ class ModelFile:
         """
         with ThreadPoolExecutor(max_workers=1) as thread:
             metadata = thread.submit(self._metadata)
-            yield from self._graph_chunks()
-            yield self._shell(metadata.result())
+            yield from graph_chunks(self.graph.graph, self.arrays)
+            yield shell_bytes(self.graph, metadata.result())
 
     def _metadata(self) -> dict[str, str]:
         metadata = {
@@ -165,33 +192,6 @@ class ModelFile:
         if self.calibration is not None:
             metadata[_CALIBRATION] = json.dumps(dataclasses.asdict(self.calibration))
         return metadata | ({} if self.report is None else {_REPORT: json.dumps(self.report)})
-
-    def _shell(self, metadata: dict[str, str]) -> bytes:
-        """Return everything of the file but the graph."""
-        shell = onnx.ModelProto()
-        shell.CopyFrom(self.graph)
-        shell.ClearField("graph")
-        helper.set_model_props(shell, metadata)
-        content: bytes = shell.SerializeToString()
-        return content
-
-    def _graph_chunks(self) -> Iterator[bytes | memoryview]:
-        """Yield the graph with its arrays.
-
-        Protobuf's own writer copies a full-size network three times, more than a second's work;
-        its wire format lets the arrays be put between the messages as they are.
-        """
-        pieces: list[bytes | memoryview] = [self.graph.graph.SerializeToString()]
-        for name, array in self.arrays.items():
-            data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-            kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-            head = TensorProto(name=name, dims=array.shape, data_type=kind).SerializeToString()
-            head += _field_header(TensorProto.RAW_DATA_FIELD_NUMBER, len(data))
-            field = onnx.GraphProto.INITIALIZER_FIELD_NUMBER
-            pieces += [_field_header(field, len(head) + len(data)) + head, data]
-        size = sum(len(piece) for piece in pieces)
-        yield _field_header(onnx.ModelProto.GRAPH_FIELD_NUMBER, size)
-        yield from pieces
 
 
 def narrow_name(layer: str, precision: str) -> str:
@@ -319,14 +319,3 @@ def _precision(text: str, path: Path) -> FilePrecision:
 def _value_info(name: str, spec: ModelSpec) -> onnx.ValueInfoProto:
     shape: list[str | int | None] = ["N", *spec.layer_shapes()[name]]
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-
-
-def _field_header(number: int, size: int) -> bytes:
-    """Encode the tag and the length that precede a protobuf field of `size` bytes."""
-    header = bytearray()
-    for value in (number << 3 | 2, size):  # 2 is the wire type "length-delimited"
-        while value > 0x7F:
-            header.append(value & 0x7F | 0x80)
-            value >>= 7
-        header.append(value)
-    return bytes(header)

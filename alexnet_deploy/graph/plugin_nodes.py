@@ -8,7 +8,6 @@ Float16 goes through the operators as it is; their sums are float32 inside. bflo
 them, since the kernel is written for the two others.
 """
 
-import dataclasses
 from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
@@ -69,16 +68,12 @@ def with_plugins(file: ModelFile, *, fused: bool = True) -> ModelFile:
     nodes = list(file.graph.graph.node)
     for norm in find_norms(file):
         nodes = _replaced(nodes, norm, file, fused)
-    graph = onnx.ModelProto()
-    graph.CopyFrom(file.graph)
-    del graph.graph.node[:]
-    graph.graph.node.extend(nodes)
+    changed = file.with_nodes(nodes, file.arrays)
+    graph = changed.graph
     (opset,) = (each for each in graph.opset_import if not each.domain)
     graph.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     graph.functions.extend(_function(name, opset.version) for name in (NORM_OP, FUSED_OP))
-    used = {name for node in nodes for name in node.input}
-    arrays = {name: array for name, array in file.arrays.items() if name in used}
-    return dataclasses.replace(file, graph=graph, arrays=arrays).with_outputs(file.outputs())
+    return changed.with_outputs(file.outputs())
 
 
 def _replaced(

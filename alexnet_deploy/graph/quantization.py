@@ -13,7 +13,6 @@ bundled checkpoint, lowest FC7 cosine: one layer by itself 0.9997 or more, one s
 all layers but these 0.9995, all layers 0.983.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 
 from alexnet_deploy.errors import Argument, IncompatibleFileError, MissingPackageError
 from alexnet_deploy.graph.build import NETWORK_INPUT
-from alexnet_deploy.graph.model_file import FilePrecision, ModelFile, narrow_name, scale_name
+from alexnet_deploy.graph.model_file import ModelFile, narrow_name, scale_name
 
 try:
     import onnx
@@ -139,10 +138,9 @@ def quantize_model(file: ModelFile, thresholds: Mapping[str, float]) -> ModelFil
         copy.CopyFrom(node)
         copy.input[:] = inputs
         nodes.append(copy)
-    read = {name for node in nodes for name in node.input}
     made = {name for node in nodes for name in node.output}
-    arrays |= {name: a for name, a in file.arrays.items() if name in read - made}
-    return _with_nodes(file, nodes, arrays, "int8")
+    arrays |= {name: array for name, array in file.arrays.items() if name not in made}
+    return file.with_nodes(nodes, arrays, "int8")
 
 
 def dequantize_model(file: ModelFile) -> ModelFile:
@@ -160,23 +158,7 @@ def dequantize_model(file: ModelFile) -> ModelFile:
             copy.CopyFrom(node)
             copy.input[:] = [renamed.get(name, name) for name in node.input]
             nodes.append(copy)
-    read = {name for node in nodes for name in node.input}
-    arrays = {name: array for name, array in file.arrays.items() if name in read}
-    wide = {name: array for name, array in file.weights().arrays.items() if name in read}
-    return _with_nodes(file, nodes, arrays | wide, "int8")
-
-
-def _with_nodes(
-    file: ModelFile,
-    nodes: list[onnx.NodeProto],
-    arrays: Mapping[str, NDArray[Any]],
-    precision: FilePrecision,
-) -> ModelFile:
-    graph = onnx.ModelProto()
-    graph.CopyFrom(file.graph)
-    del graph.graph.node[:]
-    graph.graph.node.extend(nodes)
-    return dataclasses.replace(file, graph=graph, arrays=arrays, precision=precision)
+    return file.with_nodes(nodes, {**file.arrays, **file.weights().arrays})
 
 
 def _quantized(name: str, weight: NDArray[np.float32]) -> dict[str, NDArray[Any]]:

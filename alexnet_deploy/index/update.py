@@ -2,8 +2,7 @@
 
 Photographs go through the network in batches. A batch is committed as a whole: its vectors are
 appended and synced, then one transaction of the ledger names them. A run that is killed has lost
-the batch at hand and nothing else; running it again goes on from there, with the
-same batches.
+the batch at hand and nothing else; running it again goes on from there, with the same batches.
 """
 
 import json

@@ -5,8 +5,6 @@ is the cast: "first input has type UInt8 but must have type Float, ..." (TensorR
 same parser).
 """
 
-import dataclasses
-
 from alexnet_deploy.graph.model_file import INPUT, ModelFile
 
 
@@ -25,15 +23,10 @@ def cast_first(file: ModelFile) -> ModelFile:
     )
     if not begins_so:
         return file
-    graph = type(file.graph)()
-    graph.CopyFrom(file.graph)
-    transpose, cast = graph.graph.node[0], graph.graph.node[1]
+    file = file.with_nodes([cast, transpose, *nodes[2:]], file.arrays)
+    cast, transpose = file.graph.graph.node[:2]
     between = f"{cast.output[0]}_nhwc"
     transpose.input[0], transpose.output[0] = between, cast.output[0]
     cast.input[0], cast.output[0] = INPUT, between
     transpose.name, cast.name = transpose.output[0], cast.output[0]
-    rest = [cast, transpose, *nodes[2:]]
-    copies = [type(node).FromString(node.SerializeToString()) for node in rest]
-    del graph.graph.node[:]
-    graph.graph.node.extend(copies)
-    return dataclasses.replace(file, graph=graph)
+    return file

@@ -1,0 +1,58 @@
+"""The bytes of an `.onnx` file, with the arrays as views of their own memory.
+
+Protobuf's own writer copies the arrays three times. Its wire format lets them be put between the
+messages as they are: a 244 MB file (`paper`, 1000 classes, not factored) is made in 0.14 to 0.18 s
+in place of 1.0 to 1.1 s, a sixth of the time (two CPU cores, five runs), and written with no copy.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_deploy.errors import MissingPackageError
+
+try:
+    import onnx
+    from onnx import TensorProto, helper
+except ImportError as error:
+    raise MissingPackageError("onnx", "cpu", "reading or writing a model file") from error
+
+
+def graph_chunks(
+    graph: onnx.GraphProto, arrays: Mapping[str, NDArray[Any]]
+) -> Iterator[bytes | memoryview]:
+    """Yield a model's field `graph`, with `arrays` as its initialisers."""
+    pieces: list[bytes | memoryview] = [graph.SerializeToString()]
+    for name, array in arrays.items():
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+        kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+        head = TensorProto(name=name, dims=array.shape, data_type=kind).SerializeToString()
+        head += _field_header(TensorProto.RAW_DATA_FIELD_NUMBER, len(data))
+        field = onnx.GraphProto.INITIALIZER_FIELD_NUMBER
+        pieces += [_field_header(field, len(head) + len(data)) + head, data]
+    size = sum(len(piece) for piece in pieces)
+    yield _field_header(onnx.ModelProto.GRAPH_FIELD_NUMBER, size)
+    yield from pieces
+
+
+def shell_bytes(model: onnx.ModelProto, metadata: dict[str, str]) -> bytes:
+    """Return all other fields of a model, with `metadata` in place of its own."""
+    shell = onnx.ModelProto()
+    shell.CopyFrom(model)
+    shell.ClearField("graph")
+    helper.set_model_props(shell, metadata)
+    content: bytes = shell.SerializeToString()
+    return content
+
+
+def _field_header(number: int, size: int) -> bytes:
+    """Encode the tag and the length that precede a protobuf field of `size` bytes."""
+    header = bytearray()
+    for value in (number << 3 | 2, size):  # 2 is the wire type "length-delimited"
+        while value > 0x7F:
+            header.append(value & 0x7F | 0x80)
+            value >>= 7
+        header.append(value)
+    return bytes(header)
