@@ -33,7 +33,7 @@ _Command = Callable[..., None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelArguments:
-    """What `--model`, `--runtime` and the others said; a command gets it as `engine_options`."""
+    """What `--model`, `--runtime` and the others said; a command gets it as `model_arguments`."""
 
     runtime: "Runtime"
     device: "Device"
@@ -150,7 +150,7 @@ def runtime_options(
 
 
 def model_options(command: _Command) -> _Command:
-    """Add `--model` and the runtime options, collected in one argument `engine_options`."""
+    """Add `--model` and the runtime options, collected in one argument `model_arguments`."""
     model = click.option(
         "--model",
         type=FILE,

@@ -169,6 +169,8 @@ def float16_vector(
     if np.isfinite(row).all():
         return row, None
     largest = float(np.abs(activations).max())
+    if np.isnan(largest):
+        return None, f"its {layer} activations are not numbers (NaN)"
     return None, (
         f"its {layer} activations reach {largest:.3g}, an index holds up to 65504 (float16); "
         "index a later layer"

@@ -5,6 +5,7 @@ Krizhevsky et al. 2012, section 6.1 and figure 4 right, by the distance of FC7 v
 
 import hashlib
 import itertools
+import operator
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -49,7 +50,7 @@ class Index:
     """An index that is open for searching; several threads may search at once.
 
     Ledger, mapped vectors, FAISS and network stay open. Each search sees what has been committed
-    when it begins, by other processes, too. It is of no use in a forked process.
+    when it begins, by other processes, too. Searches take turns. Open it anew in each process.
 
     Args:
         directory: of the index.
@@ -84,6 +85,7 @@ class Index:
         self._request = request or ModelRequest()
         self._notify = notify
         self._lock = threading.RLock()
+        self._process = os.getpid()
         self._runner: Runner | None = None
         with ExitStack() as stack:
             self._storage = stack.enter_context(open_storage(directory))
@@ -126,6 +128,7 @@ class Index:
             IncompatibleFileError: the index is damaged, or its model is another by now.
             ClosedError: the index is closed.
         """
+        k = operator.index(k)  # NumPy's integers, too
         if k < 1:
             raise ArgumentError("k", k, "1 or more")
         if max_distance is not None and not max_distance >= 0:
@@ -147,7 +150,8 @@ class Index:
             UsageError: `output` is one of them.
         """
         real = os.path.realpath(output)
-        with self._lock:
+        self._check_open()
+        with self._lock, self._storage.ledger.snapshot():
             is_one = PhotographFinder(self._storage).own_ids(output, None)
         paths = (query for query in queries if isinstance(query, Path))
         if is_one or any(os.path.realpath(path) == real for path in paths):
@@ -155,6 +159,8 @@ class Index:
 
     def close(self) -> None:
         """Close ledger, vectors and network, after the search at hand."""
+        if self._process != os.getpid():
+            return  # they are the other process's to close
         with self._lock:
             stack, self._stack = self._stack, None
             if stack is not None:
@@ -166,7 +172,15 @@ class Index:
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    def __reduce__(self) -> Any:
+        raise TypeError("an index cannot be sent to another process; open it there")
+
     def _check_open(self) -> ExitStack:
+        if self._process != os.getpid():
+            raise ClosedError(
+                f"index {self.directory}: was opened before this process was forked; open it in "
+                "each process"
+            )
         if self._stack is None:
             raise ClosedError(f"index {self.directory}: is closed; open it again")
         return self._stack
@@ -205,15 +219,15 @@ class Index:
     def _sources(self, queries: Iterable[Any]) -> Iterator[Query]:
         for number, query in enumerate(queries):
             self._check_query(query, number)
-            yield query.astype(np.float32) if _is_vector(query) else image_source(query)
+            yield _as_float32(query) if _is_vector(query) else image_source(query)
 
     def _check_query(self, query: object, number: int) -> None:
         name = f"queries[{number}]"
         if not _is_vector(query):
             check_image(query, name)
-        elif query.shape != (self.space.dimension,) or not np.isfinite(query).all():
+        elif query.shape != (self.space.dimension,):
             raise UsageError(
-                f"{name} is a vector {query.shape}, expected {self.space.dimension} finite numbers"
+                f"{name} is a vector {query.shape}, expected {self.space.dimension} numbers"
             )
 
     def _results(
@@ -223,6 +237,7 @@ class Index:
         is_empty = True
         while some := list(islice(queries, _QUERIES_AT_ONCE)):
             is_empty = False
+            self._check_open()
             vectors = self._with_vectors(some, summary)
             with self._lock:
                 self._check_open()
@@ -335,6 +350,11 @@ class _Vector:
 def _rounded(query: Query, activations: NDArray[np.float32], layer: str) -> _Vector:
     vector, error = float16_vector(activations, layer)
     return _Vector(query=query, vector=vector, error=error)
+
+
+def _as_float32(vector: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):  # found when it is rounded
+        return vector.astype(np.float32)
 
 
 def _is_vector(query: object) -> TypeGuard[NDArray[np.floating[Any]]]:

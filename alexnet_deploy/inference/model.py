@@ -4,8 +4,8 @@ N photographs, C channels, H/W positions, D = 4096 for fc6 and fc7.
 """
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -24,7 +24,7 @@ Progress = Callable[[int], None]
 """Told how many photographs are done by now, failures included."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Embedding:
     """One photograph's activations, or why there are none.
 
@@ -67,11 +67,11 @@ class Embeddings:
 
 
 class Model:
-    """A model that is open, made by `open_runner_of`.
+    """A model that is open, made by `open_model`.
 
     Any thread may use it, also `asyncio.to_thread`; calls of the network wait for each other,
     because one uses all cores as it is. A photograph's result depends neither on the others of
-    its batch nor on their number. It is of no use in another process: open it there.
+    its batch nor on their number. Open it anew in each process.
 
     Args:
         open_runner: opens a runner for layers.
@@ -144,11 +144,12 @@ class Model:
         failures: dict[int, str] = {}
         shape = self._shape(layer)
         nothing = np.full(shape, np.nan, np.float32)
-        for number, result in enumerate(self.iter_embed(images, layer=layer)):
-            if result.vector is None:
-                failures[number] = result.error or ""
-            rows.append(nothing if result.vector is None else result.vector)
-            progress(number + 1)
+        with closing(self.iter_embed(images, layer=layer)) as results:
+            for number, result in enumerate(results):
+                if result.vector is None:
+                    failures[number] = result.error or ""
+                rows.append(nothing if result.vector is None else result.vector)
+                progress(number + 1)
         return Embeddings(
             vectors=np.stack(rows) if rows else np.empty((0, *shape), np.float32),
             failures=failures,
@@ -159,7 +160,7 @@ class Model:
 
     def iter_embed(
         self, images: ImageInput | Iterable[ImageInput], *, layer: str = "fc7"
-    ) -> Iterator[Embedding]:
+    ) -> Generator[Embedding, None, None]:
         """Yield the activations photograph by photograph, for what does not fit in memory.
 
         Args:
@@ -208,10 +209,8 @@ class Model:
 
 def _embeddings(
     runner: Runner, sources: Iterator[Any], layer: str, threads: int | None
-) -> Iterator[Embedding]:
-    try:
-        for result in run(runner, sources, threads=threads):
+) -> Generator[Embedding, None, None]:
+    with suppress(NoPhotographsError), closing(run(runner, sources, threads=threads)) as results:
+        for result in results:
             vector = None if result.outputs is None else result.outputs[layer]
             yield Embedding(path=path_of(result.source), vector=vector, error=result.error)
-    except NoPhotographsError:
-        return

@@ -1,13 +1,11 @@
-"""Find photographs below the paths that a user gives, and decode each to upright RGB.
+"""Decode photographs to upright RGB.
 
-Nothing vanishes silently: whatever cannot be listed or read is yielded all the same, and
-loading it raises `PhotographError` with the reason.
+Nothing vanishes silently: what cannot be read raises `PhotographError` with the reason.
 """
 
 import os
 import re
 import stat
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,9 +68,6 @@ _TRANSPOSITIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-_opening = threading.Lock()
-"""Held while an image of a caller's reads its file: two threads may have been given the same."""
-
 
 def load_photograph(path: Path) -> Image.Image:
     """Decode one file to an upright image of mode RGB, 8 bits a channel.
@@ -117,13 +112,14 @@ def decode_photograph(file: BinaryIO) -> Image.Image:
 def convert_image(image: Image.Image) -> Image.Image:
     """Convert an image of Pillow's, of any mode, as `load_photograph` does the file of it.
 
-    One that Pillow has opened but not read is read now; the EXIF that came with it is obeyed.
+    One that Pillow has opened but not read is read now; the EXIF that came with it is obeyed. An
+    upright image of mode RGB is returned as it is.
 
     Raises:
         PhotographError: the reason why there is no image.
     """
     try:
-        with _opening, _failures_reported(None):
+        with _failures_reported(None):
             return _upright_rgb(image)
     except OSError as error:
         raise PhotographError(f"cannot be read ({error.strerror or error})") from error
@@ -131,6 +127,8 @@ def convert_image(image: Image.Image) -> Image.Image:
 
 def _check_regular(path: Path) -> None:
     """Refuse what is no ordinary file: opening a pipe, for one, would wait for ever."""
+    if "\0" in str(path):
+        raise PhotographError("cannot be read (its name has a null character)")
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
         with os.scandir(path):  # raises the reason where the folder cannot be listed

@@ -5,7 +5,8 @@ H/W height and width in px.
 
 import io
 import os
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeAlias, TypeGuard
@@ -39,15 +40,19 @@ class _Unreadable:
 
 
 ImageSource: TypeAlias = Path | bytes | Image.Image | _Unreadable
-"""A photograph as the threads take it: nothing in it changes when the caller goes on."""
+"""A photograph as the threads take it: nothing in it changes when the caller goes on. An image is
+upright RGB already."""
+
+_converting = threading.Lock()
+"""Held while an image of a caller's is read: two threads may have been given the same."""
 
 
 def image_sources(images: ImageInput | Iterable[ImageInput]) -> Iterator[ImageSource]:
     """Check the images at once, as far as they are in a list; then yield each when it is wanted.
 
     Args:
-        images: one, or any iterable of them, which is read lazily. An array may be overwritten
-            and a file closed as soon as the next one is asked for.
+        images: one, or any iterable of them, which is read lazily. An array or an image may be
+            overwritten, and a file closed, as soon as the next one is asked for.
 
     Raises:
         UsageError: one is nothing that a photograph can be given as, with its place.
@@ -55,7 +60,7 @@ def image_sources(images: ImageInput | Iterable[ImageInput]) -> Iterator[ImageSo
     if is_image(images):
         check_image(images, "images")
         return iter([image_source(images)])
-    if not isinstance(images, Iterable):
+    if not isinstance(images, Iterable) or isinstance(images, Mapping):
         raise UsageError(f"images is of type {type(images).__name__}, expected {_EXPECTED}")
     if isinstance(images, (list, tuple)):
         for number, image in enumerate(images):
@@ -85,22 +90,25 @@ def check_image(value: object, name: str) -> None:
             )
     elif isinstance(value, io.TextIOBase):
         raise UsageError(f"{name} is a file open for text, expected one open in binary mode")
+    elif isinstance(value, Image.Image):
+        if not all(value.size):
+            raise UsageError(f"{name} is an image of {value.width} x {value.height} px")
     elif not is_image(value):
         raise UsageError(f"{name} is of type {type(value).__name__}, expected {_EXPECTED}")
 
 
 def image_source(image: ImageInput) -> ImageSource:
-    """Return a photograph as threads can take it; a file object is read now.
+    """Return a photograph as threads can take it.
 
     Args:
-        image: one that `check_image` let pass.
+        image: one that `check_image` let pass; a file object and an image are read now.
     """
     if isinstance(image, (str, os.PathLike)):
         return Path(image)
     if isinstance(image, np.ndarray):
-        return Image.fromarray(image.copy())
+        return Image.fromarray(image).convert("RGB").copy()
     if isinstance(image, Image.Image):
-        return image
+        return _converted(image)
     if isinstance(image, (bytes, bytearray, memoryview)):
         return bytes(image)
     try:
@@ -123,10 +131,20 @@ def load_image(source: ImageSource) -> Image.Image:
     if isinstance(source, Path):
         return load_photograph(source)
     if isinstance(source, Image.Image):
-        return convert_image(source)
+        return source
     if isinstance(source, _Unreadable):
         raise PhotographError(source.reason)
     return decode_photograph(io.BytesIO(source))
+
+
+def _converted(image: Image.Image) -> ImageSource:
+    """Return an image that the caller's changes do not reach."""
+    try:
+        with _converting:
+            rgb = convert_image(image)
+            return rgb.copy() if rgb is image else rgb
+    except PhotographError as error:
+        return _Unreadable(str(error))
 
 
 def path_of(source: object) -> Path | None:

@@ -8,12 +8,13 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal, Protocol, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import ClosedError, UsageError
+from alexnet_deploy.errors import ArgumentError, ClosedError, UsageError
 from alexnet_deploy.model.spec import ModelSpec
 
 Runtime = Literal["auto", "openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"]
@@ -62,10 +63,10 @@ class RunnerOptions:
         ):
             value = getattr(self, name)
             if value not in choices:
-                raise UsageError(f"--{name} {value}: choose from {', '.join(choices)}")
-        for name, number in (("batch-size", self.batch_size), ("threads", self.threads)):
-            if number is not None and number < 1:
-                raise UsageError(f"--{name} is {number}, expected 1 or more")
+                raise ArgumentError(name, value, f"one of {', '.join(choices)}")
+        for name, number in (("batch_size", self.batch_size), ("threads", self.threads)):
+            if number is not None and (not isinstance(number, Integral) or number < 1):
+                raise ArgumentError(name, number, "1 or more")
 
 
 class Runner(Protocol):
@@ -123,26 +124,30 @@ class BaseRunner(ABC):
         self.options = options
         self.description = description
         self._lock = threading.Lock()
-        self._process: int | None = os.getpid()
+        self._process = os.getpid()
+        self._is_closed = False
 
     def run(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
         """Compute the outputs of one batch; see `Runner.run`."""
         check_images(images, self.spec, self.options.batch_size)
+        # Before the lock, which a thread may have held when this process was forked; the runtimes'
+        # own threads do not survive that either.
+        if self._process != os.getpid():
+            raise ClosedError(
+                "the model was opened before this process was forked; open it in each process"
+            )
         with self._lock:
-            if self._process is None:
+            if self._is_closed:
                 raise ClosedError("the model is closed; open it again")
-            if self._process != os.getpid():
-                # The runtimes' threads do not survive a fork, and a call would wait for them.
-                raise ClosedError(
-                    "the model was opened before this process was forked; open it in each process"
-                )
             return self._compute(images)
 
     def close(self) -> None:
         """Free the runtime's memory, after the call at hand; the runner cannot run afterwards."""
+        if self._process != os.getpid():
+            return  # it is the other process's to free
         with self._lock:
-            if self._process is not None:
-                self._process = None
+            if not self._is_closed:
+                self._is_closed = True
                 self._free()
 
     def __enter__(self) -> Self:

@@ -30,6 +30,10 @@ def rotated(path: Path) -> None:
     Image.fromarray(noise(HEIGHT, WIDTH, 3)).save(path, "JPEG", exif=exif, quality=90)
 
 
+def rotated_tiff(path: Path) -> None:
+    Image.fromarray(noise(HEIGHT, WIDTH, 3)).save(path, "TIFF", tiffinfo={274: 8})
+
+
 def animated(path: Path) -> None:
     frames = [Image.fromarray(noise(HEIGHT, WIDTH, 3) // (n + 1)) for n in range(2)]
     frames[0].save(path, "GIF", save_all=True, append_images=frames[1:])
@@ -54,6 +58,7 @@ SAVERS: dict[str, Callable[[Path], None]] = {
     "alpha": lambda path: Image.fromarray(noise(HEIGHT, WIDTH, 4)).save(path, "PNG"),
     "palette": with_background,
     "turned": rotated,
+    "turned TIFF": rotated_tiff,
     "animated": animated,
 }
 
@@ -102,6 +107,22 @@ def test_one_image_a_list_and_a_batch_as_one_array_are_told_apart(tmp_path: Path
     assert list(image_sources([])) == []
 
 
+def test_an_image_is_as_it_was_when_it_was_taken() -> None:
+    for mode in ("RGB", "L"):
+        image = Image.new(mode, (4, 3), "white")
+        (source,) = image_sources([image])
+        image.paste(0, (0, 0, 4, 3))
+        assert load_image(source).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_what_names_images_is_not_them(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="images is of type dict"):
+        image_sources({"a": tmp_path})
+    (source,) = image_sources("a\0b.jpg")
+    with pytest.raises(PhotographError, match="its name has a null character"):
+        load_image(source)
+
+
 def test_an_iterable_is_read_when_its_images_are_wanted() -> None:
     taken = []
 
@@ -124,6 +145,7 @@ def test_an_iterable_is_read_when_its_images_are_wanted() -> None:
         (noise(HEIGHT, WIDTH, 4), r"an array \(17, 23, 4\) of uint8, expected \(H, W, 3\)"),
         (noise(HEIGHT, WIDTH, 3).astype(np.float32), r"an array \(17, 23, 3\) of float32"),
         (np.empty((0, 5, 3), np.uint8), r"an array \(0, 5, 3\)"),
+        (Image.new("RGB", (0, 5)), "an image of 0 x 5 px"),
         (io.StringIO("x"), "a file open for text, expected one open in binary mode"),
     ],
 )
@@ -164,7 +186,8 @@ def test_two_threads_may_be_given_one_image_that_is_not_read_yet(tmp_path: Path)
 
         def load(image: Image.Image = image, barrier: threading.Barrier = barrier) -> Any:
             barrier.wait()
-            return np.asarray(load_image(image))
+            (source,) = image_sources(image)
+            return np.asarray(load_image(source))
 
         with ThreadPoolExecutor(4) as executor:
             loaded = [executor.submit(load) for _ in range(4)]
