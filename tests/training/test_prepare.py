@@ -162,7 +162,7 @@ def test_another_size_or_quality_makes_all_again(
     [
         ({"size": 66}, "size is 66, expected 67 to 4096"),
         ({"quality": 101}, "quality is 101, expected 1 to 100"),
-        ({"threads": 0}, "--threads is 0"),
+        ({"threads": 0}, "threads is 0"),
     ],
 )
 def test_options_out_of_range_are_usage_errors(
