@@ -157,7 +157,7 @@ def test_a_gpu_that_finds_others_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_gpu_that_computes_in_tf32_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     FakeGpu(monkeypatch).error = 5e-4
-    with pytest.raises(DeviceError, match="device=.cpu."):
+    with pytest.raises(DeviceError, match=r"device=.cpu."):
         faiss_gpu.search(NOWHERE)
 
 
