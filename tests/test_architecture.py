@@ -6,6 +6,7 @@ third-party library but numpy has the owners named in OWNERS and no other import
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -222,6 +223,36 @@ def test_files_and_functions_stay_under_their_ceilings(path: Path) -> None:
     if PACKAGE in path.parents and path != ONE_FAMILY:
         named = [n.name for n in tree.body if isinstance(n, (*functions, ast.ClassDef))]
         assert len([name for name in named if not name.startswith("_")]) <= MAX_PUBLIC_NAMES
+
+
+OF_THE_COMMAND_LINE = ("commands", "console", "cli", "__main__")
+COMMAND = re.compile(r"\b(alexnet-deploy|pip install|make|python -m) (?!.* with --)[^;]*")
+OPTION = re.compile(r"(?<![\w-])(?<!var\()--[a-z][a-z-]*+(?![:=]\S)")
+"""A style sheet's properties and NVRTC's options are none of ours: they come before ":" or "="."""
+
+
+def texts(tree: ast.AST) -> Iterator[str]:
+    """Yield every string as a reader sees it, with x for what is put in."""
+    if isinstance(tree, ast.JoinedStr):
+        yield "".join(str(p.value) if isinstance(p, ast.Constant) else "x" for p in tree.values)
+    elif isinstance(tree, ast.Constant) and isinstance(tree.value, str):
+        yield tree.value
+    else:
+        for node in ast.iter_child_nodes(tree):
+            yield from texts(node)
+
+
+@pytest.mark.parametrize("module", [m for m in ORDER if m.split(".")[0] not in OF_THE_COMMAND_LINE])
+def test_the_library_names_arguments_and_not_options(module: str) -> None:
+    """It is called from Python, too; see `errors.Argument`."""
+    found = [text for text in texts(parse(module)) if OPTION.search(COMMAND.sub("", text))]
+    assert found == []
+
+
+def test_options_are_found_in_texts_and_told_from_commands() -> None:
+    tree = ast.parse("f'use --device {x}', f'--{name} is 0', 'run: make check --fast', 'a--b'")
+    found = [text for text in texts(tree) if OPTION.search(COMMAND.sub("", text))]
+    assert found == ["use --device x", "--x is 0"]
 
 
 RUN_AND_REPORT = """

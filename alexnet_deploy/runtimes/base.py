@@ -54,7 +54,7 @@ class RunnerOptions:
         """Refuse a value that is not one of those listed.
 
         Raises:
-            UsageError: naming the option, what came and what there is.
+            ArgumentError: naming the argument, what came and what there is.
         """
         for name, choices in (
             ("runtime", RUNTIMES),

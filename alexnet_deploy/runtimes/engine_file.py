@@ -243,8 +243,9 @@ def check_machine(
     if differences:
         command = REBUILD_COMMANDS[record.runtime]
         if built_for and record.runtime == "tensorrt-rtx":
-            command += f" --compute-capability {gpu.compute_capability}"
-            if gpu.compute_capability not in rtx_capabilities:  # such as an H100's
+            here = gpu.compute_capability
+            command = f"alexnet-deploy export CKPT --trt --rtx --compute-capability {here}"
+            if here not in rtx_capabilities:  # such as an H100's
                 command = REBUILD_COMMANDS["tensorrt"]
         raise IncompatibleFileError(
             f"{file.source}: was built for {'; for '.join(differences)}; build it again for this "
