@@ -75,7 +75,7 @@ CREATE TABLE runs (
 
 
 class Ledger:
-    """An open ledger. `one` may be called from any thread, everything else from its own.
+    """An open ledger. `one` may be called from any thread, all else by one thread at a time.
 
     Every method raises `IncompatibleFileError` for a damaged file, `IndexLockedError` when
     another program holds it for two minutes, `OutputError` when it cannot be written.

@@ -36,7 +36,7 @@ class ModelRequest:
     """The runner that a caller asks for; None takes what the index says.
 
     Attributes:
-        model: checkpoint or model file; a new index takes `models.default_model()` for None.
+        model: checkpoint or model file; a new index takes `default.default_model()` for None.
         layer: a new index takes "fc7" for None.
         precision: "auto" asks for nothing, like None; a new index takes the model file's own.
         runtime: as in `RunnerOptions`, and so is device.

@@ -35,7 +35,8 @@ class SearchResult:
     """What one query found.
 
     Attributes:
-        query: as it was given: a path, or what has none.
+        query: its path where it was given by one, else what it became: bytes, an upright RGB
+            image, a vector.
         neighbours: the nearest first.
         error: why there are none, when the query cannot be read.
     """

@@ -1,7 +1,7 @@
 """From probabilities to the most likely classes, one result per photograph.
 
-    photographs -> inference.run -> top_k -> Classification -> text_table | to_json | to_csv
-                                                            -> figures
+    photographs -> run.run -> top_k -> Classification -> text_table | to_json | to_csv
+                                                     -> figures
 
 K classes. A photograph that could not be read is a `Classification` too, with its reason.
 """
