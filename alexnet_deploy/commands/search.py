@@ -11,17 +11,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from alexnet_deploy.choices import METRICS, Metric
 from alexnet_deploy.commands import options as shared
 from alexnet_deploy.console.paths import FILE
 from alexnet_deploy.console.reporting import Reporter, say
 from alexnet_deploy.errors import UsageError
 
 if TYPE_CHECKING:
-    from alexnet_deploy.index.manifest import Metric
     from alexnet_deploy.index.results import SearchResult
     from alexnet_deploy.inference.failures import FailureLimit
-
-METRICS = ("cosine", "l2")
 
 
 @click.command(epilog="Example: alexnet-deploy search query.jpg --sheet neighbours.html")
@@ -53,7 +51,7 @@ def search(
     queries: tuple[str, ...],
     directory: Path,
     k: int,
-    metric: "Metric | None",
+    metric: Metric | None,
     max_distance: float | None,
     as_json: bool,
     as_paths: bool,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from alexnet_deploy.choices import Device, Precision, Runtime
 from alexnet_deploy.errors import AlexNetDeployError, IncompatibleFileError, OutputError
 from alexnet_deploy.export.onnx import build_file, verified_model
 from alexnet_deploy.files.input_files import existing_file
@@ -17,14 +18,7 @@ from alexnet_deploy.inference.model import Model
 from alexnet_deploy.model.checkpoints import CHECKPOINT_SUFFIXES, Checkpoint, load_checkpoint
 from alexnet_deploy.model.default import default_model
 from alexnet_deploy.photographs.samples import varied_samples
-from alexnet_deploy.runtimes.base import (
-    DEFAULT_OUTPUTS,
-    Device,
-    Precision,
-    Runner,
-    RunnerOptions,
-    Runtime,
-)
+from alexnet_deploy.runtimes.base import DEFAULT_OUTPUTS, Runner, RunnerOptions
 from alexnet_deploy.runtimes.capabilities import file_precision
 from alexnet_deploy.runtimes.engine_file import ENGINE_SUFFIX, read_engine
 from alexnet_deploy.runtimes.factory import open_engine_file, open_runner, resolve, runtime_version

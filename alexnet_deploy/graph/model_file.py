@@ -12,11 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_deploy.choices import FILE_PRECISIONS, FilePrecision
 from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError, UsageError
 from alexnet_deploy.files.input_files import existing_file
 from alexnet_deploy.files.output_files import atomic_write
@@ -34,9 +35,6 @@ except ImportError as error:
     raise MissingPackageError("onnx", "cpu", "reading or writing a model file") from error
 
 INPUT = "images"
-
-FilePrecision = Literal["fp32", "fp16", "bf16", "int8"]
-FILE_PRECISIONS: tuple[FilePrecision, ...] = get_args(FilePrecision)
 
 _FINGERPRINT, _REPORT = "alexnet_deploy.fingerprint", "alexnet_deploy.report"
 _CONTENT, _PRECISION = "alexnet_deploy.content_sha256", "alexnet_deploy.precision"

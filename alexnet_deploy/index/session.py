@@ -18,9 +18,10 @@ from typing import Any, Self, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_deploy.choices import Metric
 from alexnet_deploy.errors import ArgumentError, ClosedError, PhotographError, UsageError
 from alexnet_deploy.index.finder import Criteria, PhotographFinder
-from alexnet_deploy.index.manifest import Metric, VectorSpace
+from alexnet_deploy.index.manifest import VectorSpace
 from alexnet_deploy.index.model import ModelRequest, check_request, open_model_of
 from alexnet_deploy.index.ranking import Ranker
 from alexnet_deploy.index.results import Neighbour, Query, SearchResult

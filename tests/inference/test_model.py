@@ -13,11 +13,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from alexnet_deploy.choices import Runtime
 from alexnet_deploy.errors import ClosedError, NoPhotographsError, UsageError
 from alexnet_deploy.export.opening import open_model
 from alexnet_deploy.inference.model import Model
 from alexnet_deploy.photographs.samples import varied_samples
-from alexnet_deploy.runtimes.base import Runtime
 
 RUNTIMES: tuple[Runtime, ...] = ("openvino", "onnxruntime")
 PHOTOGRAPHS = varied_samples()[:12]
