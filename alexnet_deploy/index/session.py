@@ -26,7 +26,6 @@ from alexnet_deploy.index.ranking import Ranker
 from alexnet_deploy.index.results import Neighbour, Query, SearchResult
 from alexnet_deploy.index.segments import SegmentUnreadableError, float16_vector
 from alexnet_deploy.index.storage import open_storage
-from alexnet_deploy.inference.failures import no_photographs
 from alexnet_deploy.inference.run import RunSummary, run_batches
 from alexnet_deploy.photographs.file_stamps import read_stamped
 from alexnet_deploy.photographs.pipeline import crop_loader, default_threads
@@ -117,6 +116,7 @@ class Index:
         Args:
             queries: one or any iterable, which is read lazily: photographs as for
                 `Model.classify`, or vectors, (D,), which are rounded to float16 as those stored.
+                None at all find nothing.
             k: how many neighbours; fewer where the index has fewer.
             metric: "cosine" or "l2"; None for the index's.
             max_distance: leave out what is farther: 1 - cosine similarity, or the L2 distance.
@@ -124,7 +124,6 @@ class Index:
 
         Raises:
             UsageError: k below 1, a negative distance, an unknown metric, a query that is neither.
-            NoPhotographsError: there is no query.
             IncompatibleFileError: the index is damaged, or its model is another by now.
             ClosedError: the index is closed.
         """
@@ -234,9 +233,7 @@ class Index:
         self, queries: Iterator[Query], criteria: Criteria, summary: RunSummary
     ) -> Iterator[SearchResult]:
         """Do the work of `search`; apart from it, so that a wrong argument fails at the call."""
-        is_empty = True
         while some := list(islice(queries, _QUERIES_AT_ONCE)):
-            is_empty = False
             self._check_open()
             vectors = self._with_vectors(some, summary)
             with self._lock:
@@ -245,8 +242,6 @@ class Index:
                 with self._storage.ledger.snapshot():
                     results = self._ranked(vectors, criteria)
             yield from results
-        if is_empty:
-            raise no_photographs()
         summary.stop_clock()
 
     def _with_vectors(self, queries: Sequence[Query], summary: RunSummary) -> list["_Vector"]:

@@ -5,7 +5,7 @@ N photographs, C channels, H/W positions, D = 4096 for fc6 and fc7.
 
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import ClosedError, NoPhotographsError
+from alexnet_deploy.errors import ClosedError
 from alexnet_deploy.inference.classification import Classification, classify
 from alexnet_deploy.inference.run import RunSummary, run
 from alexnet_deploy.model.spec import ModelSpec
@@ -109,13 +109,13 @@ class Model:
 
         Args:
             images: one or any iterable, which is read lazily: paths, bytes of files, files open
-                in binary mode, Pillow images, arrays (H, W, 3) RGB or (H, W) grey of uint8.
+                in binary mode, Pillow images, arrays (H, W, 3) RGB or (H, W) grey of uint8. None
+                at all give no results.
             top: classes per photograph, all of them if there are fewer.
             summary: counts and times, kept up to date while the results are taken.
 
         Raises:
             UsageError: `top` is below 1, or something is no photograph.
-            NoPhotographsError: there are none.
             ClosedError: the model is closed.
         """
         runner = self.runner("probabilities")
@@ -210,7 +210,7 @@ class Model:
 def _embeddings(
     runner: Runner, sources: Iterator[Any], layer: str, threads: int | None
 ) -> Generator[Embedding, None, None]:
-    with suppress(NoPhotographsError), closing(run(runner, sources, threads=threads)) as results:
+    with closing(run(runner, sources, threads=threads)) as results:
         for result in results:
             vector = None if result.outputs is None else result.outputs[layer]
             yield Embedding(path=path_of(result.source), vector=vector, error=result.error)

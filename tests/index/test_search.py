@@ -304,6 +304,10 @@ def test_a_limit_of_0_finds_copies(photos: Path, index: Path) -> None:
         assert names(one(index, query, metric=metric, max_distance=0)) == ["red.bmp"]
 
 
+def test_no_query_finds_nothing(index: Path) -> None:
+    assert list(search(index, [])) == list(search(index, iter([]))) == []
+
+
 def test_an_empty_index_has_no_neighbours(photos: Path, index: Path, tmp_path: Path) -> None:
     for path in photos.iterdir():
         path.unlink()
