@@ -156,7 +156,7 @@ def _exported(
     with suppress(AlexNetDeployError):  # not there, damaged, or no place for a cache
         file = read_model(cache_directory() / name)
         if file.report is not None and file.report["passed"] and file.is_unchanged():
-            return file
+            return dataclasses.replace(file, source=str(source))
     if options.device == "cuda":
         current_gpu()  # without one the work would be for nothing
     notify(f"preparing {printable(source.name)}, once: exporting and verifying it")

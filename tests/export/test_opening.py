@@ -44,6 +44,11 @@ def test_the_bundled_checkpoint_is_exported_once_verified_and_kept(cache: Path) 
     assert file.report["passed"]
 
 
+def test_a_cached_export_goes_by_the_name_of_what_was_opened(cache: Path) -> None:
+    for _ in ("made", "kept"):
+        assert opening.load_model(bundled_checkpoint(), ONE).source == str(bundled_checkpoint())
+
+
 def test_other_labels_are_another_cached_file(cache: Path, tmp_path: Path) -> None:
     checkpoint = random_checkpoint("paper")
     for label in "ab":
