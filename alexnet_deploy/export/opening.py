@@ -80,10 +80,11 @@ def open_model(
         own = dataclasses.replace(options, outputs=layers)
         return open_runner_of(path, own, notify=notify)
 
-    is_engine = path.suffix == ENGINE_SUFFIX
-    return Model(
-        open_runner_for, read_engine(path).record.outputs if is_engine else DEFAULT_OUTPUTS
-    )
+    if path.suffix != ENGINE_SUFFIX:
+        return Model(open_runner_for(DEFAULT_OUTPUTS), open_runner_for)
+    engine = read_engine(path)
+    own = dataclasses.replace(options, outputs=engine.record.outputs)
+    return Model(open_engine_file(engine, own), open_runner_for)
 
 
 def open_runner_of(

@@ -17,7 +17,9 @@ from alexnet_deploy.errors import ClosedError, UsageError
 from alexnet_deploy.export.opening import open_model
 from alexnet_deploy.inference.model import Model
 from alexnet_deploy.photographs.samples import varied_samples
-from alexnet_deploy.runtimes.base import Runtime
+from alexnet_deploy.runtimes.base import RunnerOptions, Runtime
+from tests.support.fake_runner import FakeRunner
+from tests.support.waiting import PATIENCE_S
 
 RUNTIMES: tuple[Runtime, ...] = ("openvino", "onnxruntime")
 PHOTOGRAPHS = varied_samples()[:12]
@@ -77,6 +79,29 @@ def test_any_layer_can_be_asked_for(model: Model) -> None:
         model.embed(PHOTOGRAPHS, layer="fc9")
     with pytest.raises(UsageError, match="layer 'fc9' does not exist"):
         model.iter_embed(PHOTOGRAPHS, layer="fc9")
+
+
+def test_an_open_layer_can_be_used_while_another_is_loaded() -> None:
+    loading, may_end = threading.Event(), threading.Event()
+
+    def open_slowly(layers: tuple[str, ...]) -> FakeRunner:
+        loading.set()
+        assert may_end.wait(PATIENCE_S)
+        return FakeRunner(RunnerOptions(outputs=layers))
+
+    with (
+        Model(FakeRunner(RunnerOptions()), open_slowly) as model,
+        ThreadPoolExecutor(3) as executor,
+    ):
+        both = [executor.submit(model.embed, PHOTOGRAPHS[0], layer="conv5") for _ in range(2)]
+        assert loading.wait(PATIENCE_S)
+        open_already = executor.submit(model.embed, PHOTOGRAPHS[0])
+        try:
+            assert len(open_already.result(PATIENCE_S)) == 1
+        finally:
+            may_end.set()
+        assert [len(one.result(PATIENCE_S)) for one in both] == [1, 1]
+        assert model.runner("conv5") is model.runner("conv5")
 
 
 def test_a_wrong_argument_is_told_at_the_call(model: Model) -> None:
