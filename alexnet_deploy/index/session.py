@@ -24,7 +24,7 @@ from alexnet_deploy.index.manifest import Metric, VectorSpace
 from alexnet_deploy.index.model import ModelRequest, check_request, open_model_of
 from alexnet_deploy.index.ranking import Ranker
 from alexnet_deploy.index.results import Neighbour, Query, SearchResult
-from alexnet_deploy.index.segments import SegmentUnreadableError, float16_vector
+from alexnet_deploy.index.segments import float16_vector
 from alexnet_deploy.index.storage import open_storage
 from alexnet_deploy.inference.run import RunSummary, run_batches
 from alexnet_deploy.photographs.file_stamps import read_stamped
@@ -271,13 +271,12 @@ class Index:
             return None
         with self._lock:
             self._check_open()
-            position = self._storage.position_of(sha256)
-            if position is None:
-                return None
-            try:
+            # While it lasts the vector cannot move, and a segment that is not there is damage.
+            with self._storage.ledger.snapshot():
+                position = self._storage.position_of(sha256)
+                if position is None:
+                    return None
                 (vector,) = self._storage.segments.take(np.array([position], np.int64))
-            except SegmentUnreadableError:
-                return None
         return _Vector(query=query, sha256=sha256, vector=vector)
 
     def _embedded(self, sources: Sequence[ImageSource], summary: RunSummary) -> Iterator["_Vector"]:

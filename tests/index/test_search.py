@@ -337,6 +337,16 @@ def test_another_vector_space_is_refused_even_if_no_engine_is_needed(
     assert str(index) in str(caught.value)
 
 
+def test_a_query_whose_vector_is_lost_is_told_of_the_damage(photos: Path, index: Path) -> None:
+    for path in photos.iterdir():
+        save(path, b"bad")  # its vector stays, of no photograph, so that no ranking reads it
+    update(index, photos)
+    (segment,) = (index / "vectors").iterdir()
+    segment.write_bytes(b"")
+    with pytest.raises(IncompatibleFileError, match=r"00000\.f16: has 0 bytes.*repair=True"):
+        one(index, photograph(RED))
+
+
 def test_a_model_that_was_replaced_is_refused_once_it_is_needed(
     photos: Path, index: Path, runners: Runners
 ) -> None:
