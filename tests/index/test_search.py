@@ -1,6 +1,8 @@
 """What a search finds, leaves out, refuses, and says, with a quick runner."""
 
+import gc
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from alexnet_deploy.index import exact_search
 from alexnet_deploy.index.exact_search import nearest
 from alexnet_deploy.index.model import ModelRequest
 from alexnet_deploy.index.results import SearchResult
+from alexnet_deploy.index.session import Index
 from alexnet_deploy.inference.run import RunSummary
 from tests.support.index_runner import (
     REQUEST,
@@ -335,6 +338,24 @@ def test_another_vector_space_is_refused_even_if_no_engine_is_needed(
         list(search(index, [photos / "red.bmp"], request_))
     assert caught.value.exit_code == 5
     assert str(index) in str(caught.value)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no list of open files here")
+def test_closing_gives_the_files_back_at_once(photos: Path, index: Path) -> None:
+    def open_files() -> set[str]:
+        links = (os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd"))
+        files = {os.path.realpath(link) for link in links}
+        return {file for file in files if file.startswith(os.path.realpath(index))}
+
+    gc.disable()
+    try:
+        with Index(index, REQUEST) as opened:
+            results = opened.search([photos / "red.bmp"] * 40)
+            next(results)
+            assert {Path(file).suffix for file in open_files()} == {".f16", ".sqlite"}
+        assert open_files() == set()
+    finally:
+        gc.enable()
 
 
 def test_a_query_whose_vector_is_lost_is_told_of_the_damage(photos: Path, index: Path) -> None:
