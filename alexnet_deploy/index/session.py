@@ -49,7 +49,8 @@ class Index:
     """An index that is open for searching; several threads may search at once.
 
     Ledger, mapped vectors, FAISS and network stay open. Each search sees what has been committed
-    when it begins, by other processes, too. Searches take turns. Open it anew in each process.
+    when it begins, by other processes, too. Searches take turns, but none waits for the network
+    to be loaded that does not need it. Open it anew in each process.
 
     Args:
         directory: of the index.
@@ -83,7 +84,8 @@ class Index:
         self.directory = directory
         self._request = request or ModelRequest()
         self._notify = notify
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
+        self._loading = threading.Lock()
         self._process = os.getpid()
         self._runner: Runner | None = None
         with ExitStack() as stack:
@@ -160,7 +162,7 @@ class Index:
         """Close ledger, vectors and network, after the search at hand."""
         if self._process != os.getpid():
             return  # they are the other process's to close
-        with self._lock:
+        with self._loading, self._lock:
             stack, self._stack = self._stack, None
             if stack is not None:
                 stack.close()
@@ -298,7 +300,8 @@ class Index:
             yield vector
 
     def _open_runner(self) -> Runner:
-        with self._lock:
+        # A lock of its own: searches that need no network go on while it is loaded.
+        with self._loading:
             stack = self._check_open()
             if self._runner is None:
                 runner = open_model_of(self._storage, self._request, self._notify)

@@ -3,6 +3,8 @@
 import gc
 import json
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from tests.support.index_runner import (
     update,
     vector_of,
 )
+from tests.support.waiting import PATIENCE_S
 
 RED, GREEN, BLUE, PINK = (200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 60, 60)
 
@@ -356,6 +359,28 @@ def test_closing_gives_the_files_back_at_once(photos: Path, index: Path) -> None
         assert open_files() == set()
     finally:
         gc.enable()
+
+
+def test_searches_that_need_no_network_go_on_while_it_is_loaded(
+    photos: Path, index: Path, runners: Runners, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loading, may_end = threading.Event(), threading.Event()
+
+    def open_slowly(*arguments: Any, **options: Any) -> object:
+        loading.set()
+        assert may_end.wait(PATIENCE_S)
+        return runners.open(*arguments, **options)
+
+    monkeypatch.setattr("alexnet_deploy.index.model.open_runner_of", open_slowly)
+    with Index(index, REQUEST) as opened, ThreadPoolExecutor(2) as executor:
+        other = executor.submit(lambda: list(opened.search(photograph((9, 9, 9)))))
+        assert loading.wait(PATIENCE_S)
+        indexed = executor.submit(lambda: list(opened.search(photos / "red.bmp")))
+        try:
+            assert len(indexed.result(PATIENCE_S)) == 1
+        finally:
+            may_end.set()
+        assert len(other.result(PATIENCE_S)) == 1
 
 
 def test_a_query_whose_vector_is_lost_is_told_of_the_damage(photos: Path, index: Path) -> None:
