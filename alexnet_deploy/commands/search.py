@@ -70,13 +70,14 @@ def search(
     or {"query", "error"}; paths that are not UTF-8 come with "query_base64", "path_base64".
     """
     from alexnet_deploy.index.session import Index
+    from alexnet_deploy.inference.failures import at_least_one
     from alexnet_deploy.inference.run import RunSummary
     from alexnet_deploy.photographs.sources import path_of
 
     _check(as_json, as_paths, null, sheet)
     stdin = _read_stdin() if "-" in queries else b""
     find = functools.partial(_find, queries, stdin, include_hidden)
-    found, summary, report = find(), RunSummary(), Reporter(find)
+    found, summary, report = at_least_one(find()), RunSummary(), Reporter(find)
     with ExitStack() as stack:
         index = stack.enter_context(Index(directory, model_arguments.request(), notify=say))
         if sheet is not None:

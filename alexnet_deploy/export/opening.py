@@ -74,10 +74,11 @@ def open_model(
         own = dataclasses.replace(options, outputs=layers)
         return open_runner_of(path, own, notify=notify)
 
-    is_engine = path.suffix == ENGINE_SUFFIX
-    return Model(
-        open_runner_for, read_engine(path).record.outputs if is_engine else DEFAULT_OUTPUTS
-    )
+    if path.suffix != ENGINE_SUFFIX:
+        return Model(open_runner_for(DEFAULT_OUTPUTS), open_runner_for)
+    engine = read_engine(path)
+    own = dataclasses.replace(options, outputs=engine.record.outputs)
+    return Model(open_engine_file(engine, own), open_runner_for)
 
 
 def open_runner_of(
@@ -150,7 +151,7 @@ def _exported(
     with suppress(AlexNetDeployError):  # not there, damaged, or no place for a cache
         file = read_model(cache_directory() / name)
         if file.report is not None and file.report["passed"] and file.is_unchanged():
-            return file
+            return dataclasses.replace(file, source=str(source))
     if options.device == "cuda":
         current_gpu()  # without one the work would be for nothing
     notify(f"preparing {printable(source.name)}, once: exporting and verifying it")
