@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import AlexNetDeployError, DatasetError, IncompatibleFileError
+from alexnet_deploy.errors import AlexNetDeployError, Argument, DatasetError, IncompatibleFileError
 from alexnet_deploy.photographs.class_folders import ClassFolders, find_class_folders
 from training.colour import ColourStatistics, ColourSums
 from training.options import TrainOptions
@@ -235,8 +235,10 @@ def _batches(
                 raise
             raise WorkerError(
                 f"{source.folders.root}: a process that reads photographs was killed, perhaps "
-                f"for lack of memory or of /dev/shm ({error}); --resume goes on after the last "
-                "step, with fewer --workers if it comes again"
+                f"for lack of memory or of /dev/shm ({error}); ",
+                Argument("resume", True),
+                " goes on after the last step; if it happens again, give fewer ",
+                Argument("num_workers"),
             ) from error
 
 
@@ -245,7 +247,9 @@ def _check_batch(options: TrainOptions, count: int) -> None:
     if count < size:
         raise DatasetError(
             f"{options.data}: {count:,} photographs to train on, fewer than a batch of {size}; "
-            "give a smaller --batch-size, or more of them"
+            "give a smaller ",
+            Argument("recipe.batch_size"),
+            ", or more photographs",
         )
 
 
