@@ -83,8 +83,6 @@ class ColourSums:
 
     def statistics(self) -> ColourStatistics:
         """Return mean and covariance of at least one picture."""
-        if not self.num_photographs:
-            raise ValueError("no picture was added, so there is no mean")
         num_values = self._pixels[..., 0].size * self.num_photographs
         sums = self._pixels.sum(axis=(0, 1)).tolist()
         products = self._products.tolist()

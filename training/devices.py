@@ -22,19 +22,17 @@ def parse_devices(text: str) -> Devices:
     """Read "cuda:0,cuda:1", "cpu,cpu", or one device for both towers.
 
     Raises:
-        UsageError: not one or two device names.
+        UsageError: not one or two device names, or one of a CPU and one of a GPU.
         DeviceError: a device that this machine does not have.
     """
-    names = [name.strip() for name in text.split(",")]
-    try:
-        devices = [torch.device(name) for name in names]
-    except RuntimeError as error:
-        raise _no_devices(text) from error
-    if len(devices) > 2 or any(device.type not in ("cpu", "cuda") for device in devices):
-        raise _no_devices(text)
-    first, second = (_existing(device, "devices", 2) for device in (devices[0], devices[-1]))
+    expected = "two devices such as cuda:0,cuda:1 or cpu,cpu, both of one kind"
+    wrong = ArgumentError("devices", text, expected)
+    names = text.split(",")
+    if len(names) > 2:
+        raise wrong
+    first, second = (_existing(name, wrong, 2) for name in (names[0], names[-1]))
     if first.type != second.type:
-        raise _no_devices(text, "both of one kind")
+        raise wrong
     return first, second
 
 
@@ -45,14 +43,7 @@ def parse_device(text: str) -> torch.device:
         UsageError: not the name of one device.
         DeviceError: a device that this machine does not have.
     """
-    wrong = ArgumentError("device", text, "one device such as cuda:0 or cpu")
-    try:
-        device = torch.device(text.strip())
-    except RuntimeError as error:
-        raise wrong from error
-    if device.type not in ("cpu", "cuda"):
-        raise wrong
-    return _existing(device, "device", 1)
+    return _existing(text, ArgumentError("device", text, "one device such as cuda:0 or cpu"), 1)
 
 
 @contextmanager
@@ -110,22 +101,24 @@ def keep_freed_memory() -> None:
         mallopt(_M_TOP_PAD, _TOP_PAD_BYTES)
 
 
-def _existing(device: torch.device, argument: str, num_towers: int) -> torch.device:
+def _existing(name: str, wrong: ArgumentError, num_towers: int) -> torch.device:
+    try:
+        device = torch.device(name.strip())
+    except RuntimeError as error:
+        raise wrong from error
     if device.type == "cpu":
         return torch.device("cpu")
+    if device.type != "cuda":
+        raise wrong
     count = torch.cuda.device_count()
     index = device.index or 0
     if index >= count:
         have = f"{count} CUDA device{'' if count == 1 else 's'}" if count else "no CUDA device"
         there_is = ",".join(["cuda:0" if count else "cpu"] * num_towers)
         raise DeviceError(
-            Argument(argument),
+            Argument(wrong.argument),
             f": {device} does not exist, this machine has {have} that torch {torch.__version__} "
             f"can use; {'both towers fit on one' if num_towers == 2 else 'use'}: ",
-            Argument(argument, there_is),
+            Argument(wrong.argument, there_is),
         )
     return torch.device("cuda", index)
-
-
-def _no_devices(text: str, remedy: str = "") -> ArgumentError:
-    return ArgumentError("devices", text, "two devices such as cuda:0,cuda:1 or cpu,cpu", remedy)

@@ -15,9 +15,10 @@ from alexnet_deploy.model.checkpoints import FACTORED, Checkpoint, load_checkpoi
 from alexnet_deploy.photographs.class_folders import find_class_folders
 from training.augmentation import Augmentation, ColourComponents
 from training.beginning import dense_arrays, mean_image_of
+from training.data import check_batch, read_what_fits
 from training.devices import keep_freed_memory, parse_device, too_little_memory_reported
 from training.factoring import Factoring, Ranks
-from training.photographs import PhotographBatch, PhotographSource, open_source
+from training.photographs import PhotographBatch, PhotographSource
 from training.photographs import batches as batches_of
 from training.prepared import read_prepared
 from training.recipes import MODERN
@@ -193,22 +194,9 @@ def _check_ranks(options: ShrinkOptions, checkpoint: Checkpoint) -> None:
 def _open(options: ShrinkOptions, checkpoint: Checkpoint, reporter: Reporter) -> PhotographSource:
     folders = find_class_folders(options.data)
     read_prepared(folders)  # whether it is whole
-    with counting(reporter, "reading photographs", len(folders)):
-        source = open_source(
-            folders,
-            size=checkpoint.spec.preprocessing.resize_to,
-            memory_limit_bytes=options.memory_bytes,
-            on_result=lambda path, reason: reporter.advance(1),
-        )
-    for failure in source.failures:
-        reporter.failed(failure.path, failure.reason)
-    if len(source) < options.batch_size:
-        raise DatasetError(
-            f"{options.data}: {len(source):,} photographs, fewer than a batch of "
-            f"{options.batch_size}; give a smaller ",
-            Argument("batch_size"),
-            ", or more photographs",
-        )
+    size = checkpoint.spec.preprocessing.resize_to
+    source = read_what_fits(folders, size, options.memory_bytes, reporter)
+    check_batch(source.folders, options.batch_size, Argument("batch_size"))
     return source
 
 

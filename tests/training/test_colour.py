@@ -125,11 +125,6 @@ def test_grey_pictures_have_one_component_and_no_root_of_a_negative_number() -> 
     np.testing.assert_allclose(np.abs(vectors[:, 2]), np.sqrt(1 / 3), rtol=1e-9)
 
 
-def test_no_picture_has_no_statistics() -> None:
-    with pytest.raises(ValueError, match="no picture"):
-        ColourSums(SIZE).statistics()
-
-
 def test_statistics_survive_their_files_which_numpy_opens(tmp_path: Path) -> None:
     statistics = summed(pictures(5, 3)).statistics()
     stored = save_statistics(statistics, tmp_path)

@@ -220,7 +220,7 @@ def test_unreadable_photographs_are_listed_and_none_at_all_is_an_error(
 
 def test_a_folder_that_does_not_do_is_named(whole: Path, photographs: Path, tmp_path: Path) -> None:
     cases: list[tuple[dict[str, object], type[AlexNetDeployError], str]] = [
-        ({"batch_size": 31}, DatasetError, "30 photographs, fewer than a batch of 31"),
+        ({"batch_size": 31}, DatasetError, "30 photographs to train on, fewer than a batch of 31"),
         ({"data": tmp_path / "no"}, UsageError, "no: does not exist"),
         ({"output": tmp_path / "no" / "x.safetensors"}, OutputError, "there is no folder"),
     ]
