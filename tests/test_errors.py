@@ -30,6 +30,7 @@ from alexnet_deploy.errors import (
         (Argument("k"), "k", "-k"),
         (Argument("directory"), "directory", "--index"),
         (Argument("profile.max", 8), "profile.max=8", "--max-batch 8"),
+        (Argument("recipe.momentum", 0.9), "recipe.momentum=0.9", "--set momentum=0.9"),
     ],
     ids=str,
 )

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import UsageError
+from alexnet_deploy.errors import Argument, UsageError
 from alexnet_deploy.model.checkpoints import FACTORED, Checkpoint, load_checkpoint
 from alexnet_deploy.model.spec import ModelSpec, preset_spec
 from training.augmentation import ColourComponents
@@ -83,17 +83,19 @@ def load_init(path: Path) -> Checkpoint:
         IncompatibleFileError: damaged or foreign.
     """
     checkpoint = load_checkpoint(path)
+    init = Argument("init", str(path))
     try:
         lrn_of_two_towers(checkpoint.spec)
     except UsageError as error:
-        raise UsageError(f"--init {path}: ", error.message) from error
+        raise UsageError(init, ": ", error.message) from error
     expected = preset_spec("paper").preprocessing
     came = checkpoint.spec.preprocessing
     for name in ("resize", "resize_to", "filter"):
         if getattr(came, name) != getattr(expected, name):
             raise UsageError(
-                f"--init {path}: its preprocessing has {name} {getattr(came, name)!r}, the "
-                f"trainer {getattr(expected, name)!r}; begin with another checkpoint, or none"
+                init,
+                f": its preprocessing has {name} {getattr(came, name)!r}, the trainer's has "
+                f"{getattr(expected, name)!r}; begin with another checkpoint, or none",
             )
     return checkpoint
 

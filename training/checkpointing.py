@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import IncompatibleFileError, OutputError
+from alexnet_deploy.errors import Argument, IncompatibleFileError, Message, OutputError
 from alexnet_deploy.files.output_files import errors_of, sync_directory
 from alexnet_deploy.files.records import Within, read_record
 from alexnet_deploy.model.checkpoints import load_checkpoint
@@ -38,7 +38,7 @@ from training.rates import Plateau
 
 BEST_NAME = "best.pt"
 _STATE_VERSION = 1
-_ANEW = "start from its weights instead: --init"
+_ANEW = Message("begin a new run from its weights, with ", Argument("init"))
 _Count = Annotated[int, Within(0)]
 _STEP_NAME = re.compile(r"step-(\d{8,})\.pt")
 
@@ -196,7 +196,8 @@ def load_state(path: Path) -> RunState:
     except (KeyError, TypeError, ValueError) as error:
         raise IncompatibleFileError(
             f"{path}: holds no state of a training run that this version reads "
-            f"({type(error).__name__}: {error}); {_ANEW}"
+            f"({type(error).__name__}: {error}); ",
+            _ANEW,
         ) from error
 
 

@@ -7,17 +7,16 @@ S = 256, the side of a stored picture. All values are grey levels, 0..255, or th
 
 import hashlib
 import io
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.errors import IncompatibleFileError
 from alexnet_deploy.files.output_files import atomic_write
+from alexnet_deploy.files.records import Matching, Within, check_fields
 
 MEAN_IMAGE_NAME = "mean_image.npy"
 
@@ -84,8 +83,6 @@ class ColourSums:
 
     def statistics(self) -> ColourStatistics:
         """Return mean and covariance of at least one picture."""
-        if not self.num_photographs:
-            raise ValueError("no picture was added, so there is no mean")
         num_values = self._pixels[..., 0].size * self.num_photographs
         sums = self._pixels.sum(axis=(0, 1)).tolist()
         products = self._products.tolist()
@@ -101,12 +98,37 @@ class ColourSums:
         )
 
 
-def save_statistics(statistics: ColourStatistics, folder: Path) -> dict[str, Any]:
-    """Write `mean_image.npy` into `folder`; return the rest as fields for JSON.
+_Level = Annotated[float, Within(0, 255)]
+_Rgb = tuple[float, float, float]
 
-    Returns:
-        "num_photographs", "channel_mean", "channel_std" and "covariance" (RGB), and
-        "mean_image_sha256", of the whole file.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredStatistics:
+    """Colour statistics as JSON keeps them, the mean image in a file of its own.
+
+    Attributes:
+        num_photographs, covariance: as in `ColourStatistics`.
+        channel_mean, channel_std: of R, G and B, for readers other than this program.
+        mean_image_sha256: of the whole of `mean_image.npy`, in hexadecimal.
+    """
+
+    num_photographs: Annotated[int, Within(1)]
+    channel_mean: tuple[_Level, _Level, _Level]
+    channel_std: tuple[_Level, _Level, _Level]
+    covariance: tuple[_Rgb, _Rgb, _Rgb]
+    mean_image_sha256: Annotated[str, Matching("[0-9a-f]{64}")]
+
+    def __post_init__(self) -> None:
+        """Make lists tuples, and refuse what no statistics can be.
+
+        Raises:
+            IncompatibleFileError: naming the field.
+        """
+        check_fields(self)
+
+
+def save_statistics(statistics: ColourStatistics, folder: Path) -> StoredStatistics:
+    """Write `mean_image.npy` into `folder`; return the rest.
 
     Raises:
         OutputError: the file cannot be written.
@@ -115,37 +137,32 @@ def save_statistics(statistics: ColourStatistics, folder: Path) -> dict[str, Any
     np.save(data, statistics.mean_image.astype("<f4"), allow_pickle=False)
     with atomic_write(folder / MEAN_IMAGE_NAME) as file:
         file.write(data.getvalue())
-    return {
-        "num_photographs": statistics.num_photographs,
-        "channel_mean": statistics.channel_mean.tolist(),
-        "channel_std": statistics.channel_std.tolist(),
-        "covariance": statistics.covariance.tolist(),
-        "mean_image_sha256": hashlib.sha256(data.getvalue()).hexdigest(),
-    }
+    return StoredStatistics(
+        num_photographs=statistics.num_photographs,
+        channel_mean=statistics.channel_mean.tolist(),
+        channel_std=statistics.channel_std.tolist(),
+        covariance=statistics.covariance.tolist(),
+        mean_image_sha256=hashlib.sha256(data.getvalue()).hexdigest(),
+    )
 
 
-def load_statistics(folder: Path, fields: Mapping[str, Any]) -> ColourStatistics:
+def load_statistics(folder: Path, stored: StoredStatistics) -> ColourStatistics:
     """Read back what `save_statistics` wrote and returned.
 
     Raises:
-        IncompatibleFileError: the file is missing, is not the one that the fields speak of, or
-            the fields are none.
+        IncompatibleFileError: the mean image is missing, or is not the one whose hash was stored.
     """
     path = folder / MEAN_IMAGE_NAME
     try:
         data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() != fields["mean_image_sha256"]:
-            raise ValueError("its sha256 is not the one that was noted when it was written")
-        mean_image = np.load(io.BytesIO(data), allow_pickle=False)
-        covariance = np.array(fields["covariance"], np.float64)
-        if covariance.shape != (3, 3) or not np.isfinite(covariance).all():
-            raise ValueError(f"covariance {json.dumps(fields['covariance'])} is no 3x3 matrix")
+        if hashlib.sha256(data).hexdigest() != stored.mean_image_sha256:
+            raise ValueError("its sha256 is not the one recorded when it was written")
         return ColourStatistics(
-            mean_image=mean_image,
-            covariance=covariance,
-            num_photographs=int(fields["num_photographs"]),
+            mean_image=np.load(io.BytesIO(data), allow_pickle=False),
+            covariance=np.array(stored.covariance),
+            num_photographs=stored.num_photographs,
         )
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError) as error:
         raise IncompatibleFileError(
             f"{path}: cannot be used ({error}); run prepare again, it goes on where it can"
         ) from error

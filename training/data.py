@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import AlexNetDeployError, DatasetError, IncompatibleFileError
+from alexnet_deploy.errors import AlexNetDeployError, Argument, DatasetError, IncompatibleFileError
 from alexnet_deploy.photographs.class_folders import ClassFolders, find_class_folders
 from training.colour import ColourStatistics, ColourSums
 from training.options import TrainOptions
@@ -27,6 +27,7 @@ from training.reporting import Reporter, counting
 SAMPLE_SIZE = 10_000
 """Photographs from which the colours of a set come that is neither prepared nor in memory."""
 _SAMPLE_BATCH = 128
+_BATCH_SIZE = Argument("recipe.batch_size")
 # Torch's words; of an exception inside a worker it says "in DataLoader worker process 0".
 _WORKER_DIED = re.compile(r"DataLoader worker \(pid")
 
@@ -165,7 +166,7 @@ def find_data(options: TrainOptions) -> FoundData:
         _check_classes(training, validation)
     elif options.hold_out:
         training, validation = hold_out(training, options.hold_out, options.seed)
-    _check_batch(options, len(training))
+    check_batch(training, options.recipe.batch_size, _BATCH_SIZE)
     return FoundData(
         training=training,
         validation=validation,
@@ -196,13 +197,13 @@ def open_data(found: FoundData, options: TrainOptions, reporter: Reporter, size:
                 f"{folder}: was prepared for {len(prepared.mean_image)} px, expected {size}; "
                 "prepare into another folder"
             )
-    training = _open(found.training, options.memory_bytes, reporter, size)
-    _check_batch(options, len(training))
+    training = read_what_fits(found.training, size, options.memory_bytes, reporter)
+    check_batch(training.folders, options.recipe.batch_size, _BATCH_SIZE)
     _check_every_class(training)
     validation = None
     if found.validation is not None:
         used = 0 if training.images is None else training.images.nbytes
-        validation = _open(found.validation, options.memory_bytes - used, reporter, size)
+        validation = read_what_fits(found.validation, size, options.memory_bytes - used, reporter)
     return Data(
         training=training,
         validation=validation,
@@ -211,9 +212,11 @@ def open_data(found: FoundData, options: TrainOptions, reporter: Reporter, size:
     )
 
 
-def _open(
-    folders: ClassFolders, memory_bytes: int, reporter: Reporter, size: int
+def read_what_fits(
+    folders: ClassFolders, size: int, memory_bytes: int, reporter: Reporter
 ) -> PhotographSource:
+    """Call `open_source`, and tell the reporter of the reading and of each failure."""
+
     def on_result(path: Path, reason: str | None) -> None:
         reporter.advance(1)
         if reason is not None:
@@ -235,17 +238,25 @@ def _batches(
                 raise
             raise WorkerError(
                 f"{source.folders.root}: a process that reads photographs was killed, perhaps "
-                f"for lack of memory or of /dev/shm ({error}); --resume goes on after the last "
-                "step, with fewer --workers if it comes again"
+                f"for lack of memory or of /dev/shm ({error}); ",
+                Argument("resume", True),
+                " goes on after the last step; if it happens again, give fewer ",
+                Argument("num_workers"),
             ) from error
 
 
-def _check_batch(options: TrainOptions, count: int) -> None:
-    size = options.recipe.batch_size
-    if count < size:
+def check_batch(folders: ClassFolders, batch_size: int, argument: Argument) -> None:
+    """Refuse photographs to train on that are too few for one batch.
+
+    Raises:
+        DatasetError: naming the argument that sets the batch size.
+    """
+    if len(folders) < batch_size:
         raise DatasetError(
-            f"{options.data}: {count:,} photographs to train on, fewer than a batch of {size}; "
-            "give a smaller --batch-size, or more of them"
+            f"{folders.root}: {len(folders):,} photographs to train on, fewer than a batch of "
+            f"{batch_size}; give a smaller ",
+            argument,
+            ", or more photographs",
         )
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from alexnet_deploy.errors import DeviceError, UsageError
+from alexnet_deploy.errors import Argument, ArgumentError, DeviceError
 from training.towers import Devices
 from training.trainer import Precision
 
@@ -15,25 +15,24 @@ from training.trainer import Precision
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _NEVER = -1
 _TOP_PAD_BYTES = 2**29
+_IN_FP32 = Argument("precision", "fp32")
 
 
 def parse_devices(text: str) -> Devices:
     """Read "cuda:0,cuda:1", "cpu,cpu", or one device for both towers.
 
     Raises:
-        UsageError: not one or two device names.
+        UsageError: not one or two device names, or one of a CPU and one of a GPU.
         DeviceError: a device that this machine does not have.
     """
-    names = [name.strip() for name in text.split(",")]
-    try:
-        devices = [torch.device(name) for name in names]
-    except RuntimeError as error:
-        raise UsageError(_expected_devices(text)) from error
-    if len(devices) > 2 or any(device.type not in ("cpu", "cuda") for device in devices):
-        raise UsageError(_expected_devices(text))
-    first, second = (_existing(device, "--devices", 2) for device in (devices[0], devices[-1]))
+    expected = "two devices such as cuda:0,cuda:1 or cpu,cpu, both of one kind"
+    wrong = ArgumentError("devices", text, expected)
+    names = text.split(",")
+    if len(names) > 2:
+        raise wrong
+    first, second = (_existing(name, wrong, 2) for name in (names[0], names[-1]))
     if first.type != second.type:
-        raise UsageError(f"{_expected_devices(text)}; both of one kind")
+        raise wrong
     return first, second
 
 
@@ -44,18 +43,11 @@ def parse_device(text: str) -> torch.device:
         UsageError: not the name of one device.
         DeviceError: a device that this machine does not have.
     """
-    message = f"--device is {text!r}, expected one device such as cuda:0 or cpu"
-    try:
-        device = torch.device(text.strip())
-    except RuntimeError as error:
-        raise UsageError(message) from error
-    if device.type not in ("cpu", "cuda"):
-        raise UsageError(message)
-    return _existing(device, "--device", 1)
+    return _existing(text, ArgumentError("device", text, "one device such as cuda:0 or cpu"), 1)
 
 
 @contextmanager
-def too_little_memory_reported(devices: str) -> Iterator[None]:
+def too_little_memory_reported(devices: Argument) -> Iterator[None]:
     """Say what to do where a GPU's memory does not suffice.
 
     Raises:
@@ -65,8 +57,10 @@ def too_little_memory_reported(devices: str) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise DeviceError(
-            f"{devices}: a GPU has too little memory ({str(error).splitlines()[0]}); give a "
-            "smaller --batch-size, or let other programs free some"
+            devices,
+            f": a GPU has too little memory ({str(error).splitlines()[0]}); give a smaller ",
+            Argument("batch_size"),
+            ", or let other programs free some",
         ) from error
 
 
@@ -78,13 +72,14 @@ def use_precision(precision: Precision, devices: Devices) -> None:
     """
     on_gpus = devices[0].type == "cuda"
     if precision == "tf32" and not on_gpus:
-        raise DeviceError("--precision tf32: is of NVIDIA GPUs; use --precision fp32")
+        raise DeviceError(Argument("precision", precision), " needs an NVIDIA GPU; use ", _IN_FP32)
     for device in set(devices) if on_gpus and precision != "fp32" else ():
         major, minor = torch.cuda.get_device_capability(device)
         if major < 8:
             raise DeviceError(
-                f"--precision {precision}: {device} has compute capability {major}.{minor}, it "
-                "came with 8.0; use --precision fp32"
+                Argument("precision", precision),
+                f" needs compute capability 8.0, {device} has {major}.{minor}; use ",
+                _IN_FP32,
             )
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
@@ -106,21 +101,24 @@ def keep_freed_memory() -> None:
         mallopt(_M_TOP_PAD, _TOP_PAD_BYTES)
 
 
-def _existing(device: torch.device, option: str, num_towers: int) -> torch.device:
+def _existing(name: str, wrong: ArgumentError, num_towers: int) -> torch.device:
+    try:
+        device = torch.device(name.strip())
+    except RuntimeError as error:
+        raise wrong from error
     if device.type == "cpu":
         return torch.device("cpu")
+    if device.type != "cuda":
+        raise wrong
     count = torch.cuda.device_count()
     index = device.index or 0
     if index >= count:
         have = f"{count} CUDA device{'' if count == 1 else 's'}" if count else "no CUDA device"
         there_is = ",".join(["cuda:0" if count else "cpu"] * num_towers)
         raise DeviceError(
-            f"{option}: {device} does not exist, this machine has {have} that torch "
-            f"{torch.__version__} can use; {'both towers fit on one' if num_towers == 2 else 'use'}"
-            f": {option} {there_is}"
+            Argument(wrong.argument),
+            f": {device} does not exist, this machine has {have} that torch {torch.__version__} "
+            f"can use; {'both towers fit on one' if num_towers == 2 else 'use'}: ",
+            Argument(wrong.argument, there_is),
         )
     return torch.device("cuda", index)
-
-
-def _expected_devices(text: str) -> str:
-    return f"--devices is {text!r}, expected two devices such as cuda:0,cuda:1 or cpu,cpu"

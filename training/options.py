@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from alexnet_deploy.errors import IncompatibleFileError, UsageError
+from alexnet_deploy.errors import (
+    Argument,
+    ArgumentError,
+    IncompatibleFileError,
+    Message,
+    UsageError,
+)
 from alexnet_deploy.files.output_files import atomic_write
 from alexnet_deploy.files.records import Within, json_object, read_file, read_record
 from alexnet_deploy.photographs.class_folders import ClassFolders
@@ -17,16 +23,9 @@ from training.trainer import Precision
 
 RUN_NAME = "run.json"
 _BLOCK = 65_536  # photographs
-_AGAIN = "give the same again, or another --output"
-_ANEW = "begin again in another folder, with --init"
-_OPTIONS = {
-    "hold_out": "--hold-out",
-    "precision": "--precision",
-    "seed": "--seed",
-    "init": "--init",
-    "old_rate_factor": "--old-rate-factor",
-    "validation_photographs": "validation photographs",
-}
+_ANEW = Message("begin again in another folder, with ", Argument("init"))
+_HOLD_OUT = Argument("hold_out", 0.1)
+_OF_THE_PHOTOGRAPHS = ("classes", "photographs", "validation_photographs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,34 +72,37 @@ class TrainOptions:
         """Refuse what no run can do.
 
         Raises:
-            UsageError: naming the option.
+            UsageError: naming the argument.
         """
         if not 0 <= self.hold_out < 1:
-            raise UsageError(f"--hold-out is {self.hold_out}, expected a share of 0 up to 1")
+            raise ArgumentError("hold_out", self.hold_out, "a share from 0 to below 1")
         if self.recipe.schedule == "plateau" and self.validation is None and not self.hold_out:
             raise UsageError(
                 f"recipe {self.recipe.name} lowers its rate when the validation error stalls, and "
-                "there is no validation: give --validation DIR or --hold-out 0.1"
+                "there is no validation: give a folder as ",
+                Argument("validation"),
+                ", or ",
+                _HOLD_OUT,
             )
         if not 0 < self.old_rate_factor <= 1:
-            raise UsageError(
-                f"--old-rate-factor is {self.old_rate_factor}, expected more than 0, at most 1"
-            )
+            raise ArgumentError("old_rate_factor", self.old_rate_factor, "more than 0, at most 1")
         if not self.save_minutes > 0:
-            raise UsageError(f"--save-minutes is {self.save_minutes}, expected more than 0")
+            raise ArgumentError("save_minutes", self.save_minutes, "more than 0")
         if not 0 <= self.seed < 2**63:
-            raise UsageError(f"--seed is {self.seed}, expected a number from 0 to 2^63 - 1")
+            raise ArgumentError("seed", self.seed, "a number from 0 to 2^63 - 1")
         if self.validation is not None and self.validation.resolve() == self.data.resolve():
             raise UsageError(
-                f"--validation {self.validation} is the folder to train on, which would say "
-                "nothing of other photographs; leave it out and give --hold-out 0.1"
+                Argument("validation", str(self.validation)),
+                " is the folder to train on, which would say nothing of other photographs; leave "
+                "it out and give ",
+                _HOLD_OUT,
             )
         for photographs in (self.data, self.validation):
             # curves.png would be one of them.
             if photographs and self.output.resolve().is_relative_to(photographs.resolve()):
                 raise UsageError(
-                    f"--output {self.output} would be among the photographs of {photographs}; "
-                    "name a folder outside"
+                    Argument("output", str(self.output)),
+                    f" would be among the photographs of {photographs}; name a folder outside",
                 )
 
     def of_numbers(self) -> dict[str, object]:
@@ -169,10 +171,8 @@ def check_options(options: TrainOptions) -> None:
     begun = _read(options.output / RUN_NAME)
     _check_recipe(options, begun.recipe)
     if (begun.validation is None) != (options.validation is None):
-        began = "without" if options.validation else "with"
-        raise UsageError(
-            f"{options.output / RUN_NAME}: the run began {began} --validation; {_AGAIN}"
-        )
+        validation = Message("without " if options.validation else "with ", Argument("validation"))
+        raise _other_than_begun(options, validation, "")
     _check_same(options, begun, options.of_numbers(), without=("recipe", "data", "validation"))
 
 
@@ -215,17 +215,8 @@ def _check_recipe(options: TrainOptions, began: Recipe) -> None:
         if came == expected or (longer and began.schedule == "plateau"):
             continue
         why = f", and the rate of {began.schedule} falls to 0 with the last of them"
-        raise UsageError(
-            f"{options.output / RUN_NAME}: the run began with {_option(field.name, expected)}, "
-            f"now it is {came!r}{why if longer else ''}; {_AGAIN}"
-        )
-
-
-def _option(field: str, value: object) -> str:
-    """Return how a field of a recipe is given on the command line."""
-    own = {"name": "--recipe", "num_epochs": "--epochs"}
-    own |= {"batch_size": "--batch-size", "learning_rate": "--learning-rate"}
-    return f"{own[field]} {value}" if field in own else f"--set {field}={value}"
+        given = Message("with ", Argument(f"recipe.{field.name}", expected))
+        raise _other_than_begun(options, given, f", now it is {came!r}{why if longer else ''}")
 
 
 def _check_same(
@@ -236,10 +227,25 @@ def _check_same(
 ) -> None:
     for name, value in now.items():
         if name not in without and getattr(begun, name) != value:
-            raise UsageError(
-                f"{options.output / RUN_NAME}: the run began with {_OPTIONS.get(name, name)} "
-                f"{_short(getattr(begun, name))}, now it is {_short(value)}; {_AGAIN}"
+            raise _other_than_begun(
+                options, _given(name, getattr(begun, name)), f", now it is {_short(value)}"
             )
+
+
+def _other_than_begun(options: TrainOptions, began: Message, now: str) -> UsageError:
+    return UsageError(
+        f"{options.output / RUN_NAME}: the run began ",
+        began,
+        f"{now}; give the same again, or another ",
+        Argument("output"),
+    )
+
+
+def _given(name: str, value: object) -> Message:
+    """Return "with" or "without" what `of_numbers` or `_contents` calls `name`."""
+    if name in _OF_THE_PHOTOGRAPHS:
+        return Message(f"with {name.replace('_', ' ')} {_short(value)}")
+    return Message("without " if value is None else "with ", Argument(name, value))
 
 
 def _digest(folders: ClassFolders) -> str:

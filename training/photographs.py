@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from alexnet_deploy.console.group import ignore_warnings_of_pillow
-from alexnet_deploy.errors import DatasetError, PhotographError, UsageError
+from alexnet_deploy.errors import DatasetError, PhotographError
 from alexnet_deploy.photographs import pipeline
 from alexnet_deploy.photographs.class_folders import ClassFolders
 from training.pictures import Failure, read_picture
@@ -91,15 +91,14 @@ def hold_out(folders: ClassFolders, share: float, seed: int) -> tuple[ClassFolde
     Each class gives `share` of its photographs, rounded, but at least one, and keeps at least
     one; a class of one photograph keeps it. The same arguments give the same division.
 
+    Args:
+        folders: which photographs.
+        share: more than 0 and less than 1.
+        seed: of the division.
+
     Raises:
-        UsageError: `share` is not between 0 and 1.
         DatasetError: no class has two photographs.
     """
-    if not 0 < share < 1:
-        raise UsageError(
-            f"share held out for validation: got {share}, expected more than 0 and less than 1, "
-            "such as 0.1"
-        )
     random = np.random.default_rng(seed)
     counts = np.bincount(folders.labels, minlength=len(folders.classes))
     by_class = np.split(np.argsort(folders.labels, kind="stable"), np.cumsum(counts)[:-1])
@@ -187,10 +186,6 @@ def batches(
         num_workers: processes that read files, 0 to read them in this one; a source in memory
             needs none.
     """
-    if batch_size < 1 or num_workers < 0:
-        raise ValueError(f"got batch_size {batch_size} and num_workers {num_workers}")
-    if len(order) and not 0 <= order.min() <= order.max() < len(source):
-        raise ValueError(f"order names photographs {order.min()} to {order.max()}, N {len(source)}")
     parts = _Parts(order, batch_size)
     if source.images is not None:
         return _from_memory(source.images, source.folders.labels, parts)

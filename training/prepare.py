@@ -25,7 +25,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from alexnet_deploy.errors import DatasetError, OutputError, PhotographError, UsageError
+from alexnet_deploy.errors import (
+    ArgumentError,
+    DatasetError,
+    OutputError,
+    PhotographError,
+    UsageError,
+)
 from alexnet_deploy.files.output_files import atomic_write, errors_of
 from alexnet_deploy.photographs.class_folders import ClassFolders, find_class_folders
 from alexnet_deploy.photographs.decoding import decode_photograph, open_photograph
@@ -33,7 +39,13 @@ from alexnet_deploy.photographs.finding import find_photographs, has_hidden_part
 from alexnet_deploy.photographs.pipeline import Batch, Loaded, batches, default_threads
 from training.colour import MEAN_IMAGE_NAME, ColourStatistics, ColourSums
 from training.pictures import PICTURE_SIZES, Failure, square_picture
-from training.prepared import FORMAT_VERSION, PREPARED_NAME, UNFINISHED_NAME, write_prepared
+from training.prepared import (
+    FORMAT_VERSION,
+    PREPARED_NAME,
+    QUALITIES,
+    UNFINISHED_NAME,
+    write_prepared,
+)
 
 QUALITY = 95
 """Of the JPEGs, whose colours are not subsampled: 30 KB each on Caltech-101.
@@ -43,7 +55,6 @@ principal component. The bundled network, judging 1,695 test photographs after s
 is right once less, and changes its mind six times.
 """
 
-_QUALITIES = range(1, 101)
 _JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
 _HEAD_BYTES = 512  # of a stored JPEG; its comment lies within
 _BATCH_SIZE = 64
@@ -229,10 +240,10 @@ def _stored_name(name: Path) -> Path:
 
 
 def _check_options(source: Path, target: Path, size: int, quality: int) -> None:
-    checks = (("size", size, PICTURE_SIZES), ("quality", quality, _QUALITIES))
+    checks = (("size", size, PICTURE_SIZES), ("quality", quality, QUALITIES))
     for name, value, allowed in checks:
         if value not in allowed:
-            raise UsageError(f"{name} is {value}, expected {allowed[0]} to {allowed[-1]}")
+            raise ArgumentError(name, value, f"{allowed[0]} to {allowed[-1]}")
     real_source, real_target = (Path(os.path.realpath(path)) for path in (source, target))
     if real_source.is_relative_to(real_target) or real_target.is_relative_to(real_source):
         raise UsageError(

@@ -1,30 +1,52 @@
 """What `prepare` leaves beside the pictures that it made: reading it back, and writing it.
 
-`prepared.json` is one object: "format", "size" (px), "quality", "classes" (name to count of
-pictures), the fields of `colour.save_statistics`, and "skipped", a list of photographs that could
-not be read: "path" below the source, "path_base64" where it is not UTF-8, and "reason".
+`prepared.json` is one object: "format", and the fields of `_Prepared`.
 """
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
 from alexnet_deploy.errors import IncompatibleFileError
 from alexnet_deploy.files.output_files import atomic_write
 from alexnet_deploy.files.path_text import path_fields
+from alexnet_deploy.files.records import Within, read_file, read_record
 from alexnet_deploy.photographs.class_folders import ClassFolders
-from training.colour import ColourStatistics, load_statistics, save_statistics
-from training.pictures import Failure
+from training.colour import ColourStatistics, StoredStatistics, load_statistics, save_statistics
+from training.pictures import PICTURE_SIZES, Failure
 
 FORMAT_VERSION = 1
+QUALITIES = range(1, 101)
+"""What the quality of the JPEGs may be."""
 PREPARED_NAME = "prepared.json"
 UNFINISHED_NAME = "unfinished.txt"
 """There while `prepare` runs, and after it was stopped."""
 
 _AGAIN = "run prepare again, it goes on where it can"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Prepared(StoredStatistics):
+    """The content of `prepared.json`.
+
+    Attributes:
+        size: S, px.
+        quality: of the JPEGs.
+        classes: number of pictures by class.
+        skipped: photographs that could not be read: "path" below the source, "path_base64" where
+            it is not UTF-8, and "reason".
+    """
+
+    FORMAT: ClassVar[int] = FORMAT_VERSION
+
+    size: Annotated[int, Within(PICTURE_SIZES[0], PICTURE_SIZES[-1])]
+    quality: Annotated[int, Within(QUALITIES[0], QUALITIES[-1])]
+    classes: Mapping[str, Any]
+    skipped: tuple[Mapping[str, Any], ...]
 
 
 def write_prepared(
@@ -49,14 +71,14 @@ def write_prepared(
     Raises:
         OutputError: a file cannot be written.
     """
-    fields: dict[str, Any] = {
-        "format": FORMAT_VERSION,
-        "size": size,
-        "quality": quality,
-        "classes": dict(counts),
-        **save_statistics(statistics, folder),
-        "skipped": [{**path_fields(one.path), "reason": one.reason} for one in skipped],
-    }
+    prepared = _Prepared(
+        size=size,
+        quality=quality,
+        classes=dict(counts),
+        skipped=tuple(path_fields(one.path) | {"reason": one.reason} for one in skipped),
+        **asdict(save_statistics(statistics, folder)),
+    )
+    fields = {"format": FORMAT_VERSION} | asdict(prepared)
     with atomic_write(folder / PREPARED_NAME) as file:
         file.write(json.dumps(fields, indent=1).encode() + b"\n")
 
@@ -79,25 +101,18 @@ def read_prepared(folders: ClassFolders) -> ColourStatistics | None:
         raise IncompatibleFileError(f"{root}: prepare was interrupted or is running; {_AGAIN}")
     path = root / PREPARED_NAME
     try:
-        fields = json.loads(path.read_text("utf-8"))
-        version, size, noted = fields["format"], fields["size"], fields["classes"]
+        prepared = read_record(_Prepared, read_file(path, _AGAIN), str(path), _AGAIN)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise IncompatibleFileError(f"{path}: cannot be read ({error!r}); {_AGAIN}") from error
-    if version != FORMAT_VERSION:
-        raise IncompatibleFileError(
-            f"{path}: has format {version!r}, this version reads {FORMAT_VERSION}; prepare into "
-            "another folder"
-        )
     counts = np.bincount(folders.labels, minlength=len(folders.classes)).tolist()
     found = dict(zip(folders.classes, counts, strict=True))
-    if found != noted:
+    if found != prepared.classes:
         raise IncompatibleFileError(
-            f"{root}: {_difference(found, noted)}; do not add or remove photographs there by "
-            f"hand: change the source, then {_AGAIN}"
+            f"{root}: {_difference(found, prepared.classes)}; do not add or remove photographs "
+            f"there by hand: change the source, then {_AGAIN}"
         )
-    statistics = load_statistics(root, fields)
+    statistics = load_statistics(root, prepared)
+    size = prepared.size
     if statistics.mean_image.shape != (size, size, 3) or statistics.num_photographs != len(folders):
         raise IncompatibleFileError(
             f"{path}: a mean image of shape {statistics.mean_image.shape} over "
@@ -107,9 +122,9 @@ def read_prepared(folders: ClassFolders) -> ColourStatistics | None:
     return statistics
 
 
-def _difference(found: dict[str, int], noted: Any) -> str:
-    """Say how the photographs differ from those that were noted."""
-    if not isinstance(noted, dict) or found.keys() != noted.keys():
+def _difference(found: Mapping[str, int], recorded: Mapping[str, Any]) -> str:
+    """Say how the photographs differ from those that were recorded."""
+    if found.keys() != recorded.keys():
         return f"has {len(found)} classes that are not the ones in {PREPARED_NAME}"
-    name = next(name for name in found if found[name] != noted[name])
-    return f"{found[name]} photographs in {name!r}, {noted[name]} in {PREPARED_NAME}"
+    name = next(name for name in found if found[name] != recorded[name])
+    return f"{found[name]} photographs in {name!r}, {recorded[name]} in {PREPARED_NAME}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from alexnet_deploy.console.progress import ProgressBar
-from alexnet_deploy.console.reporting import say
+from alexnet_deploy.console.reporting import in_options, say
 from alexnet_deploy.files.path_text import printable
 from training.epoch_log import EpochRecord
 
@@ -61,7 +61,7 @@ class TerminalReporter:
             if self._bar is None:
                 say(line)
             else:
-                self._bar.print(printable(line))
+                self._bar.print(printable(in_options(line)))
 
     def failed(self, path: Path, reason: str) -> None:
         """Count a photograph that was skipped; print it the first time, not in every epoch."""

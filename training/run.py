@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from alexnet_deploy import __version__
-from alexnet_deploy.errors import DatasetError
+from alexnet_deploy.errors import Argument, DatasetError
 from training.beginning import Beginning, dropout_scale
 from training.checkpointing import (
     BEST_NAME,
@@ -193,7 +193,9 @@ class Run:
             raise DatasetError(
                 f"{self._data.root}: after step {progress.step}, not one of {num_lost} photographs "
                 f"one after another can be read ({batch.failures[-1].reason}); bring the folder "
-                "back, then --resume goes on from there"
+                "back, then ",
+                Argument("resume", True),
+                " goes on from there",
             )
 
     def _take_back_empty_steps(self) -> None:
@@ -217,8 +219,9 @@ class Run:
             self._take_back_empty_steps()
             raise DatasetError(
                 f"{self._data.root}: not one of its photographs could be read in epoch "
-                f"{progress.epoch + 1}; look at the files themselves, then --resume takes the "
-                "epoch again"
+                f"{progress.epoch + 1}; look at the files themselves, then ",
+                Argument("resume", True),
+                " repeats the epoch",
             )
         self._num_empty_steps = self._num_lost = 0  # of the epoch that is over
         validation, num_skipped = self._validate(stop)
@@ -348,8 +351,8 @@ class Run:
                 rate = self._trainer.optimizer.rate
                 raise DivergedError(
                     f"step {self._progress.step - 1}: {name} is not finite any more, at learning "
-                    f"rate {rate:.3g}; the last checkpoint is as it was: "
-                    f"{lower_rate(self._recipe)}"
+                    f"rate {rate:.3g}; the last checkpoint is as it was: ",
+                    lower_rate(self._recipe),
                 )
 
     def _provenance(self, validation: Validation | None) -> dict[str, object]:

@@ -10,14 +10,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import DatasetError, OutputError, UsageError
+from alexnet_deploy.errors import Argument, ArgumentError, DatasetError, OutputError, UsageError
 from alexnet_deploy.model.checkpoints import FACTORED, Checkpoint, load_checkpoint, save_checkpoint
 from alexnet_deploy.photographs.class_folders import find_class_folders
 from training.augmentation import Augmentation, ColourComponents
 from training.beginning import dense_arrays, mean_image_of
+from training.data import check_batch, read_what_fits
 from training.devices import keep_freed_memory, parse_device, too_little_memory_reported
 from training.factoring import Factoring, Ranks
-from training.photographs import PhotographBatch, PhotographSource, open_source
+from training.photographs import PhotographBatch, PhotographSource
 from training.photographs import batches as batches_of
 from training.prepared import read_prepared
 from training.recipes import MODERN
@@ -89,7 +90,7 @@ def shrink(options: ShrinkOptions, reporter: Reporter) -> ShrinkReport:
     checkpoint = load_checkpoint(options.checkpoint)
     _check_ranks(options, checkpoint)
     keep_freed_memory()
-    with too_little_memory_reported(f"--device {options.device}"):
+    with too_little_memory_reported(Argument("device", options.device)):
         return _shrink(options, checkpoint, device, reporter)
 
 
@@ -166,14 +167,15 @@ class _Epochs:
 def _check_output(options: ShrinkOptions) -> None:
     """Refuse now what could not be written after all epochs, and the whole network's own file."""
     output = options.output
+    argument = Argument("output", str(output))
     if output.suffix != ".safetensors":
-        raise UsageError(f"--output {output}: expected a name that ends in .safetensors")
+        raise UsageError(argument, ": expected a name that ends in .safetensors")
     if output.is_dir():
-        raise UsageError(f"--output {output}: is a folder, expected the name of a file")
+        raise UsageError(argument, ": is a folder, expected the name of a file")
     if not output.parent.is_dir():
         raise OutputError(f"{output}: cannot be written, there is no folder {output.parent}")
     if output.exists() and options.checkpoint.exists() and output.samefile(options.checkpoint):
-        raise UsageError(f"--output {output}: is the network to shrink; give another name")
+        raise UsageError(argument, ": is the network to shrink; give another name")
 
 
 def _check_ranks(options: ShrinkOptions, checkpoint: Checkpoint) -> None:
@@ -185,29 +187,16 @@ def _check_ranks(options: ShrinkOptions, checkpoint: Checkpoint) -> None:
         rows, columns = shapes[name]
         largest = rows * columns // (rows + columns)
         if not 1 <= rank <= largest:
-            raise UsageError(
-                f"--{layer}-rank is {rank}, expected 1 to {largest}: above it the product is "
-                "larger than the matrix"
-            )
+            expected = f"1 to {largest}: above it the product is larger than the matrix"
+            raise ArgumentError(f"ranks.{layer}", rank, expected)
 
 
 def _open(options: ShrinkOptions, checkpoint: Checkpoint, reporter: Reporter) -> PhotographSource:
     folders = find_class_folders(options.data)
     read_prepared(folders)  # whether it is whole
-    with counting(reporter, "reading photographs", len(folders)):
-        source = open_source(
-            folders,
-            size=checkpoint.spec.preprocessing.resize_to,
-            memory_limit_bytes=options.memory_bytes,
-            on_result=lambda path, reason: reporter.advance(1),
-        )
-    for failure in source.failures:
-        reporter.failed(failure.path, failure.reason)
-    if len(source) < options.batch_size:
-        raise DatasetError(
-            f"{options.data}: {len(source):,} photographs, fewer than a batch of "
-            f"{options.batch_size}; give a smaller --batch-size, or more of them"
-        )
+    size = checkpoint.spec.preprocessing.resize_to
+    source = read_what_fits(folders, size, options.memory_bytes, reporter)
+    check_batch(source.folders, options.batch_size, Argument("batch_size"))
     return source
 
 
@@ -247,7 +236,9 @@ def _save(
         if not np.isfinite(array).all():
             raise DivergedError(
                 f"{name} is not finite as float16, after {options.num_epochs} epochs; nothing was "
-                "written: give fewer --epochs, or larger ranks"
+                "written: give fewer ",
+                Argument("num_epochs"),
+                ", or larger ranks",
             )
     if "mean_image" in checkpoint.arrays:
         arrays["mean_image"] = checkpoint.arrays["mean_image"]

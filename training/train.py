@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from alexnet_deploy.errors import IncompatibleFileError, UsageError
+from alexnet_deploy.errors import Argument, IncompatibleFileError, Message, UsageError
 from alexnet_deploy.model.checkpoints import Checkpoint
 from training.augmentation import Augmentation
 from training.beginning import Beginning, from_checkpoint, from_state, load_init, new_network
@@ -72,7 +72,7 @@ def train(options: TrainOptions, reporter: Reporter) -> RunReport:
             state = _load(checkpoint, data)
             beginning = from_state(state, options.recipe)
         write_run(options, *data.folders)
-        with too_little_memory_reported(f"--devices {options.devices}"):
+        with too_little_memory_reported(Argument("devices", options.devices)):
             run = _put_together(options, data, beginning, state, devices, reporter)
             del beginning, state, init  # weights and memory, which the network has copied
             with stop_after_step() as stop:
@@ -82,21 +82,24 @@ def train(options: TrainOptions, reporter: Reporter) -> RunReport:
 def _checkpoint_to_resume(options: TrainOptions) -> Path | None:
     """Return the last checkpoint with `resume`, None without; refuse what does not fit that."""
     found = last_checkpoint(options.output)
+    resume, output = Argument("resume", True), Argument("output")
     if options.resume and found is None:
         raise UsageError(
-            f"--resume: {options.output} holds no checkpoint of a run; leave --resume out to "
-            "begin one there"
+            resume,
+            f": {options.output} holds no checkpoint of a run; leave it out to begin one there",
         )
     if options.resume:
         return found
     if found is not None:
         raise UsageError(
-            f"{options.output} holds a run already, up to {found.name}; give --resume to go on "
-            "with it, or another --output"
+            f"{options.output} holds a run already, up to {found.name}; give ",
+            resume,
+            " to go on with it, or another ",
+            output,
         )
     if (options.output / BEST_NAME).exists():
         raise UsageError(
-            f"{options.output} holds the {BEST_NAME} of an earlier run; give another --output"
+            f"{options.output} holds the {BEST_NAME} of an earlier run; give another ", output
         )
     return None
 
@@ -108,11 +111,10 @@ def _begin(
     if init is None:
         return new_network(data.classes, colour, options.recipe, options.seed)
     beginning = from_checkpoint(init, data.classes, colour, options.recipe, options.seed)
-    new = f"fc8 is new, the others learn at {options.old_rate_factor:g} of the rate"
-    reporter.say(
-        f"--init {options.init}: {new if beginning.old_layers else 'same classes, fc8 goes on'}; "
-        "mean and std of its inputs stay as they were"
-    )
+    new = f"fc8 is new, the other layers learn at {options.old_rate_factor:g} of the rate"
+    fc8 = new if beginning.old_layers else "same classes, fc8 is kept"
+    line = f": {fc8}; mean and std of its inputs stay as they were"
+    reporter.say(Message(Argument("init", str(options.init)), line))
     return beginning
 
 
@@ -124,8 +126,10 @@ def _load(checkpoint: Path, data: Data) -> RunState:
             raise IncompatibleFileError(f"{checkpoint}: is a network of other classes")
     except IncompatibleFileError as error:
         raise IncompatibleFileError(
-            f"{error}; or move it away: --resume goes on from the checkpoint before it, if "
-            "there is one"
+            error.message,
+            "; or move it away: ",
+            Argument("resume", True),
+            " goes on from the checkpoint before it, if there is one",
         ) from error
     return state
 

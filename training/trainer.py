@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import AlexNetDeployError, DatasetError
+from alexnet_deploy.errors import AlexNetDeployError, Argument, DatasetError, Message
 from alexnet_deploy.inference.evaluation import top_k_credit
 from training.augmentation import Augmentation
 from training.optimizers import Optimizer
@@ -189,17 +189,22 @@ class Trainer:
             return
         raise DivergedError(
             f"{when}: the loss is {loss:.3g} at learning rate {rate:.3g}, expected less than "
-            f"{limit:.0f} (guessing has {guessing:.3g}); the last checkpoint is as it was: "
-            f"{lower_rate(self.recipe)}, or look for pictures under wrong classes"
+            f"{limit:.0f} (guessing has {guessing:.3g}); the last checkpoint is as it was: ",
+            lower_rate(self.recipe),
+            ", or look for pictures under wrong classes",
         )
 
 
-def lower_rate(recipe: Recipe) -> str:
-    """Say what to do about a rate that was too high."""
-    rate = f"--learning-rate {recipe.learning_rate / 10:.2g}"
-    return (
-        f"begin in another --output with a lower rate, such as {rate}, from there with --init or "
-        "anew"
+def lower_rate(recipe: Recipe) -> Message:
+    """Say what to do about a learning rate that was too high."""
+    return Message(
+        "begin again in another ",
+        Argument("output"),
+        " with a lower rate, such as ",
+        Argument("recipe.learning_rate", float(f"{recipe.learning_rate / 10:.2g}")),
+        ", from that checkpoint with ",
+        Argument("init"),
+        " or from new weights",
     )
 
 

@@ -28,7 +28,15 @@ _OPTIONS = {
     "profile.max": "max-batch",
     "profile.min": "min-batch",
     "moved_roots": "root",
+    "num_epochs": "epochs",
+    "num_workers": "workers",
     "profile.opt": "opt-batch",
+    "ranks.fc6": "fc6-rank",
+    "ranks.fc7": "fc7-rank",
+    "recipe.batch_size": "batch-size",
+    "recipe.learning_rate": "learning-rate",
+    "recipe.name": "recipe",
+    "recipe.num_epochs": "epochs",
     "weights": "weight",
 }
 """Arguments whose options have another name, but for the hyphens."""
@@ -36,6 +44,9 @@ _OPTIONS = {
 
 def option(argument: Argument) -> str:
     """Return an argument of the library as the command line has it: `--batch-size 8`, `--prune`."""
+    owner, _, field = argument.name.rpartition(".")
+    if owner == "recipe" and argument.name not in _OPTIONS:
+        return f"--set {field}={argument.value}"
     name = _OPTIONS.get(argument.name, argument.name.replace("_", "-"))
     written = f"-{name}" if len(name) == 1 else f"--{name}"
     is_flag = argument.value is None or argument.value is True

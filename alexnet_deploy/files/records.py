@@ -118,7 +118,7 @@ def read_file(path: Path, otherwise: str) -> bytes:
         raise
     except OSError as error:
         raise IncompatibleFileError(
-            f"{path}: cannot be read ({error.strerror or error}); fix that, or {otherwise}"
+            f"{path}: cannot be read ({error.strerror or error}); fix that, or ", otherwise
         ) from error
 
 
@@ -163,7 +163,7 @@ def read_record(
         record: _Record = _record(kind, content, "")
     except _OtherFormatError as error:
         raise IncompatibleFileError(
-            f"{source}: {error}; update alexnet-deploy, or {otherwise}"
+            f"{source}: {error}; update alexnet-deploy, or ", otherwise
         ) from error
     except _FieldError as error:
         raise damaged(source, error, otherwise) from error
@@ -173,7 +173,7 @@ def read_record(
 def damaged(source: str, reason: object, otherwise: str) -> IncompatibleFileError:
     """Return the error for a file whose content is not what was written."""
     return IncompatibleFileError(
-        f"{source}: damaged ({reason}); restore it from a copy, or {otherwise}"
+        f"{source}: damaged ({reason}); restore it from a copy, or ", otherwise
     )
 
 

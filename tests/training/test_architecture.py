@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_architecture import MAX_PUBLIC_NAMES, imported_names
+from tests.test_architecture import MAX_PUBLIC_NAMES, imported_names, texts_with_options
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAINING = ROOT / "training"
@@ -67,6 +67,18 @@ def test_a_module_has_few_public_names(module: str) -> None:
     defined = (ast.FunctionDef, ast.ClassDef)
     names = [node.name for node in parse(module).body if isinstance(node, defined)]
     assert len([name for name in names if not name.startswith("_")]) <= MAX_PUBLIC_NAMES
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_of_the_command_lines_only_the_console_is_shared(module: str) -> None:
+    names = [name.split(".") for name in imported_names(parse(module))]
+    used = {parts[1] for parts in names if parts[0] == "alexnet_deploy"}
+    assert used & {"commands", "cli", "__main__"} == set()
+
+
+@pytest.mark.parametrize("module", [name for name in ORDER if name not in ("cli", "__main__")])
+def test_messages_name_arguments_and_not_options(module: str) -> None:
+    assert texts_with_options(parse(module)) == []
 
 
 def test_curves_alone_draw_with_matplotlib() -> None:

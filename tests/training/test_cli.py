@@ -92,14 +92,6 @@ def test_json_has_what_the_help_says() -> None:
 
 
 @pytest.mark.usefixtures("photographs")
-def test_without_validation_there_is_no_best() -> None:
-    result = run("train", "p", "-o", "run", *BRIEF, "--hold-out", "0", "--json")
-    report = json.loads(result.stdout)
-    assert report["best"] is None
-    assert report["last"]["val_loss"] is None
-
-
-@pytest.mark.usefixtures("photographs")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_with_a_checkpoint_and_its_own_exit_code(
     monkeypatch: pytest.MonkeyPatch, number: signal.Signals
@@ -140,17 +132,13 @@ def test_ctrl_c_before_the_first_step_leaves_nothing_to_resume(
         (["--set", "momentum"], 2, "--set 'momentum': expected FIELD=VALUE, as in label_smooth"),
         (["--set", "speed=3"], 2, "recipe modern has no field 'speed'; it has num_epochs"),
         (["--set", "momentum=fast"], 2, "momentum is 'fast', expected a finite number"),
-        (["--set", "momentum=NaN"], 2, "momentum is nan, expected a finite number"),
         (["--set", "crop=" + "[" * 100_000], 2, "crop is '[[["),
-        (["--set", "crop=round"], 2, "crop is 'round', expected one of positions, resized"),
         (["--epochs", "0"], 2, "num_epochs is 0, expected at least 1"),
         (["--learning-rate", "-1"], 2, "learning_rate is -1.0, expected more than 0"),
         (["--batch-size", "22"], 1, "p: 21 photographs to train on, fewer than a batch of 22"),
-        (["--hold-out", "1"], 2, "--hold-out is 1.0, expected a share of 0 up to 1"),
-        (["--recipe", "paper", "--hold-out", "0"], 2, "give --validation DIR or --hold-out 0.1"),
-        (["--seed", str(2**63)], 2, "--seed is 9223372036854775808, expected a number from 0"),
+        (["--hold-out", "1"], 2, "--hold-out is 1.0, expected a share from 0"),
+        (["--recipe", "paper", "--hold-out", "0"], 2, "as --validation, or --hold-out 0.1"),
         (["--memory", "nan"], 2, "Invalid value for '--memory': nan is no number"),
-        (["--memory", "inf"], 2, "Invalid value for '--memory': inf is not in the range"),
         (["--save-minutes", "nan"], 2, "--save-minutes is nan, expected more than 0"),
         (["--set", "name=mine"], 2, "recipe modern has no field 'name'"),
         (["-o", ""], 2, "Invalid value for '-o' / '--output': is empty, expected the name"),
@@ -160,7 +148,6 @@ def test_ctrl_c_before_the_first_step_leaves_nothing_to_resume(
         (["--old-rate-factor", "0.1"], 2, "--old-rate-factor: only --init has old layers; add it"),
         (["--resume"], 2, "--resume: run holds no checkpoint of a run"),
         (["-o", "p/run"], 2, "--output p/run would be among the photographs of p"),
-        (["-o", "p/ash/0.jpg/run"], 2, "among the photographs of p"),
         (["-o", "file/run"], 1, "file/run: cannot be written (Not a directory)"),
         (["--learning-rate", "1e30"], 1, "the loss is "),
     ],
@@ -194,12 +181,9 @@ def test_without_torch_the_line_that_installs_it_is_printed(
 
 @pytest.mark.usefixtures("photographs")
 def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    result = run("train", "p", "-o", "run", *BRIEF, "--devices", "cuda:0,cuda:1")
-    assert result.exit_code == 1
-    assert "--devices: cuda:0 does not exist, this machine has no CUDA device" in result.stderr
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     result = run("train", "p", "-o", "run", *BRIEF, "--devices", "cuda:0,cuda:1")
+    assert result.exit_code == 1
     assert "both towers fit on one: --devices cuda:0,cuda:0" in result.stderr
     assert not Path("run").exists()
 

@@ -125,48 +125,24 @@ def test_grey_pictures_have_one_component_and_no_root_of_a_negative_number() -> 
     np.testing.assert_allclose(np.abs(vectors[:, 2]), np.sqrt(1 / 3), rtol=1e-9)
 
 
-def test_no_picture_has_no_statistics() -> None:
-    with pytest.raises(ValueError, match="no picture"):
-        ColourSums(SIZE).statistics()
-
-
 def test_statistics_survive_their_files_which_numpy_opens(tmp_path: Path) -> None:
     statistics = summed(pictures(5, 3)).statistics()
-    fields = save_statistics(statistics, tmp_path)
-    assert_same(load_statistics(tmp_path, fields), statistics)
+    stored = save_statistics(statistics, tmp_path)
+    assert_same(load_statistics(tmp_path, stored), statistics)
     opened = np.load(tmp_path / "mean_image.npy")
     assert (opened.shape, opened.dtype) == ((SIZE, SIZE, 3), np.float32)
-    assert fields["channel_mean"] == statistics.channel_mean.tolist()
-    assert fields["num_photographs"] == 3
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("covariance", [[1, 2], [3, 4]]),
-        ("covariance", [[float("nan")] * 3] * 3),
-        ("covariance", "many"),
-        ("num_photographs", None),
-        ("mean_image_sha256", "0"),
-    ],
-)
-def test_fields_that_cannot_be_true_are_refused(tmp_path: Path, field: str, value: object) -> None:
-    fields = save_statistics(summed(pictures(6, 2)).statistics(), tmp_path)
-    with pytest.raises(IncompatibleFileError, match="run prepare again"):
-        load_statistics(tmp_path, {**fields, field: value})
-    del fields[field]
-    with pytest.raises(IncompatibleFileError, match="run prepare again"):
-        load_statistics(tmp_path, fields)
+    assert stored.channel_mean == tuple(statistics.channel_mean)
+    assert stored.num_photographs == 3
 
 
 def test_a_mean_image_with_one_bit_changed_or_missing_is_refused(tmp_path: Path) -> None:
-    fields = save_statistics(summed(pictures(7, 2)).statistics(), tmp_path)
+    stored = save_statistics(summed(pictures(7, 2)).statistics(), tmp_path)
     path = tmp_path / MEAN_IMAGE_NAME
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
     with pytest.raises(IncompatibleFileError, match=r"mean_image.npy: cannot be used \(its sha256"):
-        load_statistics(tmp_path, fields)
+        load_statistics(tmp_path, stored)
     path.unlink()
     with pytest.raises(IncompatibleFileError, match="No such file"):
-        load_statistics(tmp_path, fields)
+        load_statistics(tmp_path, stored)

@@ -250,11 +250,6 @@ def test_the_picture_does_not_depend_on_the_users_style_and_leaves_it(tmp_path: 
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-def test_a_run_without_an_epoch_has_no_curves() -> None:
-    with pytest.raises(ValueError, match="without a record"):
-        drawn([])
-
-
 def test_a_folder_that_is_not_there_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="create its folder first"):
         draw_curves([record(0)], tmp_path / "no" / "c.png", title="a", num_classes=NUM_CLASSES)

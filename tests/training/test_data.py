@@ -84,7 +84,9 @@ def test_fewer_photographs_than_a_batch_are_refused_before_they_are_read(
     photographs: Path, tmp_path: Path
 ) -> None:
     recipe = SMALL_MODERN.with_options({"batch_size": 22})
-    message = "21 photographs to train on, fewer than a batch of 22; give a smaller --batch-size"
+    message = (
+        "21 photographs to train on, fewer than a batch of 22; give a smaller recipe.batch_size"
+    )
     reporter = refused(options(photographs, tmp_path / "run", recipe), DatasetError, message)
     assert reporter.titles == []
 

@@ -80,7 +80,7 @@ def test_photographs_that_are_gone_in_the_middle_are_an_error(
             own_data.rename(moved)
 
     with pytest.raises(
-        DatasetError, match=r"after step 1, not one of .*--resume goes on from there"
+        DatasetError, match=r"after step 1, not one of .*resume=True goes on from there"
     ):
         train(begun, Recorder(move))
     assert (begun.output / "step-00000001.pt").exists()

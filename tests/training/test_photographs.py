@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from alexnet_deploy.errors import DatasetError, UsageError
+from alexnet_deploy.errors import DatasetError
 from alexnet_deploy.photographs.class_folders import ClassFolders, find_class_folders
 from tests.support.class_pictures import BAD, GOOD, SIZE, save_bad, save_good, save_noise
 from training.photographs import PhotographBatch, PhotographSource, batches, hold_out, open_source
@@ -196,17 +196,6 @@ def test_an_empty_order_has_no_batches(root: Path, memory_limit_bytes: int) -> N
     assert taken(opened(root, memory_limit_bytes), []) == []
 
 
-@pytest.mark.parametrize(
-    ("order", "batch_size", "num_workers"), [([-1], 1, 0), ([8], 1, 0), ([0], 0, 0), ([0], 1, -1)]
-)
-def test_wrong_arguments_fail_at_the_call(
-    root: Path, order: list[int], batch_size: int, num_workers: int
-) -> None:
-    source, numbers = opened(root), np.array(order)
-    with pytest.raises(ValueError, match=r"got batch_size|order names photographs"):
-        batches(source, numbers, batch_size=batch_size, num_workers=num_workers)
-
-
 def folders_of(counts: list[int]) -> ClassFolders:
     """Return folders of so many photographs in each class, none of which is on the disk."""
     names = [f"{number}.jpg".encode() for number in range(sum(counts))]
@@ -257,9 +246,3 @@ def test_another_seed_holds_out_other_photographs() -> None:
     folders = folders_of([100, 100])
     held = [hold_out(folders, 0.2, seed)[1].spans.tolist() for seed in range(3)]
     assert held[0] != held[1] != held[2] != held[0]
-
-
-@pytest.mark.parametrize("share", [0.0, 1.0, -0.1, 1.5, float("nan")])
-def test_a_share_of_nothing_or_everything_is_a_usage_error(share: float) -> None:
-    with pytest.raises(UsageError, match="expected more than 0 and less than 1"):
-        hold_out(folders_of([5]), share, 0)

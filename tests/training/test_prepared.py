@@ -68,18 +68,26 @@ def test_a_folder_with_more_or_fewer_photographs_than_were_counted_is_refused(
 )
 def test_a_damaged_record_is_refused(prepared: Path, text: str) -> None:
     (prepared / "prepared.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(IncompatibleFileError, match=r"prepared.json: cannot be read \(.*run"):
+    with pytest.raises(
+        IncompatibleFileError, match=r"prepared.json: damaged \(.*run prepare again"
+    ):
         read(prepared)
 
 
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("format", 2, "has format 2, this version reads 1"),
+        ("format", 2, "format is 2, this version of alexnet-deploy reads 1; .*run prepare again"),
+        ("size", 66, "size is 66, expected at least 67"),
         ("size", 256, r"a mean image of shape \(72, 72, 3\) .* expected \(256, 256, 3\)"),
         ("num_photographs", 9, "over 9 photographs, expected .* over 8"),
-        ("classes", None, "3 classes that are not the ones in"),
-        ("mean_image_sha256", "0", "its sha256 is not the one"),
+        ("num_photographs", None, "num_photographs is None, expected a whole number"),
+        ("covariance", [[1, 2], [3, 4]], "covariance is .*, expected a list of 3"),
+        ("covariance", [[float("nan")] * 3] * 3, "'NaN' is no finite number"),
+        ("classes", None, "classes is None, expected a JSON object"),
+        ("classes", {}, "3 classes that are not the ones in"),
+        ("mean_image_sha256", "0", "mean_image_sha256 is '0', expected a text like"),
+        ("mean_image_sha256", "0" * 64, "its sha256 is not the one"),
     ],
 )
 def test_a_record_of_something_else_is_refused(

@@ -287,7 +287,9 @@ def test_a_loss_that_diverged_stops_before_the_weights_change(bad: float) -> Non
         return network._linear(images) + bad * wrong
 
     network.answer, batch = explode, _pictures(2)
-    with pytest.raises(DivergedError, match=r"step 17: .* rate 0\.01, .*--learning-rate 0\.001"):
+    with pytest.raises(
+        DivergedError, match=r"step 17: .* rate 0\.01, .*recipe\.learning_rate=0\.001"
+    ):
         trainer.step(batch, 17, 0.01)
     for parameter, weight in zip(network.parameters(), weights, strict=True):
         assert torch.equal(parameter, weight)
