@@ -80,10 +80,6 @@ class Checkpoint:
         start = round((image.shape[1] - size) / 2)
         return image[:, start : start + size, start : start + size].astype(np.float64)
 
-    def num_parameters(self) -> int:
-        """Count weights and biases of the dense network (mean image and factors not counted)."""
-        return sum(int(np.prod(shape)) for shape in self.spec.array_shapes().values())
-
 
 def array_digest(array: NDArray[Any]) -> str:
     """Return `dtype shape sha256` of one array."""
