@@ -27,7 +27,7 @@ PACKAGES = (
 )
 """A package imports from those before it; a comma separates two that do not know each other."""
 MODULES = {
-    "files": "path_text input_files output_files locks records",
+    "files": "path_text input_files output_files regular_files locks records",
     "model": "spec labels state_dicts torch_files checkpoints reference default",
     "graph": "serialization report model_file build lowering casting quantization plugin_nodes",
     "photographs": (
@@ -47,7 +47,7 @@ MODULES = {
     "export": "calibration onnx engine opening",
     "console": "paths progress reporting group",
     "index": (
-        "manifest lock segments ledger storage model integrity maintenance roots scan writer "
+        "manifest lock segments ledger roots storage model integrity maintenance scan writer "
         "update ranking exact_search status results finder session opening"
     ),
     "figures": "drawing classes sheet_cells html_sheets sheets",

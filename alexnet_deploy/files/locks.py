@@ -8,6 +8,7 @@ from pathlib import Path
 
 from alexnet_deploy.errors import AlexNetDeployError
 from alexnet_deploy.files.output_files import errors_of
+from alexnet_deploy.files.regular_files import open_regular
 
 
 @contextmanager
@@ -20,10 +21,10 @@ def locked(path: Path, refusal: Callable[[int], AlexNetDeployError]) -> Iterator
 
     Raises:
         AlexNetDeployError: that of `refusal`.
-        OutputError: the file cannot be opened for writing.
+        OutputError: the file cannot be opened for writing, or is a link, a pipe or a device.
     """
     with errors_of(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
     try:
         with errors_of(path):
             try:

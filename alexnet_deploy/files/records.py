@@ -12,7 +12,6 @@ import math
 import os
 import re
 import reprlib
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
@@ -21,6 +20,7 @@ from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from alexnet_deploy.errors import IncompatibleFileError, UsageError
+from alexnet_deploy.files.regular_files import open_regular
 
 MAX_BYTES = 2**26
 _MAX_DEPTH = 32
@@ -99,20 +99,24 @@ def check_fields(record: Any) -> None:
         object.__setattr__(record, name, _value(kind, getattr(record, name), name))
 
 
-def read_file(path: Path, otherwise: str) -> bytes:
+def read_file(path: Path, otherwise: str, *, follow_links: bool = True) -> bytes:
     """Return the content of a regular file of at most `MAX_BYTES`.
+
+    Args:
+        path: of the file.
+        otherwise: what to do if no copy can be restored, for messages.
+        follow_links: whether `path` may be a link, because the user named it.
 
     Raises:
         FileNotFoundError, NotADirectoryError: there is nothing at `path`.
-        IncompatibleFileError: a pipe, a device, too large, or not readable.
+        IncompatibleFileError: a link that is not followed, a pipe, a device, too large, or not
+            readable.
     """
     try:
-        with open(path, "rb", opener=_open_at_once) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise OSError("it is not a regular file")
-            if status.st_size > MAX_BYTES:
-                raise OSError(f"it has {status.st_size:,} bytes, more than {MAX_BYTES:,}")
+        with open(open_regular(path, os.O_RDONLY, follow_links=follow_links), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_BYTES:
+                raise OSError(f"it has {size:,} bytes, more than {MAX_BYTES:,}")
             return file.read(MAX_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         raise
@@ -175,10 +179,6 @@ def damaged(source: str, reason: object, otherwise: str) -> IncompatibleFileErro
     return IncompatibleFileError(
         f"{source}: damaged ({reason}); restore it from a copy, or ", otherwise
     )
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # a pipe without a writer would wait for one
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

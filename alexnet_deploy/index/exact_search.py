@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from alexnet_deploy.choices import Metric
 from alexnet_deploy.errors import Argument, DeviceError, MissingPackageError
+from alexnet_deploy.index.ledger import INTEGER
 from alexnet_deploy.index.ranking import Ranking
 from alexnet_deploy.index.storage import Storage
 from alexnet_deploy.runtimes.onnxruntime_distributions import is_installed_for_gpu
@@ -85,7 +86,8 @@ class ExactRanker:
 def live_positions(storage: Storage) -> NDArray[np.int64]:
     """Return the positions of the vectors that photographs have, ascending."""
     rows = storage.ledger.rows(
-        "SELECT DISTINCT position FROM photographs WHERE position IS NOT NULL ORDER BY position"
+        "SELECT DISTINCT position FROM photographs WHERE position IS NOT NULL ORDER BY position",
+        kinds=(INTEGER,),
     )
     return np.fromiter(itertools.chain.from_iterable(rows), np.int64)
 
@@ -201,10 +203,8 @@ class _Scan:
         manifest = self._storage.manifest
         block_bytes = _BLOCK_BYTES if self._gpu is None else _GPU_BLOCK_BYTES
         block_rows = max(1, block_bytes // (4 * manifest.space.dimension))
-        num_segments = int(self._positions[-1]) // manifest.segment_rows + 1
-        starts = np.arange(num_segments + 1) * manifest.segment_rows
-        edges = np.searchsorted(self._positions, starts).tolist()
-        for first, last in itertools.pairwise(edges):
+        firsts = np.flatnonzero(np.diff(self._positions // manifest.segment_rows)) + 1
+        for first, last in itertools.pairwise([0, *firsts.tolist(), len(self._positions)]):
             for start in range(first, last, block_rows):
                 yield start, min(start + block_rows, last)
 

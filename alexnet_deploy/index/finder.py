@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from alexnet_deploy.choices import Metric
+from alexnet_deploy.index.ledger import BLOB, INTEGER
 from alexnet_deploy.index.ranking import Ranking
 from alexnet_deploy.index.results import Neighbour, Query
-from alexnet_deploy.index.roots import all_roots
+from alexnet_deploy.index.roots import Roots
 from alexnet_deploy.index.storage import Storage
 
 _NUM_PARAMETERS = 500  # of one statement; SQLite takes 32,766
@@ -32,7 +33,7 @@ class PhotographFinder:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._ledger = storage.ledger
-        self._roots = {root.id: root.path for root in all_roots(storage.ledger)}
+        self._roots = Roots(storage.ledger)
 
     def own_ids(self, query: Query, sha256: bytes | None) -> frozenset[int]:
         """Return the ids under which the query's own file is indexed, links followed.
@@ -49,11 +50,12 @@ class PhotographFinder:
             os.path.join(os.path.realpath(folder), name),
             os.path.join(folder, name),
         }:
-            for key, root in self._roots.items():
-                if root in Path(path).parents:
-                    relative = os.fsencode(os.path.relpath(path, root))
+            for root in self._roots:
+                if root.path in Path(path).parents:
+                    relative = os.fsencode(os.path.relpath(path, root.path))
                     row = self._ledger.one(
-                        "SELECT id FROM photographs WHERE root = ? AND path = ?", (key, relative)
+                        "SELECT id FROM photographs WHERE root = ? AND path = ?",
+                        (root.id, relative),
                     )
                     ids |= set() if row is None else {int(row[0])}
         position = self._storage.position_of(sha256)
@@ -101,14 +103,17 @@ class PhotographFinder:
                 f"SELECT id, root, path, position FROM photographs WHERE position IN ({marks}) "
                 "ORDER BY id LIMIT ?",
                 (*some, num_wanted),
+                kinds=(INTEGER, INTEGER, BLOB, INTEGER),
             )
         return [
-            (key, self._roots[root] / os.fsdecode(path), position)
+            (key, self._roots.file(root, path), position)
             for key, root, path, position in sorted(found)[:num_wanted]
         ]
 
     def _photographs(self, position: int) -> Iterator[tuple[int, Path]]:
         for key, root, path in self._ledger.rows(
-            "SELECT id, root, path FROM photographs WHERE position = ?", (position,)
+            "SELECT id, root, path FROM photographs WHERE position = ?",
+            (position,),
+            kinds=(INTEGER, INTEGER, BLOB),
         ):
-            yield key, self._roots[root] / os.fsdecode(path)
+            yield key, self._roots.file(root, path)

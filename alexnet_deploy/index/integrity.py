@@ -1,12 +1,12 @@
 """Is an index what it says it is? Sizes, counts, and the checksum of every vector."""
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
 from alexnet_deploy.errors import IncompatibleFileError
+from alexnet_deploy.index.ledger import BLOB, INTEGER
+from alexnet_deploy.index.roots import Roots
 from alexnet_deploy.index.segments import vector_checksum
 from alexnet_deploy.index.storage import Storage
 
@@ -21,7 +21,7 @@ def problems(index: Storage) -> Iterator[str]:
             yield f"ledger: {line}"
     for table, row, other, _ in ledger.rows("PRAGMA foreign_key_check"):
         yield f"ledger: row {row} of {table} refers to what is not in {other}"
-    (next_position,) = ledger.one("SELECT next_position FROM settings")
+    next_position = index.next_position()
     for (position,) in ledger.rows(
         "SELECT position FROM vectors WHERE position < 0 OR position >= ?", (next_position,)
     ):
@@ -47,6 +47,7 @@ def damaged_vectors(index: Storage) -> Iterator[tuple[int, str]]:
         index.ledger.rows(
             "SELECT position, checksum FROM vectors WHERE position > ? ORDER BY position LIMIT ?",
             (last, _BLOCK_ROWS),
+            kinds=(INTEGER, BLOB),
         )
     ):
         last = rows[-1][0]
@@ -70,10 +71,11 @@ def _damage(index: Storage, position: int, checksum: bytes) -> str | None:
 def _owners(index: Storage, position: int) -> str:
     rows = list(
         index.ledger.rows(
-            "SELECT r.path, p.path FROM photographs p JOIN roots r ON r.id = p.root "
-            "WHERE p.position = ? LIMIT 3",
+            "SELECT root, path FROM photographs WHERE position = ? LIMIT 3",
             (position,),
+            kinds=(INTEGER, BLOB),
         )
     )
-    paths = [str(Path(os.fsdecode(root), os.fsdecode(path))) for root, path in rows]
+    roots = Roots(index.ledger)
+    paths = [str(roots.file(root, path)) for root, path in rows]
     return ", ".join(paths) or "of no photograph any more"

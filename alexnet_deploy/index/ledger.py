@@ -4,13 +4,15 @@ It owns the connection, the schema, transactions and what can go wrong with them
 that read and write rows bring their own SQL. Paths are the bytes of the file system (BLOB).
 """
 
+import functools
 import os
 import shutil
 import sqlite3
+import sys
 import tempfile
 import threading
 import urllib.parse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -22,12 +24,18 @@ from alexnet_deploy.errors import (
     OutputError,
 )
 from alexnet_deploy.files.output_files import errors_of, sync_directory
+from alexnet_deploy.files.regular_files import ForeignEntryError, open_regular
 
 LEDGER_NAME = "ledger.sqlite"
 JOURNAL_NAME = "ledger.sqlite-journal"
 PART_NAME = ".ledger.sqlite.part"
+_JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 _BUSY_S = 120.0
 """How long a commit waits for a search that is reading, and a search for a commit."""
+
+_MAX_VALUE_BYTES = 2**20
+_MAX_STEPS = 10**6
+"""Steps of SQLite's machine to read the schema in; ours takes a few hundred."""
 
 _SCHEMA = """
 CREATE TABLE settings (
@@ -74,6 +82,16 @@ CREATE TABLE runs (
 """
 
 
+# What a stored value may be. SQLite keeps any type in any column, so a damaged or forged ledger
+# can hold others than its schema says.
+INTEGER = frozenset({int})
+REAL = frozenset({float})
+TEXT = frozenset({str})
+BLOB = frozenset({bytes})
+NULL = frozenset({type(None)})
+Kinds = Sequence[frozenset[type]]
+
+
 class Ledger:
     """An open ledger. `one` may be called from any thread, all else by one thread at a time.
 
@@ -95,11 +113,7 @@ class Ledger:
         done, a copy is opened in its place, in which that commit is undone.
         """
         path = directory / LEDGER_NAME
-        if not path.exists():
-            raise IncompatibleFileError(
-                f"{path}: does not exist; restore it from a copy, or index again into another "
-                "directory"
-            )
+        check_files(directory)
         with ExitStack() as stack, _errors_reported(path):
             try:
                 connection = _opened(path, stack)
@@ -127,13 +141,25 @@ class Ledger:
             part.rename(directory / LEDGER_NAME)
         sync_directory(directory)
 
-    def one(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
-        """Return the first row, or None."""
+    def one(self, sql: str, parameters: Sequence[Any] = (), *, kinds: Kinds = ()) -> Any:
+        """Return the first row, or None; see `rows`."""
         with self._mutex, _errors_reported(self._path):
-            return self._connection.execute(sql, parameters).fetchone()
+            row = self._connection.execute(sql, parameters).fetchone()
+        if row is not None:
+            self._check_kinds([row], kinds)
+        return row
 
-    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
-        """Yield the rows one by one."""
+    def rows(
+        self, sql: str, parameters: Sequence[Any] = (), *, kinds: Kinds = ()
+    ) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows one by one.
+
+        Args:
+            sql: one statement.
+            parameters: its values.
+            kinds: what each of the first columns may be; a statement that returns stored values
+                names them.
+        """
         with _errors_reported(self._path):
             cursor = self._connection.execute(sql, parameters)
         while True:
@@ -141,6 +167,7 @@ class Ledger:
                 some = cursor.fetchmany(1000)
             if not some:
                 return
+            self._check_kinds(some, kinds)
             yield from some
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
@@ -188,9 +215,54 @@ class Ledger:
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    def damaged(self, reason: str) -> IncompatibleFileError:
+        """Return the error of a row that no run of ours has written."""
+        return _damaged(self._path, reason)
+
+    def _check_kinds(self, rows: Sequence[tuple[Any, ...]], kinds: Kinds) -> None:
+        for values, kind in zip(zip(*rows, strict=True), kinds, strict=False):
+            if foreign := set(map(type, values)) - kind:
+                names = " and ".join(sorted(kind.__name__ for kind in foreign))
+                raise self.damaged(f"a value is of the type {names}, which none may be")
+
     def _roll_back(self) -> None:
         if self._connection.in_transaction:
             self.execute("ROLLBACK")
+
+
+def check_files(directory: Path) -> None:
+    """Refuse files that SQLite would follow out of the directory; before it opens any.
+
+    A journal may name a super-journal, which SQLite reads and then deletes, wherever it is; and it
+    follows links. One process with one file never makes a super-journal.
+
+    Raises:
+        IncompatibleFileError: naming the file and what is wrong with it.
+    """
+    path, journal = directory / LEDGER_NAME, directory / JOURNAL_NAME
+    for other in ("-wal", "-shm"):
+        if os.path.lexists(f"{path}{other}"):
+            raise _damaged(Path(f"{path}{other}"), "no index has such a file")
+    with errors_of(path):
+        try:
+            os.close(open_regular(path, os.O_RDONLY))
+        except FileNotFoundError as error:
+            raise IncompatibleFileError(
+                f"{path}: does not exist; restore it from a copy, or index again into another "
+                "directory"
+            ) from error
+        except ForeignEntryError as error:
+            raise _damaged(path, str(error.strerror)) from error
+    with errors_of(journal):
+        try:
+            with open(open_regular(journal, os.O_RDONLY), "rb") as file:
+                file.seek(-min(len(_JOURNAL_MAGIC), os.fstat(file.fileno()).st_size), os.SEEK_END)
+                if file.read() == _JOURNAL_MAGIC and file.tell() > len(_JOURNAL_MAGIC):
+                    raise _damaged(journal, "it names a super-journal, which an index never has")
+        except FileNotFoundError:  # as usual: it is there during a commit, or after a crash
+            return
+        except ForeignEntryError as error:
+            raise _damaged(journal, str(error.strerror)) from error
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
@@ -206,6 +278,11 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,
     )
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_VALUE_BYTES)
+    if sys.version_info >= (3, 12):
+        connection.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE)
+    connection.execute("PRAGMA trusted_schema = OFF")
+    connection.execute("PRAGMA cell_size_check = ON")
     connection.execute("PRAGMA foreign_keys = ON")
     # The end of a commit is the removal of its journal, which has to last as well: segments are
     # deleted after it.
@@ -218,22 +295,26 @@ def _opened(path: Path, stack: ExitStack) -> sqlite3.Connection:
     try:
         connection = _connect(path, "rw")
         stack.callback(connection.close)
-        if not _columns_of_schema() <= set(connection.execute(_COLUMNS)):
-            raise _damaged(path, "its tables are not those of an index")
-        if connection.execute("SELECT count(*) FROM settings").fetchone() != (1,):
+        connection.set_progress_handler(lambda: True, _MAX_STEPS)
+        if dict(connection.execute(_STATEMENTS)) != _own_statements():
+            raise _damaged(path, "its tables are not those of an index, and no others may be there")
+        if len(connection.execute("SELECT 1 FROM settings LIMIT 2").fetchall()) != 1:
             raise _damaged(path, "its settings are gone")
+        connection.set_progress_handler(None, 0)
     except UnicodeDecodeError as error:  # in SQLite's own message about the schema
         raise _damaged(path, "its schema is not text") from error
     return connection
 
 
-_COLUMNS = "SELECT t.name, c.name FROM sqlite_schema t, pragma_table_info(t.name) c"
+# Compared as bytes: they need not be text. Reading them runs nothing that is in them.
+_STATEMENTS = "SELECT CAST(type || ' ' || name AS BLOB), CAST(sql AS BLOB) FROM sqlite_schema"
 
 
-def _columns_of_schema() -> frozenset[tuple[str, str]]:
+@functools.cache
+def _own_statements() -> Mapping[bytes, bytes | None]:
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.executescript(_SCHEMA)
-        return frozenset(connection.execute(_COLUMNS))
+        return dict(connection.execute(_STATEMENTS))
 
 
 def _is_half_committed(error: sqlite3.OperationalError, directory: Path) -> bool:

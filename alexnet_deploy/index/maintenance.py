@@ -3,6 +3,7 @@
 import numpy as np
 
 from alexnet_deploy.index.integrity import damaged_vectors
+from alexnet_deploy.index.ledger import INTEGER
 from alexnet_deploy.index.storage import Storage
 
 _BLOCK_ROWS = 1024
@@ -13,7 +14,7 @@ def remove_unnamed_segments(index: Storage) -> None:
 
     No search reads them: the commit that stopped naming them waited for those that had begun.
     """
-    (next_position,) = index.ledger.one("SELECT next_position FROM settings")
+    next_position = index.next_position()
     segment_rows = index.manifest.segment_rows
     for segment in index.segments.numbers():
         start = segment * segment_rows
@@ -40,7 +41,7 @@ def compact(index: Storage) -> None:
     segment_rows = index.manifest.segment_rows
     for segment in index.segments.numbers():
         start = segment * segment_rows
-        (next_position,) = ledger.one("SELECT next_position FROM settings")  # moves shift it
+        next_position = index.next_position()  # moves shift it
         num_used = min(segment_rows, next_position - start)
         positions = [
             position
@@ -48,6 +49,7 @@ def compact(index: Storage) -> None:
                 "SELECT position FROM vectors WHERE position >= ? AND position < ? "
                 "ORDER BY position",
                 (start, start + segment_rows),
+                kinds=(INTEGER,),
             )
         ]
         if 4 * len(positions) < 3 * num_used:
@@ -68,7 +70,7 @@ def forget_damaged(index: Storage) -> int:
                 (position,),
             )
             index.ledger.execute("DELETE FROM vectors WHERE position = ?", (position,))
-        (next_position,) = index.ledger.one("SELECT next_position FROM settings")
+        next_position = index.next_position()
         segment, row = divmod(next_position, index.manifest.segment_rows)
         if index.segments.num_whole_rows(segment) < row:
             _leave_segment(index, segment)
@@ -77,13 +79,13 @@ def forget_damaged(index: Storage) -> int:
 
 def _move(index: Storage, segment: int, positions: list[int]) -> None:
     """Append the rows at `positions`, all of one segment, anew."""
-    (next_position,) = index.ledger.one("SELECT next_position FROM settings")
+    next_position = index.next_position()
     if next_position // index.manifest.segment_rows == segment:
         with index.ledger.transaction():
             _leave_segment(index, segment)
     for first in range(0, len(positions), _BLOCK_ROWS):
         some = positions[first : first + _BLOCK_ROWS]
-        (start,) = index.ledger.one("SELECT next_position FROM settings")
+        start = index.next_position()
         rows = index.segments.take(np.array(some, np.int64))
         stop = start + len(rows)
         index.segments.append(start, rows)

@@ -106,7 +106,7 @@ def read_manifest(directory: Path) -> Manifest:
     """
     path = directory / MANIFEST_NAME
     try:
-        text = read_file(path, _AGAIN)
+        text = read_file(path, _AGAIN, follow_links=False)
     except FileNotFoundError as error:
         if not os.path.exists(directory):
             raise UsageError(

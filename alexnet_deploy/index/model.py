@@ -12,7 +12,7 @@ from alexnet_deploy.choices import Device, Precision, Runtime
 from alexnet_deploy.errors import Argument, IncompatibleFileError, UsageError
 from alexnet_deploy.export.opening import open_runner_of
 from alexnet_deploy.files.output_files import errors_of, sync_directory
-from alexnet_deploy.index.ledger import JOURNAL_NAME, LEDGER_NAME, PART_NAME, Ledger
+from alexnet_deploy.index.ledger import BLOB, JOURNAL_NAME, LEDGER_NAME, NULL, PART_NAME, Ledger
 from alexnet_deploy.index.lock import LOCK_NAME, writer_lock
 from alexnet_deploy.index.manifest import (
     DECODE_MODE,
@@ -192,7 +192,9 @@ def _remember_model(ledger: Ledger, model: Path) -> None:
 
 def _recorded_model(ledger: Ledger) -> Path | None:
     """Return where the model was; None for the bundled checkpoint."""
-    (path,) = ledger.one("SELECT model FROM settings")
+    (path,) = ledger.one("SELECT model FROM settings", kinds=(BLOB | NULL,))
+    if path is not None and (not path.startswith(b"/") or b"\0" in path):
+        raise ledger.damaged(f"the model {path!r} is no absolute path")
     return None if path is None else Path(os.fsdecode(path))
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alexnet_deploy.errors import Argument, UsageError
-from alexnet_deploy.index.ledger import Ledger
+from alexnet_deploy.index.ledger import BLOB, INTEGER, Ledger
 from alexnet_deploy.photographs.finding import has_hidden_part
 
 
@@ -49,11 +49,47 @@ class Scope:
 
 def all_roots(ledger: Ledger) -> list[Root]:
     """Return the roots in the order in which they were added."""
-    rows = ledger.rows("SELECT id, path, include_hidden FROM roots ORDER BY id")
-    return [
-        Root(id=key, path=Path(os.fsdecode(path)), include_hidden=bool(hidden))
-        for key, path, hidden in rows
-    ]
+    rows = ledger.rows(
+        "SELECT id, path, include_hidden FROM roots ORDER BY id", kinds=(INTEGER, BLOB, INTEGER)
+    )
+    roots = []
+    for key, path, hidden in rows:
+        if not path.startswith(b"/") or b"\0" in path:
+            raise ledger.damaged(f"the root {path!r} is no absolute path")
+        roots.append(Root(id=key, path=Path(os.fsdecode(path)), include_hidden=bool(hidden)))
+    return roots
+
+
+class Roots:
+    """The roots of an index, and the files of its rows in them."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._by_id = {root.id: root for root in all_roots(ledger)}
+
+    def __iter__(self) -> Iterator[Root]:
+        return iter(self._by_id.values())
+
+    def __getitem__(self, key: int) -> Root:
+        """Return the root of a row.
+
+        Raises:
+            IncompatibleFileError: there is none.
+        """
+        if key not in self._by_id:
+            raise self._ledger.damaged(f"a photograph is of root {key}, and there is none")
+        return self._by_id[key]
+
+    def file(self, key: int, path: bytes) -> Path:
+        """Return the file of a row, which lies below its root.
+
+        Raises:
+            IncompatibleFileError: `path` leads elsewhere, or there is no such root.
+        """
+        parts = path.split(b"/")
+        if b"\0" in path or not {b"", b".", b".."}.isdisjoint(parts):
+            raise self._ledger.damaged(f"the path {path!r} leads out of its root")
+        return self[key].path / os.fsdecode(path)
 
 
 def scopes(

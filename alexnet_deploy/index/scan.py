@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alexnet_deploy.errors import UsageError
-from alexnet_deploy.index.ledger import Ledger
-from alexnet_deploy.index.roots import IN_SCOPE, Root, Scope, all_roots, scope_bounds
+from alexnet_deploy.index.ledger import INTEGER, Ledger
+from alexnet_deploy.index.roots import IN_SCOPE, Root, Roots, Scope, scope_bounds
 from alexnet_deploy.photographs.file_stamps import is_settled, modified_ns
 from alexnet_deploy.photographs.finding import find_photographs
 
@@ -86,10 +86,11 @@ class Scan:
         self, ledger: Ledger, scopes: Sequence[Scope], *, directory: Path, retry_failed: bool
     ) -> None:
         self._ledger = ledger
-        self._roots = {root.id: root for root in all_roots(ledger)}
+        self._roots = Roots(ledger)
         self._num_indexed = dict(
             ledger.rows(
-                "SELECT root, count(*) FROM photographs WHERE status != 'failed' GROUP BY root"
+                "SELECT root, count(*) FROM photographs WHERE status != 'failed' GROUP BY root",
+                kinds=(INTEGER,),
             )
         )
         for table in _TABLES:
@@ -133,7 +134,7 @@ class Scan:
                 return
             last = rows[-1][0]
             for _, root, path, size, mtime_ns in rows:
-                file = self._roots[root].path / os.fsdecode(path)
+                file = self._roots.file(root, path)
                 yield Task(root=root, path=path, file=file, size=size, mtime_ns=mtime_ns)
 
     def losses(self) -> list[Loss]:
@@ -216,7 +217,7 @@ class Scan:
         or, in another root, not at all, so that no photograph is in the index twice.
         """
         real = Path(os.path.realpath(folder))
-        for other in self._roots.values():
+        for other in self._roots:
             if real == other.path or other.path in real.parents:
                 return _relative(real, root) if other.id == root.id else None
         return _relative(Path(folder), root)

@@ -8,13 +8,15 @@ import errno
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.errors import Argument, IncompatibleFileError
-from alexnet_deploy.files.output_files import errors_of, sync_directory
+from alexnet_deploy.files.output_files import errors_of
+from alexnet_deploy.files.regular_files import ForeignEntryError, open_folder, open_regular
 
 FOLDER_NAME = "vectors"
 _ROW_TYPE = np.dtype("<f2")
@@ -35,6 +37,7 @@ class Segments:
 
     def __init__(self, directory: Path, *, dimension: int, segment_rows: int) -> None:
         self._folder = directory / FOLDER_NAME
+        self._descriptor: int | None = None
         self._dimension = dimension
         self._segment_rows = segment_rows
         self._row_bytes = dimension * _ROW_TYPE.itemsize
@@ -46,8 +49,15 @@ class Segments:
 
     def numbers(self) -> list[int]:
         """Return the numbers of the segments that have a file, ascending."""
-        names = [path.stem for path in self._folder.glob("*.f16")]
-        return sorted(int(name) for name in names if name.isdecimal())
+        try:
+            names = os.listdir(self._open_folder())
+        except OSError as error:
+            raise IncompatibleFileError(
+                f"{self._folder}: cannot be read ({error.strerror or error}); restore it from a "
+                "copy, or index again into another directory"
+            ) from error
+        stems = [name.removesuffix(".f16") for name in names if name.endswith(".f16")]
+        return sorted(int(stem) for stem in stems if stem.isdecimal())
 
     def spans(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
         """Yield (segment, first row, row after the last) for the positions start .. stop."""
@@ -69,14 +79,10 @@ class Segments:
             path = self.path(segment)
             data = rows[taken : taken + end - first].astype(_ROW_TYPE).tobytes()
             taken += end - first
-            with errors_of(path), open(path, "r+b" if path.exists() else "x+b") as file:
-                if os.fstat(file.fileno()).st_size < first * self._row_bytes:
-                    raise self._too_short(segment, first)
-                _write_all(
-                    file.fileno(),
-                    memoryview(data),
-                    first * self._row_bytes,
-                )
+            with errors_of(path), self._opened(segment, os.O_RDWR | os.O_CREAT) as descriptor:
+                if os.fstat(descriptor).st_size < first * self._row_bytes:
+                    raise self._too_short(segment, first, os.fstat(descriptor).st_size)
+                _write_all(descriptor, memoryview(data), first * self._row_bytes)
 
     def sync(self, start: int, stop: int) -> None:
         """Make the positions start .. stop last through a loss of power.
@@ -85,15 +91,11 @@ class Segments:
             OutputError: the disk reports an error.
         """
         for segment, first, _ in self.spans(start, stop):
-            path = self.path(segment)
-            with errors_of(path):
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-                try:
+            with errors_of(self.path(segment)):
+                with self._opened(segment, os.O_RDONLY) as descriptor:
                     os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
-            if first == 0:  # the file's name is new
-                sync_directory(self._folder)
+                if first == 0:  # the file's name is new
+                    os.fsync(self._open_folder())
 
     def rows(self, segment: int, num_rows: int) -> NDArray[np.float16]:
         """Return the first `num_rows` of a segment, (N, D), mapped from the file, read-only.
@@ -118,29 +120,51 @@ class Segments:
         return out
 
     def num_whole_rows(self, segment: int) -> int:
-        """Return how many rows the file of a segment has; 0 where there is none."""
+        """Return how many rows the file of a segment has; 0 where there is no such file."""
         try:
-            return self.path(segment).stat().st_size // self._row_bytes
-        except FileNotFoundError:
+            with self._opened(segment, os.O_RDONLY) as descriptor:
+                return os.fstat(descriptor).st_size // self._row_bytes
+        except (FileNotFoundError, ForeignEntryError):
             return 0
 
     def remove(self, segment: int) -> None:
         """Delete a segment that the ledger no longer names; who has mapped it keeps it."""
         self._maps.pop(segment, None)
-        with errors_of(self.path(segment)):
-            self.path(segment).unlink(missing_ok=True)
+        with errors_of(self.path(segment)), suppress(FileNotFoundError):
+            os.unlink(self.path(segment).name, dir_fd=self._open_folder())
 
     def close(self) -> None:
         """Let go of the maps, and with them of the files; no row may be in use any more."""
         self._maps.clear()
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _open_folder(self) -> int:
+        """Return the descriptor in which every segment is opened, so that no link leads away."""
+        if self._descriptor is None:
+            self._descriptor = open_folder(self._folder)
+        return self._descriptor
+
+    @contextmanager
+    def _opened(self, segment: int, flags: int) -> Iterator[int]:
+        name = self.path(segment).name
+        descriptor = open_regular(name, flags, folder=self._open_folder())
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
     def _map(self, segment: int, num_rows: int) -> NDArray[np.float16]:
         path = self.path(segment)
         try:
-            if path.stat().st_size < num_rows * self._row_bytes:
-                raise self._too_short(segment, num_rows)
-            shape = (path.stat().st_size // self._row_bytes, self._dimension)
-            return np.memmap(path, _ROW_TYPE, "r", shape=shape)
+            with self._opened(segment, os.O_RDONLY) as descriptor:
+                size = os.fstat(descriptor).st_size
+                if size < num_rows * self._row_bytes:
+                    raise self._too_short(segment, num_rows, size)
+                shape = (size // self._row_bytes, self._dimension)
+                with open(descriptor, "rb", closefd=False) as file:
+                    return np.memmap(file, _ROW_TYPE, "r", shape=shape)
         except OSError as error:
             raise SegmentUnreadableError(
                 f"{path}: cannot be read ({error.strerror or error}), and the ledger names "
@@ -149,10 +173,9 @@ class Segments:
                 " to embed their photographs again",
             ) from error
 
-    def _too_short(self, segment: int, num_rows: int) -> IncompatibleFileError:
-        path = self.path(segment)
+    def _too_short(self, segment: int, num_rows: int, size: int) -> IncompatibleFileError:
         return SegmentUnreadableError(
-            f"{path}: has {path.stat().st_size:,} bytes, the ledger names {num_rows:,} vectors of "
+            f"{self.path(segment)}: has {size:,} bytes, the ledger names {num_rows:,} vectors of "
             f"{self._row_bytes:,} in it; restore it from a copy, or index with ",
             Argument("repair", True),
             " to embed their photographs again",

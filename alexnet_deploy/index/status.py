@@ -9,7 +9,8 @@ from typing import Any
 
 from alexnet_deploy.files.path_text import path_fields, printable
 from alexnet_deploy.index.integrity import problems
-from alexnet_deploy.index.roots import all_roots
+from alexnet_deploy.index.ledger import BLOB, INTEGER, NULL, REAL, TEXT
+from alexnet_deploy.index.roots import Roots, all_roots
 from alexnet_deploy.index.storage import Storage, open_storage
 
 _NUM_RUNS = 5
@@ -73,7 +74,7 @@ def _description(index: Storage) -> dict[str, Any]:
     states = dict(ledger.rows("SELECT status, count(*) FROM photographs GROUP BY status"))
     (num_used,) = ledger.one("SELECT count(DISTINCT position) FROM photographs")
     (num_vectors,) = ledger.one("SELECT count(*) FROM vectors")
-    (model,) = ledger.one("SELECT model FROM settings")
+    (model,) = ledger.one("SELECT model FROM settings", kinds=(BLOB | NULL,))
     sizes = (_size(path) for path in index.directory.rglob("*"))
     return {
         **path_fields(index.directory),
@@ -120,29 +121,35 @@ def _roots(index: Storage) -> list[dict[str, Any]]:
 def _runs(index: Storage) -> list[dict[str, Any]]:
     names = "started", "finished", "engine", "embedded", "reused", "unchanged", "failed", "removed"
     rows = index.ledger.rows(
-        f"SELECT {', '.join(names)} FROM runs ORDER BY id DESC LIMIT {_NUM_RUNS}"
+        f"SELECT {', '.join(names)} FROM runs ORDER BY id DESC LIMIT {_NUM_RUNS}",
+        kinds=(REAL, REAL | NULL, TEXT | NULL, *(INTEGER,) * 5),
     )
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def _failures(index: Storage) -> list[dict[str, Any]]:
     rows = index.ledger.rows(
-        "SELECT reason, count(*), root.path, min(p.path) FROM photographs p "
-        "JOIN roots root ON root.id = p.root WHERE status = 'failed' "
-        f"GROUP BY reason ORDER BY count(*) DESC, reason LIMIT {_NUM_REASONS}"
+        # Of the columns that are not grouped by, SQLite takes those of the row with the minimum.
+        "SELECT reason, count(*), root, min(path) FROM photographs WHERE status = 'failed' "
+        f"GROUP BY reason ORDER BY count(*) DESC, reason LIMIT {_NUM_REASONS}",
+        kinds=(TEXT, INTEGER, INTEGER, BLOB),
     )
+    roots = Roots(index.ledger)
     return [
         {
             "reason": reason,
             "count": count,
-            "example": str(Path(os.fsdecode(root), os.fsdecode(path))),
+            "example": str(roots.file(root, path)),
         }
         for reason, count, root, path in rows
     ]
 
 
 def _run_line(run: dict[str, Any]) -> str:
-    started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run["started"]))
+    try:
+        started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run["started"]))
+    except (OverflowError, ValueError, OSError):  # no time that a clock could show
+        started = f"at {run['started']:g} s"
     if run["finished"] is None:
         return f"{started}  not finished"
     counts = ", ".join(

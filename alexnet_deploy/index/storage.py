@@ -1,12 +1,13 @@
 """An index on disk: opened to read, or locked to write."""
 
+import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from alexnet_deploy.files.output_files import errors_of
-from alexnet_deploy.index.ledger import Ledger
+from alexnet_deploy.index.ledger import INTEGER, Ledger
 from alexnet_deploy.index.lock import writer_lock
 from alexnet_deploy.index.manifest import MANIFEST_NAME, Manifest, read_manifest
 from alexnet_deploy.index.segments import Segments
@@ -28,9 +29,17 @@ class Storage:
     ledger: Ledger
     segments: Segments
 
+    def next_position(self) -> int:
+        """Return where the next vector goes."""
+        row = self.ledger.one("SELECT next_position FROM settings", kinds=(INTEGER,))
+        if row[0] < 0:
+            raise self.ledger.damaged(f"the next vector would go to {row[0]}")
+        return int(row[0])
+
     def position_of(self, sha256: bytes | None) -> int | None:
         """Return where the vector of a file's content is; any thread may ask."""
-        row = self.ledger.one("SELECT position FROM vectors WHERE sha256 = ?", (sha256,))
+        sql = "SELECT position FROM vectors WHERE sha256 = ?"
+        row = self.ledger.one(sql, (sha256,), kinds=(INTEGER,))
         return None if row is None else int(row[0])
 
 
@@ -71,7 +80,11 @@ def is_index(directory: Path) -> bool:
         OutputError: it may not be looked into.
     """
     with errors_of(directory):
-        return (directory / MANIFEST_NAME).exists()
+        try:
+            os.lstat(directory / MANIFEST_NAME)  # a link that leads nowhere is refused when read
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
 
 
 def remove_parts(directory: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.errors import PhotographError
+from alexnet_deploy.index.ledger import BLOB, NULL
 from alexnet_deploy.index.scan import Task
 from alexnet_deploy.index.segments import float16_vector, vector_checksum
 from alexnet_deploy.index.storage import Storage
@@ -101,7 +102,7 @@ class BatchWriter:
         vectors = self._vectors(results)
         counts = BatchCounts()
         ledger, segments = self._index.ledger, self._index.segments
-        (start,) = ledger.one("SELECT next_position FROM settings")
+        start = self._index.next_position()
         stop = start + len(vectors.rows)
         if stop > start:
             segments.append(start, np.stack(vectors.rows))
@@ -172,8 +173,9 @@ class BatchWriter:
         row = self._index.ledger.one(
             "SELECT sha256 FROM photographs WHERE root = ? AND path = ? AND status = 'indexed'",
             (task.root, task.path),
+            kinds=(BLOB | NULL,),
         )
-        return None if row is None else bytes(row[0])
+        return None if row is None else row[0]
 
     def _upsert(self, task: Task, values: tuple[Any, ...]) -> None:
         # Not ON CONFLICT, which uses up an id for each row that exists already.

@@ -355,7 +355,7 @@ def test_closing_gives_the_files_back_at_once(photos: Path, index: Path) -> None
         with Index(index, REQUEST) as opened:
             results = opened.search([photos / "red.bmp"] * 40)
             next(results)
-            assert {Path(file).suffix for file in open_files()} == {".f16", ".sqlite"}
+            assert {Path(file).suffix for file in open_files()} >= {".f16", ".sqlite"}
         assert open_files() == set()
     finally:
         gc.enable()

@@ -1,0 +1,63 @@
+"""Open files that a stranger may have left: regular ones only, and never through a link.
+
+A link could lead to a file that is none of ours; a pipe or a device could hold the program up.
+"""
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+
+class ForeignEntryError(OSError):
+    """A link, a pipe, a device or a folder where a file should be, or the other way round."""
+
+
+def open_regular(
+    path: str | Path, flags: int, *, folder: int | None = None, follow_links: bool = False
+) -> int:
+    """Return a descriptor of the regular file at `path`.
+
+    Args:
+        path: relative to `folder`, if that is given.
+        flags: those of `os.open`; a file made with `os.O_CREAT` gets the usual permissions.
+        folder: descriptor of a folder.
+        follow_links: whether `path` may be a link, because the user named it.
+
+    Raises:
+        ForeignEntryError: what is there is a link, a pipe, a device or a folder.
+        OSError: as `os.open`.
+    """
+    # O_NONBLOCK: opening a pipe would wait for its other end.
+    safe = flags | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(path, safe, 0o666, dir_fd=folder)
+    except OSError as error:
+        if error.errno == errno.ELOOP and not follow_links:
+            raise _refusal("it is a link, expected a regular file") from error
+        if error.errno == errno.ENXIO:  # a pipe or a socket without another end
+            raise _refusal("it is not a regular file") from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _refusal("it is not a regular file")
+    return descriptor
+
+
+def open_folder(path: Path) -> int:
+    """Return a descriptor of the folder at `path`, which is no link.
+
+    Raises:
+        ForeignEntryError: what is there is a link or a file.
+        OSError: as `os.open`.
+    """
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR) and os.path.lexists(path):
+            raise _refusal("it is a link or a file, expected a folder") from error
+        raise
+
+
+def _refusal(reason: str) -> ForeignEntryError:
+    return ForeignEntryError(errno.EINVAL, reason)

@@ -1,0 +1,199 @@
+"""An index that a stranger made: nothing outside it is touched, and all else is told as damage."""
+
+import os
+import shutil
+import sqlite3
+import stat
+import struct
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from alexnet_deploy.errors import AlexNetDeployError, IncompatibleFileError
+from alexnet_deploy.index.ledger import JOURNAL_NAME, LEDGER_NAME
+from alexnet_deploy.index.status import describe_index, readable_index
+from tests.support.index_runner import save_colours, search, update
+
+pytestmark = pytest.mark.usefixtures("runners")
+
+SECRET = b"private\n"
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    """Return an index of four photographs."""
+    save_colours(tmp_path / "photos", 4)
+    update(tmp_path / "index", tmp_path / "photos")
+    return tmp_path / "index"
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Path:
+    """Return a file of somebody, beside the index."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "victim").write_bytes(SECRET)
+    return tmp_path / "home" / "victim"
+
+
+def use_in_every_way(index: Path) -> list[AlexNetDeployError]:
+    """Search, describe, check, update and repair an index; return what was refused."""
+    photos = index.with_name("photos")
+    uses: list[Callable[[], object]] = [
+        lambda: list(search(index, [photos / "00.bmp"])),
+        lambda: describe_index(index, check=False),
+        lambda: describe_index(index, check=True),
+        lambda: update(index, photos),
+        lambda: update(index, photos, repair=True),
+        lambda: update(index, photos, prune=True),
+    ]
+    refusals = []
+    for use in uses:
+        try:
+            use()
+        except AlexNetDeployError as error:
+            refusals.append(error)
+    return refusals
+
+
+def link(entry: Path, target: Path) -> None:
+    if entry.is_dir():
+        shutil.rmtree(entry)
+    entry.unlink(missing_ok=True)
+    entry.symlink_to(target)
+
+
+def super_journal(index: Path, victim: Path) -> bytes:
+    """Return a journal that changes no page and names a super-journal, as SQLite writes it."""
+    num_pages = (index / LEDGER_NAME).stat().st_size // 4096
+    magic = bytes.fromhex("d9d505f920a163d7")
+    header = magic + struct.pack(">IIIII", 0, 0, num_pages, 512, 4096)
+    name = os.fsencode(victim)
+    lock_page = 2**30 // 4096 + 1
+    record = struct.pack(">I", lock_page) + name + struct.pack(">II", len(name), sum(name)) + magic
+    return header.ljust(512, b"\0") + record
+
+
+def test_a_journal_cannot_name_a_file_to_delete(index: Path, victim: Path) -> None:
+    (index / JOURNAL_NAME).write_bytes(super_journal(index, victim))
+    refusals = use_in_every_way(index)
+    assert len(refusals) == 6
+    assert all("super-journal" in str(error) for error in refusals)
+    assert victim.read_bytes() == SECRET
+
+
+def test_sqlite_itself_would_delete_that_file(index: Path, victim: Path) -> None:
+    """Guard the test above: the journal is one that does harm."""
+    (index / JOURNAL_NAME).write_bytes(super_journal(index, victim))
+    with closing(sqlite3.connect(index / LEDGER_NAME)) as connection:
+        connection.execute("SELECT count(*) FROM settings").fetchone()
+    assert not victim.exists()
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        *("manifest.json", "lock", LEDGER_NAME, JOURNAL_NAME, "vectors", "vectors/00000.f16"),
+        *(f"{LEDGER_NAME}-wal", f"{LEDGER_NAME}-shm"),
+    ],
+)
+def test_no_link_is_followed(index: Path, victim: Path, entry: str) -> None:
+    decoy = victim.with_name("00007.f16")
+    decoy.write_bytes(SECRET)
+    link(index / entry, victim.parent if entry == "vectors" else victim)
+    assert use_in_every_way(index)
+    assert victim.read_bytes() == decoy.read_bytes() == SECRET
+    assert sorted(path.name for path in victim.parent.iterdir()) == ["00007.f16", "victim"]
+
+
+def test_a_manifest_that_is_a_broken_link_is_not_written_through(index: Path, victim: Path) -> None:
+    link(index / "manifest.json", victim.with_name("new"))
+    assert len(use_in_every_way(index)) == 6
+    assert not victim.with_name("new").exists()
+
+
+@pytest.mark.parametrize(
+    "entry", ["manifest.json", "lock", LEDGER_NAME, JOURNAL_NAME, "vectors/00000.f16"]
+)
+@pytest.mark.parametrize("kind", [stat.S_IFIFO, stat.S_IFDIR])
+def test_neither_a_pipe_nor_a_folder_holds_anyone_up(index: Path, entry: str, kind: int) -> None:
+    (index / entry).unlink(missing_ok=True)
+    if kind == stat.S_IFIFO:
+        os.mkfifo(index / entry)
+    else:
+        (index / entry).mkdir()
+    assert use_in_every_way(index)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE TRIGGER t AFTER INSERT ON runs BEGIN DELETE FROM photographs; END",
+        "CREATE VIEW v AS SELECT 1",
+        "DROP TABLE runs; CREATE VIEW runs AS WITH RECURSIVE r(started) AS (SELECT 1 UNION ALL "
+        "SELECT started + 1 FROM r) SELECT 1 id, started, 1 finished, '' engine, 1 embedded, "
+        "1 reused, 1 unchanged, 1 failed, 1 removed FROM r",
+        "CREATE INDEX i ON photographs (reason)",
+        "CREATE TABLE other (x)",
+        "ALTER TABLE runs ADD COLUMN other",
+        "DROP INDEX photographs_by_position",
+        "PRAGMA journal_mode = WAL",
+    ],
+)
+def test_a_ledger_has_our_tables_and_nothing_else(index: Path, sql: str) -> None:
+    run_sql(index, sql)
+    refusals = use_in_every_way(index)
+    if "journal_mode" not in sql:  # the same tables, and SQLite reads them
+        assert len(refusals) == 6
+        assert all(type(error) is IncompatibleFileError for error in refusals)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE photographs SET path = CAST('../../private.jpg' AS BLOB) WHERE id = 1",
+        "UPDATE photographs SET path = CAST('/etc/passwd' AS BLOB) WHERE id = 1",
+        "UPDATE photographs SET path = X'6100' WHERE id = 1",
+        "UPDATE photographs SET path = 'text' WHERE id = 1",
+        "UPDATE photographs SET path = 7 WHERE id = 1",
+        "PRAGMA foreign_keys = OFF; UPDATE photographs SET root = 99 WHERE id = 1",
+        "PRAGMA foreign_keys = OFF; UPDATE photographs SET root = 'x' WHERE id = 1",
+        "PRAGMA foreign_keys = OFF; UPDATE photographs SET position = 'x' WHERE id = 1",
+        "PRAGMA foreign_keys = OFF; UPDATE photographs SET position = 4611686018427387904 "
+        "WHERE id = 1",
+        "PRAGMA foreign_keys = OFF; UPDATE photographs SET position = -1 WHERE id = 1",
+        "PRAGMA foreign_keys = OFF; UPDATE photographs SET position = 0.5 WHERE id = 1",
+        "UPDATE roots SET path = 7",
+        "UPDATE roots SET path = CAST('relative' AS BLOB)",
+        "UPDATE roots SET path = X'2F6100'",
+        "UPDATE settings SET model = 7",
+        "UPDATE settings SET model = X'2F6100'",
+        "UPDATE settings SET next_position = 'x'",
+        "UPDATE settings SET next_position = -5",
+        "UPDATE vectors SET checksum = 1",
+        "UPDATE runs SET started = 'long ago'",
+        "UPDATE runs SET finished = CAST('x' AS BLOB)",
+        "UPDATE runs SET engine = X'00'",
+        "UPDATE runs SET embedded = 'many'",
+        "UPDATE photographs SET status = 'failed', reason = CAST('x' AS BLOB), position = NULL",
+        "DELETE FROM settings",
+        "INSERT INTO settings VALUES (0, NULL)",
+    ],
+)
+def test_what_no_run_writes_is_damage(index: Path, sql: str) -> None:
+    run_sql(index, sql)
+    refusals = use_in_every_way(index)
+    assert refusals
+    assert all(isinstance(error, IncompatibleFileError) for error in refusals), refusals
+
+
+def test_a_run_of_the_far_future_is_described(index: Path) -> None:
+    run_sql(index, "UPDATE runs SET started = 1e300")
+    assert "1e+300" in readable_index(describe_index(index, check=True))
+
+
+def run_sql(index: Path, sql: str) -> None:
+    with closing(sqlite3.connect(index / LEDGER_NAME, isolation_level=None)) as connection:
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        connection.executescript(sql)
