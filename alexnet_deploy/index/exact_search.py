@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.choices import Metric
-from alexnet_deploy.errors import Argument, DeviceError, MissingPackageError
+from alexnet_deploy.errors import Argument, DeviceError, IncompatibleFileError, MissingPackageError
 from alexnet_deploy.index.ledger import INTEGER
 from alexnet_deploy.index.ranking import Ranking
 from alexnet_deploy.index.storage import Storage
@@ -214,6 +214,15 @@ class _Scan:
         """Return scores and indices into `positions` of a block's nearest, (Q, k)."""
         start, stop = block
         vectors = self._rows(self._positions[start:stop]).astype(np.float32)
+        if not np.isfinite(np.vdot(vectors, vectors)):  # it would be in no result, without a word
+            finite = np.isfinite(vectors).all(axis=1)
+            raise IncompatibleFileError(
+                f"index {self._storage.directory}: damaged (the vector at position "
+                f"{self._positions[start + int(finite.argmin())]} is not finite); restore it from "
+                "a copy, or index with ",
+                Argument("repair", True),
+                " to embed its photograph again",
+            )
         metric = faiss.METRIC_L2
         if self._metric == "cosine":
             faiss.normalize_L2(vectors)

@@ -9,12 +9,14 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from alexnet_deploy.choices import Metric
 from alexnet_deploy.errors import AlexNetDeployError, IncompatibleFileError
 from alexnet_deploy.index.ledger import JOURNAL_NAME, LEDGER_NAME
 from alexnet_deploy.index.status import describe_index, readable_index
-from tests.support.index_runner import save_colours, search, update
+from tests.support.index_runner import DIMENSION, save, save_colours, search, update
 
 pytestmark = pytest.mark.usefixtures("runners")
 
@@ -40,8 +42,9 @@ def victim(tmp_path: Path) -> Path:
 def use_in_every_way(index: Path) -> list[AlexNetDeployError]:
     """Search, describe, check, update and repair an index; return what was refused."""
     photos = index.with_name("photos")
+    query = save(index.with_name("query.bmp"), (200, 3, 90))  # which has no vector yet
     uses: list[Callable[[], object]] = [
-        lambda: list(search(index, [photos / "00.bmp"])),
+        lambda: list(search(index, [query])),
         lambda: describe_index(index, check=False),
         lambda: describe_index(index, check=True),
         lambda: update(index, photos),
@@ -197,3 +200,19 @@ def run_sql(index: Path, sql: str) -> None:
     with closing(sqlite3.connect(index / LEDGER_NAME, isolation_level=None)) as connection:
         connection.execute("PRAGMA ignore_check_constraints = ON")
         connection.executescript(sql)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_a_vector_that_is_not_finite_is_damage_until_it_is_repaired(
+    index: Path, value: float, metric: Metric
+) -> None:
+    segment = np.memmap(index / "vectors" / "00000.f16", np.float16)
+    segment[DIMENSION] = value  # of the second vector
+    segment.flush()
+    photos = index.with_name("photos")
+    with pytest.raises(IncompatibleFileError, match=r"position 1 is not finite.*repair=True"):
+        list(search(index, [photos / "00.bmp"], metric=metric))
+    update(index, photos, repair=True)
+    (result,) = search(index, [photos / "00.bmp"], metric=metric)
+    assert len(result.neighbours) == 3
