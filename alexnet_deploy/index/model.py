@@ -28,6 +28,7 @@ from alexnet_deploy.index.storage import Storage, is_index, remove_parts
 from alexnet_deploy.model.default import bundled_checkpoint, default_model
 from alexnet_deploy.runtimes.base import Runner, RunnerOptions
 
+_PLAIN_SUFFIXES = (".onnx", ".safetensors")
 _LEFTOVERS = {LOCK_NAME, LEDGER_NAME, JOURNAL_NAME, PART_NAME, f"{PART_NAME}-journal", FOLDER_NAME}
 """What a killed creation may leave behind, beside the temporary files of `atomic_write`."""
 
@@ -118,13 +119,7 @@ def open_model_of(index: Storage, request: ModelRequest, notify: Callable[[str],
         IncompatibleFileError: `request` asks for another vector space, or the model is another.
     """
     check_request(index, request)
-    recorded = _recorded_model(index.ledger)
-    if request.model is not None:
-        model = request.model
-    elif recorded is not None and os.path.exists(recorded):
-        model = recorded
-    else:
-        model = default_model() if recorded else bundled_checkpoint()
+    model = request.model or _own_model(index)
     space = index.manifest.space
     options = _options(request, space.layer, space.precision)
     runner = open_runner_of(model, options, notify=notify)
@@ -134,6 +129,35 @@ def open_model_of(index: Storage, request: ModelRequest, notify: Callable[[str],
         runner.close()
         raise
     return runner
+
+
+def _own_model(index: Storage) -> Path:
+    """Return the model that an index names, if it may be opened for that alone.
+
+    A stranger may have made the index. A plan of TensorRT is a program, and what lies in the
+    index's directory came with it; weights that are nothing but numbers do no harm, and are
+    compared with the manifest.
+
+    Raises:
+        UsageError: the caller has to name it.
+    """
+    recorded = _recorded_model(index.ledger)
+    if recorded is None:
+        return bundled_checkpoint()
+    if not os.path.exists(recorded):
+        return default_model()
+    reason = None
+    if recorded.suffix not in _PLAIN_SUFFIXES:
+        reason = f"only {' and '.join(_PLAIN_SUFFIXES)} files are opened because an index says so"
+    elif Path(os.path.realpath(index.directory)) in Path(os.path.realpath(recorded)).parents:
+        reason = "a file inside the index is not opened because the index says so"
+    if reason is not None:
+        raise UsageError(
+            f"index {index.directory}: its model is {recorded}, and {reason}; if you trust that "
+            "file, name it with ",
+            Argument("model"),
+        )
+    return recorded
 
 
 def check_model(index: Storage, runner: Runner, model: Path | None) -> None:

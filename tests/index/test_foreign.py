@@ -1,5 +1,6 @@
 """An index that a stranger made: nothing outside it is touched, and all else is told as damage."""
 
+import dataclasses
 import os
 import shutil
 import sqlite3
@@ -13,10 +14,19 @@ import numpy as np
 import pytest
 
 from alexnet_deploy.choices import Metric
-from alexnet_deploy.errors import AlexNetDeployError, IncompatibleFileError
+from alexnet_deploy.errors import AlexNetDeployError, IncompatibleFileError, UsageError
 from alexnet_deploy.index.ledger import JOURNAL_NAME, LEDGER_NAME
+from alexnet_deploy.index.model import ModelRequest
 from alexnet_deploy.index.status import describe_index, readable_index
-from tests.support.index_runner import DIMENSION, save, save_colours, search, update
+from tests.support.index_runner import (
+    DIMENSION,
+    REQUEST,
+    Runners,
+    save,
+    save_colours,
+    search,
+    update,
+)
 
 pytestmark = pytest.mark.usefixtures("runners")
 
@@ -216,3 +226,29 @@ def test_a_vector_that_is_not_finite_is_damage_until_it_is_repaired(
     update(index, photos, repair=True)
     (result,) = search(index, [photos / "00.bmp"], metric=metric)
     assert len(result.neighbours) == 3
+
+
+@pytest.mark.parametrize("name", ["model.engine", "model.pt", "index/model.onnx"])
+def test_a_model_is_not_opened_because_an_index_names_it(
+    index: Path, runners: Runners, name: str
+) -> None:
+    model = index.parent / name
+    model.write_bytes(b"a program")
+    with closing(sqlite3.connect(index / LEDGER_NAME, isolation_level=None)) as connection:
+        connection.execute("UPDATE settings SET model = ?", (os.fsencode(model),))
+    query = save(index.with_name("query.bmp"), (200, 3, 90))
+    runners.models.clear()
+    with pytest.raises(UsageError, match="if you trust that file, name it with model"):
+        list(search(index, [query]))
+    assert runners.models == []
+    assert len(list(search(index, [query], ModelRequest(model=model)))) == 1
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.safetensors"])
+def test_plain_weights_beside_an_index_are(index: Path, runners: Runners, name: str) -> None:
+    model = index.with_name(name)
+    model.write_bytes(b"weights")
+    update(index, index.with_name("photos"), request=dataclasses.replace(REQUEST, model=model))
+    runners.models.clear()
+    list(search(index, [save(index.with_name("query.bmp"), (200, 3, 90))]))
+    assert runners.models == [model]
