@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import parity
@@ -24,16 +24,16 @@ from alexnet_deploy.model.reference import Reference
 from alexnet_deploy.photographs.decoding import load_photograph
 from alexnet_deploy.photographs.preprocessing import preprocess
 from alexnet_deploy.photographs.samples import varied_samples
-from alexnet_deploy.runtimes import onnxruntime_cuda_runner, onnxruntime_session
-from alexnet_deploy.runtimes.base import RunnerOptions
+from alexnet_deploy.runtimes.base import Runner, RunnerOptions
+from alexnet_deploy.runtimes.factory import open_runner
 from alexnet_deploy.runtimes.gpu_driver import Gpu
-from alexnet_deploy.runtimes.onnxruntime_runner import OnnxRuntimeRunner
 from tests.support.fake_runner import FakeRunner
 from tests.support.networks import noise, random_checkpoint, relative_error
-from tests.support.pretended_gpu import PretendedGpu
+
+if TYPE_CHECKING:
+    from tests.support.pretended_gpu import PretendedGpu
 
 TWO = varied_samples()[:2]
-GPU = Gpu(name="NVIDIA Pretence", compute_capability="9.0", cuda_version="13.0")
 
 
 def settings_of(folder: Path, num_photographs: int) -> Settings:
@@ -124,17 +124,17 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> PretendedGpu:
-    pretended = PretendedGpu()
-    monkeypatch.setattr(onnxruntime_session, "onnxruntime", pretended)
-    monkeypatch.setattr(onnxruntime_cuda_runner, "current_gpu", lambda: GPU)
+def gpu(monkeypatch: pytest.MonkeyPatch) -> "PretendedGpu":
+    from tests.support.pretended_gpu import pretend
+
+    pretended = pretend(monkeypatch)
     monkeypatch.setattr(onnxruntime_gpu, "varied_samples", lambda: TWO)
     return pretended
 
 
 @pytest.mark.usefixtures("small_batches")
 def test_onnx_runtime_is_compared_on_all_photographs(
-    gpu: PretendedGpu, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    gpu: "PretendedGpu", settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     figures = onnxruntime_gpu.parity(settings, precision="fp32")
     assert figures["photographs"] == 5
@@ -150,14 +150,15 @@ def test_onnx_runtime_is_compared_on_all_photographs(
 
 @pytest.mark.parametrize("placement", [None, {}])
 def test_that_all_runs_on_the_gpu_must_be_shown(
-    gpu: PretendedGpu, settings: Settings, monkeypatch: pytest.MonkeyPatch, placement: Any
+    gpu: "PretendedGpu", settings: Settings, monkeypatch: pytest.MonkeyPatch, placement: Any
 ) -> None:
     class Untold(FakeRunner):
         def __init__(self, file: object, options: RunnerOptions) -> None:
             super().__init__(options)
             self.placement = placement
 
-    monkeypatch.setattr(onnxruntime_gpu, "OnnxRuntimeCudaRunner", Untold)
+    module = "alexnet_deploy.runtimes.onnxruntime_cuda_runner"
+    monkeypatch.setattr(f"{module}.OnnxRuntimeCudaRunner", Untold)
     with pytest.raises(Failed, match="not shown that all of it runs on the GPU"):
         onnxruntime_gpu.parity(settings, precision="fp32")
 
@@ -172,7 +173,7 @@ def fake_peer(precision: str) -> AbstractContextManager[Callable[[int], float]]:
 
 
 def test_rates_stand_beside_the_upload_and_torch(
-    gpu: PretendedGpu, monkeypatch: pytest.MonkeyPatch
+    gpu: "PretendedGpu", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnxruntime_gpu, "BATCHES", (1, 2))
     monkeypatch.setattr(onnxruntime_gpu, "_upload", upload)
@@ -253,9 +254,9 @@ REPORT = {"report": "null"}
 def test_an_engine_is_compared_timed_and_refused_when_damaged(
     built: list[tuple[str, ...]], settings: Settings, monkeypatch: pytest.MonkeyPatch, lost: int
 ) -> None:
-    def opened(path: Path, batch: int) -> OnnxRuntimeRunner:
+    def opened(path: Path, batch: int) -> Runner:
         options = RunnerOptions(batch_size=batch, runtime="onnxruntime", outputs=LAYERS)
-        return OnnxRuntimeRunner(build_file(bundled(), LAYERS, "fp32"), options)
+        return open_runner(build_file(bundled(), LAYERS, "fp32"), options)
 
     for name, value in {
         "_opened": opened,

@@ -6,11 +6,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import helper
 
 from alexnet_deploy.model.spec import POOL_SIZE, POOL_STRIDE, preset_spec
-from alexnet_deploy.runtimes.onnxruntime_session import CUDA, load_cuda_libraries
 from gpu_checks.check import Figures, Settings
 from gpu_checks.kernel_reference import DTYPES
 from gpu_checks.onnxruntime_gpu import need_cuda_build
@@ -26,6 +24,11 @@ def times(settings: Settings) -> Figures:
     Raises:
         Skipped: this ONNX Runtime is a build for the CPU.
     """
+    from alexnet_deploy.runtimes.onnxruntime_session import (
+        load_cuda_libraries,
+        onnxruntime_version,
+    )
+
     need_cuda_build()
     load_cuda_libraries()
     layers = preset_spec("paper").layer_shapes()
@@ -37,7 +40,7 @@ def times(settings: Settings) -> Figures:
             session, binding = _bound(graph(folded, dtype), folded, dtype)
             seconds = _seconds(session, binding) / BRANCHES
             rows.append({"layer": layer, "scalar": name, "microseconds": 1e6 * seconds})
-    return {"batch": BATCH, "onnxruntime": onnxruntime.__version__, "rows": rows}
+    return {"batch": BATCH, "onnxruntime": onnxruntime_version(), "rows": rows}
 
 
 def graph(shape: tuple[int, ...], dtype: str) -> onnx.ModelProto:
@@ -71,6 +74,10 @@ def _pooled(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _bound(model: onnx.ModelProto, shape: tuple[int, ...], dtype: str) -> tuple[Any, Any]:
     """Open a session that is captured as one CUDA graph, with everything on the GPU."""
+    import onnxruntime
+
+    from alexnet_deploy.runtimes.onnxruntime_session import CUDA
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
     # Else it would see that all branches are the same, and compute one.

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from parity import BATCH, LAYERS
 
@@ -12,8 +11,6 @@ from alexnet_deploy.choices import FilePrecision
 from alexnet_deploy.export.onnx import build_file
 from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes.base import RunnerOptions
-from alexnet_deploy.runtimes.onnxruntime_cuda_runner import OnnxRuntimeCudaRunner
-from alexnet_deploy.runtimes.onnxruntime_session import CUDA, has_provider, onnxruntime_version
 from alexnet_deploy.verification.onnx import verify
 from gpu_checks.check import Figures, Settings, Skipped, require
 from gpu_checks.engine_rates import measure, peer_of
@@ -29,6 +26,8 @@ def need_cuda_build() -> None:
     Raises:
         Skipped: it is not.
     """
+    from alexnet_deploy.runtimes.onnxruntime_session import CUDA, has_provider, onnxruntime_version
+
     if not has_provider(CUDA):
         raise Skipped(
             f"ONNX Runtime {onnxruntime_version()} is a build for the CPU; put a wheel of "
@@ -47,6 +46,9 @@ def parity(settings: Settings, *, precision: FilePrecision) -> Figures:
             runs on the GPU.
         Skipped: this ONNX Runtime is a build for the CPU.
     """
+    from alexnet_deploy.runtimes.onnxruntime_cuda_runner import OnnxRuntimeCudaRunner
+    from alexnet_deploy.runtimes.onnxruntime_session import CUDA
+
     need_cuda_build()
     known = expected(settings)
     file = build_file(bundled(), LAYERS, precision)
@@ -65,6 +67,8 @@ def parity(settings: Settings, *, precision: FilePrecision) -> Figures:
 
 def rates(settings: Settings, *, precision: FilePrecision) -> Figures:
     """Return how fast the runner is by batch, beside the upload alone and torch."""
+    from alexnet_deploy.runtimes.onnxruntime_cuda_runner import OnnxRuntimeCudaRunner
+
     need_cuda_build()
     file = build_file(bundled(), ("probabilities", "fc7"), precision)
     figures: Figures = {}
@@ -79,5 +83,7 @@ def rates(settings: Settings, *, precision: FilePrecision) -> Figures:
 @contextmanager
 def _upload(images: NDArray[np.uint8]) -> Iterator[Callable[[], None]]:
     """Yield what copies a batch to the GPU, as the runner does it."""
+    import onnxruntime
+
     place = onnxruntime.OrtValue.ortvalue_from_shape_and_type(images.shape, np.uint8, "cuda", 0)
     yield lambda: place.update_inplace(images)
