@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-HEAVY = ("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx")
+HEAVY = ("faiss", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx")
 COLLECT = """
 import sys, pytest
 code = pytest.main(["--collect-only", "-qq", "--assert=plain", "-p", "no:cacheprovider"])

@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 
 from alexnet_deploy.errors import IncompatibleFileError, UsageError
-from alexnet_deploy.index import exact_search
-from alexnet_deploy.index.exact_search import nearest
 from alexnet_deploy.index.model import ModelRequest
 from alexnet_deploy.index.results import SearchResult
 from alexnet_deploy.index.session import Index
@@ -218,7 +216,9 @@ def test_a_query_that_is_indexed_needs_no_engine(
 def test_what_a_gpu_was_asked_for_and_faiss_does_on_the_cpu_is_said_once(
     photos: Path, index: Path, monkeypatch: pytest.MonkeyPatch, device: Any, resources: str | None
 ) -> None:
-    used: list[object] = []
+    from alexnet_deploy.index import exact_search
+
+    used, nearest = list[object](), exact_search.nearest
 
     def scan(*arguments: Any, gpu: object, **others: Any) -> Any:
         used.append(gpu)

@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.index.exact_search import gpu_resources, nearest
 from alexnet_deploy.index.ledger import Ledger
 from alexnet_deploy.index.manifest import DECODE_MODE, Manifest, VectorSpace
 from alexnet_deploy.index.ranking import Ranking
@@ -37,6 +35,10 @@ def search(settings: Settings) -> Figures:
         Failed: the GPU is not used, or finds others.
         Skipped: this FAISS is a build for the CPU.
     """
+    import faiss
+
+    from alexnet_deploy.index.exact_search import gpu_resources
+
     figures: Figures = {"faiss": faiss.__version__, "vectors": NUM_VECTORS, "queries": NUM_QUERIES}
     if not hasattr(faiss, "StandardGpuResources"):
         raise Skipped(f"faiss {faiss.__version__} is a build for the CPU")
@@ -96,6 +98,8 @@ def _index_of(vectors: NDArray[np.float16]) -> Iterator[Storage]:
 
 
 def _nearest(index: Storage, queries: NDArray[np.float16], gpu: Any) -> list[Ranking]:
+    from alexnet_deploy.index.exact_search import nearest
+
     everything = np.arange(NUM_VECTORS)
     threads = len(os.sched_getaffinity(0))
     return nearest(index, everything, queries, K, metric="cosine", threads=threads, gpu=gpu)
