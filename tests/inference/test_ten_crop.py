@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from alexnet_deploy.choices import Runtime
 from alexnet_deploy.errors import UsageError
 from alexnet_deploy.graph.build import build_model
 from alexnet_deploy.inference.run import run
@@ -19,7 +20,7 @@ from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.reference import Reference
 from alexnet_deploy.model.spec import PRESETS, ModelSpec
 from alexnet_deploy.photographs.preprocessing import preprocess
-from alexnet_deploy.runtimes.base import Runner, RunnerOptions, Runtime
+from alexnet_deploy.runtimes.base import Runner, RunnerOptions
 from alexnet_deploy.runtimes.factory import open_runner
 from tests.support.fake_runner import FakeRunner
 from tests.support.networks import relative_error
