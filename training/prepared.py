@@ -1,4 +1,4 @@
-"""What `prepare` leaves beside the pictures that it made: reading it back, and writing it.
+"""What `prepare` stores beside its pictures: writing it, and reading it back.
 
 `prepared.json` is one object: "format", and the fields of `_Prepared`.
 """
@@ -21,12 +21,12 @@ from training.pictures import PICTURE_SIZES, Failure
 
 FORMAT_VERSION = 1
 QUALITIES = range(1, 101)
-"""What the quality of the JPEGs may be."""
+"""Possible qualities of the JPEGs."""
 PREPARED_NAME = "prepared.json"
 UNFINISHED_NAME = "unfinished.txt"
-"""There while `prepare` runs, and after it was stopped."""
+"""Present while `prepare` runs, and after it was stopped."""
 
-_AGAIN = "run prepare again, it goes on where it can"
+_AGAIN = "run prepare again, which reuses what it can"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,12 +61,12 @@ def write_prepared(
     """Write `mean_image.npy`, then `prepared.json`.
 
     Args:
-        folder: that holds the pictures.
+        folder: the one with the pictures.
         size: S, px.
         quality: of the JPEGs.
-        counts: pictures of each class.
+        counts: number of pictures by class.
         statistics: of all pictures.
-        skipped: photographs without a picture, their paths relative to the source.
+        skipped: photographs that could not be read, with paths relative to the source.
 
     Raises:
         OutputError: a file cannot be written.
@@ -84,13 +84,13 @@ def write_prepared(
 
 
 def read_prepared(folders: ClassFolders) -> ColourStatistics | None:
-    """Return the statistics that `prepare` stored beside the photographs it made.
+    """Return the statistics that `prepare` stored in a folder.
 
     Args:
-        folders: all of a folder, as `find_class_folders` returns them.
+        folders: all classes of the folder, from `find_class_folders`.
 
     Returns:
-        None where there is no `prepared.json`: an ordinary folder of classes.
+        None if there is no `prepared.json`: an ordinary folder of classes.
 
     Raises:
         IncompatibleFileError: `prepare` was interrupted there, its files are damaged or of

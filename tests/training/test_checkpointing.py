@@ -170,9 +170,7 @@ def test_a_damaged_checkpoint_can_be_moved_away(data: Path, tmp_path: Path) -> N
     last = train(begun, signalling(signal.SIGINT, VALIDATION_BATCHES + 2)).checkpoint
     last.write_bytes(last.read_bytes()[:-3000])
     resumed = dataclasses.replace(begun, resume=True)
-    with pytest.raises(
-        IncompatibleFileError, match="move it away: resume=True goes on from the che"
-    ):
+    with pytest.raises(IncompatibleFileError, match="move it away: resume=True then continues"):
         train(resumed, Recorder())
     last.unlink()
     train(resumed, Recorder())
@@ -185,7 +183,7 @@ def test_a_checkpoint_of_other_classes_is_refused(
     begun = options(data, tmp_path / "run", SMALL_PAPER)
     train(begun, signalling(signal.SIGINT))
     save_state(begun.output, state, keep=2)
-    with pytest.raises(IncompatibleFileError, match=r"17\.pt: is a network of other classes"):
+    with pytest.raises(IncompatibleFileError, match=r"17\.pt: is a network with other classes"):
         train(dataclasses.replace(begun, resume=True), Recorder())
 
 

@@ -67,7 +67,7 @@ def test_what_no_run_can_do_is_refused(
 
 
 def test_the_photographs_to_train_on_are_none_to_validate_on(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is the folder to train on, which would say"):
+    with pytest.raises(UsageError, match="is the folder to train on, which says"):
         options(data, tmp_path / "run", validation=data / ".." / data.name)
 
 
@@ -208,5 +208,7 @@ def test_more_epochs_are_refused_where_the_rate_has_been_falling_to_its_end(
     begun = options(data, tmp_path / "run", SMALL_MODERN.with_options({"num_epochs": 1}))
     train(begun, Recorder())
     longer = dataclasses.replace(begun, recipe=SMALL_MODERN, resume=True)
-    with pytest.raises(UsageError, match="and the rate of one_cycle falls to 0 with the last"):
+    with pytest.raises(
+        UsageError, match="and the learning rate of one_cycle falls to 0 in the last"
+    ):
         train(longer, Recorder())
