@@ -42,9 +42,6 @@ class Augmentation:
         mean_image: (S, S, 3) float32 RGB, or None for the spec's channel means. As in the 2012
             code, its central window is subtracted wherever the crop lies.
         device: of the pictures to come.
-
-    Attributes:
-        components: as given.
     """
 
     def __init__(
@@ -57,7 +54,7 @@ class Augmentation:
     ) -> None:
         self._size = spec.input_size
         self._recipe = recipe
-        self.components = components
+        self._components = components
         if mean_image is None:
             mean = torch.tensor(spec.preprocessing.mean)
         else:
@@ -75,7 +72,7 @@ class Augmentation:
         if self._recipe.colour_jitter:
             crops = self._jittered(crops, generator)
         factors = torch.randn(count, 3, generator=generator) * self._recipe.colour_std
-        shift = (factors * self.components.stds) @ self.components.vectors.T
+        shift = (factors * self._components.stds) @ self._components.vectors.T
         crops += shift.to(crops.device)[:, None, None, :]
         return self._normalised(crops)
 

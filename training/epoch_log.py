@@ -104,7 +104,7 @@ def read_log(path: Path) -> tuple[EpochRecord, ...]:
     existing_file(path, f"the {LOG_NAME} of a training run")
     records: list[EpochRecord] = []
     for number, line in enumerate(_whole_lines(path), start=1):
-        again = "move the log away: training goes on without it"
+        again = "move the log away: training continues without it"
         record = read_record(EpochRecord, line, f"{path}: line {number}", again)
         if records and record.epoch <= records[-1].epoch:
             raise IncompatibleFileError(

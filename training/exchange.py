@@ -18,7 +18,7 @@ class Exchange:
     """Send tensors between devices and count their bytes.
 
     Attributes:
-        forward_bytes: by (layer, sending tower), since it was last cleared.
+        forward_bytes: by (layer, sending tower).
         backward_bytes: of the gradients, by (layer, tower that they return to).
     """
 
@@ -31,11 +31,6 @@ class Exchange:
             tensor, to, self, (layer, tower)
         )
         return sent
-
-    def clear(self) -> None:
-        """Count from 0 again."""
-        self.forward_bytes.clear()
-        self.backward_bytes.clear()
 
 
 def start_copy(tensor: torch.Tensor, to: torch.device) -> torch.Tensor:

@@ -170,10 +170,10 @@ def check_options(options: TrainOptions) -> None:
     """
     begun = _read(options.output / RUN_NAME)
     _check_recipe(options, begun.recipe)
+    now = options.of_numbers()
     if (begun.validation is None) != (options.validation is None):
-        validation = Message("without " if options.validation else "with ", Argument("validation"))
-        raise _other_than_begun(options, validation, "")
-    _check_same(options, begun, options.of_numbers(), without=("recipe", "data", "validation"))
+        raise _changed(options, "validation", begun.validation, now["validation"])
+    _check_same(options, begun, now, without=("recipe", "data", "validation"))
 
 
 def check_photographs(
@@ -215,8 +215,7 @@ def _check_recipe(options: TrainOptions, began: Recipe) -> None:
         if came == expected or (longer and began.schedule == "plateau"):
             continue
         why = f", and the learning rate of {began.schedule} falls to 0 in the last of them"
-        given = Message("with ", Argument(f"recipe.{field.name}", expected))
-        raise _other_than_begun(options, given, f", now it is {came!r}{why if longer else ''}")
+        raise _changed(options, f"recipe.{field.name}", expected, came, why if longer else "")
 
 
 def _check_same(
@@ -227,25 +226,23 @@ def _check_same(
 ) -> None:
     for name, value in now.items():
         if name not in without and getattr(begun, name) != value:
-            raise _other_than_begun(
-                options, _given(name, getattr(begun, name)), f", now it is {_short(value)}"
-            )
+            raise _changed(options, name, getattr(begun, name), value)
 
 
-def _other_than_begun(options: TrainOptions, began: Message, now: str) -> UsageError:
+def _changed(
+    options: TrainOptions, name: str, began: object, now: object, why: str = ""
+) -> UsageError:
+    """Return the error for an option, or a name of `_contents`, that differs."""
+    if name in _OF_THE_PHOTOGRAPHS:
+        given = Message(f"with {name.replace('_', ' ')} {_short(began)}")
+    else:
+        given = Message("without " if began is None else "with ", Argument(name, began))
     return UsageError(
         f"{options.output / RUN_NAME}: the run began ",
-        began,
-        f"{now}; give the same again, or another ",
+        given,
+        f", now it is {_short(now)}{why}; give the same again, or another ",
         Argument("output"),
     )
-
-
-def _given(name: str, value: object) -> Message:
-    """Return "with" or "without" what `of_numbers` or `_contents` calls `name`."""
-    if name in _OF_THE_PHOTOGRAPHS:
-        return Message(f"with {name.replace('_', ' ')} {_short(value)}")
-    return Message("without " if value is None else "with ", Argument(name, value))
 
 
 def _digest(folders: ClassFolders) -> str:

@@ -42,9 +42,6 @@ from alexnet_deploy.photographs import pipeline
 from alexnet_deploy.photographs.class_folders import ClassFolders
 from training.pictures import Failure, read_picture
 
-MEMORY_LIMIT_BYTES = 4_000_000_000
-"""Default size of the largest set kept in memory: 20,000 pictures of 256 x 256 px."""
-
 _LOADING_BATCH = 64
 
 
@@ -116,9 +113,8 @@ def hold_out(folders: ClassFolders, share: float, seed: int) -> tuple[ClassFolde
 def open_source(
     folders: ClassFolders,
     *,
-    size: int = 256,
-    memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
-    threads: int | None = None,
+    size: int,
+    memory_limit_bytes: int,
     on_result: Callable[[Path, str | None], None] = lambda path, error: None,
 ) -> PhotographSource:
     """Read a set into memory if its pictures fit, otherwise leave it in its files.
@@ -127,7 +123,6 @@ def open_source(
         folders: which photographs.
         size: S, one of `pictures.PICTURE_SIZES`; photographs of S x S px are used unchanged.
         memory_limit_bytes: limit on the N x S x S x 3 bytes of the pictures.
-        threads: that read into memory; None for one per processor.
         on_result: called in order for each photograph when reading into memory, with its path and
             the reason why it cannot be read, or None.
 
@@ -144,7 +139,7 @@ def open_source(
         lambda path: pipeline.Loaded(crop=read_picture(path, size)),
         input_size=size,
         batch_size=_LOADING_BATCH,
-        threads=pipeline.default_threads() if threads is None else threads,
+        threads=pipeline.default_threads(),
     )
     num_read = num_tried = 0
     with closing(stream):

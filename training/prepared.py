@@ -20,8 +20,13 @@ from training.colour import ColourStatistics, StoredStatistics, load_statistics,
 from training.pictures import PICTURE_SIZES, Failure
 
 FORMAT_VERSION = 1
-QUALITIES = range(1, 101)
-"""Possible qualities of the JPEGs."""
+QUALITY = 95
+"""Of the JPEGs, without chroma subsampling: 30 KB each on Caltech-101.
+
+The error is 1.5 grey levels rms, whereas section 4.1 shifts by 12 along the first principal
+component. On 1,695 test photographs stored this way the bundled network changes six predictions
+and gets one fewer right.
+"""
 PREPARED_NAME = "prepared.json"
 UNFINISHED_NAME = "unfinished.txt"
 """Present while `prepare` runs, and after it was stopped."""
@@ -44,7 +49,7 @@ class _Prepared(StoredStatistics):
     FORMAT: ClassVar[int] = FORMAT_VERSION
 
     size: Annotated[int, Within(PICTURE_SIZES[0], PICTURE_SIZES[-1])]
-    quality: Annotated[int, Within(QUALITIES[0], QUALITIES[-1])]
+    quality: Annotated[int, Within(1, 100)]
     classes: Mapping[str, Any]
     skipped: tuple[Mapping[str, Any], ...]
 
@@ -53,7 +58,6 @@ def write_prepared(
     folder: Path,
     *,
     size: int,
-    quality: int,
     counts: Mapping[str, int],
     statistics: ColourStatistics,
     skipped: Sequence[Failure],
@@ -63,7 +67,6 @@ def write_prepared(
     Args:
         folder: the one with the pictures.
         size: S, px.
-        quality: of the JPEGs.
         counts: number of pictures by class.
         statistics: of all pictures.
         skipped: photographs that could not be read, with paths relative to the source.
@@ -73,7 +76,7 @@ def write_prepared(
     """
     prepared = _Prepared(
         size=size,
-        quality=quality,
+        quality=QUALITY,
         classes=dict(counts),
         skipped=tuple(path_fields(one.path) | {"reason": one.reason} for one in skipped),
         **asdict(save_statistics(statistics, folder)),

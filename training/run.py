@@ -273,16 +273,15 @@ class Run:
         """Summarise the current epoch; epoch 0 is the network before its first step."""
         progress = self._progress
         begun, count = progress.step > 0, progress.num_photographs
+        names = (field.name for field in dataclasses.fields(Validation))
+        figures = {name: getattr(validation, name, None) for name in names}
         return EpochRecord(
             epoch=progress.epoch + 1 if begun else 0,
             step=progress.step,
             learning_rate=rate,
             train_loss=progress.loss_sum / count if begun else None,
             train_top1=progress.num_right / count if begun else None,
-            val_loss=None if validation is None else validation.loss,
-            val_top1=None if validation is None else validation.top1,
-            val_top5=None if validation is None else validation.top5,
-            val_mean_class_top1=None if validation is None else validation.mean_class_top1,
+            **{f"val_{name}": value for name, value in figures.items()},
             images_per_second=count / progress.epoch_s if begun else None,
             wall_s=seconds,
             num_skipped=len(self._data.unreadable) + progress.num_skipped + num_skipped,

@@ -3,10 +3,8 @@
 import dataclasses
 import json
 import os
-import resource
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import torch
 from alexnet_deploy.errors import IncompatibleFileError, OutputError, UsageError
 from alexnet_deploy.model.checkpoints import load_checkpoint
 from alexnet_deploy.model.spec import preset_spec
+from tests.support.full_disk import files_limited_to
 from tests.support.training_sets import (
     SMALL_PAPER,
     STEPS_PER_EPOCH,
@@ -83,17 +82,6 @@ def state() -> RunState:
 
 def at_step(state: RunState, step: int) -> RunState:
     return dataclasses.replace(state, progress=dataclasses.replace(state.progress, step=step))
-
-
-@contextmanager
-def files_limited_to(size_bytes: int) -> Iterator[None]:
-    """Let every larger file fail, as on a full disk."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_state_comes_back_as_it_was(state: RunState, tmp_path: Path) -> None:

@@ -104,9 +104,9 @@ def test_run_json_says_what_was_asked_for(begun: TrainOptions, data: Path) -> No
         ({"seed": 6}, "the run began with --seed 5, now it is 6; give the same again"),
         ({"precision": "bf16"}, 'the run began with --precision fp32, now it is "bf16"'),
         ({"hold_out": 0.2}, "the run began with --hold-out 0.3, now it is 0.2"),
-        ({"validation": Path("v")}, "the run began without --validation; give the same again"),
+        ({"validation": Path("v")}, "the run began without --validation, now it is "),
         ({"init": Path("x.pt")}, "the run began without --init, now it is "),
-        ({"recipe": SMALL_MODERN}, "the run began with --recipe paper, now it is 'mo"),
+        ({"recipe": SMALL_MODERN}, 'the run began with --recipe paper, now it is "modern"'),
         (
             {"recipe": SMALL_PAPER.with_options({"momentum": 0.8})},
             "the run began with --set momentum=0.9, now it is 0.8",
