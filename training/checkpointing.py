@@ -13,9 +13,7 @@ not two towers, so a run can resume on other devices than it started on.
 """
 
 import dataclasses
-import fcntl
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,8 +25,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import Argument, IncompatibleFileError, Message, OutputError
-from alexnet_deploy.files.output_files import errors_of, sync_directory
+from alexnet_deploy.errors import Argument, IncompatibleFileError, Message
+from alexnet_deploy.files.output_files import errors_of, locked, sync_directory
 from alexnet_deploy.files.records import Within, read_record
 from alexnet_deploy.model.checkpoints import load_checkpoint
 from alexnet_deploy.model.spec import ModelSpec
@@ -104,25 +102,14 @@ def own_folder(folder: Path) -> Iterator[None]:
     Raises:
         OutputError: it cannot be created or written to, or another process is training there.
     """
-    path = folder / "lock"
     with errors_of(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with errors_of(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        with errors_of(path):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise OutputError(
-                    f"{folder}: another process is training there; wait until it has finished, "
-                    "stop it, or name another folder"
-                ) from error
-            for part in folder.glob(".alexnet-deploy-*.part"):
+    busy = "another process is training there; wait until it has finished, stop it, or name another"
+    with locked(folder / "lock", f"{folder}: {busy} folder"):
+        for part in folder.glob(".alexnet-deploy-*.part"):
+            with errors_of(part):
                 part.unlink()
         yield
-    finally:
-        os.close(descriptor)
 
 
 def save_state(folder: Path, state: RunState, keep: int) -> Path:

@@ -119,11 +119,7 @@ class StoredStatistics:
     mean_image_sha256: Annotated[str, Matching("[0-9a-f]{64}")]
 
     def __post_init__(self) -> None:
-        """Convert lists to tuples, and refuse impossible values.
-
-        Raises:
-            IncompatibleFileError: naming the field.
-        """
+        """Convert lists to tuples, and raise `IncompatibleFileError` for impossible values."""
         check_fields(self)
 
 

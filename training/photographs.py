@@ -25,7 +25,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext
@@ -34,7 +34,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from alexnet_deploy.console.group import ignore_warnings_of_pillow
 from alexnet_deploy.errors import DatasetError, PhotographError
@@ -181,25 +181,10 @@ def batches(
         num_workers: processes that read files, 0 to read them in this one; a source in memory
             needs none.
     """
-    parts = _Parts(order, batch_size)
+    parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     if source.images is not None:
         return _from_memory(source.images, source.folders.labels, parts)
     return _from_files(_PictureFiles(source.folders, source.size), parts, num_workers)
-
-
-class _Parts(Sampler[NDArray[np.int64]]):
-    """The indices of each batch in turn."""
-
-    def __init__(self, order: NDArray[np.int64], batch_size: int) -> None:
-        self._order = order
-        self._batch_size = batch_size
-
-    def __iter__(self) -> Iterator[NDArray[np.int64]]:
-        for start in range(0, len(self._order), self._batch_size):
-            yield self._order[start : start + self._batch_size]
-
-    def __len__(self) -> int:
-        return -(-len(self._order) // self._batch_size)
 
 
 class _PictureFiles(Dataset[PhotographBatch]):
@@ -234,7 +219,7 @@ class _PictureFiles(Dataset[PhotographBatch]):
 
 
 def _from_memory(
-    images: torch.Tensor, labels: NDArray[np.int32], parts: _Parts
+    images: torch.Tensor, labels: NDArray[np.int32], parts: list[NDArray[np.int64]]
 ) -> Generator[PhotographBatch]:
     for part in parts:
         yield PhotographBatch(
@@ -244,7 +229,7 @@ def _from_memory(
 
 
 def _from_files(
-    files: _PictureFiles, parts: _Parts, num_workers: int
+    files: _PictureFiles, parts: list[NDArray[np.int64]], num_workers: int
 ) -> Generator[PhotographBatch]:
     loader = DataLoader(
         files,

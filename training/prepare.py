@@ -12,7 +12,6 @@ integers, and afresh in each run, at 2 ms per picture on one core. An interrupte
 with the same bytes as any other, and a damaged JPEG is detected and replaced.
 """
 
-import fcntl
 import io
 import os
 import threading
@@ -28,11 +27,10 @@ from PIL import Image
 from alexnet_deploy.errors import (
     ArgumentError,
     DatasetError,
-    OutputError,
     PhotographError,
     UsageError,
 )
-from alexnet_deploy.files.output_files import atomic_write, errors_of
+from alexnet_deploy.files.output_files import atomic_write, errors_of, locked
 from alexnet_deploy.photographs.class_folders import ClassFolders, find_class_folders
 from alexnet_deploy.photographs.decoding import decode_photograph, open_photograph
 from alexnet_deploy.photographs.finding import find_photographs, has_hidden_part
@@ -292,22 +290,16 @@ def _unfinished(target: Path) -> Iterator[None]:
     with errors_of(path):
         target.mkdir(parents=True, exist_ok=True)
         was_stopped = path.exists()
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
-    try:
+    busy = (
+        f"{target}: another process is preparing photographs there; wait until it has finished, or "
+        "stop it: what it has stored is kept"
+    )
+    with locked(path, busy):
         with errors_of(path):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise OutputError(
-                    f"{target}: another process is preparing photographs there; wait until it "
-                    "has finished, or stop it: what it has stored is kept"
-                ) from error
-            os.pwrite(descriptor, b"prepare is running here, or was stopped: run it again\n", 0)
+            path.write_bytes(b"prepare is running here, or was stopped: run it again\n")
             (target / PREPARED_NAME).unlink(missing_ok=True)
             for part in target.rglob(".alexnet-deploy-*.part") if was_stopped else ():
                 part.unlink()
         yield
         with errors_of(path):
             path.unlink()
-    finally:
-        os.close(descriptor)

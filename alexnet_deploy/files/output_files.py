@@ -5,6 +5,7 @@ one is open passes through as it is.
 """
 
 import errno
+import fcntl
 import io
 import os
 import secrets
@@ -99,6 +100,26 @@ def write_together(paths: Sequence[Path]) -> Iterator[list[BinaryIO]]:
             _sync(path, file)
         for path in paths[:-1]:
             _remove_regular(path)
+
+
+@contextmanager
+def locked(path: Path, busy: str) -> Iterator[None]:
+    """Hold a lock on a file, created if necessary, which ends with the process at the latest.
+
+    Raises:
+        OutputError: another process holds it, with the message `busy`; or it cannot be created.
+    """
+    with errors_of(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        with errors_of(path):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise OutputError(busy) from error
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
