@@ -4,36 +4,28 @@ Exit codes: 0 done; those of `errors`; 2 for wrong usage also from click; 130 af
 after SIGTERM, 129 after SIGHUP; 141 when the reader of stdout went away. A bug keeps its traceback.
 """
 
-import importlib
-
 import click
 
 from alexnet_deploy import __version__
-from alexnet_deploy.console.group import ErrorsReported, end_at_signals, ignore_warnings_of_pillow
+from alexnet_deploy.console.group import CommandGroup, end_at_signals, ignore_warnings_of_pillow
 
-# In the order of the help: from a checkpoint to results, then what one asks about files.
-COMMANDS = (
-    *("export", "classify", "embed", "index", "search"),
-    *("verify", "evaluate", "info", "doctor"),
-)
-
-
-class _Group(ErrorsReported):
-    """A group that imports `commands/<name>.py` when `<name>` is asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module = importlib.import_module(f"alexnet_deploy.commands.{cmd_name}")
-        command: click.Command = getattr(module, cmd_name)
-        return command
+COMMANDS = {
+    "export": "alexnet_deploy.commands.export:export",
+    "classify": "alexnet_deploy.commands.classify:classify",
+    "embed": "alexnet_deploy.commands.embed:embed",
+    "index": "alexnet_deploy.commands.index:index",
+    "search": "alexnet_deploy.commands.search:search",
+    "verify": "alexnet_deploy.commands.verify:verify",
+    "evaluate": "alexnet_deploy.commands.evaluate:evaluate",
+    "info": "alexnet_deploy.commands.info:info",
+    "doctor": "alexnet_deploy.commands.doctor:doctor",
+}
+"""Where each command is, in the order of the help: from a checkpoint to results, then questions."""
 
 
 @click.group(
-    cls=_Group,
+    cls=CommandGroup,
+    lazy_commands=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Example: alexnet-deploy classify photos/ --top5",
 )

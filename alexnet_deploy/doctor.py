@@ -4,8 +4,6 @@ What needs an optional package is imported where it is tried: this must work whe
 does.
 """
 
-import importlib.metadata
-import importlib.util
 import os
 import platform
 import time
@@ -14,8 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from alexnet_deploy import installed
+from alexnet_deploy.choices import Device, Precision, Runtime
 from alexnet_deploy.errors import AlexNetDeployError, DeviceError, MissingPackageError
-from alexnet_deploy.runtimes.base import Device, Precision, RunnerOptions, Runtime
+from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.runtimes.gpu_driver import current_gpu, gpus
 from alexnet_deploy.runtimes.onnxruntime_distributions import (
     ONNX_RUNTIMES,
@@ -66,7 +66,7 @@ def examine() -> Iterator[Finding]:
     )
     for_gpu = is_installed_for_gpu()
     # OpenVINO is left to choice there: its extra would bring the ONNX Runtime for CPUs.
-    if _is_installed("openvino") or not for_gpu:
+    if installed.has_module("openvino") or not for_gpu:
         yield from (_try_runtime(*combination) for combination in _OPENVINO)
     yield from (_try_runtime(*combination) for combination in _ONNX_RUNTIME)
     if for_gpu:
@@ -163,23 +163,12 @@ def _package(
         wanted: what pip is to install.
         if_missing: what the finding says then.
     """
-    name = next(filter(_version, names), names[0])
-    if _is_installed(module):
-        detail = f"{_version(name) or 'installed'}, for {purpose}"
+    name = next(filter(installed.version_of, names), names[0])
+    if installed.has_module(module):
+        detail = f"{installed.version_of(name) or 'installed'}, for {purpose}"
         return Finding(name=name, works=True, detail=detail)
     detail = f"not installed, for {purpose}: pip install {wanted}"
     return Finding(name=names[0], works=if_missing, detail=detail)
-
-
-def _is_installed(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
-
-
-def _version(distribution: str) -> str:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
 
 
 def _cache() -> Finding:

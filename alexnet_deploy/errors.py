@@ -25,6 +25,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from alexnet_deploy import installed
+
 
 @dataclass(frozen=True, slots=True)
 class Argument:
@@ -96,18 +98,12 @@ class MissingPackageError(AlexNetDeployError):
     """
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        is_harmful = extra == "cpu" and _has_onnxruntime_gpu()
+        is_harmful = extra == "cpu" and installed.has_distribution("onnxruntime-gpu")
         wanted = package if is_harmful else f"'alexnet-deploy[{extra}]'"
         super().__init__(
             f"{purpose} needs the package {package}, which is not installed here; "
             f"install it with: pip install {wanted}"
         )
-
-
-def _has_onnxruntime_gpu() -> bool:
-    import importlib.metadata  # it takes long, and every start of the command line is here
-
-    return any(importlib.metadata.distributions(name="onnxruntime-gpu"))
 
 
 class DeviceError(AlexNetDeployError):

@@ -21,12 +21,13 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "alexnet_deploy"
 
 PACKAGES = (
-    "errors < files < model < graph, photographs < runtimes < trt, verification, inference "
-    "< export, console < index < figures < inspection, doctor < commands < cli < __main__"
+    "choices, installed < errors < files < model < graph, photographs < runtimes "
+    "< trt, verification, inference < export, console < index < figures "
+    "< inspection, doctor < commands < cli < __main__"
 )
 """A package imports from those before it; a comma separates two that do not know each other."""
 MODULES = {
-    "files": "path_text input_files output_files records",
+    "files": "path_text input_files output_files locks records",
     "model": "spec labels state_dicts torch_files checkpoints reference default",
     "graph": "serialization report model_file build lowering casting quantization plugin_nodes",
     "photographs": (
@@ -53,11 +54,14 @@ MODULES = {
     "commands": "options export classify embed index search verify evaluate info doctor",
 }
 """Within a package, a module imports from those before it; the lists are to be read in order."""
-COMMAND_MODULES = tuple(f"commands.{name}" for name in COMMANDS)
+COMMAND_MODULES = {
+    name: target.removeprefix("alexnet_deploy.").partition(":")[0]
+    for name, target in COMMANDS.items()
+}
 CONSOLE = ("console.paths", "console.reporting", "console.group")
-START_UP = (*CONSOLE, "commands.options", *COMMAND_MODULES, "cli", "__main__")
+START_UP = (*CONSOLE, "commands.options", *COMMAND_MODULES.values(), "cli", "__main__")
 """Modules that every `--help` loads: the standard library, click, each other and LIGHT."""
-LIGHT = ("", "errors", "files.path_text", *CONSOLE)
+LIGHT = ("", "choices", "installed", "errors", "files.path_text", *CONSOLE)
 OWNERS = {
     "PIL": (
         "model.reference",
@@ -295,7 +299,7 @@ def test_help_loads_click_and_nothing_heavier(arguments: list[str]) -> None:
     assert foreign == {"click", "alexnet_deploy"}
     own = {own_module(name) for name in loaded} - {None}
     # The group's own help lists the first line of each command.
-    own_command = {f"commands.{name}" for name in arguments or COMMANDS}
+    own_command = {COMMAND_MODULES[name] for name in arguments or COMMANDS}
     assert own <= {*LIGHT, "cli", "commands.options", *own_command}
 
 

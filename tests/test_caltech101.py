@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from alexnet_deploy.choices import Runtime
 from alexnet_deploy.export.opening import open_runner_of
 from alexnet_deploy.graph.build import build_model
 from alexnet_deploy.inference.classification import classify
 from alexnet_deploy.model.checkpoints import load_checkpoint
 from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.photographs.finding import find_photographs
-from alexnet_deploy.runtimes.base import RunnerOptions, Runtime
+from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.verification.onnx import verify
 
 

@@ -7,7 +7,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from alexnet_deploy.console.group import ErrorsReported
+from alexnet_deploy.console.group import CommandGroup
 from alexnet_deploy.console.reporting import option, say
 from alexnet_deploy.errors import (
     AlexNetDeployError,
@@ -79,7 +79,7 @@ def test_an_error_comes_whole_through_a_pickle_and_a_copy(error: AlexNetDeployEr
 
 
 def test_the_command_line_writes_options_in_errors_and_notices() -> None:
-    @click.group(cls=ErrorsReported)
+    @click.group(cls=CommandGroup)
     def group() -> None:
         pass
 

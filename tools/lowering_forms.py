@@ -14,9 +14,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_deploy.choices import FILE_PRECISIONS
 from alexnet_deploy.export.onnx import build_file
 from alexnet_deploy.graph.lowering import banded_convolution, split_towers
-from alexnet_deploy.graph.model_file import FILE_PRECISIONS, ModelFile
+from alexnet_deploy.graph.model_file import ModelFile
 from alexnet_deploy.model.checkpoints import load_checkpoint
 from alexnet_deploy.model.default import bundled_checkpoint
 

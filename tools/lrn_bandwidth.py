@@ -20,7 +20,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from gpu_checks.kernel_reference import DTYPES, TOLERANCES
 from gpu_checks.rounds import Seconds, in_turns, median_ratio
 from gpu_checks.torch_clock import gpu_seconds
 
+from alexnet_deploy import installed
 from alexnet_deploy.errors import AlexNetDeployError, DeviceError
 from alexnet_deploy.trt.kernel import Scalar, TowerLrnKernel, compile_ptx
 
@@ -79,7 +79,7 @@ def measure(batch: int = 256) -> dict[str, Any]:
         "date": datetime.now(UTC).date().isoformat(),
         "versions": {
             "torch": str(torch.__version__),
-            "cuda-bindings": version("cuda-bindings"),
+            "cuda-bindings": installed.version_of("cuda-bindings"),
             "cuda_of_driver": _called(driver.cuDriverGetVersion),
         },
         "batch": batch,

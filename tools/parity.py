@@ -20,22 +20,22 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_deploy import installed
+from alexnet_deploy.choices import FilePrecision, Precision, Runtime
 from alexnet_deploy.export.onnx import build_file
-from alexnet_deploy.graph.model_file import FilePrecision
 from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint
 from alexnet_deploy.model.default import default_model
 from alexnet_deploy.model.reference import Reference, crop
 from alexnet_deploy.photographs.decoding import load_photograph
 from alexnet_deploy.photographs.finding import find_photographs
 from alexnet_deploy.photographs.preprocessing import preprocess
-from alexnet_deploy.runtimes.base import Precision, Runner, RunnerOptions, Runtime
+from alexnet_deploy.runtimes.base import Runner, RunnerOptions
 from alexnet_deploy.runtimes.factory import open_runner
 from alexnet_deploy.verification.comparison import cosine_similarity, relative_error
 
@@ -122,7 +122,9 @@ def main() -> None:
             "fingerprint": checkpoint.fingerprint,
             "machine": f"{platform.system()} {platform.machine()}, {cpu_name()}",
             "date": datetime.now(UTC).date().isoformat(),
-            "versions": {name: version(name) for name in ("openvino", "onnxruntime", "numpy")},
+            "versions": {
+                name: installed.version_of(name) for name in ("openvino", "onnxruntime", "numpy")
+            },
             "results": results,
         }
         arguments.json.write_text(json.dumps(record, indent=1) + "\n")

@@ -25,8 +25,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import Argument, IncompatibleFileError, Message
-from alexnet_deploy.files.output_files import errors_of, locked, sync_directory
+from alexnet_deploy.errors import Argument, IncompatibleFileError, Message, OutputError
+from alexnet_deploy.files.locks import locked
+from alexnet_deploy.files.output_files import errors_of, sync_directory
 from alexnet_deploy.files.records import Within, read_record
 from alexnet_deploy.model.checkpoints import load_checkpoint
 from alexnet_deploy.model.spec import ModelSpec
@@ -104,8 +105,11 @@ def own_folder(folder: Path) -> Iterator[None]:
     """
     with errors_of(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    busy = "another process is training there; wait until it has finished, stop it, or name another"
-    with locked(folder / "lock", f"{folder}: {busy} folder"):
+    refusal = OutputError(
+        f"{folder}: another process is training there; wait until it has finished, stop it, or "
+        "name another folder"
+    )
+    with locked(folder / "lock", lambda _: refusal):
         for part in folder.glob(".alexnet-deploy-*.part"):
             with errors_of(part):
                 part.unlink()

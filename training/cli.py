@@ -5,7 +5,6 @@ resume from.
 """
 
 import dataclasses
-import importlib.util
 import json
 import math
 from collections.abc import Callable
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from alexnet_deploy.console.group import ErrorsReported, end_at_signals, ignore_warnings_of_pillow
+from alexnet_deploy import installed
+from alexnet_deploy.console.group import CommandGroup, end_at_signals, ignore_warnings_of_pillow
 from alexnet_deploy.console.paths import FILE
 from alexnet_deploy.console.reporting import Reporter, print_result, say
 from alexnet_deploy.errors import MissingPackageError, UsageError
@@ -25,16 +25,8 @@ if TYPE_CHECKING:
     from training.run import RunReport
 
 
-class _Group(ErrorsReported):
-    """Lists its commands in the order of use."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names as they were added."""
-        return list(self.commands)
-
-
 @click.group(
-    cls=_Group,
+    cls=CommandGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Example: python -m training train photos/ -o runs/first --recipe modern",
 )
@@ -59,7 +51,7 @@ def _require_torch() -> None:
     Raises:
         MissingPackageError: torch is not installed.
     """
-    if importlib.util.find_spec("torch") is None:
+    if not installed.has_module("torch"):
         raise MissingPackageError("torch", "train", "the trainer")
 
 

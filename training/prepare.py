@@ -27,10 +27,12 @@ from PIL import Image
 from alexnet_deploy.errors import (
     ArgumentError,
     DatasetError,
+    OutputError,
     PhotographError,
     UsageError,
 )
-from alexnet_deploy.files.output_files import atomic_write, errors_of, locked
+from alexnet_deploy.files.locks import locked
+from alexnet_deploy.files.output_files import atomic_write, errors_of
 from alexnet_deploy.photographs.class_folders import ClassFolders, find_class_folders
 from alexnet_deploy.photographs.decoding import decode_photograph, open_photograph
 from alexnet_deploy.photographs.finding import find_photographs, has_hidden_part
@@ -290,11 +292,11 @@ def _unfinished(target: Path) -> Iterator[None]:
     with errors_of(path):
         target.mkdir(parents=True, exist_ok=True)
         was_stopped = path.exists()
-    busy = (
+    refusal = OutputError(
         f"{target}: another process is preparing photographs there; wait until it has finished, or "
         "stop it: what it has stored is kept"
     )
-    with locked(path, busy):
+    with locked(path, lambda _: refusal):
         with errors_of(path):
             path.write_bytes(b"prepare is running here, or was stopped: run it again\n")
             (target / PREPARED_NAME).unlink(missing_ok=True)

@@ -54,12 +54,13 @@ def classify(
     probability, error.
     """
     from alexnet_deploy.inference import classification
+    from alexnet_deploy.inference.failures import at_least_one
     from alexnet_deploy.inference.run import RunSummary
     from alexnet_deploy.photographs.finding import find_photographs
 
     _check(as_json, csv_file, figure)
     find = functools.partial(find_photographs, paths, include_hidden=include_hidden)
-    found, summary, report = find(), RunSummary(), Reporter(find)
+    found, summary, report = at_least_one(find()), RunSummary(), Reporter(find)
     num_classes = top or (1 if figure is None else 5)
     with ExitStack() as stack:
         model = stack.enter_context(model_arguments.open())

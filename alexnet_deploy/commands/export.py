@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from alexnet_deploy.commands import options as shared
+from alexnet_deploy.choices import FILE_PRECISIONS, RUNTIMES, FilePrecision, Runtime
 from alexnet_deploy.console.paths import FILE
 from alexnet_deploy.console.reporting import print_result, say
 from alexnet_deploy.errors import UsageError
 from alexnet_deploy.files.path_text import printable
 
 if TYPE_CHECKING:
-    from alexnet_deploy.graph.model_file import FilePrecision
     from alexnet_deploy.graph.report import Report
     from alexnet_deploy.model.checkpoints import Checkpoint
-    from alexnet_deploy.runtimes.base import Runtime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +26,7 @@ class ExportArguments:
 
     checkpoint: Path | None
     output: Path | None
-    precision: "FilePrecision"
+    precision: FilePrecision
     calibrate: Path | None
     trt: bool
     rtx: bool
@@ -43,7 +41,7 @@ class ExportArguments:
     verify_on: Path | None
     no_verify: bool
     as_json: bool
-    runtime: "Runtime"
+    runtime: Runtime
     threads: int | None
 
     @property
@@ -141,7 +139,7 @@ def _engine_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option(
     "--precision",
-    type=click.Choice(shared.FILE_PRECISIONS),
+    type=click.Choice(FILE_PRECISIONS),
     default="fp32",
     show_default=True,
     help="Of the layers with weights; inputs are bytes and outputs float32 in each. "
@@ -169,7 +167,7 @@ def _engine_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option(
     "--runtime",
-    type=click.Choice(shared.RUNTIMES),
+    type=click.Choice(RUNTIMES),
     default="auto",
     show_default=True,
     help="Library that runs an ONNX file while it is verified.",

@@ -1,8 +1,4 @@
-"""Options that several commands share, as decorators, and the values that they become.
-
-The literals repeat `runtimes.base`, which needs numpy and would make `--help` slow; a test holds
-the two equal.
-"""
+"""Options that several commands share, as decorators, and the values that they become."""
 
 import dataclasses
 import functools
@@ -13,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from alexnet_deploy.choices import DEVICES, PRECISIONS, RUNTIMES, Device, Precision, Runtime
 from alexnet_deploy.console.paths import FILE
 from alexnet_deploy.console.reporting import say
 
@@ -20,13 +17,7 @@ if TYPE_CHECKING:
     from alexnet_deploy.index.model import ModelRequest
     from alexnet_deploy.inference.failures import FailureLimit
     from alexnet_deploy.inference.model import Model
-    from alexnet_deploy.runtimes.base import Device, Precision, Runner, RunnerOptions, Runtime
-
-RUNTIMES = ("auto", "openvino", "onnxruntime", "tensorrt", "tensorrt-rtx")
-DEVICES = ("auto", "cpu", "cuda")
-FILE_PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-PRECISIONS = ("auto", *FILE_PRECISIONS)
-
+    from alexnet_deploy.runtimes.base import Runner, RunnerOptions
 
 _Command = Callable[..., None]
 
@@ -35,9 +26,9 @@ _Command = Callable[..., None]
 class ModelArguments:
     """What `--model`, `--runtime` and the others said; a command gets it as `model_arguments`."""
 
-    runtime: "Runtime"
-    device: "Device"
-    precision: "Precision | None"
+    runtime: Runtime
+    device: Device
+    precision: Precision | None
     batch_size: int | None
     threads: int | None
     model: Path | None = None

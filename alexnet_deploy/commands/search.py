@@ -11,17 +11,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from alexnet_deploy.choices import METRICS, Metric
 from alexnet_deploy.commands import options as shared
 from alexnet_deploy.console.paths import FILE
 from alexnet_deploy.console.reporting import Reporter, say
 from alexnet_deploy.errors import UsageError
 
 if TYPE_CHECKING:
-    from alexnet_deploy.index.manifest import Metric
     from alexnet_deploy.index.results import SearchResult
     from alexnet_deploy.inference.failures import FailureLimit
-
-METRICS = ("cosine", "l2")
 
 
 @click.command(epilog="Example: alexnet-deploy search query.jpg --sheet neighbours.html")
@@ -53,7 +51,7 @@ def search(
     queries: tuple[str, ...],
     directory: Path,
     k: int,
-    metric: "Metric | None",
+    metric: Metric | None,
     max_distance: float | None,
     as_json: bool,
     as_paths: bool,
@@ -72,13 +70,14 @@ def search(
     or {"query", "error"}; paths that are not UTF-8 come with "query_base64", "path_base64".
     """
     from alexnet_deploy.index.session import Index
+    from alexnet_deploy.inference.failures import at_least_one
     from alexnet_deploy.inference.run import RunSummary
     from alexnet_deploy.photographs.sources import path_of
 
     _check(as_json, as_paths, null, sheet)
     stdin = _read_stdin() if "-" in queries else b""
     find = functools.partial(_find, queries, stdin, include_hidden)
-    found, summary, report = find(), RunSummary(), Reporter(find)
+    found, summary, report = at_least_one(find()), RunSummary(), Reporter(find)
     with ExitStack() as stack:
         index = stack.enter_context(Index(directory, model_arguments.request(), notify=say))
         if sheet is not None:

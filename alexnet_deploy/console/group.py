@@ -2,10 +2,12 @@
 
 import errno
 import os
+import pkgutil
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -17,8 +19,30 @@ from alexnet_deploy.files.path_text import printable
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-class ErrorsReported(click.Group):
-    """A group whose commands end with one message and an exit code where a user can mend it."""
+class CommandGroup(click.Group):
+    """A group whose commands end with one message and an exit code where a user can mend it.
+
+    Args:
+        lazy_commands: `module:attribute` of each command that is imported only when it is named,
+            by its name; they come before those added to the group, all in the order given.
+    """
+
+    def __init__(
+        self, *args: Any, lazy_commands: Mapping[str, str] = MappingProxyType({}), **extra: Any
+    ) -> None:
+        super().__init__(*args, **extra)
+        self._lazy_commands = lazy_commands
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names as they were given; click would sort them."""
+        return [*self._lazy_commands, *self.commands]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command, imported if it is a lazy one; None for a name that is none's."""
+        if cmd_name not in self._lazy_commands:
+            return super().get_command(ctx, cmd_name)
+        command: click.Command = pkgutil.resolve_name(self._lazy_commands[cmd_name])
+        return command
 
     # The two together see every error: the first parses the group's own options.
     def make_context(self, *args: Any, **extra: Any) -> click.Context:

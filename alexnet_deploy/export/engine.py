@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from alexnet_deploy import installed
+from alexnet_deploy.choices import FilePrecision
 from alexnet_deploy.errors import (
     Argument,
     DeviceError,
@@ -14,13 +16,12 @@ from alexnet_deploy.errors import (
     UsageError,
 )
 from alexnet_deploy.export.onnx import build_file
-from alexnet_deploy.graph.model_file import FilePrecision, ModelFile
+from alexnet_deploy.graph.model_file import ModelFile
 from alexnet_deploy.graph.plugin_nodes import with_plugins
 from alexnet_deploy.graph.report import Report
 from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.runtimes.base import DEFAULT_OUTPUTS, RunnerOptions, check_outputs
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
-from alexnet_deploy.runtimes.capabilities import is_installed
 from alexnet_deploy.runtimes.engine_file import (
     ENGINE_PRECISIONS,
     ENGINE_SUFFIX,
@@ -92,9 +93,9 @@ def choose_runtime(*, rtx: bool) -> EngineRuntime:
         MissingPackageError: with `rtx`, TensorRT-RTX is not installed.
         DeviceError: neither is.
     """
-    if is_installed("tensorrt") and not rtx:
+    if installed.has_module("tensorrt") and not rtx:
         return "tensorrt"
-    if is_installed("tensorrt_rtx"):
+    if installed.has_module("tensorrt_rtx"):
         return "tensorrt-rtx"
     if rtx:
         raise MissingPackageError("tensorrt-rtx", "rtx", "building a TensorRT-RTX engine")

@@ -4,12 +4,13 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from alexnet_deploy.choices import FilePrecision
 from alexnet_deploy.errors import Argument, Message, UsageError
 from alexnet_deploy.files.output_files import atomic_write
 from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.graph.build import build_model
 from alexnet_deploy.graph.casting import cast_model
-from alexnet_deploy.graph.model_file import FilePrecision, ModelFile
+from alexnet_deploy.graph.model_file import ModelFile
 from alexnet_deploy.graph.report import ADVICE, Report
 from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.runtimes.base import DEFAULT_OUTPUTS, RunnerOptions, check_outputs

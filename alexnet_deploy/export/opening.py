@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from alexnet_deploy.choices import Device, Precision, Runtime
 from alexnet_deploy.errors import AlexNetDeployError, IncompatibleFileError, OutputError
 from alexnet_deploy.export.onnx import build_file, verified_model
 from alexnet_deploy.files.input_files import existing_file
@@ -17,14 +18,7 @@ from alexnet_deploy.inference.model import Model
 from alexnet_deploy.model.checkpoints import CHECKPOINT_SUFFIXES, Checkpoint, load_checkpoint
 from alexnet_deploy.model.default import default_model
 from alexnet_deploy.photographs.samples import varied_samples
-from alexnet_deploy.runtimes.base import (
-    DEFAULT_OUTPUTS,
-    Device,
-    Precision,
-    Runner,
-    RunnerOptions,
-    Runtime,
-)
+from alexnet_deploy.runtimes.base import DEFAULT_OUTPUTS, Runner, RunnerOptions
 from alexnet_deploy.runtimes.capabilities import file_precision
 from alexnet_deploy.runtimes.engine_file import ENGINE_SUFFIX, read_engine
 from alexnet_deploy.runtimes.factory import open_engine_file, open_runner, resolve, runtime_version
@@ -80,10 +74,11 @@ def open_model(
         own = dataclasses.replace(options, outputs=layers)
         return open_runner_of(path, own, notify=notify)
 
-    is_engine = path.suffix == ENGINE_SUFFIX
-    return Model(
-        open_runner_for, read_engine(path).record.outputs if is_engine else DEFAULT_OUTPUTS
-    )
+    if path.suffix != ENGINE_SUFFIX:
+        return Model(open_runner_for(DEFAULT_OUTPUTS), open_runner_for)
+    engine = read_engine(path)
+    own = dataclasses.replace(options, outputs=engine.record.outputs)
+    return Model(open_engine_file(engine, own), open_runner_for)
 
 
 def open_runner_of(
@@ -156,7 +151,7 @@ def _exported(
     with suppress(AlexNetDeployError):  # not there, damaged, or no place for a cache
         file = read_model(cache_directory() / name)
         if file.report is not None and file.report["passed"] and file.is_unchanged():
-            return file
+            return dataclasses.replace(file, source=str(source))
     if options.device == "cuda":
         current_gpu()  # without one the work would be for nothing
     notify(f"preparing {printable(source.name)}, once: exporting and verifying it")

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from html import escape
 from typing import BinaryIO
 
+from alexnet_deploy.choices import Metric
 from alexnet_deploy.errors import PhotographError
 from alexnet_deploy.figures.drawing import FAILED, FAILED_INK, FRAME, INK, PAPER, TRACK, fitted
 from alexnet_deploy.figures.sheet_cells import (
@@ -22,7 +23,6 @@ from alexnet_deploy.figures.sheet_cells import (
     query_cell,
 )
 from alexnet_deploy.files.path_text import printable
-from alexnet_deploy.index.manifest import Metric
 from alexnet_deploy.index.results import SearchResult
 
 _WIDTH, _HEIGHT = 400, 300  # px; shown at half of it, sharp where a px is half as large

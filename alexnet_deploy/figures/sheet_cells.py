@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from alexnet_deploy.choices import Metric
 from alexnet_deploy.errors import PhotographError
 from alexnet_deploy.files.path_text import printable
-from alexnet_deploy.index.manifest import Metric
 from alexnet_deploy.index.results import Neighbour, Query, SearchResult
 from alexnet_deploy.photographs.sources import load_image
 

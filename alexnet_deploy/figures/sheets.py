@@ -13,6 +13,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from alexnet_deploy.choices import Metric
 from alexnet_deploy.errors import PhotographError, UsageError
 from alexnet_deploy.figures.drawing import (
     BOLD,
@@ -40,7 +41,6 @@ from alexnet_deploy.figures.sheet_cells import (
 )
 from alexnet_deploy.files.output_files import atomic_write
 from alexnet_deploy.files.path_text import printable
-from alexnet_deploy.index.manifest import Metric
 from alexnet_deploy.index.results import SearchResult
 
 SUFFIXES = (".png", ".html")

@@ -1,1 +1,1 @@
-"""Files that appear whole or not at all, and paths as text."""
+"""Atomic file output, checked input, JSON records, and paths as text."""

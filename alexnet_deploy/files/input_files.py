@@ -1,4 +1,4 @@
-"""Files that are read: is there one, and may it be read?"""
+"""Check that input files exist and are readable."""
 
 from pathlib import Path
 
@@ -6,11 +6,11 @@ from alexnet_deploy.errors import UsageError
 
 
 def existing_file(path: Path, expected: str) -> None:
-    """Refuse a path that is no file, or one that may not be read.
+    """Raise an error unless `path` is a readable file.
 
     Args:
         path: of any length and any characters.
-        expected: what should have been given, for the message.
+        expected: what kind of file was expected, for the message.
 
     Raises:
         UsageError: naming the path and the reason.
@@ -21,7 +21,7 @@ def existing_file(path: Path, expected: str) -> None:
             raise UsageError(f"{path}: {found}; give {expected}")
         with path.open("rb"):
             pass
-    except OSError as error:  # a closed folder, a name of 300 characters
+    except OSError as error:  # a folder without access, a name of 300 characters
         raise UsageError(
-            f"{path}: cannot be opened ({error.strerror or error}); mend that, or give {expected}"
+            f"{path}: cannot be opened ({error.strerror or error}); fix that, or give {expected}"
         ) from error

@@ -1,11 +1,10 @@
-"""Write files so that a reader sees the old file or the whole new one, never half.
+"""Write files atomically: a reader sees the old file or the complete new one.
 
-Only what goes wrong with the file itself becomes an `OutputError`; whatever else is raised while
-one is open passes through as it is.
+Only errors of the file itself become an `OutputError`; any other exception raised while one is open
+propagates unchanged.
 """
 
 import errno
-import fcntl
 import io
 import os
 import secrets
@@ -18,7 +17,7 @@ from typing import Any, BinaryIO
 from alexnet_deploy.errors import OutputError
 
 _SPACE = "free some space or choose another place"
-_RIGHTS = "get the right to write there or choose another place"
+_RIGHTS = "get write permission there or choose another place"
 _REMEDIES = {
     errno.ENOSPC: _SPACE,
     errno.EDQUOT: _SPACE,
@@ -30,7 +29,7 @@ _REMEDIES = {
     errno.EPERM: _RIGHTS,
     errno.EROFS: "choose another place",
     errno.ENAMETOOLONG: "choose a shorter name",
-    errno.ELOOP: "its links lead in a circle; remove them or choose another name",
+    errno.ELOOP: "its symbolic links form a loop; remove them or choose another name",
 }
 
 
@@ -38,14 +37,14 @@ _REMEDIES = {
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path`; on success sync it and rename it to `path`.
 
-    On any error, Ctrl-C included, the temporary file is removed and an earlier file at `path` is
-    left as it was. If `path` is a link, the file that it leads to is replaced, not the link. A
-    pipe, a device, and the file behind standard output are written straight into, without a
-    rename, and say of themselves that they cannot be sought.
+    On any error, Ctrl-C included, the temporary file is removed and an existing file at `path` is
+    left untouched. If `path` is a symbolic link, its target is replaced, not the link. A pipe, a
+    device and the file behind standard output are written directly, without a rename, and are not
+    seekable.
 
     Raises:
-        OutputError: no space, no such folder, no permission, ...; naming the remedy.
-        BrokenPipeError: `path` is a pipe and its reader went away.
+        OutputError: no space, no such folder, no permission, ...; the message names the remedy.
+        BrokenPipeError: `path` is a pipe whose reader has closed it.
     """
     with errors_of(path):
         old = _status(path)
@@ -58,7 +57,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             file.flush()
         return
     target = Path(os.path.realpath(path))
-    # A name of its own: the target's, made longer, could be too long.
+    # Not derived from the target's name, which could then be too long.
     temporary = target.with_name(f".alexnet-deploy-{secrets.token_hex(8)}.part")
     with errors_of(path):
         mode = 0o666 if old is None else stat.S_IMODE(old.st_mode)
@@ -72,7 +71,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             raw.close()
             os.replace(temporary, target)
     except BaseException:
-        # Without the buffer, whose own close() would write what is left in it.
+        # Bypass the buffer, whose close() would flush what is left in it.
         with suppress(OSError):
             raw.close()
         with suppress(OSError):
@@ -82,12 +81,12 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def write_together(paths: Sequence[Path]) -> Iterator[list[BinaryIO]]:
-    """Open files that are of use together only; on success all of them replace the old ones.
+    """Open files that are only useful together; on success replace all of the old ones.
 
-    Until all are complete and on the disk, the old files are as they were. From there to the
-    last rename a killed process can leave some files missing, but never a new one beside an
-    old one: the old ones go first, all but the last of `paths`, which its successor replaces.
-    The first of `paths` comes last, so where it is, the others are.
+    The old files stay untouched until all new ones are complete and synced. A process killed
+    between then and the last rename can leave files missing, but never a new one beside an old one:
+    the old ones are removed first, except the last of `paths`, which its successor replaces. The
+    first of `paths` is renamed last: if it exists, so do the others.
 
     Raises:
         OutputError: as `atomic_write`.
@@ -95,7 +94,7 @@ def write_together(paths: Sequence[Path]) -> Iterator[list[BinaryIO]]:
     with ExitStack() as stack:
         files = [stack.enter_context(atomic_write(path)) for path in paths]
         yield files
-        # A disk that fills up must show before anything of the old files is touched.
+        # A full disk must surface before any of the old files is touched.
         for path, file in zip(paths, files, strict=True):
             _sync(path, file)
         for path in paths[:-1]:
@@ -103,32 +102,12 @@ def write_together(paths: Sequence[Path]) -> Iterator[list[BinaryIO]]:
 
 
 @contextmanager
-def locked(path: Path, busy: str) -> Iterator[None]:
-    """Hold a lock on a file, created if necessary, which ends with the process at the latest.
-
-    Raises:
-        OutputError: another process holds it, with the message `busy`; or it cannot be created.
-    """
-    with errors_of(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        with errors_of(path):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise OutputError(busy) from error
-        yield
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
 def errors_of(path: Path) -> Iterator[None]:
-    """Turn an `OSError` in the block into an `OutputError` with the remedy that fits it."""
+    """Turn an `OSError` in the block into an `OutputError` with a matching remedy."""
     try:
         yield
     except BrokenPipeError:
-        raise  # no fault: who reads has enough, as with `| head`
+        raise  # not an error: the reader has enough, as with `| head`
     except OSError as error:
         remedy = _REMEDIES.get(error.errno or 0, "choose another place")
         raise OutputError(
@@ -137,7 +116,7 @@ def errors_of(path: Path) -> Iterator[None]:
 
 
 class _File(io.FileIO):
-    """An unbuffered file that is written: its errors name the path that the user gave."""
+    """An unbuffered output file whose errors name the path that the user gave."""
 
     def __init__(self, path: Path, descriptor: int, *, can_seek: bool) -> None:
         super().__init__(descriptor, "wb")
@@ -153,7 +132,7 @@ class _File(io.FileIO):
 
 
 def sync_directory(path: Path) -> None:
-    """Make the names in a directory last through a loss of power.
+    """Sync a directory, so that its entries survive a power failure.
 
     Raises:
         OutputError: the disk reports an error.
@@ -167,7 +146,7 @@ def sync_directory(path: Path) -> None:
 
 
 def _status(path: Path) -> os.stat_result | None:
-    """Return the status of the file that `path` leads to, None if there is none."""
+    """Return the status of the file that `path` resolves to, or None if there is none."""
     try:
         status = os.stat(path)
     except FileNotFoundError:
@@ -178,7 +157,7 @@ def _status(path: Path) -> os.stat_result | None:
 
 
 def _is_standard_output(status: os.stat_result) -> bool:
-    """Tell whether it is `/dev/stdout`: what the shell has opened must not be replaced."""
+    """Return whether it is `/dev/stdout`: a file opened by the shell must not be replaced."""
     with suppress(OSError):
         return os.path.samestat(status, os.fstat(1))
     return False
@@ -192,7 +171,7 @@ def _sync(path: Path, file: BinaryIO) -> None:
 
 
 def _remove_regular(path: Path) -> None:
-    """Remove the file that `path` leads to, if there is one; pipes and devices stay."""
+    """Remove the regular file that `path` resolves to, if any; pipes and devices stay."""
     with errors_of(path):
         old = _status(path)
         if old is not None and stat.S_ISREG(old.st_mode):

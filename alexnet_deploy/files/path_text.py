@@ -1,6 +1,6 @@
-"""A path as text: for a terminal, for JSON and CSV, for formats that hold nothing but UTF-8.
+"""Paths as text for terminals, JSON, CSV, and formats that only hold UTF-8.
 
-A file name on Linux is any bytes; Python keeps those that are not UTF-8 as lone surrogates
+On Linux a file name is arbitrary bytes; Python keeps those that are not UTF-8 as lone surrogates
 (PEP 383, "surrogateescape"), which neither a terminal nor most file formats accept.
 """
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def printable(text: str | Path) -> str:
-    r"""Return `text` on one line, with what a terminal would obey or choke on made visible.
+    r"""Return `text` on one line, with what a terminal would interpret or reject escaped.
 
     Control characters, line breaks and direction marks become `\n`, `\x1b` or `\u202e`; a byte
     that is not UTF-8 becomes `\xff`.
@@ -21,15 +21,15 @@ def printable(text: str | Path) -> str:
 def path_fields(path: Path) -> dict[str, str]:
     """Return the JSON fields of `path`: `path`, and `path_base64` if its bytes are not UTF-8.
 
-    `path` keeps such bytes as surrogates, which `json.dumps` escapes and `os.fsencode` turns
-    back; `path_base64` is for readers in other languages.
+    `path` keeps such bytes as surrogates, which `json.dumps` escapes and `os.fsencode` restores;
+    `path_base64` is for readers in other languages.
     """
     encoded = path_base64(path)
     return {"path": str(path)} | ({} if encoded is None else {"path_base64": encoded})
 
 
 def path_base64(path: Path) -> str | None:
-    """Return the bytes of `path` in base64, or None where they are UTF-8 and need no help."""
+    """Return the bytes of `path` in base64, or None if they are valid UTF-8."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -38,7 +38,7 @@ def path_base64(path: Path) -> str | None:
 
 
 def path_utf8(path: Path) -> str:
-    r"""Return `path` as valid UTF-8: bytes that are not become `\xff`, beyond recall."""
+    r"""Return `path` as valid UTF-8: other bytes become `\xff`, irreversibly."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 

@@ -1,8 +1,8 @@
-"""Records: JSON into frozen dataclasses, by the annotations of their fields, or an error.
+"""Records: JSON parsed into frozen dataclasses and validated by their annotations.
 
-`Annotated[int, Within(1, 999)]` is a field with bounds. A record whose class has a `FORMAT` holds
-that number as "format". What JSON leaves open is closed here: a key comes once, numbers are finite
-and nesting ends. Where the annotation is `Mapping[str, Any]`, any such JSON is taken as it is.
+`Annotated[int, Within(1, 999)]` is a field with bounds. A record whose class has a `FORMAT` stores
+that number as "format". Stricter than JSON itself: keys are unique, numbers finite, nesting
+bounded. A field annotated `Mapping[str, Any]` accepts any JSON object.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ _Record = TypeVar("_Record")
 
 @dataclass(frozen=True, slots=True)
 class Within:
-    """Bounds of a number, or of the length of a text or a tuple."""
+    """Bounds of a number, or of the length of a string or a tuple."""
 
     least: float = -math.inf
     most: float = math.inf
@@ -39,7 +39,7 @@ class Within:
     below: float = math.inf
 
     def holds(self, value: Any) -> bool:
-        """Tell whether `value` keeps the bounds."""
+        """Return whether `value` is within the bounds."""
         number = len(value) if isinstance(value, (str, tuple)) else value
         return self.least <= number <= self.most and self.above < number < self.below
 
@@ -52,20 +52,20 @@ class Within:
 
 @dataclass(frozen=True, slots=True)
 class Matching:
-    """The form of a text: the whole of it matches a regular expression."""
+    """A regular expression that the whole string must match."""
 
     pattern: str
 
     def holds(self, value: str) -> bool:
-        """Tell whether `value` has the form."""
+        """Return whether the whole of `value` matches."""
         return re.fullmatch(self.pattern, value) is not None
 
     def __str__(self) -> str:
-        return f"a text like {self.pattern}"
+        return f"a string like {self.pattern}"
 
 
 class _FieldError(IncompatibleFileError):
-    """A field cannot be what it is; `complaint` reads on from its name."""
+    """An invalid field; `complaint` continues the sentence that its name begins."""
 
     def __init__(self, field: str, complaint: str) -> None:
         super().__init__(f"{field} {complaint}" if field else complaint)
@@ -77,7 +77,7 @@ class _OtherFormatError(_FieldError):
 
 
 def require(condition: bool, field: str, came: object, expected: str) -> None:
-    """Refuse a record for a reason that no annotation can tell; for its `__post_init__`.
+    """Reject a record for a reason that no annotation can express; for its `__post_init__`.
 
     Raises:
         IncompatibleFileError: `condition` does not hold.
@@ -87,13 +87,13 @@ def require(condition: bool, field: str, came: object, expected: str) -> None:
 
 
 def check_fields(record: Any) -> None:
-    """Hold a record that a program makes to its annotations; for its `__post_init__`.
+    """Validate a record made in code against its annotations; for its `__post_init__`.
 
-    Numbers become those of their annotation, NumPy's included, and lists tuples: what is equal
-    then has one JSON, whoever wrote it.
+    Numbers, NumPy's included, are converted to the annotated type, and lists to tuples, so that
+    equal records have the same JSON, whoever made them.
 
     Raises:
-        IncompatibleFileError: naming the field, what came and what was expected.
+        IncompatibleFileError: naming the field, the value given and what was expected.
     """
     for name, kind in _kinds(record.__class__).items():
         object.__setattr__(record, name, _value(kind, getattr(record, name), name))
@@ -104,13 +104,13 @@ def read_file(path: Path, otherwise: str) -> bytes:
 
     Raises:
         FileNotFoundError, NotADirectoryError: there is nothing at `path`.
-        IncompatibleFileError: a pipe, a device, too large, or it may not be read.
+        IncompatibleFileError: a pipe, a device, too large, or not readable.
     """
     try:
         with open(path, "rb", opener=_open_at_once) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise OSError("it is no regular file")
+                raise OSError("it is not a regular file")
             if status.st_size > MAX_BYTES:
                 raise OSError(f"it has {status.st_size:,} bytes, more than {MAX_BYTES:,}")
             return file.read(MAX_BYTES)
@@ -118,20 +118,20 @@ def read_file(path: Path, otherwise: str) -> bytes:
         raise
     except OSError as error:
         raise IncompatibleFileError(
-            f"{path}: cannot be read ({error.strerror or error}); mend that, or ", otherwise
+            f"{path}: cannot be read ({error.strerror or error}); fix that, or ", otherwise
         ) from error
 
 
 def json_object(text: str | bytes, source: str, otherwise: str) -> dict[str, Any]:
-    """Return the fields of a JSON object, for a reader that needs them before they are a record.
+    """Return the fields of a JSON object, for a reader that needs them before they become a record.
 
     Args:
         text: bytes are UTF-8.
         source: where it comes from, for messages.
-        otherwise: what to do where no copy can be restored, for messages.
+        otherwise: what to do if no copy can be restored, for messages.
 
     Raises:
-        IncompatibleFileError: it is none.
+        IncompatibleFileError: it is not a JSON object.
     """
     try:
         value = json.loads(
@@ -142,7 +142,7 @@ def json_object(text: str | bytes, source: str, otherwise: str) -> dict[str, Any
         )
         _check_depth(value)
         if not isinstance(value, dict):
-            raise ValueError("it is no JSON object")
+            raise ValueError("it is not a JSON object")
     except (TypeError, ValueError, RecursionError) as error:  # TypeError: not even text
         raise damaged(source, error, otherwise) from error
     return value
@@ -151,11 +151,11 @@ def json_object(text: str | bytes, source: str, otherwise: str) -> dict[str, Any
 def read_record(
     kind: type[_Record], content: str | bytes | Mapping[str, Any], source: str, otherwise: str
 ) -> _Record:
-    """Read a record of its JSON, or of the fields that `json_object` returned; see there.
+    """Read a record from its JSON, or from the fields that `json_object` returned; see there.
 
     Raises:
-        IncompatibleFileError: no JSON, of another format, or a field is unknown, missing or
-            impossible.
+        IncompatibleFileError: not JSON, of another format, or a field is unknown, missing or
+            invalid.
     """
     if not isinstance(content, Mapping):
         content = json_object(content, source, otherwise)
@@ -171,7 +171,7 @@ def read_record(
 
 
 def damaged(source: str, reason: object, otherwise: str) -> IncompatibleFileError:
-    """Return the error of a file that is not what was written."""
+    """Return the error for a file whose content is not what was written."""
     return IncompatibleFileError(
         f"{source}: damaged ({reason}); restore it from a copy, or ", otherwise
     )
@@ -185,14 +185,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
         twice = next(name for index, (name, _) in enumerate(pairs) if name in dict(pairs[:index]))
-        raise ValueError(f"{reprlib.repr(twice)} comes twice in one object")
+        raise ValueError(f"{reprlib.repr(twice)} occurs twice in one object")
     return fields
 
 
 def _finite(text: str) -> float:
     number = float(text)  # "1e400" is infinite, and the constants are NaN and Infinity
     if not math.isfinite(number):
-        raise ValueError(f"{reprlib.repr(text)} is no finite number")
+        raise ValueError(f"{reprlib.repr(text)} is not a finite number")
     return number
 
 
@@ -228,7 +228,7 @@ def _record(kind: Any, fields: object, prefix: str) -> Any:
     for name in rest.keys() - kinds.keys():
         raise _FieldError(prefix + reprlib.repr(name), f"is unknown, expected {', '.join(kinds)}")
     for name in kinds:
-        if name not in rest:  # a default is for programs: what is written is written whole
+        if name not in rest:  # defaults are for code; a file holds every field
             raise _FieldError(prefix + name, "is missing")
     values = {name: _value(kinds[name], value, prefix + name) for name, value in rest.items()}
     try:
@@ -236,11 +236,11 @@ def _record(kind: Any, fields: object, prefix: str) -> Any:
     except _FieldError as error:
         raise _FieldError(prefix + error.field, error.complaint) from error
     except UsageError as error:  # of a class that is also an argument of the command line
-        raise _FieldError(prefix[:-1], f"cannot be: {error}") from error
+        raise _FieldError(prefix[:-1], f"is invalid: {error}") from error
 
 
 def _value(kind: Any, value: Any, field: str) -> Any:
-    """Return `value` as the annotation `kind` has it."""
+    """Convert `value` to the annotated type `kind`."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         value = _value(arguments[0], value, field)
@@ -288,9 +288,9 @@ def _number(kind: type[int | float], value: Any, field: str) -> int | float:
 
 
 def _plain(kind: type, value: Any, field: str) -> Any:
-    require(isinstance(value, kind), field, value, "a text" if kind is str else "true or false")
+    require(isinstance(value, kind), field, value, "a string" if kind is str else "true or false")
     if kind is str:
-        # Names of files and classes have bytes that are not UTF-8 as surrogates of this form.
+        # In names of files and classes, bytes that are not UTF-8 appear as surrogates of this form.
         is_text = not _FOREIGN_SURROGATE.search(value)
-        require(is_text, field, value, "a text without half a surrogate pair")
+        require(is_text, field, value, "a string without unpaired surrogates")
     return value

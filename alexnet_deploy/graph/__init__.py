@@ -1,1 +1,1 @@
-"""The `.onnx` file: built from the weights, lowered, cast, quantised, read and written."""
+"""The `.onnx` file: built from the weights, lowered, cast, quantized, read and written."""

@@ -1,8 +1,8 @@
 """Checkpoint to ONNX: the network as about 25 standard nodes, built from the weights.
 
 Input `images`: uint8 [N, H, W, 3], RGB, resized and cropped. Outputs: any layers of
-`ModelSpec.layer_shapes`, float32, `probabilities` and `fc7` by default. N is free. Every layer
-is a tensor under its own name, so a reader can take any of them as an output later.
+`ModelSpec.layer_shapes`, float32, by default `probabilities` and `fc7`. N is dynamic. Every layer
+is a tensor under its own name, so that any of them can be made an output later.
 """
 
 from typing import Any
@@ -31,17 +31,17 @@ except ImportError as error:
 
 OPSET, IR_VERSION = 20, 10
 NETWORK_INPUT = "input"
-"""The tensor that conv1 reads: pixels less their mean, by their standard deviation."""
+"""The tensor that conv1 reads: pixels minus the mean, divided by the standard deviation."""
 GRAPH_VERSION = 1
-"""Raised when the same checkpoint would give another graph; part of the cache's key."""
+"""Incremented when the same checkpoint would give another graph; part of the cache key."""
 
 
 def build_model(checkpoint: Checkpoint, outputs: tuple[str, ...]) -> ModelFile:
     """Return the checkpoint as an fp32 ONNX model.
 
     Args:
-        checkpoint: weights of any stored precision; factored layers stay factored.
-        outputs: layers to offer as graph outputs, in this order.
+        checkpoint: weights in any stored precision; factored layers stay factored.
+        outputs: layers to expose as graph outputs, in this order.
     """
     spec = checkpoint.spec
     graph = _GraphBuilder(checkpoint)
@@ -64,7 +64,7 @@ def build_model(checkpoint: Checkpoint, outputs: tuple[str, ...]) -> ModelFile:
 
 
 class _GraphBuilder:
-    """Nodes and initialisers under construction; one method for each kind of layer."""
+    """Nodes and initializers under construction; one method for each kind of layer."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
@@ -92,7 +92,7 @@ class _GraphBuilder:
         return self.constant(name, self._checkpoint.arrays[name].astype(np.float32, copy=False))
 
     def normalised_input(self) -> str:
-        # Transposed first, while a pixel is one byte.
+        # Transpose first, while a pixel is one byte.
         x = self.add("Transpose", [INPUT], "images_nchw", perm=[0, 3, 1, 2])
         x = self.add("Cast", [x], "pixels", to=TensorProto.FLOAT)
         mean = self.constant("mean", self._checkpoint.mean()[np.newaxis].astype(np.float32))
@@ -148,7 +148,7 @@ class _GraphBuilder:
         return self.add("Gemm", [x, self.array(weight), bias], output, transB=1)
 
     def finish(self) -> onnx.ModelProto:
-        """Return the graph; its outputs are still to be chosen."""
+        """Return the graph, without outputs yet."""
         size = self._spec.input_size
         images = helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["N", size, size, 3])
         self._model.graph.name = f"alexnet_{self._spec.preset}"

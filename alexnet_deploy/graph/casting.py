@@ -1,11 +1,11 @@
 """A float32 graph in float16 or bfloat16, for runtimes that take their precision from the graph.
 
 Convolutions, ReLUs, pooling and fully connected layers compute in the narrow type, with narrow
-weights. What stays float32: the pixels until the mean is off, LRN (squares overflow float16 above
-255, and its sums need more than 11 bits), the softmax, and all inputs and outputs. A tensor that
-both worlds read exists twice: `conv1_fp16`, and `conv1` behind one Cast; nothing is cast back and
-forth in between. The normalisation keeps its float32 form, so `lowering` finds it in a cast graph
-as in any other.
+weights. What stays float32: the pixels until the mean is subtracted, LRN (squares overflow float16
+above 255, and its sums need more than 11 bits), the softmax, and all inputs and outputs. A tensor
+that is read in both types exists twice: `conv1_fp16`, and `conv1` behind one Cast; no tensor is
+cast back and forth. LRN keeps its float32 form, so `lowering` finds it in a cast graph as in any
+other.
 """
 
 from collections.abc import Mapping
@@ -29,18 +29,18 @@ NarrowPrecision = Literal["fp16", "bf16"]
 _NARROW_OPS = frozenset({"Conv", "Relu", "MaxPool", "Flatten", "Gemm"})
 _ARRAY_TYPES: Mapping[NarrowPrecision, Any] = {"fp16": np.float16, "bf16": ml_dtypes.bfloat16}
 _TENSOR_TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
-_BF16_OPSET = 22  # the first in which convolution and pooling take bfloat16
+_BF16_OPSET = 22  # the first whose convolution and pooling accept bfloat16
 
 
 def cast_model(file: ModelFile, precision: NarrowPrecision) -> ModelFile:
     """Return `file` in float16 or bfloat16, with the same float32 outputs.
 
     Args:
-        file: a float32 file of `graph.build.build_model`, not lowered.
+        file: a float32 file from `graph.build.build_model`, not lowered.
         precision: "fp16" or "bf16".
 
     Raises:
-        IncompatibleFileError: the file is not float32, or a weight is beyond float16's 65504.
+        IncompatibleFileError: the file is not float32, or a weight exceeds float16's 65504.
     """
     if file.precision != "fp32":
         raise IncompatibleFileError(
@@ -59,7 +59,7 @@ def cast_model(file: ModelFile, precision: NarrowPrecision) -> ModelFile:
 
 
 class _Caster:
-    """Nodes and arrays under construction, and in which types each tensor exists."""
+    """Nodes and arrays under construction, and the types in which each tensor exists."""
 
     def __init__(self, file: ModelFile, precision: NarrowPrecision) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -70,7 +70,7 @@ class _Caster:
         self._narrow: set[str] = set()
 
     def take(self, node: onnx.NodeProto) -> None:
-        """Append `node` in the type that its kind computes in, with the casts that it needs."""
+        """Append `node` in the type that its operator computes in, with the casts that it needs."""
         if node.op_type in _NARROW_OPS:
             inputs = [self._narrow_input(name) for name in node.input]
             outputs = [narrow_name(name, self._precision) for name in node.output]
@@ -112,7 +112,7 @@ class _Caster:
             narrow: NDArray[Any] = array.astype(_ARRAY_TYPES[self._precision])
         if not np.isfinite(narrow).all():
             raise IncompatibleFileError(
-                f"{self._file.source}: {name} reaches {np.abs(array).max():.3g}, float16 ends at "
-                "65504; export it in bf16 or fp32"
+                f"{self._file.source}: {name} reaches {np.abs(array).max():.3g}, float16 ends "
+                "at 65504; export it in bf16 or fp32"
             )
         return narrow

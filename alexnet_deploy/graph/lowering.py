@@ -1,7 +1,7 @@
-"""Rewrite the normalisation of a loaded model into the form that a runtime computes fastest.
+"""Rewrite LRN in a loaded model into the form that a runtime computes fastest.
 
-The file folds the towers into the batch: Reshape, LRN, Reshape; exact, and standard. Two other
-forms of the same function:
+The file folds the towers into the batch (Reshape, LRN, Reshape): exact, and standard ONNX. Two
+other forms of the same function:
 
 - `split_towers` (OpenVINO): each tower runs as its own chain of convolution, ReLU, LRN and pool
   up to the layer that sees both, as on the paper's two GPUs (Figure 2). Nothing is reshaped, so
@@ -13,9 +13,9 @@ forms of the same function:
 Files in int8 and fp16 are fastest in the banded form on OpenVINO, too: 1.23 and 1.11 times the
 folded form, where split towers reach 0.83 and 0.90.
 
-Measured on the whole bundled network, batch 32, two CPU cores, in runs of
-`tools/lowering_forms.py`. Only what is exactly the folded form is rewritten: a graph that computes
-something else must go on doing so, or verification would pass on a wrong file.
+Measured by `tools/lowering_forms.py` on the whole bundled network, batch 32, two CPU cores. Only an
+exact match of the folded form is rewritten: a graph that computes something else must keep doing
+so, or verification would pass on a wrong file.
 """
 
 from collections.abc import Iterable, Mapping
@@ -39,7 +39,7 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Norm:
-    """One normalisation found in a graph: which nodes it is, and what it computes."""
+    """One LRN found in a graph: its nodes, and what it computes."""
 
     nodes: tuple[str, ...]
     input: str
@@ -66,9 +66,9 @@ def banded_convolution(file: ModelFile) -> ModelFile:
 def split_towers(file: ModelFile) -> ModelFile:
     """Run the layers around each folded LRN as separate towers.
 
-    A convolution is split when only a ReLU stands between it and a folded LRN; what follows a
-    split tensor node by node (ReLU, LRN, pooling, a convolution with one group a tower) stays
-    split; before anything else the towers are joined.
+    A convolution is split when only a ReLU stands between it and a folded LRN. The nodes after it
+    that work tower by tower (ReLU, LRN, pooling, a convolution with one group per tower) stay
+    split; before any other node the towers are concatenated.
     """
     norms = {norm.nodes[0]: norm for norm in find_norms(file) if norm.towers > 1}
     towers = _convolutions_to_split(file, norms.values())
@@ -85,7 +85,7 @@ def split_towers(file: ModelFile) -> ModelFile:
 
 
 class _TowerSplitter:
-    """Nodes under construction, and which tensors exist as one tensor a tower."""
+    """Nodes under construction, and which tensors exist as one tensor per tower."""
 
     def __init__(self, arrays: Arrays) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -94,7 +94,7 @@ class _TowerSplitter:
         self._joined: set[str] = set()
 
     def take(self, node: onnx.NodeProto, split_into: int) -> None:
-        """Append `node`, once for each tower where it can be, else as it is."""
+        """Append `node`, once per tower where possible, else unchanged."""
         parts = self._parts.get(node.input[0])
         group = _attribute(node, "group", 1)
         if node.op_type == "Conv" and split_into > 1 and group in (1, split_into):
@@ -109,7 +109,7 @@ class _TowerSplitter:
             self.nodes.append(node)
 
     def normalise(self, norm: Norm) -> None:
-        """Append an LRN for each tower."""
+        """Append one LRN per tower."""
         parts = self._parts.get(norm.input)
         if parts is None:
             parts = self._split(norm.input, norm.towers)
@@ -124,14 +124,14 @@ class _TowerSplitter:
             )
 
     def join(self, tensor: str) -> None:
-        """Make `tensor` exist whole, concatenating its towers the first time."""
+        """Ensure that `tensor` exists whole, concatenating its towers the first time."""
         parts = self._parts.get(tensor)
         if parts and tensor not in self._joined:
             self._joined.add(tensor)
             self.nodes.append(helper.make_node("Concat", parts, [tensor], name=tensor, axis=1))
 
     def _convolve(self, node: onnx.NodeProto, towers: int, group: int) -> None:
-        """One convolution a tower, each with its share of the kernels."""
+        """Append one convolution per tower, each with its share of the kernels."""
         x, weight, bias = node.input
         parts = self._parts.get(x, [])
         if group == 1:
@@ -163,7 +163,7 @@ class _TowerSplitter:
 
 
 def find_norms(file: ModelFile) -> list[Norm]:
-    """Find the LRN nodes that normalise a layer of the spec, and the Reshapes that fold towers."""
+    """Find the LRN nodes that normalise a layer of the spec, with the Reshapes that fold towers."""
     nodes = list(file.graph.graph.node)
     producer = {output: node for node in nodes for output in node.output}
     readers: dict[str, list[onnx.NodeProto]] = {}
@@ -187,7 +187,7 @@ def find_norms(file: ModelFile) -> list[Norm]:
 
 
 def _folded_towers(file: ModelFile, before: onnx.NodeProto, after: onnx.NodeProto) -> int | None:
-    """Return how many towers two Reshapes fold into the batch, None if they do anything else."""
+    """Return how many towers two Reshapes fold into the batch, or None if they do anything else."""
     layer = file.spec.layer_shapes().get(after.output[0])
     if before.op_type != "Reshape" or after.op_type != "Reshape" or layer is None:
         return None
@@ -199,7 +199,7 @@ def _folded_towers(file: ModelFile, before: onnx.NodeProto, after: onnx.NodeProt
 
 
 def _norm(file: ModelFile, nodes: list[onnx.NodeProto], towers: int) -> Norm:
-    """Describe a normalisation by its nodes: the LRN alone, or between its two Reshapes."""
+    """Describe an LRN by its nodes: one alone, or one between its two Reshapes."""
     (lrn,) = (node for node in nodes if node.op_type == "LRN")
     output = nodes[-1].output[0]
     return Norm(
@@ -220,7 +220,7 @@ def _convolutions_to_split(file: ModelFile, norms: Iterable[Norm]) -> dict[str, 
         node = producer.get(norm.input)
         if node is not None and node.op_type == "Relu":
             node = producer.get(node.input[0])
-        # The weights of a quantised one are made by a node of their own.
+        # A quantized convolution's weights are the output of a node.
         if node is not None and node.op_type == "Conv" and node.input[1] in file.arrays:
             found[node.name] = norm.towers
     return found

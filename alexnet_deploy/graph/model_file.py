@@ -1,7 +1,7 @@
 """An `.onnx` file of ours: graph and arrays in memory, and how it is read and written.
 
 The file's metadata holds the spec with its labels, the checkpoint's fingerprint, a hash of
-everything that it computes with, and the verification report.
+everything that affects its results, and the verification report.
 """
 
 import dataclasses
@@ -12,11 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_deploy.choices import FILE_PRECISIONS, FilePrecision
 from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError, UsageError
 from alexnet_deploy.files.input_files import existing_file
 from alexnet_deploy.files.output_files import atomic_write
@@ -35,9 +36,6 @@ except ImportError as error:
 
 INPUT = "images"
 
-FilePrecision = Literal["fp32", "fp16", "bf16", "int8"]
-FILE_PRECISIONS: tuple[FilePrecision, ...] = get_args(FilePrecision)
-
 _FINGERPRINT, _REPORT = "alexnet_deploy.fingerprint", "alexnet_deploy.report"
 _CONTENT, _PRECISION = "alexnet_deploy.content_sha256", "alexnet_deploy.precision"
 _CALIBRATION = "alexnet_deploy.export.calibration"
@@ -46,11 +44,11 @@ _AGAIN = "export it again"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """Where an int8 file's ranges come from.
+    """The data that an int8 file's ranges come from.
 
     Attributes:
-        photographs: how many there were.
-        are_samples: they were the package's own samples.
+        photographs: how many were used.
+        are_samples: whether they were the package's own samples.
     """
 
     photographs: Annotated[int, Within(1, 2**31)]
@@ -59,17 +57,17 @@ class Calibration:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFile:
-    """An `.onnx` model of ours: the graph and its arrays kept apart, so that no weight is copied.
+    """An `.onnx` model of ours: the graph and its arrays, kept apart so that no weight is copied.
 
     Attributes:
-        graph: nodes, inputs and outputs, without initialisers and without our metadata.
-        arrays: the initialisers by name.
+        graph: nodes, inputs and outputs, without initializers and without our metadata.
+        arrays: the initializers by name.
         spec: what the network expects and computes.
-        origin: the checkpoint that it was built from, or that one's fingerprint.
-        content_sha256: the hash that the file holds of itself; None before there is a file.
-        report: the verification's result as JSON, or None if it was never verified.
-        precision: type of the convolutions in the graph: "fp32", "fp16", "bf16" or "int8".
-        calibration: of an int8 file; None for others.
+        origin: the checkpoint that it was built from, or its fingerprint.
+        content_sha256: the hash that the file holds of itself; None before it is written.
+        report: the verification report as JSON, or None if never verified.
+        precision: dtype of the convolutions in the graph: "fp32", "fp16", "bf16" or "int8".
+        calibration: for int8 files; else None.
         source: its path, or a name for messages.
     """
 
@@ -85,7 +83,7 @@ class ModelFile:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Fingerprint of the checkpoint that it was made from."""
+        """Fingerprint of the checkpoint that it was built from."""
         return self.origin if isinstance(self.origin, str) else self.origin.fingerprint
 
     def outputs(self) -> tuple[str, ...]:
@@ -93,7 +91,7 @@ class ModelFile:
         return tuple(output.name for output in self.graph.graph.output)
 
     def weights(self) -> Checkpoint:
-        """Return the file's own weights as a checkpoint; those in int8 as what they stand for."""
+        """Return the file's own weights as a checkpoint, int8 weights dequantized."""
         arrays = {}
         for name in self.spec.array_shapes():
             for part in (name, f"{name}.left", f"{name}.right"):
@@ -116,7 +114,7 @@ class ModelFile:
         return self.content_sha256 in (None, self.computed_sha256())
 
     def computed_sha256(self) -> str:
-        """Hash all that the file is, but for its report."""
+        """Hash everything in the file except its report."""
         digest = hashlib.sha256(f"{self.spec.to_json()}\n{self.fingerprint}\n".encode())
         digest.update(f"{self.precision} {self.calibration}\n".encode())
         digest.update(self.graph.graph.SerializeToString(deterministic=True))
@@ -125,7 +123,7 @@ class ModelFile:
         return digest.hexdigest()
 
     def _digest(self, name: str) -> str:
-        """Return the digest of an array; one that is the checkpoint's own is not hashed again."""
+        """Return the digest of an array, without hashing the checkpoint's own arrays again."""
         array = self.arrays[name]
         if isinstance(self.origin, Checkpoint) and self.origin.arrays.get(name) is array:
             return self.origin.digests[name]
@@ -147,12 +145,12 @@ class ModelFile:
         arrays: Mapping[str, NDArray[Any]],
         precision: FilePrecision | None = None,
     ) -> "ModelFile":
-        """Return the file with copies of `nodes`, and those of `arrays` that one of them reads.
+        """Return the file with copies of `nodes`, and those of `arrays` that any of them reads.
 
         Args:
-            nodes: all nodes of the new graph, in the order in which they are to be computed.
-            arrays: initialisers by name.
-            precision: of the new graph, if it is another.
+            nodes: all nodes of the new graph, in topological order.
+            arrays: initializers by name.
+            precision: of the new graph, if it changes.
         """
         kept = list(nodes)
         graph = onnx.ModelProto()
@@ -168,14 +166,14 @@ class ModelFile:
         )
 
     def to_bytes(self) -> bytes:
-        """Return the file without our metadata: what a runtime needs."""
+        """Return the file without our metadata, for a runtime."""
         return b"".join([shell_bytes(self.graph, {}), *graph_chunks(self.graph.graph, self.arrays)])
 
     def chunks(self) -> Iterator[bytes | memoryview]:
         """Yield the whole file in pieces, the arrays as views of their own memory.
 
-        The metadata comes last: its hashes, half of the work of a full-size export, are computed
-        while the arrays are being written.
+        The metadata comes last: its hashes, half the work of a full-size export, are computed while
+        the arrays are being written.
         """
         with ThreadPoolExecutor(max_workers=1) as thread:
             metadata = thread.submit(self._metadata)
@@ -200,12 +198,12 @@ def narrow_name(layer: str, precision: str) -> str:
 
 
 def scale_name(tensor: str) -> str:
-    """Return the name of the factor that an int8 tensor or weight is to be multiplied by."""
+    """Return the name of an int8 tensor's or weight's scale."""
     return f"{tensor}_scale"
 
 
 def _cast_outputs(graph: onnx.GraphProto, precision: str) -> None:
-    """Cast the outputs that exist only in the narrow type; drop the casts that nothing reads."""
+    """Cast the outputs that exist only in the narrow type; drop casts that nothing reads."""
     outputs = {output.name for output in graph.output}
     read = outputs | {name for node in graph.node for name in node.input}
     kept = [node for node in graph.node if node.op_type != "Cast" or node.output[0] in read]
@@ -225,11 +223,11 @@ def read_model(path: Path) -> ModelFile:
 
     Raises:
         IncompatibleFileError: unreadable, truncated, damaged, or without our metadata.
-        UsageError: there is no such file, or it is a checkpoint.
+        UsageError: the file is missing, or is a checkpoint.
     """
     existing_file(path, "an .onnx file")
     if path.suffix in CHECKPOINT_SUFFIXES:
-        raise UsageError(f"{path}: is a checkpoint; make a model file of it: alexnet-deploy export")
+        raise UsageError(f"{path}: is a checkpoint; export it first: alexnet-deploy export")
     try:
         model = onnx.load_model_from_string(path.read_bytes())
     except (OSError, DecodeError) as error:
@@ -240,7 +238,7 @@ def read_model(path: Path) -> ModelFile:
     if SPEC_KEY not in metadata or _FINGERPRINT not in metadata:
         producer = f" (its producer is {model.producer_name})" if model.producer_name else ""
         raise IncompatibleFileError(
-            f"{path}: is no file of alexnet-deploy{producer}: nothing in it says how to prepare "
+            f"{path}: was not written by alexnet-deploy{producer}: it does not say how to prepare "
             "its input; export the checkpoint with: alexnet-deploy export CKPT -o FILE"
         )
     spec = ModelSpec.from_json(metadata[SPEC_KEY], str(path))
@@ -272,7 +270,7 @@ def read_model(path: Path) -> ModelFile:
 
 
 def write_model(file: ModelFile, path: Path) -> None:
-    """Write a model file by a temporary name and a rename.
+    """Write a model file atomically.
 
     Raises:
         OutputError: the file cannot be written.
@@ -293,7 +291,7 @@ def check_onnx(file: ModelFile) -> str:
 def _check_complete(
     graph: onnx.GraphProto, arrays: Mapping[str, NDArray[Any]], spec: ModelSpec, path: Path
 ) -> None:
-    """Refuse a graph that reads what nothing makes, or that lacks one of the weights."""
+    """Reject a graph that reads a missing tensor, or lacks one of the weights."""
     made = {INPUT, *arrays, *(output for node in graph.node for output in node.output)}
     read = [name for node in graph.node for name in node.input]
     factors = {

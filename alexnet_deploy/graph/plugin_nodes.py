@@ -1,11 +1,11 @@
-"""A graph whose normalisation is the operators `TowerLRN` and `ReluTowerLRNPool`.
+"""A graph that normalises with the operators `TowerLRN` and `ReluTowerLRNPool`.
 
-TensorRT finds plugins behind them (`trt.plugin`); for every other reader each has a local function
-of standard operators under the same name. TensorRT's parser would take the function too, if the
-node did not carry `plugin_namespace`: that attribute alone makes it ask for a plugin first.
+TensorRT maps them to plugins (`trt.plugin`); for every other reader each has a local function of
+standard operators with the same name. TensorRT's parser would use the function too, but for the
+attribute `plugin_namespace`, which alone makes it look for a plugin first.
 
-Float16 goes through the operators as it is; their sums are float32 inside. bfloat16 is cast around
-them, since the kernel is written for the two others.
+The operators take float16 directly and sum in float32. bfloat16 is cast around them, since the
+kernel supports only float16 and float32.
 """
 
 from collections.abc import Container, Iterable, Sequence
@@ -23,10 +23,10 @@ except ImportError as error:
     raise MissingPackageError("onnx", "cpu", "exporting a checkpoint") from error
 
 DOMAIN = "alexnet"
-"""Of the operators, and the namespace of their plugins, in which there may be no dot."""
+"""Domain of the operators and namespace of their plugins; must not contain a dot."""
 NORM_OP, FUSED_OP = "TowerLRN", "ReluTowerLRNPool"
 ATTRIBUTES = ("size", "alpha", "beta", "bias", "towers")
-"""What each operator is given beside its tensor: the fields of `LrnSpec`, `k` under ONNX's name."""
+"""Attributes of each operator: the fields of `LrnSpec`, `k` under its ONNX name."""
 
 _POOL = {"kernel_shape": [POOL_SIZE] * 2, "strides": [POOL_STRIDE] * 2}
 _PLUGIN = {"plugin_namespace": DOMAIN, "plugin_version": "1", "aot": 1}
@@ -61,9 +61,9 @@ def with_plugins(file: ModelFile, *, fused: bool = True) -> ModelFile:
     """Return `file` with each normalisation as one node of domain "alexnet".
 
     Args:
-        file: of any precision, not lowered, with its outputs chosen.
-        fused: take the ReLU before and the max-pool after into the node, where nothing else reads
-            what lies between.
+        file: in any precision, not lowered, with its outputs chosen.
+        fused: fuse the ReLU before and the max-pool after into the node, where nothing else reads
+            the tensors between.
     """
     nodes = list(file.graph.graph.node)
     for norm in find_norms(file):
@@ -79,11 +79,11 @@ def with_plugins(file: ModelFile, *, fused: bool = True) -> ModelFile:
 def _replaced(
     nodes: Sequence[onnx.NodeProto], norm: Norm, file: ModelFile, fused: bool
 ) -> list[onnx.NodeProto]:
-    """Put one node in the place of a normalisation, of its casts and of what is fused with it."""
+    """Replace an LRN, its casts and what is fused with it by one node."""
     op, x, y, dropped = NORM_OP, norm.input, norm.output, set(norm.nodes)
     if file.precision == "fp16":
         x, y = narrow_name(x, "fp16"), narrow_name(y, "fp16")
-        dropped |= {norm.input, y}  # the casts; that of the input comes back where it is an output
+        dropped |= {norm.input, y}  # the casts; the input's returns where it is an output
     if fused and not {norm.input, norm.output} & set(file.outputs()):
         relu, pool = _sole_neighbours(nodes, x, y, dropped)
         if relu is not None and pool is not None:
@@ -101,7 +101,7 @@ def _sole_neighbours(
 ) -> tuple[onnx.NodeProto | None, onnx.NodeProto | None]:
     """Return the ReLU whose output `x` only `inner` nodes read, and the pool that alone reads `y`.
 
-    Each is None where there is no such node, or where it is not the paper's pooling.
+    Each is None if there is no such node, or if it is not the paper's pooling.
     """
     relus = [node for node in nodes if x in node.output and node.op_type == "Relu"]
     others = [node for node in nodes if x in node.input and node.name not in inner]
@@ -116,7 +116,7 @@ def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
 
 
 def _function(name: str, opset: int) -> onnx.FunctionProto:
-    """Return the operator in standard ones."""
+    """Return the operator as a function of standard ones."""
     text = _FUNCTION.format(
         domain=DOMAIN,
         opset=opset,

@@ -2,15 +2,15 @@
 
     q = clip(round(x / scale), -128, 127)        x' = scale q
 
-Weights have one scale for each output channel, their largest magnitude over 127; activations one
-scale for the tensor, from calibration. All zero points are 0 and all types int8, as TensorRT
-demands, so one file serves every runtime. Biases, normalisation, pooling and softmax stay float32.
+Weights are quantized per channel, scale = largest magnitude / 127; activations per tensor, with
+scales from calibration. All zero points are 0 and all types int8, as TensorRT requires, so one file
+serves every runtime. Biases, LRN, pooling and softmax stay float32.
 
-Every layer with weights is quantised, the first and the last too, but for one kind: the second
-factor of a factored layer. What it reads are coordinates of which few are large, and one scale for
-all leaves nothing of the small ones. Measured on 256 test photographs of Caltech-101 with the
-bundled checkpoint, lowest FC7 cosine: one layer by itself 0.9997 or more, one such factor 0.989;
-all layers but these 0.9995, all layers 0.983.
+Every layer with weights is quantized, the first and the last included, except the second factor of
+a factored layer. Its input has a few large coordinates, and a per-tensor scale rounds the small
+ones to nothing. Lowest FC7 cosine, measured on 256 test photographs of Caltech-101 with the bundled
+checkpoint: one layer alone 0.9997 or more, one such factor 0.989; all layers but these 0.9995, all
+layers 0.983.
 """
 
 from collections.abc import Mapping
@@ -30,21 +30,21 @@ except ImportError as error:
     raise MissingPackageError("onnx", "cpu", "exporting a checkpoint") from error
 
 _LARGEST = 127
-_SMALLEST_SCALE = float(np.finfo(np.float32).tiny)  # what is divided by it stays finite
+_SMALLEST_SCALE = float(np.finfo(np.float32).tiny)  # dividing by it stays finite
 _NUM_BINS = 4096
 _QUANTIZED_OPS = ("Conv", "Gemm")
 
 
 class Histogram:
-    """Magnitudes counted in equal bins, whose width doubles when a larger one comes."""
+    """Counts of magnitudes in equal bins, whose width doubles when a larger value arrives."""
 
     def __init__(self) -> None:
         self._counts = np.zeros(_NUM_BINS, np.int64)
         self._width = 0.0
 
     def add(self, values: NDArray[np.float32]) -> None:
-        """Count finite values of any shape; zeros are left out, since they round to zeros."""
-        # In float64, where a bin of float32's smallest numbers is not 0 wide.
+        """Count finite values of any shape; zeros are skipped, since they round exactly."""
+        # In float64, so that bins of float32's smallest numbers have a width above 0.
         magnitudes = np.abs(values[values != 0], dtype=np.float64)
         largest = float(magnitudes.max(initial=0.0))
         if largest == 0.0:
@@ -59,9 +59,9 @@ class Histogram:
         self._counts += np.bincount(bins, minlength=_NUM_BINS)
 
     def threshold(self) -> float:
-        """Return the largest value to represent: least squared error; 1 if all values were 0.
+        """Return the clipping threshold with the least squared error; 1 if all values were 0.
 
-        Beyond it values are clipped, below it the steps are the finer the smaller it is.
+        Values beyond it are clipped; the smaller it is, the finer the steps below it.
         """
         used = np.flatnonzero(self._counts)
         if not used.size:
@@ -79,9 +79,9 @@ class Histogram:
 
 
 def quantized_tensors(file: ModelFile) -> dict[str, str]:
-    """Return the tensors to be rounded to int8, each with the layer that holds the same values.
+    """Return the tensors to quantize, each with the layer that holds the same values.
 
-    The network's input stands for itself.
+    The network's input maps to itself.
     """
     layers = {name: name for name in (NETWORK_INPUT, *file.spec.layer_shapes())}
     found = {}
@@ -95,7 +95,7 @@ def quantized_tensors(file: ModelFile) -> dict[str, str]:
 
 
 def input_threshold(file: ModelFile) -> float:
-    """Return the largest magnitude that the network's input can have."""
+    """Return the largest magnitude that the network's input can take."""
     mean = file.arrays["mean"]
     return float((np.maximum(mean, 255 - mean) / file.arrays.get("std", np.float32(1))).max())
 
@@ -103,11 +103,11 @@ def input_threshold(file: ModelFile) -> float:
 def quantize_model(file: ModelFile, thresholds: Mapping[str, float]) -> ModelFile:
     """Return `file` with int8 products in every layer that reads a tensor of `thresholds`.
 
-    A weight `conv2.weight` becomes the arrays `conv2.weight_int8` and `conv2.weight_scale`, and a
-    tensor of its own name again behind them.
+    A weight `conv2.weight` becomes the arrays `conv2.weight_int8` and `conv2.weight_scale`, and
+    their dequantized product, a tensor with the original name.
 
     Args:
-        file: a float32 file of `graph.build.build_model`, not lowered.
+        file: a float32 file from `graph.build.build_model`, not lowered.
         thresholds: the largest magnitude to represent, by tensor; all above 0.
 
     Raises:
@@ -115,7 +115,7 @@ def quantize_model(file: ModelFile, thresholds: Mapping[str, float]) -> ModelFil
     """
     if file.precision != "fp32":
         raise IncompatibleFileError(
-            f"{file.source}: is {file.precision}, and only an fp32 graph can be quantised; export "
+            f"{file.source}: is {file.precision}, and only an fp32 graph can be quantized; export "
             "the checkpoint with ",
             Argument("precision", "int8"),
         )
@@ -144,9 +144,9 @@ def quantize_model(file: ModelFile, thresholds: Mapping[str, float]) -> ModelFil
 
 
 def dequantize_model(file: ModelFile) -> ModelFile:
-    """Return an int8 file that rounds nothing, with the weights in float32 that its own stand for.
+    """Return an int8 file without its rounding, with its weights dequantized to float32.
 
-    Its precision stays "int8", by which engines choose how to compute the rest of the graph.
+    Its precision stays "int8", by which runners choose how to compute the rest of the graph.
     """
     nodes: list[onnx.NodeProto] = []
     renamed: dict[str, str] = {}
@@ -162,7 +162,7 @@ def dequantize_model(file: ModelFile) -> ModelFile:
 
 
 def _quantized(name: str, weight: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-    """Return a weight in int8 and its scales, by output channel; a channel of zeros has scale 1."""
+    """Return a weight in int8 and its per-channel scales; a channel of zeros has scale 1."""
     largest = np.abs(weight.reshape(len(weight), -1)).max(1)
     scale = np.where(largest > 0, np.maximum(largest / _LARGEST, _SMALLEST_SCALE), 1)
     scale = scale.astype(np.float32)
@@ -174,7 +174,7 @@ def _quantized(name: str, weight: NDArray[np.float32]) -> dict[str, NDArray[Any]
 
 
 def _round(x: str) -> list[onnx.NodeProto]:
-    """Return the pair of nodes that rounds an activation."""
+    """Return the Q/DQ pair that rounds an activation."""
     narrow = narrow_name(x, "int8")
     # Without a zero point the type would be uint8.
     return [

@@ -1,4 +1,4 @@
-"""What a verification found: a table for people, JSON for the file's metadata."""
+"""A verification report: a table for people, JSON for the file's metadata."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ ADVICE = Message(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One line of the report: what was measured and what is allowed."""
+    """One line of the report: the value measured and the value allowed."""
 
     name: str
     measured: str
@@ -27,7 +27,7 @@ class Check:
 
 
 def error_check(name: str, error: float, allowed: float) -> Check:
-    """Return a check that an error stays within what is allowed; NaN does not."""
+    """Return a check that an error is within its bound; NaN is not."""
     return Check(
         name=name,
         measured=f"{error:.1e}",
@@ -38,12 +38,12 @@ def error_check(name: str, error: float, allowed: float) -> Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The outcome of one verification; `to_dict` goes into the file's metadata.
+    """The result of one verification; `to_dict` goes into the file's metadata.
 
     Attributes:
-        checks: every comparison that was made, in the order of the table.
+        checks: every comparison made, in table order.
         runs: what ran the artefact: runtime, version, device, precision.
-        against: fingerprint of the checkpoint that the reference computed.
+        against: fingerprint of the checkpoint that the reference ran.
         num_photographs: photographs compared.
         skipped: photographs that could not be read, with the reason.
     """
@@ -56,7 +56,7 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Tell whether every check passed."""
+        """Return whether every check passed."""
         return all(check.passed for check in self.checks)
 
     def to_dict(self) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class Report:
         return dataclasses.asdict(self) | {"passed": self.passed}
 
     def table(self) -> str:
-        """Return the report as aligned text, one line a check."""
+        """Return the report as aligned text, one line per check."""
         rows = [("check", "measured", "allowed", "")]
         for check in self.checks:
             verdict = "ok" if check.passed else "FAILED"
@@ -91,13 +91,13 @@ class Report:
 
 
 def check_report(fields: Mapping[str, Any], source: str, otherwise: str) -> None:
-    """Refuse what `Report.to_dict` did not make; arguments as of `records.json_object`.
+    """Reject fields that `Report.to_dict` did not write; arguments as for `records.json_object`.
 
     Raises:
-        IncompatibleFileError: a field is unknown, missing or impossible.
+        IncompatibleFileError: a field is unknown, missing or invalid.
     """
     source = f"{source}: its report"
     rest = {name: value for name, value in fields.items() if name != "passed"}
     report = read_record(Report, rest, source, otherwise)
     if fields.get("passed") is not report.passed:
-        raise damaged(source, "passed is not what its checks say", otherwise)
+        raise damaged(source, "passed contradicts its checks", otherwise)

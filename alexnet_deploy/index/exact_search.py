@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_deploy.choices import Metric
 from alexnet_deploy.errors import Argument, DeviceError, MissingPackageError
-from alexnet_deploy.index.manifest import Metric
 from alexnet_deploy.index.ranking import Ranking
 from alexnet_deploy.index.storage import Storage
 from alexnet_deploy.runtimes.onnxruntime_distributions import is_installed_for_gpu

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_deploy.index.manifest import Metric
+from alexnet_deploy.choices import Metric
 from alexnet_deploy.index.ranking import Ranking
 from alexnet_deploy.index.results import Neighbour, Query
 from alexnet_deploy.index.roots import all_roots

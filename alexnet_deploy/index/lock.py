@@ -1,6 +1,5 @@
-"""One writer at a time: an advisory lock that ends with its process, however that ends."""
+"""One writer at a time, and who that is."""
 
-import fcntl
 import json
 import os
 import socket
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from alexnet_deploy.errors import IndexLockedError
+from alexnet_deploy.files.locks import locked
 from alexnet_deploy.files.output_files import errors_of
 
 LOCK_NAME = "lock"
@@ -24,22 +24,18 @@ def writer_lock(directory: Path) -> Iterator[None]:
         OutputError: the directory cannot be written to.
     """
     path = directory / LOCK_NAME
-    with errors_of(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
+    with locked(path, lambda descriptor: _refusal(directory, descriptor)) as descriptor:
         with errors_of(path):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise IndexLockedError(
-                    f"index {directory}: {_holder(descriptor)} is writing to it; wait until it "
-                    "has finished, or stop it: what it has committed stays"
-                ) from error
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, _own_name(), 0)
         yield
-    finally:
-        os.close(descriptor)
+
+
+def _refusal(directory: Path, descriptor: int) -> IndexLockedError:
+    return IndexLockedError(
+        f"index {directory}: {_holder(descriptor)} is writing to it; wait until it "
+        "has finished, or stop it: what it has committed stays"
+    )
 
 
 def _own_name() -> bytes:

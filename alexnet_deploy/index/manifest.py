@@ -6,14 +6,13 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
+from alexnet_deploy.choices import Metric
 from alexnet_deploy.errors import Argument, IncompatibleFileError, UsageError
 from alexnet_deploy.files.output_files import atomic_write
 from alexnet_deploy.files.records import Within, read_file, read_record
 from alexnet_deploy.model.spec import ModelSpec
-
-Metric = Literal["cosine", "l2"]
 
 MANIFEST_NAME = "manifest.json"
 DECODE_MODE = "pillow-13"

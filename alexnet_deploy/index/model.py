@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from alexnet_deploy.choices import Device, Precision, Runtime
 from alexnet_deploy.errors import Argument, IncompatibleFileError, UsageError
 from alexnet_deploy.export.opening import open_runner_of
 from alexnet_deploy.files.output_files import errors_of, sync_directory
@@ -25,7 +26,7 @@ from alexnet_deploy.index.manifest import (
 from alexnet_deploy.index.segments import FOLDER_NAME
 from alexnet_deploy.index.storage import Storage, is_index, remove_parts
 from alexnet_deploy.model.default import bundled_checkpoint, default_model
-from alexnet_deploy.runtimes.base import Device, Precision, Runner, RunnerOptions, Runtime
+from alexnet_deploy.runtimes.base import Runner, RunnerOptions
 
 _LEFTOVERS = {LOCK_NAME, LEDGER_NAME, JOURNAL_NAME, PART_NAME, f"{PART_NAME}-journal", FOLDER_NAME}
 """What a killed creation may leave behind, beside the temporary files of `atomic_write`."""

@@ -5,10 +5,10 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from alexnet_deploy.choices import Device, Precision, Runtime
 from alexnet_deploy.index.model import ModelRequest
 from alexnet_deploy.index.session import Index
 from alexnet_deploy.index.update import IndexReport, UpdateOptions, bring_up_to_date
-from alexnet_deploy.runtimes.base import Device, Precision, Runtime
 
 
 def open_index(

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.index.manifest import Metric
+from alexnet_deploy.choices import Metric
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

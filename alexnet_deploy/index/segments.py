@@ -130,6 +130,10 @@ class Segments:
         with errors_of(self.path(segment)):
             self.path(segment).unlink(missing_ok=True)
 
+    def close(self) -> None:
+        """Let go of the maps, and with them of the files; no row may be in use any more."""
+        self._maps.clear()
+
     def _map(self, segment: int, num_rows: int) -> NDArray[np.float16]:
         path = self.path(segment)
         try:

@@ -18,15 +18,15 @@ from typing import Any, Self, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_deploy.choices import Metric
 from alexnet_deploy.errors import ArgumentError, ClosedError, PhotographError, UsageError
 from alexnet_deploy.index.finder import Criteria, PhotographFinder
-from alexnet_deploy.index.manifest import Metric, VectorSpace
+from alexnet_deploy.index.manifest import VectorSpace
 from alexnet_deploy.index.model import ModelRequest, check_request, open_model_of
 from alexnet_deploy.index.ranking import Ranker
 from alexnet_deploy.index.results import Neighbour, Query, SearchResult
-from alexnet_deploy.index.segments import SegmentUnreadableError, float16_vector
+from alexnet_deploy.index.segments import float16_vector
 from alexnet_deploy.index.storage import open_storage
-from alexnet_deploy.inference.failures import no_photographs
 from alexnet_deploy.inference.run import RunSummary, run_batches
 from alexnet_deploy.photographs.file_stamps import read_stamped
 from alexnet_deploy.photographs.pipeline import crop_loader, default_threads
@@ -50,7 +50,8 @@ class Index:
     """An index that is open for searching; several threads may search at once.
 
     Ledger, mapped vectors, FAISS and network stay open. Each search sees what has been committed
-    when it begins, by other processes, too. Searches take turns. Open it anew in each process.
+    when it begins, by other processes, too. Searches take turns, but none waits for the network
+    to be loaded that does not need it. Open it anew in each process.
 
     Args:
         directory: of the index.
@@ -84,7 +85,8 @@ class Index:
         self.directory = directory
         self._request = request or ModelRequest()
         self._notify = notify
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
+        self._loading = threading.Lock()
         self._process = os.getpid()
         self._runner: Runner | None = None
         with ExitStack() as stack:
@@ -117,6 +119,7 @@ class Index:
         Args:
             queries: one or any iterable, which is read lazily: photographs as for
                 `Model.classify`, or vectors, (D,), which are rounded to float16 as those stored.
+                None at all find nothing.
             k: how many neighbours; fewer where the index has fewer.
             metric: "cosine" or "l2"; None for the index's.
             max_distance: leave out what is farther: 1 - cosine similarity, or the L2 distance.
@@ -124,7 +127,6 @@ class Index:
 
         Raises:
             UsageError: k below 1, a negative distance, an unknown metric, a query that is neither.
-            NoPhotographsError: there is no query.
             IncompatibleFileError: the index is damaged, or its model is another by now.
             ClosedError: the index is closed.
         """
@@ -161,7 +163,7 @@ class Index:
         """Close ledger, vectors and network, after the search at hand."""
         if self._process != os.getpid():
             return  # they are the other process's to close
-        with self._lock:
+        with self._loading, self._lock:
             stack, self._stack = self._stack, None
             if stack is not None:
                 stack.close()
@@ -234,9 +236,7 @@ class Index:
         self, queries: Iterator[Query], criteria: Criteria, summary: RunSummary
     ) -> Iterator[SearchResult]:
         """Do the work of `search`; apart from it, so that a wrong argument fails at the call."""
-        is_empty = True
         while some := list(islice(queries, _QUERIES_AT_ONCE)):
-            is_empty = False
             self._check_open()
             vectors = self._with_vectors(some, summary)
             with self._lock:
@@ -245,8 +245,6 @@ class Index:
                 with self._storage.ledger.snapshot():
                     results = self._ranked(vectors, criteria)
             yield from results
-        if is_empty:
-            raise no_photographs()
         summary.stop_clock()
 
     def _with_vectors(self, queries: Sequence[Query], summary: RunSummary) -> list["_Vector"]:
@@ -276,13 +274,12 @@ class Index:
             return None
         with self._lock:
             self._check_open()
-            position = self._storage.position_of(sha256)
-            if position is None:
-                return None
-            try:
+            # While it lasts the vector cannot move, and a segment that is not there is damage.
+            with self._storage.ledger.snapshot():
+                position = self._storage.position_of(sha256)
+                if position is None:
+                    return None
                 (vector,) = self._storage.segments.take(np.array([position], np.int64))
-            except SegmentUnreadableError:
-                return None
         return _Vector(query=query, sha256=sha256, vector=vector)
 
     def _embedded(self, sources: Sequence[ImageSource], summary: RunSummary) -> Iterator["_Vector"]:
@@ -304,7 +301,8 @@ class Index:
             yield vector
 
     def _open_runner(self) -> Runner:
-        with self._lock:
+        # A lock of its own: searches that need no network go on while it is loaded.
+        with self._loading:
             stack = self._check_open()
             if self._runner is None:
                 runner = open_model_of(self._storage, self._request, self._notify)

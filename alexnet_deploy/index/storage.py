@@ -1,7 +1,7 @@
 """An index on disk: opened to read, or locked to write."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def open_storage(directory: Path) -> Iterator[Storage]:
     segments = Segments(
         directory, dimension=manifest.space.dimension, segment_rows=manifest.segment_rows
     )
-    with Ledger.open(directory) as ledger:
+    with closing(segments), Ledger.open(directory) as ledger:
         yield Storage(directory=directory, manifest=manifest, ledger=ledger, segments=segments)
 
 

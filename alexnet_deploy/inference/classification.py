@@ -80,7 +80,6 @@ def classify(
 
     Raises:
         UsageError: `top` or `threads` is below 1, or the runner does not return `probabilities`.
-        NoPhotographsError: there are none.
     """
     if top < 1:
         raise UsageError(f"top: got {top}, expected 1 or more classes per photograph")

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from alexnet_deploy.errors import TooManyFailuresError, UsageError
 from alexnet_deploy.files.output_files import atomic_write, write_together
 from alexnet_deploy.files.path_text import path_fields, printable
+from alexnet_deploy.inference.failures import at_least_one
 from alexnet_deploy.inference.run import PhotographResult, RunSummary, run
 from alexnet_deploy.runtimes.base import Runner, check_outputs
 
@@ -115,7 +116,7 @@ def embed(
     files = files_of(output, layers)
     num_rows = num_failed = 0
     with _open_rows(files, runner, shapes) as append:
-        for result in run(runner, photographs, threads=threads, summary=summary):
+        for result in run(runner, at_least_one(photographs), threads=threads, summary=summary):
             if result.outputs is None:
                 num_failed += 1
             else:

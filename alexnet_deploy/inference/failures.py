@@ -1,7 +1,8 @@
-"""How many photographs of a run may fail."""
+"""How many photographs of a run may fail, and that there has to be one."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 
 from alexnet_deploy.errors import (
     Argument,
@@ -10,6 +11,8 @@ from alexnet_deploy.errors import (
     TooManyFailuresError,
 )
 from alexnet_deploy.photographs.finding import PHOTO_SUFFIXES
+
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +63,20 @@ def no_photographs() -> NoPhotographsError:
         f"{' '.join(PHOTO_SUFFIXES)} (hidden files and service folders left out); "
         "give another folder, name the files themselves, or convert HEIC and raw files first"
     )
+
+
+def at_least_one(photographs: Iterable[_Item]) -> Iterator[_Item]:
+    """Yield the photographs, for work that makes no sense without any.
+
+    Raises:
+        NoPhotographsError: there are none; when the first is asked for.
+    """
+    is_empty = True
+    for photograph in photographs:
+        is_empty = False
+        yield photograph
+    if is_empty:
+        raise no_photographs()
 
 
 def check_failures(num_failed: int, num_total: int, limit: FailureLimit) -> None:

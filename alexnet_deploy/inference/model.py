@@ -5,7 +5,7 @@ N photographs, C channels, H/W positions, D = 4096 for fc6 and fc7.
 
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import ClosedError, NoPhotographsError
+from alexnet_deploy.errors import ClosedError
 from alexnet_deploy.inference.classification import Classification, classify
 from alexnet_deploy.inference.run import RunSummary, run
 from alexnet_deploy.model.spec import ModelSpec
@@ -74,8 +74,8 @@ class Model:
     its batch nor on their number. Open it anew in each process.
 
     Args:
-        open_runner: opens a runner for layers.
-        layers: that the first runner computes.
+        runner: open; the model closes it.
+        open_runner: opens another, for other layers.
 
     Attributes:
         spec: what the network is: input, preprocessing, labels, provenance.
@@ -84,14 +84,11 @@ class Model:
         description: one line for people: runtime, version, device, precision, batch, threads.
     """
 
-    def __init__(
-        self, open_runner: Callable[[tuple[str, ...]], Runner], layers: tuple[str, ...]
-    ) -> None:
+    def __init__(self, runner: Runner, open_runner: Callable[[tuple[str, ...]], Runner]) -> None:
         self._open_runner = open_runner
         self._lock = threading.Lock()
-        self._stack: ExitStack | None = ExitStack()
-        self._runners = {layers: self._stack.enter_context(open_runner(layers))}
-        runner = self._runners[layers]
+        self._runners: tuple[Runner, ...] = (runner,)
+        self._is_closed = False
         self.spec: ModelSpec = runner.spec
         self.fingerprint = runner.fingerprint
         self.precision = runner.options.precision
@@ -109,13 +106,13 @@ class Model:
 
         Args:
             images: one or any iterable, which is read lazily: paths, bytes of files, files open
-                in binary mode, Pillow images, arrays (H, W, 3) RGB or (H, W) grey of uint8.
+                in binary mode, Pillow images, arrays (H, W, 3) RGB or (H, W) grey of uint8. None
+                at all give no results.
             top: classes per photograph, all of them if there are fewer.
             summary: counts and times, kept up to date while the results are taken.
 
         Raises:
             UsageError: `top` is below 1, or something is no photograph.
-            NoPhotographsError: there are none.
             ClosedError: the model is closed.
         """
         runner = self.runner("probabilities")
@@ -176,22 +173,30 @@ class Model:
 
     def runner(self, *layers: str) -> Runner:
         """Return what computes these layers, opened if need be; the model closes it."""
-        with self._lock:
-            if self._stack is None:
-                raise ClosedError("the model is closed; open it again")
-            for computed, runner in self._runners.items():
-                if set(layers) <= set(computed):
-                    return runner
-            opened = self._stack.enter_context(self._open_runner(layers))
-            self._runners[layers] = opened
+        opened = self._opened(layers)
+        if opened is not None:
             return opened
+        # Held while it loads; who needs an open one does not come here.
+        with self._lock:
+            opened = self._opened(layers)
+            if opened is None:
+                opened = self._open_runner(layers)
+                self._runners = (*self._runners, opened)
+            return opened
+
+    def _opened(self, layers: tuple[str, ...]) -> Runner | None:
+        if self._is_closed:
+            raise ClosedError("the model is closed; open it again")
+        has_all = (one for one in self._runners if set(layers) <= set(one.options.outputs))
+        return next(has_all, None)
 
     def close(self) -> None:
         """Free the runtime's memory, after the batch at hand."""
-        with self._lock:
-            stack, self._stack = self._stack, None
-            if stack is not None:
-                stack.close()
+        with self._lock, ExitStack() as stack:
+            self._is_closed = True
+            for runner in self._runners:
+                stack.callback(runner.close)
+            self._runners = ()
 
     def __enter__(self) -> Self:
         return self
@@ -210,7 +215,7 @@ class Model:
 def _embeddings(
     runner: Runner, sources: Iterator[Any], layer: str, threads: int | None
 ) -> Generator[Embedding, None, None]:
-    with suppress(NoPhotographsError), closing(run(runner, sources, threads=threads)) as results:
+    with closing(run(runner, sources, threads=threads)) as results:
         for result in results:
             vector = None if result.outputs is None else result.outputs[layer]
             yield Embedding(path=path_of(result.source), vector=vector, error=result.error)

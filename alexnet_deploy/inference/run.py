@@ -9,7 +9,6 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.inference.failures import no_photographs
 from alexnet_deploy.photographs.file_stamps import FileStamp
 from alexnet_deploy.photographs.pipeline import (
     Batch,
@@ -108,12 +107,12 @@ def run(
 
     Args:
         runner: preprocessing and batch size are its own.
-        photographs: as `finding.find_photographs` or `sources.image_sources` yields them.
+        photographs: as `finding.find_photographs` or `sources.image_sources` yields them; none
+            give no results.
         threads: decode threads; None takes one for each processor.
         summary: counted up as results are yielded; times grow with each batch.
 
     Raises:
-        NoPhotographsError: there are none.
         UsageError: threads is below 1.
     """
     load = crop_loader(runner.spec)
@@ -142,7 +141,7 @@ def run_batches(
         summary: as for `run`, counted up batch by batch.
 
     Raises:
-        NoPhotographsError, UsageError: as `run`.
+        UsageError: as `run`.
     """
     summary = RunSummary() if summary is None else summary
     summary.threads = default_threads() if threads is None else threads
@@ -169,18 +168,14 @@ def _run(
     runner: Runner, stream: Generator[Batch[Item], None, None], summary: RunSummary
 ) -> Generator[tuple[PhotographResult[Item], ...], None, None]:
     """Do the work of `run_batches`; apart from it, so that a wrong argument fails at the call."""
-    is_empty = True
     with closing(stream):
         for batch in stream:
-            is_empty = False
             summary.decode_s += batch.decode_s
             summary.waiting_s += batch.waiting_s
             outputs = _infer(runner, batch, summary)
             summary.stop_clock()
             yield tuple(_result(slot, outputs, summary) for slot in batch.slots)
     summary.stop_clock()
-    if is_empty:
-        raise no_photographs()
 
 
 def _result(

@@ -1,1 +1,1 @@
-"""What a network is: its spec, its weights, its names, and the oracle in NumPy."""
+"""The network: its spec, its weights, its class names, and the NumPy reference."""

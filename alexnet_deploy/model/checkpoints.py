@@ -1,11 +1,10 @@
 """Trained weights with their spec: `.safetensors` files, `.pt` files, torch state dicts.
 
-Arrays go by the paper's names, `conv1.weight` .. `fc8.bias`; convolutions are
-(out, in / groups, kernel, kernel), fully connected layers (out, in). `fc6` and `fc7` may be
-stored as two factors, `fc6.weight.left` (out, rank) and `fc6.weight.right` (rank, in). An optional
-`mean_image` (3, S, S), RGB in grey levels, takes the place of the spec's channel means; its
-central window is subtracted, as in the 2012 code. bfloat16 becomes float32, which holds it
-exactly; NumPy has no bfloat16.
+Arrays have the paper's names, `conv1.weight` .. `fc8.bias`; convolutions are (out, in / groups,
+kernel, kernel), fully connected layers (out, in). `fc6` and `fc7` may be stored as two factors,
+`fc6.weight.left` (out, rank) and `fc6.weight.right` (rank, in). An optional `mean_image` (3, S, S),
+RGB in grey levels, replaces the spec's channel means; its central crop is subtracted, as in the
+2012 code. bfloat16, which NumPy lacks, is widened to float32, exactly.
 """
 
 import dataclasses
@@ -53,7 +52,7 @@ class Checkpoint:
 
     @cached_property
     def digests(self) -> dict[str, str]:
-        """Line of dtype, shape and sha256 of the bytes of each array, by name, sorted."""
+        """`array_digest` of each array, by sorted name."""
         names = sorted(self.arrays)
         with ThreadPoolExecutor() as threads:  # hashlib releases the GIL on large buffers
             lines = threads.map(lambda name: array_digest(self.arrays[name]), names)
@@ -61,7 +60,7 @@ class Checkpoint:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Sha256 over the arrays as stored and the fields of the spec that change results."""
+        """SHA-256 of the arrays as stored and of the spec's fields that affect results."""
         return fingerprint(self.spec, self.digests)
 
     def dense(self, layer: str, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -74,16 +73,12 @@ class Checkpoint:
         return product
 
     def mean(self) -> NDArray[np.float64]:
-        """Return what is subtracted from a crop, RGB in grey levels: (3, 1, 1) or (3, H, W)."""
+        """Return the mean subtracted from a crop, RGB in grey levels: (3, 1, 1) or (3, H, W)."""
         if "mean_image" not in self.arrays:
             return np.array(self.spec.preprocessing.mean, np.float64).reshape(3, 1, 1)
         image, size = self.arrays["mean_image"], self.spec.input_size
         start = round((image.shape[1] - size) / 2)
         return image[:, start : start + size, start : start + size].astype(np.float64)
-
-    def num_parameters(self) -> int:
-        """Count weights and biases of the dense network (mean image and factors not counted)."""
-        return sum(int(np.prod(shape)) for shape in self.spec.array_shapes().values())
 
 
 def array_digest(array: NDArray[Any]) -> str:
@@ -94,7 +89,7 @@ def array_digest(array: NDArray[Any]) -> str:
 
 
 def fingerprint(spec: ModelSpec, digests: Mapping[str, str]) -> str:
-    """Return the sha256 that names a vector space: what is computed, with which numbers."""
+    """Return the SHA-256 that identifies a vector space: the computation and its weights."""
     lines = [json.dumps(spec.identity(), sort_keys=True)]
     lines += [f"{name} {digests[name]}" for name in sorted(digests)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
@@ -106,39 +101,39 @@ def load_checkpoint(
     """Read a checkpoint and check every array.
 
     Args:
-        path: `.safetensors`, or `.pt` / `.pth` (these need torch, and are never unpickled into
+        path: `.safetensors`, or `.pt` / `.pth` (these need torch, and loading them never runs
             code): ours, a torchvision state dict, or another AlexNet's state dict.
-        preset: which AlexNet a state dict without a spec of ours is; see `state_dicts`.
-        labels: class names in place of the file's own.
+        preset: which AlexNet a state dict without our spec is; see `state_dicts`.
+        labels: class names that replace the file's own.
 
     Raises:
-        IncompatibleFileError: unreadable, foreign, or with a missing, extra, misshapen or
+        IncompatibleFileError: unreadable, not recognised, or with a missing, extra, misshapen or
             non-finite array.
         MissingPackageError: a `.pt` file, and torch is not installed.
-        UsageError: there is no such file, it may not be read, or it has a spec and `preset` is
+        UsageError: the file is missing or not readable, or it has its own spec and `preset` is
             given.
     """
     arrays, spec_json = _read(path)
     if spec_json is None:
         spec, arrays = adopt_state_dict(arrays, preset=preset, source=str(path))
         remedy = Message(
-            f"this is no {spec.preset} AlexNet of {spec.num_classes} classes: see ",
+            f"this is not a {spec.preset} AlexNet with {spec.num_classes} classes: see ",
             Argument("preset"),
         )
     elif preset is not None:
         raise UsageError(
-            f"{path}: carries its own spec, so ",
+            f"{path}: has its own spec, so ",
             Argument("preset", preset),
-            " cannot apply; leave it out",
+            " does not apply; omit it",
         )
     else:
         spec = ModelSpec.from_json(spec_json, str(path))
-        remedy = Message("its arrays and its spec do not belong together: write it again")
+        remedy = Message("its arrays do not match its spec: write it again")
     if labels is not None:
         if len(labels) != spec.num_classes:
             raise IncompatibleFileError(
                 f"{path}: has {spec.num_classes} classes, the labels file names {len(labels)}; "
-                "give one label a line, in the order of the outputs"
+                "give one label per line, in the order of the outputs"
             )
         spec = dataclasses.replace(spec, labels=labels)
     _check_shapes(arrays, spec, str(path), remedy)
@@ -148,7 +143,7 @@ def load_checkpoint(
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Write `.safetensors`; the fingerprint of what is read back is the same.
+    """Write `.safetensors`; reading it back gives the same fingerprint.
 
     Raises:
         OutputError: the file cannot be written.
@@ -169,7 +164,7 @@ def _read(path: Path) -> tuple[Mapping[str, NDArray[Any]], str | None]:
         return read_pt(path)
     if path.suffix == ".onnx":
         raise UsageError(
-            f"{path}: is a model file already; give the checkpoint that it was exported from"
+            f"{path}: is already a model file; give the checkpoint that it was exported from"
         )
     raise IncompatibleFileError(
         f"{path}: a checkpoint ends in {', '.join(CHECKPOINT_SUFFIXES)}, "
@@ -194,7 +189,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], str | None]:
             f"{path}: not a readable safetensors file ({error}); "
             "it may be truncated: copy or download it again"
         ) from error
-    except (TypeError, AttributeError) as error:  # a number type that NumPy does not have
+    except (TypeError, AttributeError) as error:  # a dtype that NumPy lacks
         raise IncompatibleFileError(
             f"{path}: array {name} is {kind}, expected float16, bfloat16, float32 or float64; "
             "convert it first"
@@ -203,7 +198,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], str | None]:
 
 
 def _bfloat16_arrays(path: Path) -> dict[str, NDArray[np.float32]]:
-    """Return the bfloat16 arrays as float32, of which they are the upper halves."""
+    """Return the bfloat16 arrays as float32, of which they are the upper 16 bits."""
     arrays = {}
     for name, tensor in deserialize(path.read_bytes()):  # type: ignore[no-untyped-call]
         if tensor["dtype"] == "BF16":
@@ -215,7 +210,7 @@ def _bfloat16_arrays(path: Path) -> dict[str, NDArray[np.float32]]:
 def _check_shapes(
     arrays: Mapping[str, NDArray[Any]], spec: ModelSpec, source: str, remedy: str
 ) -> None:
-    """Refuse a missing, misshapen or extra array, naming the first one."""
+    """Reject a missing, misshapen or extra array, naming the first one."""
     expected = _expected_shapes(arrays, spec)
     for name, shape in expected.items():
         if name not in arrays:
@@ -229,13 +224,13 @@ def _check_shapes(
             )
     for name in arrays:
         if name not in expected:
-            raise IncompatibleFileError(f"{source}: array {name} is not part of it; ", remedy)
+            raise IncompatibleFileError(f"{source}: array {name} is unexpected; ", remedy)
 
 
 def _expected_shapes(
     arrays: Mapping[str, NDArray[Any]], spec: ModelSpec
 ) -> dict[str, tuple[int, ...]]:
-    """Return the shapes that the spec gives, of two factors where a layer is stored as two."""
+    """Return the spec's shapes, with two factors for each layer that is stored factored."""
     expected: dict[str, tuple[int, ...]] = {}
     for name, shape in spec.array_shapes().items():
         left, right = f"{name}.left", f"{name}.right"
@@ -253,7 +248,7 @@ def _expected_shapes(
 
 
 def _check_numbers(array: NDArray[Any], name: str) -> None:
-    """Refuse integers, NaN, infinity, and what float32, in which networks compute, cannot hold."""
+    """Reject integers, NaN, infinity, and values beyond float32, in which networks compute."""
     if array.dtype not in _FLOATS:
         raise IncompatibleFileError(
             f"{name} is {array.dtype}, expected float16, float32 or float64; convert it first"
@@ -261,8 +256,8 @@ def _check_numbers(array: NDArray[Any], name: str) -> None:
     with np.errstate(over="ignore", invalid="ignore"):
         if array.dtype == np.float64:
             array = array.astype(np.float32)
-        # A finite sum has finite terms, and is three times as fast as asking each of 61 million;
-        # one that overflows says nothing.
+        # A finite sum implies finite terms, and is three times as fast as testing all 61 million; a
+        # sum that overflows proves nothing.
         if np.isfinite(array.sum(dtype=np.float32)) or np.isfinite(array).all():
             return
     bad = int(array.size - np.isfinite(array).sum())

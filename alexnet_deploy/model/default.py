@@ -1,4 +1,4 @@
-"""The model that is meant where none is named."""
+"""The model used when none is given."""
 
 import os
 from importlib import resources
@@ -18,7 +18,7 @@ def default_model() -> Path:
     """Return `$ALEXNET_MODEL` if it is set, else the bundled checkpoint.
 
     Raises:
-        UsageError: the variable names no file.
+        UsageError: the variable does not name a readable file.
     """
     variable = os.environ.get(MODEL_VARIABLE)
     if not variable:

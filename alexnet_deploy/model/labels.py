@@ -1,4 +1,4 @@
-"""Names of classes: the 1000 of ImageNet, or a file's."""
+"""Class names: the 1000 of ImageNet, or those in a file."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -23,22 +23,23 @@ def imagenet_names() -> Mapping[str, str]:
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """Read class names, one a line, UTF-8 with or without a mark; empty lines at the end go.
+    """Read class names, one per line, UTF-8 with or without a BOM; trailing empty lines are
+    dropped.
 
     Raises:
-        UsageError: there is no such file, or it may not be read.
-        IncompatibleFileError: not a text file, or a line without a name.
+        UsageError: the file is missing or not readable.
+        IncompatibleFileError: not UTF-8 text, or a line is empty.
     """
-    existing_file(path, "a text file with one label a line")
+    existing_file(path, "a text file with one label per line")
     try:
         lines = path.read_text("utf-8-sig").rstrip().split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise IncompatibleFileError(
-            f"{path}: labels cannot be read ({error}); expected UTF-8 text, one label a line"
+            f"{path}: labels cannot be read ({error}); expected UTF-8 text, one label per line"
         ) from error
     labels = tuple(line.strip() for line in lines)
     if not all(labels):
         raise IncompatibleFileError(
-            f"{path}: line {labels.index('') + 1} is empty; expected one label a line"
+            f"{path}: line {labels.index('') + 1} is empty; expected one label per line"
         )
     return labels

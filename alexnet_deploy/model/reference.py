@@ -1,8 +1,8 @@
-"""The network in plain NumPy: the oracle that every artefact is compared with.
+"""The network in plain NumPy: the oracle for every artefact.
 
-Written to be read beside Krizhevsky et al. 2012, section 3, not to be fast (about a twentieth of
-a second an image). It shares no code with the graph, the runtimes or the serving
-preprocessing, so that a fault in any of them shows.
+Written to be read beside Krizhevsky et al. 2012, section 3, not for speed (about 0.05 s per image).
+It shares no code with the graph, the runtimes or the serving preprocessing, so that a bug in any of
+them shows.
 
 C channels, H/W px, P output positions.
 """
@@ -49,7 +49,7 @@ class Reference:
             last: where to stop.
         """
         each: list[dict[str, Array]] = []
-        # Weights may overflow; the infinities are then what is compared, not news.
+        # Weights may overflow; infinities are compared like any other value.
         with np.errstate(over="ignore", invalid="ignore"):
             for image in images:
                 each.append({})
@@ -86,7 +86,7 @@ class Reference:
         yield "probabilities", softmax(x)
 
     def _parameters(self, layer: str) -> tuple[Array, Array]:
-        """Return weight and bias in `dtype`, converted when first used."""
+        """Return weight and bias in `dtype`, converted on first use."""
         if layer not in self._weights:
             bias = self.checkpoint.arrays[f"{layer}.bias"].astype(self.dtype)
             self._weights[layer] = self.checkpoint.dense(layer, self.dtype), bias
@@ -117,7 +117,7 @@ def convolve(
     padding: tuple[int, int, int, int],
     groups: int,
 ) -> Array:
-    """Cross-correlate (C, H, W) with (out, C / groups, k, k); zeros outside; section 3.5.
+    """Cross-correlate (C, H, W) with (out, C / groups, k, k); zero-padded; section 3.5.
 
     `padding` is top, left, bottom, right in px. Each of the `groups` towers of kernels sees its
     own slice of the channels.
@@ -156,7 +156,7 @@ def max_pool(x: Array) -> Array:
     """Section 3.4: the maximum of overlapping 3x3 windows, 2 px apart."""
     _, height, width = x.shape
     steps = range(POOL_SIZE)
-    # One position of the window at a time: ten times as fast as a maximum over small axes.
+    # One window offset at a time: ten times as fast as a maximum over small axes.
     shifted = [
         x[
             :,
@@ -178,10 +178,10 @@ def softmax(x: Array) -> Array:
 
 
 def crop(photograph: Image.Image, spec: ModelSpec) -> NDArray[np.uint8]:
-    """Resize a whole RGB photograph and cut out its centre, in the plainest way: (H, W, 3).
+    """Resize a whole RGB picture and crop its centre, in the simplest way: (H, W, 3).
 
     Sizes and offsets round as torchvision's Resize and CenterCrop do. The serving path computes
-    only the part that is kept; this one does not, to check it.
+    only the part that is kept; this computes it all, as a check.
     """
     wanted = spec.preprocessing
     width, height = photograph.size

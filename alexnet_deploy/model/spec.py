@@ -1,7 +1,7 @@
-"""`ModelSpec`: everything a network needs beside its weights, as data.
+"""`ModelSpec`: everything a network needs besides its weights, as data.
 
-The four presets differ in padding, groups, normalisation and preprocessing, not in code
-(docs of the differences: Krizhevsky et al. 2012; the 2012 code; Caffe; torchvision).
+The four presets differ in padding, groups, normalisation and preprocessing, not in code (sources:
+Krizhevsky et al. 2012; the 2012 code; Caffe; torchvision).
 
 Layer names, in forward order, are used for checkpoints, ONNX tensors and `layers`:
 
@@ -24,7 +24,7 @@ from alexnet_deploy.errors import UsageError
 from alexnet_deploy.files.records import Within, check_fields, read_record, require
 
 SPEC_KEY = "alexnet_deploy.spec"
-"""Where checkpoints, models and Parquet files keep that JSON in their metadata."""
+"""The metadata key of that JSON in checkpoints, models and Parquet files."""
 
 PresetName = Literal["paper", "torchvision", "caffe", "caffenet"]
 PRESET_NAMES: tuple[PresetName, ...] = get_args(PresetName)
@@ -50,13 +50,13 @@ FC_WIDTH = 4096
 class LrnSpec:
     """Local response normalisation: `a / (k + alpha/size * sum of a^2 over the window)^beta`.
 
-    `alpha` is divided by `size`, as in the 2012 code, ONNX, torch and Caffe (the paper's text
-    does not divide). The window is `size` channels wide and stops at the edges of each of the
-    `towers` equal slices of the channels.
+    `alpha` is divided by `size`, as in the 2012 code, ONNX, torch and Caffe (the paper's text does
+    not divide). The window is `size` channels wide and does not cross the edges of the `towers`
+    equal slices of the channels.
     """
 
     size: Annotated[int, Within(1, 999)]
-    # With these the base of the power is above 0, whatever the activations are.
+    # These bounds keep the base of the power positive, whatever the activations.
     alpha: Annotated[float, Within(0, 1e6)]
     beta: Annotated[float, Within(-100, 100)]
     k: Annotated[float, Within(above=0, most=1e6)]
@@ -64,7 +64,7 @@ class LrnSpec:
     position: LrnPosition
 
     def __post_init__(self) -> None:
-        """Refuse what no window can be; see `ModelSpec.__post_init__`."""
+        """Reject an impossible window; see `ModelSpec.__post_init__`."""
         check_fields(self)
         require(self.size % 2 == 1, "size", self.size, "an odd number")
 
@@ -74,7 +74,7 @@ class Preprocessing:
     """From a decoded RGB photograph to the network's input.
 
     `resize`: "shorter_side" scales the shorter side to `resize_to` px, keeping the aspect ratio;
-    "squash" scales to `resize_to` x `resize_to`. Then the central crop of the network's input
+    "squash" scales to `resize_to` x `resize_to`. Then the centre is cropped to the network's input
     size. `mean` and `std` are RGB, in grey levels 0..255: input = (pixel - mean) / std.
     """
 
@@ -85,24 +85,24 @@ class Preprocessing:
     std: tuple[_Deviation, _Deviation, _Deviation]
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be computed; see `ModelSpec.__post_init__`."""
+        """Reject values that cannot be computed with; see `ModelSpec.__post_init__`."""
         check_fields(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """One AlexNet: architecture, preprocessing, labels and where it comes from.
+    """One AlexNet: architecture, preprocessing, labels and provenance.
 
     Attributes:
-        preset: the preset it started from; a name for people, not part of the identity.
+        preset: the preset it derives from; informative, not part of the identity.
         input_size: height and width of the input in px.
         conv1_padding: zeros around conv1's input, px: top, left, bottom, right.
         widths: number of kernels of conv1 .. conv5.
         groups: groups of conv1 .. conv5; 2 where the paper's kernels see one tower only.
-        lrn: the normalisation after conv1 and conv2, or None.
+        lrn: the local response normalisation of conv1 and conv2, or None.
         num_classes: outputs of fc8.
         labels: one name per class, or empty when unknown.
-        provenance: free JSON about the weights (data, recipe, measured figures).
+        provenance: free-form JSON about the weights (data, recipe, measured figures).
     """
 
     FORMAT: ClassVar[int] = 1
@@ -119,12 +119,12 @@ class ModelSpec:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse values that no network can have; make lists tuples, 5.0 an int and 2 a float.
+        """Reject impossible values; convert lists to tuples, 5.0 to int and 2 to float.
 
-        What is equal then has one JSON and one fingerprint, whoever wrote it.
+        Equal specs then have the same JSON and the same fingerprint, whoever wrote them.
 
         Raises:
-            IncompatibleFileError: naming the field, what came and what was expected.
+            IncompatibleFileError: naming the field, the value given and what was expected.
         """
         check_fields(self)
         require(
@@ -162,13 +162,13 @@ class ModelSpec:
             require(fits, "lrn.towers", self.lrn.towers, expected)
 
     def label(self, index: int) -> str:
-        """Name class `index`, `class 17` where the labels are unknown."""
+        """Return the name of class `index`, `class 17` if the labels are unknown."""
         return self.labels[index] if self.labels else f"class {index}"
 
     def layer_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return each layer's output shape without the batch, in forward order.
 
-        (C, H, W) for maps, (D,) for vectors. Raises nothing: the spec was checked when made.
+        (C, H, W) for maps, (D,) for vectors.
         """
         shapes: dict[str, tuple[int, ...]] = {}
         size = self.input_size
@@ -230,10 +230,10 @@ class ModelSpec:
 
     @classmethod
     def from_json(cls, text: str, source: str = "model spec") -> "ModelSpec":
-        """Read what `to_json` wrote; `source` is where it comes from, for messages.
+        """Read what `to_json` wrote; `source` names its origin in messages.
 
         Raises:
-            IncompatibleFileError: not JSON, a field missing, unknown or impossible, another format.
+            IncompatibleFileError: not JSON, a field missing, unknown or invalid, or another format.
         """
         return read_record(cls, text, source, "write the file again with this version")
 
@@ -303,7 +303,7 @@ PRESETS: Mapping[str, ModelSpec] = MappingProxyType(
         ),
     }
 )
-"""The four networks that go by the name of AlexNet, with 1000 unnamed classes."""
+"""The four networks known as AlexNet, with 1000 unnamed classes."""
 
 
 def preset_spec(name: str, *, num_classes: int = 1000, labels: tuple[str, ...] = ()) -> ModelSpec:
@@ -313,5 +313,5 @@ def preset_spec(name: str, *, num_classes: int = 1000, labels: tuple[str, ...] =
         UsageError: there is no preset of that name.
     """
     if name not in PRESETS:
-        raise UsageError(f"no preset is called {name!r}; choose from {', '.join(PRESET_NAMES)}")
+        raise UsageError(f"there is no preset {name!r}; choose from {', '.join(PRESET_NAMES)}")
     return dataclasses.replace(PRESETS[name], num_classes=num_classes, labels=labels)

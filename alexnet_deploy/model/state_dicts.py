@@ -1,9 +1,8 @@
-"""State dicts of other programs, given the paper's names and a spec.
+"""Adopt state dicts of other programs: the paper's names, and a spec.
 
-torchvision's AlexNet is recognised by its keys. Any other network of AlexNet's shape is taken
-with a preset: by the paper's names if it has them, else its arrays are told apart by their
-shapes, whatever their names and order. Shapes differ in every layer of every preset, but for fc7
-and fc8 with 4096 classes, which is refused. The arrays themselves are used as they are.
+torchvision's AlexNet is recognised by its keys. Any other AlexNet needs a preset; its arrays are
+matched by the paper's names if it has them, else by shape, whatever their names and order. Shapes
+are unique in every preset, except for fc7 and fc8 with 4096 classes, which is rejected.
 """
 
 import re
@@ -29,7 +28,7 @@ _TORCHVISION = {
     "classifier.6": "fc8",
 }
 _TORCHVISION_KEYS = {f"{prefix}.{part}" for prefix in _TORCHVISION for part in ("weight", "bias")}
-# Parts of a key that DataParallel and torch.compile put where they wrap a module.
+# Key parts that DataParallel and torch.compile insert where they wrap a module.
 _WRAPPERS = ("module", "_orig_mod")
 _OUTER = "model."
 # The order of the outputs of these networks as published; see data/README.md.
@@ -41,8 +40,8 @@ def adopt_state_dict(
 ) -> tuple[ModelSpec, dict[str, NDArray[Any]]]:
     """Return a spec and the arrays under the paper's names.
 
-    With `preset` "caffe" or "caffenet" the weights are taken to read BGR, as every conversion of
-    Caffe's files does, and conv1 is turned to RGB.
+    With `preset` "caffe" or "caffenet" the weights are assumed to expect BGR, as in every
+    conversion of Caffe's files, and conv1 is flipped to RGB.
 
     Args:
         arrays: a state dict of 16 arrays; under the paper's names fc6 and fc7 may be factored.
@@ -59,8 +58,9 @@ def adopt_state_dict(
     elif preset is None:
         listed = ", ".join(list(arrays)[:4]) or "none"
         raise IncompatibleFileError(
-            f"{source}: has no spec of ours and is no torchvision AlexNet (arrays: {listed}, ...); "
-            f"say which AlexNet it is: alexnet-deploy export FILE --preset {'|'.join(PRESET_NAMES)}"
+            f"{source}: has no alexnet-deploy spec and is not torchvision's AlexNet (arrays: "
+            f"{listed}, ...); say which AlexNet it is: alexnet-deploy export FILE "
+            f"--preset {'|'.join(PRESET_NAMES)}"
         )
     elif {_without_factor(name) for name in arrays} == set(preset_spec(preset).array_shapes()):
         named = dict(arrays)
@@ -82,7 +82,7 @@ def adopt_state_dict(
 
 
 def _unwrapped(arrays: Mapping[str, NDArray[Any]], source: str) -> dict[str, NDArray[Any]]:
-    """Drop what wrappers add to keys: `model.features.module.0.bias`, `_orig_mod.fc8.bias`."""
+    """Strip what wrappers add to keys: `model.features.module.0.bias`, `_orig_mod.fc8.bias`."""
     unwrapped: dict[str, NDArray[Any]] = {}
     for key, array in arrays.items():
         name = ".".join(part for part in key.split(".") if part not in _WRAPPERS)
@@ -129,7 +129,7 @@ def _named_by_shape(
         bias = f"{key.rpartition('.')[0]}.bias" if key.endswith(".weight") else f"{key}.bias"
         if bias not in arrays:
             raise IncompatibleFileError(
-                f"{source}: {key} is {layer}'s weight, and its bias {bias} is missing; "
+                f"{source}: {key} is {layer}'s weight, but its bias {bias} is missing; "
                 "AlexNet has a bias in every layer"
             )
         named |= {target: arrays[key], f"{layer}.bias": arrays[bias]}
@@ -145,7 +145,7 @@ def _named_by_shape(
 
 
 def _num_classes(matrices: Mapping[str, NDArray[Any]], source: str) -> int:
-    """Find fc8, which like fc7 has 4096 inputs and unlike it not 4096 outputs."""
+    """Count the outputs of fc8, which has 4096 inputs like fc7, but not 4096 outputs."""
     inner = {name: array for name, array in matrices.items() if array.shape[1:] == (FC_WIDTH,)}
     outputs = [len(array) for array in inner.values() if len(array) not in (0, FC_WIDTH)]
     if len(outputs) == 1:

@@ -1,7 +1,7 @@
 """Read and write `.pt` files; the only module that imports torch.
 
-Files are read with `weights_only=True`, so a pickle that would run code is refused. bfloat16
-tensors become float32, which holds them exactly; NumPy has no bfloat16.
+Files are read with `weights_only=True`, so a pickle that would run code is rejected. bfloat16,
+which NumPy lacks, is widened to float32, exactly.
 """
 
 import io
@@ -26,7 +26,7 @@ except ImportError as error:
     raise MissingPackageError("torch", "torch", "reading a .pt file") from error
 
 ARRAYS_KEY = "arrays"
-# Where training scripts put the weights beside optimiser and progress.
+# Keys under which training scripts save the weights, beside the optimizer state.
 _NESTED = ("state_dict", "model_state_dict", "model", "net", "weights")
 _REMEDY = "torch.save(model.state_dict(), path)"
 
@@ -54,14 +54,14 @@ def write_pt(
     arrays: Mapping[str, NDArray[Any]],
     training_state: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write arrays and spec, with whatever a trainer needs to resume beside them.
+    """Write arrays and spec, plus whatever a trainer needs to resume.
 
     Raises:
         OutputError: the file cannot be written.
     """
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     content = {SPEC_KEY: spec_json, ARRAYS_KEY: tensors, **(training_state or {})}
-    # In memory first: torch hides what goes wrong with a file behind errors of its own.
+    # In memory first: torch hides file errors behind its own.
     buffer = io.BytesIO()
     torch.save(content, buffer)
     with atomic_write(path) as file:
@@ -75,15 +75,15 @@ def _load(path: Path) -> Any:
         mmap = is_zip and path_base64(path) is None
         if is_zip:
             _check_sums(path)
-        with warnings.catch_warnings():  # what it warns of is refused below, in our words
+        with warnings.catch_warnings():  # what it warns about is rejected below
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except Exception as error:  # torch passes on whatever its unpickler meets
+    except Exception as error:  # torch propagates whatever its unpickler raises
         raise IncompatibleFileError(f"{path}: {_reason(error)}") from error
 
 
 def _check_sums(path: Path) -> None:
-    """Refuse a file that was damaged; torch does not look at the checksums in it."""
+    """Reject a damaged file; torch does not verify its checksums."""
     with zipfile.ZipFile(path) as file:
         damaged = file.testzip()
     if damaged is not None:
@@ -91,17 +91,17 @@ def _check_sums(path: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Say why torch does not read a file; its own text advises to switch the protection off."""
+    """Explain why torch rejects a file; its own message advises disabling the protection."""
     text = str(error)
     if "TorchScript" in text:
         return f"is a TorchScript archive, expected a state dict; save one: {_REMEDY}"
-    # An unknown operand is a file of another kind; everything else is a pickle with an object.
+    # An unsupported operand means another kind of file; anything else, a pickle with objects.
     if isinstance(error, pickle.UnpicklingError) and "Unsupported operand" not in text:
         names = re.search(r"GLOBAL ([\w.]+)", text)
         held = names[1] if names else "more than tensors"
         return (
-            f"refused, because reading it would run code (it holds {held}); "
-            f"save a state dict alone where it was made: {_REMEDY}"
+            f"rejected, because reading it would run code (it holds {held}); "
+            f"where it was made, save the state dict alone: {_REMEDY}"
         )
     if isinstance(error, zipfile.BadZipFile):
         return f"is damaged ({error}); copy it again"

@@ -1,1 +1,1 @@
-"""From a path to crops in batches: found, decoded, resized, in order."""
+"""From paths to batches of crops: find, decode and resize photographs, in order."""

@@ -1,9 +1,9 @@
-"""A folder of class sub-folders, ImageNet's layout: which photographs, of which class.
+"""Data sets with one sub-folder per class, as in ImageNet's layout.
 
     root/daisy/1.jpg  root/daisy/more/2.png  root/tulip/1.jpg    two classes, three photographs
 
-N photographs. Their names lie in one block of bytes, because 1.28 million `Path` objects would
-take 400 MB and more, in each worker again.
+N photographs. Their names are stored in one block of bytes, because 1.28 million `Path` objects
+would take more than 400 MB in each worker.
 """
 
 import errno
@@ -18,19 +18,19 @@ from alexnet_deploy.errors import DatasetError, UsageError
 from alexnet_deploy.photographs.finding import PHOTO_SUFFIXES, find_photographs, has_hidden_part
 
 _LAYOUT = "expected one sub-folder of photographs for each class, as in root/daisy/1.jpg"
-_MAX_NAMED = 5  # more names than this make a message that nobody reads
+_MAX_NAMED = 5  # more would make the message unreadable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ClassFolders:
-    """The photographs of a data set and their classes, 40 to 60 bytes each; cheap to pickle.
+    """The photographs of a data set and their classes: 40 to 60 bytes each, cheap to pickle.
 
     Attributes:
-        root: the folder, as it was given.
-        classes: names of the sub-folders, sorted; a class's number is its position, from 0.
+        root: the folder, as given.
+        classes: names of the sub-folders, sorted; a class's number is its index.
         labels: [N] int32, class number of each photograph.
-        names: paths below the class's folder, one after the other, as the disk has them.
-        spans: [N, 2] int64, where each photograph's path begins and ends in `names`.
+        names: paths relative to the class's folder, concatenated, as raw bytes.
+        spans: [N, 2] int64, start and end of each photograph's path in `names`.
     """
 
     root: Path
@@ -49,7 +49,7 @@ class ClassFolders:
         return self.root / self.classes[int(self.labels[index])] / name
 
     def select(self, indices: NDArray[np.int64]) -> "ClassFolders":
-        """Return these photographs in this order; classes and their numbers stay as they are."""
+        """Return these photographs in this order; classes and their numbers do not change."""
         return ClassFolders(
             root=self.root,
             classes=self.classes,
@@ -62,13 +62,13 @@ class ClassFolders:
 def find_class_folders(root: Path) -> ClassFolders:
     """Find the photographs below each sub-folder of `root`, sorted by class, then by path.
 
-    Hidden files and folders are left out, and folders within a class are searched, as
-    `finding.find_photographs` does; so is what loading will refuse, such as a broken link.
+    As in `finding.find_photographs`, hidden files and folders are skipped and folders within a
+    class searched; files that cannot be loaded, such as broken links, are included.
 
     Raises:
-        UsageError: `root` is not there, or is no folder.
-        DatasetError: no sub-folder, one without photographs, that cannot be listed or that is a
-            link to a folder around it, or photographs beside the sub-folders, which have no class.
+        UsageError: `root` does not exist or is not a folder.
+        DatasetError: there are no sub-folders; one is empty of photographs, cannot be listed, or
+            links to a folder that contains it; or photographs without a class lie beside them.
     """
     classes = _class_names(root)
     names: list[bytes] = []
@@ -116,7 +116,7 @@ def _class_names(root: Path) -> tuple[str, ...]:
     if photographs:
         raise DatasetError(
             f"{root}: {_count(len(photographs), 'photograph')} outside the sub-folders "
-            f"({_some(sorted(photographs))}), so of no class; {_LAYOUT}: move them"
+            f"({_some(sorted(photographs))}), so without a class; {_LAYOUT}: move them"
         )
     if not folders:
         raise DatasetError(f"{root}: no sub-folders; {_LAYOUT}")
@@ -124,10 +124,10 @@ def _class_names(root: Path) -> tuple[str, ...]:
 
 
 def _refuse_loop(root: Path, entry: "os.DirEntry[str]") -> None:
-    """Refuse a link that would make all photographs one class more."""
+    """Reject a link that would count all photographs again as another class."""
     if entry.is_symlink() and root.resolve().is_relative_to(Path(entry.path).resolve()):
         raise DatasetError(
-            f"{entry.path}: is a link to {root}, or a folder around it, and no class; remove it"
+            f"{entry.path}: links to {root} or a folder above it, so it is not a class; remove it"
         )
 
 
@@ -136,8 +136,8 @@ def _photographs_of(folder: Path) -> list[bytes]:
     start = len(os.fsencode(folder)) + 1
     found = []
     for path in find_photographs([folder]):
-        if path == folder:  # how a folder that cannot be listed is reported
-            raise DatasetError(f"{folder}: cannot be listed; get the right to read it")
+        if path == folder:  # this is how a folder that cannot be listed is reported
+            raise DatasetError(f"{folder}: cannot be listed; get permission to read it")
         found.append(os.fsencode(path)[start:])
     return sorted(found)
 

@@ -1,6 +1,6 @@
 """Decode photographs to upright RGB.
 
-Nothing vanishes silently: what cannot be read raises `PhotographError` with the reason.
+Nothing is dropped silently: an unreadable file raises `PhotographError` with the reason.
 """
 
 import os
@@ -40,9 +40,9 @@ from alexnet_deploy.errors import PhotographError
 MAX_PIXELS = 2 * 89_478_485
 """Largest photograph that is decoded, in px (179 megapixels): Pillow's own limit."""
 
-# What Pillow may open. Left out: formats that start other programs (EPS), that only Windows
-# reads (WMF), and stubs. MPO is opened as a JPEG. Targa comes last, because its files begin
-# with no mark of their own.
+# Formats that Pillow may open. Left out: those that start other programs (EPS), that only Windows
+# reads (WMF), and stubs. MPO is opened as JPEG. Targa comes last, because its files have no magic
+# number.
 _FORMATS = (
     *("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM"),
     *("QOI", "PSD", "ICO", "SGI", "SUN", "PCX", "TGA"),
@@ -70,15 +70,14 @@ _TRANSPOSITIONS = {
 
 
 def load_photograph(path: Path) -> Image.Image:
-    """Decode one file to an upright image of mode RGB, 8 bits a channel.
+    """Decode one file to an upright picture: mode RGB, 8 bits per channel.
 
-    Alpha lies over white; animations give their first frame; 16-bit greys their high byte
-    (32-bit ones too, when all are below 65,536); EXIF orientation is applied, and EXIF that
-    cannot be parsed counts as none. Colour profiles are ignored, except that LAB is turned
-    into sRGB.
+    Alpha is composited over white; of animations the first frame is used, of 16-bit greys the high
+    byte (of 32-bit greys too, if all are below 65,536); EXIF orientation is applied, and EXIF that
+    cannot be parsed is ignored. Colour profiles are ignored, except that LAB is converted to sRGB.
 
     Raises:
-        PhotographError: the reason why there is no image, without the path.
+        PhotographError: the reason why it cannot be decoded, without the path.
     """
     with open_photograph(path) as file:
         return decode_photograph(file)
@@ -86,7 +85,7 @@ def load_photograph(path: Path) -> Image.Image:
 
 @contextmanager
 def open_photograph(path: Path) -> Iterator[BinaryIO]:
-    """Open an ordinary file; a system error, in the block too, becomes `PhotographError`."""
+    """Open a regular file; an `OSError`, in the block too, becomes a `PhotographError`."""
     try:
         _check_regular(path)
         with path.open("rb") as file:
@@ -100,7 +99,7 @@ def decode_photograph(file: BinaryIO) -> Image.Image:
 
     Raises:
         PhotographError: the reason why there is no image.
-        OSError: the file cannot be read; `open_photograph` turns it into a reason.
+        OSError: the file cannot be read; `open_photograph` converts it.
     """
     file.seek(0, os.SEEK_END)
     if not file.tell():
@@ -110,10 +109,10 @@ def decode_photograph(file: BinaryIO) -> Image.Image:
 
 
 def convert_image(image: Image.Image) -> Image.Image:
-    """Convert an image of Pillow's, of any mode, as `load_photograph` does the file of it.
+    """Convert a Pillow image of any mode as `load_photograph` would its file.
 
-    One that Pillow has opened but not read is read now; the EXIF that came with it is obeyed. An
-    upright image of mode RGB is returned as it is.
+    A lazily opened image is read now; its EXIF orientation is applied. An upright image of mode RGB
+    is returned unchanged.
 
     Raises:
         PhotographError: the reason why there is no image.
@@ -126,12 +125,12 @@ def convert_image(image: Image.Image) -> Image.Image:
 
 
 def _check_regular(path: Path) -> None:
-    """Refuse what is no ordinary file: opening a pipe, for one, would wait for ever."""
+    """Reject anything but a regular file: opening a pipe, for one, could block forever."""
     if "\0" in str(path):
         raise PhotographError("cannot be read (its name has a null character)")
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
-        with os.scandir(path):  # raises the reason where the folder cannot be listed
+        with os.scandir(path):  # raises if the folder cannot be listed
             raise PhotographError("is a folder, expected a photograph; give it as a path instead")
     if not stat.S_ISREG(mode):
         raise PhotographError("is a pipe, socket or device, expected an ordinary file")
@@ -143,7 +142,7 @@ def _decode(file: BinaryIO) -> Image.Image:
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
-    """Return a new image, or `image` itself where it is loaded, upright and RGB as it is."""
+    """Return a new image, or `image` itself if it is already loaded, upright and RGB."""
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise _too_large(width * height)
@@ -155,7 +154,7 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
 
 @contextmanager
 def _failures_reported(file: BinaryIO | None) -> Iterator[None]:
-    """Turn every way in which Pillow can fail into `PhotographError`."""
+    """Turn every failure of Pillow's into a `PhotographError`."""
     try:
         yield
     except PhotographError:
@@ -168,12 +167,12 @@ def _failures_reported(file: BinaryIO | None) -> Iterator[None]:
         raise _too_large(int(pixels[1]) if pixels else MAX_PIXELS + 1) from error
     except MemoryError as error:
         raise PhotographError(
-            "needs more memory to decode than there is; use fewer threads"
+            "needs more memory to decode than is available; use fewer threads"
         ) from error
     except Warning as warning:
         raise PhotographError(
-            f"Pillow warns of it ({warning}), and this process takes warnings for errors; "
-            "let those of the module PIL pass"
+            f"Pillow warns about it ({warning}), and this process turns warnings into errors; "
+            "exempt those of the module PIL"
         ) from warning
     except Exception as error:  # Pillow's plugins raise anything on damaged data
         if isinstance(error, OSError) and error.errno is not None:
@@ -183,7 +182,7 @@ def _failures_reported(file: BinaryIO | None) -> Iterator[None]:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """Convert a loaded image of any of Pillow's modes to RGB; one in RGB is returned as it is."""
+    """Convert a loaded image of any mode to RGB; one in RGB is returned unchanged."""
     if image.mode.startswith("I"):
         return _from_high_byte(image)
     if image.mode == "F":
@@ -212,7 +211,7 @@ def _from_high_byte(image: Image.Image) -> Image.Image:
 
 
 def _from_lab(image: Image.Image) -> Image.Image:
-    """Convert CIE LAB to sRGB; `Image.convert` would take L, a and b for R, G and B."""
+    """Convert CIE LAB to sRGB; `Image.convert` would treat L, a, b as R, G, B."""
     from PIL import ImageCms
 
     lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
@@ -222,7 +221,7 @@ def _from_lab(image: Image.Image) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> Any:
-    """Return the EXIF orientation, 1 to 8, or anything else where there is none to be had."""
+    """Return the EXIF orientation, 1 to 8, or anything else if there is none."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # damaged EXIF: viewers show such a photograph as it is stored

@@ -1,4 +1,4 @@
-"""What tells one version of a photograph's file from another: size, time, hash of the bytes."""
+"""File stamps, which tell versions of a file apart: size, time, hash of the bytes."""
 
 import hashlib
 import os
@@ -10,9 +10,9 @@ from alexnet_deploy.errors import PhotographError
 from alexnet_deploy.photographs.decoding import open_photograph
 
 _UNSETTLED_NS = 2_000_000_000
-_MAX_TIME_NS = 2**63 - 1  # in the year 2262; what a ledger can hold
+_MAX_TIME_NS = 2**63 - 1  # in the year 2262; the ledger's limit
 _MAX_BYTES = 2**31
-"""More than the largest photograph that is decoded has without compression (1.4 GB)."""
+"""More than the largest photograph accepted takes uncompressed (1.4 GB)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,9 +21,8 @@ class FileStamp:
 
     Attributes:
         size: in bytes.
-        mtime_ns: time of the last change, or None where it proves nothing: within two seconds of
-            it (the coarsest clock of common file systems) a second change may leave the same
-            time and the same size.
+        mtime_ns: modification time, or None where it proves nothing: a change within two seconds of
+            it (the coarsest clock of common file systems) may leave time and size the same.
         sha256: of all bytes; 32 bytes.
     """
 
@@ -33,17 +32,17 @@ class FileStamp:
 
 
 def modified_ns(status: os.stat_result) -> int:
-    """Return the time of the last change, at most what 64 bits hold."""
+    """Return the modification time, at most what 64 bits hold."""
     return min(status.st_mtime_ns, _MAX_TIME_NS)
 
 
 def is_settled(mtime_ns: int) -> bool:
-    """Tell whether a change from now on would show in a file's time: see `FileStamp.mtime_ns`."""
+    """Return whether a change from now on would alter the file's time; see `FileStamp.mtime_ns`."""
     return abs(time.time_ns() - mtime_ns) > _UNSETTLED_NS
 
 
 def read_stamped(path: Path) -> tuple[bytes, FileStamp]:
-    """Read a whole file, so that the hash and what is decoded are of the same bytes.
+    """Read a whole file, so that hash and decoding see the same bytes.
 
     Raises:
         PhotographError: the reason why it cannot be read, without the path.
@@ -52,14 +51,14 @@ def read_stamped(path: Path) -> tuple[bytes, FileStamp]:
         status = os.fstat(file.fileno())
         if status.st_size > _MAX_BYTES:
             raise PhotographError(
-                f"has {status.st_size / 1e9:.1f} GB, no photograph that is decoded has more than "
-                f"{_MAX_BYTES / 1e9:.1f} GB; scale it down first"
+                f"has {status.st_size / 1e9:.1f} GB, at most {_MAX_BYTES / 1e9:.1f} GB are read; "
+                "scale it down first"
             )
         try:
             data = file.read()
         except MemoryError as error:
             raise PhotographError(
-                "needs more memory to read than there is; use fewer threads"
+                "needs more memory to read than is available; use fewer threads"
             ) from error
     mtime_ns = modified_ns(status)
     return data, FileStamp(

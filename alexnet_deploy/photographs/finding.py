@@ -14,10 +14,10 @@ PHOTO_SUFFIXES = (
     *(".webp", ".tif", ".tiff", ".avif", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".pcx", ".tga", ".qoi"),
 )
-"""What is taken for a photograph when a folder is searched, in either case of letters."""
+"""Suffixes of photographs when a folder is searched, in upper or lower case."""
 
 
-# Thumbnails, waste and snapshots of Synology, QNAP, Windows and macOS (zip), and ext4's own.
+# Thumbnails, recycle bins and snapshots of Synology, QNAP, Windows and macOS (zip), and ext4's.
 _SERVICE_FOLDERS = frozenset(
     {"@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "lost+found"}
     | {"$recycle.bin", "system volume information", "__macosx"}
@@ -30,23 +30,23 @@ def find_photographs(
     include_hidden: bool = False,
     exclude: Path | None = None,
 ) -> Iterator[Path]:
-    """Check the paths at once, then yield the photographs lazily, each once.
+    """Check the paths immediately, then yield each photograph once, lazily.
 
-    A folder is searched recursively for files with one of `PHOTO_SUFFIXES`: its own files by
-    name, then its sub-folders by name, then folders that links lead to. A file that is given
-    itself is always yielded, whatever its suffix. A path that does not exist and holds one of
-    `*?[` is a pattern, `**` crossing folders. A folder that cannot be listed, and a broken link
-    with a photograph's suffix, are yielded too: loading them raises the reason.
+    A folder is searched recursively for files with one of `PHOTO_SUFFIXES`: its own files by name,
+    then its sub-folders by name, then linked folders. A file given explicitly is always yielded,
+    whatever its suffix. A path that does not exist and contains one of `*?[` is a pattern; `**`
+    crosses folders. A folder that cannot be listed, and a broken link with a photograph's suffix,
+    are yielded too: loading them raises the reason.
 
-    A folder is visited once, under the first path that leads to it, so links cannot loop; a
-    file that is given twice, or is also below a given folder, comes once. Memory holds the
-    folders visited, the arguments, and the names in one folder; not the photographs.
+    A folder is visited once, under the first path that leads to it, so links cannot loop; a file
+    given twice, or also below a given folder, is yielded once. Memory holds the visited folders,
+    the arguments, and the names in one folder, not the photographs.
 
     Args:
-        paths: files, folders and patterns, in the order wanted; one or several.
-        include_hidden: search names that begin with a dot and the service folders of cameras'
-            and servers' software (`@eaDir`, `#recycle`, `__MACOSX`) as well.
-        exclude: an existing folder that is never searched, whichever path leads to it.
+        paths: files, folders and patterns, one or several, in order.
+        include_hidden: also search names that begin with a dot and service folders of file servers
+            and archivers (`@eaDir`, `#recycle`, `__MACOSX`).
+        exclude: an existing folder that is never searched, by whichever path it is reached.
 
     Raises:
         UsageError: a path does not exist, or a pattern matches nothing.
@@ -63,14 +63,14 @@ def find_photographs(
 
 
 def has_hidden_part(path: str) -> bool:
-    """Tell whether a name, or one in a path, is passed over unless hidden files are wanted."""
+    """Return whether any name in a path is skipped unless hidden files are included."""
     return any(
         name.startswith(".") or name.lower() in _SERVICE_FOLDERS for name in path.split(os.sep)
     )
 
 
 def _expand(text: str, include_hidden: bool) -> list[str]:
-    """Return the path itself where it exists, else what it matches as a pattern."""
+    """Return the path itself if it exists, else its matches as a pattern."""
     try:
         os.lstat(text)
     except PermissionError:
@@ -94,7 +94,7 @@ def _expand(text: str, include_hidden: bool) -> list[str]:
 
 
 class _Search:
-    """The state of one search: what has been visited, and which given files have come."""
+    """The state of one search: visited folders, and which of the given files have been yielded."""
 
     def __init__(self, given: list[str], include_hidden: bool, exclude: Path | None) -> None:
         self._given = given
@@ -106,7 +106,7 @@ class _Search:
         self._came = {_identity(path): False for path in given if not os.path.isdir(path)}
 
     def photographs(self) -> Iterator[Path]:
-        """Yield what the given paths lead to, in their order."""
+        """Yield the photographs of the given paths, in order."""
         for path in self._given:
             if os.path.isdir(path):
                 yield from self._below(path)
@@ -114,7 +114,7 @@ class _Search:
                 yield Path(path)
 
     def _comes_first(self, identity: str) -> bool:
-        """Tell whether a file has not come yet; only given files can come twice."""
+        """Return whether a file has not been yielded yet; only given files can recur."""
         if identity not in self._came:
             return True
         first = not self._came[identity]
@@ -122,9 +122,9 @@ class _Search:
         return first
 
     def _below(self, root: str) -> Iterator[Path]:
-        """Yield the photographs below one folder; links to folders wait until the end.
+        """Yield the photographs below one folder; links to folders are followed last.
 
-        Waiting gives each folder its own path rather than that of a link to it.
+        This way each folder appears under its own path rather than that of a link to it.
         """
         folders, linked = [root], deque[str]()
         while folders or linked:
@@ -163,15 +163,15 @@ class _Search:
 
 
 def _identity(path: str) -> str:
-    """Return a file's one name: links in its folder are resolved, the file itself is not.
+    """Return a file's identity: links in its folder's path are resolved, the file itself is not.
 
-    So a link and the photograph that it leads to are two inputs, as two copies would be.
+    So a link and its target are two inputs, as two copies would be.
     """
     return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Tell whether an entry is a folder, or a link to one, or to where one may not look."""
+    """Return whether an entry is a folder, a link to one, or a link that cannot be examined."""
     try:
         return entry.is_dir()
     except OSError as error:

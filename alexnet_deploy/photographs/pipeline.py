@@ -1,7 +1,7 @@
-"""Decode photographs in threads and hand them on in batches of one shape, in input order.
+"""Decode photographs in threads and yield them in batches of one shape, in input order.
 
-What is loaded, an `Item`, is whatever the loader takes: a path, or a photograph in memory. N images
-a batch, H/W the network's input size in px.
+An `Item` is whatever the loader takes: a path, or a photograph in memory. N images per batch, H/W
+the network's input size in px.
 """
 
 import os
@@ -23,8 +23,8 @@ from alexnet_deploy.photographs.preprocessing import preprocess
 from alexnet_deploy.photographs.sources import ImageSource, load_image
 
 _MAX_SLOTS_PER_ROW = 8
-"""A batch is handed on, full or not, at this many slots for each of its rows: a long run of
-failures then neither fills the memory nor keeps its results waiting."""
+"""A batch is yielded, full or not, at this many slots per row, so that a long run of failures
+neither fills the memory nor delays its results."""
 
 
 Item = TypeVar("Item")
@@ -32,13 +32,13 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """What a thread makes of one photograph: a crop, a reason why not, or neither.
+    """A thread's result for one photograph: a crop, an error, or neither.
 
     Attributes:
-        crop: (H, W, 3) uint8, RGB; None when it failed, or when the loader found that the
-            network need not see it.
-        error: the reason of a failure.
-        stamp: of the file that was read, from loaders that take one.
+        crop: (H, W, 3) uint8, RGB; None if loading failed, or if the loader found that the network
+            need not see it.
+        error: the reason for a failure.
+        stamp: of the file read, from loaders that record one.
     """
 
     crop: NDArray[np.uint8] | None = None
@@ -55,10 +55,10 @@ class Slot(Generic[Item]):
     """One photograph's place in a batch.
 
     Attributes:
-        item: as it was given to `batches`.
-        row: its row in `Batch.images`, or None when it failed or needs none.
-        error: the reason of the failure, or None.
-        stamp: as its loader gave it.
+        item: as given to `batches`.
+        row: its row in `Batch.images`, or None if it failed or needs none.
+        error: the reason for the failure, or None.
+        stamp: as returned by the loader.
     """
 
     item: Item
@@ -69,11 +69,11 @@ class Slot(Generic[Item]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch(Generic[Item]):
-    """Some photographs in input order, and the pixels of those that could be read.
+    """Photographs in input order, and the pixels of those that could be read.
 
     Attributes:
-        images: (N, H, W, 3) uint8, RGB; N is 0 where no slot has a row.
-        slots: in input order; failures, and photographs that need no row, keep their place.
+        images: (N, H, W, 3) uint8, RGB; N is 0 if no slot has a row.
+        slots: in input order; failures and photographs without a row keep their place.
         decode_s: seconds that the threads spent on these photographs, summed.
         waiting_s: seconds that the caller waited for them.
     """
@@ -94,7 +94,7 @@ class _Decoded(Generic[Item]):
 
 
 def default_threads() -> int:
-    """Return the number of processors that this process may use, at least 1."""
+    """Return the number of CPUs available to this process, at least 1."""
     if hasattr(os, "sched_getaffinity"):
         return max(1, len(os.sched_getaffinity(0)))
     return os.cpu_count() or 1
@@ -114,21 +114,21 @@ def batches(
     threads: int,
     needs_row: Callable[[Loaded], bool] = lambda _: True,
 ) -> Generator[Batch[Item], None, None]:
-    """Load photographs in threads; yield batches that hold each item once, in order.
+    """Load photographs in threads; yield batches that contain each item once, in order.
 
-    At most two batches and a few photographs for each thread are loaded ahead of the caller,
-    and as many items taken from `items`. Each batch has memory of its own. An error that is not
-    a photograph's propagates. Closing the iterator, or Ctrl-C, drops what has not begun; what
-    the threads are decoding is left to end by itself.
+    At most two batches and a few photographs per thread are loaded ahead of the caller, and as many
+    items taken from `items`. Each batch owns its memory. Errors other than `PhotographError`
+    propagate. Closing the iterator, or Ctrl-C, cancels what has not started; photographs being
+    decoded are left to finish.
 
     Args:
-        items: in the order wanted.
+        items: in order.
         load: called in the threads, for instance `crop_loader(spec)`.
         input_size: height and width of the crops in px.
-        batch_size: the most rows of a batch; only the last has fewer, or one amid many failures.
-        threads: that load.
-        needs_row: called with each crop in input order, in the caller's thread; False leaves it
-            out of the batch and keeps its slot.
+        batch_size: maximum rows of a batch; only the last has fewer, or one amid many failures.
+        threads: number of loading threads.
+        needs_row: called with each crop in input order, in the caller's thread; False omits its row
+            and keeps its slot.
 
     Raises:
         UsageError: batch_size or threads is below 1.
@@ -148,7 +148,7 @@ def _batches(
     shape: tuple[int, int, int],
     needs_row: Callable[[Loaded], bool],
 ) -> Generator[Batch[Item], None, None]:
-    """Do the work of `batches`; apart from it, so that a wrong argument fails at the call."""
+    """Implement `batches`; separate, so that a wrong argument fails at the call."""
     crops: list[NDArray[np.uint8]] = []
     slots: list[Slot[Item]] = []
     decode_s = 0.0
@@ -181,7 +181,7 @@ def _batches(
 def _decode_in_order(
     items: Iterable[Item], load: Load[Item], threads: int, ahead: int
 ) -> Generator[_Decoded[Item], None, None]:
-    """Decode in threads, `ahead` photographs at most before the caller takes them, in order."""
+    """Decode in threads and yield in order, at most `ahead` photographs ahead of the caller."""
     pending: deque[Future[_Decoded[Item]]] = deque()
     executor = ThreadPoolExecutor(threads, thread_name_prefix="decode")
     try:
@@ -194,13 +194,12 @@ def _decode_in_order(
                 pending.append(executor.submit(_decode, item, load))
             yield decoded
     finally:
-        # Not waiting for the threads is what makes Ctrl-C prompt; they end with their
-        # present photograph.
+        # Not waiting for the threads keeps Ctrl-C prompt; they finish their current photograph.
         executor.shutdown(wait=False, cancel_futures=True)
 
 
 def _decode(item: Item, load: Load[Item]) -> _Decoded[Item]:
-    """Load one photograph; its own failure is a value, any other propagates."""
+    """Load one photograph; a `PhotographError` is returned, any other error propagates."""
     start = time.perf_counter()
     try:
         loaded = load(item)

@@ -1,8 +1,8 @@
-"""From an RGB photograph to the network's input: resize and crop exactly as the spec says.
+"""Resize and crop RGB pictures exactly as the spec says.
 
-The result is, pixel for pixel, that of resizing the whole photograph and cropping what comes
-out, which is what torchvision does. Most of it is then thrown away, so less is computed: each
-axis is resized by itself, and where that cannot change a pixel, only the part to be cropped.
+The result is, pixel for pixel, that of resizing the whole picture and then cropping, as torchvision
+does. Most of that work would be thrown away, so each axis is resized separately and, where this
+cannot change a pixel, only over the part to be cropped.
 """
 
 import math
@@ -16,13 +16,13 @@ from PIL import Image
 from alexnet_deploy.model.spec import ModelSpec, Preprocessing
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-_FILTER_RADIUS = 2  # px of the coarser image: bicubic's; bilinear's is 1
+_FILTER_RADIUS = 2  # px of the coarser image, for bicubic; bilinear's is 1
 
 _MAX_RESIZED_PIXELS = 50_000_000
-"""Above this (a side 763 times the other, at 256 px) the whole is never computed."""
+"""Above this (a side 763 times the other, at 256 px) the whole is never resized."""
 
 _SMALL_PIXELS = 1_000_000
-"""Up to this, copying the part of the source that is needed costs less than resizing the rest."""
+"""Up to this, copying the needed part of the source costs less than resizing the rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class _Axis:
 
     @property
     def is_exact(self) -> bool:
-        """Tell whether a box start..stop gives the same pixels as the whole axis.
+        """Return whether a box start..stop gives the same pixels as the whole axis.
 
         Pillow keeps the box in single precision (24 bits), so its ends must be short binary
         fractions. They are on the shorter side: its 256 px are a power of two.
@@ -58,11 +58,11 @@ class _Axis:
 
 
 def preprocess(photograph: Image.Image, spec: ModelSpec) -> NDArray[np.uint8]:
-    """Resize and crop one photograph for a network.
+    """Resize and crop one picture for a network.
 
-    Sizes and offsets round as torchvision's `Resize` and `CenterCrop` do on a Pillow image.
-    Where the whole photograph resized would exceed 50 megapixels, the pixels are equal to its
-    crop within one grey level; otherwise they are the same.
+    Sizes and offsets round as torchvision's `Resize` and `CenterCrop` do on a Pillow image. Where
+    the whole picture resized would exceed 50 megapixels, the pixels equal its crop to within one
+    grey level; otherwise they are identical.
 
     Args:
         photograph: mode RGB, upright, at least 1x1.
@@ -90,7 +90,7 @@ def preprocess(photograph: Image.Image, spec: ModelSpec) -> NDArray[np.uint8]:
 
 
 def _resized_size(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
-    """Return the size after the resize; the longer side is cut down to whole px, not rounded."""
+    """Return the size after the resize; the longer side is truncated to whole px, not rounded."""
     target = preprocessing.resize_to
     if preprocessing.resize == "squash":
         return (target, target)
@@ -107,10 +107,9 @@ def _axis(length: int, resized: int, kept: int) -> _Axis:
 
 
 def _is_vertical_first(x: _Axis, y: _Axis) -> bool:
-    """Tell which pass Pillow begins with; each rounds and clips, so the order shows.
+    """Return whether Pillow resizes vertically first; each pass rounds and clips, so order matters.
 
-    The rule of Pillow 13 (Resample.c). Earlier versions always begin horizontally, and so does
-    whatever relies on this being False.
+    The rule of Pillow 13 (Resample.c); earlier versions always begin horizontally.
     """
     lost_x, lost_y = x.length - x.resized, y.length - y.resized
     return lost_y > 0 and lost_y > 2 * lost_x
@@ -119,10 +118,10 @@ def _is_vertical_first(x: _Axis, y: _Axis) -> bool:
 def _resize_part(
     photograph: Image.Image, x: _Axis, y: _Axis, resample: Image.Resampling
 ) -> Image.Image:
-    """Compute the cropped part only, in Pillow's order.
+    """Compute only the cropped part, in Pillow's order.
 
-    The source is first cut close to it, because the smaller the coordinates, the less of them
-    single precision loses.
+    The source is first cropped closely, because single precision represents small coordinates more
+    exactly.
     """
     (left, right), (top, bottom) = x.source_span, y.source_span
     part = photograph.crop((left, top, right, bottom))
@@ -160,6 +159,6 @@ def _resize_y(
 
 
 def _box(axis: _Axis, first: int, length: int) -> tuple[float, float]:
-    """Return where start..stop lie in a source that begins at `first` and is `length` px long."""
+    """Return start..stop in a source that begins at `first` and is `length` px long."""
     end = axis.stop * axis.length / axis.resized - first
     return axis.start * axis.length / axis.resized - first, min(end, float(length))

@@ -1,13 +1,13 @@
-"""The sample photographs inside the package, for the demo, verification and benchmarks."""
+"""The package's sample photographs, for the demo, verification and benchmarks."""
 
 from importlib import resources
 from pathlib import Path
 
 
 def sample_paths() -> tuple[Path, ...]:
-    """Return the 100 photographs, sorted; each lies in a folder named after its class.
+    """Return the 100 photographs, sorted; each is in a folder named after its class.
 
-    JPEG files from the test part of Caltech-101: six each of twelve classes, for searching, and
+    JPEG files from the test split of Caltech-101: six each of twelve classes, for searching, and
     one each of 28 others.
     """
     folder = Path(str(resources.files("alexnet_deploy") / "data" / "samples"))

@@ -1,4 +1,4 @@
-"""What a photograph may be given as: a file, its bytes, or a picture in memory.
+"""The forms a photograph may be given in: a file, its bytes, or a picture in memory.
 
 H/W height and width in px.
 """
@@ -34,28 +34,28 @@ _EXPECTED = (
 
 @dataclass(frozen=True, slots=True)
 class _Unreadable:
-    """A file object that could not be read, and why."""
+    """A file object that could not be read, with the reason."""
 
     reason: str
 
 
 ImageSource: TypeAlias = Path | bytes | Image.Image | _Unreadable
-"""A photograph as the threads take it: nothing in it changes when the caller goes on. An image is
-upright RGB already."""
+"""A photograph as passed to the threads: later changes by the caller do not affect it. A Pillow
+image is already upright RGB."""
 
 _converting = threading.Lock()
-"""Held while an image of a caller's is read: two threads may have been given the same."""
+"""Held while a caller's image is read: two threads may have been given the same one."""
 
 
 def image_sources(images: ImageInput | Iterable[ImageInput]) -> Iterator[ImageSource]:
-    """Check the images at once, as far as they are in a list; then yield each when it is wanted.
+    """Check the images immediately if they are in a list; then yield each lazily.
 
     Args:
-        images: one, or any iterable of them, which is read lazily. An array or an image may be
-            overwritten, and a file closed, as soon as the next one is asked for.
+        images: one, or any iterable of them, read lazily. An array or an image may be overwritten,
+            and a file closed, as soon as the next one is requested.
 
     Raises:
-        UsageError: one is nothing that a photograph can be given as, with its place.
+        UsageError: one is not a valid photograph; the message gives its index.
     """
     if is_image(images):
         check_image(images, "images")
@@ -69,17 +69,17 @@ def image_sources(images: ImageInput | Iterable[ImageInput]) -> Iterator[ImageSo
 
 
 def is_image(value: object) -> TypeGuard[ImageInput]:
-    """Tell whether a value is one image, not several, and perhaps a wrong one."""
+    """Return whether a value is one image, valid or not, rather than several."""
     is_array = isinstance(value, np.ndarray) and value.ndim < 4
     one = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
     return is_array or isinstance(value, one) or hasattr(value, "read")
 
 
 def check_image(value: object, name: str) -> None:
-    """Refuse what cannot be a photograph, by its type, its shape or its mode.
+    """Reject what cannot be a photograph, by its type, shape or mode.
 
     Raises:
-        UsageError: naming `name`, what came, and what was expected.
+        UsageError: naming `name`, what was given and what was expected.
     """
     if isinstance(value, np.ndarray):
         has_shape = value.ndim == 2 or (value.ndim == 3 and value.shape[2] == 3)
@@ -98,10 +98,10 @@ def check_image(value: object, name: str) -> None:
 
 
 def image_source(image: ImageInput) -> ImageSource:
-    """Return a photograph as threads can take it.
+    """Return a photograph in a form that is safe to pass to threads.
 
     Args:
-        image: one that `check_image` let pass; a file object and an image are read now.
+        image: one that passed `check_image`; a file object or a Pillow image is read now.
     """
     if isinstance(image, (str, os.PathLike)):
         return Path(image)
@@ -121,12 +121,12 @@ def image_source(image: ImageInput) -> ImageSource:
 
 
 def load_image(source: ImageSource) -> Image.Image:
-    """Decode one photograph to an upright image of mode RGB, as `load_photograph` does.
+    """Decode one photograph to an upright picture of mode RGB, as `load_photograph` does.
 
-    The same photograph gives the same pixels however it comes in.
+    The same photograph gives the same pixels in whichever form it is given.
 
     Raises:
-        PhotographError: the reason why there is no image.
+        PhotographError: the reason why it cannot be decoded.
     """
     if isinstance(source, Path):
         return load_photograph(source)
@@ -138,7 +138,7 @@ def load_image(source: ImageSource) -> Image.Image:
 
 
 def _converted(image: Image.Image) -> ImageSource:
-    """Return an image that the caller's changes do not reach."""
+    """Return an image that is unaffected by the caller's changes."""
     try:
         with _converting:
             rgb = convert_image(image)
@@ -148,7 +148,7 @@ def _converted(image: Image.Image) -> ImageSource:
 
 
 def path_of(source: object) -> Path | None:
-    """Return the path of a photograph that was given by one."""
+    """Return the path of a photograph given as one, else None."""
     return source if isinstance(source, Path) else None
 
 

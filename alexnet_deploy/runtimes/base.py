@@ -9,20 +9,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Literal, Protocol, Self, get_args
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_deploy.choices import DEVICES, PRECISIONS, RUNTIMES, Device, Precision, Runtime
 from alexnet_deploy.errors import ArgumentError, ClosedError, UsageError
 from alexnet_deploy.model.spec import ModelSpec
-
-Runtime = Literal["auto", "openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"]
-Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
-RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
-DEVICES: tuple[Device, ...] = get_args(Device)
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 DEFAULT_OUTPUTS = ("probabilities", "fc7")
 

@@ -1,8 +1,9 @@
 """Which runtime computes in which precision on which device, and which file that takes."""
 
-import importlib.util
 from collections.abc import Mapping
 
+from alexnet_deploy import installed
+from alexnet_deploy.choices import Device, FilePrecision, Precision, Runtime
 from alexnet_deploy.errors import (
     Argument,
     DeviceError,
@@ -10,8 +11,7 @@ from alexnet_deploy.errors import (
     MissingPackageError,
     UsageError,
 )
-from alexnet_deploy.graph.model_file import FilePrecision
-from alexnet_deploy.runtimes.base import Device, Precision, RunnerOptions, Runtime
+from alexnet_deploy.runtimes.base import RunnerOptions
 
 _Computes = Mapping[Precision, tuple[FilePrecision, ...]]
 
@@ -42,7 +42,7 @@ def resolve_runtime(options: RunnerOptions, device: Device) -> Runtime:
     runtimes = _COMPUTES[device]
     if options.runtime == "auto":
         for name in runtimes:
-            if is_installed(name):
+            if installed.has_module(name):
                 return name
         if device == "cuda":
             raise MissingPackageError("onnxruntime-gpu", "gpu", "running a model on a GPU")
@@ -96,7 +96,7 @@ def run_precision(
     able = _COMPUTES[device][runtime]
     precision = file if asked == "auto" else asked
     files = able.get(precision)
-    if files is None and precision == file == "bf16" and not is_installed("openvino"):
+    if files is None and precision == file == "bf16" and not installed.has_module("openvino"):
         # Not "use OpenVINO": a machine that makes files for TensorRT need not have it.
         raise DeviceError(
             f"{source}: is bf16, and ONNX Runtime has no bf16 on {device}; the file is for "
@@ -126,11 +126,6 @@ def run_precision(
 def computes(runtime: Runtime, device: Device, precision: Precision) -> bool:
     """Tell whether a runtime computes in a precision on a device."""
     return precision in _COMPUTES[device].get(runtime, ())
-
-
-def is_installed(package: str) -> bool:
-    """Tell whether `package` can be imported, without importing it."""
-    return importlib.util.find_spec(package) is not None
 
 
 def _computed_in(runtime: Runtime, device: Device) -> Message:

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from alexnet_deploy import installed
 from alexnet_deploy.errors import Argument, DeviceError, MissingPackageError
-from alexnet_deploy.runtimes.capabilities import is_installed
 
 try:
     from cuda.bindings import runtime as cudart
 except ImportError as error:
     # Both extras bring it; nobody need install TensorRT to run engines of TensorRT-RTX.
-    if is_installed("tensorrt"):
+    if installed.has_module("tensorrt"):
         raise MissingPackageError("cuda-bindings", "tensorrt", "running an engine") from error
     raise MissingPackageError("cuda-bindings", "rtx", "running an engine") from error
 

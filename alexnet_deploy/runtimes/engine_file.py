@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
+from alexnet_deploy.choices import FILE_PRECISIONS, FilePrecision
 from alexnet_deploy.errors import IncompatibleFileError
 from alexnet_deploy.files.input_files import existing_file
 from alexnet_deploy.files.output_files import write_together
@@ -26,7 +27,6 @@ from alexnet_deploy.files.records import (
     read_record,
     require,
 )
-from alexnet_deploy.graph.model_file import FILE_PRECISIONS, FilePrecision
 from alexnet_deploy.graph.report import check_report
 from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.runtimes.batch_profile import BatchProfile

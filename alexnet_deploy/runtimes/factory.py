@@ -1,10 +1,11 @@
 """Choose a runtime and a device, and open a model with them."""
 
 import dataclasses
-import importlib.metadata
 
-from alexnet_deploy.graph.model_file import FilePrecision, ModelFile
-from alexnet_deploy.runtimes.base import Device, Runner, RunnerOptions, Runtime
+from alexnet_deploy import installed
+from alexnet_deploy.choices import Device, FilePrecision, Runtime
+from alexnet_deploy.graph.model_file import ModelFile
+from alexnet_deploy.runtimes.base import Runner, RunnerOptions
 from alexnet_deploy.runtimes.capabilities import computes, resolve_runtime
 from alexnet_deploy.runtimes.engine_file import EngineFile
 from alexnet_deploy.runtimes.gpu_driver import current_gpu, gpus
@@ -85,9 +86,4 @@ def _resolve_device(options: RunnerOptions, own: FilePrecision) -> Device:
 def runtime_version(runtime: Runtime) -> str:
     """Return the installed version of a runtime, without importing it; "" when it has none."""
     names = ONNX_RUNTIMES if runtime == "onnxruntime" else (runtime,)
-    for name in names:
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return ""
+    return next(filter(None, map(installed.version_of, names)), "")

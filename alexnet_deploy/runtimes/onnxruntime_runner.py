@@ -6,9 +6,10 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_deploy.choices import Precision
 from alexnet_deploy.graph.lowering import banded_convolution
 from alexnet_deploy.graph.model_file import INPUT, ModelFile
-from alexnet_deploy.runtimes.base import BaseRunner, Precision, RunnerOptions, check_outputs
+from alexnet_deploy.runtimes.base import BaseRunner, RunnerOptions, check_outputs
 from alexnet_deploy.runtimes.capabilities import run_precision
 from alexnet_deploy.runtimes.onnxruntime_session import onnxruntime_version, open_session
 

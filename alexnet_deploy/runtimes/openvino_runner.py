@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_deploy.choices import Precision
 from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError
 from alexnet_deploy.graph.lowering import banded_convolution, split_towers
 from alexnet_deploy.graph.model_file import INPUT, ModelFile
-from alexnet_deploy.runtimes.base import BaseRunner, Precision, RunnerOptions, check_outputs
+from alexnet_deploy.runtimes.base import BaseRunner, RunnerOptions, check_outputs
 from alexnet_deploy.runtimes.capabilities import run_precision
 
 # Importing openvino reports the fact to Google Analytics and leaves an identifier in the home

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from alexnet_deploy.choices import FilePrecision
 from alexnet_deploy.errors import (
     Argument,
     DeviceError,
@@ -15,7 +16,7 @@ from alexnet_deploy.errors import (
     Message,
     MissingPackageError,
 )
-from alexnet_deploy.graph.model_file import INPUT, FilePrecision, ModelFile
+from alexnet_deploy.graph.model_file import INPUT, ModelFile
 from alexnet_deploy.graph.plugin_nodes import ATTRIBUTES, DOMAIN
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
 from alexnet_deploy.runtimes.engine_file import (

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_deploy import installed
 from alexnet_deploy.graph.model_file import ModelFile, check_onnx, narrow_name, scale_name
 from alexnet_deploy.graph.quantization import dequantize_model
 from alexnet_deploy.graph.report import Check, Report, error_check
@@ -30,7 +31,6 @@ from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.reference import Reference
 from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.runtimes.base import RunnerOptions
-from alexnet_deploy.runtimes.capabilities import is_installed
 from alexnet_deploy.runtimes.factory import open_runner
 from alexnet_deploy.verification.comparison import TOLERANCES, Comparison, compare, relative_error
 
@@ -169,7 +169,7 @@ def same_architecture(ours: ModelSpec, theirs: ModelSpec) -> bool:
 def _as_written_checks(file: ModelFile, model: Checkpoint, crops: NDArray[np.uint8]) -> list[Check]:
     """Run the file's own bytes, whose graph no runner lowered, with two sizes of batch."""
     name = "file as written, ONNX Runtime"
-    reason = "" if is_installed("onnxruntime") else "onnxruntime is missing"
+    reason = "" if installed.has_module("onnxruntime") else "onnxruntime is missing"
     if file.precision == "bf16":
         reason = "its CPU kernels have no bf16"
     if reason:

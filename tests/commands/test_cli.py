@@ -58,10 +58,7 @@ def test_the_group_lists_every_command_and_its_version() -> None:
     assert run("--version").stdout == f"alexnet-deploy {__version__}\n"
 
 
-def test_the_choices_are_those_of_the_engines() -> None:
-    assert options.RUNTIMES == base.RUNTIMES
-    assert options.DEVICES == base.DEVICES
-    assert options.PRECISIONS == base.PRECISIONS
+def test_the_defaults_are_those_of_the_runners() -> None:
     defaults = base.RunnerOptions()
     command = click.command()(options.runtime_options(lambda **_: None))
     # The defaults of these are words in the help: an index has others.
@@ -75,7 +72,7 @@ def test_the_choices_are_those_of_the_engines() -> None:
         assert by_name[name] == getattr(defaults, name)
 
 
-def test_every_engine_option_reaches_the_engine(
+def test_every_runner_option_reaches_the_runner(
     photographs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[Path | None, base.RunnerOptions]] = []

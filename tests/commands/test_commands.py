@@ -22,7 +22,7 @@ from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint, save_c
 from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.model.spec import preset_spec
 from alexnet_deploy.photographs.samples import varied_samples
-from alexnet_deploy.runtimes import capabilities, factory
+from alexnet_deploy.runtimes import factory
 from alexnet_deploy.runtimes.base import RunnerOptions
 from tests.support.fake_runner import FakeRunner
 
@@ -165,7 +165,9 @@ def test_onnx_runtime_refuses_bf16_on_a_cpu(two_photographs: Path, tmp_path: Pat
 def test_without_openvino_a_bf16_file_is_for_elsewhere_and_written_unverified(
     two_photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(capabilities, "is_installed", lambda package: package != "openvino")
+    monkeypatch.setattr(
+        "alexnet_deploy.installed.has_module", lambda package: package != "openvino"
+    )
     model = tmp_path / "m.onnx"
     arguments: list[str | Path] = ["export", "-o", model, "--precision", "bf16"]
     refused = run(*arguments)
@@ -266,7 +268,7 @@ def test_a_state_dict_is_exported_with_its_preset(
     Path("dict.safetensors").unlink()  # 120 MB, and pytest keeps folders
     refused = run("export", bundled_checkpoint(), "--preset", "caffe", "--no-verify")
     assert refused.exit_code == 2
-    assert "carries its own spec" in refused.stderr
+    assert "has its own spec" in refused.stderr
 
 
 def documented_keys() -> tuple[set[str], set[str]]:

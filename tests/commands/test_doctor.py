@@ -135,7 +135,9 @@ def tried(monkeypatch: pytest.MonkeyPatch, _no_model: None) -> list[RunnerOption
 
     monkeypatch.setattr(factory, "open_runner", open_runner)
     monkeypatch.setattr(doctor, "is_installed_for_gpu", lambda: True)
-    monkeypatch.setattr(doctor, "_version", lambda name: "1.31" if name[-4:] == "-gpu" else "")
+    monkeypatch.setattr(
+        "alexnet_deploy.installed.version_of", lambda name: "1.31" if name[-4:] == "-gpu" else ""
+    )
     return asked
 
 
@@ -143,7 +145,9 @@ def tried(monkeypatch: pytest.MonkeyPatch, _no_model: None) -> list[RunnerOption
 def test_the_build_for_gpus_is_tried_on_one_and_openvino_is_left_to_choice(
     monkeypatch: pytest.MonkeyPatch, tried: list[RunnerOptions], has_openvino: bool
 ) -> None:
-    monkeypatch.setattr(doctor, "_is_installed", lambda name: has_openvino or name != "openvino")
+    monkeypatch.setattr(
+        "alexnet_deploy.installed.has_module", lambda name: has_openvino or name != "openvino"
+    )
     findings = {finding.name: finding for finding in examine()}
     runtimes = ["onnxruntime cpu fp32", "onnxruntime cuda fp32", "onnxruntime cuda fp16"]
     if has_openvino:
@@ -161,7 +165,7 @@ def test_the_build_for_gpus_is_tried_on_one_and_openvino_is_left_to_choice(
 def test_no_remedy_puts_the_build_for_cpus_over_that_for_gpus(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(doctor, "_is_installed", lambda name: False)
+    monkeypatch.setattr("alexnet_deploy.installed.has_module", lambda name: False)
     findings = {finding.name: finding for finding in examine()}
     assert [name for name, finding in findings.items() if "[cpu]" in finding.detail] == []
     for name in ("safetensors", "onnx", "onnxruntime-gpu", "faiss-gpu"):
@@ -169,9 +173,11 @@ def test_no_remedy_puts_the_build_for_cpus_over_that_for_gpus(
 
 
 def test_faiss_is_called_by_the_build_that_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_is_installed", lambda name: True)
+    monkeypatch.setattr("alexnet_deploy.installed.has_module", lambda name: True)
     for installed in ("faiss-cpu", "faiss-gpu"):
-        monkeypatch.setattr(doctor, "_version", lambda name, one=installed: "9" * (name == one))
+        monkeypatch.setattr(
+            "alexnet_deploy.installed.version_of", lambda name, one=installed: "9" * (name == one)
+        )
         for for_gpu in (False, True):
             found = {finding.name: finding for finding in doctor._packages(for_gpu=for_gpu)}
             assert found[installed].detail == "9, for search"

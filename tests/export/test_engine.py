@@ -13,11 +13,11 @@ import pytest
 from click.testing import CliRunner
 from safetensors.numpy import save_file
 
+from alexnet_deploy.choices import FILE_PRECISIONS, FilePrecision
 from alexnet_deploy.cli import cli
 from alexnet_deploy.errors import MissingPackageError, UsageError
 from alexnet_deploy.export import engine
 from alexnet_deploy.export.engine import ModelRequest, choose_runtime
-from alexnet_deploy.graph.model_file import FILE_PRECISIONS, FilePrecision
 from alexnet_deploy.model.spec import preset_spec
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
 from alexnet_deploy.runtimes.engine_file import NOT_VERIFIED, read_engine, sidecar_path
@@ -39,7 +39,7 @@ def test_with_tensorrt_and_no_gpu_the_way_without_one_is_named_at_once(
 ) -> None:
     """With the real builder, over TensorRT's real classes; int8 would calibrate first."""
     pytest.importorskip("cuda.bindings", reason="CUDA's API comes with: pip install cuda-bindings")
-    monkeypatch.setattr(engine, "is_installed", lambda name: name == TENSORRT)
+    monkeypatch.setattr("alexnet_deploy.installed.has_module", lambda name: name == TENSORRT)
     monkeypatch.setattr(engine, "build_file", lambda *_, **__: pytest.fail("it works"))
     driver.gpus = []
     result = export("--trt", "--precision", precision)

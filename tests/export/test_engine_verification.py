@@ -12,7 +12,8 @@ from pathlib import Path
 import onnx
 import pytest
 
-from alexnet_deploy.graph.model_file import FilePrecision, ModelFile
+from alexnet_deploy.choices import FilePrecision
+from alexnet_deploy.graph.model_file import ModelFile
 from alexnet_deploy.graph.report import Check, Report
 from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes.batch_profile import BatchProfile

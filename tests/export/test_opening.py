@@ -14,9 +14,10 @@ from alexnet_deploy.graph.build import build_model
 from alexnet_deploy.graph.model_file import write_model
 from alexnet_deploy.model.checkpoints import save_checkpoint
 from alexnet_deploy.model.default import MODEL_VARIABLE, bundled_checkpoint
+from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
-from alexnet_deploy.runtimes.engine_file import sidecar_path, write_engine
+from alexnet_deploy.runtimes.engine_file import EngineFile, read_engine, sidecar_path, write_engine
 from tests.support.cpu_plans import CpuPlan, built
 from tests.support.networks import random_checkpoint
 from tests.support.waiting import PATIENCE_S
@@ -42,6 +43,11 @@ def test_the_bundled_checkpoint_is_exported_once_verified_and_kept(cache: Path) 
     file = opening.load_model(kept, ONE)
     assert file.report is not None
     assert file.report["passed"]
+
+
+def test_a_cached_export_goes_by_the_name_of_what_was_opened(cache: Path) -> None:
+    for _ in ("made", "kept"):
+        assert opening.load_model(bundled_checkpoint(), ONE).source == str(bundled_checkpoint())
 
 
 def test_other_labels_are_another_cached_file(cache: Path, tmp_path: Path) -> None:
@@ -134,6 +140,16 @@ def test_an_engine_is_read_with_its_record_and_opened_by_its_library(
         with opening.open_runner_of(model, options) as runner:
             assert runner.options.runtime == "tensorrt"
             assert runner.spec.num_classes == 11
+    read: list[Path] = []
+
+    def counted(path: Path) -> EngineFile:
+        read.append(path)
+        return read_engine(path)
+
+    monkeypatch.setattr(opening, "read_engine", counted)
+    with opening.open_model(batch_size=1) as opened:
+        assert opened.embed(varied_samples()[0]).vectors.shape == (1, 4096)
+    assert read == [path]
     sidecar_path(path).unlink()
     with pytest.raises(IncompatibleFileError, match="not beside it"):
         opening.open_runner_of(path, options)

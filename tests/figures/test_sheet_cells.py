@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from alexnet_deploy.choices import Metric
 from alexnet_deploy.figures.sheet_cells import Cell, neighbour_cell, query_cell
-from alexnet_deploy.index.manifest import Metric
 from alexnet_deploy.index.results import Neighbour, Query, SearchResult
 from tests.support.fake_runner import UNSPOKEN
 

@@ -40,6 +40,6 @@ def test_a_file_that_may_not_be_read_says_so(
     (tmp_path / "a.safetensors").write_bytes(b"")
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(
-        UsageError, match=r"cannot be opened \(Permission denied\); mend that, or give a"
+        UsageError, match=r"cannot be opened \(Permission denied\); fix that, or give a"
     ):
         existing_file(tmp_path / "a.safetensors", "a checkpoint")

@@ -8,9 +8,10 @@ import onnxruntime
 import pytest
 from onnx import helper
 
+from alexnet_deploy.choices import FilePrecision
 from alexnet_deploy.graph.build import build_model
 from alexnet_deploy.graph.casting import cast_model
-from alexnet_deploy.graph.model_file import FilePrecision, ModelFile
+from alexnet_deploy.graph.model_file import ModelFile
 from alexnet_deploy.graph.plugin_nodes import DOMAIN, FUSED_OP, NORM_OP, with_plugins
 from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.reference import Reference

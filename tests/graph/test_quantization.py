@@ -13,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from alexnet_deploy.choices import Runtime
 from alexnet_deploy.errors import IncompatibleFileError, NoPhotographsError
 from alexnet_deploy.export.calibration import quantized
 from alexnet_deploy.graph.build import build_model
@@ -31,7 +32,7 @@ from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.model.reference import Reference
 from alexnet_deploy.model.spec import PRESET_NAMES
 from alexnet_deploy.photographs.samples import varied_samples
-from alexnet_deploy.runtimes.base import RunnerOptions, Runtime
+from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.runtimes.factory import open_runner
 from alexnet_deploy.runtimes.onnxruntime_runner import run_as_written
 from alexnet_deploy.verification.onnx import verify

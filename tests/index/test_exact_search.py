@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from alexnet_deploy.choices import Metric
 from alexnet_deploy.index import exact_search
 from alexnet_deploy.index.exact_search import live_positions, nearest
 from alexnet_deploy.index.ledger import Ledger
-from alexnet_deploy.index.manifest import Metric
 from alexnet_deploy.index.segments import SegmentUnreadableError
 from tests.support.indexed_vectors import as_tuples, index_of, vectors_after_relu
 

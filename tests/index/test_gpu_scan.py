@@ -11,11 +11,11 @@ import faiss
 import numpy as np
 import pytest
 
+from alexnet_deploy.choices import Metric
 from alexnet_deploy.errors import DeviceError
 from alexnet_deploy.index import exact_search
 from alexnet_deploy.index.exact_search import nearest
 from alexnet_deploy.index.ledger import Ledger
-from alexnet_deploy.index.manifest import Metric
 from tests.support.fake_packages import error_of_import, install
 from tests.support.indexed_vectors import as_tuples, index_of, vectors_after_relu
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alexnet_deploy.errors import NoPhotographsError, UsageError
+from alexnet_deploy.errors import UsageError
 from alexnet_deploy.inference.classification import (
     CSV_HEADER,
     Classification,
@@ -84,11 +84,6 @@ def test_classify_refuses_at_the_call_what_it_cannot_do() -> None:
         classify(runner, [])
     with pytest.raises(UsageError, match="top: got 0"):
         classify(FakeRunner(RunnerOptions()), [], top=0)
-
-
-def test_classify_without_photographs_is_an_error() -> None:
-    with pytest.raises(NoPhotographsError):
-        list(classify(FakeRunner(RunnerOptions()), []))
 
 
 def test_json_is_exactly_this() -> None:

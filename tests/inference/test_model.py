@@ -13,11 +13,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from alexnet_deploy.errors import ClosedError, NoPhotographsError, UsageError
+from alexnet_deploy.choices import Runtime
+from alexnet_deploy.errors import ClosedError, UsageError
 from alexnet_deploy.export.opening import open_model
 from alexnet_deploy.inference.model import Model
 from alexnet_deploy.photographs.samples import varied_samples
-from alexnet_deploy.runtimes.base import Runtime
+from alexnet_deploy.runtimes.base import RunnerOptions
+from tests.support.fake_runner import FakeRunner
+from tests.support.waiting import PATIENCE_S
 
 RUNTIMES: tuple[Runtime, ...] = ("openvino", "onnxruntime")
 PHOTOGRAPHS = varied_samples()[:12]
@@ -65,11 +68,10 @@ def test_a_failure_is_a_row_of_nan_with_its_reason(
     assert [len(one.predictions) for one in classified] == [5, 0, 5, 0]
 
 
-def test_nothing_gives_no_rows_and_nothing_to_classify(model: Model) -> None:
+def test_nothing_gives_no_rows_and_no_results(model: Model) -> None:
     assert model.embed([]).vectors.shape == (0, 4096)
     assert list(model.iter_embed([])) == []
-    with pytest.raises(NoPhotographsError):
-        list(model.classify([]))
+    assert list(model.classify([])) == []
 
 
 def test_any_layer_can_be_asked_for(model: Model) -> None:
@@ -78,6 +80,29 @@ def test_any_layer_can_be_asked_for(model: Model) -> None:
         model.embed(PHOTOGRAPHS, layer="fc9")
     with pytest.raises(UsageError, match="layer 'fc9' does not exist"):
         model.iter_embed(PHOTOGRAPHS, layer="fc9")
+
+
+def test_an_open_layer_can_be_used_while_another_is_loaded() -> None:
+    loading, may_end = threading.Event(), threading.Event()
+
+    def open_slowly(layers: tuple[str, ...]) -> FakeRunner:
+        loading.set()
+        assert may_end.wait(PATIENCE_S)
+        return FakeRunner(RunnerOptions(outputs=layers))
+
+    with (
+        Model(FakeRunner(RunnerOptions()), open_slowly) as model,
+        ThreadPoolExecutor(3) as executor,
+    ):
+        both = [executor.submit(model.embed, PHOTOGRAPHS[0], layer="conv5") for _ in range(2)]
+        assert loading.wait(PATIENCE_S)
+        open_already = executor.submit(model.embed, PHOTOGRAPHS[0])
+        try:
+            assert len(open_already.result(PATIENCE_S)) == 1
+        finally:
+            may_end.set()
+        assert [len(one.result(PATIENCE_S)) for one in both] == [1, 1]
+        assert model.runner("conv5") is model.runner("conv5")
 
 
 def test_a_wrong_argument_is_told_at_the_call(model: Model) -> None:

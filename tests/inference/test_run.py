@@ -17,7 +17,7 @@ from alexnet_deploy.errors import (
     TooManyFailuresError,
     UsageError,
 )
-from alexnet_deploy.inference.failures import FailureLimit, check_failures
+from alexnet_deploy.inference.failures import FailureLimit, at_least_one, check_failures
 from alexnet_deploy.inference.run import RunSummary, run
 from alexnet_deploy.model.spec import PRESETS
 from alexnet_deploy.photographs import pipeline
@@ -103,9 +103,10 @@ def test_files_go_through_with_their_reasons(tmp_path: Path) -> None:
     assert second.error == "not an image: it begins with '<!DOCTYPE html>'"
 
 
-def test_no_photograph_is_an_error_that_lists_the_suffixes(tmp_path: Path) -> None:
+def test_no_photographs_give_no_results_or_where_one_is_needed_an_error(tmp_path: Path) -> None:
+    assert list(run(MeanRunner(2), find_photographs([tmp_path]))) == []
     with pytest.raises(NoPhotographsError, match=r"\.jpg .*\.tiff .*HEIC"):
-        list(run(MeanRunner(2), find_photographs([tmp_path])))
+        list(run(MeanRunner(2), at_least_one(find_photographs([tmp_path]))))
 
 
 def test_a_wrong_number_of_threads_fails_at_the_call() -> None:

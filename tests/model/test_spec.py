@@ -230,7 +230,7 @@ def test_values_from_numpy_can_be_written() -> None:
 
 def test_what_json_cannot_hold_is_refused_before_it_has_to_be_written() -> None:
     text = paper_json("provenance", {"loss": math.nan})
-    with pytest.raises(IncompatibleFileError, match="'NaN' is no finite number"):
+    with pytest.raises(IncompatibleFileError, match="'NaN' is not a finite number"):
         ModelSpec.from_json(text)
 
 

@@ -101,7 +101,7 @@ def test_a_pickle_that_would_run_code_is_refused(
     torch.save(
         {"a.weight": torch.zeros(2), "b": _RunsCode()}, path, _use_new_zipfile_serialization=zipped
     )
-    with pytest.raises(IncompatibleFileError, match=r"refused, because reading it would run code"):
+    with pytest.raises(IncompatibleFileError, match=r"rejected, because reading it would run code"):
         load_checkpoint(path)
     path.write_bytes(pickle.dumps(_RunsCode()))
     with pytest.raises(IncompatibleFileError):

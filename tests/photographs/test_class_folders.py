@@ -94,7 +94,7 @@ def test_a_link_to_the_folder_itself_is_no_class(tmp_path: Path) -> None:
     root = fill(tmp_path / "root", "a/1.jpg")
     for target in (".", ".."):
         (root / "loop").symlink_to(target)
-        with pytest.raises(DatasetError, match=r"loop: is a link to .*root, or a folder around it"):
+        with pytest.raises(DatasetError, match=r"loop: links to .*root or a folder above it"):
             find_class_folders(root)
         (root / "loop").unlink()
 
@@ -130,7 +130,7 @@ def test_a_class_without_photographs_is_named(tmp_path: Path) -> None:
     ("names", "message"),
     [
         (["notes.txt"], "no sub-folders; expected one"),
-        (["1.jpg"], r"1 photograph outside the sub-folders \('1.jpg'\), so of no class"),
+        (["1.jpg"], r"1 photograph outside the sub-folders \('1.jpg'\), so without a class"),
         (["a/1.jpg", "3.png", "2.jpg"], r"2 photographs outside .* \('2.jpg', '3.png'\)"),
     ],
 )

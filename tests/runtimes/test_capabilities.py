@@ -6,21 +6,21 @@ import re
 
 import pytest
 
-from alexnet_deploy.errors import AlexNetDeployError, DeviceError, MissingPackageError, UsageError
-from alexnet_deploy.graph.model_file import FILE_PRECISIONS, FilePrecision
-from alexnet_deploy.runtimes import capabilities, factory
-from alexnet_deploy.runtimes.base import (
+from alexnet_deploy.choices import (
+    FILE_PRECISIONS,
     PRECISIONS,
     RUNTIMES,
     Device,
+    FilePrecision,
     Precision,
-    RunnerOptions,
     Runtime,
 )
+from alexnet_deploy.errors import AlexNetDeployError, DeviceError, MissingPackageError, UsageError
+from alexnet_deploy.runtimes import factory
+from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.runtimes.capabilities import (
     computes,
     file_precision,
-    is_installed,
     resolve_runtime,
     run_precision,
 )
@@ -131,7 +131,7 @@ def test_the_table_of_what_is_computed_is_that_of_what_runs() -> None:
 
 def install(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
     """Let only these be installed."""
-    monkeypatch.setattr(capabilities, "is_installed", lambda package: package in packages)
+    monkeypatch.setattr("alexnet_deploy.installed.has_module", lambda package: package in packages)
 
 
 @pytest.mark.parametrize(
@@ -227,8 +227,3 @@ def test_a_device_that_was_asked_for_is_not_replaced() -> None:
         assert resolve(RunnerOptions(device=device)).device == device
     with pytest.raises(AlexNetDeployError, match='runtime="openvino" device="cuda"'):
         resolve(RunnerOptions(device="cuda", runtime="openvino"))
-
-
-def test_what_cannot_be_found_is_not_installed() -> None:
-    assert is_installed("numpy")
-    assert not is_installed("no_such_package_of_ours")

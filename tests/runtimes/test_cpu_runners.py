@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from alexnet_deploy.choices import Runtime
 from alexnet_deploy.errors import DeviceError, IncompatibleFileError, UsageError
 from alexnet_deploy.graph.build import build_model
 from alexnet_deploy.model.reference import Reference
 from alexnet_deploy.model.spec import PRESET_NAMES
-from alexnet_deploy.runtimes.base import RunnerOptions, Runtime
+from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.runtimes.factory import open_runner
 from tests.support.networks import noise, random_checkpoint, relative_error
 from tests.support.waiting import PATIENCE_S

@@ -131,9 +131,7 @@ def test_an_error_on_its_way_is_not_replaced_by_one_of_freeing(cuda: FakeCuda, n
 def test_missing_bindings_are_installed_with_the_library_that_is_here(
     monkeypatch: pytest.MonkeyPatch, installed: set[str], extra: str
 ) -> None:
-    monkeypatch.setattr(
-        "alexnet_deploy.runtimes.capabilities.is_installed", lambda name: name in installed
-    )
+    monkeypatch.setattr("alexnet_deploy.installed.has_module", lambda name: name in installed)
     monkeypatch.delitem(sys.modules, "alexnet_deploy.runtimes.cuda_memory")
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
     with pytest.raises(MissingPackageError, match=rf"cuda-bindings,.*alexnet-deploy\[{extra}\]'"):

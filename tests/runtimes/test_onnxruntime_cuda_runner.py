@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from alexnet_deploy.choices import Precision
 from alexnet_deploy.errors import ClosedError, DeviceError, IncompatibleFileError, UsageError
 from alexnet_deploy.graph.build import build_model
 from alexnet_deploy.graph.casting import cast_model
@@ -17,7 +18,7 @@ from alexnet_deploy.graph.model_file import ModelFile
 from alexnet_deploy.model.reference import Reference
 from alexnet_deploy.model.spec import PRESET_NAMES
 from alexnet_deploy.runtimes import gpu_driver, onnxruntime_cuda_runner, onnxruntime_session
-from alexnet_deploy.runtimes.base import Precision, RunnerOptions
+from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.runtimes.gpu_driver import Gpu
 from alexnet_deploy.runtimes.onnxruntime_cuda_runner import OnnxRuntimeCudaRunner
 from alexnet_deploy.runtimes.onnxruntime_runner import OnnxRuntimeRunner

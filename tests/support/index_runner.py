@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from alexnet_deploy.choices import Precision
 from alexnet_deploy.index.model import ModelRequest
 from alexnet_deploy.index.results import SearchResult
 from alexnet_deploy.index.roots import all_roots
@@ -20,7 +21,7 @@ from alexnet_deploy.index.session import Index, QueryInput
 from alexnet_deploy.index.storage import open_storage
 from alexnet_deploy.index.update import IndexReport, UpdateOptions, bring_up_to_date
 from alexnet_deploy.model.spec import preset_spec
-from alexnet_deploy.runtimes.base import Precision, RunnerOptions, check_images, check_outputs
+from alexnet_deploy.runtimes.base import RunnerOptions, check_images, check_outputs
 
 LAYER = "logits"
 DIMENSION = 8

@@ -164,7 +164,7 @@ def test_without_a_checkpoint_the_bundled_one_is_drawn(
     [
         ("no.safetensors", "f.png", r"no\.safetensors: no such file; give a checkpoint"),
         ("bad.safetensors", "f.png", r"bad\.safetensors: not a readable safetensors file"),
-        ("bad\n.onnx", "f.png", r"bad\\n\.onnx: is a model file already"),
+        ("bad\n.onnx", "f.png", r"bad\\n\.onnx: is already a model file"),
         ("good.safetensors", "no/f.png", r"f\.png: cannot be written .*create its folder first"),
     ],
 )

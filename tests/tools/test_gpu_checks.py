@@ -165,9 +165,7 @@ def test_training_is_skipped_where_a_package_is_missing_that_it_needs(
     monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     monkeypatch.setattr(training_command, "both_towers_on_one", lambda: (CPU, CPU))
-    monkeypatch.setattr(
-        "importlib.util.find_spec", lambda name: None if name == missing else object()
-    )
+    monkeypatch.setattr("alexnet_deploy.installed.has_module", lambda name: name != missing)
     with pytest.raises(Skipped, match=f"needs {missing}, with"):
         training_command.train(SETTINGS)
 

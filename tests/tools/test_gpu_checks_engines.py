@@ -18,13 +18,14 @@ from gpu_checks.torch_forward import forward_of
 from numpy.typing import NDArray
 from parity import LAYERS, reference_rows
 
+from alexnet_deploy.choices import Precision
 from alexnet_deploy.export.onnx import build_file
 from alexnet_deploy.model.reference import Reference
 from alexnet_deploy.photographs.decoding import load_photograph
 from alexnet_deploy.photographs.preprocessing import preprocess
 from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes import onnxruntime_cuda_runner, onnxruntime_session
-from alexnet_deploy.runtimes.base import Precision, RunnerOptions
+from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.runtimes.gpu_driver import Gpu
 from alexnet_deploy.runtimes.onnxruntime_runner import OnnxRuntimeRunner
 from tests.support.fake_runner import FakeRunner

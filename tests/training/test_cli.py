@@ -173,7 +173,7 @@ def test_what_cannot_be_done_is_one_message_and_an_exit_code(
 def test_without_torch_the_line_that_installs_it_is_printed(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
-    monkeypatch.setattr("training.cli.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("alexnet_deploy.installed.has_module", lambda name: False)
     result = run(*arguments)
     assert result.exit_code == 1
     assert "pip install 'alexnet-deploy[train]'" in result.stderr

@@ -13,9 +13,10 @@ from typing import Any
 import onnx
 import pytest
 
+from alexnet_deploy.choices import FILE_PRECISIONS, FilePrecision
 from alexnet_deploy.errors import DeviceError, IncompatibleFileError
 from alexnet_deploy.graph.build import build_model
-from alexnet_deploy.graph.model_file import FILE_PRECISIONS, FilePrecision, ModelFile
+from alexnet_deploy.graph.model_file import ModelFile
 from alexnet_deploy.graph.plugin_nodes import with_plugins
 from alexnet_deploy.model.spec import preset_spec
 from alexnet_deploy.runtimes.batch_profile import BatchProfile

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from alexnet_deploy.choices import FILE_PRECISIONS, FilePrecision
 from alexnet_deploy.errors import IncompatibleFileError
 from alexnet_deploy.export.onnx import build_file
-from alexnet_deploy.graph.model_file import FILE_PRECISIONS, FilePrecision, ModelFile
+from alexnet_deploy.graph.model_file import ModelFile
 from alexnet_deploy.graph.plugin_nodes import DOMAIN, with_plugins
 from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes.tensorrt_library import load_library

@@ -10,9 +10,10 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
+from alexnet_deploy.choices import FilePrecision
 from alexnet_deploy.errors import NoPhotographsError
 from alexnet_deploy.export.onnx import build_file
-from alexnet_deploy.graph.model_file import FilePrecision, ModelFile
+from alexnet_deploy.graph.model_file import ModelFile
 from alexnet_deploy.graph.plugin_nodes import with_plugins
 from alexnet_deploy.graph.report import Check
 from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint

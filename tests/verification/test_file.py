@@ -121,5 +121,5 @@ def test_a_file_that_is_not_there_is_wrong_usage(tmp_path: Path, name: str) -> N
 
 
 def test_a_checkpoint_is_to_be_exported_first() -> None:
-    with pytest.raises(UsageError, match="is a checkpoint; make a model file of it"):
+    with pytest.raises(UsageError, match="is a checkpoint; export it first"):
         verify_file(bundled_checkpoint(), None, ONE, OPTIONS)

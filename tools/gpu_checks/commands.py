@@ -1,6 +1,5 @@
 """The commands on the GPU, as a user types them, beside the same ones on the CPU."""
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from alexnet_deploy import installed
 from alexnet_deploy.photographs.samples import sample_paths, varied_samples
 from alexnet_deploy.verification.comparison import cosine_similarity, relative_error
 from gpu_checks.check import Figures, Settings, Skipped, require
@@ -67,7 +67,7 @@ def search(settings: Settings) -> Figures:
         Skipped: this ONNX Runtime is a build for the CPU, or faiss is not installed.
     """
     need_cuda_build()
-    if importlib.util.find_spec("faiss") is None:
+    if not installed.has_module("faiss"):
         raise Skipped("searching needs faiss, which is not installed here")
     queries = _mirrored(varied_samples()[:NUM_QUERIES])
     where = str(sample_paths()[0].parents[1])

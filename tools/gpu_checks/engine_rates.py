@@ -5,7 +5,6 @@ torch at the same work.
 """
 
 import functools
-import importlib.util
 import statistics
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_deploy import installed
 from alexnet_deploy.runtimes.base import Runner
 from gpu_checks.check import Figures
 from gpu_checks.rounds import in_turns, median_ratio
@@ -82,7 +82,7 @@ def peer_of(precision: str, device: str = "cuda") -> Iterator[Peer | None]:
         What times it; None where torch is not installed, has not the precision, or fails, with
         the reason in the check's log.
     """
-    if precision not in TORCH_PRECISIONS or importlib.util.find_spec("torch") is None:
+    if precision not in TORCH_PRECISIONS or not installed.has_module("torch"):
         yield None
         return
     context = get_context("spawn")

@@ -1,6 +1,5 @@
 """Engines of TensorRT and TensorRT-RTX: built, verified, timed, and refused when damaged."""
 
-import importlib.util
 import json
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from parity import BATCH, LAYERS
 
+from alexnet_deploy import installed
 from alexnet_deploy.export.opening import open_runner_of
 from alexnet_deploy.runtimes.base import Runner, RunnerOptions
 from alexnet_deploy.runtimes.gpu_driver import current_gpu
@@ -68,7 +68,7 @@ def rtx(settings: Settings, *, precision: str) -> Figures:
 
 
 def _need(module: str, extra: str) -> None:
-    if importlib.util.find_spec(module) is None:
+    if not installed.has_module(module):
         raise Skipped(f"needs {module}: pip install 'alexnet-deploy[{extra}]', or a wheel")
 
 

@@ -8,8 +8,8 @@ import onnxruntime
 from numpy.typing import NDArray
 from parity import BATCH, LAYERS
 
+from alexnet_deploy.choices import FilePrecision
 from alexnet_deploy.export.onnx import build_file
-from alexnet_deploy.graph.model_file import FilePrecision
 from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.runtimes.onnxruntime_cuda_runner import OnnxRuntimeCudaRunner

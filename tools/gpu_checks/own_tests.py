@@ -1,12 +1,12 @@
 """Those of the tests that need a GPU: the ones marked so."""
 
-import importlib.util
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable
 from xml.etree import ElementTree
 
+from alexnet_deploy import installed
 from gpu_checks.check import ROOT, Figures, Settings, Skipped, require
 
 FILES = {
@@ -24,8 +24,8 @@ def run(settings: Settings) -> Figures:
         Failed: one failed.
         Skipped: pytest is not installed, or nothing that they test, or they all were.
     """
-    files = [name for name, module in FILES.items() if _is_installed(module)]
-    if not files or not _is_installed("pytest"):
+    files = [name for name, module in FILES.items() if installed.has_module(module)]
+    if not files or not installed.has_module("pytest"):
         raise Skipped(f"needs pytest, and one of {', '.join(FILES.values())}")
     xml = settings.scratch / "tests.xml"
     finished = subprocess.run(
@@ -61,7 +61,3 @@ def counts(cases: Iterable[ElementTree.Element]) -> Figures:
         else:
             figures["passed"] += 1
     return figures
-
-
-def _is_installed(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None

@@ -1,6 +1,5 @@
 """The trainer's command on the GPU: from photographs to a checkpoint that classifies."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from alexnet_deploy import installed
 from gpu_checks.check import Failed, Figures, Settings, Skipped, require
 from gpu_checks.command_line import run_command
 from gpu_checks.torch_gpu import both_towers_on_one
@@ -33,7 +33,7 @@ def train(settings: Settings) -> Figures:
         Skipped: this torch is a build for the CPU, or one of `NEEDED` is not installed.
     """
     both_towers_on_one()
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    missing = [name for name in NEEDED if not installed.has_module(name)]
     if missing:
         what = ", and ".join(f"{name}, {NEEDED[name]}" for name in missing)
         raise Skipped(f"needs {what}; not installed here")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 # All that take names of engine_verification, which must not find those of `quick` there.
-from alexnet_deploy.export import engine as engine_export
+from alexnet_deploy import installed
 from alexnet_deploy.graph.report import Check, Report
 from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.runtimes.engine_file import EngineFile
@@ -16,7 +16,7 @@ from alexnet_deploy.verification import engine as engine_verification
 from alexnet_deploy.verification import file as verify_file  # noqa: F401
 from tests.support.cpu_plans import CpuPlan
 from tests.support.trt_stub.fake_driver import FakeDriver
-from tests.support.trt_stub.machines import Machine
+from tests.support.trt_stub.machines import RTX, TENSORRT, Machine
 
 
 @pytest.fixture
@@ -25,7 +25,12 @@ def machine(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> Machine:
     machine = Machine(driver)
     for name in ("trt.builder", "trt.rtx_builder", "runtimes.rtx_plan"):
         monkeypatch.setitem(sys.modules, f"alexnet_deploy.{name}", machine)
-    monkeypatch.setattr(engine_export, "is_installed", lambda name: name in machine.packages)
+    has_module = installed.has_module
+    monkeypatch.setattr(
+        installed,
+        "has_module",
+        lambda name: name in machine.packages if name in (TENSORRT, RTX) else has_module(name),
+    )
     monkeypatch.setattr(engine_verification, "open_engine_file", _open_engine_file)
     return machine
 

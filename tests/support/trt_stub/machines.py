@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 from click.testing import CliRunner, Result
 
+from alexnet_deploy.choices import FilePrecision
 from alexnet_deploy.cli import cli
 from alexnet_deploy.errors import DeviceError
-from alexnet_deploy.graph.model_file import FilePrecision, ModelFile
+from alexnet_deploy.graph.model_file import ModelFile
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
 from alexnet_deploy.runtimes.engine_file import EngineFile, EngineRuntime
 from alexnet_deploy.runtimes.gpu_driver import Gpu, current_gpu
