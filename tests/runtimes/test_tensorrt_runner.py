@@ -1,4 +1,4 @@
-"""The engine of TensorRT and TensorRT-RTX over dolls of their classes and a CUDA runtime of ours.
+"""The runner of TensorRT and TensorRT-RTX engines, over fakes of their classes and of CUDA.
 
 The dolls take what the real classes take; the context computes something simple on the memory that
 it was told of, when the stream is waited for, as on a GPU.
@@ -231,7 +231,7 @@ def test_tensorrt_10_is_refused(
     ("reason", "error", "message"),
     [
         ("UNSUPPORTED_CC", DeviceError, r"cannot run here \(UNSUPPORTED_CC\)"),
-        ("VERSION_MISMATCH", IncompatibleFileError, r"no engine that .*\(VERSION_MISMATCH\)"),
+        ("VERSION_MISMATCH", IncompatibleFileError, r"not an engine that .*\(VERSION_MISMATCH\)"),
     ],
 )
 def test_what_tensorrt_rtx_says_of_a_plan_is_asked_before_it_is_loaded(
@@ -286,9 +286,9 @@ def test_a_plan_with_other_outputs_or_batches_is_refused(
 @pytest.mark.parametrize(
     ("call", "answer", "error", "message"),
     [
-        ("create_execution_context", None, DeviceError, "no room for it on the GPU"),
+        ("create_execution_context", None, DeviceError, "not enough memory on the GPU"),
         ("set_input_shape", False, IncompatibleFileError, "does not take"),
-        ("set_tensor_address", False, DeviceError, "no place for images"),
+        ("set_tensor_address", False, DeviceError, "no buffer for images"),
     ],
 )
 def test_no_refusal_of_tensorrt_is_overlooked(

@@ -99,7 +99,7 @@ def test_an_engine_that_cannot_be_made_says_so_though_nothing_can_be_freed(
         return False
 
     fake.context.answers["set_tensor_address"] = refuse
-    with pytest.raises(DeviceError, match="no place for images"):
+    with pytest.raises(DeviceError, match="no buffer for images"):
         open_runner()
     assert cuda.memory == {}
 
