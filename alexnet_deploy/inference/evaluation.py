@@ -1,7 +1,6 @@
 """Evaluate one model or an ensemble: top-1 and top-5 accuracy on class folders.
 
-    class folders -> inference.run, once per model -> mean probabilities -> top_k_credit ->
-    Evaluation
+    class folders -> inference.run per model -> mean probabilities -> top_k_credit -> Evaluation
 
 N photographs, K classes of the model. Memory: one float32 array [N, K], 200 MB for ImageNet's
 50,000 validation photographs, and at the end a quarter of that for comparisons.
@@ -33,8 +32,8 @@ def top_k_credit(
 
     With `g` classes above the true one and `e` equal to it, itself included, the credit is the
     probability that it is among the first k if ties are ordered at random: (k - g) / e, clipped to
-    0..1. The 2012 code does the same; a network with equal outputs then scores k / K, not 1. With K
-    <= k classes everything is correct.
+    0..1. The 2012 code does the same; a network with equal outputs then scores k / K, not 1. If
+    K <= k, everything is correct.
 
     Args:
         scores: [N, K] probabilities or logits; a row with a NaN scores 0.

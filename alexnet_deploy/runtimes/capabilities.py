@@ -115,7 +115,7 @@ def run_precision(
         raise UsageError(
             f"{source}: is {file}, ",
             Argument("precision", precision),
-            " was asked for; ",
+            " was requested; ",
             _way_out(runtime, device, precision, file),
             ", or export the checkpoint with ",
             Argument("precision", files[0]),

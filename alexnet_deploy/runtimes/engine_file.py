@@ -69,8 +69,8 @@ class EngineRecord:
         gpu_name: the GPU that the kernels were chosen on; None without a GPU.
         compute_capabilities: those that it runs on, as "9.0"; with TensorRT-RTX, empty means
             `RTX_OWN_CHOICE`.
-        profile: batch sizes that it takes. precision: of the convolutions; inputs are always uint8
-            and outputs float32.
+        profile: batch sizes that it takes.
+        precision: of the convolutions; inputs are always uint8, outputs float32.
         outputs: layers that it computes, in the graph's order.
         lrn: what computes LRN: our plugin, the library's own layer, or "none" without LRN.
         plugin_sha256: hash of the plugin kernel's sources; None without plugin. Only distinguishes

@@ -148,7 +148,7 @@ def _open(file: ModelFile, options: RunnerOptions) -> Any:
 
 
 def _reason(file: ModelFile, missing: str) -> Message | None:
-    """Say why there is no session and what to do; None if only the error itself tells.
+    """Explain why there is no session and what to do; None if only the error itself can.
 
     Args:
         file: the model.

@@ -104,7 +104,7 @@ def load_library(runtime: EngineRuntime) -> Library:
 
 
 def without_noise(text: str) -> str:
-    """Join the lines of a message, without those that every error has where there is no driver."""
+    """Join the lines of a message, dropping those that every error has without a driver."""
     lines = [line.strip() for line in text.splitlines() if "catchCudaError" not in line]
     return " ".join(line for line in lines if line)
 

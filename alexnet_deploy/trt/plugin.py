@@ -112,7 +112,7 @@ def kernel_for(
         lrn: the values of `plugin_nodes.ATTRIBUTES`.
 
     Raises:
-        IncompatibleFileError: attributes or a dtype that there is no kernel for.
+        IncompatibleFileError: unsupported attributes or dtype.
     """
     if dtype not in _SCALARS:
         raise IncompatibleFileError(
