@@ -1,4 +1,4 @@
-"""What a search finds: values, JSON, and a table for people."""
+"""Search results: values, JSON, and a table for people."""
 
 import json
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Query: TypeAlias = ImageSource | NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Neighbour:
-    """One photograph of the index, beside a query.
+    """One photograph of the index, compared with a query.
 
     Attributes:
         path: absolute.
@@ -32,13 +32,12 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchResult:
-    """What one query found.
+    """The result of one query.
 
     Attributes:
-        query: its path where it was given by one, else what it became: bytes, an upright RGB
-            image, a vector.
-        neighbours: the nearest first.
-        error: why there are none, when the query cannot be read.
+        query: its path if given as one, else the bytes, upright RGB image or vector that it became.
+        neighbours: nearest first.
+        error: the reason, if the query cannot be read.
     """
 
     query: Query

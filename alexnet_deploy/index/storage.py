@@ -1,4 +1,4 @@
-"""An index on disk: opened to read, or locked to write."""
+"""An index on disk, opened for reading, or locked for writing."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -18,7 +18,7 @@ class Storage:
 
     Attributes:
         directory: where it is.
-        manifest: what never changes.
+        manifest: the immutable part.
         ledger: the rows.
         segments: the vectors.
     """
@@ -29,17 +29,17 @@ class Storage:
     segments: Segments
 
     def position_of(self, sha256: bytes | None) -> int | None:
-        """Return where the vector of a file's content is; any thread may ask."""
+        """Return the position of the vector of a file's content, or None; thread-safe."""
         row = self.ledger.one("SELECT position FROM vectors WHERE sha256 = ?", (sha256,))
         return None if row is None else int(row[0])
 
 
 @contextmanager
 def open_storage(directory: Path) -> Iterator[Storage]:
-    """Open an existing index to read; it need not be writable.
+    """Open an existing index for reading; it need not be writable.
 
     Raises:
-        UsageError: there is none.
+        UsageError: it does not exist.
         IncompatibleFileError: it is damaged, or of another format.
     """
     manifest = read_manifest(directory)
@@ -56,26 +56,26 @@ def open_storage_to_write(directory: Path) -> Iterator[Storage]:
 
     Raises:
         IndexLockedError: another process writes to it.
-        OutputError: it may not be written to.
+        OutputError: it is not writable.
         UsageError, IncompatibleFileError: as `open_storage`.
     """
-    read_manifest(directory)  # before a lock file appears in what is no index
+    read_manifest(directory)  # before creating a lock file in what may not be an index
     with writer_lock(directory), open_storage(directory) as index:
         yield index
 
 
 def is_index(directory: Path) -> bool:
-    """Tell whether a directory is an index.
+    """Return whether a directory is an index.
 
     Raises:
-        OutputError: it may not be looked into.
+        OutputError: it cannot be read.
     """
     with errors_of(directory):
         return (directory / MANIFEST_NAME).exists()
 
 
 def remove_parts(directory: Path) -> None:
-    """Delete what a killed process was writing; the caller holds the lock."""
+    """Delete temporary files of a killed process; the caller holds the lock."""
     for path in directory.glob(".alexnet-deploy-*.part"):
         with errors_of(path):
             path.unlink()

@@ -108,9 +108,9 @@ def run(file: ModelFile, runtime: str, images: np.ndarray) -> dict[str, np.ndarr
     options = RunnerOptions(
         runtime=cast(Runtime, runtime), batch_size=len(images), outputs=file.outputs()
     )
-    with open_runner(file, options) as engine:
-        assert engine.options.precision == "int8"
-        return dict(engine.run(images))
+    with open_runner(file, options) as runner:
+        assert runner.options.precision == "int8"
+        return dict(runner.run(images))
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime", "as written"])

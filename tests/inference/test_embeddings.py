@@ -216,7 +216,7 @@ def test_a_pipe_is_refused_for_npy_and_takes_parquet(tmp_path: Path) -> None:
         reader = threading.Thread(target=lambda pipe=pipe: read.append(pipe.read_bytes()))
         reader.start()
         if suffix == ".npy":
-            with pytest.raises(UsageError, match=r"v\.npy: is a pipe .* ordinary file"):
+            with pytest.raises(UsageError, match=r"v\.npy: is a pipe .* regular file"):
                 embed(engine_for("fc7"), photographs, pipe)
         else:
             embed(engine_for("fc7"), photographs, pipe)

@@ -73,7 +73,7 @@ def test_every_node_is_found_where_it_runs(paper: ModelFile) -> None:
 def test_a_library_that_cannot_tell_where_nodes_run_is_too_old() -> None:
     from alexnet_deploy.runtimes.onnxruntime_session import node_placement
 
-    with pytest.raises(DeviceError, match=r"cannot tell where nodes run, 1\.24 and later can"):
+    with pytest.raises(DeviceError, match=r"cannot report where nodes run, 1\.24 and later can"):
         node_placement(object())
 
 

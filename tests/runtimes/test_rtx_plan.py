@@ -33,7 +33,7 @@ def test_what_is_no_engine_is_refused_without_a_gpu(plan: bytes, damage: str) ->
         "text": b"not an engine " * 100,
     }[damage]
     with pytest.raises(
-        IncompatibleFileError, match=r"a\.engine: no engine.*MALFORMED_ENGINE.*--trt --rtx$"
+        IncompatibleFileError, match=r"a\.engine: not an engine.*MALFORMED_ENGINE.*--trt --rtx$"
     ):
         check_plan(damaged, "a.engine")
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import parity
 import pytest
-from gpu_checks import engine_rates, engines, onnxruntime_gpu, reference
+from gpu_checks import engines, onnxruntime_gpu, reference, runner_rates
 from gpu_checks.check import Failed, Settings, Skipped
-from gpu_checks.engine_rates import measure, peer_of
 from gpu_checks.photographs import judged
 from gpu_checks.reference import bundled, compute, expected, spread
+from gpu_checks.runner_rates import measure, peer_of
 from gpu_checks.torch_forward import forward_of
 from numpy.typing import NDArray
 from parity import LAYERS, reference_rows
@@ -178,7 +178,7 @@ def test_rates_stand_beside_the_upload_and_torch(
     monkeypatch.setattr(onnxruntime_gpu, "BATCHES", (1, 2))
     monkeypatch.setattr(onnxruntime_gpu, "_upload", upload)
     monkeypatch.setattr(onnxruntime_gpu, "peer_of", fake_peer)
-    monkeypatch.setattr(engine_rates, "TURN_S", 0.0)
+    monkeypatch.setattr(runner_rates, "TURN_S", 0.0)
     figures = onnxruntime_gpu.rates(Settings(scratch=Path()), precision="fp32")
     assert list(figures) == ["batch_1", "batch_2"]
     for rates in figures.values():
@@ -188,12 +188,12 @@ def test_rates_stand_beside_the_upload_and_torch(
 
 
 def test_rates_are_medians_over_the_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = FakeRunner(RunnerOptions(batch_size=8))
-    # Of the engine and the upload: the first round warms up, and each round is faster.
+    runner = FakeRunner(RunnerOptions(batch_size=8))
+    # Of the runner and the upload: the first round warms up, and each round is faster.
     taken = iter([100.0, 100.0, *(each for n in range(9) for each in (4.0 / 2**n, 1.0 / 2**n))])
-    monkeypatch.setattr(engine_rates, "seconds_of", lambda work: next(taken))
-    monkeypatch.setattr(engine_rates, "in_turns", in_order)
-    figures = measure(engine, upload, None)
+    monkeypatch.setattr(runner_rates, "seconds_of", lambda work: next(taken))
+    monkeypatch.setattr(runner_rates, "in_turns", in_order)
+    figures = measure(runner, upload, None)
     assert figures == {"images_per_s": 8 / (4 / 16), "upload_images_per_s": 8 / (1 / 16)}
 
 
@@ -260,13 +260,13 @@ def test_an_engine_is_compared_timed_and_refused_when_damaged(
 
     for name, value in {
         "_opened": opened,
-        "_lost_mib": lambda engine: lost,
+        "_lost_mib": lambda runner: lost,
         "PROFILE": {"min": 1},
         "_upload": upload,
         "peer_of": fake_peer,
     }.items():
         monkeypatch.setattr(engines, name, value)
-    monkeypatch.setattr(engine_rates, "TURN_S", 0.0)
+    monkeypatch.setattr(runner_rates, "TURN_S", 0.0)
     _, path = engines._built("--trt")
     if lost:
         with pytest.raises(Failed, match="1000 batches lost 9 MiB") as error:

@@ -1,4 +1,4 @@
-"""cuDNN's own normalisation, through ONNX Runtime, for the times beside our kernel's."""
+"""Times of cuDNN's own LRN, through ONNX Runtime, to compare with our kernel's."""
 
 import statistics
 import time
@@ -14,7 +14,7 @@ from gpu_checks.kernel_reference import DTYPES
 from gpu_checks.onnxruntime_gpu import need_cuda_build
 
 BATCH = 256
-BRANCHES = 8  # of one graph, so that what a run costs once does not count
+BRANCHES = 8  # in one graph, so that the overhead per run is negligible
 REPEATS = 15
 
 
@@ -35,7 +35,7 @@ def times(settings: Settings) -> Figures:
     rows = []
     for layer in ("conv1", "conv2"):
         channels, height, width = layers[layer]
-        folded = (2 * BATCH, channels // 2, height, width)  # towers are images
+        folded = (2 * BATCH, channels // 2, height, width)  # towers folded into the batch
         for name, dtype in DTYPES.items():
             session, binding = _bound(graph(folded, dtype), folded, dtype)
             seconds = _seconds(session, binding) / BRANCHES
@@ -44,7 +44,7 @@ def times(settings: Settings) -> Figures:
 
 
 def graph(shape: tuple[int, ...], dtype: str) -> onnx.ModelProto:
-    """Return the same work several times over, each with an output of its own, (N, C, H, W)."""
+    """Return the same work in several branches, each with its own output, (N, C, H, W)."""
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     nodes, outputs = [], []
     for branch in range(BRANCHES):
@@ -73,14 +73,14 @@ def _pooled(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _bound(model: onnx.ModelProto, shape: tuple[int, ...], dtype: str) -> tuple[Any, Any]:
-    """Open a session that is captured as one CUDA graph, with everything on the GPU."""
+    """Open a session, captured as one CUDA graph, with everything on the GPU."""
     import onnxruntime
 
     from alexnet_deploy.runtimes.onnxruntime_session import CUDA
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
-    # Else it would see that all branches are the same, and compute one.
+    # Otherwise common subexpression elimination would leave only one branch.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(
         model.SerializeToString(),

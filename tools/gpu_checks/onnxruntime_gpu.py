@@ -1,4 +1,4 @@
-"""ONNX Runtime on the GPU: its numbers against the reference, and its speed."""
+"""ONNX Runtime on the GPU: its results against the reference, and its speed."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,15 +13,15 @@ from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.verification.onnx import verify
 from gpu_checks.check import Figures, Settings, Skipped, require
-from gpu_checks.engine_rates import measure, peer_of
 from gpu_checks.photographs import compared
 from gpu_checks.reference import bundled, expected
+from gpu_checks.runner_rates import measure, peer_of
 
 BATCHES = (1, 32, 256)
 
 
 def need_cuda_build() -> None:
-    """Go on where the installed ONNX Runtime is made for GPUs.
+    """Return if the installed ONNX Runtime is a GPU build.
 
     Raises:
         Skipped: it is not.
@@ -39,11 +39,12 @@ def parity(settings: Settings, *, precision: FilePrecision) -> Figures:
     """Verify as an export does, on the samples, then compare on all photographs.
 
     Returns:
-        What was compared, the runner's description, how many nodes run where, and the report.
+        The figures of the comparison, the runner's description, node counts by provider, and the
+        report.
 
     Raises:
-        Failed: it does not compute what the reference computes, or it is not shown that all of it
-            runs on the GPU.
+        Failed: results differ from the reference's, or it is not shown that every node runs on the
+            GPU.
         Skipped: this ONNX Runtime is a build for the CPU.
     """
     from alexnet_deploy.runtimes.onnxruntime_cuda_runner import OnnxRuntimeCudaRunner
@@ -66,7 +67,7 @@ def parity(settings: Settings, *, precision: FilePrecision) -> Figures:
 
 
 def rates(settings: Settings, *, precision: FilePrecision) -> Figures:
-    """Return how fast the runner is by batch, beside the upload alone and torch."""
+    """Return the runner's rate by batch size, with those of the upload alone and of torch."""
     from alexnet_deploy.runtimes.onnxruntime_cuda_runner import OnnxRuntimeCudaRunner
 
     need_cuda_build()
@@ -82,7 +83,7 @@ def rates(settings: Settings, *, precision: FilePrecision) -> Figures:
 
 @contextmanager
 def _upload(images: NDArray[np.uint8]) -> Iterator[Callable[[], None]]:
-    """Yield what copies a batch to the GPU, as the runner does it."""
+    """Yield a function that copies a batch to the GPU as the runner does."""
     import onnxruntime
 
     place = onnxruntime.OrtValue.ortvalue_from_shape_and_type(images.shape, np.uint8, "cuda", 0)
