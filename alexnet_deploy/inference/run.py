@@ -26,7 +26,7 @@ from alexnet_deploy.runtimes.base import Runner
 _Source = TypeVar("_Source", bound=ImageSource)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PhotographResult(Generic[Item]):
     """What the network says of one photograph, or why it says nothing.
 
