@@ -54,6 +54,10 @@ class ModelRequest:
     batch_size: int | None = None
     threads: int | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse at once what `RunnerOptions` will not take; raises `ArgumentError`."""
+        _options(self, self.layer or "fc7", self.precision or "auto")
+
 
 def create_index(directory: Path, request: ModelRequest, notify: Callable[[str], None]) -> Runner:
     """Make an empty index, of the model that `request` names; return its runner.

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from alexnet_deploy import arguments
 from alexnet_deploy.choices import Device, Precision, Runtime
 from alexnet_deploy.index.model import ModelRequest
 from alexnet_deploy.index.session import Index
@@ -41,7 +42,7 @@ def open_index(
         DeviceError: `device` is a GPU, and there is none.
     """
     request = _request(model, None, runtime, device, precision, batch_size, threads)
-    return Index(Path(directory), request, notify=notify)
+    return Index(arguments.path("directory", directory), request, notify=notify)
 
 
 def update_index(
@@ -96,19 +97,13 @@ def update_index(
     )
     num_read = itertools.count(1)
     return bring_up_to_date(
-        Path(directory),
-        _paths(folders),
+        arguments.path("directory", directory),
+        [Path(folder) for folder in arguments.paths("folders", folders)],
         request,
         options,
         on_result=lambda _: progress(next(num_read)),
         notify=notify,
     )
-
-
-def _paths(folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
-    return [
-        Path(one) for one in ([folders] if isinstance(folders, (str, os.PathLike)) else folders)
-    ]
 
 
 def _request(
@@ -121,7 +116,7 @@ def _request(
     threads: int | None,
 ) -> ModelRequest:
     return ModelRequest(
-        model=None if model is None else Path(model),
+        model=None if model is None else arguments.path("model", model),
         layer=layer,
         precision=precision,
         runtime=runtime,

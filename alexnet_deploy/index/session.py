@@ -5,7 +5,6 @@ Krizhevsky et al. 2012, section 6.1 and figure 4 right, by the distance of FC7 v
 
 import hashlib
 import itertools
-import operator
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,8 +17,9 @@ from typing import Any, Self, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.choices import Metric
-from alexnet_deploy.errors import ArgumentError, ClosedError, PhotographError, UsageError
+from alexnet_deploy import arguments
+from alexnet_deploy.choices import METRICS, Metric
+from alexnet_deploy.errors import ClosedError, PhotographError, UsageError
 from alexnet_deploy.index.finder import Criteria, PhotographFinder
 from alexnet_deploy.index.manifest import VectorSpace
 from alexnet_deploy.index.model import ModelRequest, check_request, open_model_of
@@ -131,18 +131,15 @@ class Index:
             IncompatibleFileError: the index is damaged, or its model is another by now.
             ClosedError: the index is closed.
         """
-        k = operator.index(k)  # NumPy's integers, too
-        if k < 1:
-            raise ArgumentError("k", k, "1 or more")
-        if max_distance is not None and not max_distance >= 0:
-            raise ArgumentError("max_distance", max_distance, "0 or more")
-        if metric not in (None, "cosine", "l2"):
-            raise ArgumentError("metric", metric, "'cosine' or 'l2'")
-        self._check_open()
-        # No index has more, and NumPy and FAISS count in 64 bits.
         criteria = Criteria(
-            k=min(k, 2**31), metric=metric or self.metric, max_distance=max_distance
+            # No index has more, and NumPy and FAISS count in 64 bits.
+            k=min(arguments.count("k", k), 2**31),
+            metric=self.metric if metric is None else arguments.choice("metric", metric, METRICS),
+            max_distance=(
+                None if max_distance is None else arguments.distance("max_distance", max_distance)
+            ),
         )
+        self._check_open()
         summary = RunSummary() if summary is None else summary
         return self._results(self._queries(queries), criteria, summary)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_deploy import arguments
 from alexnet_deploy.errors import UsageError
 from alexnet_deploy.files.output_files import atomic_write
 from alexnet_deploy.files.path_text import path_fields, printable
@@ -81,8 +82,7 @@ def classify(
     Raises:
         UsageError: `top` or `threads` is below 1, or the runner does not return `probabilities`.
     """
-    if top < 1:
-        raise UsageError(f"top: got {top}, expected 1 or more classes per photograph")
+    top = arguments.count("top", top)
     if "probabilities" not in runner.options.outputs:
         raise UsageError(
             f"runner: returns {', '.join(runner.options.outputs)}; open it with the output "

@@ -368,6 +368,9 @@ def test_a_query_beyond_float16_is_counted_as_failed(photos: Path, index: Path) 
     [
         ({"k": 0}, "k is 0, expected 1 or more"),
         ({"k": -3}, "k is -3"),
+        ({"k": "3"}, "k is '3', expected a whole number, 1 or more"),
+        ({"max_distance": "1"}, "max_distance is '1', expected 0 or more"),
+        ({"metric": "L2"}, "metric is 'L2', expected one of cosine, l2"),
         ({"max_distance": -0.5}, "max_distance is -0.5, expected 0 or more"),
         ({"max_distance": float("nan")}, "max_distance is nan"),
     ],

@@ -82,7 +82,7 @@ def test_classify_refuses_at_the_call_what_it_cannot_do() -> None:
     runner = FakeRunner(RunnerOptions(outputs=("fc7",)))
     with pytest.raises(UsageError, match="open it with the output 'probabilities'"):
         classify(runner, [])
-    with pytest.raises(UsageError, match="top: got 0"):
+    with pytest.raises(UsageError, match="top is 0, expected 1 or more"):
         classify(FakeRunner(RunnerOptions()), [], top=0)
 
 
