@@ -83,6 +83,14 @@ def test_importing_the_package_costs_nothing_else() -> None:
     assert done.stdout.split() == ["alexnet_deploy"]
 
 
+def test_the_precision_of_an_index_is_asked_for_as_that_of_a_model(tmp_path: Path) -> None:
+    ad.update_index(tmp_path / "index", SOME[0].parent, precision="auto")
+    with ad.open_index(tmp_path / "index", precision="auto") as index:
+        assert index.space.precision == "fp32"
+    with pytest.raises(ArgumentError, match="precision is None, expected one of auto, fp32"):
+        ad.open_index(tmp_path / "index", precision=None)  # type: ignore[arg-type]
+
+
 def test_from_photographs_to_neighbours_and_back(tmp_path: Path) -> None:
     """What a first program does, typed as a user's, without a warning."""
     with ad.open_model() as model:

@@ -34,12 +34,12 @@ _LEFTOVERS = {LOCK_NAME, LEDGER_NAME, JOURNAL_NAME, PART_NAME, f"{PART_NAME}-jou
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRequest:
-    """The runner that a caller asks for; None takes what the index says.
+    """The runner that a caller asks for; None, or "auto", takes what the index says.
 
     Attributes:
         model: checkpoint or model file; a new index takes `default.default_model()` for None.
         layer: a new index takes "fc7" for None.
-        precision: "auto" asks for nothing, like None; a new index takes the model file's own.
+        precision: a new index takes the model file's own for "auto".
         runtime: as in `RunnerOptions`, and so is device.
         device: see runtime.
         batch_size: images per call at most; None for 32.
@@ -48,7 +48,7 @@ class ModelRequest:
 
     model: Path | None = None
     layer: str | None = None
-    precision: Precision | None = None
+    precision: Precision = "auto"
     runtime: Runtime = "auto"
     device: Device = "auto"
     batch_size: int | None = None
@@ -56,7 +56,7 @@ class ModelRequest:
 
     def __post_init__(self) -> None:
         """Refuse at once what `RunnerOptions` will not take; raises `ArgumentError`."""
-        _options(self, self.layer or "fc7", self.precision or "auto")
+        _options(self, self.layer or "fc7", self.precision)
 
 
 def create_index(directory: Path, request: ModelRequest, notify: Callable[[str], None]) -> Runner:
@@ -72,10 +72,10 @@ def create_index(directory: Path, request: ModelRequest, notify: Callable[[str],
     """
     _check_is_free(directory)
     model = request.model or default_model()
-    layer, precision = request.layer or "fc7", request.precision or "auto"
+    layer = request.layer or "fc7"
     with ExitStack() as stack:
         runner = stack.enter_context(
-            open_runner_of(model, _options(request, layer, precision), notify=notify)
+            open_runner_of(model, _options(request, layer, request.precision), notify=notify)
         )
         manifest = new_manifest(
             runner.spec,

@@ -18,7 +18,7 @@ def open_index(
     model: str | os.PathLike[str] | None = None,
     runtime: Runtime = "auto",
     device: Device = "auto",
-    precision: Precision | None = None,
+    precision: Precision = "auto",
     batch_size: int | None = None,
     threads: int | None = None,
     notify: Callable[[str], None] = lambda _: None,
@@ -30,7 +30,7 @@ def open_index(
         model: checkpoint or model file; None for the index's own, where it was.
         runtime: library that runs the network; "auto" takes the fastest installed.
         device: "auto" is the GPU where the installed ONNX Runtime can use one, else the CPU.
-        precision: arithmetic; None for the index's, and no other is taken.
+        precision: arithmetic; "auto" is the index's, and no other is taken.
         batch_size: photographs per call of the network at most; None for 32.
         threads: for the network, decoding and comparing; None for all cores.
         notify: called with lines for a person: what runs, what takes a while.
@@ -53,7 +53,7 @@ def update_index(
     layer: str | None = None,
     runtime: Runtime = "auto",
     device: Device = "auto",
-    precision: Precision | None = None,
+    precision: Precision = "auto",
     batch_size: int | None = None,
     threads: int | None = None,
     include_hidden: bool = False,
@@ -111,7 +111,7 @@ def _request(
     layer: str | None,
     runtime: Runtime,
     device: Device,
-    precision: Precision | None,
+    precision: Precision,
     batch_size: int | None,
     threads: int | None,
 ) -> ModelRequest:
