@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import islice
@@ -106,7 +106,7 @@ class Index:
         metric: Metric | None = None,
         max_distance: float | None = None,
         summary: RunSummary | None = None,
-    ) -> Iterator[SearchResult]:
+    ) -> Generator[SearchResult, None, None]:
         """Yield what each query finds, in the order of the queries.
 
         The search is exact: every vector is looked at. A query whose bytes are indexed has its
@@ -239,7 +239,7 @@ class Index:
         queries: Iterator["_Photograph | _Vector"],
         criteria: Criteria,
         summary: RunSummary,
-    ) -> Iterator[SearchResult]:
+    ) -> Generator[SearchResult, None, None]:
         """Do the work of `search`; apart from it, so that a wrong argument fails at the call."""
         while some := list(islice(queries, _QUERIES_AT_ONCE)):
             self._check_open()

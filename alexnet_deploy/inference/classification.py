@@ -9,8 +9,8 @@ K classes. A photograph that could not be read is a `Classification` too, with i
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def classify(
     top: int = 5,
     threads: int | None = None,
     summary: RunSummary | None = None,
-) -> Iterator[Classification]:
+) -> Generator[Classification, None, None]:
     """Classify photographs with `runner`, one result for each, in the order given.
 
     Args:
@@ -93,14 +93,15 @@ def classify(
 
 
 def _classifications(
-    results: Iterator[PhotographResult[ImageSource]], spec: ModelSpec, top: int
-) -> Iterator[Classification]:
-    for result in results:
-        if result.outputs is None:
-            yield Classification(path=path_of(result.source), error=result.error)
-        else:
-            predictions = top_k(result.outputs["probabilities"], spec, top)
-            yield Classification(path=path_of(result.source), predictions=predictions)
+    results: Generator[PhotographResult[ImageSource], None, None], spec: ModelSpec, top: int
+) -> Generator[Classification, None, None]:
+    with closing(results):
+        for result in results:
+            if result.outputs is None:
+                yield Classification(path=path_of(result.source), error=result.error)
+            else:
+                predictions = top_k(result.outputs["probabilities"], spec, top)
+                yield Classification(path=path_of(result.source), predictions=predictions)
 
 
 def top_k(probabilities: NDArray[np.float32], spec: ModelSpec, k: int) -> tuple[Prediction, ...]:

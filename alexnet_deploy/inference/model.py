@@ -101,7 +101,7 @@ class Model:
         *,
         top: int = 5,
         summary: RunSummary | None = None,
-    ) -> Iterator[Classification]:
+    ) -> Generator[Classification, None, None]:
         """Yield what each photograph shows, in the order given; one that failed has its reason.
 
         Args:
