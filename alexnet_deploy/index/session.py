@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import os
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import islice
@@ -207,14 +207,15 @@ class Index:
 
     def _queries(self, queries: Query | Iterable[Query]) -> Iterator["_Photograph | _Vector"]:
         """Check what is given at once, as far as it is in a list; then yield it lazily."""
+        several: Any = queries
         if isinstance(queries, np.ndarray) and queries.ndim == 2 and queries.dtype.kind == "f":
-            queries = list(queries)
-        if is_image(queries) or not isinstance(queries, Iterable):
-            queries = [queries]
-        if isinstance(queries, (list, tuple)):
-            for number, query in enumerate(queries):
+            several = list(queries)
+        elif is_image(queries) or isinstance(queries, Mapping) or not isinstance(queries, Iterable):
+            several = [queries]  # if only to be refused
+        if isinstance(several, (list, tuple)):
+            for number, query in enumerate(several):
                 self._check_query(query, number)
-        return self._sources(queries)
+        return self._sources(several)
 
     def _sources(self, queries: Iterable[Any]) -> Iterator["_Photograph | _Vector"]:
         for number, query in enumerate(queries):

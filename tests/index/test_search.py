@@ -304,6 +304,14 @@ def test_a_limit_of_0_finds_copies(photos: Path, index: Path) -> None:
         assert names(one(index, query, metric=metric, max_distance=0)) == ["red.bmp"]
 
 
+def test_what_is_no_query_is_refused(photos: Path, index: Path) -> None:
+    for wrong in (5, {photos / "red.bmp": 1}, np.ones(7)):
+        with pytest.raises(
+            UsageError, match=r"queries\[0\] is (of type (int|dict)|a vector \(7,\))"
+        ):
+            search(index, wrong)  # type: ignore[arg-type]
+
+
 def test_no_query_finds_nothing(index: Path) -> None:
     assert list(search(index, [])) == list(search(index, iter([]))) == []
 
