@@ -188,24 +188,23 @@ class Model:
     def __reduce__(self) -> Any:
         raise TypeError("a model cannot be sent to another process; open it there")
 
-    def _runner_of(self, *layers: str) -> Runner:
-        """Return what computes these layers, opened if need be."""
-        opened = self._opened(layers)
+    def _runner_of(self, layer: str) -> Runner:
+        """Return what computes a layer, opened if need be."""
+        opened = self._opened(layer)
         if opened is not None:
             return opened
         # Held while it loads; who needs an open one does not come here.
         with self._lock:
-            opened = self._opened(layers)
+            opened = self._opened(layer)
             if opened is None:
-                opened = self._open_runner(layers)
+                opened = self._open_runner((layer,))
                 self._runners = (*self._runners, opened)
             return opened
 
-    def _opened(self, layers: tuple[str, ...]) -> Runner | None:
+    def _opened(self, layer: str) -> Runner | None:
         if self._is_closed:
             raise ClosedError("the model is closed; open it again")
-        has_all = (one for one in self._runners if set(layers) <= set(one.options.outputs))
-        return next(has_all, None)
+        return next((one for one in self._runners if layer in one.options.outputs), None)
 
     def _shape(self, layer: str) -> tuple[int, ...]:
         check_outputs((layer,), self.spec)
