@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "alexnet_deploy"
 
 PACKAGES = (
-    "choices, installed < errors < files < model < graph, photographs < runtimes "
+    "choices, installed < errors < arguments < files < model < graph, photographs < runtimes "
     "< trt, verification, inference < export, console < index < figures "
     "< inspection, doctor < commands < cli < __main__"
 )

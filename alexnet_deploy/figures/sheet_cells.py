@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from PIL import Image
@@ -10,7 +11,7 @@ from alexnet_deploy.choices import Metric
 from alexnet_deploy.errors import PhotographError
 from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.index.results import Neighbour, Query, SearchResult
-from alexnet_deploy.photographs.sources import load_image
+from alexnet_deploy.photographs.sources import ImageInput, image_source, load_image
 
 MAX_RATIO = 8.0
 """Of a photograph with a larger aspect ratio only the middle is shown."""
@@ -66,9 +67,9 @@ class Cell:
         """
         if self.error is not None:
             raise PhotographError(self.error)
-        if isinstance(self.photograph, np.ndarray):
+        if isinstance(self.photograph, np.ndarray) and self.photograph.ndim == 1:
             raise PhotographError("a vector, which has no picture")
-        return load_image(self.photograph)
+        return load_image(image_source(cast(ImageInput, self.photograph)))
 
 
 def query_cell(result: SearchResult) -> Cell:

@@ -34,12 +34,12 @@ _LEFTOVERS = {LOCK_NAME, LEDGER_NAME, JOURNAL_NAME, PART_NAME, f"{PART_NAME}-jou
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRequest:
-    """The runner that a caller requests; None stands for the index's own.
+    """The runner that a caller requests; None, or "auto", stands for the index's own.
 
     Attributes:
         model: checkpoint or model file; for a new index None is `default.default_model()`.
         layer: for a new index None is "fc7".
-        precision: "auto" is like None; for a new index it is the model file's own.
+        precision: for a new index "auto" is the model file's own.
         runtime: as in `RunnerOptions`, and so is device.
         device: see runtime.
         batch_size: images per call at most; None for 32.
@@ -48,11 +48,15 @@ class ModelRequest:
 
     model: Path | None = None
     layer: str | None = None
-    precision: Precision | None = None
+    precision: Precision = "auto"
     runtime: Runtime = "auto"
     device: Device = "auto"
     batch_size: int | None = None
     threads: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse at once what `RunnerOptions` will not take; raises `ArgumentError`."""
+        _options(self, self.layer or "fc7", self.precision)
 
 
 def create_index(directory: Path, request: ModelRequest, notify: Callable[[str], None]) -> Runner:
@@ -67,10 +71,10 @@ def create_index(directory: Path, request: ModelRequest, notify: Callable[[str],
     """
     _check_is_free(directory)
     model = request.model or default_model()
-    layer, precision = request.layer or "fc7", request.precision or "auto"
+    layer = request.layer or "fc7"
     with ExitStack() as stack:
         runner = stack.enter_context(
-            open_runner_of(model, _options(request, layer, precision), notify=notify)
+            open_runner_of(model, _options(request, layer, request.precision), notify=notify)
         )
         manifest = new_manifest(
             runner.spec,

@@ -9,14 +9,15 @@ K classes. A photograph that could not be read is a `Classification` too, with i
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_deploy import arguments
 from alexnet_deploy.errors import UsageError
 from alexnet_deploy.files.output_files import atomic_write
 from alexnet_deploy.files.path_text import path_fields, printable
@@ -68,7 +69,7 @@ def classify(
     top: int = 5,
     threads: int | None = None,
     summary: RunSummary | None = None,
-) -> Iterator[Classification]:
+) -> Generator[Classification, None, None]:
     """Classify photographs with `runner`, one result each, in input order.
 
     Args:
@@ -81,8 +82,7 @@ def classify(
     Raises:
         UsageError: `top` or `threads` is below 1, or the runner does not return `probabilities`.
     """
-    if top < 1:
-        raise UsageError(f"top: got {top}, expected 1 or more classes per photograph")
+    top = arguments.count("top", top)
     if "probabilities" not in runner.options.outputs:
         raise UsageError(
             f"runner: returns {', '.join(runner.options.outputs)}; open it with the output "
@@ -93,14 +93,15 @@ def classify(
 
 
 def _classifications(
-    results: Iterator[PhotographResult[ImageSource]], spec: ModelSpec, top: int
-) -> Iterator[Classification]:
-    for result in results:
-        if result.outputs is None:
-            yield Classification(path=path_of(result.source), error=result.error)
-        else:
-            predictions = top_k(result.outputs["probabilities"], spec, top)
-            yield Classification(path=path_of(result.source), predictions=predictions)
+    results: Generator[PhotographResult[ImageSource], None, None], spec: ModelSpec, top: int
+) -> Generator[Classification, None, None]:
+    with closing(results):
+        for result in results:
+            if result.outputs is None:
+                yield Classification(path=path_of(result.source), error=result.error)
+            else:
+                predictions = top_k(result.outputs["probabilities"], spec, top)
+                yield Classification(path=path_of(result.source), predictions=predictions)
 
 
 def top_k(probabilities: NDArray[np.float32], spec: ModelSpec, k: int) -> tuple[Prediction, ...]:

@@ -13,7 +13,7 @@ Line n of `.paths.jsonl` is the path of row n: {"path"}, with "path_base64" wher
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -114,8 +114,12 @@ def embed(
     shapes = {layer: runner.spec.layer_shapes()[layer] for layer in layers}
     files = files_of(output, layers)
     num_rows = num_failed = 0
-    with _open_rows(files, runner, shapes) as append:
-        for result in run(runner, at_least_one(photographs), threads=threads, summary=summary):
+    some = at_least_one(photographs)
+    with (
+        _open_rows(files, runner, shapes) as append,
+        closing(run(runner, some, threads=threads, summary=summary)) as results,
+    ):
+        for result in results:
             if result.outputs is None:
                 num_failed += 1
             else:

@@ -26,7 +26,7 @@ from alexnet_deploy.runtimes.base import Runner
 _Source = TypeVar("_Source", bound=ImageSource)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PhotographResult(Generic[Item]):
     """The network's outputs for one photograph, or why there are none.
 

@@ -8,14 +8,14 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_deploy import arguments
 from alexnet_deploy.choices import DEVICES, PRECISIONS, RUNTIMES, Device, Precision, Runtime
-from alexnet_deploy.errors import ArgumentError, ClosedError, UsageError
+from alexnet_deploy.errors import ClosedError, UsageError
 from alexnet_deploy.model.spec import ModelSpec
 
 DEFAULT_OUTPUTS = ("probabilities", "fc7")
@@ -50,17 +50,12 @@ class RunnerOptions:
         Raises:
             ArgumentError: naming the argument, the value given and the choices.
         """
-        for name, choices in (
-            ("runtime", RUNTIMES),
-            ("device", DEVICES),
-            ("precision", PRECISIONS),
-        ):
-            value = getattr(self, name)
-            if value not in choices:
-                raise ArgumentError(name, value, f"one of {', '.join(choices)}")
-        for name, number in (("batch_size", self.batch_size), ("threads", self.threads)):
-            if number is not None and (not isinstance(number, Integral) or number < 1):
-                raise ArgumentError(name, number, "1 or more")
+        arguments.choice("runtime", self.runtime, RUNTIMES)
+        arguments.choice("device", self.device, DEVICES)
+        arguments.choice("precision", self.precision, PRECISIONS)
+        arguments.count("batch_size", self.batch_size)
+        if self.threads is not None:
+            arguments.count("threads", self.threads)
 
 
 class Runner(Protocol):
@@ -190,7 +185,7 @@ def check_outputs(outputs: tuple[str, ...], spec: ModelSpec) -> None:
     Raises:
         UsageError: naming the layer and listing those that exist.
     """
-    layers = spec.layer_shapes()
+    layers = tuple(spec.layer_shapes())
     for name in outputs:
         if name not in layers:
             raise UsageError(
