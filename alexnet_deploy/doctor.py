@@ -1,7 +1,6 @@
-"""Which runtimes and devices work on this machine, found by running them, and why others do not.
+"""Find which runtimes and devices work on this machine by running them, and why others do not.
 
-What needs an optional package is imported where it is tried: this must work where nothing else
-does.
+Optional packages are imported where they are tried: this must work where nothing else does.
 """
 
 import os
@@ -23,7 +22,7 @@ from alexnet_deploy.runtimes.onnxruntime_distributions import (
     is_installed_for_gpu,
 )
 
-# Distribution, module to look for, what it is for, the extra that brings it.
+# Distribution, module to look for, its purpose, the extra that includes it.
 _OPTIONAL = (
     ("torch", "torch", "reading .pt files", "torch"),
     ("pyarrow", "pyarrow", "Parquet", "parquet"),
@@ -42,13 +41,13 @@ _ONNX_RUNTIME_FOR_GPU: tuple[_Combination, ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        name: what it is.
-        works: True, False, or None where it is only information.
+        name: what was checked.
+        works: True, False, or None if only informative.
         detail: version and speed, or the reason and the remedy.
-        is_runtime: it says whether a runtime works here; one must for anything to run.
+        is_runtime: whether this is a runtime's finding; at least one runtime must work.
     """
 
     name: str
@@ -58,14 +57,14 @@ class Finding:
 
 
 def examine() -> Iterator[Finding]:
-    """Yield findings one by one; runtimes are tried with the bundled checkpoint."""
+    """Yield findings one by one; each runtime is tried with the bundled checkpoint."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     machine = f"{platform.system()} {platform.machine()}, {cores} cores"
     yield Finding(
         name="machine", works=None, detail=f"{machine}, Python {platform.python_version()}"
     )
     for_gpu = is_installed_for_gpu()
-    # OpenVINO is left to choice there: its extra would bring the ONNX Runtime for CPUs.
+    # OpenVINO is optional there: its extra would install ONNX Runtime for CPUs.
     if installed.has_module("openvino") or not for_gpu:
         yield from (_try_runtime(*combination) for combination in _OPENVINO)
     yield from (_try_runtime(*combination) for combination in _ONNX_RUNTIME)
@@ -97,7 +96,7 @@ def _try_runtime(runtime: Runtime, device: Device, precision: Precision) -> Find
             rate = len(noise) / (time.perf_counter() - start)
             detail = f"{runner.description}: {rate:.0f} images/s"
             return Finding(name=name, works=True, detail=detail, is_runtime=True)
-    except Exception as error:  # a broken runtime raises what it likes, and is what is looked for
+    except Exception as error:  # a broken runtime may raise anything, and is what this looks for
         return Finding(name=name, works=False, detail=_reason(error), is_runtime=True)
 
 
@@ -105,7 +104,7 @@ def _reason(error: Exception) -> str:
     if not isinstance(error, AlexNetDeployError):
         return f"{type(error).__name__}: {error}"
     cause = error.__cause__
-    # A package that is there and cannot be imported: a library of the system is missing.
+    # An installed package that cannot be imported lacks a system library.
     is_broken = isinstance(cause, ImportError) and not isinstance(cause, ModuleNotFoundError)
     is_broken = is_broken and isinstance(error, MissingPackageError)
     return f"{error} ({cause})" if is_broken else error.message
@@ -125,7 +124,7 @@ def _nvidia() -> Finding:
 
 
 def _packages(*, for_gpu: bool) -> Iterator[Finding]:
-    """Look for what models need, then for what is left to choice."""
+    """Look for required packages, then for optional ones."""
     wanted = f"'alexnet-deploy[{'gpu' if for_gpu else 'cpu'}]'"
     yield _package(("safetensors",), "safetensors", "reading checkpoints", wanted, if_missing=False)
     yield _package(("onnx",), "onnx", "every model", wanted, if_missing=False)
@@ -142,7 +141,7 @@ def _packages(*, for_gpu: bool) -> Iterator[Finding]:
 
 
 def _onnxruntime(wanted: str, *, for_gpu: bool) -> Finding:
-    """Report the ONNX Runtime, or several of them, which overwrite each other's files."""
+    """Report ONNX Runtime, or several distributions that overwrite each other's files."""
     try:
         check_distributions()
     except DeviceError as error:
@@ -157,11 +156,11 @@ def _package(
     """Look for a package.
 
     Args:
-        names: of the distributions that bring it; the first is the one for this machine.
+        names: of the distributions that provide it; the first is the one for this machine.
         module: to look for.
         purpose: what it is for.
-        wanted: what pip is to install.
-        if_missing: what the finding says then.
+        wanted: what to install with pip.
+        if_missing: `works` of the finding in that case.
     """
     name = next(filter(installed.version_of, names), names[0])
     if installed.has_module(module):
@@ -181,7 +180,7 @@ def _cache() -> Finding:
             return Finding(name="cache", works=True, detail=str(folder))
         problem = f"{folder} cannot be written"
     except MissingPackageError as error:
-        return Finding(name="cache", works=None, detail=f"not looked at: {error}")
+        return Finding(name="cache", works=None, detail=f"not checked: {error}")
     except Exception as error:
         problem = _reason(error)
     return Finding(

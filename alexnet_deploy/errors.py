@@ -153,13 +153,18 @@ class ArgumentError(UsageError):
     def __init__(self, argument: str, came: object, expected: str, remedy: str = "") -> None:
         super().__init__(
             Argument(argument),
-            f" is {came!r}, expected {expected}",
+            f" is {_short(repr(came))}, expected {expected}",
             *(("; ", remedy) if remedy else ()),
         )
         self.argument = argument
         self.came = came
         self.expected = expected
         self.remedy = remedy
+
+
+def _short(text: str) -> str:
+    """Return a value's text, of an array or a long list the beginning in one line."""
+    return text if len(text) <= 200 else f"{' '.join(text[:200].split())}..."
 
 
 class TooManyFailuresError(AlexNetDeployError):

@@ -1,4 +1,4 @@
-"""What a model in any form, or an index, is: architecture, identity, provenance, proof."""
+"""Describe a model in any form, or an index: architecture, identity, provenance, verification."""
 
 import dataclasses
 import math
@@ -26,26 +26,25 @@ from alexnet_deploy.runtimes.engine_file import (
 
 
 def describe(path: Path, *, check: bool = False) -> dict[str, Any]:
-    """Read a file and return what it is, as JSON values; of a directory see `describe_index`.
+    """Read a file and describe it as JSON values; for a directory see `describe_index`.
 
-    Keys: path, kind ("checkpoint", "onnx" or "engine"), size_bytes, fingerprint, preset,
-    parameters (weights and biases of the dense network), spec (all of it but labels and
-    provenance), layers (name to shape without the batch), labels, provenance. For "checkpoint"
-    and "onnx" also arrays (name to "dtype shape"); for "onnx" and "engine" outputs, precision and
-    report (None when it was never verified); for "onnx" unchanged (since it was exported) and
-    calibration ("photographs" and "are_samples" of int8, None for other precisions); for
-    "engine" the other fields of `EngineRecord`, and status. A path that is not UTF-8 comes with
-    path_base64.
+    Keys: path, kind ("checkpoint", "onnx" or "engine"), size_bytes, fingerprint, preset, parameters
+    (weights and biases of the dense network), spec (all of it but labels and provenance), layers
+    (name to shape without the batch), labels, provenance. For "checkpoint" and "onnx" also arrays
+    (name to "dtype shape"); for "onnx" and "engine" outputs, precision and report (None if never
+    verified); for "onnx" unchanged (since it was exported) and calibration ("photographs" and
+    "are_samples" of int8, None for other precisions); for "engine" the other fields of
+    `EngineRecord`, and status. A path that is not UTF-8 comes with path_base64.
 
     Args:
         path: a checkpoint, an .onnx or .engine file, or the directory of an index.
-        check: read all of an index, and name what is wrong.
+        check: read an index completely, and name the problems.
 
     Raises:
-        UsageError: there is no such file, or it may not be read; `check` for a file.
+        UsageError: the file is missing or not readable, or `check` is given for a file.
         IncompatibleFileError: not one of ours, or damaged.
     """
-    if os.path.isdir(path):  # Path.is_dir raises where a name is too long
+    if os.path.isdir(path):  # Path.is_dir raises if a name is too long
         return describe_index(path, check=check)
     if check:
         raise UsageError(
@@ -125,7 +124,7 @@ def _described(path: Path, kind: str, spec: ModelSpec, fingerprint: str) -> dict
 
 
 def _as_stored(file: ModelFile) -> dict[str, NDArray[Any]]:
-    """Return the file's weights, those in int8 as they are."""
+    """Return the file's weights as stored, int8 included."""
     weights = file.weights().arrays
     return {
         name: file.arrays.get(narrow_name(name, "int8"), array) for name, array in weights.items()
@@ -171,7 +170,7 @@ def _readable_engine(description: dict[str, Any]) -> list[str]:
 
 
 def _flat(value: object) -> str:
-    """Return JSON of any depth as words."""
+    """Return nested JSON as readable text."""
     if isinstance(value, dict):
         return ", ".join(f"{key.replace('_', ' ')}: {_flat(part)}" for key, part in value.items())
     return str(value)

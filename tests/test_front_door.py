@@ -4,12 +4,15 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+from unittest.mock import call
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import alexnet_deploy as ad
+from alexnet_deploy.errors import ArgumentError
 from alexnet_deploy.photographs.samples import varied_samples
 from tests.test_architecture import PACKAGE
 
@@ -40,6 +43,36 @@ def test_a_type_checker_sees_the_names_that_a_program_gets() -> None:
     assert seen == got
 
 
+@pytest.mark.parametrize(
+    ("function", "given", "argument"),
+    [
+        ("open_model", call(5), "model"),
+        ("open_model", call(b"m.onnx"), "model"),
+        ("open_model", call(threads="x"), "threads"),
+        ("open_model", call(batch_size=1.5), "batch_size"),
+        ("open_model", call(precision=["fp32"]), "precision"),
+        ("open_index", call(None), "directory"),
+        ("open_index", call("index", model=5), "model"),
+        ("open_index", call("index", threads="x"), "threads"),
+        ("open_index", call("index", device="gpu"), "device"),
+        ("update_index", call("index", 5), "folders"),
+        ("update_index", call("index", ["photos", None]), "folders[1]"),
+        ("update_index", call("index", batch_size=1.5), "batch_size"),
+        ("find_photographs", call(None), "paths"),
+        ("find_photographs", call([np.zeros((99, 99))]), "paths[0]"),
+    ],
+)
+def test_an_argument_of_a_wrong_type_is_named_at_the_call(
+    function: str, given: Any, argument: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArgumentError, match=r"is .+, expected ") as caught:
+        getattr(ad, function)(*given.args, **given.kwargs)
+    assert caught.value.argument == argument
+    assert len(str(caught.value)) < 300
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_importing_the_package_costs_nothing_else() -> None:
     code = (
         "import sys; before = set(sys.modules); import alexnet_deploy; dir(alexnet_deploy); "
@@ -48,6 +81,14 @@ def test_importing_the_package_costs_nothing_else() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["alexnet_deploy"]
+
+
+def test_the_precision_of_an_index_is_asked_for_as_that_of_a_model(tmp_path: Path) -> None:
+    ad.update_index(tmp_path / "index", SOME[0].parent, precision="auto")
+    with ad.open_index(tmp_path / "index", precision="auto") as index:
+        assert index.space.precision == "fp32"
+    with pytest.raises(ArgumentError, match="precision is None, expected one of auto, fp32"):
+        ad.open_index(tmp_path / "index", precision=None)  # type: ignore[arg-type]
 
 
 def test_from_photographs_to_neighbours_and_back(tmp_path: Path) -> None:

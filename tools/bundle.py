@@ -1,8 +1,8 @@
-"""Make a shrunk checkpoint the bundled one: judge it once, and write what it is into its header.
+"""Make a shrunk checkpoint the bundled one: evaluate it, and write its provenance to its header.
 
     python tools/bundle.py SMALL.safetensors WHOLE.pt TEST
 
-`tools/train_bundled.sh` calls it last. The whole network is judged as well, to say what shrinking
+Last step of `tools/train_bundled.sh`. The full network is evaluated as well, to show what shrinking
 cost. The model card, `alexnet_deploy/data/caltech101.md`, repeats what this prints.
 """
 
@@ -33,7 +33,7 @@ ORIGIN = {
 
 
 def judge(checkpoint: Path, folders: ClassFolders) -> dict[str, Any]:
-    """Return the shares of photographs that a checkpoint gets right on central crops, and where."""
+    """Return a checkpoint's centre-crop accuracy, and what ran it."""
     with open_runner_of(checkpoint, RunnerOptions(outputs=("probabilities",))) as runner:
         found = evaluate([runner], folders)
     if found.failures:
@@ -47,14 +47,14 @@ def judge(checkpoint: Path, folders: ClassFolders) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Judge both networks and write the package's checkpoint."""
+    """Evaluate both networks and write the package's checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("small", type=Path, help="what `python -m training shrink` wrote")
-    parser.add_argument("whole", type=Path, help="what it was made from")
+    parser.add_argument("whole", type=Path, help="the full network it was made from")
     parser.add_argument("test", type=Path, help="folder of the test photographs")
     arguments = parser.parse_args()
     folders = find_class_folders(arguments.test)
-    # What is written into the header later adds a kilobyte or two.
+    # The header written later adds a kilobyte or two.
     size = arguments.small.stat().st_size
     if size > MAX_BYTES - HEADER_BYTES:
         raise SystemExit(f"{arguments.small}: {size:,} bytes, at most {MAX_BYTES:,} may ship")

@@ -1,19 +1,19 @@
-"""Draw the kernels of the first layer, as Krizhevsky et al. 2012, figure 3: the towers apart.
+"""Draw the first layer's kernels by tower, as in Krizhevsky et al. 2012, figure 3.
 
     python tools/draw_kernels.py [CHECKPOINT] -o FILE.png
 
-CHECKPOINT is what `alexnet-deploy export` takes: .safetensors, or .pt (needs torch); without one
-it is the bundled checkpoint. Kernels are drawn in their order, 16 a row; the groups of conv2 say
-how many towers conv1 feeds. In the paper's network kernels 1-48 are tower 1 and lie at the top;
-torchvision's network is one part of 64.
+CHECKPOINT is what `alexnet-deploy export` takes: .safetensors, or .pt (needs torch); by default the
+bundled checkpoint. Kernels are drawn in order, 16 per row; the groups of conv2 are the towers that
+conv1 feeds. In the paper's network kernels 1-48 are tower 1, at the top; torchvision's network is
+one block of 64.
 
-Each kernel has its own scale: a weight of 0 is the middle grey, and the kernel's largest weight,
-of either sign, is black or full in its channel. So the pattern of a weak kernel shows too; how
-strong a kernel is does not. Pixels are enlarged, not smoothed.
+Each kernel has its own scale: a weight of 0 is mid-grey, and the kernel's largest weight, of either
+sign, is black or full in its channel. So the patterns of weak kernels are visible, but not their
+strength. Pixels are enlarged, not smoothed.
 
-For each tower the share of its weights' energy that is colour is printed too: what is left of the
-sum of squares when at each position the mean of red, green and blue is taken off. The paper's
-section 6.1 finds the kernels of one tower largely colour-agnostic, of the other colour-specific.
+Also printed, for each tower, is the share of its weights' energy that is colour: the sum of squares
+after subtracting the mean of red, green and blue at each position. The paper's section 6.1 finds
+the kernels of one tower largely colour-agnostic, those of the other colour-specific.
 
 K kernels of S x S px (11 in all presets).
 """
@@ -42,8 +42,8 @@ from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint
 from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.model.spec import PRESET_NAMES
 
-COLUMNS = 16  # kernels a row, as in figure 3
-SCALE = 6  # px that a weight is wide
+COLUMNS = 16  # kernels per row, as in figure 3
+SCALE = 6  # px per weight
 GAP, TOWER_GAP = 6, 24  # px between kernels, and between towers
 MARGIN, HEADING_HEIGHT, FOOT_HEIGHT = 24, 34, 36
 HEADING_SIZE, FOOT_SIZE = 20, 17
@@ -51,7 +51,7 @@ ZERO = 127.5  # grey level of a weight of 0
 
 
 def main() -> None:
-    """Draw and print."""
+    """Draw the kernels and print the colour shares."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -73,19 +73,19 @@ def main() -> None:
 def tower_kernels(checkpoint: Checkpoint) -> list[NDArray[np.float32]]:
     """Return the kernels of each tower, (K, S, S, 3), RGB.
 
-    A kernel belongs to the part of conv2 that reads it: LRN has towers of its own in the spec,
-    but Caffe's network, which normalises across both, feeds two groups all the same.
+    A kernel belongs to the group of conv2 that reads it, not to a tower of LRN: Caffe's network
+    normalises across both but still feeds two groups.
     """
     weights = checkpoint.dense("conv1", np.dtype(np.float32)).transpose(0, 2, 3, 1)
     return np.split(weights, checkpoint.spec.groups[1])
 
 
 def draw_kernels(towers: list[NDArray[np.float32]], name: str) -> Image.Image:
-    """Draw every kernel, tower below tower; see the top of this file.
+    """Draw every kernel, tower below tower; see the module docstring.
 
     Args:
-        towers: as `tower_kernels` returns them, of one size.
-        name: of the checkpoint, for the line below.
+        towers: as returned by `tower_kernels`, all of one size.
+        name: of the checkpoint, for the caption.
     """
     heights = [tower_height(kernels) for kernels in towers]
     width = 2 * MARGIN + COLUMNS * pitch(towers[0]) - GAP
@@ -138,7 +138,7 @@ def grey_levels(kernel: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def colour_share(kernels: NDArray[np.float32]) -> float:
-    """Return the share of the sum of squares that is not the same in red, green and blue: 0..1."""
+    """Return the colour share of the sum of squares, 0..1; see the module docstring."""
     weights = kernels.astype(np.float64)
     colour = weights - weights.mean(axis=-1, keepdims=True)
     return float((colour**2).sum() / max((weights**2).sum(), np.finfo(np.float64).tiny))

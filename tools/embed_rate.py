@@ -1,12 +1,12 @@
-"""Measure `embed` on a folder: images per second beside its floor and beside plain torch.
+"""Measure `embed` on a folder: images per second, compared with a bound and with plain torch.
 
     python tools/embed_rate.py TEST [--rounds 3] [--json FILE]
 
-Whole process, start included, FC7 to `.npy`, in turn with the peer: the same photographs and crops
-through a plain torch network in one script, decode threads included. The floor is what the
-machine cannot beat: the network's multiplications at the rate of the BLAS library's best matrix
-product, plus decoding and resizing spread over all cores.
-Peak memory is taken once with the folder and once with three copies of it.
+Whole processes, start included, FC7 to `.npy`, alternating with the peer: the same photographs and
+crops through a plain torch network in one script, decode threads included. The floor is a lower
+bound on the time: the network's multiplications at the rate of the BLAS library's best matrix
+product, plus decoding and resizing spread over all cores. Peak memory is measured with the folder
+and with three copies of it.
 """
 
 import argparse
@@ -32,11 +32,11 @@ from alexnet_deploy.photographs.pipeline import default_threads
 from alexnet_deploy.photographs.preprocessing import preprocess
 
 BATCH = 32
-NUM_DECODED = 200  # photographs that stand for the folder when decoding is timed alone
+NUM_DECODED = 200  # photographs sampled to time decoding alone
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the figures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -99,7 +99,7 @@ def peak_memory(folder: Path) -> dict[str, float]:
 
 
 def floor_rate(paths: list[Path]) -> float:
-    """Return images per second if every core did nothing but the work itself."""
+    """Return the images per second of the floor; see the module docstring."""
     checkpoint = load_checkpoint(bundled_checkpoint())
     some = paths[:: max(1, len(paths) // NUM_DECODED)]
     start = time.process_time()
@@ -117,7 +117,7 @@ def floor_rate(paths: list[Path]) -> float:
 
 
 def multiplications(checkpoint: Checkpoint) -> int:
-    """Count those of one image, factored layers as they are stored."""
+    """Count the multiplications per image, factored layers as stored."""
     shapes = checkpoint.spec.layer_shapes()
     return sum(
         array.size * math.prod(shapes.get(name.split(".")[0], (1,))[1:])
@@ -127,7 +127,7 @@ def multiplications(checkpoint: Checkpoint) -> int:
 
 
 def embed_with_torch(folder: Path) -> None:
-    """Do the same with Pillow and torch, decoding in threads, for comparison."""
+    """Do the same with Pillow and torch, decoding in threads."""
     import torch
     import torch.nn.functional as F
 

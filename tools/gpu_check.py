@@ -1,19 +1,19 @@
-"""Run all that needs an NVIDIA GPU, with what this machine has, and write what came of it.
+"""Run every check that needs an NVIDIA GPU, with the packages of this machine, and report.
 
     python tools/gpu_check.py [--wheels DIR] [--photographs DIR] [--json FILE]
                               [--limit-minutes 9]
 
-torch, CuPy, onnxruntime-gpu, faiss-gpu, TensorRT and TensorRT-RTX are used where they are there;
-what needs one that is not is skipped, with the reason. Packages can also lie as wheels in a
-folder: they are unpacked, and never installed. Where one is installed, too, checks of torch
-(training-*, towers-*, kernel-bandwidth, copies) take what is installed, all others the wheel. The
-file of results, tools/results/gpu-check.json, holds versions, date, hardware, and of each check
-name, status, seconds, reason and figures. It is written after each check, as gpu-check.partial.json
-until every check had its turn, and each check runs in a process of its own with a time limit, so
-one that crashes or hangs loses only itself. Nothing is fetched from a network.
+torch, CuPy, onnxruntime-gpu, faiss-gpu, TensorRT and TensorRT-RTX are used if available; checks
+that need a missing one are skipped, with the reason. Packages may also be wheels in a folder: they
+are unpacked, never installed. If a package is installed as well, checks of torch (training-*,
+towers-*, kernel-bandwidth, copies) use the installed one, all others the wheel. The results,
+tools/results/gpu-check.json, hold versions, date, hardware, and name, status, seconds, reason and
+figures of each check. They are written after each check, as gpu-check.partial.json until every
+check has had its turn. Each check runs in its own process with a time limit, so a crash or hang
+affects only that check. Nothing is downloaded.
 
 Exit codes: 0 nothing failed, 1 a check failed or there is no GPU, 2 wrong usage, 3 nothing failed
-but the time was up before every check had its turn; stopped: 129 by SIGHUP, 130 by Ctrl-C, 143 by
+but the time ran out before every check had its turn; stopped: 129 by SIGHUP, 130 by Ctrl-C, 143 by
 SIGTERM.
 """
 
@@ -34,9 +34,9 @@ from gpu_checks.surroundings import environment, unpack_wheels, unpacked_in
 
 RESULTS = ROOT / "tools" / "results" / "gpu-check.json"
 LIMIT_MINUTES = 9.0
-"""Start and clean-up come on top, and all is to be over within ten."""
+"""Start and clean-up are extra; everything must finish within ten."""
 PRECISIONS = ("fp32", "tf32", "bf16")
-# The fastest first, should the time be up.
+# Fastest first, in case time runs out.
 ENGINES = (
     *(("fp16", "plugin"), ("fp32", "plugin"), ("int8", "plugin"), ("bf16", "plugin")),
     *(("fp16", "native"), ("fp32", "native"), ("int8", "native"), ("bf16", "native")),
@@ -53,7 +53,7 @@ def _of_torch(name: str, function: str, limit_s: float, **arguments: str) -> Che
 
 
 ENVIRONMENT = _check("environment", "environment:look", 60)
-# What is cheap and essential comes first.
+# Cheap and essential checks first.
 CHECKS = (
     _check("kernel-numbers", "kernel_numbers:numbers", 60),
     _of_torch("kernel-bandwidth", "kernel_bandwidth:bandwidth", 120),
@@ -91,14 +91,14 @@ def run_all(
     record: Record,
     deadline: float,
 ) -> None:
-    """Run checks one after the other; print and write each result as it comes.
+    """Run checks one after the other; print and write each result immediately.
 
     Args:
-        checks: in their order.
+        checks: in order.
         settings: for all of them.
         environment_of: variables of a check's process.
-        record: that takes the results.
-        deadline: time.monotonic() from which on the rest has no time.
+        record: where results are added.
+        deadline: time.monotonic() after which the remaining checks have no time.
     """
     for check in checks:
         left_s = deadline - time.monotonic()
@@ -109,7 +109,7 @@ def run_all(
 
 
 def report(check: Check, result: Result, settings: Settings) -> None:
-    """Print a result as one line; of a failed check also the end of its log, on stderr."""
+    """Print a result as one line and, for a failed check, the end of its log on stderr."""
     line = f"{result.status:8}{result.seconds:7.1f} s  {result.name:26}{result.reason}"
     print(line.rstrip(), flush=True)
     if result.status == "failed":
@@ -118,10 +118,10 @@ def report(check: Check, result: Result, settings: Settings) -> None:
 
 
 def main() -> NoReturn:
-    """Do what the command line says, and end with one of the exit codes."""
-    # Python would end at once, and leave the check's process and its files behind.
+    """Run the command line; exits with one of the exit codes above."""
+    # By default Python would exit at once, leaving the check's process and files behind.
     for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
+        if signal.getsignal(number) != signal.SIG_IGN:  # as set by nohup
             signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         _main()
@@ -135,7 +135,7 @@ def _main() -> NoReturn:
     options = parser.parse_args()
     deadline = time.monotonic() + 60 * options.limit_minutes
     if options.photographs is not None and not options.photographs.is_dir():
-        parser.error(f"--photographs {options.photographs}: is no folder")
+        parser.error(f"--photographs {options.photographs}: is not a folder")
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as name:
         scratch = Path(name).resolve()
         wheels: tuple[str, ...] = ()

@@ -1,13 +1,12 @@
-"""Measure `index` and `search` on folders: rate, memory, the second run, a cold search.
+"""Measure `index` and `search` on folders: rate, memory, a second run, a cold search.
 
     python tools/index_rate.py TEST TRAIN [--rounds 3] [--json FILE]
 
-Whole processes, start included. The first folder is indexed `--rounds` times into a new index, in
-turn with the floor of `embed_rate.py`: decoding, and the network's multiplications at the rate of
-the BLAS library's best matrix product. The second folder's first photographs are then searched
-for, one process each: none is in the index, so each goes through the network. Last, one index is
-made of 10,000 files, the photographs of both folders and copies of some; indexing it again has
-nothing to do.
+Whole processes, start included. The first folder is indexed `--rounds` times into a new index,
+alternating with the floor of `embed_rate.py`: decoding, and the network's multiplications at the
+rate of the BLAS library's best matrix product. Then the second folder's first photographs are
+queries, one process each: none is indexed, so each goes through the network. Last, 10,000 files are
+indexed, the photographs of both folders and copies of some; indexing them again has nothing to do.
 """
 
 import argparse
@@ -27,12 +26,12 @@ from alexnet_deploy.photographs.pipeline import default_threads
 
 NUM_SEARCHES = 9
 NUM_FILES = 10_000
-# What is copied this long ago counts as settled, as photographs on a disk are.
+# Files this old count as settled, like photographs on a disk.
 SETTLED_S = 1_600_000_000
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the figures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -44,7 +43,7 @@ def main() -> None:
     paths = list(find_photographs([arguments.folder]))
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
-        index(place / "warm", samples(place, paths))  # exports the checkpoint into the cache
+        index(place / "warm", samples(place, paths))  # fills the cache of exported checkpoints
         rates, floors, peaks = [], [], []
         for number in range(arguments.rounds):
             wall_s, peak_kb = index(place / str(number), arguments.folder)
@@ -91,7 +90,7 @@ def search(directory: Path, query: Path) -> float:
 
 
 def samples(place: Path, paths: list[Path]) -> Path:
-    """Make a folder of one photograph."""
+    """Create a folder with one photograph."""
     folder = place / "one"
     folder.mkdir()
     shutil.copy(paths[0], folder)
@@ -99,7 +98,7 @@ def samples(place: Path, paths: list[Path]) -> Path:
 
 
 def ten_thousand(place: Path, paths: list[Path], others: Path) -> Path:
-    """Make a folder of `NUM_FILES` files, copies of which some have the same content."""
+    """Create a folder of `NUM_FILES` copies, some with the same content."""
     folder = place / "photographs"
     folder.mkdir()
     originals = [*paths, *find_photographs([others])]

@@ -1,19 +1,19 @@
-"""Prove that `index` may be killed: SIGKILL at random moments, and inside each of its steps.
+"""Test that `index` survives SIGKILL at random moments, and inside each of its steps.
 
     python tools/kill_index.py TEST [--runs 200] [--json FILE]
 
-Two scenarios, each first run undisturbed. `new`: an index of 180 of the photographs is made;
-among them are copies and a damaged file. `changed`: half of them are gone, others renamed,
-replaced and added, and the run prunes, so vectors move. Segments are small, so that a batch
-crosses from one into the next. Runs are processes; each is killed from outside: `--runs` of them
-at a moment drawn from the whole length of the run, and then at least ten inside each step and
-three inside parts of steps, between two lines that the process writes when it enters and leaves
-them. Vectors are written in pieces of 4 KiB, so that a kill can come between two of them.
+Two scenarios, each first run undisturbed. `new`: an index of 180 photographs is created, including
+copies and a damaged file. `changed`: half of them are gone, others renamed, replaced and added, and
+the run prunes, so vectors move. Segments are small, so that batches cross their boundaries. Runs
+are processes, killed from outside: `--runs` of them at a random moment of the run, then at least
+ten inside each step and three inside parts of steps, between two lines that the process writes on
+entering and leaving them. Vectors are written in chunks of 4 KiB, so that a kill can fall between
+two.
 
-After each kill, the index is examined and searched, and the next run takes it from there,
-killed again or not. Each index that is finished at last has the same ids, paths and vectors, bit
-for bit, as the undisturbed one. How often a photograph went through the network is counted from
-the processes' logs. The first difference ends the tool, with what led to it.
+After each kill the index is checked and searched, and the next run continues from there, killed
+again or not. Each finished index must have the same ids, paths and vectors, bit for bit, as the
+undisturbed one. How often a photograph went through the network is counted from the logs. The tool
+stops at the first difference, and prints what led to it.
 """
 
 import argparse
@@ -45,11 +45,11 @@ PARTS = (
     *("creation/ledger", "creation/model", "creation/manifest"),
     *("prune/append", "prune/sync", "prune/other commit"),
 )
-AGAIN = 0.7  # of the killed runs are followed by another one that is killed
+AGAIN = 0.7  # share of killed runs followed by another killed run
 
 
 class Plan:
-    """Which kills are still to be done, random ones first."""
+    """The remaining kills, random ones first."""
 
     def __init__(self, num_random: int, account: Account, rng: random.Random) -> None:
         self._num_random = num_random
@@ -57,17 +57,17 @@ class Plan:
         self._rng = rng
 
     def steps(self) -> list[str]:
-        """Return the steps, and their parts, that were not hit often enough."""
+        """Return the steps, and parts of steps, not hit often enough."""
         targets = [(step, NUM_INSIDE_STEP) for step in STEPS]
         targets += [(part, NUM_INSIDE_PART) for part in PARTS]
         return [step for step, number in targets if self._account.num_inside(step) < number]
 
     def is_done(self) -> bool:
-        """Tell whether nothing is left."""
+        """Return whether no kills remain."""
         return self._account.random.total() >= self._num_random and not self.steps()
 
     def kills(self, scenario: Scenario) -> Iterator[Kill | None]:
-        """Yield the kills of one index, the first for certain, then None."""
+        """Yield the kills of one index, at least one, then None."""
         while not self.is_done():
             possible = [step for step in self.steps() if any(scenario.log.visits(step))]
             if self._account.random.total() < self._num_random:
@@ -82,7 +82,7 @@ class Plan:
 
 
 def main() -> None:
-    """Kill, compare and print."""
+    """Kill, compare and print the figures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -129,14 +129,14 @@ def main() -> None:
 
 
 def copy_photographs(photographs: Sequence[Path], folder: Path) -> Path:
-    """Copy them, two of them twice, and damage the last; return one of the first."""
+    """Copy the photographs, two of them twice, and damage the last; return one of the first."""
     targets = []
     for number, source in enumerate(photographs):
         targets.append(folder / f"{number // 20:02d}" / f"{number:03d}{source.suffix}")
         targets[-1].parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, targets[-1])
-    shutil.copyfile(targets[0], targets[1])  # of one batch
-    shutil.copyfile(targets[5], targets[-2])  # of two
+    shutil.copyfile(targets[0], targets[1])  # within one batch
+    shutil.copyfile(targets[5], targets[-2])  # across batches
     targets[-1].write_bytes(targets[-1].read_bytes()[:1000])
     for target in targets:
         settle(target)
@@ -144,7 +144,7 @@ def copy_photographs(photographs: Sequence[Path], folder: Path) -> Path:
 
 
 def figures_of(scenarios: Sequence[Scenario], account: Account) -> dict[str, Any]:
-    """Return the figures of the proof."""
+    """Return the figures of the test."""
     return {
         "scenarios": {
             Path(scenario.run.folder).name: {

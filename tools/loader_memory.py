@@ -1,11 +1,11 @@
-"""Show that reading photographs from files takes the same memory from first to last.
+"""Show that memory does not grow while photographs are read from files.
 
     python tools/loader_memory.py [--photographs 100000] [--workers 2] [--json FILE]
 
-Makes so many small JPEGs in a temporary folder (hard links to 500 different ones, 1,000 a class),
-reads them in random order for two epochs as training does, and prints what each process holds:
-RSS, all pages in memory; PSS, where a page that k processes share counts 1/k; and the largest RSS
-so far. Reads /proc, so it needs Linux.
+Creates small JPEGs in a temporary folder (hard links to 500 different ones, 1,000 per class), reads
+them in random order for two epochs as in training, and prints each process's memory: RSS, all
+resident pages; PSS, where a page shared by k processes counts 1/k; and the peak RSS. Reads /proc,
+so it needs Linux.
 """
 
 import argparse
@@ -30,7 +30,7 @@ MOMENTS = (0.1, 0.5, 1.0)  # shares of an epoch
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the figures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -47,9 +47,9 @@ def main() -> None:
 
 
 def make_photographs(folder: Path, count: int, size: int) -> None:
-    """Make them, of `size` x `size` px."""
+    """Create the photographs, `size` x `size` px."""
     random = np.random.default_rng(0)
-    (folder / ".originals").mkdir()  # hidden, so it is no class
+    (folder / ".originals").mkdir()  # hidden, so not a class
     for number in range(NUM_DIFFERENT):
         spots = random.integers(0, 256, (9, 9, 3), dtype=np.uint8)
         picture = Image.fromarray(spots).resize((size, size), Image.Resampling.BICUBIC)
@@ -63,7 +63,7 @@ def make_photographs(folder: Path, count: int, size: int) -> None:
 
 
 def measure(root: Path, size: int, num_workers: int) -> dict[str, Any]:
-    """Read two epochs, and look at the processes at `MOMENTS` of each."""
+    """Read two epochs, sampling the processes at `MOMENTS` of each."""
     folders = find_class_folders(root)
     source = open_source(folders, size=size, memory_limit_bytes=0)
     bytes_each = (len(folders.names) + folders.spans.nbytes + folders.labels.nbytes) / len(folders)
@@ -100,7 +100,7 @@ def measure(root: Path, size: int, num_workers: int) -> dict[str, Any]:
 
 
 def largest_growth(rows: list[dict[str, Any]]) -> float:
-    """Return how much RSS grew at most after the first look at a process, in MB."""
+    """Return the largest growth of RSS since the first sample of a process, in MB."""
     histories: dict[tuple[int, str], list[float]] = {}
     for row in rows:
         histories.setdefault((row["epoch"], row["process"]), []).append(row["rss_mb"])
@@ -108,7 +108,7 @@ def largest_growth(rows: list[dict[str, Any]]) -> float:
 
 
 def look(epoch: int, share: float) -> list[dict[str, Any]]:
-    """Print what this process and its workers hold."""
+    """Print and return the memory of this process and its workers."""
     workers = sorted(worker.pid for worker in multiprocessing.active_children() if worker.pid)
     names = {os.getpid(): "parent"}
     names |= {pid: f"worker {number}" for number, pid in enumerate(workers)}

@@ -1,9 +1,9 @@
-"""Time the three forms of normalisation on each CPU runtime, in turn, in one process.
+"""Time the three forms of LRN on each CPU runtime, in turns, in one process.
 
     python tools/lowering_forms.py [--batch-size 32] [--rounds 15] [--precision fp32]
 
-Prints images per second of the whole network (median of the rounds) and, for each round, the
-ratio to the folded form, median again. The choice in `alexnet_deploy/lowering.py` rests on this.
+Prints images per second of the whole network and the ratio to the folded form in the same round,
+both medians over the rounds. The choice in `alexnet_deploy/graph/lowering.py` is based on this.
 """
 
 import argparse
@@ -30,7 +30,7 @@ FORMS: dict[str, Callable[[ModelFile], ModelFile]] = {
 
 def openvino_call(file: ModelFile, images: NDArray[np.uint8]) -> Callable[[], object]:
     """Compile for a fixed batch in fp32 and return one inference as a function."""
-    import alexnet_deploy.runtimes.openvino_runner  # noqa: F401 - first: it switches reports off
+    import alexnet_deploy.runtimes.openvino_runner  # noqa: F401 - first: it disables telemetry
 
     import openvino  # isort: skip
 
@@ -49,14 +49,14 @@ def onnxruntime_call(file: ModelFile, images: NDArray[np.uint8]) -> Callable[[],
     import onnxruntime  # isort: skip
 
     options = onnxruntime.SessionOptions()
-    # Sessions take turns here; a spinning pool would steal the next one's time.
+    # Sessions take turns; a spinning thread pool would slow the next one.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(file.to_bytes(), options, ["CPUExecutionProvider"])
     return lambda: session.run(None, {"images": images})
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the rates."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

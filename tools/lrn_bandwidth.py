@@ -1,14 +1,14 @@
-"""Time the LRN kernel against what the GPU's memory allows, beside torch on the same work.
+"""Compare the LRN kernel's speed with the GPU's memory bandwidth and with torch.
 
     python tools/lrn_bandwidth.py [--batch 256] [--json FILE]
 
-The floor is the time of moving the bytes that nobody can avoid, the input once and the output
-once, at the speed of a plain copy on this GPU in the same round. The kernel is timed alone
-(`tower_lrn`) and fused with the ReLU before and the max-pool after it (`relu_tower_lrn_pool`), on
-both layers of the paper's network; so are torch's `local_response_norm`, with the towers folded
-into the batch, and the banded 1x1 convolution of the squares. They and the copy take turns, round
-after round, on a GPU that was busy before. Results of the kernel are compared with float64 first.
-Needs an NVIDIA GPU, torch, and what `alexnet-deploy[tensorrt]` brings but TensorRT itself.
+The floor is the time to move the input and the output once, at the speed of a plain copy on this
+GPU in the same round. The kernel is timed alone (`tower_lrn`) and fused with the ReLU before and
+the max-pool after it (`relu_tower_lrn_pool`), on both layers of the paper's network; so are torch's
+`local_response_norm`, with the towers folded into the batch, and the banded 1x1 convolution of the
+squares. They and the copy take turns, round after round, on a warmed-up GPU. The kernel's results
+are first compared with float64. Needs an NVIDIA GPU, torch, and the packages of
+`alexnet-deploy[tensorrt]` except TensorRT.
 """
 
 import argparse
@@ -39,26 +39,26 @@ LAYERS = {"conv1": (96, 55, 55), "conv2": (256, 27, 27)}
 FORMS = ("kernel", "torch", "banded")
 COPY_BYTES = 512 << 20  # ten times the largest L2 cache
 COPIES = 2  # in one CUDA graph
-CALLS = 12  # in one CUDA graph, so that launching costs nothing
-ROTATION = 3  # inputs and outputs that take turns, so that no call finds its own in the cache
+CALLS = 12  # in one CUDA graph, to amortise the launch overhead
+ROTATION = 3  # rotating inputs and outputs, so that no call finds its own in the cache
 ROUNDS = 15
-WARM_UP_S = 0.5  # until a GPU that was idle has its full clock again
+WARM_UP_S = 0.5  # until an idle GPU has reached its full clock
 
 Operation = Callable[[torch.Tensor], torch.Tensor]
 
 
 def measure(batch: int = 256) -> dict[str, Any]:
-    """Check and time both kernels and their peers on both layers in both types.
+    """Check and time both kernels and their peers on both layers in both dtypes.
 
     Returns:
         `device`, `date`, `versions`, `batch`, `copy_gb_per_s` (bytes read and written: `lowest`,
         `median`, `highest` of all rounds), and `rows`: for each `layer`, `scalar`, `fused` and
-        `form` (one of `FORMS`) the `microseconds` of a call, `share_of_copy` (floor / time),
-        both medians of the rounds, and, of the kernel, `max_error` (relative to float64, or to
-        the smallest normal number).
+        `form` (one of `FORMS`) the `microseconds` of a call, `share_of_copy` (floor / time), both
+        medians over the rounds, and, for the kernel, `max_error` (relative to float64, or to the
+        smallest normal number).
 
     Raises:
-        AlexNetDeployError: no GPU, or the kernel's numbers are wrong.
+        AlexNetDeployError: no GPU, or the kernel's results are wrong.
     """
     if not torch.cuda.is_available():
         raise DeviceError("tools/lrn_bandwidth.py: torch finds no NVIDIA GPU here; run it on one")
@@ -96,8 +96,8 @@ def summaries(seconds: Seconds, num_bytes: int) -> list[dict[str, Any]]:
     """Return `form`, `microseconds` and `share_of_copy` of each form.
 
     Args:
-        seconds: of a call of each of `FORMS`, and of a `copy`, by round.
-        num_bytes: that a call cannot avoid to move.
+        seconds: per call of each of `FORMS`, and of a `copy`, by round.
+        num_bytes: that a call must move.
     """
     floor = num_bytes / (2 * COPY_BYTES)  # in copies
     return [
@@ -134,12 +134,12 @@ def _kernel(layer: str, scalar: Scalar, fused: bool) -> TowerLrnKernel:
 
 
 class _Captured:
-    """Some calls as one CUDA graph, with what they read and write, which has to live as long."""
+    """Several calls as one CUDA graph, with their inputs and outputs, which must live as long."""
 
     def __init__(self, operation: Operation, inputs: Sequence[torch.Tensor], calls: int) -> None:
-        """Capture calls on `inputs` in turn; those in a row write to different memory."""
+        """Capture calls on `inputs` in turn; consecutive calls write to different memory."""
         self._operation, self._inputs, self._calls = operation, inputs, calls
-        for x in inputs:  # what is done once is done before
+        for x in inputs:  # warm up
             operation(x)
         torch.cuda.synchronize()
         self._graph = torch.cuda.CUDAGraph()
@@ -159,7 +159,7 @@ def _captured_copy() -> _Captured:
 
 
 def _timed(kernel: TowerLrnKernel, batch: int, copy: _Captured) -> tuple[float, Seconds]:
-    """Check a kernel; return its error, and the seconds of a call of each form and of a copy."""
+    """Check a kernel; return its error, and the seconds per call of each form and of a copy."""
     inputs = [_activations(kernel, batch) for _ in range(ROTATION)]
     launch = _launcher(kernel)
     error = _largest_error(kernel, inputs[0], launch(inputs[0]))
@@ -180,15 +180,15 @@ def _timed(kernel: TowerLrnKernel, batch: int, copy: _Captured) -> tuple[float, 
 
 
 def _activations(kernel: TowerLrnKernel, batch: int) -> torch.Tensor:
-    """Return inputs as large as those of the paper's network: up to a few hundred."""
+    """Return inputs with the magnitudes of the paper's network: up to a few hundred."""
     shape = (batch, kernel.channels, kernel.height, kernel.width)
     return (50 * torch.randn(shape, device="cuda")).to(getattr(torch, DTYPES[kernel.scalar]))
 
 
 def _launcher(kernel: TowerLrnKernel) -> Operation:
-    """Load a kernel for this GPU; the function returned launches it on torch's stream."""
+    """Load a kernel for this GPU; the returned function launches it on torch's stream."""
     major, minor = torch.cuda.get_device_capability()
-    torch.cuda.current_stream().synchronize()  # makes torch's context the current one
+    torch.cuda.current_stream().synchronize()  # makes torch's context current
     ptx = compile_ptx(kernel, f"compute_{major}{minor}")
     module = _called(driver.cuModuleLoadData, ptx + b"\0")
     function = _called(driver.cuModuleGetFunction, module, kernel.name.encode())
@@ -211,7 +211,7 @@ def _launcher(kernel: TowerLrnKernel) -> Operation:
 
 
 def by_torch(kernel: TowerLrnKernel, x: torch.Tensor) -> torch.Tensor:
-    """Compute the same by torch's own operators."""
+    """Compute the same with torch's own operators."""
     folded = (len(x) * kernel.towers, kernel.channels // kernel.towers, *x.shape[2:])
     y = (F.relu(x) if kernel.fused else x).reshape(folded)
     y = F.local_response_norm(y, kernel.size, kernel.alpha, kernel.beta, kernel.k)
@@ -255,7 +255,7 @@ def _largest_error(kernel: TowerLrnKernel, x: torch.Tensor, actual: torch.Tensor
 
 
 def _called(function: Any, *arguments: Any) -> Any:
-    """Call the driver and return what it returns beside its status."""
+    """Call the driver and return its result besides the status."""
     status, *results = function(*arguments)
     if status != driver.CUresult.CUDA_SUCCESS:
         raise DeviceError(f"{function.__name__}: the driver fails with {status.name}")

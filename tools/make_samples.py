@@ -4,11 +4,11 @@
 
 The folder holds one folder per class, as in the published archive. There are 100:
 
-- one of each of 40 classes, chosen by eye before any network saw them: no faces and no drawn
-  characters, animals and objects, close and far, in colour and grey, from 136x300 to 395x176 px;
-- of twelve of these classes, the five files that follow it by name, whatever they show, so that a
-  search has something to find. The twelve are easy to tell apart by eye, and are classes that the
-  bundled network retrieves well in `tools/results/retrieval-cpu.json`; the files were not chosen.
+- one of each of 40 classes, chosen by eye before any network saw them: animals and objects, near
+  and far, in colour and grey, no faces, no drawn characters, from 136x300 to 395x176 px;
+- of twelve of these classes, the five files that follow it by name, unselected, so that a search
+  has something to find. The twelve are easy to tell apart by eye, and are classes that the bundled
+  network retrieves well in `tools/results/retrieval-cpu.json`.
 """
 
 import argparse
@@ -77,7 +77,7 @@ NUM_EACH = 6
 
 
 def main() -> None:
-    """Replace every photograph of the sample folder; its README stays."""
+    """Replace every photograph in the sample folder; its README stays."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path, help="folder of Caltech-101 test photographs")
     source: Path = parser.parse_args().source
@@ -91,7 +91,7 @@ def main() -> None:
 
 
 def photographs_of(folder: Path) -> list[Path]:
-    """Return the chosen photograph of a class and, where it is searched, those that follow it."""
+    """Return the chosen photograph of a class and, for the twelve, those that follow it."""
     first = folder / f"image_{CHOSEN[folder.name]:04d}.jpg"
     size = NUM_EACH if folder.name in SEARCHED else 1
     found = [path for path in sorted(folder.glob("*.jpg")) if path >= first][:size]

@@ -2,14 +2,13 @@
 
     python tools/parity.py TEST TRAIN [--model FILE] [--json FILE]
 
-The first folder holds one sub-folder a class, named as the model's labels; from the second come
-the photographs that int8 is calibrated on. Each runtime classifies every photograph of the first
-through the serving path, from a file of each precision that it runs; the NumPy reference computes
-the same ones through its own plain crop. For each: top-1 and top-5 accuracy, mean accuracy over
-classes, agreement with the reference's top-1, the largest relative error of logits and FC7 of any
-photograph, the mean and the lowest FC7 cosine, and the size of the file. Then all of them take
-turns in one batch each: the network's own images per second, and how many times as fast as the
-first of them it is, both medians of the rounds.
+The first folder holds one sub-folder per class, named like the model's labels; the second provides
+the photographs for int8 calibration. Each runtime classifies every photograph of the first through
+the serving path, from a file of each precision that it runs; the NumPy reference computes the same
+ones from its own plain crops. For each: top-1 and top-5 accuracy, mean accuracy over classes, top-1
+agreement with the reference, the largest relative error of logits and FC7 of any photograph, the
+mean and the lowest FC7 cosine, and the file size. Then they take turns with one batch each: the
+network's own images per second, and its speed relative to the first, both medians over the rounds.
 """
 
 import argparse
@@ -42,7 +41,7 @@ from alexnet_deploy.verification.comparison import cosine_similarity, relative_e
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One line of the table; `calibrated_on` photographs, or None where nothing is calibrated."""
+    """One line of the table; `calibrated_on` photographs, or None without calibration."""
 
     runtime: Runtime
     file: FilePrecision
@@ -70,7 +69,7 @@ Rows = list[dict[str, NDArray[np.float32]]]
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -100,7 +99,7 @@ def main() -> None:
             runner = stack.enter_context(open_runner(file, options))
             print(runner.description, flush=True)
             runners.append(runner)
-            actual = engine_rows(runner, crops)
+            actual = runner_rows(runner, crops)
             results.append(
                 {
                     "runtime": run.runtime,
@@ -131,15 +130,15 @@ def main() -> None:
 
 
 def reference_rows(checkpoint: Checkpoint, paths: list[Path]) -> Iterator[dict[str, Any]]:
-    """Compute logits and fc7 of each photograph by the reference."""
+    """Yield logits and fc7 of each photograph from the reference."""
     reference = Reference(checkpoint)
     for path in paths:
         layers = reference.run(crop(load_photograph(path), checkpoint.spec)[np.newaxis])
         yield {name: layers[name][0] for name in LAYERS}
 
 
-def engine_rows(runner: Runner, crops: NDArray[np.uint8]) -> Rows:
-    """Compute the same through a runtime, of (N, H, W, 3) crops."""
+def runner_rows(runner: Runner, crops: NDArray[np.uint8]) -> Rows:
+    """Return the same from a runner, for (N, H, W, 3) crops."""
     rows: Rows = []
     for start in range(0, len(crops), BATCH):
         some = crops[start : start + BATCH]
@@ -155,7 +154,7 @@ def rates(runners: list[Runner], batch: NDArray[np.uint8]) -> list[dict[str, flo
     seconds = np.empty((ROUNDS, len(runners)))
     for times in seconds:
         for column, runner in enumerate(runners):
-            time.sleep(0.05)  # some threads of the one before spin on for a while
+            time.sleep(0.05)  # threads of the previous one keep spinning for a while
             began = time.perf_counter()
             runner.run(batch)
             times[column] = time.perf_counter() - began
@@ -168,7 +167,7 @@ def rates(runners: list[Runner], batch: NDArray[np.uint8]) -> list[dict[str, flo
 
 
 def accuracy(rows: Rows, truth: NDArray[np.int64]) -> dict[str, float]:
-    """Return top-1, top-5 and the mean over classes of top-1."""
+    """Return top-1, top-5 and the mean per-class top-1 accuracy."""
     ranked = np.array([np.argsort(-row["logits"], kind="stable")[:5] for row in rows])
     first = ranked[:, 0] == truth
     return {
@@ -193,7 +192,7 @@ def parity(actual: Rows, expected: Rows) -> dict[str, float]:
 
 
 def print_table(results: list[dict[str, Any]]) -> None:
-    """Print one line a runtime."""
+    """Print one line per runtime."""
     columns = list(results[-1])
     widths = [max(len(column), 12) for column in columns]
     print("  ".join(f"{name:>{width}}" for name, width in zip(columns, widths, strict=True)))
@@ -203,14 +202,14 @@ def print_table(results: list[dict[str, Any]]) -> None:
 
 
 def shown(value: object) -> str:
-    """Return a figure with the digits that say something."""
+    """Return a figure with its significant digits."""
     if not isinstance(value, float):
         return "" if value is None else str(value)
     return f"{value:.1e}" if value < 0.01 else f"{value:.7f}" if value <= 1 else f"{value:.0f}"
 
 
 def cpu_name() -> str:
-    """Return the processor's name where Linux tells it."""
+    """Return the processor's name, from Linux's /proc if available."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

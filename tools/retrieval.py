@@ -1,19 +1,19 @@
-"""How well nearest neighbours share the query's class: the network's layers beside raw pixels.
+"""Measure how well nearest neighbours share the query's class: layers compared with raw pixels.
 
     python tools/retrieval.py TEST [--model FILE] [--json FILE]
 
-A photograph's class is the name of its folder. Each photograph is the query once, against all the
-others: average precision over the whole ranking, nearest first, equal distances in the order of
-the paths. For each space and measure: the mean over queries (mAP), the mean over classes of their
-means, and how many of the first 1 and of the first 10 share the class (a class of fewer than 11
-cannot reach 1). The file of `--json` also has the mAP of each class.
+A photograph's class is its folder's name. Each photograph is the query once, against all the
+others: average precision over the whole ranking, nearest first, ties in path order. For each space
+and measure: the mean over queries (mAP), the mean of the classes' means, and the precision at 1 and
+at 10 (which a class of fewer than 11 cannot bring to 1). The `--json` file also has the mAP of each
+class.
 
 `pixels` is what Krizhevsky et al. 2012, section 6.1, compare FC7 with: L2 on the photograph as
-their section 2 prepares it, shorter side 256 px and the central 256 x 256, RGB, 0..255. Layers
-are rounded to float16, as an index stores them. Plain NumPy, apart from the package's own
-search, so that each can check the other. Memory: 200 kB a photograph and 50 bytes a pair.
+their section 2 prepares it, shorter side 256 px and the central 256 x 256, RGB, 0..255. Layers are
+rounded to float16, as an index stores them. Plain NumPy, independent of the package's own search,
+so that each checks the other. Memory: 200 kB per photograph and 50 bytes per pair.
 
-N photographs, D numbers each, K classes.
+N photographs, D dimensions, K classes.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from alexnet_deploy.runtimes.base import Runner, RunnerOptions
 LAYERS = ("pool5", "fc6", "fc7", "logits")
 MEASURES = ("l2", "cosine")
 PIXELS_SIZE = 256  # px
-BLOCK = 4096  # numbers of each vector that are held in float64 at a time
+BLOCK = 4096  # dimensions held in float64 at a time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ class Space:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -96,7 +96,7 @@ def main() -> None:
 
 
 def check_classes(classes: NDArray[np.str_]) -> None:
-    """Stop where a query could find nothing of its class."""
+    """Exit if a query could find nothing of its class."""
     names, counts = np.unique(classes, return_counts=True)
     if len(names) < 2 or counts.min() < 2:
         found = ", ".join(f"{name}: {count}" for name, count in zip(names, counts, strict=True))
@@ -120,7 +120,7 @@ def pixels(paths: list[Path]) -> NDArray[np.uint8]:
 
 
 def activations(runner: Runner, paths: list[Path]) -> dict[str, NDArray[np.float16]]:
-    """Return (N, D) for each layer, through the path that serves."""
+    """Return (N, D) for each layer, through the serving path."""
     rows: dict[str, list[NDArray[np.float16]]] = {layer: [] for layer in LAYERS}
     for result in run(runner, paths):
         if result.outputs is None:
@@ -136,7 +136,7 @@ def measured(name: str, vectors: NDArray[Any], classes: NDArray[np.str_]) -> Ite
     squares = products.diagonal()
     for measure in MEASURES:
         if measure == "l2":
-            distances = squares[:, np.newaxis] + squares - 2 * products  # squared: the same ranks
+            distances = squares[:, np.newaxis] + squares - 2 * products  # squared: same ranking
         else:
             lengths = np.maximum(np.sqrt(squares), np.finfo(np.float64).tiny)
             distances = 1 - products / lengths / lengths[:, np.newaxis]
@@ -162,23 +162,23 @@ def inner_products(vectors: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def relevance(distances: NDArray[np.float64], classes: NDArray[np.str_]) -> NDArray[np.bool_]:
-    """Tell which of the others share the query's class, nearest first: (N, N - 1)."""
+    """Return which of the others share the query's class, nearest first: (N, N - 1)."""
     others = distances.copy()
-    np.fill_diagonal(others, np.inf)  # the query comes last, and is cut off
+    np.fill_diagonal(others, np.inf)  # the query comes last and is dropped
     order = np.argsort(others, axis=1, kind="stable")[:, :-1]
     numbers = np.unique(classes, return_inverse=True)[1]
     return np.asarray(numbers[order] == numbers[:, np.newaxis])
 
 
 def average_precision(relevant: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Average over a query's relevant ones the precision at the rank of each: (N,), 0..1."""
+    """Return the mean precision at the ranks of each query's relevant results: (N,), 0..1."""
     ranks = np.arange(1, relevant.shape[1] + 1)
     precision = relevant.cumsum(axis=1) / ranks
     return np.asarray((precision * relevant).sum(axis=1) / relevant.sum(axis=1))
 
 
 def summary(space: Space, classes: NDArray[np.str_]) -> dict[str, Any]:
-    """Return the line of one space."""
+    """Return the figures of one space."""
     return {
         "space": space.name,
         "measure": space.measure,
@@ -212,7 +212,7 @@ def by_class(spaces: list[Space], classes: NDArray[np.str_]) -> list[dict[str, A
 
 
 def print_table(results: list[dict[str, Any]]) -> None:
-    """Print one line a space."""
+    """Print one line per space."""
     columns = list(results[0])
     widths = [max(len(column), 8) for column in columns]
     print("  ".join(f"{name:>{width}}" for name, width in zip(columns, widths, strict=True)))
@@ -222,7 +222,7 @@ def print_table(results: list[dict[str, Any]]) -> None:
 
 
 def to_lines(record: dict[str, Any]) -> str:
-    """Return JSON with one line for each value, and for each row of a list."""
+    """Return JSON with one line per value, and per row of a list."""
     values = []
     for name, value in record.items():
         text = json.dumps(value)

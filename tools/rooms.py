@@ -1,10 +1,10 @@
-"""Draw the layout in numbers: rooms, floors, arrows, loops.
+"""Print the package structure as a layered import graph: rooms, floors, arrows, loops.
 
     python tools/rooms.py [CHECKOUT]
 
-A room is a package of `alexnet_deploy/`, a module that lies in it alone, `training/` or `tools/`.
-An arrow goes from a room to one that it imports from, at any depth of its functions. A room stands
-one floor above the highest that it imports from; rooms that import each other share a floor.
+A room is a package of `alexnet_deploy/`, a top-level module of it, `training/` or `tools/`. An
+arrow goes from a room to one that it imports from, function-level imports included. A room is one
+floor above the highest that it imports from; rooms that import each other share a floor.
 """
 
 import ast
@@ -34,7 +34,7 @@ def arrows_of(root: Path) -> dict[str, set[str]]:
         for path in (root / folder).rglob("*.py"):
             parts = path.relative_to(root).with_suffix("").parts
             room = _room(".".join(parts))
-            if parts != ("alexnet_deploy", "__init__"):  # the front door, which is no room
+            if parts != ("alexnet_deploy", "__init__"):  # the front door, not a room
                 arrows.setdefault(room, set()).update(set(_imported(path)) - {room})
     return {room: there & set(arrows) for room, there in arrows.items()}
 
@@ -42,7 +42,7 @@ def arrows_of(root: Path) -> dict[str, set[str]]:
 def floors_of(arrows: dict[str, set[str]]) -> dict[str, int]:
     """Return the floor of each room, from 1."""
     floors = dict.fromkeys(arrows, 1)
-    for _ in arrows:  # long enough for the longest way; a loop rises no higher
+    for _ in arrows:  # enough for the longest path; a loop rises no higher
         for room, there in arrows.items():
             below = [floors[other] for other in there if room not in arrows[other]]
             floors[room] = 1 + max(below, default=0)

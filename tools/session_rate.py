@@ -1,10 +1,10 @@
-"""Measure what it costs to search one by one in an open index, and to classify one photograph.
+"""Measure the overhead of single searches in an open index, and of single classifications.
 
     python tools/session_rate.py INDEX FOLDER
 
-INDEX is an index, FOLDER holds six or more photographs that are not in it. Each round takes new
-sessions: six searches of one query each beside one search of six; and one photograph beside 32 in a
-network that is loaded. Ratios are of medians.
+INDEX is an index, FOLDER holds six or more photographs that are not in it. Each round opens new
+sessions: six searches of one query each against one search of six; and one photograph against 32 in
+a loaded network. Ratios are of medians.
 """
 
 import statistics

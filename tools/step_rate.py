@@ -1,16 +1,15 @@
-"""Time the trainer's step against the same step in plain torch, in turns, and give the ratio.
+"""Time the trainer's step against the same step in plain torch, in turns, and print the ratio.
 
-Both take a whole step of the paper's network: forward, backward, update, on batches in memory.
-"Plain" is what one would write first: one network with grouped convolutions,
-`local_response_norm` for each tower, torch's SGD. Each runs in a process of its own, because the
-trainer changes how its process keeps memory; they take turns, so that both meet the same moods
-of the machine.
+Both take a full step of the paper's network: forward, backward, update, on batches in memory.
+"Plain" is the straightforward version: one network with grouped convolutions, `local_response_norm`
+per tower, torch's SGD. Each runs in its own process, because the trainer changes its process's
+memory allocation; they take turns, so that both see the same variations of the machine.
 
     python tools/step_rate.py [--devices cpu,cpu] [--precision fp32] [--json FILE]
 
-It also gives the hours that the paper's 90 epochs of 1.2 million photographs would take where
-decoding keeps up (the paper: five to six days on two GTX 580), and of a GPU the share of the peak
-of its arithmetic.
+It also prints the hours that the paper's 90 epochs of 1.2 million photographs would take if
+decoding keeps up (the paper: five to six days on two GTX 580), and for a GPU the share of its peak
+FLOP/s.
 """
 
 import argparse
@@ -118,14 +117,14 @@ def trainer_stepper(devices: str, precision: Any, batch: int) -> Any:
     )
     generator = torch.Generator().manual_seed(0)
     pictures = torch.randint(0, 256, (batch, 256, 256, 3), generator=generator, dtype=torch.uint8)
-    # On the CPU, from where a GPU's have to come in each step.
+    # On the CPU, from where they are copied to a GPU in each step.
     photographs = PhotographBatch(images=pictures, labels=torch.arange(batch) % NUM_CLASSES)
-    # Labels without sense make a high rate diverge; the work is the same at a low one.
+    # Random labels diverge at a high learning rate; the work is the same at a low one.
     return lambda number: trainer.step(photographs, number, 1e-4)
 
 
 def worker(pipe: Connection, kind: str, options: dict[str, Any]) -> None:
-    """Take as many steps as the pipe asks for, and answer with their seconds."""
+    """Take the number of steps requested through the pipe, and answer with their seconds."""
     devices = parse_devices(options["devices"])
     use_precision(options["precision"], devices)
     if kind == "plain":
@@ -145,14 +144,14 @@ def worker(pipe: Connection, kind: str, options: dict[str, Any]) -> None:
 
 
 def measure(options: dict[str, Any]) -> dict[str, list[float]]:
-    """Return images per second of each kind, a round each, taken in turns."""
+    """Return images per second of each kind, by round, taken in turns."""
     context = multiprocessing.get_context("spawn")
     pipes, processes = {}, []
     for kind in ("plain", "trainer"):
         pipes[kind], theirs = context.Pipe()
         processes.append(context.Process(target=worker, args=(theirs, kind, options), daemon=True))
         processes[-1].start()
-        theirs.close()  # or a worker that has died would be waited for
+        theirs.close()  # else a dead worker would be waited for
     rates: dict[str, list[float]] = {"plain": [], "trainer": []}
     for number in range(options["rounds"] + 1):
         for kind, pipe in pipes.items():
@@ -167,11 +166,11 @@ def measure(options: dict[str, Any]) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the figures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--devices", default="cpu,cpu", help="as of the trainer")
+    parser.add_argument("--devices", default="cpu,cpu", help="as for the trainer")
     parser.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="fp32")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--steps", type=int, default=2, help="in a round")

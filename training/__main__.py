@@ -1,4 +1,4 @@
-"""`python -m training`: prepare a folder, train a network, make it small."""
+"""`python -m training`: prepare a folder, train a network, shrink it."""
 
 from training.cli import main
 

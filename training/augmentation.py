@@ -1,6 +1,6 @@
-"""From whole pictures to network inputs: crops, mirrors, colour (section 4.1), in batches.
+"""From whole pictures to network inputs: crops, flips and colour (section 4.1), by the batch.
 
-All of it runs on the device of the pictures. What is random is drawn on the CPU from one
+All of it runs on the device that holds the pictures. Random numbers are drawn on the CPU from one
 generator, so that a seed gives the same crops on every machine.
 
     N photographs, S = 256 px pictures, I = 224 px inputs
@@ -16,7 +16,7 @@ from alexnet_deploy.model.spec import ModelSpec
 from training.recipes import Recipe
 
 _LOG_ASPECT = math.log(4 / 3)
-"""Resized crops are between 3:4 and 4:3."""
+"""Resized crops have aspect ratios from 3:4 to 4:3."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,9 +24,8 @@ class ColourComponents:
     """Principal components of the RGB values of the training pixels.
 
     Attributes:
-        vectors: (3, 3) float32, one component a column.
-        stds: (3,) float32, grey levels: the square roots of the eigenvalues, as in the 2012
-            code; the paper's text says eigenvalues, which would shift by 1,500 grey levels.
+        vectors: (3, 3) float32, one component per column.
+        stds: (3,) float32, grey levels; see `ColourStatistics.principal_components`.
     """
 
     vectors: torch.Tensor
@@ -37,15 +36,12 @@ class Augmentation:
     """Turn uint8 pictures into inputs for training or for validation.
 
     Args:
-        spec: its input size, channel means and std.
-        recipe: which crops, how much colour.
+        spec: gives the input size, channel means and std.
+        recipe: gives the kind of crop and the strength of the colour changes.
         components: of the training pixels.
         mean_image: (S, S, 3) float32 RGB, or None for the spec's channel means. As in the 2012
-            code its central window is subtracted wherever the crop lies.
-        device: of the pictures that will come.
-
-    Attributes:
-        components: as given.
+            code, its central window is subtracted wherever the crop lies.
+        device: of the pictures to come.
     """
 
     def __init__(
@@ -58,7 +54,7 @@ class Augmentation:
     ) -> None:
         self._size = spec.input_size
         self._recipe = recipe
-        self.components = components
+        self._components = components
         if mean_image is None:
             mean = torch.tensor(spec.preprocessing.mean)
         else:
@@ -67,7 +63,7 @@ class Augmentation:
         self._std = torch.tensor(spec.preprocessing.std, device=device)
 
     def for_training(self, pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Return (N, 3, I, I) float32 inputs, channels last, of (N, S, S, 3) uint8 pictures."""
+        """Return (N, 3, I, I) float32 inputs, channels last, from (N, S, S, 3) uint8 pictures."""
         count = len(pictures)
         if self._recipe.crop == "positions":
             crops = self._positioned(pictures, generator)
@@ -76,12 +72,12 @@ class Augmentation:
         if self._recipe.colour_jitter:
             crops = self._jittered(crops, generator)
         factors = torch.randn(count, 3, generator=generator) * self._recipe.colour_std
-        shift = (factors * self.components.stds) @ self.components.vectors.T
+        shift = (factors * self._components.stds) @ self._components.vectors.T
         crops += shift.to(crops.device)[:, None, None, :]
         return self._normalised(crops)
 
     def for_validation(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Return the inputs of the central crops, as `for_training` does."""
+        """Return the inputs of the central crops, in the layout of `for_training`."""
         rows, columns = _central(pictures.shape[1], self._size)
         return self._normalised(pictures[:, rows, columns].float())
 
@@ -89,7 +85,7 @@ class Augmentation:
         return crops.sub_(self._mean).div_(self._std).permute(0, 3, 1, 2)
 
     def _positioned(self, pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Cut a window at one of (S-I+1)^2 places out of each picture; mirror half of them."""
+        """Cut a window at one of (S-I+1)^2 positions out of each picture; mirror half of them."""
         count, side = pictures.shape[:2]
         places = torch.randint(side - self._size + 1, (2, count, 1), generator=generator)
         mirrored = torch.rand(count, 1, generator=generator) < 0.5
@@ -102,14 +98,14 @@ class Augmentation:
     def _resized(self, pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Resize a random window of each picture to I x I px, bilinearly; mirror half of them.
 
-        A window is at most S/I = 1.14 times the input in size, so no filter is needed against
-        aliasing. A turned window may leave the picture, which is mirrored at its edges.
+        A window is at most S/I = 1.14 times the size of the input, so no anti-aliasing filter is
+        needed. A rotated window may extend beyond the picture, which is reflected at its edges.
         """
         count = len(pictures)
         uniform = torch.rand(6, count, generator=generator)
         area = self._recipe.min_crop_area + uniform[0] * (1 - self._recipe.min_crop_area)
         aspect = torch.exp((2 * uniform[1] - 1) * _LOG_ASPECT)
-        # Shares of the picture's side; a window that is too wide or too high ends at its edges.
+        # As fractions of the side; a window that is too wide or too high is cut at the edges.
         width = (area * aspect).sqrt().clamp(max=1)
         height = (area / aspect).sqrt().clamp(max=1)
         angle = (2 * uniform[5] - 1) * math.radians(self._recipe.max_rotation)
@@ -128,7 +124,7 @@ class Augmentation:
         return crops.permute(0, 2, 3, 1).contiguous()
 
     def _jittered(self, crops: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Change saturation around each pixel's grey, contrast around the mean, brightness."""
+        """Scale saturation around each pixel's grey, contrast around the mean, and brightness."""
         factors = 1 + (2 * torch.rand(3, len(crops), generator=generator) - 1) * (
             self._recipe.colour_jitter
         )
@@ -140,6 +136,6 @@ class Augmentation:
 
 
 def _central(side: int, size: int) -> tuple[slice, slice]:
-    """Return the window that the package's preprocessing takes of a square picture."""
-    start = round((side - size) / 2)  # half to even, as torchvision's CenterCrop
+    """Return the window that the package's preprocessing cuts from a square picture."""
+    start = round((side - size) / 2)  # half to even, like torchvision's CenterCrop
     return slice(start, start + size), slice(start, start + size)

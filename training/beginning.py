@@ -1,4 +1,4 @@
-"""The network that a run begins with: new, from a checkpoint, or from where the run was."""
+"""The network that a run starts from: new, from a checkpoint, or where the run left off."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -27,13 +27,13 @@ class Beginning:
     """A network before the first step of a run, merged, on the CPU.
 
     Attributes:
-        spec: with the preprocessing that the weights are trained for.
-        weights: by the package's names, in the recipe's form of dropout.
+        spec: includes the preprocessing that the weights are trained for.
+        weights: under the package's names, scaled for the recipe's form of dropout.
         mean_image: (S, S, 3) float32 RGB, or None for the spec's channel means.
         components: of the training pixels' colours.
-        old_layers: those that come from a checkpoint and have been trained on other classes.
-        init: of the checkpoint that it goes on from, if there is one: "fingerprint", and as
-            "provenance" what it said of its own origin, licence and attribution included.
+        old_layers: layers from a checkpoint that was trained on other classes.
+        init: the checkpoint it is fine-tuned from, if any: its "fingerprint", and as "provenance"
+            what it says of its own origin, including licence and attribution.
     """
 
     spec: ModelSpec
@@ -44,7 +44,10 @@ class Beginning:
     init: Mapping[str, object] | None = None
 
     def effective(self, recipe: Recipe) -> dict[str, object]:
-        """Return a recipe's fields; what the network takes its inputs in may be an older one's."""
+        """Return a recipe's fields, with the input scale that the network really uses.
+
+        A network from a checkpoint keeps its preprocessing, whatever the recipe says.
+        """
         stds = self.spec.preprocessing.std
         return dataclasses.asdict(recipe) | {
             "input_std": stds[0] if len(set(stds)) == 1 else list(stds),
@@ -53,14 +56,14 @@ class Beginning:
 
 
 def dropout_scale(recipe: Recipe) -> float:
-    """Return what the recipe's form of dropout multiplies outputs with in use (section 4.2)."""
+    """Return the factor on fc6's and fc7's outputs at inference (section 4.2)."""
     return 1 - recipe.dropout_rate if recipe.dropout == "paper" else 1.0
 
 
 def new_network(
     classes: tuple[str, ...], colour: ColourStatistics, recipe: Recipe, seed: int
 ) -> Beginning:
-    """Draw a network for `classes`, centred on the training photographs."""
+    """Initialise a network for `classes`, its inputs centred on the training photographs."""
     spec = preset_spec("paper", num_classes=len(classes), labels=classes)
     preprocessing = dataclasses.replace(
         spec.preprocessing, mean=tuple(colour.channel_mean.tolist()), std=(recipe.input_std,) * 3
@@ -75,12 +78,12 @@ def new_network(
 
 
 def load_init(path: Path) -> Checkpoint:
-    """Read a checkpoint to begin with.
+    """Read a checkpoint to start from.
 
     Raises:
-        UsageError: there is no such file, it has not the paper's two towers, or its photographs
-            are not made as the trainer makes them.
-        IncompatibleFileError: damaged or foreign.
+        UsageError: there is no such file, it does not have the paper's two towers, or it resizes
+            photographs differently from the trainer.
+        IncompatibleFileError: it is damaged or not a checkpoint.
     """
     checkpoint = load_checkpoint(path)
     init = Argument("init", str(path))
@@ -95,7 +98,7 @@ def load_init(path: Path) -> Checkpoint:
             raise UsageError(
                 init,
                 f": its preprocessing has {name} {getattr(came, name)!r}, the trainer's has "
-                f"{getattr(expected, name)!r}; begin with another checkpoint, or none",
+                f"{getattr(expected, name)!r}; start from another checkpoint, or none",
             )
     return checkpoint
 
@@ -107,10 +110,10 @@ def from_checkpoint(
     recipe: Recipe,
     seed: int,
 ) -> Beginning:
-    """Go on from trained weights, with a new fc8 where the classes are others.
+    """Start from trained weights, with a new fc8 if the classes differ.
 
-    Preprocessing stays that of the checkpoint, since its weights were trained for it; factors of
-    fc6 and fc7 are multiplied.
+    The checkpoint's preprocessing is kept, since its weights were trained for it; factored fc6 and
+    fc7 are multiplied out.
     """
     spec = dataclasses.replace(
         checkpoint.spec, num_classes=len(classes), labels=classes, provenance={}
@@ -135,7 +138,7 @@ def from_checkpoint(
 
 
 def from_state(state: RunState, recipe: Recipe) -> Beginning:
-    """Go on where a run was."""
+    """Continue where a run left off."""
     arrays = {name: state.arrays[name] for name in state.spec.array_shapes()}
     return Beginning(
         spec=state.spec,
@@ -148,7 +151,7 @@ def from_state(state: RunState, recipe: Recipe) -> Beginning:
 
 
 def dense_arrays(checkpoint: Checkpoint) -> dict[str, NDArray[np.float32]]:
-    """Return weights and biases as float32, factors of fc6 and fc7 multiplied."""
+    """Return weights and biases as float32, with factored fc6 and fc7 multiplied out."""
     arrays = {}
     for name in checkpoint.spec.array_shapes():
         layer, kind = name.split(".")

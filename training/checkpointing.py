@@ -1,15 +1,15 @@
-"""The folder of a run: checkpoints that a run continues from, and the best network so far.
+"""The folder of a run: checkpoints to resume from, and the best network so far.
 
-    run.json            what was asked for: data, recipe, seed
-    log.jsonl           one line an epoch;  curves.png draws it
-    step-00001090.pt    the network as the package reads it, with what a run needs to go on
-    best.pt             the network with the lowest validation error, without the latter
+    run.json            the run's options: data, recipe, seed
+    log.jsonl           one line per epoch, plotted in curves.png
+    step-00001090.pt    the network as the package reads it, and the state needed to resume
+    best.pt             the network with the lowest validation error, without that state
     skipped.jsonl       photographs that could not be read
     lock                held by the process that trains there
 
-Each file appears under a temporary name and is renamed when it is whole, and the one before is
-deleted after that: whatever happens, the last good checkpoint is there. A `.pt` holds one
-network, not two towers, so a run goes on on other devices than it began on.
+Each file is written under a temporary name and renamed once it is complete, and only then is the
+previous one deleted, so the last good checkpoint survives any crash. A `.pt` holds one network,
+not two towers, so a run can resume on other devices than it started on.
 """
 
 import dataclasses
@@ -44,17 +44,17 @@ _STEP_NAME = re.compile(r"step-(\d{8,})\.pt")
 
 @dataclass(slots=True, kw_only=True)
 class Progress:
-    """Where a run is. Sums are those of the epoch under way.
+    """How far a run has come. Sums are over the current epoch.
 
     Attributes:
-        epoch: epochs that are over.
-        step: steps taken.
-        step_in_epoch: of them, in the epoch under way.
-        loss_sum, num_right, num_photographs: of the epoch's steps so far.
+        epoch: completed epochs.
+        step: steps taken in all.
+        step_in_epoch: steps taken in the current epoch.
+        loss_sum, num_right, num_photographs: sums over the epoch's steps so far.
         num_skipped: photographs of the epoch that could not be read.
         epoch_s: seconds that the epoch's steps took.
-        best_top1: highest validation top-1 so far, or -1.
-        plateau: of the rate.
+        best_top1: highest validation top-1 accuracy so far, 0..1, or -1 before the first.
+        plateau: state of the "plateau" schedule.
     """
 
     epoch: _Count = 0
@@ -69,7 +69,7 @@ class Progress:
     plateau: Plateau = field(default_factory=Plateau)
 
     def begin_epoch(self) -> None:
-        """Count the epoch that is over, and set the sums to 0."""
+        """Count the completed epoch and reset the sums."""
         self.epoch += 1
         self.step_in_epoch = self.num_right = self.num_photographs = self.num_skipped = 0
         self.loss_sum = self.epoch_s = 0.0
@@ -77,15 +77,15 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunState:
-    """All that a run needs to go on.
+    """All that a run needs to resume.
 
     Attributes:
-        spec: of the network, with what it was trained on.
-        arrays: the package's: weights in their form for use, `mean_image` if there is one.
-        memory: of the optimiser, see `optimizers.memory_of`.
+        spec: of the network; its provenance says what it was trained on.
+        arrays: the package's: weights scaled for inference, and `mean_image` if there is one.
+        memory: the optimizer state, see `optimizers.memory_of`.
         components: of the training pixels' colours.
-        old_layers: those that learn more slowly, see `beginning.Beginning`.
-        progress: where it is.
+        old_layers: layers with a lower learning rate, see `beginning.Beginning`.
+        progress: how far it has come.
     """
 
     spec: ModelSpec
@@ -98,21 +98,20 @@ class RunState:
 
 @contextmanager
 def own_folder(folder: Path) -> Iterator[None]:
-    """Make the folder of a run, be the only one who writes there, and clear up after a crash.
+    """Create and lock the folder of a run, and remove the temporary files of a crash.
 
     Raises:
-        OutputError: it cannot be made or written to, or another process trains there.
+        OutputError: it cannot be created or written to, or another process is training there.
     """
-    path = folder / "lock"
     with errors_of(folder):
         folder.mkdir(parents=True, exist_ok=True)
     refusal = OutputError(
-        f"{folder}: another process is training there; wait until it has finished, "
-        "stop it, or name another folder"
+        f"{folder}: another process is training there; wait until it has finished, stop it, or "
+        "name another folder"
     )
-    with locked(path, lambda _: refusal):
-        with errors_of(path):
-            for part in folder.glob(".alexnet-deploy-*.part"):
+    with locked(folder / "lock", lambda _: refusal):
+        for part in folder.glob(".alexnet-deploy-*.part"):
+            with errors_of(part):
                 part.unlink()
         yield
 
@@ -121,7 +120,7 @@ def save_state(folder: Path, state: RunState, keep: int) -> Path:
     """Write the checkpoint of a step, then delete all but the last `keep`.
 
     Raises:
-        OutputError: it cannot be written; the earlier ones are as they were.
+        OutputError: it cannot be written; earlier ones are left as they were.
     """
     path = folder / f"step-{state.progress.step:08d}.pt"
     progress = json.dumps(dataclasses.asdict(state.progress), allow_nan=False)
@@ -150,7 +149,7 @@ def save_best(folder: Path, state: RunState) -> Path:
     """Write the network alone as `best.pt`.
 
     Raises:
-        OutputError: it cannot be written; the earlier one is as it was.
+        OutputError: it cannot be written; an earlier one is left as it was.
     """
     path = folder / BEST_NAME
     write_pt(path, state.spec.to_json(), state.arrays)
@@ -158,7 +157,7 @@ def save_best(folder: Path, state: RunState) -> Path:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """Return the checkpoint of the highest step in the folder of a run, which need not exist."""
+    """Return the latest checkpoint in the folder of a run, if there is one."""
     found = _checkpoints(folder)
     return found[-1] if found else None
 
@@ -167,8 +166,8 @@ def load_state(path: Path) -> RunState:
     """Read what `save_state` wrote.
 
     Raises:
-        IncompatibleFileError: damaged, or a network without the state of a run.
-        UsageError: it is not there.
+        IncompatibleFileError: it is damaged, or a network without the state of a run.
+        UsageError: there is no such file.
     """
     checkpoint = load_checkpoint(path)
     content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -187,14 +186,14 @@ def load_state(path: Path) -> RunState:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise IncompatibleFileError(
-            f"{path}: holds no state of a training run that this version reads "
+            f"{path}: holds no state of a training run that this version can read "
             f"({type(error).__name__}: {error}); ",
             _ANEW,
         ) from error
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    """Return all checkpoints to resume from, in the order of their steps."""
+    """Return all checkpoints to resume from, in order of their steps."""
     with errors_of(folder):
         found = list(folder.iterdir()) if folder.is_dir() else []
     matches = (_STEP_NAME.fullmatch(path.name) for path in found)

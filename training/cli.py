@@ -1,7 +1,7 @@
 """The command line of the trainer; errors and exit codes are those of `alexnet-deploy`.
 
-130 after SIGINT, 143 after SIGTERM and 129 after SIGHUP; `train` has then written a checkpoint:
---resume.
+130 after SIGINT, 143 after SIGTERM and 129 after SIGHUP; `train` has then written a checkpoint to
+resume from.
 """
 
 import dataclasses
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def _require_torch() -> None:
-    """Say what to install, where there would be a traceback.
+    """Say what to install instead of ending in a traceback.
 
     Raises:
         MissingPackageError: torch is not installed.
@@ -70,13 +70,13 @@ def _bytes_of_gigabytes(context: click.Context, option: click.Parameter, value: 
 
 
 def _reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add what decides how photographs come in."""
+    """Add the options for reading photographs."""
     workers = click.option(
         "--workers",
         "num_workers",
         type=click.IntRange(0),
         callback=_workers,
-        help="Processes that decode what is not kept in memory.  [default: one a core]",
+        help="Processes that decode what is not kept in memory.  [default: one per core]",
     )
     memory = click.option(
         "--memory",
@@ -85,7 +85,7 @@ def _reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
         callback=_bytes_of_gigabytes,
         default=4.0,
         show_default=True,
-        help="GB of photographs, 0.2 MB each, that may be kept in memory.",
+        help="GB of photographs, 0.2 MB each, to keep in memory at most.",
     )
     return workers(memory(command))
 
@@ -93,13 +93,13 @@ def _reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @cli.command(epilog="Example: python -m training prepare imagenet/train -o prepared/train")
 @click.argument("source", type=FILE)
 @click.option("-o", "--output", type=FILE, required=True, help="Folder to fill.")
-@click.option("--threads", type=click.IntRange(1), help="Decode threads.  [default: one a core]")
+@click.option("--threads", type=click.IntRange(1), help="Decode threads.  [default: one per core]")
 def prepare(source: Path, output: Path, threads: int | None) -> None:
     """Store photographs as 256x256 JPEGs, with their mean image and RGB covariance.
 
-    SOURCE has one sub-folder of photographs for each class, and so will the output, which any
-    program can open. Section 2 of the paper: the shorter side becomes 256 px, the centre is cut
-    out. Interrupted, it goes on when it is run again.
+    SOURCE has one sub-folder of photographs for each class, and so will the output. As in section 2
+    of the paper, the shorter side is scaled to 256 px and the central square is cut out. If
+    interrupted, run it again to continue.
     """
     _require_torch()
     from alexnet_deploy.photographs.finding import find_photographs
@@ -113,14 +113,14 @@ def prepare(source: Path, output: Path, threads: int | None) -> None:
 @cli.command(epilog="Example: python -m training train photos/ -o runs/first --recipe modern")
 @click.argument("data", type=FILE)
 @click.option("-o", "--output", type=FILE, required=True, help="Folder of the run.")
-@click.option("--resume", is_flag=True, help="Go on where the run in the folder was.")
+@click.option("--resume", is_flag=True, help="Continue the run in the folder.")
 @click.option(
     "--recipe",
     "recipe_name",
     type=click.Choice(["paper", "modern"]),
     default="paper",
     show_default=True,
-    help="The paper's own, or the same network as one would train it today on few photographs.",
+    help="The paper's, or how one would train the network today on a few thousand photographs.",
 )
 @click.option("--validation", type=FILE, help="Folder of the same classes to validate on.")
 @click.option(
@@ -128,7 +128,7 @@ def prepare(source: Path, output: Path, threads: int | None) -> None:
     type=float,
     default=0.1,
     show_default=True,
-    help="Without --validation: share of DATA to validate on; 0 for none.",
+    help="Share of DATA to validate on if there is no --validation; 0 for none.",
 )
 @click.option(
     "--devices",
@@ -141,21 +141,23 @@ def prepare(source: Path, output: Path, threads: int | None) -> None:
     type=click.Choice(["fp32", "tf32", "bf16"]),
     default="fp32",
     show_default=True,
-    help="Of products. bf16 is faster on GPUs since 2020 and on CPUs that have it, slow elsewhere; "
-    "tf32 is of those GPUs only.",
+    help="Of products. bf16 is fast on GPUs since 2020 and on CPUs that have it, slow elsewhere; "
+    "tf32 needs such a GPU.",
 )
-@click.option("--init", type=FILE, help="Checkpoint to begin with; for other classes fc8 is new.")
+@click.option(
+    "--init", type=FILE, help="Checkpoint to start from; fc8 is new if the classes differ."
+)
 @click.option(
     "--old-rate-factor",
     type=float,
     default=0.1,
     show_default=True,
-    help="With --init and other classes: times the learning rate, for all layers but the new fc8.",
+    help="Factor on the learning rate of all layers but a new fc8, with --init.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of chance.")
-@click.option("--epochs", "num_epochs", type=int, help="In place of the recipe's.")
-@click.option("--batch-size", type=int, help="In place of the recipe's.")
-@click.option("--learning-rate", type=float, help="In place of the recipe's.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed.")
+@click.option("--epochs", "num_epochs", type=int, help="Overrides the recipe's.")
+@click.option("--batch-size", type=int, help="Overrides the recipe's.")
+@click.option("--learning-rate", type=float, help="Overrides the recipe's.")
 @click.option(
     "--set",
     "fields",
@@ -168,14 +170,14 @@ def prepare(source: Path, output: Path, threads: int | None) -> None:
     type=click.IntRange(1),
     default=2,
     show_default=True,
-    help="How many checkpoints to resume from stay.",
+    help="Number of checkpoints to keep.",
 )
 @click.option(
     "--save-minutes",
     type=click.FloatRange(0, min_open=True),
     default=30.0,
     show_default=True,
-    help="How often a checkpoint is written in the middle of an epoch; each epoch ends with one.",
+    help="Minutes between checkpoints within an epoch; each epoch also ends with one.",
 )
 @_reading_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
@@ -192,7 +194,7 @@ def train(
 
     The folder of the run gets log.jsonl, curves.png, the checkpoints step-N.pt to --resume from,
     best.pt, the network with the lowest validation error, and skipped.jsonl, the photographs that
-    could not be read. Ctrl-C stops after the step under way, with a checkpoint. With --json:
+    could not be read. Ctrl-C stops after the current step, with a checkpoint. With --json:
     {"checkpoint", "best", "epochs", "steps", "stopped", "last": the last line of the log}.
     """
     _require_torch()
@@ -213,12 +215,12 @@ def train(
     report = run_training(options, TerminalReporter())
     print_result(_as_json(report) if as_json else _as_text(report))
     if report.signal_number is not None:
-        say("stopped; the same command with --resume goes on")
+        say("stopped; repeat the command with --resume to continue")
         raise click.exceptions.Exit(128 + report.signal_number)
 
 
 def _recipe(name: str, changes: dict[str, Any], fields: tuple[str, ...]) -> "Recipe":
-    """Return a recipe with the options that were given in place of its own."""
+    """Return a recipe with the given options in place of its own."""
     from training.recipes import RECIPES
 
     chosen = {field: value for field, value in changes.items() if value is not None}
@@ -260,34 +262,34 @@ def _as_json(report: "RunReport") -> str:
 @click.argument("checkpoint", type=FILE)
 @click.argument("data", type=FILE)
 @click.option("-o", "--output", type=FILE, required=True, help=".safetensors file to write.")
-@click.option(
-    "--fc6-rank", type=int, default=160, show_default=True, help="Inner size of fc6's product."
-)
-@click.option(
-    "--fc7-rank", type=int, default=128, show_default=True, help="Inner size of fc7's product."
-)
+@click.option("--fc6-rank", type=int, default=160, show_default=True, help="Rank of fc6's product.")
+@click.option("--fc7-rank", type=int, default=128, show_default=True, help="Rank of fc7's product.")
 @click.option(
     "--epochs",
     "num_epochs",
     type=click.IntRange(0),
     default=6,
     show_default=True,
-    help="Passes over DATA in which the factors learn; 0 for the decomposition alone.",
+    help="Passes over DATA to train the factors; 0 for the decomposition alone.",
 )
 @click.option(
-    "--batch-size", type=click.IntRange(1), default=64, show_default=True, help="A step's."
+    "--batch-size",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Photographs per step.",
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda:0.")
 @click.option(
-    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of chance."
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Random seed."
 )
 @_reading_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
 def shrink(fc6_rank: int, fc7_rank: int, as_json: bool, **others: Any) -> None:
-    """Make CHECKPOINT small: fc6 and fc7 as products of two thin matrices, all in float16.
+    """Shrink CHECKPOINT: fc6 and fc7 as products of two thin matrices, all in float16.
 
-    The factors learn on DATA, the photographs that the network was trained on, to answer as the
-    whole network does. With --json: {"output": {"path"}, "size_bytes", "loss"}.
+    The factors are distilled from the full network on DATA, the photographs that it was trained
+    on. With --json: {"output": {"path"}, "size_bytes", "loss"}.
     """
     _require_torch()
     from training.factoring import Ranks

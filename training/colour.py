@@ -1,7 +1,7 @@
 """The colours of a training set: its mean image and the covariance of its RGB values.
 
-Section 2 of the paper subtracts the mean activity over the training set from each pixel, and
-section 4.1 shifts each image's colour along the principal components of the set's RGB values.
+Section 2 of the paper subtracts the mean over the training set from each pixel, and section 4.1
+shifts the colour of each image along the principal components of the set's RGB values.
 S = 256, the side of a stored picture. All values are grey levels, 0..255, or their squares.
 """
 
@@ -23,12 +23,12 @@ MEAN_IMAGE_NAME = "mean_image.npy"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ColourStatistics:
-    """What normalisation and augmentation know of a training set.
+    """What normalisation and augmentation need to know of a training set.
 
     Attributes:
         mean_image: [S, S, 3] float32, RGB, mean of the pictures.
         covariance: [3, 3] float64, of the RGB values of all pixels, in squared grey levels.
-        num_photographs: that both were taken over.
+        num_photographs: number that both were computed from.
     """
 
     mean_image: NDArray[np.float32]
@@ -49,23 +49,23 @@ class ColourStatistics:
     def principal_components(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the eigenvectors of the covariance, and the standard deviation along each.
 
-        The paper's section 4.1 scales its colour shifts by the eigenvalues, which are squared
-        grey levels: on ImageNet they would shift by a thousand. The 2012 code takes their square
-        roots, 19.7, 37.1 and 121.8 grey levels there, and so does this.
+        Section 4.1 of the paper scales its colour shifts by the eigenvalues, which are squared
+        grey levels: on ImageNet that would be shifts of 1,500 grey levels. The 2012 code uses
+        their square roots (19.7, 37.1 and 121.8 grey levels there), and so does this.
 
         Returns:
-            [3, 3] float64, eigenvectors of length 1 in the columns, and [3] float64, in grey
-            levels, ascending.
+            [3, 3] float64, unit eigenvectors in columns, and [3] float64, in grey levels,
+            ascending.
         """
         eigenvalues, eigenvectors = np.linalg.eigh(self.covariance)
-        # Rounding can take the 0 of a grey-only set below it.
+        # Rounding can make the zero eigenvalues of an all-grey set slightly negative.
         return eigenvectors, np.sqrt(np.maximum(eigenvalues, 0))
 
 
 class ColourSums:
-    """Sum up pictures of side `size`, in whole numbers: neither order nor grouping matters.
+    """Sum pictures of side `size` in integers, so that neither order nor grouping matters.
 
-    `int64` has room for 2,000 million pictures of 256 x 256.
+    int64 has room for two billion pictures of 256 x 256.
     """
 
     def __init__(self, size: int) -> None:
@@ -86,7 +86,7 @@ class ColourSums:
         num_values = self._pixels[..., 0].size * self.num_photographs
         sums = self._pixels.sum(axis=(0, 1)).tolist()
         products = self._products.tolist()
-        # Python's whole numbers have no largest; the division is the only rounding.
+        # Python's integers do not overflow; the division is the only rounding.
         covariance = [
             [(num_values * products[i][j] - sums[i] * sums[j]) / num_values**2 for j in range(3)]
             for i in range(3)
@@ -104,7 +104,7 @@ _Rgb = tuple[float, float, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredStatistics:
-    """Colour statistics as JSON keeps them, the mean image in a file of its own.
+    """Colour statistics as stored in JSON; the mean image is a file of its own.
 
     Attributes:
         num_photographs, covariance: as in `ColourStatistics`.
@@ -119,11 +119,7 @@ class StoredStatistics:
     mean_image_sha256: Annotated[str, Matching("[0-9a-f]{64}")]
 
     def __post_init__(self) -> None:
-        """Make lists tuples, and refuse what no statistics can be.
-
-        Raises:
-            IncompatibleFileError: naming the field.
-        """
+        """Convert lists to tuples, and raise `IncompatibleFileError` for impossible values."""
         check_fields(self)
 
 
@@ -164,5 +160,5 @@ def load_statistics(folder: Path, stored: StoredStatistics) -> ColourStatistics:
         )
     except (OSError, ValueError) as error:
         raise IncompatibleFileError(
-            f"{path}: cannot be used ({error}); run prepare again, it goes on where it can"
+            f"{path}: cannot be used ({error}); run prepare again, which reuses what it can"
         ) from error

@@ -1,8 +1,8 @@
-"""`curves.png`: loss and accuracy of a run over its epochs; the owner of matplotlib.
+"""`curves.png`: loss and accuracy of a run by epoch; the owner of matplotlib.
 
-Two panels. Every line is named at its end, in its own colour, with its last value; the colours
-are of Okabe and Ito, which colour-blind people can tell apart. The picture is the same whatever
-the user's own matplotlib style is.
+Two panels. Every line is labelled at its end, in its own colour, with its last value; the colours
+are Okabe and Ito's, which colour-blind people can tell apart. The picture does not depend on the
+user's own matplotlib style.
 """
 
 import math
@@ -32,9 +32,9 @@ _WIDTH, _HEIGHT, _DPI = 10.0, 4.4, 200  # inches; 2000 x 880 px
 _INK, _QUIET, _FAINT = "#1c1f24", "#5f6570", "#c9ced6"
 _BLUE, _VERMILION, _GREEN, _PURPLE = "#0072b2", "#d55e00", "#009e73", "#b0568f"
 _LABEL_GAP = 0.06
-"""Least distance of two labels at the ends of lines, as a share of the panel's height."""
+"""Smallest distance between two labels at the ends of lines, as a share of the panel's height."""
 _MAX_MARKED_RATES = 6
-"""A rate that changes more often is drawn as a curve of its own."""
+"""A learning rate that changes more often is drawn as a curve."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,18 +67,18 @@ def draw_curves(
     """
     figure = curves_figure(records, title=title, num_classes=num_classes)
     with atomic_write(path) as file, style.context("default"), warnings.catch_warnings():
-        # A title may have letters that the font lacks; each is drawn as an empty box.
+        # A title may have glyphs that the font lacks; each is drawn as an empty box.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(file, format="png", dpi=_DPI)
 
 
 def curves_figure(records: Sequence[EpochRecord], *, title: str, num_classes: int) -> Figure:
-    """Return the figure: loss at the left, accuracy at the right, the best epoch ringed.
+    """Return the figure: loss on the left, accuracy on the right, the best epoch ringed.
 
     Args:
-        records: one or more, in the order of their epochs.
+        records: one or more, in epoch order.
         title: one line, of any characters.
-        num_classes: K; a dashed line at ln K is the loss of a network that knows nothing.
+        num_classes: K; a dashed line marks ln K, the loss of guessing.
     """
     with style.context("default"):
         figure = Figure(figsize=(_WIDTH, _HEIGHT))
@@ -103,7 +103,7 @@ def curves_figure(records: Sequence[EpochRecord], *, title: str, num_classes: in
 
 
 def _summary(records: Sequence[EpochRecord]) -> str:
-    """Say in one line how far the run is and which epoch was the best."""
+    """Say in one line how far the run has come and which epoch was best."""
     best = _best(records)
     text = f"{records[-1].epoch} epochs, {records[-1].step:,} steps"
     if best is None:
@@ -115,7 +115,7 @@ def _summary(records: Sequence[EpochRecord]) -> str:
 
 
 def _best(records: Sequence[EpochRecord]) -> EpochRecord | None:
-    """Return the last record that was the best when it was written."""
+    """Return the last record marked as the best so far."""
     return next((record for record in reversed(records) if record.best), None)
 
 
@@ -151,7 +151,7 @@ def _mark_ln_k(axes: Axes, num_classes: int) -> None:
 
 
 def _rate_changes(records: Sequence[EpochRecord]) -> list[tuple[int, float]]:
-    """Return after which epochs the rate changed, and to what."""
+    """Return the epochs after which the learning rate changed, and the new rates."""
     trained = [record for record in records if record.epoch > 0]
     return [
         (before.epoch, after.learning_rate)
@@ -161,7 +161,7 @@ def _rate_changes(records: Sequence[EpochRecord]) -> list[tuple[int, float]]:
 
 
 def _mark_rates(axes: Axes, records: Sequence[EpochRecord]) -> None:
-    """Draw a dotted line where the rate changed, or, if it often does, its course as an area."""
+    """Mark changes of the rate with dotted lines or, if it changes often, fill its curve."""
     changes = _rate_changes(records)
     if len(changes) <= _MAX_MARKED_RATES:
         for epoch, _ in changes:
@@ -207,7 +207,7 @@ def _label_rates(axes: Axes, records: Sequence[EpochRecord], *, top: float) -> N
 def _draw_lines(
     axes: Axes, records: Sequence[EpochRecord], lines: Sequence[_Line], form: str
 ) -> None:
-    """Draw each line that has a value, ringed at the best epoch, with its name at the end."""
+    """Draw each line that has values, ringed at the best epoch and labelled at its end."""
     best = _best(records)
     ends: list[tuple[float, _Line]] = []
     for line in lines:
@@ -245,7 +245,7 @@ def _draw_lines(
 
 
 def _label_ends(axes: Axes, ends: Sequence[tuple[float, _Line]], form: str) -> None:
-    """Write name and last value of each line at the right of the panel, none over another."""
+    """Label each line with its name and last value, right of the panel, without overlaps."""
     ends = sorted(ends, key=lambda end: end[0])
     top = axes.get_ylim()[1]
     heights = _spread([value / top for value, _ in ends], _LABEL_GAP)
@@ -263,9 +263,9 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[float, _Line]], form: str) -> N
 
 
 def _spread(heights: Sequence[float], gap: float) -> list[float]:
-    """Move ascending heights apart until each is `gap` above the last, none below 0.
+    """Spread ascending heights until each is `gap` above the previous one and none is below 0.
 
-    As many go up as down, where there is room.
+    Where there is room, they move up as far as down.
     """
 
     def above(below: float, own: float) -> float:

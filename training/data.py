@@ -1,4 +1,4 @@
-"""What a run trains and validates on."""
+"""The photographs that a run trains and validates on."""
 
 import re
 from collections.abc import Generator
@@ -25,26 +25,27 @@ from training.prepared import read_prepared
 from training.reporting import Reporter, counting
 
 SAMPLE_SIZE = 10_000
-"""Photographs from which the colours of a set come that is neither prepared nor in memory."""
+"""Size of the sample for the colour statistics of a set neither prepared nor in memory."""
 _SAMPLE_BATCH = 128
 _BATCH_SIZE = Argument("recipe.batch_size")
-# Torch's words; of an exception inside a worker it says "in DataLoader worker process 0".
+# torch's wording; for an exception inside a worker it says "in DataLoader worker process 0".
 _WORKER_DIED = re.compile(r"DataLoader worker \(pid")
 
 
 class WorkerError(AlexNetDeployError):
-    """A process that reads photographs has ended."""
+    """A worker process that reads photographs has died."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundData:
-    """Photographs to train on, and to validate on if there are such, before they are read.
+    """Photographs to train on and, if any, to validate on, before they are read.
 
     Attributes:
         training: those to train on.
         validation: those to validate on, or None.
-        prepared: what `prepare` counted in the folder to train on, or None if it is not prepared.
-        validation_prepared: the same of the folder that was given to validate on.
+        prepared: statistics that `prepare` stored in the training folder, or None if it is not
+            prepared.
+        validation_prepared: the same for the folder given for validation.
     """
 
     training: ClassFolders
@@ -58,9 +59,9 @@ class Data:
     """Photographs to train on, and to validate on.
 
     Attributes:
-        training: those to train on, without the ones that are known to be unreadable.
-        validation: the same for those to validate on, or None.
-        prepared: as of `FoundData`.
+        training: those to train on, without those known to be unreadable.
+        validation: those to validate on, likewise, or None.
+        prepared: as in `FoundData`.
         num_workers: processes that read what is not in memory.
     """
 
@@ -71,7 +72,7 @@ class Data:
 
     @property
     def root(self) -> Path:
-        """The folder that was given to train on."""
+        """The folder of training photographs."""
         return self.training.folders.root
 
     @property
@@ -82,18 +83,18 @@ class Data:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the outputs."""
+        """Class names, in the order of the outputs."""
         return self.training.folders.classes
 
     @property
     def unreadable(self) -> tuple[Failure, ...]:
-        """Photographs that were left out when the others were read into memory."""
+        """Photographs that could not be read into memory with the others."""
         sources = (self.training, self.validation)
         return tuple(one for source in sources if source is not None for one in source.failures)
 
     @property
     def guessing_error(self) -> float:
-        """Validation error, 0..1, of naming the most frequent class for every photograph."""
+        """Validation error, 0..1, of predicting the most frequent class every time."""
         if self.validation is None:
             return 1.0
         counts = np.bincount(self.validation.folders.labels)
@@ -102,11 +103,11 @@ class Data:
     def training_batches(
         self, order: NDArray[np.int64], batch_size: int
     ) -> Generator[PhotographBatch]:
-        """Yield the training photographs that `order` names."""
+        """Yield the training photographs in the given order."""
         return _batches(self.training, order, batch_size, self.num_workers)
 
     def validation_batches(self, batch_size: int) -> Generator[PhotographBatch]:
-        """Yield every validation photograph once; none without validation."""
+        """Yield every validation photograph once; nothing without validation."""
         if self.validation is None:
             return
         order = np.arange(len(self.validation))
@@ -115,11 +116,11 @@ class Data:
     def colour_statistics(self, reporter: Reporter, seed: int) -> ColourStatistics:
         """Return mean image and covariance of the training photographs.
 
-        Those in memory are all counted. For a prepared folder they were counted when it was
-        prepared, with what is held out of it now. Of another folder a sample is read.
+        Photographs in memory are all counted. For a prepared folder the stored statistics are
+        used, which include what is now held out. Of any other folder a sample is read.
 
         Raises:
-            DatasetError: not one of the sample can be read.
+            DatasetError: no photograph of the sample can be read.
         """
         numbers = np.arange(len(self.training))
         if self.training.images is None:
@@ -138,19 +139,19 @@ class Data:
                 reporter.advance(_SAMPLE_BATCH)
         if not sums.num_photographs:
             raise DatasetError(
-                f"{self.root}: not one of {len(numbers):,} photographs can be read; look at the "
-                "files themselves, or name another folder"
+                f"{self.root}: none of {len(numbers):,} photographs can be read; check the files, "
+                "or name another folder"
             )
         return sums.statistics()
 
 
 def find_data(options: TrainOptions) -> FoundData:
-    """Find the photographs and hold some out; nothing is read.
+    """Find the photographs and hold some out, without reading any.
 
     Raises:
-        UsageError, DatasetError: there are none, of one class only, fewer than a batch, or of
-            other classes in the folder to validate on.
-        IncompatibleFileError: a folder that `prepare` has not finished, or that has changed since.
+        UsageError, DatasetError: there are none, one class only, fewer than a batch, or other
+            classes in the validation folder.
+        IncompatibleFileError: `prepare` has not finished a folder, or it has changed since.
     """
     training = find_class_folders(options.data)
     prepared = read_prepared(training)
@@ -180,12 +181,12 @@ def open_data(found: FoundData, options: TrainOptions, reporter: Reporter, size:
 
     Args:
         found: the photographs.
-        options: how much memory there is.
-        reporter: told of the reading, and of each photograph that cannot be read.
+        options: set the memory limit and the number of workers.
+        reporter: told of progress, and of each photograph that cannot be read.
         size: side of the pictures, px.
 
     Raises:
-        DatasetError: so few can be read that a class has none, or there is no whole batch.
+        DatasetError: so few can be read that a class has none, or there is no full batch.
         IncompatibleFileError: a folder was prepared for pictures of another size.
     """
     for folder, prepared in (
@@ -215,7 +216,7 @@ def open_data(found: FoundData, options: TrainOptions, reporter: Reporter, size:
 def read_what_fits(
     folders: ClassFolders, size: int, memory_bytes: int, reporter: Reporter
 ) -> PhotographSource:
-    """Call `open_source`, and tell the reporter of the reading and of each failure."""
+    """Call `open_source`, reporting progress and each photograph that cannot be read."""
 
     def on_result(path: Path, reason: str | None) -> None:
         reporter.advance(1)
@@ -237,16 +238,16 @@ def _batches(
             if not _WORKER_DIED.search(str(error)):
                 raise
             raise WorkerError(
-                f"{source.folders.root}: a process that reads photographs was killed, perhaps "
-                f"for lack of memory or of /dev/shm ({error}); ",
+                f"{source.folders.root}: a worker process was killed, perhaps for lack of memory "
+                f"or of /dev/shm ({error}); ",
                 Argument("resume", True),
-                " goes on after the last step; if it happens again, give fewer ",
+                " continues after the last step; if it happens again, give fewer ",
                 Argument("num_workers"),
             ) from error
 
 
 def check_batch(folders: ClassFolders, batch_size: int, argument: Argument) -> None:
-    """Refuse photographs to train on that are too few for one batch.
+    """Refuse to train on too few photographs for one batch.
 
     Raises:
         DatasetError: naming the argument that sets the batch size.
@@ -261,14 +262,14 @@ def check_batch(folders: ClassFolders, batch_size: int, argument: Argument) -> N
 
 
 def _check_every_class(source: PhotographSource) -> None:
-    """Refuse a class whose photographs cannot be read, as far as they have been."""
+    """Refuse a class of which no photograph could be read, as far as they have been."""
     folders = source.folders
     counts = np.bincount(folders.labels, minlength=len(folders.classes))
     if not counts.all():
         name = folders.classes[int(counts.argmin())]
         raise DatasetError(
-            f"{folders.root}: class {name!r}: not one of its photographs can be read, so it "
-            "cannot be learned; mend them, or move its folder away"
+            f"{folders.root}: class {name!r}: none of its photographs can be read, so it cannot "
+            "be learned; repair them, or move its folder away"
         )
 
 

@@ -1,4 +1,4 @@
-"""The two devices of the towers, the precision, and memory that is kept."""
+"""The devices of the two towers, the arithmetic precision, and the memory allocator."""
 
 import ctypes
 import sys
@@ -11,7 +11,7 @@ from alexnet_deploy.errors import Argument, ArgumentError, DeviceError
 from training.towers import Devices
 from training.trainer import Precision
 
-# glibc's mallopt: its options, and "never" for the first.
+# glibc's mallopt: parameters, and "never" as a value of the first.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _NEVER = -1
 _TOP_PAD_BYTES = 2**29
@@ -22,7 +22,7 @@ def parse_devices(text: str) -> Devices:
     """Read "cuda:0,cuda:1", "cpu,cpu", or one device for both towers.
 
     Raises:
-        UsageError: not one or two device names, or one of a CPU and one of a GPU.
+        UsageError: not one or two device names, or a CPU with a GPU.
         DeviceError: a device that this machine does not have.
     """
     expected = "two devices such as cuda:0,cuda:1 or cpu,cpu, both of one kind"
@@ -48,7 +48,7 @@ def parse_device(text: str) -> torch.device:
 
 @contextmanager
 def too_little_memory_reported(devices: Argument) -> Iterator[None]:
-    """Say what to do where a GPU's memory does not suffice.
+    """Say what to do when a GPU runs out of memory.
 
     Raises:
         DeviceError: in place of torch's own error.
@@ -65,10 +65,10 @@ def too_little_memory_reported(devices: Argument) -> Iterator[None]:
 
 
 def use_precision(precision: Precision, devices: Devices) -> None:
-    """Let this process's products of float32 have a precision; torch's own is TF32 in part.
+    """Set the precision of this process's float32 products; torch's default is partly TF32.
 
     Raises:
-        DeviceError: one that a device does not have. (A CPU without bfloat16 emulates it, slowly.)
+        DeviceError: a device does not have it. (A CPU without bfloat16 emulates it, slowly.)
     """
     on_gpus = devices[0].type == "cuda"
     if precision == "tf32" and not on_gpus:
@@ -86,11 +86,10 @@ def use_precision(precision: Precision, devices: Devices) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep the memory that it frees, for the next step takes as much again.
+    """Make this process keep memory that it frees, since the next step needs as much again.
 
-    glibc maps every large tensor anew, and the kernel fills it with zeros page by page: on a
-    CPU that was a third of a training step. Elsewhere than on glibc this does nothing, which
-    costs time and nothing else.
+    glibc maps every large tensor afresh and the kernel zeroes it page by page, which took a third
+    of a training step on a CPU. Without glibc this does nothing, and steps are merely slower.
     """
     if not sys.platform.startswith("linux"):
         return

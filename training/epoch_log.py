@@ -1,8 +1,7 @@
-"""`log.jsonl`: what each epoch of a run came to, one JSON line an epoch.
+"""`log.jsonl`: the results of a run, one JSON line per epoch.
 
-A line is on the disk before the next epoch begins. What a killed writer leaves behind the last
-line break is no record; a run that is resumed cuts it off, with the epochs that its checkpoint
-does not know.
+A line is on disk before the next epoch begins. Whatever a killed writer leaves after the last line
+break is not a record; a resumed run truncates it, together with the epochs after its checkpoint.
 """
 
 import dataclasses
@@ -34,18 +33,18 @@ class EpochRecord:
     Attributes:
         epoch: 1 for the first; 0 is the network before its first step.
         step: steps taken since the start of the run.
-        learning_rate: of the weights, at the epoch's last step; at epoch 0 it means nothing.
-        train_loss: mean over the epoch's batches of what was minimised, label smoothing
-            included, weight decay not; None at epoch 0.
-        train_top1: on the augmented crops, with dropout; None where it was not counted.
+        learning_rate: of the weights, at the epoch's last step; meaningless at epoch 0.
+        train_loss: mean training loss over the epoch's photographs, with label smoothing but
+            without weight decay; None at epoch 0.
+        train_top1: accuracy on the augmented crops, under dropout; None where not counted.
         val_loss: mean cross-entropy over the validation photographs, in nats.
-        val_top1, val_top5: share of the validation photographs, 0..1.
-        val_mean_class_top1: mean over the classes of the top-1 of each, 0..1. The last four are
-            None in a run without validation.
+        val_top1, val_top5: accuracy on the validation photographs, 0..1.
+        val_mean_class_top1: mean over the classes of each one's top-1 accuracy, 0..1. The last
+            four are None in a run without validation.
         images_per_second: of training alone, without validation; None at epoch 0.
         wall_s: seconds that the epoch took, validation included.
         num_skipped: photographs that could not be read in this epoch.
-        best: no epoch before was as good on validation; False in a run without.
+        best: it beat all previous epochs on validation; False in a run without.
     """
 
     epoch: _Count
@@ -63,7 +62,7 @@ class EpochRecord:
     best: bool
 
     def __post_init__(self) -> None:
-        """Refuse what JSON cannot hold or no epoch can come to; numbers become int or float.
+        """Refuse impossible values and those JSON cannot hold; numbers become int or float.
 
         Raises:
             IncompatibleFileError: naming the field, what came and what was expected.
@@ -75,20 +74,20 @@ class EpochRecord:
 
 
 def append_record(path: Path, record: EpochRecord) -> None:
-    """Add one line to a log, which need not be there yet, and wait until it is on the disk.
+    """Append one line to a log, created if necessary, and wait until it is on disk.
 
     Raises:
-        OutputError: no space, no permission; the log is as it was.
+        OutputError: no space, no permission; the log is left as it was.
     """
     line = json.dumps(dataclasses.asdict(record), allow_nan=False).encode() + b"\n"
     with errors_of(path), open(path, "ab", buffering=0) as file:
         size = file.tell()
         try:
-            while line:  # a disk that fills up takes a part of it first
+            while line:  # a disk that fills up first takes a part of it
                 line = line[file.write(line) :]
             os.fsync(file.fileno())
         except BaseException:
-            with suppress(OSError):  # the first error is the one to tell
+            with suppress(OSError):  # the first error is the one to report
                 file.truncate(size)
             raise
     if size == 0:
@@ -96,16 +95,16 @@ def append_record(path: Path, record: EpochRecord) -> None:
 
 
 def read_log(path: Path) -> tuple[EpochRecord, ...]:
-    """Return the records of a log, in the order of their epochs.
+    """Return the records of a log, in epoch order.
 
     Raises:
         UsageError: there is no such file, or it may not be read.
-        IncompatibleFileError: a line is no record, or its epoch does not follow the line before.
+        IncompatibleFileError: a line is not a record, or its epoch does not follow the previous.
     """
     existing_file(path, f"the {LOG_NAME} of a training run")
     records: list[EpochRecord] = []
     for number, line in enumerate(_whole_lines(path), start=1):
-        again = "move the log away: training goes on without it"
+        again = "move the log away: training continues without it"
         record = read_record(EpochRecord, line, f"{path}: line {number}", again)
         if records and record.epoch <= records[-1].epoch:
             raise IncompatibleFileError(
@@ -118,20 +117,20 @@ def read_log(path: Path) -> tuple[EpochRecord, ...]:
 
 
 def cut_back(path: Path, epoch: int) -> tuple[EpochRecord, ...]:
-    """Remove the records after `epoch` and half a last line; return the records that stay.
+    """Remove the records after `epoch` and an incomplete last line; return the remaining records.
 
     Args:
-        path: the log; where there is none, none is made and nothing stays.
-        epoch: the last whole epoch that the checkpoint knows, from which the run goes on.
+        path: the log; if there is none, none is created.
+        epoch: the last complete epoch of the checkpoint from which the run resumes.
 
     Raises:
-        IncompatibleFileError: as `read_log`; the log is as it was.
-        OutputError: the log cannot be written; it is as it was.
+        IncompatibleFileError: as `read_log`; the log is left as it was.
+        OutputError: the log cannot be written; it is left as it was.
     """
     if not path.exists():
         return ()
     records = tuple(record for record in read_log(path) if record.epoch <= epoch)
-    # The lines themselves, not the records written anew: what was logged stays as it was.
+    # The lines themselves rather than the records rewritten: what was logged stays byte for byte.
     kept = b"".join(line + b"\n" for line in _whole_lines(path)[: len(records)])
     if len(kept) < path.stat().st_size:
         with atomic_write(path) as file:
@@ -141,5 +140,5 @@ def cut_back(path: Path, epoch: int) -> tuple[EpochRecord, ...]:
 
 
 def _whole_lines(path: Path) -> list[bytes]:
-    # After the last line break is nothing, or half a line of a writer that was killed.
+    # After the last line break there is nothing, or part of a line from a killed writer.
     return path.read_bytes().split(b"\n")[:-1]

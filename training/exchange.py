@@ -1,9 +1,9 @@
 """What crosses between the two devices, and how (section 3.2).
 
-A tensor sent from one CUDA device to another is copied on streams of its own, so that the sender
-and the receiver go on computing; the receiver waits when it takes the tensor. Gradients go back
-the same way. Between equal devices nothing is copied, but it is counted all the same: the count
-is the network's, whatever it runs on.
+A tensor sent from one CUDA device to another is copied on dedicated streams, so that sender and
+receiver keep computing; the receiver waits only when it takes the tensor. Gradients return the
+same way. Within one device nothing is copied, but the bytes are counted all the same: the count
+belongs to the network, whatever it runs on.
 """
 
 from collections import Counter
@@ -18,30 +18,25 @@ class Exchange:
     """Send tensors between devices and count their bytes.
 
     Attributes:
-        forward_bytes: by (layer, sending tower), since it was last cleared.
-        backward_bytes: the gradients', by (layer, tower that they return to).
+        forward_bytes: by (layer, sending tower).
+        backward_bytes: of the gradients, by (layer, tower that they return to).
     """
 
     forward_bytes: Counter[tuple[str, int]] = field(default_factory=Counter)
     backward_bytes: Counter[tuple[str, int]] = field(default_factory=Counter)
 
     def send(self, layer: str, tower: int, tensor: torch.Tensor, to: torch.device) -> torch.Tensor:
-        """Start sending `tensor` of a tower to `to`; `receive` makes it safe to use there."""
+        """Start sending a tower's `tensor` to `to`; `receive` makes it safe to use there."""
         sent: torch.Tensor = _Send.apply(  # type: ignore[no-untyped-call]
             tensor, to, self, (layer, tower)
         )
         return sent
 
-    def clear(self) -> None:
-        """Count from 0 again."""
-        self.forward_bytes.clear()
-        self.backward_bytes.clear()
-
 
 def start_copy(tensor: torch.Tensor, to: torch.device) -> torch.Tensor:
     """Start copying to another device; `receive` makes the copy safe to use there.
 
-    The same device needs no copy, and a copy from or to the CPU is over when this returns.
+    The same device needs no copy, and a copy from or to the CPU is complete on return.
     """
     if tensor.device == to:
         return tensor.view_as(tensor)
@@ -56,11 +51,11 @@ def start_copy(tensor: torch.Tensor, to: torch.device) -> torch.Tensor:
 
 
 def receive(tensor: torch.Tensor) -> torch.Tensor:
-    """Let the device of `tensor`, which was sent, wait until all that was sent to it is there."""
+    """Make the device of a sent `tensor` wait until everything sent to it has arrived."""
     if tensor.is_cuda:
         compute = torch.cuda.current_stream(tensor.device)
         compute.wait_stream(_copy_stream(tensor.device, "in"))
-        # The copy's stream owns the memory; it must not be used again before `compute` is done.
+        # The copy's stream owns the memory, which must not be reused before `compute` is done.
         tensor.record_stream(compute)
     return tensor
 
@@ -85,7 +80,7 @@ _streams: dict[tuple[torch.device, _Direction], torch.cuda.Stream] = {}
 
 
 def _copy_stream(device: torch.device, direction: _Direction) -> torch.cuda.Stream:
-    """Return a device's stream for one direction: on a common one, each way waits for the other."""
+    """Return a device's stream for one direction; sharing one would serialise the two."""
     key = (device, direction)
     if key not in _streams:
         _streams[key] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

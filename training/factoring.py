@@ -1,10 +1,10 @@
-"""Make a trained network small: fc6 and fc7 as products of two thin matrices.
+"""Shrink a trained network: fc6 and fc7 as products of two thin matrices.
 
-First each matrix W becomes the product of rank r that comes nearest to it on photographs, not on
-all inputs there could be: with z = W x over the inputs x that occur, and the columns of U the r
-leading eigenvectors of the mean of z z^T, no product of rank r is nearer to z than U (U^T W) x.
-Then the factors and fc8 learn, for a few epochs, to answer as the whole network does. conv1 to
-conv5 stay as they are, so that a step is a forward pass and little more.
+First each matrix W is replaced by the rank-r product that best approximates it on photographs,
+not on all possible inputs: with z = W x over the inputs x that occur, and the r leading
+eigenvectors of the mean of z z^T as columns of U, no product of rank r is nearer to z than
+U (U^T W) x. Then the factors and fc8 are distilled for a few epochs from the full network. conv1
+to conv5 are frozen, so that a step costs little more than a forward pass.
 
     N photographs; D = 9216, pool5 of both towers; K classes
 """
@@ -25,22 +25,22 @@ from training.photographs import PhotographBatch
 from training.towers import TwoTowers
 
 _TEMPERATURE = 2.0
-"""Softens the answers of the whole network: their order below the first class teaches, too."""
+"""Softens the full network's outputs: how it ranks the other classes is informative, too."""
 _LEARNING_RATE = 2e-4  # of Adam
 _DROPOUT = 0.5  # section 4.2
 
 
 class Classifier(nn.Module):
-    """fc6 to fc8 on one device; a layer whose weights hold two factors is their product.
+    """fc6 to fc8 on one device; a layer given as two factors is their product.
 
     Args:
-        weights: float32, by the package's names: `fc6.weight`, or `fc6.weight.left` (4096, r)
+        weights: float32, under the package's names: `fc6.weight`, or `fc6.weight.left` (4096, r)
             and `fc6.weight.right` (r, D), and so on.
     """
 
     def __init__(self, weights: Mapping[str, torch.Tensor]) -> None:
         super().__init__()
-        # torch's own names hold no dots.
+        # torch does not allow dots in names.
         self._weights = nn.ParameterDict(
             {name.replace(".", "_"): nn.Parameter(tensor) for name, tensor in weights.items()}
         )
@@ -58,14 +58,14 @@ class Classifier(nn.Module):
         return F.linear(x, self._weights["fc8_weight"], self._weights["fc8_bias"])
 
     def product(self, layer: str, x: torch.Tensor) -> torch.Tensor:
-        """Return what a layer makes of its inputs, without its bias."""
+        """Return a layer's output without the bias."""
         if f"{layer}_weight" in self._weights:
             return F.linear(x, self._weights[f"{layer}_weight"])
         x = F.linear(x, self._weights[f"{layer}_weight_right"])
         return F.linear(x, self._weights[f"{layer}_weight_left"])
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
-        """Return copies of the weights by the package's names."""
+        """Return copies of the weights under the package's names."""
         return {
             name.replace("_", "."): parameter.detach().cpu().numpy().copy()
             for name, parameter in self._weights.items()
@@ -74,18 +74,18 @@ class Classifier(nn.Module):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranks:
-    """Of the products that take the place of fc6 and fc7."""
+    """Ranks of the products that replace fc6 and fc7."""
 
     fc6: int
     fc7: int
 
 
 class Factoring:
-    """A whole network, and the small classifier that learns from it.
+    """The full network, and the small classifier distilled from it.
 
     Args:
-        network: the whole one, for the maps of conv1 to conv5; only looked at.
-        arrays: its weights, by the package's names.
+        network: the full network, for its pool5; not changed.
+        arrays: its weights, under the package's names.
         augmentation: of the photographs, on the network's first device.
         seed: of crops and dropout.
     """
@@ -112,7 +112,7 @@ class Factoring:
 
     @torch.no_grad()
     def decompose(self, batches: Iterable[PhotographBatch], ranks: Ranks) -> Classifier:
-        """Return the small classifier that is nearest on `batches`, before it has learned."""
+        """Return the small classifier that is nearest on `batches`, before any training."""
         sums = {layer: torch.zeros((), device=self._device) for layer in FACTORED}
         for batch in batches:
             x = self._pool5(batch)
@@ -132,12 +132,12 @@ class Factoring:
     def learn(
         self, classifier: Classifier, batches: Iterable[PhotographBatch], num_steps: int
     ) -> float:
-        """Let a classifier answer as the whole network does; return the mean loss of the last half.
+        """Distil the full network into a classifier; return the mean loss of the last half.
 
         Args:
-            classifier: changed in place.
-            batches: `num_steps` of them, or fewer where whole batches could not be read.
-            num_steps: over which the rate falls to 0 along a cosine.
+            classifier: trained in place.
+            batches: `num_steps` of them, or fewer if entire batches could not be read.
+            num_steps: over which the learning rate falls to 0 along a cosine.
         """
         optimizer = torch.optim.Adam(classifier.parameters(), lr=_LEARNING_RATE)
         losses = []
@@ -157,7 +157,7 @@ class Factoring:
         return float(np.mean(losses[len(losses) // 2 :]))
 
     def _pool5(self, batch: PhotographBatch) -> torch.Tensor:
-        """Return (N, D) of augmented crops, first tower first, on the first device."""
+        """Return (N, D) pool5 of augmented crops, first tower first, on the first device."""
         pictures = batch.images.to(self._device)
         maps = self._network.pool5(self._augmentation.for_training(pictures, self._crops))
         return torch.cat([half.to(self._device) for half in maps], dim=1)
@@ -166,7 +166,7 @@ class Factoring:
 def nearest_factors(
     weight: torch.Tensor, outputs: torch.Tensor, rank: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the factors of the product that is nearest to a matrix on its inputs.
+    """Return the factors of the product that best approximates a matrix on its inputs.
 
     Args:
         weight: W, (out, in) float32.
@@ -174,7 +174,8 @@ def nearest_factors(
         rank: columns of the left factor, 1 .. out.
 
     Returns:
-        left (out, rank) and right (rank, in), float32, of equal norm, so that they learn alike.
+        left (out, rank) and right (rank, in), float32, of equal norm, so that they learn at the
+        same pace.
     """
     _, vectors = torch.linalg.eigh(outputs)
     left = vectors[:, -rank:].flip(1)

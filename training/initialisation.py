@@ -1,7 +1,7 @@
-"""The weights that training begins with.
+"""The initial weights.
 
-They are drawn in the package's order and shapes, then split, so that a seed gives one network
-whatever the devices are.
+They are drawn in the package's order and shapes and then split, so that a seed gives the same
+network on any devices.
 """
 
 import math
@@ -11,20 +11,20 @@ import torch
 from alexnet_deploy.model.spec import ModelSpec
 from training.recipes import Recipe
 
-# Section 5 says .01 everywhere; the 2012 code has .03 in these three, and learns.
+# Section 5 says .01 everywhere; the 2012 code has .03 in these three, and it learns.
 _STD_2012 = {"conv3": 0.03, "conv4": 0.03, "conv5": 0.03}
 _STD_PAPER = 0.01
 # Section 5: "the second, fourth, and fifth convolutional layers, as well as ... the
 # fully-connected hidden layers with the constant 1".
 _BIAS_1 = ("conv2", "conv4", "conv5", "fc6", "fc7")
 _PIXEL_STD = 58.0
-"""Of the grey levels of photographs; inputs that are not of unit scale get smaller kernels."""
+"""Standard deviation of photographs, grey levels; inputs of a larger scale get smaller kernels."""
 _FC_STD = {"fc6": 0.005, "fc7": 0.005, "fc8": 0.01}
-"""Below He's: 4,096 outputs of unit size would let the first steps overshoot in fc8."""
+"""Below He's: with 4,096 outputs of unit scale the first steps would overshoot in fc8."""
 
 
 def initial_weights(spec: ModelSpec, recipe: Recipe, seed: int) -> dict[str, torch.Tensor]:
-    """Draw merged float32 weights and biases, by the package's names."""
+    """Draw merged float32 weights and biases, under the package's names."""
     generator = torch.Generator().manual_seed(seed)
     weights: dict[str, torch.Tensor] = {}
     for name, shape in spec.array_shapes().items():
@@ -47,5 +47,5 @@ def _std(layer: str, fan_in: int, spec: ModelSpec, recipe: Recipe) -> float:
     if layer == "conv1":
         std *= recipe.input_std / _PIXEL_STD
     if spec.lrn is not None and layer in ("conv2", "conv3"):
-        std *= spec.lrn.k**spec.lrn.beta  # what the normalisation before it takes away
+        std *= spec.lrn.k**spec.lrn.beta  # compensates for the preceding normalisation
     return std

@@ -2,10 +2,10 @@
 
     a = max(0, z);  s = k + alpha/n * (sum of a^2 over n channels of the tower);  y = a * s^-3/4
 
-Autograd's own form of it keeps and passes over ten tensors as large as the layer; this one keeps
-two. The sum over channels is a product with a band matrix, because with the channels innermost
-in memory each pixel is a row. On a CPU the work goes photograph by photograph, so that a map (1 MB
-for conv1) stays in the cache from the first operation to the last.
+Left to autograd, this would store and traverse ten tensors the size of the layer; here it is two.
+The sum over channels is a product with a band matrix: with channels last in memory, each pixel is
+a row. On a CPU the work is done photograph by photograph, so that a map (1 MB for conv1) stays in
+the cache from the first operation to the last.
 
     N photographs, C channels of one tower, H/W pixels
 """
@@ -21,24 +21,24 @@ from alexnet_deploy.errors import UsageError
 from alexnet_deploy.model.spec import LrnSpec
 
 BETA = 0.75
-"""The exponent, section 3.3: s^-3/4 is made of two square roots, which are cheaper than a power."""
+"""The exponent, section 3.3: s^-3/4 takes two square roots, which are cheaper than a power."""
 
 
 def rectify_and_normalise(z: torch.Tensor, lrn: LrnSpec) -> torch.Tensor:
     """Return the normalised ReLU of one tower's pre-activations.
 
     Args:
-        z: (N, C, H, W) float, channels last in memory or it is copied so; C all of one tower.
-        lrn: its `towers` is not looked at, since `z` is one tower's.
+        z: (N, C, H, W) float, of one tower; copied unless channels are last in memory.
+        lrn: its `towers` is ignored, since `z` is one tower's.
 
     Returns:
-        (N, C, H, W), as `z`, channels last. Sums are float32 at least.
+        (N, C, H, W) of `z`'s dtype, channels last. Sums are at least float32.
 
     Raises:
         UsageError: beta is not 0.75.
     """
     if lrn.beta != BETA:
-        raise UsageError(f"lrn.beta is {lrn.beta}, the trainer has {BETA} only")
+        raise UsageError(f"lrn.beta is {lrn.beta}, the trainer supports only {BETA}")
     y: torch.Tensor = _RectifyAndNormalise.apply(z, lrn)  # type: ignore[no-untyped-call]
     return y
 
@@ -69,7 +69,7 @@ class _RectifyAndNormalise(torch.autograd.Function):
         for part in _parts(a):
             activations, r = a[part].to(band.dtype), root[part]
             direct = _power(r).mul_(incoming[part])
-            # dy_j/da_i through s_j, for all j whose window holds i; the band is symmetric.
+            # dy_j/da_i through s_j, for all j whose window contains i; the band is symmetric.
             through_sums = torch.mm((direct * activations).mul_(r).mul_(r), band)
             direct.addcmul_(through_sums, activations, value=-2 * BETA)
             dz[part] = torch.where(activations > 0, direct, 0)
@@ -103,6 +103,6 @@ def _parts(rows: torch.Tensor) -> Iterator[slice]:
 
 @cache
 def _band(channels: int, size: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Return a (C, C) matrix: 1 where column j lies in the window around row i, else 0."""
+    """Return a (C, C) matrix: 1 where column j is in the window around row i, else 0."""
     index = torch.arange(channels, device=device)
     return ((index[:, None] - index[None, :]).abs() <= size // 2).to(dtype)

@@ -1,15 +1,17 @@
-"""The two update rules, and what they remember from step to step.
+"""The two update rules, and saving and restoring their state.
 
-The paper's (section 5), for weights w, their gradient g and the rate e:
+The paper's rule (section 5), for weights w, gradient g, learning rate e, momentum m and weight
+decay d:
 
     v <- m v - d e w - e g;   w <- w + v
 
-The rate e sits inside v, so a lower rate slows what comes in, not what is already moving. torch
-keeps V = -v/e instead: `w <- w - e V`. While e stays the two are equal; where it changes, V is
-multiplied by old rate / new rate, and they are equal again.
+The rate e is inside v, so a lower rate scales new gradients, not the velocity already accumulated.
+torch keeps V = -v/e instead, with `w <- w - e V`. The two agree while e is constant; when it
+changes, V is multiplied by old rate / new rate, and they agree again.
 
-AdamW divides each gradient by its own size, so that layers whose gradients are small, such as
-conv1 under a normalisation, do not wait for the others; decay is apart from the gradient.
+AdamW divides each gradient by its running magnitude, so that layers with small gradients, such as
+conv1 before a normalisation, keep pace with the others; its weight decay is decoupled from the
+gradient.
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,18 +24,18 @@ from training.towers import TwoTowers
 from training.weights import merge, split
 
 _MEMORY = ("momentum_buffer", "exp_avg", "exp_avg_sq")
-"""torch's names of what an optimiser keeps in the shape of the weights."""
+"""torch's names for the optimizer state that has the shape of the weights."""
 
 
 class PaperSGD(torch.optim.SGD):
     """The paper's rule.
 
     Args:
-        groups: as torch takes them, each with `rate_factor`: what its rate is multiplied with.
-        recipe: rate and momentum.
+        groups: torch's parameter groups, each with a `rate_factor` on its learning rate.
+        recipe: gives the learning rate and momentum.
 
     Attributes:
-        rate: of the last step.
+        rate: learning rate of the last step.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], recipe: Recipe) -> None:
@@ -83,7 +85,7 @@ Optimizer = PaperSGD | AdamW
 def optimizer_of(
     network: TwoTowers, recipe: Recipe, old_layers: frozenset[str], old_rate_factor: float
 ) -> Optimizer:
-    """Return the optimiser: biases at their own rate and without decay, old layers slower."""
+    """Return the optimizer: biases have their own rate and no decay, old layers a lower rate."""
     groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         layer = name.split(".")[2]
@@ -101,10 +103,10 @@ def optimizer_of(
 
 
 def memory_of(network: TwoTowers, optimizer: Optimizer) -> dict[str, torch.Tensor]:
-    """Return what an optimiser remembers, on the CPU; empty before the first step.
+    """Return the optimizer state, on the CPU; empty before the first step.
 
-    `momentum_buffer.conv1.weight` and so on, merged as weights are, by torch's names for them;
-    `rate`, of the last step, which is the unit of V (see above); for AdamW `step`.
+    `momentum_buffer.conv1.weight` and so on, by torch's names and merged like the weights; `rate`
+    of the last step, which is the unit of V (see above); for AdamW also `step`.
     """
     parameters = dict(network.named_parameters())
     memory: dict[str, torch.Tensor] = {}
@@ -127,7 +129,7 @@ def memory_of(network: TwoTowers, optimizer: Optimizer) -> dict[str, torch.Tenso
 def set_memory(
     network: TwoTowers, optimizer: Optimizer, memory: Mapping[str, torch.Tensor]
 ) -> None:
-    """Undo `memory_of`, on the network's devices and in its layout of memory."""
+    """Restore what `memory_of` returned, on the network's devices and in its memory layout."""
     if not memory:
         return
     optimizer.set_rate(memory["rate"].item())
@@ -145,5 +147,5 @@ def set_memory(
             optimizer.state[parameter][kind] = torch.empty_like(parameter).copy_(parts[name])
     if "step" in memory:
         for parameter in network.parameters():
-            # Fused, it lives where the parameter does.
+            # The fused update wants it on the parameter's device.
             optimizer.state[parameter]["step"] = memory["step"].to(parameter.device, copy=True)

@@ -1,4 +1,4 @@
-"""What a run was asked for, and `run.json`, in which it stays."""
+"""The options of a run, and `run.json`, which records them."""
 
 import dataclasses
 import hashlib
@@ -30,26 +30,26 @@ _OF_THE_PHOTOGRAPHS = ("classes", "photographs", "validation_photographs")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainOptions:
-    """What to train on, how, and where to.
+    """What to train on, how, and where to write.
 
     Attributes:
         data: a folder of class sub-folders, prepared or not.
-        output: the folder of the run; made if it is not there.
+        output: the folder of the run; created if necessary.
         validation: another such folder, with the same classes, or None.
-        hold_out: share of `data`'s photographs, 0..1, to validate on where `validation` is
-            None; 0 for no validation.
-        recipe: every constant.
+        hold_out: share of `data`'s photographs, 0..1, to validate on if `validation` is None; 0
+            for no validation.
+        recipe: the hyperparameters.
         devices: as `devices.parse_devices` reads them.
         precision: of products; weights are float32.
         seed: of everything random.
-        init: a checkpoint to begin with, or None.
-        old_rate_factor: with `init` and other classes than its own, times the rate for all
+        init: a checkpoint to start from, or None.
+        old_rate_factor: if the classes of `init` differ, a factor on the learning rate of all
             layers but the new fc8.
-        keep: how many checkpoints to resume from stay.
-        save_minutes: how often one is written in the middle of an epoch.
-        num_workers: processes that decode where the photographs do not fit in memory.
-        memory_bytes: of photographs, that may be kept in memory.
-        resume: go on where the run in `output` was.
+        keep: number of checkpoints to keep for resuming.
+        save_minutes: interval between checkpoints within an epoch.
+        num_workers: processes that decode photographs that do not fit in memory.
+        memory_bytes: limit on photographs kept in memory.
+        resume: continue the run in `output`.
     """
 
     data: Path
@@ -69,7 +69,7 @@ class TrainOptions:
     resume: bool
 
     def __post_init__(self) -> None:
-        """Refuse what no run can do.
+        """Refuse impossible options.
 
         Raises:
             UsageError: naming the argument.
@@ -78,8 +78,8 @@ class TrainOptions:
             raise ArgumentError("hold_out", self.hold_out, "a share from 0 to below 1")
         if self.recipe.schedule == "plateau" and self.validation is None and not self.hold_out:
             raise UsageError(
-                f"recipe {self.recipe.name} lowers its rate when the validation error stalls, and "
-                "there is no validation: give a folder as ",
+                f"recipe {self.recipe.name} lowers its learning rate when the validation error "
+                "stalls, and there is no validation: give a folder as ",
                 Argument("validation"),
                 ", or ",
                 _HOLD_OUT,
@@ -93,12 +93,12 @@ class TrainOptions:
         if self.validation is not None and self.validation.resolve() == self.data.resolve():
             raise UsageError(
                 Argument("validation", str(self.validation)),
-                " is the folder to train on, which would say nothing of other photographs; leave "
-                "it out and give ",
+                " is the folder to train on, which says nothing about other photographs; leave it "
+                "out and give ",
                 _HOLD_OUT,
             )
         for photographs in (self.data, self.validation):
-            # curves.png would be one of them.
+            # curves.png would be taken for one of them.
             if photographs and self.output.resolve().is_relative_to(photographs.resolve()):
                 raise UsageError(
                     Argument("output", str(self.output)),
@@ -106,7 +106,7 @@ class TrainOptions:
                 )
 
     def of_numbers(self) -> dict[str, object]:
-        """Return what decides the numbers of the run, for `run.json`."""
+        """Return the options that determine the results of the run, for `run.json`."""
         return {
             "data": str(self.data.resolve()),
             "validation": None if self.validation is None else str(self.validation.resolve()),
@@ -121,7 +121,7 @@ class TrainOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Begun:
-    """The content of `run.json`: what `of_numbers` and `_contents` returned when it began."""
+    """The content of `run.json`: what `of_numbers` and `_contents` returned when the run began."""
 
     FORMAT: ClassVar[int] = 1
 
@@ -144,9 +144,9 @@ def write_run(
     """Write `run.json` into the folder of the run.
 
     Args:
-        options: what was asked for.
-        training: the photographs, without those that are known to be unreadable.
-        validation: the same of those to validate on, or None.
+        options: of the run.
+        training: the photographs, without those known to be unreadable.
+        validation: the same for those to validate on, or None.
 
     Raises:
         OutputError: it cannot be written.
@@ -159,21 +159,21 @@ def write_run(
 def check_options(options: TrainOptions) -> None:
     """Refuse to resume with other options than the run began with.
 
-    Devices, workers and memory are free: they decide nothing but rounding, the masks of dropout
-    on another kind of device, and whether photographs that cannot be read are left out at once,
-    which `check_photographs` sees. So are more epochs under "plateau", whose rate does not look
-    ahead: a run that is complete then goes on. Folders may have moved.
+    Devices, workers and memory may change: they affect only rounding, the dropout masks (on
+    another kind of device), and whether unreadable photographs are dropped at the start, which
+    `check_photographs` detects. The number of epochs may grow under "plateau", whose learning rate
+    does not depend on it: a complete run then continues. Folders may have moved.
 
     Raises:
         IncompatibleFileError: `run.json` is missing or damaged.
-        UsageError: an option differs, naming it.
+        UsageError: an option differs; the message names it.
     """
     begun = _read(options.output / RUN_NAME)
     _check_recipe(options, begun.recipe)
+    now = options.of_numbers()
     if (begun.validation is None) != (options.validation is None):
-        validation = Message("without " if options.validation else "with ", Argument("validation"))
-        raise _other_than_begun(options, validation, "")
-    _check_same(options, begun, options.of_numbers(), without=("recipe", "data", "validation"))
+        raise _changed(options, "validation", begun.validation, now["validation"])
+    _check_same(options, begun, now, without=("recipe", "data", "validation"))
 
 
 def check_photographs(
@@ -183,8 +183,8 @@ def check_photographs(
 
     Raises:
         IncompatibleFileError: `run.json` is missing or damaged.
-        UsageError: their names, their number or their classes differ; also where one could not
-            be read into memory then and can be now, or is not kept in memory any more.
+        UsageError: their names, number or classes differ; this includes a photograph that could
+            not be read into memory then, and now can be or is no longer read into memory.
     """
     _check_same(options, _read(options.output / RUN_NAME), _contents(training, validation))
 
@@ -201,8 +201,8 @@ def _read(path: Path) -> _Begun:
     try:
         fields = json_object(read_file(path, _ANEW), str(path), _ANEW)
     except FileNotFoundError as error:
-        raise IncompatibleFileError(f"{path}: is not there; {_ANEW}") from error
-    if "version" in fields:  # its name for the format
+        raise IncompatibleFileError(f"{path}: does not exist; ", _ANEW) from error
+    if "version" in fields:  # what this file calls its format
         fields["format"] = fields.pop("version")
     return read_record(_Begun, fields, str(path), _ANEW)
 
@@ -214,9 +214,8 @@ def _check_recipe(options: TrainOptions, began: Recipe) -> None:
         longer = field.name == "num_epochs" and came > expected
         if came == expected or (longer and began.schedule == "plateau"):
             continue
-        why = f", and the rate of {began.schedule} falls to 0 with the last of them"
-        given = Message("with ", Argument(f"recipe.{field.name}", expected))
-        raise _other_than_begun(options, given, f", now it is {came!r}{why if longer else ''}")
+        why = f", and the learning rate of {began.schedule} falls to 0 in the last of them"
+        raise _changed(options, f"recipe.{field.name}", expected, came, why if longer else "")
 
 
 def _check_same(
@@ -227,31 +226,29 @@ def _check_same(
 ) -> None:
     for name, value in now.items():
         if name not in without and getattr(begun, name) != value:
-            raise _other_than_begun(
-                options, _given(name, getattr(begun, name)), f", now it is {_short(value)}"
-            )
+            raise _changed(options, name, getattr(begun, name), value)
 
 
-def _other_than_begun(options: TrainOptions, began: Message, now: str) -> UsageError:
+def _changed(
+    options: TrainOptions, name: str, began: object, now: object, why: str = ""
+) -> UsageError:
+    """Return the error for an option, or a name of `_contents`, that differs."""
+    if name in _OF_THE_PHOTOGRAPHS:
+        given = Message(f"with {name.replace('_', ' ')} {_short(began)}")
+    else:
+        given = Message("without " if began is None else "with ", Argument(name, began))
     return UsageError(
         f"{options.output / RUN_NAME}: the run began ",
-        began,
-        f"{now}; give the same again, or another ",
+        given,
+        f", now it is {_short(now)}{why}; give the same again, or another ",
         Argument("output"),
     )
 
 
-def _given(name: str, value: object) -> Message:
-    """Return "with" or "without" what `of_numbers` or `_contents` calls `name`."""
-    if name in _OF_THE_PHOTOGRAPHS:
-        return Message(f"with {name.replace('_', ' ')} {_short(value)}")
-    return Message("without " if value is None else "with ", Argument(name, value))
-
-
 def _digest(folders: ClassFolders) -> str:
-    """Return one name for the photographs and their classes, in their order."""
+    """Return a fingerprint of the photographs and their classes, in order."""
     digest = hashlib.sha256(folders.labels.tobytes())
-    for first in range(0, len(folders), _BLOCK):  # not all at once: they are Python's integers
+    for first in range(0, len(folders), _BLOCK):  # in blocks: `tolist` makes Python integers
         for start, end in folders.spans[first : first + _BLOCK].tolist():
             digest.update(folders.names[start:end] + b"\0")
     return f"{len(folders):,} photographs, {digest.hexdigest()[:16]}"

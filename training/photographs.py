@@ -2,20 +2,20 @@
 
     class folders -> hold_out -> open_source -> batches -> augmentation, on the device
 
-A set that fits is read once and kept in memory. A larger one is read from its files again in each
-epoch, by worker processes of torch's DataLoader.
+A set that fits is read once and kept in memory. A larger one is read from its files in every epoch,
+by worker processes of torch's DataLoader.
 
-Memory then does not depend on N, the number of photographs, but for 50 bytes each:
+Memory then grows by only 50 bytes for each of the N photographs:
 
-- No process holds a Python object for each photograph: names are one block of bytes, classes and
-  order are arrays. Objects would take ten times the space, and workers that share them with their
-  parent would get a copy of each page whose reference counts they touch.
-- Workers are sent the numbers of one batch at a time, and keep nothing of a batch once it is sent.
-- At most two batches for each worker are under way: 2 x 128 x 256 x 256 x 3 bytes = 50 MB, in
-  shared memory (/dev/shm), of which a container may need more: docker run --shm-size.
-- A photograph that cannot be read is part of its batch, and not remembered here.
+- No process holds a Python object per photograph: names are one block of bytes, classes and order
+  are arrays. Objects would take ten times the space, and workers that share them with their parent
+  would copy each page whose reference counts they touch.
+- Workers receive the indices of one batch at a time, and keep nothing of a batch once it is sent.
+- At most two batches per worker are in flight: 2 x 128 x 256 x 256 x 3 bytes = 50 MB, in shared
+  memory (/dev/shm), of which a container may need more: docker run --shm-size.
+- A photograph that cannot be read is reported with its batch, and not remembered here.
 
-`tools/loader_memory.py` shows it on 100,000 files.
+`tools/loader_memory.py` measures this on 100,000 files.
 
 S = 256, the side of a picture in px; n pictures in a batch.
 """
@@ -25,7 +25,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext
@@ -34,16 +34,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from alexnet_deploy.console.group import ignore_warnings_of_pillow
 from alexnet_deploy.errors import DatasetError, PhotographError
 from alexnet_deploy.photographs import pipeline
 from alexnet_deploy.photographs.class_folders import ClassFolders
 from training.pictures import Failure, read_picture
-
-MEMORY_LIMIT_BYTES = 4_000_000_000
-"""Largest set that is kept in memory unless told otherwise: 20,000 pictures of 256 x 256 px."""
 
 _LOADING_BATCH = 64
 
@@ -54,9 +51,8 @@ class PhotographBatch:
 
     Attributes:
         images: [n, S, S, 3] uint8, RGB, on the CPU.
-        labels: [n] int64, class numbers.
-        failures: photographs of this batch that could not be read; n is smaller by as many,
-            and may be 0.
+        labels: [n] int64, class indices.
+        failures: photographs of this batch that could not be read; they reduce n, possibly to 0.
     """
 
     images: torch.Tensor
@@ -66,14 +62,14 @@ class PhotographBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PhotographSource:
-    """Photographs that batches can be made of.
+    """Photographs to make batches of.
 
     Attributes:
-        folders: the photographs, in the numbers that `batches` takes.
+        folders: the photographs, indexed as `batches` expects.
         size: S.
-        images: [N, S, S, 3] uint8, all pictures, or None where they are read from the files.
-        failures: photographs that could not be read, and are not in `folders` any more. Those
-            of a source without `images` come with each batch.
+        images: [N, S, S, 3] uint8, all pictures, or None if they are read from their files.
+        failures: photographs that could not be read and were removed from `folders`. Without
+            `images`, failures come with each batch instead.
     """
 
     folders: ClassFolders
@@ -86,15 +82,15 @@ class PhotographSource:
 
 
 def hold_out(folders: ClassFolders, share: float, seed: int) -> tuple[ClassFolders, ClassFolders]:
-    """Divide photographs at random into those to train on and those to validate on.
+    """Split photographs at random into a training set and a validation set.
 
-    Each class gives `share` of its photographs, rounded, but at least one, and keeps at least
-    one; a class of one photograph keeps it. The same arguments give the same division.
+    Each class gives up `share` of its photographs, rounded, but at least one, and keeps at least
+    one; a class of one photograph keeps it. The same arguments give the same split.
 
     Args:
         folders: which photographs.
         share: more than 0 and less than 1.
-        seed: of the division.
+        seed: of the split.
 
     Raises:
         DatasetError: no class has two photographs.
@@ -117,23 +113,21 @@ def hold_out(folders: ClassFolders, share: float, seed: int) -> tuple[ClassFolde
 def open_source(
     folders: ClassFolders,
     *,
-    size: int = 256,
-    memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
-    threads: int | None = None,
+    size: int,
+    memory_limit_bytes: int,
     on_result: Callable[[Path, str | None], None] = lambda path, error: None,
 ) -> PhotographSource:
-    """Read a set into memory if its pictures fit, else leave it in its files.
+    """Read a set into memory if its pictures fit, otherwise leave it in its files.
 
     Args:
         folders: which photographs.
-        size: S, one of `pictures.PICTURE_SIZES`; photographs of S x S px are taken as they are.
-        memory_limit_bytes: for N x S x S x 3 bytes.
-        threads: that read into memory; None takes one for each processor.
-        on_result: called in order for each photograph that is read into memory or could not be,
-            with its path and the reason, or None.
+        size: S, one of `pictures.PICTURE_SIZES`; photographs of S x S px are used unchanged.
+        memory_limit_bytes: limit on the N x S x S x 3 bytes of the pictures.
+        on_result: called in order for each photograph when reading into memory, with its path and
+            the reason why it cannot be read, or None.
 
     Raises:
-        DatasetError: it fits, and not one photograph can be read.
+        DatasetError: the set fits, and no photograph can be read.
     """
     if len(folders) * size * size * 3 > memory_limit_bytes:
         return PhotographSource(folders=folders, size=size)
@@ -145,7 +139,7 @@ def open_source(
         lambda path: pipeline.Loaded(crop=read_picture(path, size)),
         input_size=size,
         batch_size=_LOADING_BATCH,
-        threads=pipeline.default_threads() if threads is None else threads,
+        threads=pipeline.default_threads(),
     )
     num_read = num_tried = 0
     with closing(stream):
@@ -162,7 +156,7 @@ def open_source(
     if not num_read:
         raise DatasetError(
             f"{folders.root}: none of {num_tried:,} photographs can be read, the first, "
-            f"{failures[0].path}: {failures[0].reason}; mend that and start again"
+            f"{failures[0].path}: {failures[0].reason}; repair that and start again"
         )
     return PhotographSource(
         folders=folders.select(np.flatnonzero(is_read)),
@@ -175,40 +169,26 @@ def open_source(
 def batches(
     source: PhotographSource, order: NDArray[np.int64], *, batch_size: int, num_workers: int
 ) -> Generator[PhotographBatch]:
-    """Yield the photographs `order` names, in that order, whatever the number of workers.
+    """Yield photographs in the given order, whatever the number of workers.
 
-    Batches are full but for failures and for the last one. Closing the iterator ends its workers.
+    Batches are full except for failures and the last batch. Closing the generator ends its
+    workers.
 
     Args:
         source: in memory, or in files.
-        order: [any] int64, numbers from 0 to N - 1; an epoch, or what is left of one.
-        batch_size: photographs taken for a batch.
+        order: [any] int64, indices from 0 to N - 1; an epoch, or the rest of one.
+        batch_size: photographs per batch, 1 or more.
         num_workers: processes that read files, 0 to read them in this one; a source in memory
             needs none.
     """
-    parts = _Parts(order, batch_size)
+    parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     if source.images is not None:
         return _from_memory(source.images, source.folders.labels, parts)
     return _from_files(_PictureFiles(source.folders, source.size), parts, num_workers)
 
 
-class _Parts(Sampler[NDArray[np.int64]]):
-    """The numbers of one batch after the other."""
-
-    def __init__(self, order: NDArray[np.int64], batch_size: int) -> None:
-        self._order = order
-        self._batch_size = batch_size
-
-    def __iter__(self) -> Iterator[NDArray[np.int64]]:
-        for start in range(0, len(self._order), self._batch_size):
-            yield self._order[start : start + self._batch_size]
-
-    def __len__(self) -> int:
-        return -(-len(self._order) // self._batch_size)
-
-
 class _PictureFiles(Dataset[PhotographBatch]):
-    """What a worker has: where the files are."""
+    """What a worker knows: where the files are."""
 
     def __init__(self, folders: ClassFolders, size: int) -> None:
         self._folders = folders
@@ -217,15 +197,15 @@ class _PictureFiles(Dataset[PhotographBatch]):
     def __getitem__(self, part: NDArray[np.int64]) -> PhotographBatch:
         images = torch.empty((len(part), self._size, self._size, 3), dtype=torch.uint8)
         if get_worker_info() is not None:
-            # Sending would copy it there, and the pieces of 25 MB that are freed then leave
-            # holes in the heap: a worker takes 170 MB so, 380 MB otherwise.
+            # Sending would copy it there anyway, and the freed 25 MB blocks would fragment the
+            # heap: a worker takes 170 MB this way, 380 MB otherwise.
             images.share_memory_()  # type: ignore[no-untyped-call]
         labels: list[int] = []
         failures: list[Failure] = []
         for index in part.tolist():
             path = self._folders.path(index)
             try:
-                # A copy into the batch: what Pillow returns may be read-only.
+                # A copy into the batch, since Pillow's array may be read-only.
                 images.numpy()[len(labels)] = read_picture(path, self._size)
             except PhotographError as reason:
                 failures.append(Failure(path=path, reason=str(reason)))
@@ -239,7 +219,7 @@ class _PictureFiles(Dataset[PhotographBatch]):
 
 
 def _from_memory(
-    images: torch.Tensor, labels: NDArray[np.int32], parts: _Parts
+    images: torch.Tensor, labels: NDArray[np.int32], parts: list[NDArray[np.int64]]
 ) -> Generator[PhotographBatch]:
     for part in parts:
         yield PhotographBatch(
@@ -249,7 +229,7 @@ def _from_memory(
 
 
 def _from_files(
-    files: _PictureFiles, parts: _Parts, num_workers: int
+    files: _PictureFiles, parts: list[NDArray[np.int64]], num_workers: int
 ) -> Generator[PhotographBatch]:
     loader = DataLoader(
         files,
@@ -258,17 +238,17 @@ def _from_files(
         num_workers=num_workers,
         multiprocessing_context=_fork_server() if num_workers else None,
         worker_init_fn=_live_as_long_as_the_parent,
-        generator=torch.Generator(),  # or it would draw from torch's global one
+        generator=torch.Generator(),  # otherwise it would draw from torch's global generator
     )
     yield from loader
 
 
 def _fork_server() -> ForkServerContext:
-    """Return the way in which workers are started.
+    """Return the start method of the workers.
 
-    A fork of this process would take over the locks of its threads (torch's, CUDA's) without the
-    threads, and wait for them for ever. A new interpreter for each worker would load torch
-    again, in each epoch. The server imports it once, has no such threads, and is forked.
+    A fork of this process would inherit locks held by its threads (torch's, CUDA's) without the
+    threads, and could wait for them forever. A new interpreter for each worker would load torch
+    again in every epoch. The fork server imports it once and has no such threads.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
@@ -276,13 +256,13 @@ def _fork_server() -> ForkServerContext:
 
 
 def _live_as_long_as_the_parent(worker: int) -> None:
-    """Outlive what a terminal sends to all, since the parent may need batches to finish.
+    """Ignore signals from the terminal, since the parent may need batches to finish its step.
 
-    But not a parent that was killed: the loader's own watch sees the server that forked this
-    process, which waits for this process in turn, and both would stay for ever.
+    But exit if the parent was killed: the loader's own watchdog sees only the server that forked
+    this process, which in turn waits for this process, and both would stay forever.
     """
     ignore_warnings_of_pillow()
-    for number in (signal.SIGINT, signal.SIGHUP):  # by SIGTERM the loader ends its workers
+    for number in (signal.SIGINT, signal.SIGHUP):  # the loader ends its workers with SIGTERM
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""One photograph as a whole picture: the resize and crop of the paper's section 2.
+"""One photograph as a square picture: the resize and crop of section 2.
 
 S = 256, the side of a picture in px. Windows of it become inputs: see augmentation.py.
 """
@@ -17,7 +17,7 @@ from alexnet_deploy.photographs.decoding import load_photograph
 from alexnet_deploy.photographs.preprocessing import preprocess
 
 PICTURE_SIZES = range(67, 4097)
-"""What S may be, px; below it no network has maps left."""
+"""Possible values of S, px; below them a network has no pool5 left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,10 +29,10 @@ class Failure:
 
 
 def read_picture(path: Path, size: int) -> NDArray[np.uint8]:
-    """Decode a photograph and make it a square picture.
+    """Decode a photograph and make a square picture of it.
 
     Raises:
-        PhotographError: the reason why it cannot be read, without the path.
+        PhotographError: it cannot be read; the message is the reason, without the path.
     """
     return square_picture(load_photograph(path), size)
 
@@ -45,14 +45,14 @@ def square_picture(photograph: Image.Image, size: int) -> NDArray[np.uint8]:
         size: S, one of `PICTURE_SIZES`.
 
     Returns:
-        [S, S, 3] uint8, RGB; may be read-only. A picture of S x S px comes back as it is.
+        [S, S, 3] uint8, RGB; may be read-only. A picture of S x S px is returned unchanged.
     """
     return preprocess(photograph, _spec(size))
 
 
 @lru_cache(maxsize=1)
 def _spec(size: int) -> ModelSpec:
-    """Return the paper's network for inputs of `size` px; only its preprocessing is used."""
+    """Return the paper's spec for inputs of `size` px; only its preprocessing is used."""
     spec = preset_spec("paper", num_classes=2)
     resized = dataclasses.replace(spec.preprocessing, resize_to=size)
     return dataclasses.replace(spec, input_size=size, preprocessing=resized)

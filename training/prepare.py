@@ -1,18 +1,17 @@
-"""The paper's section 2, once: every photograph as a 256 x 256 JPEG, and the set's colours.
+"""Section 2, done once: every photograph as a 256 x 256 JPEG, and the set's colour statistics.
 
     target/daisy/1.jpg, ...   classes and folders as in the source; 2.png becomes 2.png.jpg
-    target/mean_image.npy     [256, 256, 3] float32, RGB, 0..255: any NumPy opens it
+    target/mean_image.npy     [256, 256, 3] float32, RGB, 0..255, in NumPy's format
     target/prepared.json      counts, RGB covariance, what was skipped and why; written last
-    target/unfinished.txt     there while `prepare` runs, and after it was stopped
+    target/unfinished.txt     present while `prepare` runs, and after it was stopped
 
-Kill it at any moment and run it again. A JPEG appears whole, and its comment says which version
-of the photograph it was made from, by size and time, so it is made once. The statistics are those
-of the stored JPEGs, which training will decode; they are summed in whole numbers, and anew in
-each run, which takes 2 ms a picture on one core. So a run that was interrupted ends with the same
-bytes as any other, and a stored JPEG that has been damaged is found and made again.
+It can be killed at any moment and run again. JPEGs are written atomically, and the comment in each
+identifies the version of the photograph that it was made from, by size and time, so it is made
+once. The statistics are those of the stored JPEGs, which training will decode; they are summed in
+integers, and afresh in each run, at 2 ms per picture on one core. An interrupted run therefore ends
+with the same bytes as any other, and a damaged JPEG is detected and replaced.
 """
 
-import fcntl
 import io
 import os
 import threading
@@ -32,6 +31,7 @@ from alexnet_deploy.errors import (
     PhotographError,
     UsageError,
 )
+from alexnet_deploy.files.locks import locked
 from alexnet_deploy.files.output_files import atomic_write, errors_of
 from alexnet_deploy.photographs.class_folders import ClassFolders, find_class_folders
 from alexnet_deploy.photographs.decoding import decode_photograph, open_photograph
@@ -42,21 +42,13 @@ from training.pictures import PICTURE_SIZES, Failure, square_picture
 from training.prepared import (
     FORMAT_VERSION,
     PREPARED_NAME,
-    QUALITIES,
+    QUALITY,
     UNFINISHED_NAME,
     write_prepared,
 )
 
-QUALITY = 95
-"""Of the JPEGs, whose colours are not subsampled: 30 KB each on Caltech-101.
-
-Their pixels are off by 1.5 grey levels rms, where section 4.1 shifts by 12 along the first
-principal component. The bundled network, judging 1,695 test photographs after storing them so,
-is right once less, and changes its mind six times.
-"""
-
 _JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
-_HEAD_BYTES = 512  # of a stored JPEG; its comment lies within
+_HEAD_BYTES = 512  # of a stored JPEG; they include its comment
 _BATCH_SIZE = 64
 
 
@@ -65,7 +57,7 @@ class PrepareReport:
     """What `prepare` did.
 
     Attributes:
-        num_made: JPEGs that this run made; the others were there already.
+        num_made: JPEGs made by this run; the others existed already.
         skipped: photographs that could not be read.
         statistics: of all JPEGs in the folder.
     """
@@ -75,7 +67,7 @@ class PrepareReport:
     statistics: ColourStatistics
 
     def line(self) -> str:
-        """Render the run in one line."""
+        """Summarise the run in one line."""
         num_kept = self.statistics.num_photographs - self.num_made
         return (
             f"{self.num_made:,} pictures made, {num_kept:,} were there already, "
@@ -88,7 +80,6 @@ def prepare(
     target: Path,
     *,
     size: int = 256,
-    quality: int = QUALITY,
     threads: int | None = None,
     on_result: Callable[[Path, str | None], None] = lambda path, error: None,
 ) -> PrepareReport:
@@ -98,23 +89,24 @@ def prepare(
 
     Args:
         source: as for `class_folders.find_class_folders`.
-        target: created if it is not there; may hold what an earlier run made of this source.
+        target: created if necessary; may hold the output of an earlier run on this source.
         size: S, px.
-        quality: of the JPEGs, 1 to 100.
-        threads: that decode and encode; None takes one for each processor.
+        threads: that decode and encode; None for one per processor.
         on_result: called for each photograph, in order, with its path and the reason why it is
             skipped, or None.
 
     Raises:
-        UsageError: an option is out of range, `source` is not there, or one lies in the other.
+        UsageError: an argument is out of range, `source` does not exist, or one folder is inside
+            the other.
         DatasetError: `source` has no classes, or one in which nothing can be read; two of its
-            photographs would get one name; `target` holds something else.
-        OutputError: a file cannot be written, or another process is at it; what is stored stays.
+            photographs would be stored under one name; `target` holds something else.
+        OutputError: a file cannot be written, or another process is preparing this target; stored
+            pictures are kept.
     """
-    _check_options(source, target, size, quality)
+    _check_options(source, target, size)
     folders = find_class_folders(source)
     _check_target(folders, target)
-    store = _Store(source, target, size, quality)
+    store = _Store(source, target, size)
     sums = ColourSums(size)
     with _unfinished(target):
         stream = batches(
@@ -132,7 +124,6 @@ def prepare(
         write_prepared(
             target,
             size=size,
-            quality=quality,
             counts=counts,
             statistics=statistics,
             skipped=[replace(one, path=one.path.relative_to(source)) for one in skipped],
@@ -146,7 +137,7 @@ def _store_all(
     sums: ColourSums,
     on_result: Callable[[Path, str | None], None],
 ) -> tuple[dict[str, int], list[Failure]]:
-    """Let a stream over all photographs store them; return pictures by class, and failures."""
+    """Consume the stream, which stores the pictures; return counts by class, and failures."""
     counts = dict.fromkeys(folders.classes, 0)
     skipped: list[Failure] = []
     labels = iter(folders.labels.tolist())
@@ -161,18 +152,17 @@ def _store_all(
 
 
 class _Store:
-    """The folder that is being filled."""
+    """The folder being filled."""
 
-    def __init__(self, source: Path, target: Path, size: int, quality: int) -> None:
+    def __init__(self, source: Path, target: Path, size: int) -> None:
         self.num_made = 0
         self._source = source
         self._target = target
         self._size = size
-        self._quality = quality
         self._counting = threading.Lock()
 
     def load(self, path: Path) -> Loaded:
-        """Return the pixels of a photograph's JPEG, made now unless it is there already.
+        """Return the pixels of a photograph's JPEG, which is made unless it exists.
 
         Runs in several threads at once.
         """
@@ -192,15 +182,15 @@ class _Store:
         return Loaded(crop=picture)
 
     def refuse_stale(self, skipped: Iterable[Failure]) -> None:
-        """Refuse to finish with pictures of photographs that cannot be read any more.
+        """Refuse to finish with pictures of photographs that can no longer be read.
 
-        They are not deleted, because the cause may be a drive that went away.
+        They are not deleted, because the cause may be a drive that was disconnected.
         """
         stale = [one for one in skipped if os.path.lexists(self._stored(one.path))]
         if stale:
             raise DatasetError(
                 f"{stale[0].path}: {stale[0].reason}; an earlier run could read it ({len(stale):,} "
-                "such photographs in all); mend them and run prepare again, or remove their "
+                "such photographs in all); repair them and run prepare again, or remove their "
                 f"pictures, such as {self._stored(stale[0].path)}"
             )
 
@@ -208,14 +198,14 @@ class _Store:
         return self._target / _stored_name(path.relative_to(self._source))
 
     def _comment(self, status: os.stat_result) -> bytes:
-        """Return the comment of the JPEG that this run makes of a version of a file."""
+        """Return the comment that identifies a version of a photograph and these settings."""
         return (
-            f"alexnet-deploy prepare {FORMAT_VERSION}: {self._size} px, quality {self._quality}, "
+            f"alexnet-deploy prepare {FORMAT_VERSION}: {self._size} px, quality {QUALITY}, "
             f"of {status.st_size} bytes, mtime_ns {status.st_mtime_ns}\n"
         ).encode()
 
     def _read(self, stored: Path, comment: bytes) -> NDArray[np.uint8] | None:
-        """Decode the JPEG that is there if it is whole and has this comment, else return None."""
+        """Decode the stored JPEG, or return None unless it is intact and has this comment."""
         try:
             with open_photograph(stored) as file:
                 if comment not in file.read(_HEAD_BYTES):
@@ -228,32 +218,30 @@ class _Store:
     def _encode(self, picture: NDArray[np.uint8], comment: bytes) -> bytes:
         data = io.BytesIO()
         image = Image.fromarray(picture)
-        image.save(data, "JPEG", quality=self._quality, subsampling="4:4:4", comment=comment)
+        image.save(data, "JPEG", quality=QUALITY, subsampling="4:4:4", comment=comment)
         return data.getvalue()
 
 
 def _stored_name(name: Path) -> Path:
-    """Return the name of the JPEG: a JPEG's own, any other with .jpg after it."""
+    """Return the name of the stored JPEG: a JPEG keeps its own, any other gets .jpg appended."""
     if name.suffix.lower() in _JPEG_SUFFIXES:
         return name
     return name.with_name(f"{name.name}.jpg")
 
 
-def _check_options(source: Path, target: Path, size: int, quality: int) -> None:
-    checks = (("size", size, PICTURE_SIZES), ("quality", quality, QUALITIES))
-    for name, value, allowed in checks:
-        if value not in allowed:
-            raise ArgumentError(name, value, f"{allowed[0]} to {allowed[-1]}")
+def _check_options(source: Path, target: Path, size: int) -> None:
+    if size not in PICTURE_SIZES:
+        raise ArgumentError("size", size, f"{PICTURE_SIZES[0]} to {PICTURE_SIZES[-1]}")
     real_source, real_target = (Path(os.path.realpath(path)) for path in (source, target))
     if real_source.is_relative_to(real_target) or real_target.is_relative_to(real_source):
         raise UsageError(
-            f"{target}: lies in {source}, or the other way round, and the pictures would be "
+            f"{target}: is inside {source}, or the other way round, and the pictures would be "
             "taken for photographs; choose a folder beside it"
         )
 
 
 def _check_target(folders: ClassFolders, target: Path) -> None:
-    """Refuse two photographs of one name, and a target with more in it than will be made."""
+    """Refuse two photographs stored under one name, and a target that holds anything else."""
     foreign = []
     members = np.split(np.arange(len(folders)), np.cumsum(np.bincount(folders.labels))[:-1])
     for name, indices in zip(folders.classes, members, strict=True):
@@ -292,34 +280,28 @@ def _refuse_unreadable_classes(
             first = next(one for one in skipped if one.path.is_relative_to(source / name))
             raise DatasetError(
                 f"{source / name}: none of its photographs can be read (the first, "
-                f"{first.path.name}: {first.reason}); mend them or remove the class, and run "
+                f"{first.path.name}: {first.reason}); repair them or remove the class, and run "
                 "prepare again"
             )
 
 
 @contextmanager
 def _unfinished(target: Path) -> Iterator[None]:
-    """Keep `unfinished.txt` in the folder, and locked, until the block ends without an error."""
+    """Keep a locked `unfinished.txt` in the folder until the block ends without an error."""
     path = target / UNFINISHED_NAME
     with errors_of(path):
         target.mkdir(parents=True, exist_ok=True)
         was_stopped = path.exists()
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
-    try:
+    refusal = OutputError(
+        f"{target}: another process is preparing photographs there; wait until it has finished, or "
+        "stop it: what it has stored is kept"
+    )
+    with locked(path, lambda _: refusal):
         with errors_of(path):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise OutputError(
-                    f"{target}: another process is preparing photographs there; wait until it "
-                    "has finished, or stop it: what it has stored stays"
-                ) from error
-            os.pwrite(descriptor, b"prepare is at work here, or was stopped: run it again\n", 0)
+            path.write_bytes(b"prepare is running here, or was stopped: run it again\n")
             (target / PREPARED_NAME).unlink(missing_ok=True)
             for part in target.rglob(".alexnet-deploy-*.part") if was_stopped else ():
                 part.unlink()
         yield
         with errors_of(path):
             path.unlink()
-    finally:
-        os.close(descriptor)

@@ -1,4 +1,4 @@
-"""The learning rate of a step: the paper's plateau (section 5), or one cycle."""
+"""Learning-rate schedules: the paper's plateau (section 5), and one cycle."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from training.recipes import Recipe
 
 
 def one_cycle(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
-    """Return the rate of step `step` (from 0): up a line, down half a cosine, 0 at the end."""
+    """Return the rate of a step (from 0): linear warm-up, then half a cosine down to 0."""
     total = recipe.num_epochs * steps_per_epoch
     warm_up = min(recipe.warm_up_epochs * steps_per_epoch, total / 2)
     if step < warm_up:
@@ -20,27 +20,27 @@ def one_cycle(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
 
 @dataclass(slots=True, kw_only=True)
 class Plateau:
-    """Divide the rate by ten when the validation error (0..1) stalls; its fields are its state.
+    """Divide the rate by ten when the validation error (0..1) stalls; the fields are its state.
 
-    Stalls count from when the network is better than guessing: with the paper's initialisation
+    Stalls count only once the network is better than guessing: with the paper's initialisation
     the loss stays at ln K for hundreds of steps, and a lower rate would keep it there.
     """
 
     lowest_error: Annotated[float, Within(0, 1)] = 1.0
     num_stalled_epochs: Annotated[int, Within(0)] = 0
-    num_divisions: Annotated[int, Within(0, 300)] = 0  # ten to the 308th ends float64
+    num_divisions: Annotated[int, Within(0, 300)] = 0  # float64 ends at 10**308
 
     def rate(self, recipe: Recipe) -> float:
-        """Return the rate of the epoch that comes."""
+        """Return the learning rate of the next epoch."""
         return recipe.learning_rate / float(10**self.num_divisions)
 
     def update(self, error: float, guessing_error: float, recipe: Recipe) -> None:
-        """Take in the validation error of an epoch that ended.
+        """Take account of the validation error of a completed epoch.
 
         Args:
-            error: share of the validation photographs that were wrong.
-            guessing_error: the same for naming the most frequent class of them all.
-            recipe: how long is a stall, and how often it may come.
+            error: top-1 error on the validation photographs, 0..1.
+            guessing_error: the error of always predicting the most frequent class.
+            recipe: sets the patience and the number of divisions.
         """
         if error < self.lowest_error:
             self.lowest_error, self.num_stalled_epochs = error, 0

@@ -1,8 +1,8 @@
-"""Recipes: how to train, as data.
+"""Recipes: the hyperparameters of training, as data.
 
-`PAPER` is Krizhevsky et al. 2012 with the choices between text and code that README.md lists;
-`MODERN` trains the same network as one would today on a few thousand photographs. One loop runs
-both. Section numbers are the paper's.
+`PAPER` is Krizhevsky et al. 2012; README.md lists where its text and code differ and which is
+followed. `MODERN` trains the same network as one would today on a few thousand photographs. One
+loop runs both. Section numbers are the paper's.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ _Count = Annotated[int, Within(1, 2**31)]
 _Positive = Annotated[float, Within(above=0, most=1e38)]  # float32 ends there
 _NotNegative = Annotated[float, Within(0, 1e6)]
 _BelowOne = Annotated[float, Within(0, below=1)]
-# What would be ignored with another choice than this.
+# Fields that would be ignored with any other choice than this.
 _ONLY_WITH = {
     "min_crop_area": ("crop", "resized"),
     "max_rotation": ("crop", "resized"),
@@ -39,37 +39,37 @@ class Recipe:
     """How to train a network.
 
     Attributes:
-        name: for people and for the checkpoint's provenance.
+        name: for messages and the checkpoint's provenance.
         num_epochs: passes over the training photographs.
-        batch_size: photographs a step, on both devices together.
+        batch_size: photographs per step (mini-batch), on both devices together.
         initialisation: "gaussian_2012" (section 5, with .03 in conv3-5 as in the 2012 code), or
-            "he": variance 2 / inputs, biases 0.
+            "he": variance 2 / fan-in, biases 0.
         subtract_mean_image: subtract the mean of each pixel (section 2), not of each channel.
-        input_std: grey levels that one unit of the network's input stands for.
-        crop: "positions": 224 px windows at 33x33 places (section 4.1, and the code's count);
-            "resized": windows of `min_crop_area` or more, of a shape within 3:4 and 4:3, resized.
-        min_crop_area: smallest share of the picture's area, for "resized"; at most 0.75, since a
-            window of 3:4 has no more.
-        max_rotation: degrees by which windows are turned at most, either way, for "resized".
-        colour_jitter: brightness, contrast and saturation are each multiplied with a factor
-            between 1 less this and 1 more.
+        input_std: grey levels per unit of the network's input.
+        crop: "positions": 224 px windows at 33x33 positions (section 4.1, and the code's count);
+            "resized": windows of `min_crop_area` or more and aspect ratio 3:4 to 4:3, resized.
+        min_crop_area: smallest share of the picture's area, for "resized"; at most 0.75, the
+            largest share that a 3:4 window can have.
+        max_rotation: largest rotation of a window in degrees, either way, for "resized".
+        colour_jitter: brightness, contrast and saturation are each multiplied by a factor drawn
+            from 1 - this to 1 + this.
         colour_std: standard deviation of the factors of the principal components (section 4.1).
-        dropout: "paper": nothing is rescaled while training, outputs are halved in use
-            (section 4.2); "inverted": what is kept is doubled while training.
+        dropout: "paper": nothing is rescaled in training, outputs are halved at inference
+            (section 4.2); "inverted": what is kept is doubled in training.
         dropout_rate: share of fc6's and fc7's outputs that is set to 0.
         label_smoothing: probability mass spread evenly over all classes.
-        mixup: parameter of the Beta distribution, from which comes the share of each picture in
-            a blend of two (Zhang et al. 2018, arXiv 1710.09412); 0 for no blends.
+        mixup: parameter of the Beta distribution from which the mixing weight of two pictures is
+            drawn (Zhang et al. 2018, arXiv 1710.09412); 0 for no mixing.
         learning_rate: the highest, for weights.
-        bias_rate_factor: times the rate of the weights.
+        bias_rate_factor: factor on that rate for biases.
         update_rule: "paper" (section 5) or "adamw"; see optimizers.py.
-        momentum: of the update rule; of AdamW's mean gradient.
-        second_momentum: of AdamW's mean square of the gradient.
+        momentum: of the update rule; AdamW's beta1.
+        second_momentum: AdamW's beta2.
         weight_decay: of weights; biases have none.
         schedule: "plateau": divided by ten when the validation error stalls (section 5);
             "one_cycle": up linearly for `warm_up_epochs`, then down to 0 along a cosine.
         patience: epochs without a lower validation error that count as a stall.
-        num_divisions: how often "plateau" divides.
+        num_divisions: number of times that "plateau" divides the rate.
         warm_up_epochs: of "one_cycle".
     """
 
@@ -100,17 +100,17 @@ class Recipe:
     warm_up_epochs: _NotNegative = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be trained with.
+        """Refuse values that cannot be trained with.
 
         Raises:
-            IncompatibleFileError: naming the field, what came and what was expected.
+            IncompatibleFileError: naming the field, its value and what was expected.
         """
         check_fields(self)
         fits = self.crop != "resized" or self.min_crop_area <= 0.75
         require(fits, "min_crop_area", self.min_crop_area, "at most 0.75, with crop=resized")
-        # Halving is exact in binary, so that weights survive being stored in their form for use.
+        # Halving is exact in binary, so storing weights scaled for inference loses nothing.
         halved = self.dropout == "inverted" or self.dropout_rate == 0.5
-        expected = "0.5, the paper's form of dropout having no other"
+        expected = "0.5, the only rate of the paper's form of dropout"
         require(halved, "dropout_rate", self.dropout_rate, expected)
         waits = self.patience >= 1 or self.schedule != "plateau"
         require(waits, "patience", self.patience, "1 or more, since the schedule is plateau")
@@ -122,8 +122,8 @@ class Recipe:
         """Return the recipe with some fields replaced.
 
         Raises:
-            UsageError: a value that cannot be trained with, none of the fields, or one that means
-                nothing beside the others.
+            UsageError: an unknown field, a value that cannot be trained with, or one that would
+                be ignored given the others.
         """
         for name in options:
             if name == "name" or name not in Recipe.__annotations__:
@@ -137,7 +137,7 @@ class Recipe:
             came = getattr(recipe, chooser)
             if name in options and came != choice:
                 raise UsageError(
-                    f"recipe {self.name}: {name} means nothing with {chooser}={came}; leave it "
+                    f"recipe {self.name}: {name} has no effect with {chooser}={came}; leave it "
                     f"out, or set {chooser}={choice} too"
                 )
         return recipe
@@ -165,8 +165,8 @@ PAPER = Recipe(
     num_divisions=3,  # section 5: "reduced three times prior to termination"
 )
 
-# Turned windows, jitter and blends are not in here: in the last 12 of the 30 epochs they made no
-# difference beyond chance on a held-out tenth of Caltech-101's training photographs.
+# No rotation, jitter or mixup here: over the last 12 of the 30 epochs they made no difference
+# beyond chance on a held-out tenth of Caltech-101's training photographs.
 MODERN = Recipe(
     name="modern",
     num_epochs=30,

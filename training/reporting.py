@@ -1,4 +1,4 @@
-"""What the trainer says while it works: lines and a bar on stderr."""
+"""The trainer's progress reports: lines and a progress bar on stderr."""
 
 import sys
 from collections.abc import Iterator
@@ -13,19 +13,19 @@ from training.epoch_log import EpochRecord
 
 
 class Reporter(Protocol):
-    """Where a run says how it goes."""
+    """Receives the progress of a run."""
 
     def say(self, line: str) -> None:
-        """Tell people one line."""
+        """Show one line."""
 
     def failed(self, path: Path, reason: str) -> None:
-        """Tell of a photograph that was skipped."""
+        """Report a photograph that was skipped."""
 
     def begin(self, title: str, num_photographs: int, *, done: int) -> None:
-        """Begin to count photographs, of which `done` were used before."""
+        """Start counting photographs, of which `done` were processed before."""
 
     def advance(self, num_photographs: int) -> None:
-        """Count some."""
+        """Count some more."""
 
     def end(self) -> None:
         """Stop counting."""
@@ -35,7 +35,7 @@ class Reporter(Protocol):
 def counting(
     reporter: Reporter, title: str, num_photographs: int, *, done: int = 0
 ) -> Iterator[None]:
-    """Count photographs until the block ends, however it ends."""
+    """Count photographs for as long as the block runs."""
     reporter.begin(title, num_photographs, done=done)
     try:
         yield
@@ -44,9 +44,10 @@ def counting(
 
 
 class TerminalReporter:
-    """A `Reporter` on stderr; the bar shows only where stderr is a terminal.
+    """A `Reporter` on stderr; the bar is shown only if stderr is a terminal.
 
-    A terminal may be closed, and a reader go away: the run goes on, its results being files.
+    If the terminal is closed, or the reader of a pipe exits, the run continues: its results are
+    files.
     """
 
     def __init__(self) -> None:
@@ -64,14 +65,14 @@ class TerminalReporter:
                 self._bar.print(printable(in_options(line)))
 
     def failed(self, path: Path, reason: str) -> None:
-        """Count a photograph that was skipped; print it the first time, not in every epoch."""
+        """Count a skipped photograph; print it the first time only, not in every epoch."""
         self._num_failed += 1
         if path not in self._told:
             self._told.add(path)
             self.say(f"skipped: {path}: {reason}")
 
     def begin(self, title: str, num_photographs: int, *, done: int) -> None:
-        """Show the bar for photographs, of which `done` are counted already."""
+        """Show the bar for the photographs that remain."""
         self._num_failed = 0
         if sys.stderr is not None and sys.stderr.isatty():
             self._bar = self._stack.enter_context(
@@ -84,14 +85,14 @@ class TerminalReporter:
             self._bar.advance(self._num_failed, num_photographs)
 
     def end(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._bar = None
         with suppress(OSError):
             self._stack.close()
 
 
 def epoch_line(record: EpochRecord, num_epochs: int) -> str:
-    """Render an epoch, from 1, for people."""
+    """Summarise an epoch, from 1, in one line."""
     parts = [
         f"epoch {record.epoch} of {num_epochs}: "
         f"loss {record.train_loss:.3f}, rate {record.learning_rate:.2g}"

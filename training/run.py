@@ -1,4 +1,4 @@
-"""A whole run: from a folder of classes to a checkpoint, resumable after any step."""
+"""A training run, epoch by epoch, resumable after any step."""
 
 import dataclasses
 import math
@@ -38,20 +38,20 @@ from training.trainer import DivergedError, Trainer, Validation, lower_rate
 from training.weights import deployable, merge
 
 MOST_LOST = 100
-"""Photographs one after another that may be unreadable; more are no accident of single files."""
+"""Unreadable photographs in a row that end a run; so many are not just single bad files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunReport:
-    """What a run came to.
+    """The outcome of a run.
 
     Attributes:
         checkpoint: the last one written.
         best: the network with the lowest validation error, or None without validation.
-        epoch: epochs that are over.
+        epoch: completed epochs.
         step: steps taken in all.
-        records: of every epoch, those before a resumption included.
-        signal_number: of the signal that stopped it, or None when it is complete.
+        records: of every epoch, including those before it was resumed.
+        signal_number: of the signal that stopped it, or None if it is complete.
     """
 
     checkpoint: Path
@@ -63,17 +63,16 @@ class RunReport:
 
 
 class Run:
-    """Train epoch by epoch, and keep the folder of the run.
+    """Train epoch by epoch, and maintain the folder of the run.
 
     Args:
-        options: what was asked for.
-        data: what it is trained and validated on.
-        beginning: where the network comes from, without its weights; it goes into every
-            checkpoint.
-        trainer: the network as it is now.
-        progress: where the run is.
-        records: of the epochs that are over.
-        reporter: told of everything.
+        options: of the run.
+        data: the photographs to train and validate on.
+        beginning: the network's origin, without its weights, for every checkpoint.
+        trainer: the network in its current state.
+        progress: how far the run has come.
+        records: of the completed epochs.
+        reporter: told of progress and of failures.
     """
 
     def __init__(
@@ -102,21 +101,21 @@ class Run:
         self._saved_at = time.monotonic()
 
     def train(self, stop: StopRequest) -> RunReport:
-        """Run until the last epoch is over or a signal has come.
+        """Run until the last epoch is complete or a signal arrives.
 
         Raises:
-            DivergedError: the loss or a weight is no number, or the loss far above guessing's.
-            DatasetError: the photographs are gone: many of them one after another, or all of an
-                epoch, cannot be read.
-            WorkerError: a process that reads them was killed.
+            DivergedError: the loss or a weight is not finite, or the loss is far above guessing.
+            DatasetError: the photographs are gone: many in a row, or all of an epoch, cannot be
+                read.
+            WorkerError: a worker process was killed.
             OutputError: a checkpoint or the log cannot be written.
 
-        After a `DatasetError` or a `WorkerError` there is a checkpoint, as after a signal; what
-        could not be read last is met again when the run goes on.
+        A `DatasetError` or a `WorkerError` leaves a checkpoint, as a signal does; photographs that
+        could not be read last are tried again when the run resumes.
         """
         progress, num_epochs = self._progress, self._recipe.num_epochs
         if self._records:
-            self._draw()  # it may have been cut back, and the picture lost
+            self._draw()  # the log may have been cut back, or curves.png lost
         try:
             if progress.step == 0 and not self._records:
                 self._before_the_first_step(stop)
@@ -124,7 +123,7 @@ class Run:
                 self._take_steps(stop)
                 self._end_epoch(stop)
         except (Stopped, WorkerError, DatasetError) as error:
-            # All come between two steps, so what was learned until then can be kept.
+            # All are raised between two steps, so the progress until then can be saved.
             if progress.step or not isinstance(error, DatasetError):
                 self._save(None)
             if not isinstance(error, Stopped):
@@ -133,7 +132,7 @@ class Run:
         return self._report(None if is_complete else stop.signal_number)
 
     def _before_the_first_step(self, stop: StopRequest) -> None:
-        """Log epoch 0 and write the first checkpoint, so that there is always a last one."""
+        """Log epoch 0 and write the first checkpoint, so that there always is one."""
         start = time.perf_counter()
         validation, num_skipped = self._validate(stop)
         seconds = time.perf_counter() - start
@@ -148,10 +147,10 @@ class Run:
             )
 
     def _take_steps(self, stop: StopRequest) -> None:
-        """Take the steps of the epoch that are left.
+        """Take the remaining steps of the epoch.
 
         Raises:
-            Stopped: after a step, when a signal has come.
+            Stopped: after a step, if a signal has arrived.
         """
         progress, size = self._progress, self._recipe.batch_size
         order = self._order(progress.epoch)
@@ -191,39 +190,39 @@ class Run:
             num_lost = self._num_lost
             self._take_back_empty_steps()
             raise DatasetError(
-                f"{self._data.root}: after step {progress.step}, not one of {num_lost} photographs "
-                f"one after another can be read ({batch.failures[-1].reason}); bring the folder "
-                "back, then ",
+                f"{self._data.root}: after step {progress.step}, none of the last {num_lost} "
+                f"photographs can be read ({batch.failures[-1].reason}); bring the folder back, "
+                "then ",
                 Argument("resume", True),
-                " goes on from there",
+                " continues from there",
             )
 
     def _take_back_empty_steps(self) -> None:
-        """Forget the steps without a photograph: when the run goes on it meets theirs again."""
+        """Undo the steps without a photograph, so that a resumed run tries theirs again."""
         self._progress.step -= self._num_empty_steps
         self._progress.step_in_epoch -= self._num_empty_steps
         self._progress.num_skipped -= self._num_lost
         self._num_empty_steps = self._num_lost = 0
 
     def _end_epoch(self, stop: StopRequest) -> None:
-        """Validate, then write log, checkpoints and curves.
+        """Validate, then write the log, checkpoints and curves.
 
-        The log comes first: a run that is killed before the checkpoint takes the epoch again, and
-        cuts its line off. The picture comes last, being worth least.
+        The log is written first: if a run is killed before the checkpoint, it repeats the epoch
+        and truncates its line. The curves come last, as they can be redrawn.
 
         Raises:
-            Stopped: in the middle of the validation, when a signal has come.
+            Stopped: during validation, if a signal has arrived.
         """
         start, progress = time.perf_counter(), self._progress
         if not progress.num_photographs:
             self._take_back_empty_steps()
             raise DatasetError(
-                f"{self._data.root}: not one of its photographs could be read in epoch "
-                f"{progress.epoch + 1}; look at the files themselves, then ",
+                f"{self._data.root}: none of its photographs could be read in epoch "
+                f"{progress.epoch + 1}; check the files, then ",
                 Argument("resume", True),
                 " repeats the epoch",
             )
-        self._num_empty_steps = self._num_lost = 0  # of the epoch that is over
+        self._num_empty_steps = self._num_lost = 0  # of the completed epoch
         validation, num_skipped = self._validate(stop)
         seconds = progress.epoch_s + time.perf_counter() - start
         record = self._record(validation, self._rate(progress.step - 1), seconds, num_skipped)
@@ -241,7 +240,7 @@ class Run:
         self._reporter.say(epoch_line(record, self._recipe.num_epochs))
 
     def _validate(self, stop: StopRequest) -> tuple[Validation | None, int]:
-        """Return what validation finds, if there is one, and how many photographs it skipped."""
+        """Return the validation results, if any, and the number of photographs skipped."""
         source = self._data.validation
         if source is None:
             return None, 0
@@ -271,19 +270,18 @@ class Run:
     def _record(
         self, validation: Validation | None, rate: float, seconds: float, num_skipped: int
     ) -> EpochRecord:
-        """Sum up the epoch under way; epoch 0 is a network before its first step."""
+        """Summarise the current epoch; epoch 0 is the network before its first step."""
         progress = self._progress
         begun, count = progress.step > 0, progress.num_photographs
+        names = (field.name for field in dataclasses.fields(Validation))
+        figures = {name: getattr(validation, name, None) for name in names}
         return EpochRecord(
             epoch=progress.epoch + 1 if begun else 0,
             step=progress.step,
             learning_rate=rate,
             train_loss=progress.loss_sum / count if begun else None,
             train_top1=progress.num_right / count if begun else None,
-            val_loss=None if validation is None else validation.loss,
-            val_top1=None if validation is None else validation.top1,
-            val_top5=None if validation is None else validation.top5,
-            val_mean_class_top1=None if validation is None else validation.mean_class_top1,
+            **{f"val_{name}": value for name, value in figures.items()},
             images_per_second=count / progress.epoch_s if begun else None,
             wall_s=seconds,
             num_skipped=len(self._data.unreadable) + progress.num_skipped + num_skipped,
@@ -315,7 +313,7 @@ class Run:
         )
 
     def _save(self, validation: Validation | None, state: RunState | None = None) -> None:
-        """Write a checkpoint to go on from, and the list of what was skipped until then."""
+        """Write a checkpoint to resume from, and the list of photographs skipped until then."""
         self._skipped.save()
         state = self._state(validation) if state is None else state
         save_state(self._folder, state, self._options.keep)
@@ -325,13 +323,13 @@ class Run:
         """Return all that goes into a checkpoint.
 
         Raises:
-            DivergedError: a weight or what the optimiser remembers is no number.
+            DivergedError: a weight or the optimizer state is not finite.
         """
         network = self._trainer.network
         merged = merge(dict(network.named_parameters()))
         memory = memory_of(network, self._trainer.optimizer)
         self._check(merged)
-        self._check({f"the optimiser's {name}": tensor for name, tensor in memory.items()})
+        self._check({f"the optimizer's {name}": tensor for name, tensor in memory.items()})
         arrays = deployable(merged, dropout_scale(self._recipe))
         if self._beginning.mean_image is not None:
             image = self._beginning.mean_image.transpose(2, 0, 1)
@@ -350,13 +348,13 @@ class Run:
             if not tensor.isfinite().all():
                 rate = self._trainer.optimizer.rate
                 raise DivergedError(
-                    f"step {self._progress.step - 1}: {name} is not finite any more, at learning "
-                    f"rate {rate:.3g}; the last checkpoint is as it was: ",
+                    f"step {self._progress.step - 1}: {name} is no longer finite, at learning "
+                    f"rate {rate:.3g}; the last checkpoint is intact: ",
                     lower_rate(self._recipe),
                 )
 
     def _provenance(self, validation: Validation | None) -> dict[str, object]:
-        """Return what the checkpoint says of its origin."""
+        """Return the provenance that a checkpoint records."""
         options, progress = self._options, self._progress
         origin: dict[str, object] = {
             "trained_by": f"alexnet-deploy {__version__}, torch {torch.__version__}",
@@ -378,7 +376,7 @@ class Run:
         return self._progress.plateau.rate(self._recipe)
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
-        """Return the photographs of an epoch, shuffled; those of no whole batch are left out."""
+        """Return the photographs of an epoch, shuffled, without an incomplete last batch."""
         rng = np.random.default_rng((self._options.seed, epoch))
         order = rng.permutation(len(self._data.training))
         return order[: self._steps_per_epoch * self._recipe.batch_size]

@@ -1,4 +1,4 @@
-"""`shrink`: a trained network with fc6 and fc7 as thin products, in float16: one small file."""
+"""`shrink`: write a trained network in float16, with fc6 and fc7 as products of thin matrices."""
 
 import dataclasses
 from collections.abc import Generator
@@ -30,16 +30,16 @@ from training.weights import split
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShrinkOptions:
-    """What to make small, from which photographs it learns, and how small.
+    """What to shrink, with which photographs, and how far.
 
     Attributes:
         checkpoint: the trained network.
-        data: photographs that it was trained on, in class folders; classes are not looked at.
+        data: photographs that it was trained on, in class folders; the classes are ignored.
         output: `.safetensors` file to write.
         ranks: of the products.
-        num_epochs: passes over `data` in which the factors learn; 0 for the decomposition alone.
-        batch_size: photographs a step.
-        device: of everything; one.
+        num_epochs: passes over `data` to train the factors; 0 for the decomposition alone.
+        batch_size: photographs per step.
+        device: the one device to run on.
         seed: of everything random.
         num_workers, memory_bytes: as for training.
     """
@@ -58,13 +58,13 @@ class ShrinkOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShrinkReport:
-    """What came of it.
+    """The result of `shrink`.
 
     Attributes:
         output: the file.
         size_bytes: of the file.
-        loss: mean divergence from the whole network over the last half of the steps, in nats at
-            the temperature of `factoring`; None where nothing was learned.
+        loss: mean KL divergence from the full network over the last half of the steps, in nats at
+            the temperature of `factoring`; None without training.
     """
 
     output: Path
@@ -73,17 +73,16 @@ class ShrinkReport:
 
 
 def shrink(options: ShrinkOptions, reporter: Reporter) -> ShrinkReport:
-    """Factor a network's fc6 and fc7, let the factors learn, and write them as float16.
+    """Factor a network's fc6 and fc7, train the factors, and write the network as float16.
 
     Raises:
-        UsageError: an output that is no `.safetensors`, a rank below 1 or above what fits, a
-            network that is factored already or has not the paper's towers.
-        DatasetError: no photographs that can be read, or fewer than a batch.
-        IncompatibleFileError: a checkpoint that is damaged, or a folder that `prepare` has not
-            finished.
+        UsageError: the output is not a `.safetensors` file, a rank is out of range, or the network
+            is factored already or does not have the paper's two towers.
+        DatasetError: no photographs can be read, or there are fewer than a batch.
+        IncompatibleFileError: the checkpoint is damaged, or `prepare` has not finished the folder.
         OutputError: the file cannot be written.
-        DivergedError: the factors came to numbers that are none.
-        DeviceError: a device that is not there, or has too little memory.
+        DivergedError: a weight is not finite as float16.
+        DeviceError: the device does not exist or has too little memory.
     """
     device = parse_device(options.device)
     _check_output(options)
@@ -97,7 +96,6 @@ def shrink(options: ShrinkOptions, reporter: Reporter) -> ShrinkReport:
 def _shrink(
     options: ShrinkOptions, checkpoint: Checkpoint, device: torch.device, reporter: Reporter
 ) -> ShrinkReport:
-    """Do it, on a device that is there."""
     arrays = dense_arrays(checkpoint)
     network = TwoTowers(checkpoint.spec, (device, device))
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
@@ -120,7 +118,7 @@ def _shrink(
 
 
 class _Epochs:
-    """The photographs again and again, each time in another order."""
+    """Epochs of the photographs, each in a new random order."""
 
     def __init__(
         self, source: PhotographSource, options: ShrinkOptions, reporter: Reporter
@@ -132,10 +130,10 @@ class _Epochs:
         self._rng = np.random.default_rng(options.seed)
 
     def batches(self, title: str, count: int) -> Generator[PhotographBatch]:
-        """Yield the whole batches of `count` epochs.
+        """Yield the full batches of `count` epochs.
 
         Raises:
-            DatasetError: in a whole epoch not one photograph can be read.
+            DatasetError: no photograph of an epoch can be read.
         """
         for number in range(count):
             num_read = 0
@@ -147,8 +145,7 @@ class _Epochs:
                         yield batch
             if not num_read:
                 raise DatasetError(
-                    f"{self._options.data}: not one of its photographs can be read; look at the "
-                    "files themselves"
+                    f"{self._options.data}: none of its photographs can be read; check the files"
                 )
 
     def _epoch(self) -> Generator[PhotographBatch]:
@@ -165,7 +162,7 @@ class _Epochs:
 
 
 def _check_output(options: ShrinkOptions) -> None:
-    """Refuse now what could not be written after all epochs, and the whole network's own file."""
+    """Refuse an output that could not be written later, or that is the full network's file."""
     output = options.output
     argument = Argument("output", str(output))
     if output.suffix != ".safetensors":
@@ -183,7 +180,9 @@ def _check_ranks(options: ShrinkOptions, checkpoint: Checkpoint) -> None:
     for layer in FACTORED:
         name, rank = f"{layer}.weight", getattr(options.ranks, layer)
         if name not in checkpoint.arrays:
-            raise UsageError(f"{options.checkpoint}: {layer} is factored already; give the whole")
+            raise UsageError(
+                f"{options.checkpoint}: {layer} is factored already; give the original"
+            )
         rows, columns = shapes[name]
         largest = rows * columns // (rows + columns)
         if not 1 <= rank <= largest:
@@ -193,7 +192,7 @@ def _check_ranks(options: ShrinkOptions, checkpoint: Checkpoint) -> None:
 
 def _open(options: ShrinkOptions, checkpoint: Checkpoint, reporter: Reporter) -> PhotographSource:
     folders = find_class_folders(options.data)
-    read_prepared(folders)  # whether it is whole
+    read_prepared(folders)  # refuses an unfinished folder
     size = checkpoint.spec.preprocessing.resize_to
     source = read_what_fits(folders, size, options.memory_bytes, reporter)
     check_batch(source.folders, options.batch_size, Argument("batch_size"))
@@ -201,7 +200,7 @@ def _open(options: ShrinkOptions, checkpoint: Checkpoint, reporter: Reporter) ->
 
 
 def _augmentation(checkpoint: Checkpoint, device: torch.device) -> Augmentation:
-    """Return the modern recipe's crops, without its shifts of colour."""
+    """Return the modern recipe's augmentation without its colour shifts."""
     image = mean_image_of(checkpoint.arrays)
     return Augmentation(
         checkpoint.spec,
@@ -215,10 +214,10 @@ def _augmentation(checkpoint: Checkpoint, device: torch.device) -> Augmentation:
 def _save(
     options: ShrinkOptions, checkpoint: Checkpoint, small: dict[str, NDArray[np.float32]]
 ) -> None:
-    """Write everything as float16; the mean image, if there is one, stays as it was.
+    """Write everything as float16, except that a mean image is kept as it is.
 
     Raises:
-        DivergedError: a number is infinite, none, or too large for float16.
+        DivergedError: a number is not finite as float16.
     """
     provenance = dict(checkpoint.spec.provenance) | {
         "shrunk": {

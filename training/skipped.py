@@ -1,7 +1,7 @@
 """`skipped.jsonl`: the photographs of a run that could not be read.
 
-One JSON object a line, {"path", "reason"}, each photograph once; there is no such file while there
-is no such photograph.
+One JSON object per line, {"path", "reason"}, each photograph once; the file is created with the
+first one.
 """
 
 import json
@@ -26,13 +26,13 @@ class _Skipped:
 
 
 class SkippedPhotographs:
-    """The list, and what has not been written yet.
+    """The list of skipped photographs.
 
     Args:
-        folder: of the run; a list that lies there is gone on with.
+        folder: of the run; an existing list is continued.
 
     Raises:
-        IncompatibleFileError: what lies there is no such list.
+        IncompatibleFileError: the existing file is not such a list.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -49,7 +49,7 @@ class SkippedPhotographs:
             self._lines[read_record(_Skipped, fields, source, _AGAIN).path] = line
 
     def add(self, failures: Iterable[Failure]) -> None:
-        """Note photographs; `save` writes them."""
+        """Add photographs; `save` writes them."""
         for failure in failures:
             if str(failure.path) not in self._lines:
                 line = json.dumps(path_fields(failure.path) | {"reason": failure.reason})
@@ -57,10 +57,10 @@ class SkippedPhotographs:
                 self._is_written = False
 
     def save(self) -> None:
-        """Write the list unless the disk has all of it.
+        """Write the list if it has changed.
 
         Raises:
-            OutputError: it cannot be written; the earlier one is as it was.
+            OutputError: it cannot be written; an earlier one is left as it was.
         """
         if self._is_written:
             return

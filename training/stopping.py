@@ -1,4 +1,4 @@
-"""Stop at a signal, but not in the middle of a step."""
+"""Stop on a signal, but not in the middle of a step."""
 
 import os
 import signal
@@ -9,31 +9,31 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_ONE_WISH_S = 1.0
-"""`timeout` signals its command and then the group; a terminal that closes does the like."""
-_NOTE = b"\nstopping after this step, with a checkpoint; once more leaves without one\n"
+_SAME_REQUEST_S = 1.0
+"""Signals this close are one request: `timeout` signals its command, and then the group."""
+_NOTE = b"\nstopping after this step, with a checkpoint; a second signal stops without one\n"
 
 
 class Stopped(Exception):
-    """A signal asked for a stop, and this is a place to stop at."""
+    """A signal has arrived, and the run can stop here."""
 
 
 @dataclass(slots=True)
 class StopRequest:
-    """Whether a signal has come, and which."""
+    """Whether a signal has arrived, and which."""
 
     signal_number: int | None = None
 
     @property
     def has_come(self) -> bool:
-        """Whether the run is asked to stop."""
+        """Whether a signal has arrived."""
         return self.signal_number is not None
 
     def check(self) -> None:
-        """Mark a place at which a run can stop and lose nothing.
+        """Mark a point at which a run can stop without loss.
 
         Raises:
-            Stopped: it is asked to.
+            Stopped: a signal has arrived.
         """
         if self.has_come:
             raise Stopped
@@ -41,12 +41,12 @@ class StopRequest:
 
 @contextmanager
 def stop_after_step() -> Iterator[StopRequest]:
-    """Take Ctrl-C, SIGTERM and SIGHUP as a wish to stop after the step under way.
+    """Treat Ctrl-C, SIGTERM and SIGHUP as a request to stop after the current step.
 
-    A second signal, a second or more later, acts as it did before, so that a step that hangs
-    can be left. Call it from the main thread; the handlers of before are back when the block
-    ends. A signal that is ignored stays so: a shell starts background jobs deaf to Ctrl-C, nohup
-    to SIGHUP.
+    Another signal, more than a second later, has its previous effect, so that a hanging step can
+    be interrupted. Call this from the main thread; the previous handlers are restored when the
+    block ends. Ignored signals stay ignored: shells start background jobs ignoring Ctrl-C, and
+    nohup ignores SIGHUP.
     """
     request = StopRequest()
     asked_at = 0.0
@@ -57,10 +57,10 @@ def stop_after_step() -> Iterator[StopRequest]:
         nonlocal asked_at
         if not request.has_come:
             request.signal_number, asked_at = number, time.monotonic()
-            if sys.stderr is not None:  # else its number may be another file's
+            if sys.stderr is not None:  # otherwise descriptor 2 may be another file
                 with suppress(OSError):
                     os.write(2, _NOTE)
-        elif time.monotonic() - asked_at > _ONE_WISH_S:
+        elif time.monotonic() - asked_at > _SAME_REQUEST_S:
             restore()
             signal.raise_signal(number)
 

@@ -1,9 +1,9 @@
 """The network on two devices, as in the paper's Figure 2.
 
-Each device owns half of the kernels of every layer but fc8, which the first device owns whole, as
-in the 2012 code. Layers 2, 4 and 5 see the maps of their own tower; conv3, fc6 and fc7 see both
-towers' and fc8 sees both fc7 (section 3.5). Such a layer is the sum of two products, so that the
-own half is computed while the other tower's is on its way.
+Each device holds half of the kernels of every layer except fc8, which is entirely on the first
+device, as in the 2012 code. Layers 2, 4 and 5 see only the maps of their own tower; conv3, fc6,
+fc7 and fc8 see those of both (section 3.5). The latter are sums of two products, so that one is
+computed from the local maps while the other tower's are in transit.
 
     N photographs, K classes; maps (N, C, H, W) float, channels last in memory
 """
@@ -21,7 +21,7 @@ from training.normalisation import rectify_and_normalise
 
 Devices = tuple[torch.device, torch.device]
 Dropout = Callable[[torch.Tensor, str, int], torch.Tensor]
-"""From fc6's or fc7's outputs, the layer's name and the tower to what goes on."""
+"""From fc6's or fc7's outputs, the layer's name and the tower's number to the masked outputs."""
 
 
 class SeesBothTowers(nn.Module):
@@ -34,7 +34,7 @@ class SeesBothTowers(nn.Module):
 
 
 class Tower(nn.Module):
-    """What one device owns."""
+    """One device's half of the network."""
 
     def __init__(self, spec: ModelSpec, lrn: LrnSpec, *, owns_fc8: bool) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Tower(nn.Module):
             )
 
     def to_pool2(self, images: torch.Tensor) -> torch.Tensor:
-        """Return this tower's pool2 from (N, 3, S, S) inputs: layers 1 and 2."""
+        """Return this tower's pool2 for (N, 3, S, S) inputs: layers 1 and 2."""
         top, left, bottom, right = self.padding
         x = self.conv1(F.pad(images, (left, right, top, bottom)))
         x = F.max_pool2d(rectify_and_normalise(x, self.lrn), 3, 2)
@@ -77,14 +77,14 @@ class TwoTowers(nn.Module):
     """AlexNet in two towers, each on its device.
 
     Args:
-        spec: of the `paper` preset's wiring; widths, classes and sizes are free.
+        spec: with the connectivity of the `paper` preset; widths, classes and sizes are free.
         devices: of tower 0 and tower 1; they may be the same.
 
     Attributes:
-        exchange: what crossed, in bytes.
+        exchange: counts the bytes that cross between the devices.
 
     Raises:
-        UsageError: the spec's network has no two towers.
+        UsageError: the spec's network does not have two towers.
     """
 
     def __init__(self, spec: ModelSpec, devices: Devices) -> None:
@@ -106,7 +106,7 @@ class TwoTowers(nn.Module):
 
         Args:
             images: (N, 3, S, S) network inputs, on the first device or the CPU.
-            dropout: applied to fc6's and fc7's outputs after the ReLU; None when in use.
+            dropout: applied to fc6's and fc7's outputs after the ReLU, or None.
         """
         return self.classify(self.pool5(images), dropout)
 
@@ -130,7 +130,7 @@ class TwoTowers(nn.Module):
         return logits
 
     def _both(self, layer: str, x: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Return each tower's part of a layer that sees both towers, before the ReLU."""
+        """Return each tower's half of a layer that sees both towers, before the ReLU."""
         arriving = [
             self.exchange.send(layer, 1 - tower, x[1 - tower], device)
             for tower, device in enumerate(self.devices)
@@ -144,7 +144,7 @@ class TwoTowers(nn.Module):
 
 
 def lrn_of_two_towers(spec: ModelSpec) -> LrnSpec:
-    """Return how a network normalises; refuse one that has no two towers.
+    """Return a network's normalisation; refuse one that does not have two towers.
 
     Raises:
         UsageError: naming what it has instead.
@@ -153,11 +153,11 @@ def lrn_of_two_towers(spec: ModelSpec) -> LrnSpec:
     if spec.groups != (1, 2, 1, 2, 2) or lrn is None or lrn.towers != 2:
         raise UsageError(
             f"preset {spec.preset} has groups {spec.groups} and normalises "
-            f"{f'in {lrn.towers} slices' if lrn else 'nothing'}; the trainer has the paper's "
-            "two towers only: groups (1, 2, 1, 2, 2) and two slices"
+            f"{f'in {lrn.towers} slices' if lrn else 'nothing'}; the trainer supports only the "
+            "paper's two towers: groups (1, 2, 1, 2, 2) and two slices"
         )
     if lrn.position != "before_pool":
         raise UsageError(
-            f"the spec normalises {lrn.position}, the trainer does so before_pool only"
+            f"the spec normalises {lrn.position}, the trainer supports only before_pool"
         )
     return lrn

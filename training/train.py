@@ -1,4 +1,4 @@
-"""`train`: put a run together from what was asked for, and let it go."""
+"""`train`: set up a run from its options, and start it."""
 
 import dataclasses
 from pathlib import Path
@@ -35,28 +35,28 @@ from training.trainer import Trainer
 from training.weights import split
 
 PICTURE_SIZE = 256
-"""Section 2: the side of the square pictures, px."""
+"""Side of the square pictures, px (section 2)."""
 
 
 def train(options: TrainOptions, reporter: Reporter) -> RunReport:
-    """Train a network, or go on with a run.
+    """Train a network, or resume a run.
 
     Args:
-        options: what on, how, and where to.
-        reporter: told how it goes.
+        options: what to train on, how, and where to write.
+        reporter: told of progress.
 
     Raises:
-        UsageError: options that cannot be meant, other ones than the run began with, a folder
-            that holds a run and no `resume`, or none and `resume`.
-        DatasetError: data that cannot be trained on.
-        DeviceError: a device that is not there, or has too little memory.
-        IncompatibleFileError: a file that is damaged, or of another network.
-        DivergedError, OutputError: see `run.Run.train`.
+        UsageError: impossible options, or other ones than the run began with; the folder holds a
+            run without `resume`, or none with `resume`.
+        DatasetError: the data cannot be trained on.
+        DeviceError: a device does not exist or has too little memory.
+        IncompatibleFileError: a file is damaged, or of another network.
+        DivergedError, OutputError, WorkerError: see `run.Run.train`.
     """
     devices = parse_devices(options.devices)
     use_precision(options.precision, devices)
     checkpoint = _checkpoint_to_resume(options)
-    # What takes no time comes first: reading the photographs may take minutes.
+    # Quick checks come first: reading the photographs may take minutes.
     if checkpoint is not None:
         check_options(options)
     found = find_data(options)
@@ -74,13 +74,13 @@ def train(options: TrainOptions, reporter: Reporter) -> RunReport:
         write_run(options, *data.folders)
         with too_little_memory_reported(Argument("devices", options.devices)):
             run = _put_together(options, data, beginning, state, devices, reporter)
-            del beginning, state, init  # weights and memory, which the network has copied
+            del beginning, state, init  # free what network and optimizer have copied
             with stop_after_step() as stop:
                 return run.train(stop)
 
 
 def _checkpoint_to_resume(options: TrainOptions) -> Path | None:
-    """Return the last checkpoint with `resume`, None without; refuse what does not fit that."""
+    """Return the last checkpoint with `resume`, None without; refuse a folder that does not fit."""
     found = last_checkpoint(options.output)
     resume, output = Argument("resume", True), Argument("output")
     if options.resume and found is None:
@@ -94,7 +94,7 @@ def _checkpoint_to_resume(options: TrainOptions) -> Path | None:
         raise UsageError(
             f"{options.output} holds a run already, up to {found.name}; give ",
             resume,
-            " to go on with it, or another ",
+            " to continue it, or another ",
             output,
         )
     if (options.output / BEST_NAME).exists():
@@ -119,17 +119,17 @@ def _begin(
 
 
 def _load(checkpoint: Path, data: Data) -> RunState:
-    """Read the state of a run on these classes."""
+    """Read the state of a run with these classes."""
     try:
         state = load_state(checkpoint)
         if state.spec.labels != data.classes:
-            raise IncompatibleFileError(f"{checkpoint}: is a network of other classes")
+            raise IncompatibleFileError(f"{checkpoint}: is a network with other classes")
     except IncompatibleFileError as error:
         raise IncompatibleFileError(
             error.message,
             "; or move it away: ",
             Argument("resume", True),
-            " goes on from the checkpoint before it, if there is one",
+            " then continues from the checkpoint before it, if there is one",
         ) from error
     return state
 
@@ -142,7 +142,7 @@ def _put_together(
     devices: Devices,
     reporter: Reporter,
 ) -> Run:
-    """Return a run that is ready to go; its log is cut back to where it goes on."""
+    """Return a run ready to start, its log truncated to where it continues."""
     network = TwoTowers(beginning.spec, devices)
     network.load_state_dict(split(beginning.weights))
     optimizer = optimizer_of(network, options.recipe, beginning.old_layers, options.old_rate_factor)
@@ -153,10 +153,10 @@ def _put_together(
         reporter.say(f"resuming after epoch {progress.epoch:,}, step {progress.step:,}")
         if progress.best_top1 >= 0 and not (options.output / BEST_NAME).exists():
             reporter.say(
-                f"{BEST_NAME} is gone; the next epoch with a top-1 above "
+                f"{BEST_NAME} is gone; the next epoch with a top-1 accuracy above "
                 f"{progress.best_top1:.1%} writes another"
             )
-    # Lines without a checkpoint are of a run that was killed before it wrote its first.
+    # Lines without a checkpoint come from a run killed before it wrote its first.
     records = cut_back(options.output / LOG_NAME, -1 if state is None else progress.epoch)
     image = beginning.mean_image
     augmentation = Augmentation(

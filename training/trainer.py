@@ -1,7 +1,7 @@
 """One training step and one validation pass.
 
-What is random in a step comes from (seed, step) alone, and the order of an epoch from (seed,
-epoch): a run that was interrupted and resumed meets the same numbers as one that was not.
+All randomness in a step derives from (seed, step), and the order of an epoch from (seed, epoch), so
+an interrupted and resumed run draws the same numbers as an uninterrupted one.
 """
 
 import math
@@ -23,21 +23,21 @@ from training.recipes import Recipe
 from training.towers import Dropout, TwoTowers
 
 Precision = Literal["fp32", "tf32", "bf16"]
-"""Of products; weights are float32. "tf32" keeps 10 bits of a float32's mantissa, on GPUs."""
+"""Of products; weights are float32. "tf32" keeps 10 mantissa bits, on GPUs."""
 
 EXPLODED = 20.0
-"""A loss this many times that of guessing (ln K) is no training any more..."""
+"""A loss this many times that of guessing (ln K) has diverged..."""
 EXPLODED_AT_LEAST = 100.0
-"""...but of few classes and small batches one photograph under a wrong name can cost as much."""
+"""...but with few classes and small batches a single mislabelled photograph can cost as much."""
 
 
 class DivergedError(AlexNetDeployError):
-    """The loss became infinite, no number, or far larger than that of guessing."""
+    """The loss became infinite, NaN, or far larger than that of guessing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validation:
-    """What validation found: mean cross-entropy in nats, and shares of photographs, 0..1."""
+    """Validation results: mean cross-entropy in nats, and accuracies, 0..1."""
 
     loss: float
     top1: float
@@ -47,7 +47,7 @@ class Validation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:
-    """Sums over the photographs of one step; blends count as what they are most of."""
+    """Sums over the photographs of one step; a blend counts as its larger part."""
 
     loss: float
     num_right: int
@@ -55,12 +55,12 @@ class StepResult:
 
 
 class Trainer:
-    """A network with its optimiser.
+    """A network with its optimizer.
 
     Args:
-        network: its weights in the recipe's form of dropout.
-        recipe: dropout, label smoothing and blends.
-        optimizer: over the network's parameters.
+        network: with weights scaled for the recipe's form of dropout.
+        recipe: gives dropout, label smoothing and mixup.
+        optimizer: of the network's parameters.
         augmentation: from pictures to inputs, on the network's first device.
         precision: "bf16" runs products under autocast, with float32 weights.
         seed: of everything random.
@@ -84,15 +84,15 @@ class Trainer:
         self._seed = seed
 
     def step(self, batch: PhotographBatch, step: int, rate: float) -> StepResult:
-        """Take one step on a batch of one photograph or more.
+        """Take one step on a mini-batch of one photograph or more.
 
         Args:
-            batch: pictures and classes.
+            batch: pictures and labels.
             step: its number in the run, from 0.
             rate: the learning rate of weights.
 
         Raises:
-            DivergedError: the loss says so; the weights have not been changed by this step.
+            DivergedError: the loss has diverged; this step has not changed the weights.
         """
         device = self.network.devices[0]
         seeds = np.random.SeedSequence((self._seed, step)).generate_state(4).tolist()
@@ -109,7 +109,7 @@ class Trainer:
         if blend is not None:
             loss = share * loss + (1 - share) * self._loss(logits, labels[partners])
         right = (logits.argmax(1) == labels).sum()
-        # Both at once: on a GPU each number that is looked at waits for all that was begun.
+        # Read both at once: on a GPU every read synchronises.
         value, num_right = torch.stack([loss.detach(), right.float()]).tolist()
         self._check(value, f"step {step}", rate)
         self.optimizer.set_rate(rate)
@@ -121,15 +121,15 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self, batches: Iterable[PhotographBatch], step: int = 0) -> Validation:
-        """Judge central crops; dropout in its form for use.
+        """Evaluate central crops, without dropout.
 
         Args:
-            batches: all to validate on.
-            step: taken so far, for the message of an error.
+            batches: all photographs to validate on.
+            step: number of steps taken, for error messages.
 
         Raises:
-            DatasetError: not one photograph could be read.
-            DivergedError: the loss says so.
+            DatasetError: no photograph could be read.
+            DivergedError: the loss has diverged.
         """
         device = self.network.devices[0]
         losses, scores, classes = [], [], []
@@ -144,8 +144,8 @@ class Trainer:
             classes.append(batch.labels.numpy())
         if not losses:
             raise DatasetError(
-                "validation: not one of its photographs can be read; look at the files themselves, "
-                "or give another folder"
+                "validation: none of its photographs can be read; check the files, or give another "
+                "folder"
             )
         found = _validation(torch.cat(losses), np.concatenate(scores), np.concatenate(classes))
         self._check(found.loss, f"validation after {step} steps", self.optimizer.rate)
@@ -155,7 +155,7 @@ class Trainer:
         return F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
 
     def _blend(self, count: int, seed: int) -> tuple[float, torch.Tensor] | None:
-        """Return the share of each picture in its blend, 0.5..1, and the pictures it meets."""
+        """Return each picture's weight in its blend, 0.5..1, and the partners, or None."""
         if not self.recipe.mixup:
             return None
         rng = np.random.default_rng(seed)
@@ -189,14 +189,14 @@ class Trainer:
             return
         raise DivergedError(
             f"{when}: the loss is {loss:.3g} at learning rate {rate:.3g}, expected less than "
-            f"{limit:.0f} (guessing has {guessing:.3g}); the last checkpoint is as it was: ",
+            f"{limit:.0f} (guessing has {guessing:.3g}); the last checkpoint is intact: ",
             lower_rate(self.recipe),
-            ", or look for pictures under wrong classes",
+            ", or look for mislabelled pictures",
         )
 
 
 def lower_rate(recipe: Recipe) -> Message:
-    """Say what to do about a learning rate that was too high."""
+    """Return the remedy for too high a learning rate."""
     return Message(
         "begin again in another ",
         Argument("output"),
@@ -204,7 +204,7 @@ def lower_rate(recipe: Recipe) -> Message:
         Argument("recipe.learning_rate", float(f"{recipe.learning_rate / 10:.2g}")),
         ", from that checkpoint with ",
         Argument("init"),
-        " or from new weights",
+        ", or from new weights",
     )
 
 

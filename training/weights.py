@@ -1,11 +1,11 @@
 """From the towers' tensors to the package's one network, and back.
 
-The towers stand one after the other, first tower first, in outputs and in inputs. (In the 2012
-code's own files the inputs of the second half of fc7 stand the other way round.)
+Outputs and inputs are concatenated, those of the first tower first. (In the 2012 code's own files
+the inputs of the second half of fc7 are in the opposite order.)
 
-Under the paper's form of dropout the trained fc7 and fc8 expect outputs that are halved in use
-(section 4.2); the package halves nothing, so their matrices are stored halved. Powers of two
-change no digit: there and back is exact for a rate of a half.
+Under the paper's form of dropout, fc7 and fc8 expect inputs that are halved at inference (section
+4.2); the package halves nothing, so their matrices are stored halved. Scaling by a power of two is
+exact, so a rate of 0.5 survives the round trip bit for bit.
 """
 
 from collections.abc import Mapping
@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 Arrays = dict[str, NDArray[np.float32]]
 SEES_BOTH = ("conv3", "fc6", "fc7")
 AFTER_DROPOUT = ("fc7.weight", "fc8.weight")
-"""What the two forms of dropout scale."""
+"""Weights that the two forms of dropout scale differently."""
 
 
 def merge(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Join tensors named as `TwoTowers.named_parameters` into the package's, on the CPU.
+    """Join tensors named like `TwoTowers.named_parameters` into the package's, on the CPU.
 
-    Weights, gradients and velocities all join the same way. The result is contiguous and shares
-    no memory with the network.
+    Weights, gradients and optimizer state all join the same way. The result is contiguous and
+    shares no memory with the network.
     """
     home = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
     merged: dict[str, torch.Tensor] = {}
@@ -41,7 +41,11 @@ def merge(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def split(arrays: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Undo `merge`: the tensors of the two towers, by `TwoTowers`' names, as views."""
+    """Undo `merge`: return views for the two towers, under `TwoTowers`' names.
+
+    A matrix that sees both towers is a 2 x 2 grid of blocks, rows by the tower that holds them and
+    columns by the tower they read: `own` is on the diagonal, `other` off it.
+    """
     tensors: dict[str, torch.Tensor] = {}
     for name, array in arrays.items():
         layer, kind = name.split(".")
@@ -71,8 +75,8 @@ def deployable(merged: Mapping[str, torch.Tensor], dropout_scale: float) -> Arra
 
     Args:
         merged: from `merge`.
-        dropout_scale: what the trained form multiplies fc6's and fc7's outputs with in use: 1
-            minus the rate for the paper's form, 1 for the inverted one.
+        dropout_scale: factor on fc6's and fc7's outputs at inference: 1 minus the rate for the
+            paper's form of dropout, 1 for the inverted one.
     """
     return {
         name: (tensor * dropout_scale if name in AFTER_DROPOUT else tensor).numpy()

@@ -3,7 +3,7 @@
 import functools
 import os
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,8 +71,10 @@ def classify(
             from alexnet_deploy.figures.classes import open_figure
 
             writers.append(stack.enter_context(open_figure(figure, model.spec, say)))
+        results = model.classify(found, top=num_classes, summary=summary)
+        stack.enter_context(closing(results))
         stack.enter_context(report)
-        for result in model.classify(found, top=num_classes, summary=summary):
+        for result in results:
             report.advance(result.path, result.error)
             for write in writers:
                 write(result)

@@ -28,7 +28,7 @@ class ModelArguments:
 
     runtime: Runtime
     device: Device
-    precision: Precision | None
+    precision: Precision
     batch_size: int | None
     threads: int | None
     model: Path | None = None
@@ -40,7 +40,7 @@ class ModelArguments:
         return RunnerOptions(
             runtime=self.runtime,
             device=self.device,
-            precision=self.precision or "auto",
+            precision=self.precision,
             batch_size=self.batch_size or 32,
             exact_batch=self.batch_size is not None,
             threads=self.threads,
@@ -69,7 +69,7 @@ class ModelArguments:
             self.model,
             runtime=self.runtime,
             device=self.device,
-            precision=self.precision or "auto",
+            precision=self.precision,
             batch_size=self.batch_size,
             threads=self.threads,
             notify=say,
@@ -117,6 +117,7 @@ def runtime_options(
         click.option(
             "--precision",
             type=click.Choice(PRECISIONS),
+            default="auto",
             help=f"Arithmetic of the network.  [default: {precision_default}]",
         ),
         click.option(

@@ -5,7 +5,7 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,6 +83,7 @@ def search(
         if sheet is not None:
             index.check_not_photograph(sheet, find())
         results = index.search(found, k, metric=metric, max_distance=max_distance, summary=summary)
+        stack.enter_context(closing(results))
         writers = [_stdout_writer(report, as_json, as_paths, null)]
         if sheet is not None:
             from alexnet_deploy.figures.sheets import open_sheet

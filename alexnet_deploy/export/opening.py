@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from alexnet_deploy import arguments
 from alexnet_deploy.choices import Device, Precision, Runtime
 from alexnet_deploy.errors import AlexNetDeployError, IncompatibleFileError, OutputError
 from alexnet_deploy.export.onnx import build_file, verified_model
@@ -60,7 +61,7 @@ def open_model(
         DeviceError: a GPU was asked for, and there is none.
         VerificationError: the checkpoint's export does not compute what it should.
     """
-    path = default_model() if model is None else Path(model)
+    path = default_model() if model is None else arguments.path("model", model)
     options = RunnerOptions(
         runtime=runtime,
         device=device,

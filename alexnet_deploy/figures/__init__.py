@@ -1,1 +1,1 @@
-"""What people look at: Figure 4 of the paper, left and right, as PNG and HTML."""
+"""Figures: both halves of the paper's figure 4, as PNG and HTML."""

@@ -1,8 +1,8 @@
 """Draw photographs with their most likely classes, as in Krizhevsky et al. 2012, figure 4 left.
 
-Each photograph, below it the class that its folder is named after (else its file name),
-then one bar per class, as long as its probability; the bar of the true class is red. Sizes are
-in px, as in `drawing`.
+Below each photograph stand the class that its folder is named after (else its file name), and one
+bar per class, proportional to its probability; the bar of the true class is red. Sizes are in px,
+as in `drawing`.
 """
 
 import math
@@ -45,7 +45,7 @@ _LEGEND_HEIGHT = 60
 _NAME_SIZE, _LABEL_SIZE, _LEGEND_SIZE = 25, 21, 19
 _PERCENT_WIDTH = 54
 _BAR_WIDTH = _PHOTO_WIDTH - _PERCENT_WIDTH
-_ASPECT = 1.4  # width to height that the grid comes near
+_ASPECT = 1.4  # aspect ratio that the grid approximates
 
 _BAR, _TRUE_BAR = "#b9cfe8", "#f0958c"
 _REASON_LINES = 6
@@ -55,12 +55,12 @@ _REASON_LINES = 6
 def open_figure(
     path: Path, spec: ModelSpec, notify: Callable[[str], None] = lambda _: None
 ) -> Iterator[Callable[[Classification], None]]:
-    """Yield what adds one photograph; at the end the figure is drawn and written as PNG.
+    """Yield a function that adds one photograph; on exit the figure is drawn and written as PNG.
 
     Args:
-        path: the file; a missing folder or right shows before the first photograph.
+        path: the file; a missing folder or permission fails before the first photograph.
         spec: as for `draw_figure`.
-        notify: told when there were more than `MAX_PHOTOGRAPHS`, of which the first are drawn.
+        notify: called if there were more than `MAX_PHOTOGRAPHS`, of which the first are drawn.
 
     Raises:
         OutputError: the file cannot be written.
@@ -85,8 +85,8 @@ def draw_figure(results: Sequence[Classification], spec: ModelSpec) -> Image.Ima
     """Draw a grid of photographs, each with its most likely classes.
 
     Args:
-        results: 1 to `MAX_PHOTOGRAPHS`, drawn from left to right; of each the first `NUM_BARS`
-            predictions. The photographs are read again; one that cannot be read is a box with
+        results: 1 to `MAX_PHOTOGRAPHS`, drawn left to right, each with its first `NUM_BARS`
+            predictions. The photographs are read again; one that cannot be read becomes a box with
             the reason.
         spec: its labels tell which folders are classes, by name or by WNID.
     """
@@ -107,7 +107,7 @@ def draw_figure(results: Sequence[Classification], spec: ModelSpec) -> Image.Ima
 
 
 def _num_columns(num_photographs: int) -> int:
-    """Return the number of columns whose grid comes nearest to `_ASPECT`, full rows preferred."""
+    """Return the columns that bring the grid nearest to `_ASPECT`, preferring full rows."""
 
     def strangeness(columns: int) -> float:
         rows = math.ceil(num_photographs / columns)
@@ -172,7 +172,7 @@ def _draw_name(
 def _draw_bar(
     draw: ImageDraw.ImageDraw, corner: tuple[int, int], prediction: Prediction, *, is_true: bool
 ) -> None:
-    """Draw a bar as long as the probability, the label over it, the percentage at the right."""
+    """Draw a bar proportional to the probability, the label over it, percentage at the right."""
     left, top = corner
     bottom, middle = top + _BAR_HEIGHT - 1, top + _BAR_HEIGHT / 2
     draw.rectangle((left, top, left + _BAR_WIDTH - 1, bottom), fill=TRACK)
@@ -202,5 +202,5 @@ def _draw_legend(canvas: Image.Image) -> None:
 
 
 def _display(name: str) -> str:
-    """Return the name of a class as people write it."""
+    """Return the display name of a class."""
     return printable(name.replace("_", " "))

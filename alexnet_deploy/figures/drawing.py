@@ -1,7 +1,7 @@
-"""What figures and sheets are drawn with: colours, text that fits, photographs in boxes.
+"""Drawing primitives of figures and sheets: colours, fitted text, photographs in boxes.
 
-Sizes are in px, for a screen of 200 px an inch or print. The font is the one that Pillow brings,
-so a picture is the same on every machine; it has the letters of ASCII and few others.
+Sizes are in px, for print or screens of 200 px per inch. The font is Pillow's built-in one, so that
+output is the same on every machine; it covers ASCII and little else.
 """
 
 import unicodedata
@@ -17,15 +17,15 @@ INK, QUIET, PAPER = "#1c1f24", "#757b85", "#ffffff"
 TRACK = "#f3f5f8"
 FRAME, FAILED, FAILED_INK = "#dfe3e8", "#faf1f0", "#a32219"
 BOLD = 0.5
-"""Width of the outline that makes letters bold: the font has no bold of its own."""
+"""Stroke width that makes letters bold: the font has no bold face."""
 
-_NO_LETTER = "\uffff"  # no font has it: it is drawn as the empty box
+_NO_LETTER = "\uffff"  # in no font, so drawn as the empty box
 _FAILURE_MARGIN, _FAILURE_SPACING = 20, 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Box:
-    """Where on a picture something is drawn, in px."""
+    """A rectangle to draw in, in px."""
 
     left: int
     top: int
@@ -34,13 +34,13 @@ class Box:
 
     @property
     def corners(self) -> tuple[int, int, int, int]:
-        """Left, top, right and bottom; the last two are inside, as Pillow wants a rectangle."""
+        """Left, top, right and bottom; the last two are inclusive, as Pillow expects."""
         return self.left, self.top, self.left + self.width - 1, self.top + self.height - 1
 
 
 @cache
 def built_in_font(size: int) -> ImageFont.FreeTypeFont:
-    """Return the font that Pillow brings, `size` px high."""
+    """Return Pillow's built-in font, `size` px high."""
     font = ImageFont.load_default(size=size)
     if not isinstance(font, ImageFont.FreeTypeFont):
         raise AssertionError("Pillow was built without FreeType")
@@ -48,15 +48,15 @@ def built_in_font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def shortened(text: str, font: ImageFont.FreeTypeFont, width: int, *, tail: float = 0.0) -> str:
-    """Return `text`, cut with an ellipsis where it is wider than `width` px.
+    """Return `text`, truncated with an ellipsis if wider than `width` px.
 
     Args:
-        text: on one line, of any length.
-        font: as it will be drawn with.
+        text: one line, of any length.
+        font: that it will be drawn with.
         width: px.
-        tail: share of what is kept that is taken from the end; 0 cuts there.
+        tail: share of the kept text taken from the end; 0 truncates there.
     """
-    # No more characters than px can fit; a name of a million would take seconds to measure.
+    # At most one character per px can fit; measuring a name of a million would take seconds.
     if len(text) <= width and font.getlength(text) <= width:
         return text
     for num_kept in range(min(len(text), width), 0, -1):
@@ -83,10 +83,10 @@ def wrapped(text: str, font: ImageFont.FreeTypeFont, width: int, *, max_lines: i
 
 
 def drawable(text: str) -> str:
-    """Return `text` as the built-in font can draw it, unchanged where it has all the letters.
+    """Return `text` as the built-in font can draw it, unchanged if it has all the letters.
 
-    A letter that it lacks loses its accents; one that it lacks without them too becomes U+FFFF,
-    which is drawn as the empty box that people know for a missing letter.
+    A missing letter loses its accents; one missing without them too becomes U+FFFF, which is drawn
+    as the usual empty box for a missing glyph.
     """
     composed = unicodedata.normalize("NFC", text)
     return "".join(char if _has_glyph(char) else _plain(char) for char in composed)
@@ -100,15 +100,15 @@ def fitted(
     enlarge: bool = True,
     max_ratio: float | None = None,
 ) -> Image.Image:
-    """Return the whole photograph, as large as `width` x `height` px allow, in its own shape.
+    """Return the whole photograph, scaled to fit `width` x `height` px, keeping its aspect ratio.
 
     Args:
         photograph: of any size.
         width: px.
         height: px.
-        enlarge: False leaves one that is smaller at its size.
-        max_ratio: of a strip that is longer than so many times its width only the middle is
-            taken, because the whole would be a line.
+        enlarge: False keeps a smaller one at its size.
+        max_ratio: if its aspect ratio exceeds this, only the middle is shown, because the whole
+            would be a line.
     """
     longest = max_ratio * min(photograph.size) if max_ratio else max(photograph.size)
     taken = [min(side, longest) for side in photograph.size]
@@ -124,7 +124,7 @@ def fitted(
 def paste_photograph(
     canvas: Image.Image, box: Box, photograph: Image.Image, *, max_ratio: float | None = None
 ) -> None:
-    """Fit a photograph into its box, in the middle, on a quiet ground; see `fitted`."""
+    """Fit a photograph into its box, centred on a neutral background; see `fitted`."""
     ImageDraw.Draw(canvas).rectangle(box.corners, fill=TRACK)
     small = fitted(photograph, box.width, box.height, max_ratio=max_ratio)
     left, top = (box.width - small.width) // 2, (box.height - small.height) // 2
@@ -134,7 +134,7 @@ def paste_photograph(
 def draw_failure(
     canvas: Image.Image, box: Box, reason: str, font: ImageFont.FreeTypeFont, *, max_lines: int
 ) -> None:
-    """Draw a box with the reason, in the place of a photograph."""
+    """Draw a box with the reason instead of a photograph."""
     draw = ImageDraw.Draw(canvas)
     draw.rectangle(box.corners, fill=FAILED, outline=FRAME, width=2)
     width = box.width - 2 * _FAILURE_MARGIN
@@ -150,7 +150,7 @@ def draw_failure(
 
 
 def _plain(char: str) -> str:
-    """Return the letters that a character without a glyph is made of, without accents."""
+    """Return the base letters of a character without a glyph, without accents."""
     parts = unicodedata.normalize("NFKD", char)
     letters = "".join(part for part in parts if not unicodedata.combining(part))
     return letters if all(map(_has_glyph, letters)) else _NO_LETTER

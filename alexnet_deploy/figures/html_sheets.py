@@ -1,7 +1,6 @@
-"""Write a search's results as one page that needs no other file, no network and no script.
+"""Write search results as one self-contained page: no other files, no network, no script.
 
-Thumbnails are JPEGs inside the page. It is written query by query, so memory does not grow with
-their number.
+Thumbnails are JPEGs inside the page. It is written query by query, in constant memory.
 """
 
 import base64
@@ -25,11 +24,11 @@ from alexnet_deploy.figures.sheet_cells import (
 from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.index.results import SearchResult
 
-_WIDTH, _HEIGHT = 400, 300  # px; shown at half of it, sharp where a px is half as large
+_WIDTH, _HEIGHT = 400, 300  # px; shown at half that size, so sharp on high-density screens
 _JPEG_QUALITY = 80
 _NAME_LENGTH = 64  # characters; the whole path is the link's title
 
-# Nothing but the page itself can be loaded, whatever a file's name holds.
+# Nothing but the page itself can be loaded, whatever a file's name contains.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _LIGHT = (
     f"--ink:{INK};--quiet:#686e78;--paper:{PAPER};--ground:{TRACK};--frame:{FRAME};"
@@ -82,10 +81,10 @@ figcaption { margin-top: 0.5rem; overflow-wrap: anywhere }
 
 @contextmanager
 def html_page(file: BinaryIO, *, metric: Metric) -> Iterator[Callable[[SearchResult], None]]:
-    """Write the page's beginning, yield what adds one query's result, then write its end.
+    """Write the page's head, yield a function that adds one query's result, then write its end.
 
     Args:
-        file: written once through; need not be seekable.
+        file: written sequentially; need not be seekable.
         metric: by which the neighbours were ranked.
     """
 
@@ -134,7 +133,7 @@ def _section(result: SearchResult, metric: Metric) -> Iterator[str]:
 
 
 def _figure(cell: Cell) -> str:
-    """Return photograph and caption; the photograph leads to its file."""
+    """Return photograph and caption; the photograph links to its file."""
     try:
         photograph = _image(cell)
         if cell.path is not None:
@@ -154,7 +153,7 @@ def _figure(cell: Cell) -> str:
 
 
 def _image(cell: Cell) -> str:
-    """Return the thumbnail as an element that holds its own pixels."""
+    """Return the thumbnail as an element with embedded pixels."""
     photograph = cell.image()
     small = fitted(photograph, _WIDTH, _HEIGHT, enlarge=False, max_ratio=MAX_RATIO)
     jpeg = io.BytesIO()
@@ -168,7 +167,7 @@ def _image(cell: Cell) -> str:
 
 
 def _shortened(name: str) -> str:
-    """Cut a long name in the middle; the browser breaks what is left into lines."""
+    """Truncate a long name in the middle; the browser wraps the rest."""
     if len(name) <= _NAME_LENGTH:
         return name
     kept = _NAME_LENGTH // 2

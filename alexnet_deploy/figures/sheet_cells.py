@@ -1,7 +1,8 @@
-"""What one cell of a sheet says, on paper and on a page: measures, names, the photograph."""
+"""The content of one cell of a sheet, PNG or HTML: measures, names, the photograph."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from PIL import Image
@@ -10,24 +11,24 @@ from alexnet_deploy.choices import Metric
 from alexnet_deploy.errors import PhotographError
 from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.index.results import Neighbour, Query, SearchResult
-from alexnet_deploy.photographs.sources import load_image
+from alexnet_deploy.photographs.sources import ImageInput, image_source, load_image
 
 MAX_RATIO = 8.0
-"""Of a photograph longer than so many times its width only the middle is shown."""
+"""Of a photograph with a larger aspect ratio only the middle is shown."""
 
 NOTHING_FOUND = "no neighbours"
-"""What stands beside a query with an empty result."""
+"""The text beside a query with an empty result."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """A query or a neighbour, as a person reads it.
+    """A query or a neighbour, as displayed.
 
     Attributes:
-        photograph: as it was given.
+        photograph: as given.
         heading: "query", or the measure by which a neighbour was ranked.
-        remark: the other measure, "identical" where the vectors are; empty for a query.
-        error: why there is no photograph, where that is known already.
+        remark: the other measure, or "identical" if the vectors are; empty for a query.
+        error: why there is no photograph, if already known.
     """
 
     photograph: Query
@@ -37,7 +38,7 @@ class Cell:
 
     @property
     def path(self) -> Path | None:
-        """The file, where the photograph was given as one."""
+        """The file, if the photograph was given as one."""
         return self.photograph if isinstance(self.photograph, Path) else None
 
     @property
@@ -47,7 +48,7 @@ class Cell:
 
     @property
     def folder(self) -> str:
-        """The name of the file's folder with a slash, printable; empty where none was given."""
+        """The name of the file's folder with a slash, printable; empty if there is none."""
         folder = Path() if self.path is None else self.path.parent
         if folder.name:
             return f"{printable(folder.name)}/"
@@ -62,13 +63,13 @@ class Cell:
         """Decode the photograph.
 
         Raises:
-            PhotographError: the reason why there is none.
+            PhotographError: the reason why it cannot be decoded.
         """
         if self.error is not None:
             raise PhotographError(self.error)
-        if isinstance(self.photograph, np.ndarray):
+        if isinstance(self.photograph, np.ndarray) and self.photograph.ndim == 1:
             raise PhotographError("a vector, which has no picture")
-        return load_image(self.photograph)
+        return load_image(image_source(cast(ImageInput, self.photograph)))
 
 
 def query_cell(result: SearchResult) -> Cell:
@@ -78,7 +79,7 @@ def query_cell(result: SearchResult) -> Cell:
 
 def neighbour_cell(neighbour: Neighbour, metric: Metric) -> Cell:
     """Return the cell of a neighbour that was ranked by `metric`."""
-    # z: a similarity of -0.0001 is no "-0.000".
+    # z: a similarity of -0.0001 is not shown as "-0.000".
     cosine = f"{neighbour.cosine_similarity:z.3f}"
     distance = _distance(neighbour.l2_distance)
     is_cosine = metric == "cosine"
@@ -92,14 +93,14 @@ def neighbour_cell(neighbour: Neighbour, metric: Metric) -> Cell:
 
 
 def measures(metric: Metric) -> tuple[str, str]:
-    """Return what the two numbers of a neighbour are: the heading's, then the remark's."""
+    """Return the names of a neighbour's two measures: the heading's, then the remark's."""
     cosine = "cosine similarity (higher is nearer)"
     distance = "L2 distance (lower is nearer)"
     return (cosine, distance) if metric == "cosine" else (distance, cosine)
 
 
 def _distance(value: float) -> str:
-    """Return an L2 distance with three digits or so; only equal vectors have 0."""
+    """Return an L2 distance with about three digits; only equal vectors show 0."""
     if 0 < value < 0.01:
         return "<0.01"
     decimals = 0 if value >= 100 or value == 0 else 1 if value >= 10 else 2

@@ -1,7 +1,7 @@
-"""Draw what a search found, as in Krizhevsky et al. 2012, figure 4 right.
+"""Draw search results, as in Krizhevsky et al. 2012, figure 4 right.
 
-A row per query: the query in a frame, beside it its neighbours, the nearest first, each with its
-distance and its name. Many neighbours go on below, indented under the first ones.
+One row per query: the query in a frame, then its neighbours, nearest first, each with its distance
+and name. Further neighbours continue on the next lines, aligned under the first ones.
 """
 
 import dataclasses
@@ -46,25 +46,25 @@ from alexnet_deploy.index.results import SearchResult
 SUFFIXES = (".png", ".html")
 MAX_QUERIES = 64
 MAX_PHOTOGRAPHS = 720
-"""What a PNG has room for, queries and neighbours together."""
+"""The limit of a PNG, queries and neighbours together."""
 
 _PHOTO_WIDTH, _PHOTO_HEIGHT = 216, 162  # 4:3, like most photographs
 _NUMBER_SIZE, _NAME_SIZE, _REASON_SIZE, _LEGEND_SIZE = 25, 21, 18, 19
 _NUMBER_BASELINE, _NAME_PITCH, _CAPTION_HEIGHT = 34, 27, 96
 _REASON_LINES = 5
 _MARGIN, _GAP_X, _GAP_Y = 48, 24, 24
-_QUERY_GAP = 48  # between the query and its neighbours, and between two queries
+_QUERY_GAP = 48  # between a query and its neighbours, and between queries
 _FRAME_DISTANCE, _FRAME_WIDTH = 7, 3
 _PITCH_X = _PHOTO_WIDTH + _GAP_X
 _PITCH_Y = _PHOTO_HEIGHT + _CAPTION_HEIGHT + _GAP_Y
 _LEGEND_PITCH = 28
-_MAX_COLUMNS = 10  # wider, names are too small to read where the whole sheet is in view
-_ASPECT = 2.0  # width to height that a sheet comes near where its results allow
-_TAIL = 0.5  # of a long name the end tells as much as the beginning
+_MAX_COLUMNS = 10  # with more, names are too small to read when the whole sheet is in view
+_ASPECT = 2.0  # aspect ratio that a sheet approximates if its results allow
+_TAIL = 0.5  # the end of a long name tells as much as its beginning
 
 
 def check_sheet(path: Path) -> None:
-    """Refuse a sheet that is neither PNG nor HTML, before any work is done for it.
+    """Reject a sheet that is neither PNG nor HTML, before any work is done.
 
     Raises:
         UsageError: another suffix.
@@ -83,15 +83,15 @@ def open_sheet(
     metric: Metric,
     notify: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Callable[[SearchResult], None]]:
-    """Yield what adds one query's result; the sheet appears at `path` at the end.
+    """Yield a function that adds one query's result; the sheet appears at `path` on exit.
 
-    Photographs are read again, one at a time; one that cannot be read is a box with the reason.
-    A page holds any number, a PNG the first `MAX_QUERIES` or `MAX_PHOTOGRAPHS`.
+    Photographs are read again, one at a time; one that cannot be read becomes a box with the
+    reason. HTML holds any number, a PNG the first `MAX_QUERIES` or `MAX_PHOTOGRAPHS`.
 
     Args:
-        path: `.png` or `.html`; a missing folder or right shows before the first result.
+        path: `.png` or `.html`; a missing folder or permission fails before the first result.
         metric: by which the neighbours were ranked.
-        notify: told what a PNG does not show.
+        notify: called with what a PNG does not show.
 
     Raises:
         UsageError: another suffix.
@@ -111,7 +111,7 @@ def open_sheet(
 
 
 def draw_sheet(results: Sequence[SearchResult], *, metric: Metric) -> Image.Image:
-    """Draw a row per query, and below all of them what the numbers are.
+    """Draw one row per query, and below them a legend of the numbers.
 
     Args:
         results: any number, but memory holds the picture: 0.3 MB per photograph.
@@ -138,7 +138,7 @@ def draw_sheet(results: Sequence[SearchResult], *, metric: Metric) -> Image.Imag
 
 
 class _FirstResults:
-    """The results that a PNG has room for, and the account of the others."""
+    """The results that fit into a PNG, and a count of the others."""
 
     def __init__(self) -> None:
         self.taken: list[SearchResult] = []
@@ -147,7 +147,7 @@ class _FirstResults:
         self._num_found = 0  # neighbours of the first query
 
     def add(self, result: SearchResult) -> None:
-        """Take a query where there is room for all of it; of the first as much as there is."""
+        """Take a query if all of it fits; of the first, as much as fits."""
         self._num_added += 1
         if self._num_added == 1:
             self._num_found = len(result.neighbours)
@@ -160,7 +160,7 @@ class _FirstResults:
             self._num_photographs = num_photographs
 
     def left_out(self) -> Iterator[str]:
-        """Yield what there was no room for."""
+        """Yield lines about what did not fit."""
         remedy = "name it .html to see all"
         if self._num_added > len(self.taken):
             yield f"shows the first {len(self.taken)} of {self._num_added:,} queries; {remedy}"
@@ -169,7 +169,7 @@ class _FirstResults:
 
 
 def _missing_letters(results: Sequence[SearchResult]) -> Iterator[str]:
-    """Yield a line where a name was drawn without some of its letters or accents."""
+    """Yield a line if a name was drawn without some of its letters or accents."""
     paths = [path for one in results for path in (one.query, *(n.path for n in one.neighbours))]
     names = [f"{path.parent.name}{path.name}" for path in paths if isinstance(path, Path)]
     if any(drawable(printable(name)) != printable(name) for name in names):
@@ -177,12 +177,12 @@ def _missing_letters(results: Sequence[SearchResult]) -> Iterator[str]:
 
 
 def _num_lines(num_neighbours: int, num_columns: int) -> int:
-    """Return how many lines a query takes; the query stands in the first."""
+    """Return how many lines a query takes; the query is in the first."""
     return max(1, math.ceil(num_neighbours / num_columns))
 
 
 def _num_columns(nums_neighbours: Sequence[int]) -> int:
-    """Return the columns of neighbours whose sheet comes near `_ASPECT`, full lines preferred."""
+    """Return the columns that bring the sheet nearest to `_ASPECT`, preferring full lines."""
 
     def strangeness(columns: int) -> float:
         lines = sum(_num_lines(num, columns) for num in nums_neighbours)

@@ -76,7 +76,10 @@ class ExactRanker:
             self._positions = live_positions(self._storage)
             self._version = version
         return nearest(
-            *(self._storage, self._positions, queries, k),
+            self._storage,
+            self._positions,
+            queries,
+            k,
             metric=metric,
             threads=threads,
             gpu=self._gpu,
@@ -128,7 +131,11 @@ def nearest(
     while waiting:
         num_fetched = min(num_fetched, len(positions))
         scan = _Scan(
-            *(storage, positions, metric, num_fetched, threads),
+            storage,
+            positions,
+            metric,
+            num_fetched,
+            threads,
             gpu if num_fetched <= _MOST_ON_GPU else None,
         )
         found, bounds = scan.run(queries[waiting].astype(np.float32))

@@ -1,4 +1,4 @@
-"""From vectors that were found to the photographs that have them."""
+"""Map nearest vectors to the photographs that have them."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -15,12 +15,12 @@ from alexnet_deploy.index.results import Neighbour, Query
 from alexnet_deploy.index.roots import Roots
 from alexnet_deploy.index.storage import Storage
 
-_NUM_PARAMETERS = 500  # of one statement; SQLite takes 32,766
+_NUM_PARAMETERS = 500  # per statement; SQLite allows 32,766
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Criteria:
-    """Which neighbours are wanted; see `session.Index.search`."""
+    """Which neighbours to return; see `session.Index.search`."""
 
     k: int
     metric: Metric
@@ -28,7 +28,7 @@ class Criteria:
 
 
 class PhotographFinder:
-    """From vectors to the photographs that have them, in a snapshot."""
+    """Maps vectors to the photographs that have them, in a snapshot."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -36,9 +36,9 @@ class PhotographFinder:
         self._roots = Roots(storage.ledger)
 
     def own_ids(self, query: Query, sha256: bytes | None) -> frozenset[int]:
-        """Return the ids under which the query's own file is indexed, links followed.
+        """Return the ids under which the query's own file is indexed, following links.
 
-        By its path, whatever it holds now, and by a link to it among those with its content.
+        By its path, whatever its content is now, and by links to it with the same content.
         """
         if not isinstance(query, Path):
             return frozenset()
@@ -70,13 +70,13 @@ class PhotographFinder:
         own_ids: frozenset[int],
         criteria: Criteria,
     ) -> Iterator[Neighbour]:
-        """Yield the photographs of a ranking, the equally near ones by id."""
+        """Yield the photographs of a ranking, ties by id."""
         cosines, distances = ranking.cosine_similarity, ranking.l2_distance
         is_cosine = criteria.metric == "cosine"
         values = -cosines if is_cosine else distances
         farthest = np.inf if criteria.max_distance is None else criteria.max_distance
         if is_cosine:
-            farthest -= 1  # as 1 - cosine similarity is limited, and values are -cosine
+            farthest -= 1  # the limit is on 1 - cosine similarity, and values are -cosine
         start = 0
         while start < len(values) and values[start] <= farthest:
             stop = int(np.searchsorted(values, values[start], "right"))

@@ -1,4 +1,4 @@
-"""Is an index what it says it is? Sizes, counts, and the checksum of every vector."""
+"""Check the integrity of an index: sizes, counts, and the checksum of every vector."""
 
 from collections.abc import Iterator
 
@@ -14,13 +14,13 @@ _BLOCK_ROWS = 512
 
 
 def problems(index: Storage) -> Iterator[str]:
-    """Yield a line for each thing that is wrong with an index; read all of it on the way."""
+    """Yield a line for each problem of an index, reading all of it."""
     ledger = index.ledger
     for (line,) in ledger.rows("PRAGMA integrity_check"):
         if line != "ok":
             yield f"ledger: {line}"
     for table, row, other, _ in ledger.rows("PRAGMA foreign_key_check"):
-        yield f"ledger: row {row} of {table} refers to what is not in {other}"
+        yield f"ledger: row {row} of {table} refers to a missing row of {other}"
     next_position = index.next_position()
     for (position,) in ledger.rows(
         "SELECT position FROM vectors WHERE position < 0 OR position >= ?", (next_position,)
@@ -29,16 +29,16 @@ def problems(index: Storage) -> Iterator[str]:
     for (key,) in ledger.rows(
         "SELECT p.id FROM photographs p JOIN vectors v USING (position) WHERE p.sha256 != v.sha256"
     ):
-        yield f"ledger: photograph {key} has the vector of another content"
+        yield f"ledger: photograph {key} has the vector of other content"
     (num_pending,) = ledger.one("SELECT count(*) FROM photographs WHERE status = 'pending'")
     if num_pending:
-        yield f"{num_pending:,} photographs lost their vector and wait for alexnet-deploy index"
+        yield f"{num_pending:,} photographs without a vector; alexnet-deploy index embeds them"
     for position, reason in damaged_vectors(index):
         yield f"vector {position}: {reason} ({_owners(index, position)})"
 
 
 def damaged_vectors(index: Storage) -> Iterator[tuple[int, str]]:
-    """Yield position and reason of each vector that is not as it was written, or not there.
+    """Yield position and reason of each vector that is missing or not as written.
 
     Every vector that the ledger names is read, in blocks.
     """
@@ -53,7 +53,7 @@ def damaged_vectors(index: Storage) -> Iterator[tuple[int, str]]:
         last = rows[-1][0]
         for position, checksum in rows:
             reason = _damage(index, position, checksum)
-            # A run that prunes may have moved it at this moment.
+            # A pruning run may just have moved it.
             if reason is not None and index.ledger.one(
                 "SELECT 1 FROM vectors WHERE position = ?", (position,)
             ):
@@ -64,7 +64,7 @@ def _damage(index: Storage, position: int, checksum: bytes) -> str | None:
     try:
         (row,) = index.segments.take(np.array([position]))
     except IncompatibleFileError:
-        return "is missing, its segment was cut short or removed"
+        return "is missing, its segment was truncated or removed"
     return None if vector_checksum(row) == checksum else "was changed since it was written"
 
 
@@ -78,4 +78,4 @@ def _owners(index: Storage, position: int) -> str:
     )
     roots = Roots(index.ledger)
     paths = [str(roots.file(root, path)) for root, path in rows]
-    return ", ".join(paths) or "of no photograph any more"
+    return ", ".join(paths) or "no longer any photograph's"

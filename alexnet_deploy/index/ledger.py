@@ -1,7 +1,7 @@
 """The ledger of an index: a SQLite file with a row for every input, failures included.
 
-It owns the connection, the schema, transactions and what can go wrong with them; the modules
-that read and write rows bring their own SQL. Paths are the bytes of the file system (BLOB).
+It owns the connection, the schema, transactions and error handling; the modules that read and write
+rows have their own SQL. Paths are raw file-system bytes (BLOB).
 """
 
 import functools
@@ -31,7 +31,7 @@ JOURNAL_NAME = "ledger.sqlite-journal"
 PART_NAME = ".ledger.sqlite.part"
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 _BUSY_S = 120.0
-"""How long a commit waits for a search that is reading, and a search for a commit."""
+"""How long a commit waits for a reading search, and a search for a commit."""
 
 _MAX_VALUE_BYTES = 2**20
 _MAX_STEPS = 10**6
@@ -93,10 +93,10 @@ Kinds = Sequence[frozenset[type]]
 
 
 class Ledger:
-    """An open ledger. `one` may be called from any thread, all else by one thread at a time.
+    """An open ledger. `one` is thread-safe; everything else is for one thread at a time.
 
-    Every method raises `IncompatibleFileError` for a damaged file, `IndexLockedError` when
-    another program holds it for two minutes, `OutputError` when it cannot be written.
+    Every method raises `IncompatibleFileError` for a damaged file, `IndexLockedError` if another
+    program holds it for two minutes, `OutputError` if it cannot be written.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection, stack: ExitStack) -> None:
@@ -109,8 +109,8 @@ class Ledger:
     def open(cls, directory: Path) -> Self:
         """Open the ledger of an index, to read or to write.
 
-        Where the directory may not be written to and a killed writer has left a commit half
-        done, a copy is opened in its place, in which that commit is undone.
+        If the directory is read-only and a killed writer left a commit unfinished, a copy in which
+        that commit is rolled back is opened instead.
         """
         path = directory / LEDGER_NAME
         check_files(directory)
@@ -126,7 +126,7 @@ class Ledger:
 
     @classmethod
     def create(cls, directory: Path) -> None:
-        """Make an empty ledger, which appears whole or not at all."""
+        """Create an empty ledger atomically."""
         part = directory / PART_NAME
         with errors_of(part):
             part.unlink(missing_ok=True)
@@ -171,7 +171,7 @@ class Ledger:
             yield from some
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
-        """Run one statement; return the number of rows that it changed."""
+        """Run one statement; return the number of affected rows."""
         with self._mutex, _errors_reported(self._path):
             return self._connection.execute(sql, parameters).rowcount
 
@@ -182,7 +182,7 @@ class Ledger:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Commit what the block does, or nothing of it."""
+        """Commit all or nothing of the block."""
         self.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -192,12 +192,12 @@ class Ledger:
             raise
 
     def commit(self) -> None:
-        """End the transaction: the moment from which its work counts."""
+        """Commit the transaction; its work is durable from here on."""
         self.execute("COMMIT")
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Let all reads of the block see one state; a commit waits until it ends."""
+        """Let all reads in the block see the same state; commits wait until it ends."""
         self.execute("BEGIN")
         try:
             yield
@@ -205,8 +205,8 @@ class Ledger:
             self._roll_back()
 
     def close(self) -> None:
-        """Close the file; a thread that still asks gets an error."""
-        with self._mutex:  # SQLite does not survive being closed in the middle of a statement
+        """Close the file; later calls from other threads raise an error."""
+        with self._mutex:  # closing SQLite during a statement crashes
             self._stack.close()
 
     def __enter__(self) -> Self:
@@ -266,9 +266,9 @@ def check_files(directory: Path) -> None:
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
-    """Connect by URI, whose escapes take names of any bytes; "rw" creates nothing.
+    """Connect by URI, whose escapes allow names of any bytes; "rw" does not create the file.
 
-    A file that may not be written to is opened for reading.
+    A read-only file is opened for reading.
     """
     quoted = urllib.parse.quote(os.fsencode(path.absolute()))
     connection = sqlite3.connect(
@@ -284,14 +284,14 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
     connection.execute("PRAGMA trusted_schema = OFF")
     connection.execute("PRAGMA cell_size_check = ON")
     connection.execute("PRAGMA foreign_keys = ON")
-    # The end of a commit is the removal of its journal, which has to last as well: segments are
-    # deleted after it.
+    # A commit ends with the removal of its journal, which must be durable too: segments are deleted
+    # after it.
     connection.execute("PRAGMA synchronous = EXTRA")
     return connection
 
 
 def _opened(path: Path, stack: ExitStack) -> sqlite3.Connection:
-    """Connect to a ledger, and read it for the first time."""
+    """Connect to a ledger and check it with a first read."""
     try:
         connection = _connect(path, "rw")
         stack.callback(connection.close)
@@ -299,7 +299,7 @@ def _opened(path: Path, stack: ExitStack) -> sqlite3.Connection:
         if dict(connection.execute(_STATEMENTS)) != _own_statements():
             raise _damaged(path, "its tables are not those of an index, and no others may be there")
         if len(connection.execute("SELECT 1 FROM settings LIMIT 2").fetchall()) != 1:
-            raise _damaged(path, "its settings are gone")
+            raise _damaged(path, "its settings are missing")
         connection.set_progress_handler(None, 0)
     except UnicodeDecodeError as error:  # in SQLite's own message about the schema
         raise _damaged(path, "its schema is not text") from error
@@ -318,9 +318,9 @@ def _own_statements() -> Mapping[bytes, bytes | None]:
 
 
 def _is_half_committed(error: sqlite3.OperationalError, directory: Path) -> bool:
-    """Tell whether a killed writer's commit is to be undone by who may not write.
+    """Return whether a killed writer's commit needs a rollback that this process may not write.
 
-    SQLite itself knows that from the journal of a writer that lives, by its lock.
+    SQLite distinguishes this from a live writer's journal by its lock.
     """
     name = error.sqlite_errorname
     is_refused = name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN"))
@@ -328,7 +328,7 @@ def _is_half_committed(error: sqlite3.OperationalError, directory: Path) -> bool
 
 
 def _copied(directory: Path, stack: ExitStack) -> Path:
-    """Copy ledger and journal to a place where SQLite can undo the half commit."""
+    """Copy ledger and journal to a place where SQLite can roll back the unfinished commit."""
     place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="alexnet-deploy-")))
     with errors_of(place):
         for name in (LEDGER_NAME, JOURNAL_NAME):
@@ -338,7 +338,7 @@ def _copied(directory: Path, stack: ExitStack) -> Path:
 
 @contextmanager
 def _errors_reported(path: Path) -> Iterator[None]:
-    """Turn what can happen to a file into one of our errors; a wrong statement stays a bug."""
+    """Translate file errors into our own; a wrong statement remains a bug."""
     try:
         yield
     except sqlite3.Error as error:
@@ -361,12 +361,12 @@ def _translated(path: Path, error: sqlite3.Error) -> AlexNetDeployError | None:
         )
     if name.startswith(("SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH")):
         return OutputError(
-            f"{path}: cannot be written ({error}); get the right to write there and in its folder"
+            f"{path}: cannot be written ({error}); get write permission for it and its folder"
         )
     if name.startswith(("SQLITE_CANTOPEN", "SQLITE_IOERR")):
         return OutputError(
             f"{path}: cannot be opened, read or written ({error}); check that the file is there, "
-            "that its disk works and has space, and that you have the rights"
+            "that its disk works and has space, and that you have permission"
         )
     if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")) or "unsupported file" in str(error):
         return _damaged(path, str(error))

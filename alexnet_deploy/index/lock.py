@@ -17,10 +17,10 @@ LOCK_NAME = "lock"
 
 @contextmanager
 def writer_lock(directory: Path) -> Iterator[None]:
-    """Hold the index's `lock` file, which says who holds it.
+    """Hold the index's `lock` file, which names its holder.
 
     Raises:
-        IndexLockedError: another process does; the message says which.
+        IndexLockedError: another process holds it; the message says which.
         OutputError: the directory cannot be written to.
     """
     path = directory / LOCK_NAME
@@ -45,7 +45,7 @@ def _own_name() -> bytes:
 
 
 def _holder(descriptor: int) -> str:
-    """Name who wrote the lock file; that may not be complete yet."""
+    """Describe the holder by the lock file, which may be incomplete."""
     try:
         fields = json.loads(os.pread(descriptor, 4096, 0))
         return f"process {fields['pid']} on {fields['host']}, since {fields['since']},"

@@ -1,4 +1,4 @@
-"""What is done to vectors that are committed: move them together, forget those that are damaged."""
+"""Maintenance of committed vectors: compact segments, forget damaged vectors."""
 
 import numpy as np
 
@@ -10,9 +10,9 @@ _BLOCK_ROWS = 1024
 
 
 def remove_unnamed_segments(index: Storage) -> None:
-    """Delete the segments in which the ledger names no vector, but the one that is filled now.
+    """Delete segments without a vector in the ledger, except the one being filled.
 
-    No search reads them: the commit that stopped naming them waited for those that had begun.
+    No search reads them: the commit that dropped their vectors waited for running searches.
     """
     next_position = index.next_position()
     segment_rows = index.manifest.segment_rows
@@ -27,10 +27,10 @@ def remove_unnamed_segments(index: Storage) -> None:
 
 
 def compact(index: Storage) -> None:
-    """Forget vectors of no photograph, and give back the space of segments that they leave thin.
+    """Forget vectors without a photograph, and reclaim the space of sparse segments.
 
-    The vectors of a segment of which less than three quarters are in use are appended anew,
-    block by block; each block is committed by itself, so a killed run has lost nothing.
+    If less than three quarters of a segment are in use, its vectors are appended again, block by
+    block; each block is committed separately, so a killed run loses nothing.
     """
     ledger = index.ledger
     with ledger.transaction():
@@ -41,7 +41,7 @@ def compact(index: Storage) -> None:
     segment_rows = index.manifest.segment_rows
     for segment in index.segments.numbers():
         start = segment * segment_rows
-        next_position = index.next_position()  # moves shift it
+        next_position = index.next_position()  # moves advance it
         num_used = min(segment_rows, next_position - start)
         positions = [
             position
@@ -58,9 +58,9 @@ def compact(index: Storage) -> None:
 
 
 def forget_damaged(index: Storage) -> int:
-    """Let the photographs of damaged vectors be embedded again; return how many vectors.
+    """Mark the photographs of damaged vectors as pending; return the number of vectors.
 
-    They are out of the results until then.
+    They are not found until they are embedded again.
     """
     positions = [position for position, _ in damaged_vectors(index)]
     with index.ledger.transaction():
@@ -78,7 +78,7 @@ def forget_damaged(index: Storage) -> int:
 
 
 def _move(index: Storage, segment: int, positions: list[int]) -> None:
-    """Append the rows at `positions`, all of one segment, anew."""
+    """Append the rows at `positions`, all of one segment, again."""
     next_position = index.next_position()
     if next_position // index.manifest.segment_rows == segment:
         with index.ledger.transaction():

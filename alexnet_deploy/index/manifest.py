@@ -1,4 +1,4 @@
-"""What never changes about an index: its format and the vector space that its vectors share."""
+"""The immutable part of an index: its format and the vector space of its vectors."""
 
 import dataclasses
 import json
@@ -16,7 +16,8 @@ from alexnet_deploy.model.spec import ModelSpec
 
 MANIFEST_NAME = "manifest.json"
 DECODE_MODE = "pillow-13"
-"""How files become pixels: Pillow decodes at full size and resizes in the order of version 13."""
+"""How files become pixels: decoded by Pillow at full size, resized in Pillow 13's order of
+passes."""
 SEGMENT_BYTES = 2**30
 _AGAIN = "index again into another directory"
 _Name = Annotated[str, Within(1, 1000)]
@@ -24,15 +25,15 @@ _Name = Annotated[str, Within(1, 1000)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VectorSpace:
-    """All that two vectors must have in common to be compared.
+    """Everything that two vectors must share to be comparable.
 
     Attributes:
         fingerprint: of the checkpoint.
-        layer: a name of `ModelSpec.layer_shapes`; maps are flattened in the order C, H, W.
-        dimension: D, numbers in a vector.
+        layer: a name of `ModelSpec.layer_shapes`; maps are flattened in (C, H, W) order.
+        dimension: D, the length of a vector.
         preprocessing: input size and the fields of the spec's preprocessing, as JSON values.
         precision: arithmetic of the network.
-        decode: how files become pixels, `DECODE_MODE`.
+        decode: how files are decoded, `DECODE_MODE`.
     """
 
     fingerprint: _Name
@@ -49,8 +50,8 @@ class Manifest:
 
     Attributes:
         space: what the vectors are.
-        metric: the measure of a search that asks for none. Vectors are stored as they are, so
-            each search may choose.
+        metric: the default metric of a search. Vectors are not normalised, so each search may
+            choose.
         segment_rows: vectors in a full segment.
     """
 
@@ -69,7 +70,7 @@ def new_manifest(spec: ModelSpec, *, fingerprint: str, layer: str, precision: st
 
 
 def vector_space(spec: ModelSpec, *, fingerprint: str, layer: str, precision: str) -> VectorSpace:
-    """Return the space of the vectors that this version computes with a model."""
+    """Return the vector space of a model in this version."""
     dimension = 1
     for size in spec.layer_shapes()[layer]:
         dimension *= size
@@ -91,7 +92,7 @@ def preprocessing_of(spec: ModelSpec) -> dict[str, Any]:
 
 
 def write_manifest(manifest: Manifest, directory: Path) -> None:
-    """Write `manifest.json` by rename: from then on the directory is an index."""
+    """Write `manifest.json` atomically, which makes the directory an index."""
     fields = {"format": manifest.FORMAT, **dataclasses.asdict(manifest)}
     with atomic_write(directory / MANIFEST_NAME) as file:
         file.write(json.dumps(fields, indent=1).encode() + b"\n")
@@ -101,8 +102,8 @@ def read_manifest(directory: Path) -> Manifest:
     """Read `manifest.json`.
 
     Raises:
-        UsageError: there is no such directory.
-        IncompatibleFileError: the directory is no index, or of another format, or damaged.
+        UsageError: the directory does not exist.
+        IncompatibleFileError: the directory is not an index, is damaged, or has another format.
     """
     path = directory / MANIFEST_NAME
     try:
@@ -124,21 +125,21 @@ def read_manifest(directory: Path) -> Manifest:
 
 
 def check_space(directory: Path, space: VectorSpace, asked: Mapping[str, Any]) -> None:
-    """Refuse what would not be in the index's vector space.
+    """Reject values that are not those of the index's vector space.
 
     Args:
         directory: of the index, for the message.
         space: the index's.
-        asked: some fields of `VectorSpace` and their values.
+        asked: requested values of some fields of `VectorSpace`.
 
     Raises:
-        IncompatibleFileError: naming each difference and the way out.
+        IncompatibleFileError: naming each difference and the remedy.
     """
     differences = list(_differences(space, asked))
     if differences:
         raise IncompatibleFileError(
             f"index {directory}: {'; '.join(differences)}; vectors of the two cannot be compared: "
-            "ask for what the index has, or name another ",
+            "use the index's own, or name another ",
             Argument("directory"),
         )
 
@@ -148,7 +149,7 @@ def _differences(space: VectorSpace, asked: Mapping[str, Any]) -> Iterator[str]:
         own = getattr(space, name)
         if own != value:
             words = name.replace("_", " ")
-            yield f"its {words} is {_short(own)}, asked for was {_short(value)}"
+            yield f"its {words} is {_short(own)}, requested was {_short(value)}"
 
 
 def _short(value: object) -> str:

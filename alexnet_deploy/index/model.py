@@ -1,4 +1,4 @@
-"""Make an index, and open the runner that its vectors come from."""
+"""Create an index, and open the runner that computes its vectors."""
 
 import dataclasses
 import os
@@ -30,17 +30,17 @@ from alexnet_deploy.runtimes.base import Runner, RunnerOptions
 
 _PLAIN_SUFFIXES = (".onnx", ".safetensors")
 _LEFTOVERS = {LOCK_NAME, LEDGER_NAME, JOURNAL_NAME, PART_NAME, f"{PART_NAME}-journal", FOLDER_NAME}
-"""What a killed creation may leave behind, beside the temporary files of `atomic_write`."""
+"""What a killed creation may leave behind, besides the temporary files of `atomic_write`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRequest:
-    """The runner that a caller asks for; None takes what the index says.
+    """The runner that a caller requests; None, or "auto", stands for the index's own.
 
     Attributes:
-        model: checkpoint or model file; a new index takes `default.default_model()` for None.
-        layer: a new index takes "fc7" for None.
-        precision: "auto" asks for nothing, like None; a new index takes the model file's own.
+        model: checkpoint or model file; for a new index None is `default.default_model()`.
+        layer: for a new index None is "fc7".
+        precision: for a new index "auto" is the model file's own.
         runtime: as in `RunnerOptions`, and so is device.
         device: see runtime.
         batch_size: images per call at most; None for 32.
@@ -49,30 +49,33 @@ class ModelRequest:
 
     model: Path | None = None
     layer: str | None = None
-    precision: Precision | None = None
+    precision: Precision = "auto"
     runtime: Runtime = "auto"
     device: Device = "auto"
     batch_size: int | None = None
     threads: int | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse at once what `RunnerOptions` will not take; raises `ArgumentError`."""
+        _options(self, self.layer or "fc7", self.precision)
+
 
 def create_index(directory: Path, request: ModelRequest, notify: Callable[[str], None]) -> Runner:
-    """Make an empty index, of the model that `request` names; return its runner.
+    """Create an empty index for the model that `request` names; return its runner.
 
-    Nothing of it counts before the manifest appears; what a killed creation has left behind is
-    used or replaced.
+    It exists only once the manifest appears; leftovers of a killed creation are used or replaced.
 
     Raises:
-        UsageError: the directory is a file, or holds something else.
-        OutputError: it cannot be made.
-        IndexLockedError: another process is making it.
+        UsageError: the directory is a file, or contains something else.
+        OutputError: it cannot be created.
+        IndexLockedError: another process is creating it.
     """
     _check_is_free(directory)
     model = request.model or default_model()
-    layer, precision = request.layer or "fc7", request.precision or "auto"
+    layer = request.layer or "fc7"
     with ExitStack() as stack:
         runner = stack.enter_context(
-            open_runner_of(model, _options(request, layer, precision), notify=notify)
+            open_runner_of(model, _options(request, layer, request.precision), notify=notify)
         )
         manifest = new_manifest(
             runner.spec,
@@ -83,14 +86,14 @@ def create_index(directory: Path, request: ModelRequest, notify: Callable[[str],
         with errors_of(directory):
             directory.mkdir(exist_ok=True)
         with writer_lock(directory):
-            if not is_index(directory):  # another process may be faster: see `check_model`
+            if not is_index(directory):  # another process may have been faster: see `check_model`
                 _fill(directory, manifest, model)
         stack.pop_all()  # the runner stays open for the caller
     return runner
 
 
 def _fill(directory: Path, manifest: Manifest, model: Path) -> None:
-    """Make the files of an index in a directory that is locked; the manifest comes last."""
+    """Create the files of an index in a locked directory, the manifest last."""
     remove_parts(directory)
     with errors_of(directory):
         (directory / FOLDER_NAME).mkdir(exist_ok=True)
@@ -99,7 +102,7 @@ def _fill(directory: Path, manifest: Manifest, model: Path) -> None:
     with Ledger.open(directory) as ledger:
         if ledger.one("SELECT 1 FROM photographs LIMIT 1") is not None:
             raise IncompatibleFileError(
-                f"index {directory}: its {MANIFEST_NAME} is gone, its photographs are still in "
+                f"index {directory}: its {MANIFEST_NAME} is missing, but its photographs are in "
                 f"{LEDGER_NAME}; restore the file from a copy, or name another directory"
             )
         _remember_model(ledger, model)
@@ -108,15 +111,15 @@ def _fill(directory: Path, manifest: Manifest, model: Path) -> None:
 
 
 def open_model_of(index: Storage, request: ModelRequest, notify: Callable[[str], None]) -> Runner:
-    """Open the runner that the index's vectors come from.
+    """Open the runner that computes the index's vectors.
 
     Args:
-        index: its manifest says layer and precision, its ledger where the model is.
-        request: what it asks for beside that must be the same.
+        index: its manifest gives layer and precision, its ledger the model's path.
+        request: its values must agree with these.
         notify: as for `opening.open_runner_of`.
 
     Raises:
-        IncompatibleFileError: `request` asks for another vector space, or the model is another.
+        IncompatibleFileError: `request` is for another vector space, or the model has changed.
     """
     check_request(index, request)
     model = request.model or _own_model(index)
@@ -161,12 +164,12 @@ def _own_model(index: Storage) -> Path:
 
 
 def check_model(index: Storage, runner: Runner, model: Path | None) -> None:
-    """Refuse a runner whose vectors are not of the index's space.
+    """Reject a runner whose vectors are not in the index's space.
 
     Args:
         index: the index.
         runner: opened for its layer.
-        model: where the runner's model is, for the message.
+        model: the path of the runner's model, for the message.
 
     Raises:
         IncompatibleFileError: naming the difference.
@@ -190,7 +193,7 @@ def check_model(index: Storage, runner: Runner, model: Path | None) -> None:
 
 
 def check_request(index: Storage, request: ModelRequest) -> None:
-    """Refuse a layer or a precision that is not the index's.
+    """Reject a layer or a precision that is not the index's.
 
     Raises:
         IncompatibleFileError: naming the difference.
@@ -201,7 +204,7 @@ def check_request(index: Storage, request: ModelRequest) -> None:
 
 
 def remember_model(index: Storage, model: Path) -> None:
-    """Note where the index's model is from now on, for later runs to find it."""
+    """Record the path of the index's model for later runs."""
     _remember_model(index.ledger, model)
 
 
@@ -215,7 +218,7 @@ def _remember_model(ledger: Ledger, model: Path) -> None:
 
 
 def _recorded_model(ledger: Ledger) -> Path | None:
-    """Return where the model was; None for the bundled checkpoint."""
+    """Return the recorded path of the model; None for the bundled checkpoint."""
     (path,) = ledger.one("SELECT model FROM settings", kinds=(BLOB | NULL,))
     if path is not None and (not path.startswith(b"/") or b"\0" in path):
         raise ledger.damaged(f"the model {path!r} is no absolute path")
@@ -226,7 +229,7 @@ def _options(request: ModelRequest, layer: str, precision: str) -> RunnerOptions
     return RunnerOptions(
         runtime=request.runtime,
         device=request.device,
-        precision=cast(Precision, precision),  # RunnerOptions refuses others
+        precision=cast(Precision, precision),  # RunnerOptions rejects others
         batch_size=32 if request.batch_size is None else request.batch_size,
         exact_batch=request.batch_size is not None,
         threads=request.threads,
@@ -239,7 +242,7 @@ def _is_part(name: str) -> bool:
 
 
 def _check_is_free(directory: Path) -> None:
-    """Refuse a directory that holds anything but what a killed creation leaves."""
+    """Reject a directory that contains anything but leftovers of a killed creation."""
     with errors_of(directory):
         if directory.exists() and not directory.is_dir():
             raise UsageError(f"index {directory}: is a file, expected a directory")
@@ -247,7 +250,7 @@ def _check_is_free(directory: Path) -> None:
     others = [name for name in names if name not in _LEFTOVERS and not _is_part(name)]
     if others and MANIFEST_NAME not in names:
         raise UsageError(
-            f"index {directory}: is no index, and holds other things ({', '.join(others[:3])}); "
+            f"index {directory}: is not an index, contains other files ({', '.join(others[:3])}); "
             "name a new or an empty ",
             Argument("directory"),
         )

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from alexnet_deploy import arguments
 from alexnet_deploy.choices import Device, Precision, Runtime
 from alexnet_deploy.index.model import ModelRequest
 from alexnet_deploy.index.session import Index
@@ -17,7 +18,7 @@ def open_index(
     model: str | os.PathLike[str] | None = None,
     runtime: Runtime = "auto",
     device: Device = "auto",
-    precision: Precision | None = None,
+    precision: Precision = "auto",
     batch_size: int | None = None,
     threads: int | None = None,
     notify: Callable[[str], None] = lambda _: None,
@@ -29,7 +30,7 @@ def open_index(
         model: checkpoint or model file; None for the index's own, where it was.
         runtime: library that runs the network; "auto" takes the fastest installed.
         device: "auto" is the GPU where the installed ONNX Runtime can use one, else the CPU.
-        precision: arithmetic; None for the index's, and no other is taken.
+        precision: arithmetic; "auto" is the index's, and no other is taken.
         batch_size: photographs per call of the network at most; None for 32.
         threads: for the network, decoding and comparing; None for all cores.
         notify: called with lines for a person: what runs, what takes a while.
@@ -41,7 +42,7 @@ def open_index(
         DeviceError: `device` is a GPU, and there is none.
     """
     request = _request(model, None, runtime, device, precision, batch_size, threads)
-    return Index(Path(directory), request, notify=notify)
+    return Index(arguments.path("directory", directory), request, notify=notify)
 
 
 def update_index(
@@ -52,7 +53,7 @@ def update_index(
     layer: str | None = None,
     runtime: Runtime = "auto",
     device: Device = "auto",
-    precision: Precision | None = None,
+    precision: Precision = "auto",
     batch_size: int | None = None,
     threads: int | None = None,
     include_hidden: bool = False,
@@ -96,8 +97,8 @@ def update_index(
     )
     num_read = itertools.count(1)
     return bring_up_to_date(
-        Path(directory),
-        _paths(folders),
+        arguments.path("directory", directory),
+        [Path(folder) for folder in arguments.paths("folders", folders)],
         request,
         options,
         on_result=lambda _: progress(next(num_read)),
@@ -105,23 +106,17 @@ def update_index(
     )
 
 
-def _paths(folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
-    return [
-        Path(one) for one in ([folders] if isinstance(folders, (str, os.PathLike)) else folders)
-    ]
-
-
 def _request(
     model: str | os.PathLike[str] | None,
     layer: str | None,
     runtime: Runtime,
     device: Device,
-    precision: Precision | None,
+    precision: Precision,
     batch_size: int | None,
     threads: int | None,
 ) -> ModelRequest:
     return ModelRequest(
-        model=None if model is None else Path(model),
+        model=None if model is None else arguments.path("model", model),
         layer=layer,
         precision=precision,
         runtime=runtime,

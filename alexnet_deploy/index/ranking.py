@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from alexnet_deploy.choices import Metric
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Ranking:
     """The nearest vectors of one query, the nearest first, ties by position.
 

@@ -1,23 +1,23 @@
-"""What a search finds: values, JSON, and a table for people."""
+"""Search results: values, JSON, and a table for people."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.files.path_text import path_base64, path_fields, printable
-from alexnet_deploy.photographs.sources import ImageSource
+from alexnet_deploy.photographs.sources import ImageInput
 
-Query: TypeAlias = ImageSource | NDArray[np.float32]
-"""A photograph, or a vector of the index's layer, (D,)."""
+Query: TypeAlias = ImageInput | NDArray[np.floating[Any]]
+"""A photograph, however it is given, or a vector of the index's layer, (D,) of any float type."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Neighbour:
-    """One photograph of the index, beside a query.
+    """One photograph of the index, compared with a query.
 
     Attributes:
         path: absolute.
@@ -30,15 +30,14 @@ class Neighbour:
     l2_distance: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SearchResult:
-    """What one query found.
+    """The result of one query.
 
     Attributes:
-        query: its path where it was given by one, else what it became: bytes, an upright RGB
-            image, a vector.
-        neighbours: the nearest first.
-        error: why there are none, when the query cannot be read.
+        query: its `Path` where it was given by one, else the very object that was given.
+        neighbours: nearest first.
+        error: the reason, if the query cannot be read.
     """
 
     query: Query
@@ -48,8 +47,8 @@ class SearchResult:
     def to_json(self) -> str:
         """Return one line: {"query", "results"} or {"query", "error"}.
 
-        A path that is not UTF-8 comes with "query_base64" or "path_base64"; "-" stands for a
-        query without a path.
+        "query" is its path, "-" where it has none: standard input, a picture in memory, a vector.
+        A path that is not UTF-8 comes with "query_base64" or "path_base64".
         """
         path = self._path()
         encoded = path_base64(path)

@@ -1,7 +1,7 @@
-"""The folders that an index holds, and where in them a run looks.
+"""The root folders of an index, and the parts of them that a run scans.
 
-A root is kept without links, so every way to write it leads to the same one. No root lies inside
-another: a folder inside a root is a part of it, a folder around roots takes them in.
+A root's path is stored with links resolved, so that every spelling of it is the same root. Roots do
+not nest: a folder inside a root is part of it, and a folder that contains roots absorbs them.
 """
 
 import os
@@ -19,9 +19,9 @@ class Root:
     """A folder whose photographs are in the index.
 
     Attributes:
-        id: in the ledger.
-        path: absolute, without links.
-        include_hidden: whether hidden files count among its photographs.
+        id: its id in the ledger.
+        path: absolute, links resolved.
+        include_hidden: whether hidden files are included.
     """
 
     id: int
@@ -31,11 +31,11 @@ class Root:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """A root, or one folder in it, that a run looks through.
+    """A root, or one folder in it, that a run scans.
 
     Attributes:
         root: the root.
-        prefix: the folder's path in the root, empty for all of it.
+        prefix: the folder's path in the root, empty for the whole root.
     """
 
     root: Root
@@ -95,16 +95,15 @@ class Roots:
 def scopes(
     ledger: Ledger, folders: Sequence[Path], *, include_hidden: bool, directory: Path
 ) -> list[Scope]:
-    """Return where to look for `folders`, or every root for none; new roots enter the ledger.
+    """Return the scopes of `folders`, or of all roots if empty; new roots are added to the ledger.
 
-    A folder that is not there any more is returned where the index knows it, for its
-    photographs to be missed.
+    A missing folder is returned if the index knows it, so that its photographs count as gone.
 
     Args:
         ledger: in a transaction.
-        folders: as the user wrote them.
-        include_hidden: remembered with each root from now on.
-        directory: of the index itself, which is no photographs' folder.
+        folders: as the user gave them.
+        include_hidden: stored with each root from now on.
+        directory: of the index itself, which must not be one of them.
 
     Raises:
         UsageError: a folder that does not exist and is not known, a file, the index itself, a
@@ -137,10 +136,10 @@ def scopes(
 
 
 def check_folders(folders: Sequence[Path]) -> None:
-    """Refuse what is no folder, before an index is made of it.
+    """Reject paths that are not folders, before an index is created.
 
     Raises:
-        UsageError: a file, something that does not exist, or no folder at all.
+        UsageError: a file, a path that does not exist, or no folders at all.
     """
     if not folders:
         raise UsageError("the index does not exist yet; give the folders of its photographs")
@@ -150,21 +149,22 @@ def check_folders(folders: Sequence[Path]) -> None:
 
 
 def move_root(ledger: Ledger, old_and_new: str, *, directory: Path) -> None:
-    """Let a root have another path: the folder was moved, or its drive is mounted elsewhere.
+    """Change a root's path: the folder was moved, or its drive is mounted elsewhere.
 
     Args:
         ledger: in a transaction.
-        old_and_new: "OLD=NEW"; either may hold a "=" itself.
-        directory: of the index itself, which is no photographs' folder.
+        old_and_new: "OLD=NEW"; either may contain "=".
+        directory: of the index itself, which must not be one of them.
 
     Raises:
-        UsageError: OLD is no root, NEW is no folder, in the index, or overlaps another root.
+        UsageError: OLD is not a root, or NEW is not a folder, lies in the index, or overlaps
+            another root.
     """
     argument = Argument("moved_roots", old_and_new)
     roots = {root.path: root for root in all_roots(ledger)}
     for index, character in enumerate(old_and_new):
         old, new = old_and_new[:index], old_and_new[index + 1 :]
-        # As it is kept first: a link to the new place may have been left there.
+        # Unresolved first: a link to the new place may have been left there.
         names = (Path(os.path.abspath(old)), Path(os.path.realpath(old)))
         moved = next((roots[name] for name in names if old and name in roots), None)
         if character == "=" and moved is not None:
@@ -191,7 +191,7 @@ def _is_in_index(path: Path, directory: Path) -> bool:
 
 
 def _known_scope(ledger: Ledger, path: Path) -> Scope | None:
-    """Return the part of a root that `path` is."""
+    """Return the part of a known root that `path` is, or None."""
     for root in all_roots(ledger):
         if root.path == path:
             return Scope(root=root)
@@ -211,14 +211,14 @@ IN_SCOPE = "path >= ? AND path < ?"
 
 
 def scope_bounds(scope: Scope) -> tuple[bytes, bytes]:
-    """Return the parameters of `IN_SCOPE`: paths below the prefix, in the order of bytes."""
+    """Return the parameters of `IN_SCOPE`: paths below the prefix, in byte order."""
     if not scope.prefix:
         return b"", b"\xff" * 5000  # longer than any path (PATH_MAX is 4096)
     return scope.prefix + b"/", scope.prefix + b"0"  # "0" follows "/"
 
 
 def _add_root(ledger: Ledger, path: Path) -> Root:
-    """Enter a new root; roots inside it become parts of it."""
+    """Add a new root; roots inside it become parts of it."""
     inner = [root for root in all_roots(ledger) if path in root.path.parents]
     include_hidden = any(
         root.include_hidden or has_hidden_part(str(root.path.relative_to(path))) for root in inner
@@ -239,11 +239,11 @@ def _add_root(ledger: Ledger, path: Path) -> Root:
 
 
 def _widest(found: list[Scope], roots: dict[int, Root]) -> Iterator[Scope]:
-    """Yield each scope once, with its root as it now is, but none that another contains."""
+    """Yield each scope once, with its current root, except those inside another."""
     seen: list[Scope] = []
     for scope in found:
         root = roots.get(scope.root.id)
-        if root is None:  # taken in by a folder that was given later
+        if root is None:  # absorbed by a folder given later
             continue
         seen.append(Scope(root=root, prefix=scope.prefix))
     for index, scope in enumerate(seen):
@@ -262,5 +262,5 @@ def _contains(outer: Scope, inner: Scope) -> bool:
 
 def _not_a_folder(folder: Path) -> UsageError:
     if os.path.exists(folder):
-        return UsageError(f"{folder}: is a file; an index takes folders, give the one it is in")
+        return UsageError(f"{folder}: is a file; an index holds folders, give the one it is in")
     return UsageError(f"{folder}: does not exist; give a folder of photographs")

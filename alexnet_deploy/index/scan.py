@@ -1,7 +1,7 @@
-"""Compare the folders with the ledger: what is new, what has changed, what is gone.
+"""Compare folders with the ledger: what is new, what has changed, what is gone.
 
-The comparison is SQLite's, in temporary tables on disk, so that memory does not grow with the
-number of photographs.
+SQLite compares, in temporary tables on disk, so that memory does not grow with the number of
+photographs.
 """
 
 import os
@@ -29,14 +29,14 @@ _TABLES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """A photograph to read: new, changed, or to be tried again.
+    """A photograph to read: new, changed, or to be retried.
 
     Attributes:
         root: id of its root.
         path: relative to the root.
         file: absolute.
-        size: when it was found; None where the system gave no answer.
-        mtime_ns: the same, or None where it proves nothing, see `FileStamp`.
+        size: when it was found; None if it could not be determined.
+        mtime_ns: likewise, or None where it proves nothing, see `FileStamp`.
     """
 
     root: int
@@ -48,10 +48,10 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """Photographs of one root that are not there any more, and are nowhere else in the index.
+    """Photographs of one root that are gone, and whose content is nowhere else in the index.
 
     Attributes:
-        root: where they were.
+        root: their root.
         num_lost: how many.
         num_indexed: how many the root had.
     """
@@ -62,24 +62,25 @@ class Loss:
 
     @property
     def is_suspicious(self) -> bool:
-        """More than a fifth: a drive that is not mounted loses all."""
+        """Return whether more than a fifth is lost: an unmounted drive loses all."""
         return self.num_lost * 5 > self.num_indexed
 
 
 class Scan:
-    """The photographs found in some scopes, beside those that the ledger knows there.
+    """The photographs found in some scopes, compared with the ledger.
 
     Args:
-        ledger: in a transaction. The scan lives in its connection; make one per connection.
-        scopes: where to look, none inside another.
-        directory: of the index, which is not searched.
-        retry_failed: whether failures are tasks although nothing changed.
+        ledger: in a transaction. The scan uses its connection's temporary tables: one scan per
+            connection.
+        scopes: to scan, none inside another.
+        directory: of the index, which is not scanned.
+        retry_failed: whether to retry failures even if nothing changed.
 
     Attributes:
         num_found: photographs in the scopes.
         num_tasks: those of them to be read.
-        num_failed_before: those that failed in an earlier run and are no tasks.
-        num_gone: photographs in the ledger that are not there.
+        num_failed_before: those that failed in an earlier run and are not retried.
+        num_gone: photographs in the ledger that no longer exist.
     """
 
     def __init__(
@@ -119,10 +120,10 @@ class Scan:
         (self.num_gone,) = ledger.one("SELECT count(*) FROM gone")
 
     def tasks(self) -> Iterator[Task]:
-        """Yield what is to be read, in the order found; each query sees the ledger as it is."""
+        """Yield the tasks in the order found; each query sees the ledger as it is."""
         last = 0
         while True:
-            # In portions: a statement must not stay open while the tables that it reads change.
+            # In chunks: a statement must not stay open while the tables that it reads change.
             rows = list(
                 self._ledger.rows(
                     "SELECT number, root, path, size, iif(is_settled, mtime_ns, NULL) FROM found "
@@ -140,7 +141,7 @@ class Scan:
     def losses(self) -> list[Loss]:
         """Return each root's losses, after the tasks are done.
 
-        A photograph that was renamed or copied is no loss: its content is elsewhere.
+        A renamed or copied photograph is not a loss: its content is elsewhere.
         """
         self._ledger.execute(
             "UPDATE gone SET is_lost = 0 WHERE id IN ("
@@ -156,7 +157,7 @@ class Scan:
         ]
 
     def remove_gone(self, losses: Sequence[Loss]) -> int:
-        """Take what is gone out of the ledger, but the losses of other roots than these.
+        """Remove gone photographs from the ledger, except the losses of roots not given.
 
         Returns:
             The number of photographs removed.
@@ -183,8 +184,8 @@ class Scan:
             return
         except OSError as error:
             raise UsageError(
-                f"{scope.folder}: cannot be searched ({error.strerror or error}); mend its drive "
-                "or its rights first: its photographs stay in the index"
+                f"{scope.folder}: cannot be searched ({error.strerror or error}); fix its drive "
+                "or its permissions first: its photographs stay in the index"
             ) from error
         folder, place = "", None
         photographs = find_photographs(
@@ -200,21 +201,21 @@ class Scan:
             try:
                 status = os.stat(photograph)
             except OSError:
-                # Perhaps a folder: what may not be looked at is not therefore gone.
+                # Perhaps a folder: what cannot be examined is not necessarily gone.
                 self._ledger.execute("INSERT INTO unread VALUES (?, ?)", (scope.root.id, path))
                 yield scope.root.id, path, None, None, True
                 continue
             if stat.S_ISDIR(status.st_mode):
-                # It cannot be listed, which does not mean that what it holds is gone.
+                # It cannot be listed, which does not mean that its contents are gone.
                 self._ledger.execute("INSERT INTO unread VALUES (?, ?)", (scope.root.id, path))
             mtime_ns = modified_ns(status)
             yield scope.root.id, path, status.st_size, mtime_ns, is_settled(mtime_ns)
 
     def _place(self, folder: str, root: Root) -> str | None:
-        """Return the path in `root` under which a folder's photographs go.
+        """Return the path in `root` under which a folder's photographs are filed.
 
-        A link may lead to a folder that is in a root anyway: then they go by their place there,
-        or, in another root, not at all, so that no photograph is in the index twice.
+        A link may lead to a folder that already is in a root: then they are filed under their place
+        there or, in another root, skipped, so that no photograph is indexed twice.
         """
         real = Path(os.path.realpath(folder))
         for other in self._roots:

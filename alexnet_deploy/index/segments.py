@@ -1,7 +1,7 @@
-"""The vectors of an index on disk: append-only files of float16 rows, read through memory maps.
+"""The vectors of an index on disk: append-only, memory-mapped files of float16 rows.
 
-D numbers in a vector. Position p is row p % R of segment p // R, where R is the manifest's
-`segment_rows`. What is committed is for the ledger to say; nothing here knows.
+D is the dimension. Position p is row p % R of segment p // R, where R is the manifest's
+`segment_rows`. Which rows are committed is known only to the ledger.
 """
 
 import errno
@@ -23,7 +23,7 @@ _ROW_TYPE = np.dtype("<f2")
 
 
 class SegmentUnreadableError(IncompatibleFileError):
-    """A segment is missing, or shorter than what the ledger names in it."""
+    """A segment is missing, or shorter than the ledger requires."""
 
 
 class Segments:
@@ -68,7 +68,7 @@ class Segments:
             start += end - row
 
     def append(self, position: int, rows: NDArray[np.float16]) -> None:
-        """Write `rows`, (N, D), from `position` on, over whatever lies there; `sync` it.
+        """Write `rows`, (N, D), from `position` on, overwriting what is there; then call `sync`.
 
         Raises:
             IncompatibleFileError: a segment ends before `position`.
@@ -85,7 +85,7 @@ class Segments:
                 _write_all(descriptor, memoryview(data), first * self._row_bytes)
 
     def sync(self, start: int, stop: int) -> None:
-        """Make the positions start .. stop last through a loss of power.
+        """Sync the positions start .. stop to disk, so that they survive a power failure.
 
         Raises:
             OutputError: the disk reports an error.
@@ -98,10 +98,10 @@ class Segments:
                     os.fsync(self._open_folder())
 
     def rows(self, segment: int, num_rows: int) -> NDArray[np.float16]:
-        """Return the first `num_rows` of a segment, (N, D), mapped from the file, read-only.
+        """Return the first `num_rows` of a segment, (N, D), memory-mapped, read-only.
 
         Raises:
-            IncompatibleFileError: the file is missing or has fewer.
+            IncompatibleFileError: the file is missing or has fewer rows.
         """
         mapped = self._maps.get(segment)
         if mapped is None or len(mapped) < num_rows:
@@ -128,7 +128,7 @@ class Segments:
             return 0
 
     def remove(self, segment: int) -> None:
-        """Delete a segment that the ledger no longer names; who has mapped it keeps it."""
+        """Delete a segment that the ledger no longer names; existing memory maps stay valid."""
         self._maps.pop(segment, None)
         with errors_of(self.path(segment)), suppress(FileNotFoundError):
             os.unlink(self.path(segment).name, dir_fd=self._open_folder())
@@ -185,13 +185,13 @@ class Segments:
 def float16_vector(
     activations: NDArray[np.float32], layer: str
 ) -> tuple[NDArray[np.float16] | None, str | None]:
-    """Round activations to a vector, (D,); return None and the reason where they do not fit.
+    """Round activations to a vector, (D,), or return None and the reason if they do not fit.
 
     Args:
-        activations: of one photograph, of any shape; flattened in C order.
-        layer: its name, for the reason.
+        activations: of one photograph, any shape; flattened in C order.
+        layer: its name, for the message.
     """
-    with np.errstate(over="ignore"):  # found on the next line
+    with np.errstate(over="ignore"):  # checked on the next line
         row = activations.ravel().astype(np.float16)
     if np.isfinite(row).all():
         return row, None
@@ -205,7 +205,7 @@ def float16_vector(
 
 
 def vector_checksum(row: NDArray[np.float16]) -> bytes:
-    """Return 8 bytes that tell whether a row is as it was written."""
+    """Return an 8-byte checksum of a row."""
     return hashlib.sha256(row.astype(_ROW_TYPE).tobytes()).digest()[:8]
 
 

@@ -5,11 +5,10 @@ Krizhevsky et al. 2012, section 6.1 and figure 4 right, by the distance of FC7 v
 
 import hashlib
 import itertools
-import operator
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,8 +17,9 @@ from typing import Any, Self, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.choices import Metric
-from alexnet_deploy.errors import ArgumentError, ClosedError, PhotographError, UsageError
+from alexnet_deploy import arguments
+from alexnet_deploy.choices import METRICS, Metric
+from alexnet_deploy.errors import ClosedError, PhotographError, UsageError
 from alexnet_deploy.index.finder import Criteria, PhotographFinder
 from alexnet_deploy.index.manifest import VectorSpace
 from alexnet_deploy.index.model import ModelRequest, check_request, open_model_of
@@ -31,19 +31,17 @@ from alexnet_deploy.inference.run import RunSummary, run_batches
 from alexnet_deploy.photographs.file_stamps import read_stamped
 from alexnet_deploy.photographs.pipeline import crop_loader, default_threads
 from alexnet_deploy.photographs.sources import (
-    ImageInput,
     ImageSource,
     check_image,
     image_source,
     is_image,
+    path_of,
 )
 from alexnet_deploy.runtimes.base import Runner
 from alexnet_deploy.runtimes.gpu_driver import current_gpu
 
 _QUERIES_AT_ONCE = 32
-
-QueryInput = ImageInput | NDArray[np.floating[Any]]
-"""A photograph, however it is given, or a vector of the index's layer, (D,) of any float type."""
+"""Enough to share a pass over all vectors and a batch of the network, few enough to wait for."""
 
 
 class Index:
@@ -102,19 +100,22 @@ class Index:
 
     def search(
         self,
-        queries: QueryInput | Iterable[QueryInput],
+        queries: Query | Iterable[Query],
         k: int = 10,
         *,
         metric: Metric | None = None,
         max_distance: float | None = None,
         summary: RunSummary | None = None,
-    ) -> Iterator[SearchResult]:
+    ) -> Generator[SearchResult, None, None]:
         """Yield what each query finds, in the order of the queries.
 
         The search is exact: every vector is looked at. A query whose bytes are indexed has its
         vector there already; the network runs, and is loaded, for others only. The query's own
         file is no neighbour of itself; a copy elsewhere is, at distance 0. Equally near
         photographs come in the order in which they were indexed.
+
+        A pass over the vectors serves 32 queries, so as many are taken from a lazy iterable, or
+        all it has, before the first is answered. To be answered at once, search for one.
 
         Args:
             queries: one or any iterable, which is read lazily: photographs as for
@@ -130,18 +131,15 @@ class Index:
             IncompatibleFileError: the index is damaged, or its model is another by now.
             ClosedError: the index is closed.
         """
-        k = operator.index(k)  # NumPy's integers, too
-        if k < 1:
-            raise ArgumentError("k", k, "1 or more")
-        if max_distance is not None and not max_distance >= 0:
-            raise ArgumentError("max_distance", max_distance, "0 or more")
-        if metric not in (None, "cosine", "l2"):
-            raise ArgumentError("metric", metric, "'cosine' or 'l2'")
-        self._check_open()
-        # No index has more, and NumPy and FAISS count in 64 bits.
         criteria = Criteria(
-            k=min(k, 2**31), metric=metric or self.metric, max_distance=max_distance
+            # No index has more, and NumPy and FAISS count in 64 bits.
+            k=min(arguments.count("k", k), 2**31),
+            metric=self.metric if metric is None else arguments.choice("metric", metric, METRICS),
+            max_distance=(
+                None if max_distance is None else arguments.distance("max_distance", max_distance)
+            ),
         )
+        self._check_open()
         summary = RunSummary() if summary is None else summary
         return self._results(self._queries(queries), criteria, summary)
 
@@ -207,21 +205,26 @@ class Index:
             )
         return resources
 
-    def _queries(self, queries: QueryInput | Iterable[QueryInput]) -> Iterator[Query]:
+    def _queries(self, queries: Query | Iterable[Query]) -> Iterator["_Photograph | _Vector"]:
         """Check what is given at once, as far as it is in a list; then yield it lazily."""
+        several: Any = queries
         if isinstance(queries, np.ndarray) and queries.ndim == 2 and queries.dtype.kind == "f":
-            queries = list(queries)
-        if is_image(queries) or not isinstance(queries, Iterable):
-            queries = [queries]
-        if isinstance(queries, (list, tuple)):
-            for number, query in enumerate(queries):
+            several = list(queries)
+        elif is_image(queries) or isinstance(queries, Mapping) or not isinstance(queries, Iterable):
+            several = [queries]  # if only to be refused
+        if isinstance(several, (list, tuple)):
+            for number, query in enumerate(several):
                 self._check_query(query, number)
-        return self._sources(queries)
+        return self._sources(several)
 
-    def _sources(self, queries: Iterable[Any]) -> Iterator[Query]:
+    def _sources(self, queries: Iterable[Any]) -> Iterator["_Photograph | _Vector"]:
         for number, query in enumerate(queries):
             self._check_query(query, number)
-            yield _as_float32(query) if _is_vector(query) else image_source(query)
+            if _is_vector(query):
+                yield _rounded(query, _as_float32(query), self.space.layer)
+            else:
+                source = image_source(query)
+                yield _Photograph(query=path_of(source) or query, source=source)
 
     def _check_query(self, query: object, number: int) -> None:
         name = f"queries[{number}]"
@@ -233,8 +236,11 @@ class Index:
             )
 
     def _results(
-        self, queries: Iterator[Query], criteria: Criteria, summary: RunSummary
-    ) -> Iterator[SearchResult]:
+        self,
+        queries: Iterator["_Photograph | _Vector"],
+        criteria: Criteria,
+        summary: RunSummary,
+    ) -> Generator[SearchResult, None, None]:
         """Do the work of `search`; apart from it, so that a wrong argument fails at the call."""
         while some := list(islice(queries, _QUERIES_AT_ONCE)):
             self._check_open()
@@ -247,58 +253,65 @@ class Index:
             yield from results
         summary.stop_clock()
 
-    def _with_vectors(self, queries: Sequence[Query], summary: RunSummary) -> list["_Vector"]:
+    def _with_vectors(
+        self, queries: Sequence["_Photograph | _Vector"], summary: RunSummary
+    ) -> list["_Vector"]:
         """Take vectors that were given or that the index has, compute the others."""
         known = [self._known(query) for query in queries]
-        unknown = [
-            query
-            for query, vector in zip(queries, known, strict=True)
-            if vector is None and not isinstance(query, np.ndarray)
-        ]
-        embedded = self._embedded(unknown, summary)
-        summary.num_done += sum(vector is not None for vector in known)
-        return [next(embedded) if vector is None else vector for vector in known]
+        errors = [query.error for query in known if isinstance(query, _Vector)]
+        summary.num_done += errors.count(None)
+        summary.num_failed += len(errors) - errors.count(None)
+        unknown = [query for query in known if isinstance(query, _Photograph)]
+        embedded = iter(self._embedded(unknown, summary) if unknown else ())
+        return [query if isinstance(query, _Vector) else next(embedded) for query in known]
 
-    def _known(self, query: Query) -> "_Vector | None":
-        """Return the vector that was given, or that the index has of a file's bytes."""
-        if isinstance(query, np.ndarray):
-            return _rounded(query, query, self.space.layer)
-        if isinstance(query, bytes):
-            sha256 = hashlib.sha256(query).digest()
-        elif isinstance(query, Path):
+    def _known(self, query: "_Photograph | _Vector") -> "_Photograph | _Vector":
+        """Return the vector, where it was given or the index has it of a file's bytes."""
+        if isinstance(query, _Vector):
+            return query
+        if isinstance(query.source, bytes):
+            sha256 = hashlib.sha256(query.source).digest()
+        elif isinstance(query.source, Path):
             try:
-                sha256 = read_stamped(query)[1].sha256
+                sha256 = read_stamped(query.source)[1].sha256
             except PhotographError:
-                return None  # computing its vector will find the reason again
+                return query  # computing its vector will find the reason again
         else:
-            return None
+            return query
         with self._lock:
             self._check_open()
             # While it lasts the vector cannot move, and a segment that is not there is damage.
             with self._storage.ledger.snapshot():
                 position = self._storage.position_of(sha256)
                 if position is None:
-                    return None
+                    return query
                 (vector,) = self._storage.segments.take(np.array([position], np.int64))
-        return _Vector(query=query, sha256=sha256, vector=vector)
+        return _Vector(query=query.query, sha256=sha256, vector=vector)
 
-    def _embedded(self, sources: Sequence[ImageSource], summary: RunSummary) -> Iterator["_Vector"]:
-        """Yield queries that go through the network."""
-        if not sources:
-            return
-        runner = self._open_runner()
-        load, threads, layer = crop_loader(runner.spec), self._request.threads, self.space.layer
-        for result in itertools.chain.from_iterable(
-            run_batches(runner, sources, load=load, threads=threads, summary=summary)
-        ):
-            if result.outputs is None:
-                yield _Vector(query=result.source, error=result.error)
-                continue
-            vector = _rounded(result.source, result.outputs[layer], layer)
-            if vector.error is not None:
-                summary.num_done -= 1
-                summary.num_failed += 1
-            yield vector
+    def _embedded(
+        self, photographs: Sequence["_Photograph"], summary: RunSummary
+    ) -> list["_Vector"]:
+        """Send photographs through the network."""
+        runner, layer = self._open_runner(), self.space.layer
+        crop, vectors = crop_loader(runner.spec), []
+        batches = run_batches(
+            runner,
+            photographs,
+            load=lambda photograph: crop(photograph.source),
+            threads=self._request.threads,
+            summary=summary,
+        )
+        with closing(batches):
+            for result in itertools.chain.from_iterable(batches):
+                query = result.source.query
+                if result.outputs is None:
+                    vectors.append(_Vector(query=query, error=result.error))
+                    continue
+                vectors.append(_rounded(query, result.outputs[layer], layer))
+                if vectors[-1].error is not None:
+                    summary.num_done -= 1
+                    summary.num_failed += 1
+        return vectors
 
     def _open_runner(self) -> Runner:
         # A lock of its own: searches that need no network go on while it is loaded.
@@ -335,7 +348,15 @@ class Index:
         return results
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Photograph:
+    """A query as it was given, and as the threads take it."""
+
+    query: Query
+    source: ImageSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Vector:
     """A query with its vector, rounded as stored vectors are, or with the reason why not."""
 

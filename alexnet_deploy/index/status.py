@@ -1,4 +1,4 @@
-"""What an index holds: counts, roots, size, identity, last runs, commonest failures."""
+"""Describe an index: counts, roots, size, identity, last runs, commonest failures."""
 
 import dataclasses
 import os
@@ -19,21 +19,21 @@ _PRUNE = "free them with: alexnet-deploy index --prune"
 
 
 def describe_index(directory: Path, *, check: bool) -> dict[str, Any]:
-    """Return what an index is, as JSON values.
+    """Describe an index as JSON values.
 
-    Keys: path, kind ("index"), size_bytes, format, metric, model (None for the bundled
-    checkpoint), the fields of `VectorSpace`, photographs (by state), vectors (used, unused: an
-    unused one is kept for its photograph to come back, until a prune), roots (path, photographs,
-    include_hidden, exists), runs (the last, newest first; finished is None for one that was
-    interrupted or still goes on; times in seconds since 1970), failures (the commonest: reason,
-    count, example) and, with `check`, problems.
+    Keys: path, kind ("index"), size_bytes, format, metric, model (None for the bundled checkpoint),
+    the fields of `VectorSpace`, photographs (by state), vectors (used, unused: unused ones are kept
+    until a prune, in case their photographs return), roots (path, photographs, include_hidden,
+    exists), runs (the last, newest first; finished is None if interrupted or still running; times
+    in seconds since 1970), failures (the commonest: reason, count, example) and, with `check`,
+    problems.
 
     Args:
         directory: of the index.
-        check: also read every vector, and name what is wrong.
+        check: also read every vector, and list the problems.
 
     Raises:
-        UsageError: there is no such directory.
+        UsageError: the directory does not exist.
         IncompatibleFileError: not an index, or so damaged that it cannot be opened.
     """
     with open_storage(directory) as index:
@@ -93,7 +93,7 @@ def _description(index: Storage) -> dict[str, Any]:
 
 
 def _size(path: Path) -> int:
-    """Return the size of a file; a journal may be gone by now."""
+    """Return the size of a file; 0 if it is gone, as a journal may be."""
     try:
         status = path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""An index on disk: opened to read, or locked to write."""
+"""An index on disk, opened for reading, or locked for writing."""
 
 import os
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ class Storage:
 
     Attributes:
         directory: where it is.
-        manifest: what never changes.
+        manifest: the immutable part.
         ledger: the rows.
         segments: the vectors.
     """
@@ -45,10 +45,10 @@ class Storage:
 
 @contextmanager
 def open_storage(directory: Path) -> Iterator[Storage]:
-    """Open an existing index to read; it need not be writable.
+    """Open an existing index for reading; it need not be writable.
 
     Raises:
-        UsageError: there is none.
+        UsageError: it does not exist.
         IncompatibleFileError: it is damaged, or of another format.
     """
     manifest = read_manifest(directory)
@@ -65,19 +65,19 @@ def open_storage_to_write(directory: Path) -> Iterator[Storage]:
 
     Raises:
         IndexLockedError: another process writes to it.
-        OutputError: it may not be written to.
+        OutputError: it is not writable.
         UsageError, IncompatibleFileError: as `open_storage`.
     """
-    read_manifest(directory)  # before a lock file appears in what is no index
+    read_manifest(directory)  # before creating a lock file in what may not be an index
     with writer_lock(directory), open_storage(directory) as index:
         yield index
 
 
 def is_index(directory: Path) -> bool:
-    """Tell whether a directory is an index.
+    """Return whether a directory is an index.
 
     Raises:
-        OutputError: it may not be looked into.
+        OutputError: it cannot be read.
     """
     with errors_of(directory):
         try:
@@ -88,7 +88,7 @@ def is_index(directory: Path) -> bool:
 
 
 def remove_parts(directory: Path) -> None:
-    """Delete what a killed process was writing; the caller holds the lock."""
+    """Delete temporary files of a killed process; the caller holds the lock."""
     for path in directory.glob(".alexnet-deploy-*.part"):
         with errors_of(path):
             path.unlink()

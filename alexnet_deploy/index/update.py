@@ -1,8 +1,8 @@
 """Bring an index up to date with folders of photographs: `alexnet-deploy index`.
 
-Photographs go through the network in batches. A batch is committed as a whole: its vectors are
-appended and synced, then one transaction of the ledger names them. A run that is killed has lost
-the batch at hand and nothing else; running it again goes on from there, with the same batches.
+Photographs are embedded in batches. A batch is committed as a whole: its vectors are appended and
+synced, then one transaction of the ledger names them. A killed run loses only the current batch;
+running it again continues from there, with the same batches.
 """
 
 import json
@@ -36,13 +36,13 @@ from alexnet_deploy.runtimes.base import Runner
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateOptions:
-    """What a run does beside indexing what is new or has changed.
+    """What a run does besides indexing new and changed photographs.
 
     Attributes:
-        include_hidden: search hidden files too, from now on, in the folders given.
-        retry_failed: read again what failed in an earlier run.
-        prune: remove the photographs that are gone, however many, and what only they needed.
-        repair: check all vectors, and embed again those that are damaged.
+        include_hidden: include hidden files of the given folders, from now on.
+        retry_failed: retry what failed in an earlier run.
+        prune: remove the photographs that are gone, however many, with their vectors.
+        repair: check all vectors, and re-embed the damaged ones.
         moved_roots: "OLD=NEW" for each root that has moved.
     """
 
@@ -55,18 +55,19 @@ class UpdateOptions:
 
 @dataclass(slots=True, kw_only=True)
 class IndexReport:
-    """What a run has done.
+    """The outcome of a run.
 
     Attributes:
         directory: of the index.
-        num_embedded: photographs that went through the network.
-        num_reused: new or changed photographs whose content had a vector already: renamed,
-            copied, or changed back.
-        num_unchanged: photographs that were indexed and are as they were.
+        num_embedded: photographs embedded.
+        num_reused: new or changed photographs whose content already had a vector: renamed, copied,
+            or reverted.
+        num_unchanged: indexed photographs that have not changed.
         num_failed: photographs that could not be read in this run.
-        num_failed_before: that failed in an earlier run, are as they were, and were not tried.
+        num_failed_before: photographs that failed in an earlier run, have not changed, and were not
+            retried.
         num_removed: photographs that are gone and were removed.
-        losses: what is gone and was kept, by root.
+        losses: photographs that are gone and were kept, by root.
         summary: counts and times of decoding and inference.
     """
 
@@ -112,9 +113,9 @@ class IndexReport:
         )
 
     def check(self, limit: FailureLimit) -> None:
-        """Refuse a run with losses, or with more failures than `limit` allows.
+        """Raise for a run with losses, or with more failures than `limit` allows.
 
-        The limit is of all photographs that were found, those that failed before left out.
+        The limit applies to all photographs found, without those that failed before.
 
         Raises:
             MissingPhotographsError, TooManyFailuresError: with the numbers.
@@ -124,15 +125,15 @@ class IndexReport:
         check_failures(self.num_failed, num_good + self.num_failed, limit)
 
     def check_losses(self) -> None:
-        """Refuse a run in which a root has lost too much.
+        """Raise for a run in which a root has lost too much.
 
         Raises:
-            MissingPhotographsError: with the numbers of each such root and what to do.
+            MissingPhotographsError: with the counts of each such root and what to do.
         """
         if self.losses:
             lines = [
                 f"{printable(loss.root.path)}: {loss.num_lost:,} of {loss.num_indexed:,} indexed "
-                f"photographs are not there any more{_why(loss)}"
+                f"photographs are gone{_why(loss)}"
                 for loss in self.losses
             ]
             raise MissingPhotographsError(
@@ -159,28 +160,28 @@ def bring_up_to_date(
     on_result: Callable[[PhotographResult[Path]], None] = lambda _: None,
     notify: Callable[[str], None] = lambda _: None,
 ) -> IndexReport:
-    """Index what is new or has changed in `folders`; remove what is gone.
+    """Index new and changed photographs in `folders`; remove those that are gone.
 
-    A photograph whose content is in the index already keeps that vector, under whatever name. If
-    a root would lose more than a fifth of its photographs, they are kept and reported, unless
+    A photograph whose content is already indexed reuses that vector, under whatever name. If a root
+    would lose more than a fifth of its photographs, they are kept and reported, unless
     `options.prune`.
 
     Args:
-        directory: of the index; made if it does not exist.
-        folders: of photographs; none for all roots of the index.
+        directory: of the index; created if it does not exist.
+        folders: of photographs; empty for all roots of the index.
         request: the model; what it leaves open is the index's own.
         options: what else to do.
-        report: counted up during the run.
+        report: updated during the run.
         on_plan: called once with the number of photographs to read.
-        on_result: called for each of these, failed ones included, after it is committed.
-        notify: called with lines for a person.
+        on_result: called for each of these, failures included, once committed.
+        notify: called with human-readable lines.
 
     Returns:
         `report`; call its `check_losses`.
 
     Raises:
-        NoPhotographsError: there are none, and the index knows none there.
-        UsageError: a folder that does not exist, an index directory that is something else.
+        NoPhotographsError: there are no photographs, and the index knows none there.
+        UsageError: a folder that does not exist, an index directory that is not an index.
         IncompatibleFileError: the index is damaged, or `request` is not of its vector space.
         IndexLockedError: another process writes to it.
         OutputError: it cannot be written; what was committed stays.
@@ -211,11 +212,11 @@ def bring_up_to_date(
 
 
 def _check_for_photographs(folders: Sequence[Path], options: UpdateOptions) -> None:
-    """Make no index of nothing."""
+    """Raise rather than create an empty index."""
     if options.moved_roots:
         raise UsageError(
             Argument("moved_roots", options.moved_roots[0]),
-            ": the index does not exist yet, so none has moved",
+            ": the index does not exist yet, so no root has moved",
         )
     check_folders(folders)
     found = find_photographs(folders, include_hidden=options.include_hidden)
@@ -224,7 +225,7 @@ def _check_for_photographs(folders: Sequence[Path], options: UpdateOptions) -> N
 
 
 class _Run:
-    """The steps of one run on an index that is open and locked."""
+    """The steps of one run on an open, locked index."""
 
     def __init__(
         self,
@@ -243,7 +244,7 @@ class _Run:
         self._run_id = 0
 
     def prepare(self) -> None:
-        """Clear up after a killed run; forget damaged vectors if asked."""
+        """Clean up after a killed run; forget damaged vectors if requested."""
         remove_parts(self._index.directory)
         remove_unnamed_segments(self._index)
         if self._options.repair:
@@ -252,7 +253,7 @@ class _Run:
             self._notify(f"{num_damaged:,} damaged vectors{remedy}")
 
     def scan(self, folders: Sequence[Path]) -> Scan:
-        """Settle the roots and compare them with the ledger."""
+        """Determine the scopes and compare them with the ledger."""
         ledger = self._index.ledger
         with ledger.transaction():
             for old_and_new in self._options.moved_roots:
@@ -298,7 +299,7 @@ class _Run:
                     self._count(writer.commit(results), on_result)
         except KeyboardInterrupt:
             num_committed = self._report.num_embedded + self._report.num_reused
-            self._notify(f"{num_committed:,} photographs are in the index; run it again to go on")
+            self._notify(f"{num_committed:,} photographs are indexed; run it again to continue")
             raise
 
     def _count(
@@ -312,7 +313,7 @@ class _Run:
             on_result(result)
 
     def finish(self, scan: Scan) -> None:
-        """Remove what is gone, make the account of the run last."""
+        """Remove what is gone, and record the run."""
         losses = scan.losses()
         kept = () if self._options.prune else tuple(loss for loss in losses if loss.is_suspicious)
         self._report.losses = kept

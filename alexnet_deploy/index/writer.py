@@ -1,4 +1,4 @@
-"""One batch of photographs into an index: the vectors, then the commit that makes them count."""
+"""Write one batch of photographs to an index: the vectors, then the commit that names them."""
 
 import dataclasses
 import io
@@ -26,14 +26,14 @@ from alexnet_deploy.photographs.preprocessing import preprocess
 
 @dataclass(slots=True, kw_only=True)
 class BatchCounts:
-    """What became of a batch.
+    """The outcome of a batch.
 
     Attributes:
-        num_embedded: went through the network.
-        num_reused: new or changed, and the content had a vector already.
-        num_unchanged: only looked changed.
-        num_failed: have a reason instead.
-        results: as given to `commit`, with the failures that it found.
+        num_embedded: embedded.
+        num_reused: new or changed, but the content already had a vector.
+        num_unchanged: touched, but with the same content.
+        num_failed: failed, with a reason.
+        results: as given to `commit`, plus the failures that it found.
     """
 
     num_embedded: int = 0
@@ -47,7 +47,7 @@ class BatchWriter:
     """Load photographs for an index, and commit their results.
 
     Args:
-        index: open to write.
+        index: open for writing.
         spec: of the runner.
     """
 
@@ -56,20 +56,20 @@ class BatchWriter:
         self._spec = spec
         self._layer = index.manifest.space.layer
         self._tasks: deque[Task] = deque()
-        self._seen: set[bytes] = set()  # contents that have a row in the batch at hand
+        self._seen: set[bytes] = set()  # content hashes with a row in the current batch
 
     def following(self, tasks: Iterator[Task]) -> Iterator[Path]:
-        """Yield the files of `tasks`, and remember which they are for `commit`."""
+        """Yield the files of `tasks`, and remember the tasks for `commit`."""
         for task in tasks:
             self._tasks.append(task)
             yield task.file
 
     def load(self, path: Path) -> Loaded:
-        """Read a file; decode it only if its content has no vector yet. Runs in threads.
+        """Read a file; decode it only if its content has no vector yet. Called in threads.
 
         Raises:
-            PhotographError: it cannot be read. What was read and is no photograph is returned
-                with its stamp: only its failure lasts until the file changes.
+            PhotographError: it cannot be read. A file that was read but cannot be decoded is
+                returned with its stamp instead: that failure is final until the file changes.
         """
         data, stamp = read_stamped(path)
         if self._index.position_of(stamp.sha256) is not None:
@@ -81,10 +81,10 @@ class BatchWriter:
         return Loaded(crop=crop, stamp=stamp)
 
     def needs_row(self, loaded: Loaded) -> bool:
-        """Tell whether the content is new, in the order of the photographs.
+        """Return whether the content is new, called in the order of the photographs.
 
-        A copy that was decoded beside its twin would otherwise shift the batches that follow,
-        and a resumed run would have others than one that was never interrupted.
+        Otherwise a duplicate decoded at the same time would shift the following batches, and a
+        resumed run would have different batches from an uninterrupted one.
         """
         assert loaded.stamp is not None
         sha256 = loaded.stamp.sha256
@@ -94,10 +94,10 @@ class BatchWriter:
         return True
 
     def commit(self, results: Sequence[PhotographResult[Path]]) -> BatchCounts:
-        """Write the vectors of a batch, then the rows that name them, all or nothing.
+        """Write the vectors of a batch, then the rows that name them, atomically.
 
         Raises:
-            OutputError: no space, for instance; the index is as it was.
+            OutputError: no space, for instance; the index is unchanged.
         """
         vectors = self._vectors(results)
         counts = BatchCounts()
@@ -147,13 +147,13 @@ class BatchWriter:
     def _record(
         self, task: Task, result: PhotographResult[Path], vectors: "_Vectors", counts: BatchCounts
     ) -> None:
-        """Write the row of one photograph, and count it."""
+        """Write one photograph's row, and count it."""
         sha256 = None if result.stamp is None else result.stamp.sha256
         error = result.error or vectors.reasons.get(sha256 or b"")
         counts.results.append(dataclasses.replace(result, error=error))
         if error is not None:
             counts.num_failed += 1
-            # What could not be opened is tried again by each run.
+            # What could not be opened is retried by each run.
             mtime_ns = None if result.stamp is None else task.mtime_ns
             self._upsert(task, (task.size, mtime_ns, None, None, "failed", error))
             return
@@ -169,7 +169,7 @@ class BatchWriter:
         self._upsert(task, (stamp.size, stamp.mtime_ns, sha256, position, "indexed", None))
 
     def _indexed_content(self, task: Task) -> bytes | None:
-        """Return the hash of what is indexed under a task's path."""
+        """Return the hash of the content indexed under a task's path."""
         row = self._index.ledger.one(
             "SELECT sha256 FROM photographs WHERE root = ? AND path = ? AND status = 'indexed'",
             (task.root, task.path),
@@ -178,7 +178,7 @@ class BatchWriter:
         return None if row is None else row[0]
 
     def _upsert(self, task: Task, values: tuple[Any, ...]) -> None:
-        # Not ON CONFLICT, which uses up an id for each row that exists already.
+        # Not ON CONFLICT, which consumes an id for each existing row.
         ledger, key = self._index.ledger, (task.root, task.path)
         num_changed = ledger.execute(
             "UPDATE photographs SET size = ?, mtime_ns = ?, sha256 = ?, position = ?, status = ?, "
@@ -195,7 +195,7 @@ class BatchWriter:
 
 @dataclass(slots=True, kw_only=True)
 class _Vectors:
-    """The new vectors of a batch, the contents that they are of, and why others have none."""
+    """The new vectors of a batch, their content hashes, and why others have none."""
 
     rows: list[NDArray[np.float16]] = field(default_factory=list)
     sha256s: list[bytes] = field(default_factory=list)

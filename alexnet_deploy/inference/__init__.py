@@ -1,1 +1,1 @@
-"""Results from photographs: classes, vectors, accuracy, and who failed."""
+"""Inference on photographs: classes, vectors, accuracy, failures."""

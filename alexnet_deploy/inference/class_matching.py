@@ -1,4 +1,4 @@
-"""Which output of a model a class folder stands for, and whether two models have the same."""
+"""Match class folders with a model's outputs, and the classes of two models."""
 
 import difflib
 from collections import Counter
@@ -10,23 +10,23 @@ from alexnet_deploy.errors import Argument, DatasetError, IncompatibleFileError
 from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.photographs.class_folders import ClassFolders
 
-_MAX_NAMED = 3  # unknown folders in one message, and labels near each
+_MAX_NAMED = 3  # unknown folders per message, and similar labels for each
 
 
 def class_indices(folders: ClassFolders, spec: ModelSpec, model: str) -> NDArray[np.int64]:
-    """Return, for each class of `folders`, which of the model's outputs it is.
+    """Return the index of the model's output for each class of `folders`.
 
-    A folder's name is looked up among the labels; labels without a folder are allowed. Where
-    the model has no labels, the folders in sorted order are its classes, if they are as many.
+    A folder's name is looked up among the labels; labels without a folder are allowed. If the model
+    has no labels, the folders in sorted order are its classes, provided the counts agree.
 
     Args:
         folders: the photographs.
         spec: names the classes.
-        model: what to call it in messages.
+        model: the model's name in messages.
 
     Raises:
-        DatasetError: a folder that is no label, or another number of folders than classes.
-        IncompatibleFileError: two classes of the model have the name of one folder.
+        DatasetError: a folder's name is not a label, or the numbers of folders and classes differ.
+        IncompatibleFileError: two classes of the model share the name of a folder.
     """
     if not spec.labels:
         if len(folders.classes) != spec.num_classes:
@@ -54,7 +54,7 @@ def class_indices(folders: ClassFolders, spec: ModelSpec, model: str) -> NDArray
 
 
 def check_same_classes(first: ModelSpec, other: ModelSpec, first_name: str, name: str) -> None:
-    """Refuse to average probabilities of different classes.
+    """Raise if two models' classes differ, so that their probabilities cannot be averaged.
 
     Raises:
         IncompatibleFileError: naming both models and the first difference.
@@ -78,7 +78,7 @@ def check_same_classes(first: ModelSpec, other: ModelSpec, first_name: str, name
 def _unknown_folders(
     folders: ClassFolders, unknown: list[str], spec: ModelSpec, model: str
 ) -> DatasetError:
-    """Say which folders are no classes of the model, and what may have been meant."""
+    """Return the error that names the unknown folders, with similar labels."""
     by_folded = {label.casefold(): label for label in spec.labels}
     lines = []
     for name in unknown[:_MAX_NAMED]:
@@ -88,8 +88,8 @@ def _unknown_folders(
     more = f" and {len(unknown) - _MAX_NAMED:,} more" if len(unknown) > _MAX_NAMED else ""
     some = ", ".join(map(repr, spec.labels[:_MAX_NAMED]))
     return DatasetError(
-        f"{folders.root}: {len(unknown):,} of {len(folders.classes):,} class folders are no label "
-        f"of {model}: {'; '.join(lines)}{more}; its {spec.num_classes:,} labels begin with "
+        f"{folders.root}: {len(unknown):,} of {len(folders.classes):,} class folders are not "
+        f"labels of {model}: {'; '.join(lines)}{more}; its {spec.num_classes:,} labels begin with "
         f"{some}; rename the folders, or export the model with ",
         Argument("labels"),
         ", the folders' names in the order of its outputs",

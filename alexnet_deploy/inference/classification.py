@@ -9,14 +9,15 @@ K classes. A photograph that could not be read is a `Classification` too, with i
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_deploy import arguments
 from alexnet_deploy.errors import UsageError
 from alexnet_deploy.files.output_files import atomic_write
 from alexnet_deploy.files.path_text import path_fields, printable
@@ -33,12 +34,12 @@ _MAX_LABEL_WIDTH = 32  # a longer label pushes its path to the right
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """One class and how likely it is.
+    """One class and its probability.
 
     Attributes:
-        label: the class's name, `class 17` where the model has no labels.
-        index: position among the model's outputs, from 0.
-        probability: 0..1, with the digits that a float32 has.
+        label: the class's name, `class 17` if the model has no labels.
+        index: index among the model's outputs.
+        probability: 0..1, with the digits of a float32.
     """
 
     label: str
@@ -48,12 +49,12 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Classification:
-    """What a photograph shows, or why it could not be read.
+    """The predicted classes of a photograph, or why it could not be read.
 
     Attributes:
-        path: the file, as it was given or found; None for a photograph in memory.
-        predictions: most likely first; empty when it failed.
-        error: the reason when it failed, else None.
+        path: the file, as given or found; None for a photograph in memory.
+        predictions: most likely first; empty if it failed.
+        error: the reason if it failed, else None.
     """
 
     path: Path | None
@@ -68,21 +69,20 @@ def classify(
     top: int = 5,
     threads: int | None = None,
     summary: RunSummary | None = None,
-) -> Iterator[Classification]:
-    """Classify photographs with `runner`, one result for each, in the order given.
+) -> Generator[Classification, None, None]:
+    """Classify photographs with `runner`, one result each, in input order.
 
     Args:
         runner: opened with the output `probabilities`.
         photographs: as `finding.find_photographs` or `sources.image_sources` yields them.
-        top: classes per photograph, all of them if there are fewer.
+        top: classes per photograph; all of them if there are fewer.
         threads: decode threads; None for one per core.
-        summary: counts and times, kept up to date while the results are taken.
+        summary: counts and times, updated while the results are consumed.
 
     Raises:
         UsageError: `top` or `threads` is below 1, or the runner does not return `probabilities`.
     """
-    if top < 1:
-        raise UsageError(f"top: got {top}, expected 1 or more classes per photograph")
+    top = arguments.count("top", top)
     if "probabilities" not in runner.options.outputs:
         raise UsageError(
             f"runner: returns {', '.join(runner.options.outputs)}; open it with the output "
@@ -93,14 +93,15 @@ def classify(
 
 
 def _classifications(
-    results: Iterator[PhotographResult[ImageSource]], spec: ModelSpec, top: int
-) -> Iterator[Classification]:
-    for result in results:
-        if result.outputs is None:
-            yield Classification(path=path_of(result.source), error=result.error)
-        else:
-            predictions = top_k(result.outputs["probabilities"], spec, top)
-            yield Classification(path=path_of(result.source), predictions=predictions)
+    results: Generator[PhotographResult[ImageSource], None, None], spec: ModelSpec, top: int
+) -> Generator[Classification, None, None]:
+    with closing(results):
+        for result in results:
+            if result.outputs is None:
+                yield Classification(path=path_of(result.source), error=result.error)
+            else:
+                predictions = top_k(result.outputs["probabilities"], spec, top)
+                yield Classification(path=path_of(result.source), predictions=predictions)
 
 
 def top_k(probabilities: NDArray[np.float32], spec: ModelSpec, k: int) -> tuple[Prediction, ...]:
@@ -111,13 +112,13 @@ def top_k(probabilities: NDArray[np.float32], spec: ModelSpec, k: int) -> tuple[
         spec: names the classes.
         k: how many; more than K returns all K.
     """
-    # A stable sort of the negated values keeps equal ones in the order of their index.
+    # A stable sort of the negated values keeps ties in index order.
     order = np.argsort(-probabilities, kind="stable")[:k]
     return tuple(
         Prediction(
             label=spec.label(index),
             index=index,
-            # Through its shortest text, so that 0.1 is not written 0.10000000149011612.
+            # Via its shortest repr, so that 0.1 is not written 0.10000000149011612.
             probability=float(str(probabilities[index])),
         )
         for index in order.tolist()
@@ -125,9 +126,10 @@ def top_k(probabilities: NDArray[np.float32], spec: ModelSpec, k: int) -> tuple[
 
 
 def text_table(spec: ModelSpec, num_classes: int) -> Callable[[Classification], str]:
-    """Return what renders a photograph that could be read, as its part of a table for people.
+    """Return a function that renders a readable photograph's part of a table for people.
 
-    One class makes one line, `probability label path`; several a line each below the path.
+    With one class that is one line, `probability label path`; with several, one line each below the
+    path.
     """
     longest = max((len(label) for label in spec.labels), default=len("class 999"))
     width = min(longest, _MAX_LABEL_WIDTH)
@@ -164,7 +166,7 @@ def to_json(result: Classification) -> str:
 def to_csv(result: Classification) -> bytes:
     r"""Return the rows of one photograph: one per class, or one with the reason it failed.
 
-    UTF-8, `\n` after each row; the bytes of a path that is not UTF-8 are kept as they are.
+    UTF-8, `\n` after each row; the bytes of a path that is not UTF-8 are kept.
     """
     rows: list[tuple[object, ...]] = [
         (result.path, rank, one.index, one.label, one.probability, "")
@@ -177,7 +179,7 @@ def to_csv(result: Classification) -> bytes:
 
 @contextmanager
 def open_csv(path: Path) -> Iterator[Callable[[Classification], None]]:
-    """Yield what adds one photograph to the CSV table at `path`, which appears when all are in.
+    """Yield a function that adds one photograph to the CSV at `path`, which appears on exit.
 
     Raises:
         OutputError: the file cannot be written.
@@ -193,6 +195,6 @@ def open_csv(path: Path) -> Iterator[Callable[[Classification], None]]:
 
 def _csv_line(fields: tuple[object, ...]) -> bytes:
     text = io.StringIO()
-    # Python before 3.13 quotes a carriage return only if it is part of the line's end.
+    # Before Python 3.13 a carriage return is quoted only if it is in the line terminator.
     csv.writer(text, lineterminator="\r\n").writerow(fields)
     return f"{text.getvalue()[:-2]}\n".encode("utf-8", "surrogateescape")

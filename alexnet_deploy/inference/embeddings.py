@@ -1,9 +1,8 @@
-"""Write any layer's activations for many photographs to `.npy` or `.parquet`, as a stream.
+"""Stream any layer's activations for many photographs to `.npy` or `.parquet`.
 
-N photographs that could be read, C channels, H/W positions, D = 4096 for fc6 and fc7. Memory
-does not grow with N. The files appear when the run is finished; until then the old ones are as
-they were. A process that is killed while it replaces them leaves an array missing, never one
-beside the paths of another run.
+N readable photographs, C channels, H/W positions, D = 4096 for fc6 and fc7. Memory does not grow
+with N. The files appear when the run is finished; until then the old ones stay. A process killed
+while replacing them leaves an array missing, never one beside the paths of another run.
 
     vectors.npy + vectors.paths.jsonl            one layer: (N, D) or (N, C, H, W) float32
     vectors.fc6.npy + vectors.fc7.npy + ...      several layers, one file each
@@ -14,7 +13,7 @@ Line n of `.paths.jsonl` is the path of row n: {"path"}, with "path_base64" wher
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -44,8 +43,8 @@ class EmbeddingFiles:
         num_rows: photographs in the files.
         num_failed: photographs that could not be read and have no row.
         fingerprint: of the checkpoint.
-        precision: arithmetic of the network; vectors are comparable where it and the fingerprint
-            are the same.
+        precision: arithmetic of the network; vectors are comparable if it and the fingerprint are
+            the same.
     """
 
     files: tuple[Path, ...]
@@ -70,7 +69,7 @@ class EmbeddingFiles:
         )
 
     def describe(self) -> str:
-        """Return a line per file for people."""
+        """Return one human-readable line per file."""
         shapes = [
             f"{layer} {self.num_rows:,} x {' x '.join(map(str, shape))} float32"
             for layer, shape in self.shapes.items()
@@ -92,7 +91,7 @@ def embed(
     summary: RunSummary | None = None,
     on_result: Callable[[PhotographResult[Path]], None] = lambda _: None,
 ) -> EmbeddingFiles:
-    """Write the activations of `layers` for each photograph, rows in the order given.
+    """Write the activations of `layers` for each photograph, rows in input order.
 
     Args:
         runner: opened with `layers` among its outputs.
@@ -100,11 +99,11 @@ def embed(
         output: `.npy` or `.parquet`; replaced if it exists.
         layers: names as in `ModelSpec.layer_shapes`.
         threads: decode threads; None for one per core.
-        summary: counts and times, kept up to date during the run.
-        on_result: called for each photograph, failed ones included, after it has its row.
+        summary: counts and times, updated during the run.
+        on_result: called for each photograph, failures included, once its row is written.
 
     Raises:
-        UsageError: another suffix, a layer that the network or the runner does not have, an
+        UsageError: another suffix, a layer that the network or the runner does not have, or an
             `.npy` that is a pipe or a device.
         NoPhotographsError: there are none.
         TooManyFailuresError: none could be read; nothing is written.
@@ -115,8 +114,12 @@ def embed(
     shapes = {layer: runner.spec.layer_shapes()[layer] for layer in layers}
     files = files_of(output, layers)
     num_rows = num_failed = 0
-    with _open_rows(files, runner, shapes) as append:
-        for result in run(runner, at_least_one(photographs), threads=threads, summary=summary):
+    some = at_least_one(photographs)
+    with (
+        _open_rows(files, runner, shapes) as append,
+        closing(run(runner, some, threads=threads, summary=summary)) as results,
+    ):
+        for result in results:
             if result.outputs is None:
                 num_failed += 1
             else:
@@ -160,7 +163,7 @@ def files_of(output: Path, layers: tuple[str, ...]) -> tuple[Path, ...]:
 
 
 def check_layers(layers: tuple[str, ...], runner: Runner) -> None:
-    """Refuse layers that are not in the network or that the runner was not opened with.
+    """Reject layers that the network does not have or that the runner was not opened with.
 
     Raises:
         UsageError: naming the layer.
@@ -176,9 +179,9 @@ def check_layers(layers: tuple[str, ...], runner: Runner) -> None:
 
 @contextmanager
 def _open_rows(files: tuple[Path, ...], runner: Runner, shapes: _Shapes) -> Iterator[_Append]:
-    """Open the files, yield the function that appends a row, let them appear at the end."""
+    """Open the files, and yield a function that appends a row; the files appear on exit."""
     if files[0].suffix == ".parquet":
-        # Before the file is opened, so that a missing package leaves nothing behind.
+        # Imported before the file is opened, so that a missing package leaves nothing behind.
         from alexnet_deploy.inference.parquet_files import parquet_rows
 
         with (
@@ -198,7 +201,7 @@ def _open_rows(files: tuple[Path, ...], runner: Runner, shapes: _Shapes) -> Iter
                 if not file.seekable():
                     raise UsageError(
                         f"{path}: is a pipe or a device; the number of rows is written into an "
-                        ".npy's beginning at the end, so name an ordinary file"
+                        ".npy's header at the end, so name a regular file"
                     )
             with _npy_rows(opened, shapes) as append:
                 yield append

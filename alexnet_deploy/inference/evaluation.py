@@ -1,9 +1,9 @@
-"""How often a network is right: top-1 and top-5 on a folder of classes, one model or several.
+"""Evaluate one model or an ensemble: top-1 and top-5 accuracy on class folders.
 
-    class folders -> inference.run, once a model -> mean probabilities -> top_k_credit -> Evaluation
+    class folders -> inference.run per model -> mean probabilities -> top_k_credit -> Evaluation
 
-N photographs, K classes of the model. What grows with both is one float32 array [N, K], 200 MB
-for ImageNet's 50,000 validation photographs, and at the end a quarter of that to compare in.
+N photographs, K classes of the model. Memory: one float32 array [N, K], 200 MB for ImageNet's
+50,000 validation photographs, and at the end a quarter of that for comparisons.
 """
 
 import math
@@ -28,15 +28,15 @@ from alexnet_deploy.runtimes.base import Runner
 def top_k_credit(
     scores: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]], k: int
 ) -> NDArray[np.float64]:
-    """Return what each photograph earns towards the top-k accuracy, ties counted fractionally.
+    """Return each photograph's contribution to the top-k accuracy, ties counted fractionally.
 
     With `g` classes above the true one and `e` equal to it, itself included, the credit is the
-    probability that it is among the first k after the equal ones were put in a random order:
-    (k - g) / e, at least 0 and at most 1. The 2012 code counts so; a network that gives every
-    class the same then earns k / K, not 1. With K <= k classes everything is right.
+    probability that it is among the first k if ties are ordered at random: (k - g) / e, clipped to
+    0..1. The 2012 code does the same; a network with equal outputs then scores k / K, not 1. If
+    K <= k, everything is correct.
 
     Args:
-        scores: [N, K] probabilities or logits; a row that holds a NaN earns 0.
+        scores: [N, K] probabilities or logits; a row with a NaN scores 0.
         labels: [N] true classes, 0 .. K - 1.
         k: 1 or more.
 
@@ -44,7 +44,7 @@ def top_k_credit(
         [N] float64, 0..1.
 
     Raises:
-        UsageError: k is below 1, or a label is no class.
+        UsageError: k is below 1, or a label is out of range.
     """
     num_classes = scores.shape[1]
     if k < 1:
@@ -74,26 +74,26 @@ def evaluate(
 ) -> Evaluation:
     """Classify the photographs of `folders` and compare with their folders' names.
 
-    Several runners are an ensemble: their probabilities are averaged. Each crops as its own spec
-    says, so each reads the photographs by itself, one runner after the other. A photograph that
-    cannot be read for one is left out of the result, and is not tried for the next.
+    Several runners are an ensemble: their probabilities are averaged. Each has its own
+    preprocessing, so the photographs are read once per runner, one runner after the other. A
+    photograph that cannot be read is excluded, and not retried for the next runner.
 
     Args:
-        runners: opened with the output `probabilities`; all of the same classes.
-        folders: classes are found among the model's labels by name; see `class_matching`.
+        runners: opened with the output `probabilities`; all with the same classes.
+        folders: classes are matched with the model's labels by name; see `class_matching`.
         ten_crop: average the paper's ten crops instead of taking the centre crop.
         weights: of each runner in the average, see `ensemble_weights`.
-        paths: the runners' files, for the result and for messages.
+        paths: the runners' files, for the report and messages.
         threads: decode threads; None for one per core.
-        on_result: called with path and reason of failure for each photograph and runner.
-        summary: counts and times; its counts are of photographs, not of their readings.
+        on_result: called for each photograph and runner, with path and reason of failure or None.
+        summary: counts and times; each photograph is counted once.
 
     Raises:
         UsageError: no runner, one without `probabilities`, wrong weights or threads.
-        DatasetError: a folder that is no class of the model.
+        DatasetError: a folder is not a class of the model.
         IncompatibleFileError: the runners have different classes.
         TooManyFailuresError: no photograph could be read.
-        VerificationError: a network's probabilities are not numbers.
+        VerificationError: a network's probabilities contain NaN.
     """
     shares = ensemble_weights(weights, len(runners))
     names = _names(runners, paths)
@@ -119,10 +119,10 @@ def evaluate(
 
 
 def ensemble_weights(weights: Sequence[float] | None, num_models: int) -> tuple[float, ...]:
-    """Return the share of each model in the average: the weights over their sum, None for equal.
+    """Return each model's share in the average: the normalised weights, equal for None.
 
     Raises:
-        UsageError: no model, another number of weights, a negative one, or nothing but zeros.
+        UsageError: no model, a wrong number of weights, a negative one, or all zeros.
     """
     if num_models < 1:
         raise UsageError("models: got none, expected one or more to evaluate")
@@ -144,12 +144,12 @@ def ensemble_weights(weights: Sequence[float] | None, num_models: int) -> tuple[
 
 
 class _Average:
-    """The mean probabilities of every photograph, one runner after the other.
+    """The mean probabilities of every photograph, accumulated runner by runner.
 
     Attributes:
-        probabilities: [N, K] float32; zeros, or a part of the mean, for those that failed.
+        probabilities: [N, K] float32; zeros, or a partial mean, for those that failed.
         has_failed: [N] bool.
-        failures: path and reason, in the order of their discovery.
+        failures: path and reason, in the order encountered.
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class _Average:
         threads: int | None,
         summary: RunSummary,
     ) -> None:
-        """Add one runner's probabilities, `share` times, of all photographs that are left."""
+        """Add one runner's probabilities, times `share`, for all remaining photographs."""
         indices = np.flatnonzero(~self.has_failed)
         found = (self._folders.path(int(index)) for index in indices)
         with closing(run(runner, found, threads=threads, summary=summary)) as results:
@@ -198,7 +198,7 @@ class _Average:
         models: tuple[EvaluatedModel, ...],
         seconds: float,
     ) -> Evaluation:
-        """Compare with the folders; `indices` are the outputs that these stand for."""
+        """Compare with the folders' classes, whose output indices are `indices`."""
         truth, counted = indices[self._folders.labels], ~self.has_failed
         top1, top5 = (top_k_credit(self.probabilities, truth, k) for k in (1, 5))
         classes = _classes(self._folders, indices, counted, top1, top5)
@@ -247,7 +247,7 @@ def _model(runner: Runner, share: float, path: Path | None) -> EvaluatedModel:
 
 
 def _check_runners(runners: Sequence[Runner], names: Sequence[str]) -> None:
-    """Refuse runners without probabilities, or with those of other classes than the first's."""
+    """Reject runners without probabilities, or with other classes than the first's."""
     for runner, name in zip(runners, names, strict=True):
         if "probabilities" not in runner.options.outputs:
             raise UsageError(
@@ -264,7 +264,7 @@ def _classes(
     top1: NDArray[np.float64],
     top5: NDArray[np.float64],
 ) -> tuple[ClassAccuracy, ...]:
-    """Sum the credits of each folder; a folder of which nothing could be read has no accuracy."""
+    """Average the credits by folder; one without readable photographs has no accuracy."""
     numbers = folders.labels[counted]
     size = len(folders.classes)
     counts = np.bincount(numbers, minlength=size).tolist()

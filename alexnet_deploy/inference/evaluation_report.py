@@ -1,4 +1,4 @@
-"""What an evaluation found: a table for people, JSON for scripts."""
+"""An evaluation report: a table for people, JSON for scripts."""
 
 import json
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from alexnet_deploy.files.path_text import path_fields, printable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassAccuracy:
-    """How often one class's photographs were right.
+    """The accuracy of one class.
 
     Attributes:
         label: name of its folder.
-        index: which of the model's outputs it is.
-        num_photographs: of those that could be read.
-        top1: 0..1, None where there is no photograph.
+        index: of the model's output.
+        num_photographs: readable photographs.
+        top1: 0..1, or None without photographs.
         top5: see top1.
     """
 
@@ -32,7 +32,7 @@ class EvaluatedModel:
     """One model of an evaluation, and what ran it.
 
     Attributes:
-        path: its file, or None where the caller did not say.
+        path: its file, or None if not given.
         fingerprint: of its checkpoint.
         runtime: library that ran it.
         precision: arithmetic of the network.
@@ -51,18 +51,19 @@ class Evaluation:
     """Accuracy of one model, or of several averaged, on a folder of classes.
 
     Attributes:
-        top1: share of photographs whose class is the most likely one, 0..1; ties in parts.
+        top1: share of photographs whose class is the most likely one, 0..1; ties count
+            fractionally.
         top5: share whose class is among the five most likely; 1.0 with five classes or fewer.
-        mean_class_top1: mean of the classes' own top-1, each counted once however many
-            photographs it has; classes without a readable photograph left out.
-        num_photographs: counted in these; failures are not.
+        mean_class_top1: unweighted mean of the classes' top-1; classes without a readable
+            photograph are skipped.
+        num_photographs: number evaluated, without failures.
         failures: photographs that could not be read, with the reason.
-        num_crops: views of each photograph, 1 (centre) or 10.
-        matched_by: how folders became outputs: by the model's labels, or by their sorted order
-            where it has none.
+        num_crops: views per photograph, 1 (centre) or 10.
+        matched_by: how folders were matched with outputs: by the model's labels, or by sorted order
+            if it has none.
         models: in the order given.
         classes: in the order of the folders.
-        seconds: from the start of the command, or of the summary that was given.
+        seconds: since the start of the command, or of the given summary.
     """
 
     top1: float
@@ -79,11 +80,11 @@ class Evaluation:
     def to_json(self) -> str:
         """Return one ASCII JSON object on one line.
 
-        {"top1", "top5", "mean_class_top1", "photographs", "failures": [{"path", "error"}],
-        "crops", "matched_by", "models": [{"path", "fingerprint", "runtime", "precision",
-        "weight"}], "classes": [{"label", "index", "photographs", "top1", "top5"}], "seconds"};
-        a path that is not UTF-8 comes with "path_base64". Accuracies are 0..1, or null for a
-        class without a photograph.
+        {"top1", "top5", "mean_class_top1", "photographs", "failures": [{"path", "error"}], "crops",
+        "matched_by", "models": [{"path", "fingerprint", "runtime", "precision", "weight"}],
+        "classes": [{"label", "index", "photographs", "top1", "top5"}], "seconds"}; a path that is
+        not UTF-8 comes with "path_base64". Accuracies are 0..1, or null for a class without
+        photographs.
         """
         fields: dict[str, Any] = {
             "top1": self.top1,

@@ -1,4 +1,4 @@
-"""How many photographs of a run may fail, and that there has to be one."""
+"""The limit on a run's failed photographs, and the rule that there is one at all."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class FailureLimit:
     """How many photographs may fail before a run counts as failed.
 
     Attributes:
-        text: as the user wrote it.
+        text: as given by the user.
         value: a count, or a percentage of all photographs.
         is_percentage: which of the two.
     """
@@ -50,17 +50,17 @@ class FailureLimit:
         return cls(text=text.strip(), value=value, is_percentage=is_percentage)
 
     def allows(self, num_failed: int, num_total: int) -> bool:
-        """Tell whether `num_failed` of `num_total` are few enough."""
+        """Return whether `num_failed` of `num_total` is within the limit."""
         if self.is_percentage:
             return num_failed * 100 <= self.value * num_total
         return num_failed <= self.value
 
 
 def no_photographs() -> NoPhotographsError:
-    """Return the error for paths that hold no photograph."""
+    """Return the error for paths without photographs."""
     return NoPhotographsError(
         "no photograph found in the paths given; looked for files with the suffixes "
-        f"{' '.join(PHOTO_SUFFIXES)} (hidden files and service folders left out); "
+        f"{' '.join(PHOTO_SUFFIXES)} (hidden files and service folders are skipped); "
         "give another folder, name the files themselves, or convert HEIC and raw files first"
     )
 
@@ -80,7 +80,7 @@ def at_least_one(photographs: Iterable[_Item]) -> Iterator[_Item]:
 
 
 def check_failures(num_failed: int, num_total: int, limit: FailureLimit) -> None:
-    """Refuse a finished run with too many failures; nothing but failures is always too many.
+    """Raise if a finished run has too many failures; all failed is always too many.
 
     Raises:
         TooManyFailuresError: with the counts and the limit.
@@ -95,6 +95,6 @@ def check_failures(num_failed: int, num_total: int, limit: FailureLimit) -> None
             f"{failed}, ",
             Argument("max_failures", limit.text),
             " allows fewer; the results of the others are "
-            "complete; the reason stands beside each path: mend or remove those files, or raise ",
+            "complete; the reason stands beside each path: repair or remove those files, or raise ",
             Argument("max_failures"),
         )

@@ -101,7 +101,7 @@ class Model:
         *,
         top: int = 5,
         summary: RunSummary | None = None,
-    ) -> Iterator[Classification]:
+    ) -> Generator[Classification, None, None]:
         """Yield what each photograph shows, in the order given; one that failed has its reason.
 
         Args:
@@ -115,7 +115,7 @@ class Model:
             UsageError: `top` is below 1, or something is no photograph.
             ClosedError: the model is closed.
         """
-        runner = self.runner("probabilities")
+        runner = self._runner_of("probabilities")
         sources = image_sources(images)
         return classify(runner, sources, top=top, threads=self._threads, summary=summary)
 
@@ -168,27 +168,8 @@ class Model:
             UsageError, ClosedError: as `embed`.
         """
         self._shape(layer)
-        runner = self.runner(layer)
+        runner = self._runner_of(layer)
         return _embeddings(runner, image_sources(images), layer, self._threads)
-
-    def runner(self, *layers: str) -> Runner:
-        """Return what computes these layers, opened if need be; the model closes it."""
-        opened = self._opened(layers)
-        if opened is not None:
-            return opened
-        # Held while it loads; who needs an open one does not come here.
-        with self._lock:
-            opened = self._opened(layers)
-            if opened is None:
-                opened = self._open_runner(layers)
-                self._runners = (*self._runners, opened)
-            return opened
-
-    def _opened(self, layers: tuple[str, ...]) -> Runner | None:
-        if self._is_closed:
-            raise ClosedError("the model is closed; open it again")
-        has_all = (one for one in self._runners if set(layers) <= set(one.options.outputs))
-        return next(has_all, None)
 
     def close(self) -> None:
         """Free the runtime's memory, after the batch at hand."""
@@ -206,6 +187,24 @@ class Model:
 
     def __reduce__(self) -> Any:
         raise TypeError("a model cannot be sent to another process; open it there")
+
+    def _runner_of(self, layer: str) -> Runner:
+        """Return what computes a layer, opened if need be."""
+        opened = self._opened(layer)
+        if opened is not None:
+            return opened
+        # Held while it loads; who needs an open one does not come here.
+        with self._lock:
+            opened = self._opened(layer)
+            if opened is None:
+                opened = self._open_runner((layer,))
+                self._runners = (*self._runners, opened)
+            return opened
+
+    def _opened(self, layer: str) -> Runner | None:
+        if self._is_closed:
+            raise ClosedError("the model is closed; open it again")
+        return next((one for one in self._runners if layer in one.options.outputs), None)
 
     def _shape(self, layer: str) -> tuple[int, ...]:
         check_outputs((layer,), self.spec)

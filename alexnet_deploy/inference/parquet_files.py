@@ -1,11 +1,11 @@
-"""Write embeddings as Parquet, row group by row group: the owner of pyarrow.
+"""Write embeddings as Parquet, row group by row group; owns pyarrow.
 
-Columns: `id` (int64, the row from 0), `path` (string), `path_base64` (string, only where the
-path's bytes are not UTF-8, else null), then per layer a fixed-size list of float32; maps are
-flattened in the order (C, H, W), their shape is in the field's metadata. The schema's metadata
-holds the model: `alexnet_deploy.spec` (`ModelSpec.to_json`), `alexnet_deploy.fingerprint` of the
-checkpoint, and `alexnet_deploy.precision`, the arithmetic of the network; vectors are comparable
-where fingerprint and precision are the same.
+Columns: `id` (int64, the row from 0), `path` (string), `path_base64` (string, null if the path is
+valid UTF-8), then per layer a fixed-size list of float32; maps are flattened in (C, H, W) order,
+their shape is in the field's metadata. The schema's metadata identifies the model:
+`alexnet_deploy.spec` (`ModelSpec.to_json`), `alexnet_deploy.fingerprint` of the checkpoint, and
+`alexnet_deploy.precision`, the arithmetic of the network; vectors are comparable if fingerprint and
+precision are the same.
 """
 
 import json
@@ -27,7 +27,7 @@ try:
 except ImportError as error:
     raise MissingPackageError("pyarrow", "parquet", "writing .parquet") from error
 
-# Large enough to compress and scan well, small beside the runner's own memory.
+# Large enough to compress and scan well, small compared with the runner's memory.
 _ROW_GROUP_BYTES = 16 * 2**20
 
 Row = tuple[Path, Mapping[str, NDArray[np.float32]]]
@@ -42,14 +42,14 @@ def parquet_rows(
     fingerprint: str,
     precision: str,
 ) -> Iterator[Callable[[Path, Mapping[str, NDArray[np.float32]]], None]]:
-    """Write a Parquet file into `file`; yields the function that appends one row.
+    """Write a Parquet file to `file`; yields a function that appends one row.
 
     Args:
-        file: open for writing in binary; stays open.
-        spec: the model that makes the vectors.
-        shapes: per layer, in the order of the columns: the shape of one photograph's array.
+        file: open in binary mode for writing; left open.
+        spec: of the model that computes the vectors.
+        shapes: shape of one photograph's array per layer, in column order.
         fingerprint: the checkpoint's.
-        precision: what the network computes in, not "auto".
+        precision: arithmetic of the network, not "auto".
     """
     model = {
         "alexnet_deploy.spec": spec.to_json(),
@@ -82,7 +82,7 @@ def parquet_rows(
         flush()
         writer.close()
     finally:
-        # Its destructor would write a footer into a file that is closed and gone by then.
+        # Its destructor would write a footer to a file that is already closed.
         writer.is_open = False
 
 
@@ -106,7 +106,7 @@ def _schema(shapes: Mapping[str, tuple[int, ...]]) -> "pyarrow.Schema":
 def _table(
     schema: "pyarrow.Schema", first_id: int, rows: list[Row], shapes: Mapping[str, tuple[int, ...]]
 ) -> "pyarrow.Table":
-    """Return a row group; the arrays are copied into it once."""
+    """Return a row group, copying the arrays once."""
     columns = [
         pyarrow.array(range(first_id, first_id + len(rows)), pyarrow.int64()),
         pyarrow.array([path_utf8(path) for path, _ in rows], pyarrow.string()),

@@ -1,4 +1,4 @@
-"""From photographs to one result for each, failures included, and the account of the run."""
+"""Run the network on photographs: one result each, failures included, and a run summary."""
 
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -26,17 +26,17 @@ from alexnet_deploy.runtimes.base import Runner
 _Source = TypeVar("_Source", bound=ImageSource)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PhotographResult(Generic[Item]):
-    """What the network says of one photograph, or why it says nothing.
+    """The network's outputs for one photograph, or why there are none.
 
     Attributes:
-        source: as it was given.
+        source: as given.
         outputs: one float32 array per layer of the runner's options, without the batch axis;
-            memory of its own, so keeping it keeps no other photograph's. None when it failed,
-            or when its loader found that the network need not see it.
-        error: the reason of the failure, or None.
-        stamp: of the file, from loaders that take one.
+            copied, so keeping it does not keep the batch alive. None if it failed, or if its loader
+            found that the network need not see it.
+        error: the reason for the failure, or None.
+        stamp: of the file, from loaders that record one.
     """
 
     source: Item
@@ -47,17 +47,17 @@ class PhotographResult(Generic[Item]):
 
 @dataclass(slots=True, kw_only=True)
 class RunSummary:
-    """Count a run and its time, while it goes on.
+    """Counts and times of a run, updated as it goes.
 
-    Make it when the command starts: `wall_s` counts from there, model loading included.
+    Create it when the command starts: `wall_s` counts from then, model loading included.
 
     Attributes:
         num_done: photographs with a result.
-        num_failed: photographs with a reason instead.
+        num_failed: photographs that failed.
         threads: decode threads.
-        wall_s: seconds since the summary was made, as of the last batch.
-        decode_s: seconds of finding, decoding and preprocessing, summed over the threads.
-        waiting_s: seconds that the runner had nothing to do but wait for decoding.
+        wall_s: seconds since the summary was created, as of the last batch.
+        decode_s: seconds of finding, decoding and preprocessing, summed over threads.
+        waiting_s: seconds that the runner waited for decoding.
         infer_s: seconds in the runner.
     """
 
@@ -72,7 +72,7 @@ class RunSummary:
 
     @property
     def rest_s(self) -> float:
-        """Seconds neither waiting nor in the runner: loading the model, using the results."""
+        """Seconds neither waiting nor in the runner: loading the model, consuming the results."""
         return max(0.0, self.wall_s - self.waiting_s - self.infer_s)
 
     def stop_clock(self) -> None:
@@ -85,7 +85,7 @@ class RunSummary:
 
     def times(self) -> str:
         """Render what follows the counts: seconds, rate, and where the time went."""
-        if not self.threads:  # nothing had to be read
+        if not self.threads:  # nothing was read
             return f"in {self.wall_s:.1f} s"
         rate = (self.num_done + self.num_failed) / max(self.wall_s, 1e-9)
         threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
@@ -103,14 +103,14 @@ def run(
     threads: int | None = None,
     summary: RunSummary | None = None,
 ) -> Generator[PhotographResult[_Source], None, None]:
-    """Yield one result per photograph, in their order, as the batches are computed.
+    """Yield one result per photograph, in input order, as the batches are computed.
 
     Args:
-        runner: preprocessing and batch size are its own.
+        runner: determines preprocessing and batch size.
         photographs: as `finding.find_photographs` or `sources.image_sources` yields them; none
             give no results.
-        threads: decode threads; None takes one for each processor.
-        summary: counted up as results are yielded; times grow with each batch.
+        threads: decode threads; None for one per core.
+        summary: counts are updated with each result, times with each batch.
 
     Raises:
         UsageError: threads is below 1.
@@ -130,18 +130,18 @@ def run_batches(
     threads: int | None = None,
     summary: RunSummary | None = None,
 ) -> Generator[tuple[PhotographResult[Item], ...], None, None]:
-    """Yield the results of one batch of the runner after the other.
+    """Yield the results batch by batch.
 
     Args:
         runner: as for `run`.
         photographs: as for `run`.
-        load: what the threads do with one.
+        load: called by the threads for each photograph.
         needs_row: as for `pipeline.batches`.
         threads: as for `run`.
-        summary: as for `run`, counted up batch by batch.
+        summary: as for `run`, updated with each batch.
 
     Raises:
-        UsageError: as `run`.
+        UsageError: as for `run`.
     """
     summary = RunSummary() if summary is None else summary
     summary.threads = default_threads() if threads is None else threads
@@ -167,7 +167,7 @@ def _one_by_one(
 def _run(
     runner: Runner, stream: Generator[Batch[Item], None, None], summary: RunSummary
 ) -> Generator[tuple[PhotographResult[Item], ...], None, None]:
-    """Do the work of `run_batches`; apart from it, so that a wrong argument fails at the call."""
+    """Implement `run_batches`; separate, so that a wrong argument fails at the call."""
     with closing(stream):
         for batch in stream:
             summary.decode_s += batch.decode_s
@@ -181,7 +181,7 @@ def _run(
 def _result(
     slot: Slot[Item], outputs: Mapping[str, NDArray[np.float32]], summary: RunSummary
 ) -> PhotographResult[Item]:
-    """Take one photograph's part of a batch, and count it."""
+    """Extract one photograph's result from a batch, and count it."""
     own = None
     if slot.row is not None:
         summary.num_done += 1
@@ -195,7 +195,7 @@ def _result(
 def _infer(
     runner: Runner, batch: Batch[Item], summary: RunSummary
 ) -> Mapping[str, NDArray[np.float32]]:
-    """Run the runner on a batch that has any pixels, and count the time."""
+    """Run the runner on a batch, unless it is empty, and add up the time."""
     if not len(batch.images):
         return {}
     start = time.perf_counter()

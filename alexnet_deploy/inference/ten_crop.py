@@ -1,9 +1,9 @@
-"""The paper's ten crops: a runner that looks at each photograph ten times.
+"""The paper's ten-crop evaluation, as a runner that averages ten views of each photograph.
 
 Krizhevsky et al. 2012, section 4.1: the four corners and the centre of the 256x256 picture, and
 the mirror images of these five; the outputs of the softmax are averaged.
 
-N photographs a batch, S side of the resized picture (256 px), H the network's input size (224).
+N photographs per batch, S side of the resized picture (256 px), H the network's input size (224).
 """
 
 import dataclasses
@@ -23,13 +23,13 @@ def ten_crops(pictures: NDArray[np.uint8], size: int) -> Iterator[NDArray[np.uin
 
     Args:
         pictures: (N, S, S, 3) uint8.
-        size: side of a view in px, at most S; with S itself the five crops are one.
+        size: side of a view in px, at most S; at S all five crops are the same.
 
     Yields:
-        (N, size, size, 3) uint8, contiguous; a view, then its mirror image.
+        (N, size, size, 3) uint8, contiguous; each view, then its mirror image.
     """
     last = pictures.shape[1] - size
-    middle = round(last / 2.0)  # a half to even, as the centre crop of `preprocessing`
+    middle = round(last / 2.0)  # rounds half to even, like the centre crop of `preprocessing`
     for top, left in ((0, 0), (0, last), (last, 0), (last, last), (middle, middle)):
         crop = pictures[:, top : top + size, left : left + size]
         yield np.ascontiguousarray(crop)
@@ -37,16 +37,16 @@ def ten_crops(pictures: NDArray[np.uint8], size: int) -> Iterator[NDArray[np.uin
 
 
 class TenCropRunner:
-    """A runner whose input is the whole S x S picture and whose outputs are means of ten views.
+    """A runner whose input is the whole S x S picture and whose outputs are means over ten views.
 
-    It takes the other runner's place wherever photographs are run, at ten times the work. Each
-    output is averaged as it is: `probabilities` gives the paper's, not the softmax of a mean.
-    Every view meets the same centre of a `mean_image`, because that is in the network; the 2012
-    code does so too.
+    It replaces the wrapped runner anywhere, at ten times the work. Each output is averaged
+    directly: `probabilities` are the mean of softmax outputs, as in the paper, not the softmax of a
+    mean. A `mean_image` is part of the network, so its centre is subtracted from every view, as in
+    the 2012 code.
 
     Attributes:
-        spec: the runner's with `preprocessing.resize_to` as the input size, so that photographs
-            are cropped to the whole picture; its shapes of maps do not apply.
+        spec: the wrapped runner's with `preprocessing.resize_to` as the input size, so that
+            photographs are cropped to the whole picture; its map shapes do not apply.
     """
 
     def __init__(self, runner: Runner) -> None:
@@ -71,7 +71,7 @@ class TenCropRunner:
         return {name: total / np.float32(NUM_CROPS) for name, total in sums.items()}
 
     def close(self) -> None:
-        """Close the runner."""
+        """Close the wrapped runner."""
         self._runner.close()
 
     def __enter__(self) -> Self:

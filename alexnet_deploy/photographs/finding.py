@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from alexnet_deploy import arguments
 from alexnet_deploy.errors import UsageError
 
 PHOTO_SUFFIXES = (
@@ -51,14 +52,8 @@ def find_photographs(
     Raises:
         UsageError: a path does not exist, or a pattern matches nothing.
     """
-    several = [paths] if isinstance(paths, (str, os.PathLike)) else paths
-    for path in several:
-        if not isinstance(path, (str, os.PathLike)):
-            raise UsageError(
-                f"paths has {path!r} of type {type(path).__name__}, expected paths of photographs "
-                "and folders; images in memory need not be found"
-            )
-    given = [name for path in several for name in _expand(os.fspath(path), include_hidden)]
+    several = arguments.paths("paths", paths)
+    given = [name for path in several for name in _expand(path, include_hidden)]
     return _Search(given, include_hidden, exclude).photographs()
 
 

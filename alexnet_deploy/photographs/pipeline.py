@@ -16,7 +16,8 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import ArgumentError, PhotographError
+from alexnet_deploy import arguments
+from alexnet_deploy.errors import PhotographError
 from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.photographs.file_stamps import FileStamp
 from alexnet_deploy.photographs.preprocessing import preprocess
@@ -133,9 +134,8 @@ def batches(
     Raises:
         UsageError: batch_size or threads is below 1.
     """
-    for name, value in (("batch_size", batch_size), ("threads", threads)):
-        if value < 1:
-            raise ArgumentError(name, value, "1 or more")
+    arguments.count("batch_size", batch_size)
+    arguments.count("threads", threads)
     # The second batch is decoded while the caller works on the first.
     ahead = batch_size + max(batch_size, 2 * threads)
     decoded = _decode_in_order(items, load, threads, ahead)

@@ -1,1 +1,1 @@
-"""What runs a model: one module per library, behind one protocol (`base`)."""
+"""Runners: one module per library, behind one protocol (`base`)."""

@@ -1,4 +1,4 @@
-"""What every runtime offers: the `Runner` protocol, its options, and what all runners share.
+"""The `Runner` protocol, its options, and the base class that all runners share.
 
 N images, 1 to the batch size; H/W the input size of the spec in px.
 """
@@ -8,14 +8,14 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_deploy import arguments
 from alexnet_deploy.choices import DEVICES, PRECISIONS, RUNTIMES, Device, Precision, Runtime
-from alexnet_deploy.errors import ArgumentError, ClosedError, UsageError
+from alexnet_deploy.errors import ClosedError, UsageError
 from alexnet_deploy.model.spec import ModelSpec
 
 DEFAULT_OUTPUTS = ("probabilities", "fc7")
@@ -23,17 +23,17 @@ DEFAULT_OUTPUTS = ("probabilities", "fc7")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerOptions:
-    """How to run a model file; every field is obeyed or is an error, none is a hint.
+    """How to run a model file; every field is binding: obeyed, or an error.
 
     Attributes:
-        runtime: "auto" takes the fastest that is installed, or what an engine was built with;
-            "tensorrt" and "tensorrt-rtx" run nothing but their engines.
-        device: "auto" is the GPU where the installed ONNX Runtime has one to use, else the CPU.
-        precision: arithmetic at run time; "auto" is the file's own. Results are float32 always.
-        batch_size: the most images of a call; fewer cost less, where the runtime has no fixed size.
-        exact_batch: False lets an engine take the size nearest to it that it was built for.
-        threads: CPU threads of the runtime; None leaves it all cores.
-        outputs: layers to return, by their names in `ModelSpec.layer_shapes`.
+        runtime: "auto" takes the fastest one installed, or the one that an engine was built with;
+            "tensorrt" and "tensorrt-rtx" run only their own engines.
+        device: "auto" is the GPU if the installed ONNX Runtime can use one, else the CPU.
+        precision: arithmetic at run time; "auto" is the file's own. Results are always float32.
+        batch_size: maximum images per call; fewer cost less, unless the runtime has a fixed batch.
+        exact_batch: False lets an engine use the nearest size that it was built for.
+        threads: CPU threads of the runtime; None for all cores.
+        outputs: layers to return, named as in `ModelSpec.layer_shapes`.
     """
 
     runtime: Runtime = "auto"
@@ -45,31 +45,26 @@ class RunnerOptions:
     outputs: tuple[str, ...] = DEFAULT_OUTPUTS
 
     def __post_init__(self) -> None:
-        """Refuse a value that is not one of those listed.
+        """Reject values outside the choices.
 
         Raises:
-            ArgumentError: naming the argument, what came and what there is.
+            ArgumentError: naming the argument, the value given and the choices.
         """
-        for name, choices in (
-            ("runtime", RUNTIMES),
-            ("device", DEVICES),
-            ("precision", PRECISIONS),
-        ):
-            value = getattr(self, name)
-            if value not in choices:
-                raise ArgumentError(name, value, f"one of {', '.join(choices)}")
-        for name, number in (("batch_size", self.batch_size), ("threads", self.threads)):
-            if number is not None and (not isinstance(number, Integral) or number < 1):
-                raise ArgumentError(name, number, "1 or more")
+        arguments.choice("runtime", self.runtime, RUNTIMES)
+        arguments.choice("device", self.device, DEVICES)
+        arguments.choice("precision", self.precision, PRECISIONS)
+        arguments.count("batch_size", self.batch_size)
+        if self.threads is not None:
+            arguments.count("threads", self.threads)
 
 
 class Runner(Protocol):
     """A model file, loaded and ready to run on one device.
 
     Attributes:
-        spec: what the file says of itself; preprocess with this and nothing else.
-        fingerprint: of the checkpoint that the file was made from.
-        options: what really runs: no "auto" is left in it.
+        spec: the file's spec; preprocess with this and nothing else.
+        fingerprint: of the checkpoint that the file was built from.
+        options: the resolved options, without "auto".
         description: one line for people: runtime, version, device, precision, batch, threads.
     """
 
@@ -79,22 +74,22 @@ class Runner(Protocol):
     description: str
 
     def run(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
-        """Compute the outputs of one batch; an image's do not depend on the others.
+        """Compute the outputs of one batch; those of an image do not depend on the others.
 
         Args:
             images: (N, H, W, 3) uint8, RGB, resized and cropped.
 
         Returns:
-            One float32 array per name in `options.outputs`, first axis N; the caller owns them,
-            and a later call does not change them.
+            One float32 array per name in `options.outputs`, first axis N, owned by the caller;
+            later calls do not change them.
 
         Raises:
-            UsageError: images of another shape or dtype.
-            ClosedError: it is closed, or was opened in another process.
+            UsageError: images of the wrong shape or dtype.
+            ClosedError: the runner is closed, or was opened in another process.
         """
 
     def close(self) -> None:
-        """Free the runtime's memory; the runner cannot run afterwards."""
+        """Free the runtime's memory; the runner cannot be used afterwards."""
 
     def __enter__(self) -> Self: ...
 
@@ -102,12 +97,12 @@ class Runner(Protocol):
 
 
 class BaseRunner(ABC):
-    """What the runners share: images are checked, calls of several threads wait for each other.
+    """Base class of the runners: checks images, and serializes calls from several threads.
 
-    The runtimes keep one set of buffers for a network, and a call uses all cores as it is.
+    The runtimes keep one set of buffers per network, and one call already uses all cores.
 
     Args:
-        spec, fingerprint, options, description: as of `Runner`.
+        spec, fingerprint, options, description: as in `Runner`.
     """
 
     def __init__(
@@ -124,8 +119,8 @@ class BaseRunner(ABC):
     def run(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
         """Compute the outputs of one batch; see `Runner.run`."""
         check_images(images, self.spec, self.options.batch_size)
-        # Before the lock, which a thread may have held when this process was forked; the runtimes'
-        # own threads do not survive that either.
+        # Before taking the lock, which a thread may have held at the fork; the runtime's own
+        # threads do not survive a fork either.
         if self._process != os.getpid():
             raise ClosedError(
                 "the model was opened before this process was forked; open it in each process"
@@ -136,9 +131,9 @@ class BaseRunner(ABC):
             return self._compute(images)
 
     def close(self) -> None:
-        """Free the runtime's memory, after the call at hand; the runner cannot run afterwards."""
+        """Free the runtime's memory after the current call; the runner is then unusable."""
         if self._process != os.getpid():
-            return  # it is the other process's to free
+            return  # it belongs to the parent process
         with self._lock:
             if not self._is_closed:
                 self._is_closed = True
@@ -152,15 +147,15 @@ class BaseRunner(ABC):
 
     @abstractmethod
     def _compute(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
-        """Compute one batch; nobody else does at the same time."""
+        """Compute one batch; calls never overlap."""
 
     @abstractmethod
     def _free(self) -> None:
-        """Let go of what the runtime holds; called once."""
+        """Release the runtime's resources; called once."""
 
 
 def padded(images: NDArray[np.uint8], num_rows: int) -> NDArray[np.uint8]:
-    """Return the images and, for a runtime with a fixed size, black ones after them."""
+    """Return the images padded with black ones to `num_rows`, for runtimes with a fixed batch."""
     if len(images) == num_rows:
         return images
     full = np.zeros((num_rows, *images.shape[1:]), np.uint8)
@@ -169,10 +164,10 @@ def padded(images: NDArray[np.uint8], num_rows: int) -> NDArray[np.uint8]:
 
 
 def check_images(images: NDArray[np.uint8], spec: ModelSpec, batch_size: int) -> None:
-    """Refuse a batch of another shape or dtype, an empty one, and one that is too large.
+    """Reject a batch that is empty, too large, or of the wrong shape or dtype.
 
     Raises:
-        UsageError: saying what came and what the runner takes.
+        UsageError: with the shape given and the shape expected.
     """
     expected = (spec.input_size, spec.input_size, 3)
     is_one = images.shape[1:] == expected and 1 <= len(images) <= batch_size
@@ -185,12 +180,12 @@ def check_images(images: NDArray[np.uint8], spec: ModelSpec, batch_size: int) ->
 
 
 def check_outputs(outputs: tuple[str, ...], spec: ModelSpec) -> None:
-    """Refuse a layer that the network does not have.
+    """Reject a layer that the network does not have.
 
     Raises:
         UsageError: naming the layer and listing those that exist.
     """
-    layers = spec.layer_shapes()
+    layers = tuple(spec.layer_shapes())
     for name in outputs:
         if name not in layers:
             raise UsageError(

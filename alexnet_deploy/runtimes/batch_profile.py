@@ -1,20 +1,20 @@
-"""The batch sizes that an engine is built for: one optimisation profile."""
+"""The batch sizes that an engine is built for: one optimization profile."""
 
 from dataclasses import dataclass
 from typing import Self
 
 from alexnet_deploy.errors import Argument, ArgumentError, UsageError
 
-_LARGEST = 2**16  # a tensor of TensorRT has at most 2**31 numbers, 14,266 images of 224 px
+_LARGEST = 2**16  # TensorRT's tensors have at most 2**31 elements, 14,266 images of 224 px
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchProfile:
-    """Images per call; the engine refuses fewer than `min` and more than `max`.
+    """Images per call; the engine rejects fewer than `min` and more than `max`.
 
     Attributes:
         min: smallest batch, 1 or more.
-        opt: batch that the builder chooses its kernels for.
+        opt: batch for which the builder chooses kernels.
         max: largest batch; sets the engine's memory.
     """
 
@@ -23,10 +23,10 @@ class BatchProfile:
     max: int = 32
 
     def __post_init__(self) -> None:
-        """Refuse sizes that are not 1 <= min <= opt <= max.
+        """Reject sizes that are not 1 <= min <= opt <= max.
 
         Raises:
-            UsageError: naming the arguments, what came and what was expected.
+            UsageError: naming the arguments, the values given and what was expected.
         """
         for name in ("min", "opt", "max"):
             number = getattr(self, name)
@@ -44,7 +44,7 @@ class BatchProfile:
 
     @classmethod
     def around(cls, *, min: int | None, opt: int | None, max: int | None) -> Self:
-        """Return the profile that someone means who names some of the three, None for the others.
+        """Return the profile with the given sizes, and the missing ones (None) inferred from them.
 
         Raises:
             UsageError: as for the class.
@@ -57,7 +57,7 @@ class BatchProfile:
         return cls(min=defaults.min if min is None else min, opt=opt, max=max)
 
     def nearest(self, batch: int) -> int:
-        """Return the size that it allows and that is nearest to `batch`."""
+        """Return the allowed size nearest to `batch`."""
         return max(self.min, min(batch, self.max))
 
     def shapes(

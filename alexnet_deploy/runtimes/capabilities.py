@@ -1,4 +1,4 @@
-"""Which runtime computes in which precision on which device, and which file that takes."""
+"""Which runtime computes in which precision on which device, from which files."""
 
 from collections.abc import Mapping
 
@@ -15,8 +15,8 @@ from alexnet_deploy.runtimes.base import RunnerOptions
 
 _Computes = Mapping[Precision, tuple[FilePrecision, ...]]
 
-# By device; the fastest runtime, which "auto" takes, comes first. A precision that a run can have,
-# and the files that it can have it from: first the one that a checkpoint is exported to.
+# By device, fastest runtime first, which "auto" takes. For each precision of a run, the precisions
+# of the files that support it, starting with the one that a checkpoint is exported to.
 _COMPUTES: Mapping[Device, Mapping[Runtime, _Computes]] = {
     "cpu": {
         "openvino": {
@@ -33,10 +33,10 @@ _ENGINES_ONLY = ("tensorrt", "tensorrt-rtx")
 
 
 def resolve_runtime(options: RunnerOptions, device: Device) -> Runtime:
-    """Return the runtime that `options` means on `device`, for a model file or a checkpoint.
+    """Return the runtime that `options` selects on `device`, for a model file or a checkpoint.
 
     Raises:
-        MissingPackageError: "auto", and none that runs there is installed.
+        MissingPackageError: "auto", and no runtime for the device is installed.
         DeviceError: a runtime that does not run there, or one that runs engines only.
     """
     runtimes = _COMPUTES[device]
@@ -53,7 +53,7 @@ def resolve_runtime(options: RunnerOptions, device: Device) -> Runtime:
     if options.runtime in _ENGINES_ONLY:
         raise DeviceError(
             Argument("runtime", options.runtime),
-            ": runs .engine files only, and this is none; build one with: alexnet-deploy export "
+            ": runs .engine files only, and this is not one; build one with: alexnet-deploy export "
             "CKPT --trt, or ",
             others,
         )
@@ -67,7 +67,7 @@ def resolve_runtime(options: RunnerOptions, device: Device) -> Runtime:
 
 
 def file_precision(runtime: Runtime, device: Device, precision: Precision) -> FilePrecision:
-    """Return the precision to export a checkpoint in, to run it in `precision`.
+    """Return the precision to export a checkpoint in so that it runs in `precision`.
 
     Raises:
         DeviceError: the runtime does not compute in it on that device.
@@ -87,17 +87,17 @@ def file_precision(runtime: Runtime, device: Device, precision: Precision) -> Fi
 def run_precision(
     runtime: Runtime, device: Device, asked: Precision, file: FilePrecision, source: str
 ) -> Precision:
-    """Return the precision that a file runs in: what was asked for, else the file's own.
+    """Return the precision that a file runs in: the requested one, else the file's own.
 
     Raises:
         DeviceError: the runtime does not compute in it on that device.
-        UsageError: it cannot come from this file.
+        UsageError: this file does not support it.
     """
     able = _COMPUTES[device][runtime]
     precision = file if asked == "auto" else asked
     files = able.get(precision)
     if files is None and precision == file == "bf16" and not installed.has_module("openvino"):
-        # Not "use OpenVINO": a machine that makes files for TensorRT need not have it.
+        # Not "use OpenVINO": a machine that exports for TensorRT need not have it.
         raise DeviceError(
             f"{source}: is bf16, and ONNX Runtime has no bf16 on {device}; the file is for "
             "TensorRT: verify or run it where OpenVINO is installed, or write it with: "
@@ -115,7 +115,7 @@ def run_precision(
         raise UsageError(
             f"{source}: is {file}, ",
             Argument("precision", precision),
-            " was asked for; ",
+            " was requested; ",
             _way_out(runtime, device, precision, file),
             ", or export the checkpoint with ",
             Argument("precision", files[0]),
@@ -124,7 +124,7 @@ def run_precision(
 
 
 def computes(runtime: Runtime, device: Device, precision: Precision) -> bool:
-    """Tell whether a runtime computes in a precision on a device."""
+    """Return whether a runtime computes in a precision on a device."""
     return precision in _COMPUTES[device].get(runtime, ())
 
 
@@ -136,7 +136,7 @@ def _computed_in(runtime: Runtime, device: Device) -> Message:
 def _way_out(
     runtime: Runtime, device: Device, precision: Precision, file: FilePrecision
 ) -> Message:
-    """Name what to change, so that the file runs: in this precision if it can, else in its own."""
+    """Say what to change so that the file runs, in this precision if possible, else in its own."""
     same = _elsewhere(device, precision, file)
     if same:
         return Message("use ", same)
@@ -147,7 +147,7 @@ def _way_out(
 
 
 def _elsewhere(device: Device, precision: Precision, file: FilePrecision | None) -> Message:
-    """Return arguments with which a precision can be had from `file`, or a checkpoint; "" for none.
+    """Return arguments that give a precision with `file`, or a checkpoint; "" if there are none.
 
     On the same device if possible.
     """

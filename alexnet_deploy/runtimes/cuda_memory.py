@@ -1,7 +1,7 @@
-"""GPU memory, pinned host memory and a stream, for engines; the owner of `cuda.bindings.runtime`.
+"""GPU memory, pinned host memory and a stream, for engines; owns `cuda.bindings.runtime`.
 
-Everything happens on the process's first GPU, `gpu_driver.current_gpu`.
-Pointers do not leave the engines; whoever makes a buffer closes it.
+Everything happens on the process's first GPU, `gpu_driver.current_gpu`. Pointers do not leave the
+runners; whoever creates a buffer closes it.
 """
 
 import ctypes
@@ -18,49 +18,49 @@ from alexnet_deploy.errors import Argument, DeviceError, MissingPackageError
 try:
     from cuda.bindings import runtime as cudart
 except ImportError as error:
-    # Both extras bring it; nobody need install TensorRT to run engines of TensorRT-RTX.
+    # Both extras include it; TensorRT-RTX engines run without TensorRT.
     if installed.has_module("tensorrt"):
         raise MissingPackageError("cuda-bindings", "tensorrt", "running an engine") from error
     raise MissingPackageError("cuda-bindings", "rtx", "running an engine") from error
 
 
 class DeviceBuffer:
-    """Memory on the GPU; its contents are undefined at first.
+    """Memory on the GPU, uninitialized.
 
     Attributes:
         num_bytes: its size.
-        address: where it starts on the GPU; 0 once it is closed.
+        address: its address on the GPU; 0 once closed.
     """
 
     def __init__(self, num_bytes: int) -> None:
-        """Take `num_bytes` of the GPU's memory.
+        """Allocate `num_bytes` of GPU memory.
 
         Raises:
-            DeviceError: there is not that much.
+            DeviceError: not enough free memory.
         """
-        what = f"taking {num_bytes / 2**20:.1f} MiB of GPU memory"
+        what = f"allocating {num_bytes / 2**20:.1f} MiB of GPU memory"
         self.num_bytes = num_bytes
         self.address = int(_checked(what, cudart.cudaMalloc, num_bytes))
 
     def close(self) -> None:
-        """Give the memory back; nothing of the GPU may still be using it."""
+        """Free the memory; the GPU must no longer be using it."""
         address, self.address = self.address, 0
         if address:
             _released("freeing GPU memory", cudart.cudaFree, address)
 
 
 class HostBuffer:
-    """Pinned memory of the host, which the GPU copies from and to by itself, as an array.
+    """Pinned host memory, which the GPU reads and writes by DMA, as an array.
 
     Attributes:
-        array: the memory, C order; empty once it is closed. Views of it die with the buffer.
+        array: the memory, C order; empty once closed. Views are invalid after that.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: DTypeLike) -> None:
-        """Pin memory for an array of that shape; its contents are undefined at first.
+        """Pin memory for an array of that shape, uninitialized.
 
         Raises:
-            DeviceError: the system pins no more.
+            DeviceError: no more memory can be pinned.
         """
         count = int(np.prod(shape))
         num_bytes = count * np.dtype(dtype).itemsize
@@ -78,11 +78,11 @@ class HostBuffer:
 
     @property
     def address(self) -> int:
-        """Return where the memory starts; 0 once it is closed."""
+        """Return the memory's address; 0 once closed."""
         return self._address
 
     def close(self) -> None:
-        """Give the memory back; no copy may still be under way."""
+        """Free the memory; no copy may be in progress."""
         address, self._address = self._address, 0
         self.array = np.empty(0, self.array.dtype)
         if address:
@@ -90,24 +90,24 @@ class HostBuffer:
 
 
 class Stream:
-    """Work that the GPU does in the order in which it was given, while the caller goes on.
+    """A CUDA stream: work that the GPU does in order, asynchronously to the caller.
 
     Attributes:
-        handle: what other CUDA libraries take for the stream.
+        handle: the stream's handle for other CUDA libraries.
     """
 
     def __init__(self) -> None:
-        """Make a stream that does not wait for the legacy default stream.
+        """Create a stream that does not wait for the legacy default stream.
 
         Raises:
-            DeviceError: there is no GPU, or it does not answer.
+            DeviceError: there is no GPU, or it does not respond.
         """
         flags = cudart.cudaStreamNonBlocking
-        self._stream = _checked("making a stream", cudart.cudaStreamCreateWithFlags, flags)
+        self._stream = _checked("creating a stream", cudart.cudaStreamCreateWithFlags, flags)
         self.handle = int(self._stream)
 
     def upload(self, source: HostBuffer, target: DeviceBuffer) -> None:
-        """Copy to the GPU; `source` must stay as it is until `synchronize`."""
+        """Copy to the GPU; `source` must not change until `synchronize`."""
         kind = cudart.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._copy("copying to the GPU", target, source, kind)
 
@@ -117,15 +117,15 @@ class Stream:
         self._copy("copying from the GPU", target, source, kind)
 
     def synchronize(self) -> None:
-        """Wait until all work given so far is done.
+        """Wait until all work submitted so far is done.
 
         Raises:
-            DeviceError: one of its steps failed.
+            DeviceError: part of it failed.
         """
         _checked("computing on the GPU", cudart.cudaStreamSynchronize, self._stream)
 
     def close(self) -> None:
-        """Give the stream up; work under way is still done."""
+        """Destroy the stream; pending work still completes."""
         stream, self._stream = self._stream, None
         if stream is not None:
             _released("closing a stream", cudart.cudaStreamDestroy, stream)
@@ -144,12 +144,12 @@ class Stream:
 
 
 def _released(what: str, function: Callable[..., tuple[Any, ...]], resource: object) -> None:
-    """Give something back; with an error under way already, a second one does not replace it.
+    """Release a resource, without replacing an exception that is already propagating.
 
-    After an error on the GPU every later call fails as well: the first says what went wrong.
+    After an error on the GPU every later call fails too; the first one tells the cause.
 
     Raises:
-        DeviceError: as `_checked`.
+        DeviceError: as for `_checked`.
     """
     is_failing = sys.exc_info()[0] is not None
     try:
@@ -173,7 +173,7 @@ def _checked(what: str, function: Callable[..., tuple[Any, ...]], *arguments: An
         remedy = (
             ("free some, or use a smaller ", Argument("batch_size"))
             if is_full
-            else ("look at the GPU with nvidia-smi, or use ", Argument("device", "cpu"))
+            else ("check the GPU with nvidia-smi, or use ", Argument("device", "cpu"))
         )
         raise DeviceError(f"{what} failed: {name} ({meaning}); ", *remedy)
     return values[0] if values else None

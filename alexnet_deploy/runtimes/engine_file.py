@@ -1,8 +1,8 @@
-"""An engine on the disk: the plain plan that any TensorRT program loads, and what belongs to it.
+"""An engine on disk: the plain plan that any TensorRT program loads, and its sidecar.
 
-A plan can hold no data of ours, so `model.engine.json` beside `model.engine` says which checkpoint
-it computes, how its input is prepared, and for which TensorRT and GPU it was built. The hash of
-the plan in it ties the two together, and a hash of its own fields shows a change of one.
+A plan cannot carry custom data, so `model.engine.json` beside `model.engine` says which checkpoint
+it computes, how its input is prepared, and for which TensorRT and GPU it was built. It holds a hash
+of the plan, which ties the two together, and a hash of its own fields, which reveals changes.
 """
 
 import dataclasses
@@ -54,30 +54,30 @@ REBUILD_COMMANDS: Mapping[EngineRuntime, str] = {
 }
 _REBUILD_EITHER = " or, for TensorRT-RTX, ".join(REBUILD_COMMANDS.values())
 RTX_OWN_CHOICE = "compute capability 8.0, 8.6, 8.9, 12.0 and later"
-"""GPUs that TensorRT-RTX builds for unless it is told which; it has 7.5 on request only."""
+"""GPUs that TensorRT-RTX builds for by default; 7.5 only on request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineRecord:
-    """What the sidecar says of a plan.
+    """What the sidecar records about a plan.
 
     Attributes:
         runtime: the library that built the plan, the only one that loads it.
-        runtime_version: its whole version; a plan loads with no other.
-        cuda_version: newest CUDA of the driver that built it, and oldest that runs it, as "13.0";
-            None without a GPU.
+        runtime_version: its full version; a plan loads with no other.
+        cuda_version: newest CUDA version of the driver that built it, and oldest that runs it, as
+            "13.0"; None without a GPU.
         gpu_name: the GPU that the kernels were chosen on; None without a GPU.
-        compute_capabilities: those that it runs on, as "9.0"; with TensorRT-RTX none means
+        compute_capabilities: those that it runs on, as "9.0"; with TensorRT-RTX, empty means
             `RTX_OWN_CHOICE`.
         profile: batch sizes that it takes.
-        precision: of the convolutions; inputs are uint8 and outputs float32 in every one.
+        precision: of the convolutions; inputs are always uint8, outputs float32.
         outputs: layers that it computes, in the graph's order.
-        lrn: what normalises: our plugin, the library's own layer, or "none" without normalisation.
-        plugin_sha256: hash of what the plugin's kernel was made from; None without plugin. It
-            tells engines apart and is compared with nothing: the kernel is in the plan.
+        lrn: what computes LRN: our plugin, the library's own layer, or "none" without LRN.
+        plugin_sha256: hash of the plugin kernel's sources; None without plugin. Only distinguishes
+            engines and is never checked: the kernel is in the plan.
         spec: what the network expects and computes.
         fingerprint: of the checkpoint that it was built from.
-        report: the verification's result as JSON, or None while it was never verified.
+        report: the verification report as JSON, or None if never verified.
     """
 
     FORMAT: ClassVar[int] = 1
@@ -97,10 +97,10 @@ class EngineRecord:
     report: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what no builder makes.
+        """Reject records that no builder writes.
 
         Raises:
-            IncompatibleFileError: naming the field, what came and what was expected.
+            IncompatibleFileError: naming the field, the value given and what was expected.
         """
         if self.runtime == "tensorrt":  # it builds on a GPU
             for name in ("cuda_version", "gpu_name", "compute_capabilities"):
@@ -115,7 +115,7 @@ class EngineRecord:
 
     @property
     def status(self) -> str:
-        """Say in words whether the plan was compared with its checkpoint."""
+        """Return the verification status in words."""
         if self.report is None:
             return NOT_VERIFIED
         return "verified" if self.report["passed"] else "verification failed"
@@ -123,7 +123,7 @@ class EngineRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Seal:
-    """What the sidecar holds beside the record."""
+    """What the sidecar holds besides the record."""
 
     record_sha256: _Sha256
     plan_sha256: _Sha256
@@ -135,7 +135,7 @@ class EngineFile:
     """An engine in memory.
 
     Attributes:
-        record: what is known of the plan.
+        record: the sidecar's record of the plan.
         plan: the plan's bytes.
         source: its path, or a name for messages.
     """
@@ -146,16 +146,16 @@ class EngineFile:
 
 
 def sidecar_path(path: Path) -> Path:
-    """Return where the record of the engine at `path` lies: `model.engine.json`."""
+    """Return the path of the sidecar of the engine at `path`: `model.engine.json`."""
     return path.with_name(f"{path.name}.json")
 
 
 @contextmanager
 def engine_target(path: Path) -> Iterator[Callable[[EngineFile], None]]:
-    """Open the place of an engine before it is built: one that cannot be written shows at once.
+    """Open the files of an engine before it is built, so that an unwritable path fails early.
 
-    Yields a function that takes the engine. The plan appears before its sidecar, and with any
-    error neither: who finds a sidecar finds the whole of its plan.
+    Yields a function that takes the engine. The plan appears before its sidecar and, on any error,
+    neither does: where there is a sidecar, its plan is complete.
 
     Raises:
         OutputError: one of the two files cannot be written; the old pair is as it was.
@@ -175,7 +175,7 @@ def engine_target(path: Path) -> Iterator[Callable[[EngineFile], None]]:
 
 
 def write_engine(file: EngineFile, path: Path) -> None:
-    """Write an engine that is there already; see `engine_target`.
+    """Write an engine that has already been built; see `engine_target`.
 
     Raises:
         OutputError: one of the two files cannot be written; the old pair is as it was.
@@ -185,12 +185,12 @@ def write_engine(file: EngineFile, path: Path) -> None:
 
 
 def read_engine(path: Path) -> EngineFile:
-    """Read an engine with its sidecar, and check that they belong together.
+    """Read an engine and its sidecar, and check that they match.
 
     Raises:
-        IncompatibleFileError: no sidecar, one that is damaged, was changed, or is of another
-            engine, or a plan that is not the one that was written.
-        UsageError: there is no such file, or it cannot be read.
+        IncompatibleFileError: the sidecar is missing, damaged, modified or another engine's, or the
+            plan is not the one that was written.
+        UsageError: the file is missing or not readable.
     """
     existing_file(path, "an .engine file")
     record, seal = _read_sidecar(path)
@@ -212,17 +212,17 @@ def read_engine(path: Path) -> EngineFile:
 def check_machine(
     file: EngineFile, *, runtime_version: str, gpu: Gpu, rtx_capabilities: Container[str]
 ) -> None:
-    """Refuse an engine that was built for another library, GPU or newer driver than those here.
+    """Reject an engine built for another library version, another GPU or a newer driver.
 
     Args:
         file: the engine.
-        runtime_version: version of the library here that `file.record.runtime` names.
-        gpu: the GPU here.
-        rtx_capabilities: what an engine of TensorRT-RTX can be built for; not looked at for one
-            of TensorRT.
+        runtime_version: installed version of the library `file.record.runtime`.
+        gpu: this machine's GPU.
+        rtx_capabilities: what TensorRT-RTX engines can be built for; ignored for TensorRT engines.
 
     Raises:
-        IncompatibleFileError: naming every difference and the command that builds it for here.
+        IncompatibleFileError: naming every difference and the command that rebuilds it for this
+            machine.
     """
     record = file.record
     name = RUNTIME_NAMES[record.runtime]
@@ -258,7 +258,7 @@ def _version(text: str) -> tuple[int, ...]:
 
 
 def _fields(record: EngineRecord, plan_sha256: str) -> dict[str, Any]:
-    """Return the sidecar's JSON values; what is long comes last."""
+    """Return the sidecar's JSON values, long ones last."""
     plain = {
         field.name: getattr(record, field.name)
         for field in dataclasses.fields(record)
@@ -277,20 +277,20 @@ def _fields(record: EngineRecord, plan_sha256: str) -> dict[str, Any]:
 
 
 def _record_sha256(fields: Mapping[str, Any]) -> str:
-    """Hash all fields of a sidecar but this hash, however they are ordered and spaced."""
+    """Hash all fields of a sidecar except this hash, independent of order and whitespace."""
     hashed = {name: value for name, value in fields.items() if name != "record_sha256"}
     return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
 
 
 def _read_sidecar(path: Path) -> tuple[EngineRecord, _Seal]:
-    """Read the sidecar of the engine at `path`; nothing in it may be missing, new or changed."""
+    """Read the sidecar of the engine at `path`; no field may be missing, added or changed."""
     sidecar, source = sidecar_path(path), str(sidecar_path(path))
     again = f"build the engine again with: {_REBUILD_EITHER}"
     try:
         fields = json_object(read_file(sidecar, again), source, again)
     except FileNotFoundError as error:
         raise IncompatibleFileError(
-            f"{path}: {sidecar.name} is not beside it, without which nothing says what the engine "
+            f"{path}: {sidecar.name} is not beside it, and only that says what the engine "
             f"expects; copy both files, or {again}"
         ) from error
     for runtime, command in REBUILD_COMMANDS.items():
@@ -301,7 +301,7 @@ def _read_sidecar(path: Path) -> tuple[EngineRecord, _Seal]:
     record = read_record(EngineRecord, rest, source, again)
     seal = read_record(_Seal, {name: fields[name] for name in sealing}, source, again)
     if seal.record_sha256 != _record_sha256(fields):
-        reason = "its fields are not those that record_sha256 is the hash of"
+        reason = "its fields do not match record_sha256"
         raise damaged(source, reason, again)
     if record.report is not None:
         check_report(record.report, source, again)

@@ -18,10 +18,10 @@ def open_runner(file: ModelFile, options: RunnerOptions) -> Runner:
 
     Raises:
         MissingPackageError: the runtime, or with "auto" every runtime, is not installed.
-        DeviceError: the device or precision cannot be had with it.
+        DeviceError: it does not support the device or precision.
         IncompatibleFileError: the runtime cannot load the graph.
-        UsageError: an output layer that the network does not have, or a precision that the file
-            is not of.
+        UsageError: an output layer that the network does not have, or a precision that does not
+            match the file's.
     """
     options = resolve(options, file.precision)
     if options.runtime == "openvino":
@@ -42,12 +42,12 @@ def open_engine_file(file: EngineFile, options: RunnerOptions) -> Runner:
 
     Raises:
         MissingPackageError: the library is not installed.
-        DeviceError: no GPU, or options that an engine cannot obey.
-        IncompatibleFileError: it was built for another GPU or version.
+        DeviceError: no GPU, or options that the engine does not support.
+        IncompatibleFileError: it was built for another GPU or library version.
         UsageError: a layer or a batch that it was not built for.
     """
-    # In this order: nothing need be installed where no GPU is, and the library's extra brings the
-    # rest.
+    # In this order: without a GPU nothing needs to be installed, and the library's extra includes
+    # the rest.
     current_gpu()
     load_library(file.record.runtime)
     from alexnet_deploy.runtimes.tensorrt_runner import TensorRtRunner
@@ -56,13 +56,13 @@ def open_engine_file(file: EngineFile, options: RunnerOptions) -> Runner:
 
 
 def resolve(options: RunnerOptions, own: FilePrecision = "fp32") -> RunnerOptions:
-    """Return `options` with the runtime and the device that "auto" stands for here.
+    """Return `options` with "auto" resolved for runtime and device.
 
-    Its precision stays as it is.
+    The precision is not resolved.
 
     Args:
-        options: as they were given.
-        own: the file's precision, which "auto" means; of a checkpoint fp32.
+        options: as given.
+        own: the file's precision, used for "auto"; fp32 for a checkpoint.
 
     Raises:
         MissingPackageError, DeviceError: as `open_runner`.
@@ -73,7 +73,7 @@ def resolve(options: RunnerOptions, own: FilePrecision = "fp32") -> RunnerOption
 
 
 def _resolve_device(options: RunnerOptions, own: FilePrecision) -> Device:
-    """Take the GPU where one is, the installed ONNX Runtime is made for it, and it can do it."""
+    """Take the GPU if there is one and the installed ONNX Runtime can run this precision on it."""
     if options.device != "auto":
         return options.device
     precision = own if options.precision == "auto" else options.precision
@@ -84,6 +84,6 @@ def _resolve_device(options: RunnerOptions, own: FilePrecision) -> Device:
 
 
 def runtime_version(runtime: Runtime) -> str:
-    """Return the installed version of a runtime, without importing it; "" when it has none."""
+    """Return the installed version of a runtime, without importing it; "" if it has none."""
     names = ONNX_RUNTIMES if runtime == "onnxruntime" else (runtime,)
     return next(filter(None, map(installed.version_of, names)), "")

@@ -1,7 +1,7 @@
-"""Which NVIDIA GPUs this process may use; asked of the driver's own library, without a package.
+"""Query the driver library, without any package, for the NVIDIA GPUs this process may use.
 
-The functions are those of CUDA's driver API, `cuda.h`, which obeys CUDA_VISIBLE_DEVICES. Everything
-that computes on a GPU does so on the first of them.
+The functions are those of the CUDA driver API, `cuda.h`, which honours CUDA_VISIBLE_DEVICES. All
+GPU work runs on the first GPU.
 """
 
 import ctypes
@@ -20,9 +20,9 @@ class Gpu:
     """One device.
 
     Attributes:
-        name: as the driver gives it, "NVIDIA H200".
+        name: as reported by the driver, "NVIDIA H200".
         compute_capability: as "9.0".
-        cuda_version: newest CUDA that the driver runs, as "13.0".
+        cuda_version: newest CUDA version that the driver supports, as "13.0".
     """
 
     name: str
@@ -31,7 +31,7 @@ class Gpu:
 
 
 def gpus() -> tuple[Gpu, ...]:
-    """Return the GPUs in the driver's order; none where there is no driver, or it fails."""
+    """Return the GPUs in the driver's order; none if there is no driver, or it fails."""
     try:
         return _found()
     except DeviceError:
@@ -42,33 +42,33 @@ _ON_THE_CPU = Message("run an .onnx file with ", Argument("device", "cpu"))
 
 
 def current_gpu(without: str = _ON_THE_CPU) -> Gpu:
-    """Return the GPU that the process computes on.
+    """Return the GPU that the process uses.
 
     Args:
         without: what to do without a GPU, for the error.
 
     Raises:
-        DeviceError: there is none, or it does not answer; with the reason.
+        DeviceError: there is none, or it does not respond; with the reason.
     """
     try:
         found = _found()
     except DeviceError as error:
         raise _no_gpu(str(error), without) from error
     if not found:
-        raise _no_gpu("the driver shows none", without)
+        raise _no_gpu("the driver reports none", without)
     return found[0]
 
 
 def _no_gpu(reason: str, without: str) -> DeviceError:
     return DeviceError(
-        f"no NVIDIA GPU that this process may use ({reason}); see whether nvidia-smi shows one, "
+        f"no NVIDIA GPU that this process may use ({reason}); check nvidia-smi "
         "and CUDA_VISIBLE_DEVICES; without a GPU ",
         without,
     )
 
 
 def _found() -> tuple[Gpu, ...]:
-    """Ask the driver.
+    """Query the driver.
 
     Raises:
         DeviceError: there is no driver, or one of its functions fails.
@@ -104,7 +104,7 @@ def _gpu(driver: Any, index: int, cuda_version: str) -> Gpu:
 
 
 def _number(driver: Any, function: str, *arguments: int) -> int:
-    """Return the number that a function writes to the place that it takes first."""
+    """Return the integer that a function writes to its first argument."""
     number = ctypes.c_int()
     _call(driver, function, ctypes.byref(number), *arguments)
     return number.value

@@ -1,9 +1,9 @@
-"""Run an `.onnx` file with ONNX Runtime on an NVIDIA GPU, all of it or not at all.
+"""Run an `.onnx` file with ONNX Runtime on an NVIDIA GPU, entirely or not at all.
 
-The graph runs as the file has it: cuDNN has a local response normalisation, so the folded form
-(Reshape, LRN, Reshape) needs no other; in an fp16 file it stands between casts and is float32.
-The whole network is captured once as a CUDA graph: a batch is then one copy to the GPU, one
-launch, one copy back for each output.
+The graph is not lowered: cuDNN implements local response normalisation, so the folded form
+(Reshape, LRN, Reshape) is fast; in an fp16 file it is in float32, between casts. The whole network
+is captured once as a CUDA graph: a batch is then one copy to the GPU, one launch, and one copy back
+per output.
 """
 
 import dataclasses
@@ -34,9 +34,9 @@ from alexnet_deploy.runtimes.onnxruntime_session import (
 
 _PROVIDER_OPTIONS = {
     "device_id": "0",
-    # One shape for all batches: the longest search for each convolution is paid once.
+    # All batches have one shape, so the exhaustive search per convolution is paid once.
     "cudnn_conv_algo_search": "EXHAUSTIVE",
-    # TF32, the default, keeps 10 bits of mantissa, 5e-4 a rounding; fp32 may cost 1e-4 in all.
+    # TF32, the default, has 10 bits of mantissa, 5e-4 per rounding; fp32 is allowed 1e-4 in all.
     "use_tf32": "0",
     "enable_cuda_graph": "1",
     "do_copy_in_default_stream": "1",
@@ -46,22 +46,21 @@ _ALL_ON_THE_GPU = {"session.disable_cpu_ep_fallback": "1"}
 
 
 class OnnxRuntimeCudaRunner(BaseRunner):
-    """One captured network with a fixed batch, to which smaller ones are padded.
+    """One captured network with a fixed batch size, to which smaller batches are padded.
 
     Attributes:
         placement: names of the nodes by the provider that runs them.
     """
 
     def __init__(self, file: ModelFile, options: RunnerOptions) -> None:
-        """Load `file` onto the first GPU and run one empty batch, which captures the graph.
+        """Load `file` onto the first GPU and capture the graph with one dummy batch.
 
         Raises:
-            DeviceError: no GPU, the CPU build of ONNX Runtime or one that is too old, CUDA's
-                libraries missing, not enough memory, a precision that is not offered here, or a
-                node that would run on the CPU.
+            DeviceError: no GPU, ONNX Runtime built for the CPU or too old, missing CUDA libraries,
+                not enough memory, an unsupported precision, or a node that would run on the CPU.
             IncompatibleFileError: ONNX Runtime cannot load the graph on any device.
-            UsageError: a layer that the network does not have, or a precision that the file is
-                not of.
+            UsageError: a layer that the network does not have, or a precision that does not match
+                the file's.
         """
         check_outputs(options.outputs, file.spec)
         precision = run_precision(
@@ -80,7 +79,7 @@ class OnnxRuntimeCudaRunner(BaseRunner):
             f"batch {options.batch_size}"
         )
         super().__init__(file.spec, file.fingerprint, options, description)
-        # ONNX Runtime captures a graph for each thread that calls it: this one, whoever asks.
+        # ONNX Runtime captures one graph per calling thread, so every call goes through this one.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="cuda")
         try:
             self._thread.submit(self._capture, session).result()
@@ -107,7 +106,7 @@ class OnnxRuntimeCudaRunner(BaseRunner):
 
 
 def _usable_gpu() -> str:
-    """Return the name of the GPU that a session would run on.
+    """Return the name of the GPU that a session would use.
 
     Raises:
         DeviceError: there is none, or this ONNX Runtime cannot use one.
@@ -123,13 +122,13 @@ def _usable_gpu() -> str:
 
 
 def _open(file: ModelFile, options: RunnerOptions) -> Any:
-    """Open a session that has every node on the GPU.
+    """Open a session with every node on the GPU.
 
     Raises:
-        DeviceError: it cannot be had here.
+        DeviceError: not possible on this machine.
         IncompatibleFileError: the graph cannot be loaded anywhere.
     """
-    let_warn(False)  # that CUDA is no plug-in, it says at every start
+    let_warn(False)  # at every start it warns that CUDA is not a plug-in
     missing = load_cuda_libraries()
     try:
         return open_session(
@@ -141,7 +140,7 @@ def _open(file: ModelFile, options: RunnerOptions) -> Any:
             threads=options.threads,
         )
     except IncompatibleFileError as error:
-        open_session(file)  # raises where the graph is at fault, whatever the device
+        open_session(file)  # raises if the graph itself is at fault
         raise DeviceError(
             f"{file.source}: ONNX Runtime {onnxruntime_version()} cannot run it on the GPU: ",
             _reason(file, missing) or str(error.__cause__).splitlines()[0],
@@ -149,16 +148,16 @@ def _open(file: ModelFile, options: RunnerOptions) -> Any:
 
 
 def _reason(file: ModelFile, missing: str) -> Message | None:
-    """Say why there is no session, and the way out; None where only the error itself does.
+    """Explain why there is no session and what to do; None if only the error itself can.
 
     Args:
-        file: what was to run.
-        missing: CUDA's libraries that were not found.
+        file: the model.
+        missing: CUDA libraries that were not found.
     """
     remedy = "install CUDA's libraries: pip install 'onnxruntime-gpu[cuda,cudnn]'"
     if missing:
         return Message(f"{missing}; {remedy}")
-    let_warn(True)  # of a provider that does not start it only warns
+    let_warn(True)  # a provider that does not start is only a warning
     options = _PROVIDER_OPTIONS | {"enable_cuda_graph": "0"}
     try:
         session = open_session(file, provider=CUDA, provider_options=options, settings=_RECORD)
@@ -173,7 +172,7 @@ def _reason(file: ModelFile, missing: str) -> Message | None:
 
 
 def _check_placement(placement: Mapping[str, tuple[str, ...]], source: str) -> None:
-    """Refuse a session that has a node anywhere but on the GPU, or that has none.
+    """Reject a session with any node not on the GPU, or with none at all.
 
     Raises:
         DeviceError: naming the nodes.
@@ -192,7 +191,7 @@ def _elsewhere(placement: Mapping[str, tuple[str, ...]]) -> list[str]:
 
 @contextmanager
 def _as_device_error(what: str) -> Iterator[None]:
-    """Say of an error of ONNX Runtime's what can be done about it."""
+    """Turn an ONNX Runtime error into a `DeviceError` with its remedy."""
     try:
         yield
     except Exception as error:  # its exceptions have no public base

@@ -1,4 +1,4 @@
-"""Which distributions of ONNX Runtime are installed; asked of pip's records, without importing it.
+"""Which distributions of ONNX Runtime are installed, from pip's records, without importing it.
 
 All of them install one package, `onnxruntime`, into one folder and overwrite each other's files.
 """
@@ -13,14 +13,14 @@ ONNX_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino")
 
 
 def is_installed_for_gpu() -> bool:
-    """Tell whether the `onnxruntime` that Python would import is that of onnxruntime-gpu."""
+    """Return whether the `onnxruntime` that Python would import is onnxruntime-gpu's."""
     return "onnxruntime-gpu" in _imported()
 
 
 def overwritten_distributions() -> tuple[str, ...]:
-    """Return those that were installed over each other; none where all is well.
+    """Return the distributions installed over each other; none if all is well.
 
-    Two in different folders do no harm: Python takes the first.
+    Two in different folders are harmless: Python takes the first.
     """
     by_folder: dict[str, list[str]] = {}
     for name in ONNX_RUNTIMES:
@@ -30,22 +30,22 @@ def overwritten_distributions() -> tuple[str, ...]:
 
 
 def check_distributions() -> None:
-    """Refuse what several distributions have left of each other; before it is imported.
+    """Reject distributions installed over each other, before importing.
 
     Raises:
-        DeviceError: naming them and the way out.
+        DeviceError: naming them and the remedy.
     """
     found = overwritten_distributions()
     if found:
         raise DeviceError(
             f"{' and '.join(found)} are installed over each other, and which of their files are "
-            f"left nobody knows: pip uninstall {' '.join(found)}, then "
+            f"left is unknown: pip uninstall {' '.join(found)}, then "
             "pip install 'alexnet-deploy[cpu]', or [gpu] for an NVIDIA GPU"
         )
 
 
 def not_importable(error: Exception) -> DeviceError:
-    """Return what to say of an `onnxruntime` that is there and raises `error` when imported."""
+    """Return the error for an installed `onnxruntime` that raises `error` on import."""
     return DeviceError(
         f"the package onnxruntime is installed here and cannot be imported "
         f"({type(error).__name__}: {error}); install it again: "
@@ -54,13 +54,13 @@ def not_importable(error: Exception) -> DeviceError:
 
 
 def _imported() -> list[str]:
-    """Return the distributions whose files Python would import; one, where all is well."""
+    """Return the distributions whose files Python would import; one if all is well."""
     found = importlib.util.find_spec("onnxruntime")
     folders = (found and found.submodule_search_locations) or ()
     return [name for name in ONNX_RUNTIMES if any(folder in folders for folder in _folders(name))]
 
 
 def _folders(distribution: str) -> Iterator[str]:
-    """Yield where each installed copy of `distribution` has the package."""
+    """Yield the package folder of each installed copy of `distribution`."""
     for found in importlib.metadata.distributions(name=distribution):
         yield str(found.locate_file("onnxruntime"))

@@ -15,7 +15,7 @@ from alexnet_deploy.runtimes.onnxruntime_session import onnxruntime_version, ope
 
 
 def run_as_written(file: ModelFile, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
-    """Run the graph as it is written, not lowered, and return its own outputs.
+    """Run the graph as written, not lowered, and return its outputs.
 
     Args:
         file: any `.onnx` model that takes `images`.
@@ -28,8 +28,8 @@ def run_as_written(file: ModelFile, images: NDArray[np.uint8]) -> Mapping[str, N
     return dict(zip(names, open_session(file).run(names, {INPUT: images}), strict=True))
 
 
-# Version 1.31 drops the casts around float16, for which it has no kernels, and fuses no product of
-# this graph with the rounding before it.
+# Version 1.31 removes the casts to float16, for which it has no CPU kernels, and fuses none of this
+# graph's Q/DQ pairs into int8 kernels.
 _REMARKS: Mapping[Precision, str] = {
     "fp16": " (its weights; computed in fp32)",
     "int8": " (rounded to; multiplied in fp32)",
@@ -37,7 +37,7 @@ _REMARKS: Mapping[Precision, str] = {
 
 
 class OnnxRuntimeRunner(BaseRunner):
-    """One inference session, for batches of any size."""
+    """One inference session for batches of any size."""
 
     def __init__(self, file: ModelFile, options: RunnerOptions) -> None:
         """Load `file` for the CPU.
@@ -45,8 +45,8 @@ class OnnxRuntimeRunner(BaseRunner):
         Raises:
             DeviceError: a precision that ONNX Runtime does not compute in on a CPU.
             IncompatibleFileError: ONNX Runtime cannot load the graph.
-            UsageError: a layer that the network does not have, or a precision that the file is
-                not of.
+            UsageError: a layer that the network does not have, or a precision that does not match
+                the file's.
         """
         check_outputs(options.outputs, file.spec)
         precision = run_precision(

@@ -1,4 +1,4 @@
-"""Sessions of ONNX Runtime: how they are opened, and bound to memory; its only importer.
+"""Open ONNX Runtime sessions and bind them to memory; the only importer of onnxruntime.
 
 N images (the fixed batch size), H/W the input size of the spec in px.
 """
@@ -16,13 +16,13 @@ from alexnet_deploy.errors import DeviceError, IncompatibleFileError, MissingPac
 from alexnet_deploy.graph.model_file import INPUT, ModelFile
 from alexnet_deploy.runtimes.onnxruntime_distributions import check_distributions, not_importable
 
-# Its official builds report to Microsoft unless this is set before the import (their PR 27379).
+# Official builds send telemetry to Microsoft unless this is set before the import (PR 27379).
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 check_distributions()
 try:
     import onnxruntime
 
-    # Of an uninstalled build a folder may be left, which can be imported and holds nothing.
+    # An uninstalled build may leave an empty folder, which can still be imported.
     _VERSION = str(onnxruntime.__version__)
 except (ImportError, AttributeError) as error:
     if isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime":
@@ -40,16 +40,16 @@ def onnxruntime_version() -> str:
 
 
 def has_provider(provider: str) -> bool:
-    """Tell whether the installed build was made with `provider`; its libraries may be missing."""
+    """Return whether the installed build includes `provider`; its libraries may be missing."""
     return provider in onnxruntime.get_available_providers()
 
 
 def load_cuda_libraries() -> str:
-    """Load CUDA and cuDNN from where pip puts them; return what is said of those not found.
+    """Load CUDA and cuDNN from pip's packages; return the messages about those not found.
 
-    To be called before the first session on a GPU.
+    Call it before opening the first session on a GPU.
     """
-    # It prints on stdout, which is for results.
+    # It prints to stdout, which is for results.
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         onnxruntime.preload_dlls()
     lines = printed.getvalue().splitlines()
@@ -57,7 +57,7 @@ def load_cuda_libraries() -> str:
 
 
 def let_warn(wanted: bool) -> None:
-    """Let ONNX Runtime print its warnings on stderr, in this process, or its errors only."""
+    """Let ONNX Runtime print warnings to stderr in this process, or only errors."""
     onnxruntime.set_default_logger_severity(_WARNINGS if wanted else _ERRORS)
 
 
@@ -70,15 +70,15 @@ def open_session(
     batch_size: int | None = None,
     threads: int | None = None,
 ) -> Any:
-    """Open a session with one provider, which never falls back to another by itself.
+    """Open a session with one provider, without fallback to another.
 
     Args:
-        file: the graph, as it is to run.
+        file: the graph to run, already lowered.
         provider: `CPU` or `CUDA`.
-        provider_options: the provider's own, by its names.
-        settings: of the session, by ONNX Runtime's names.
-        batch_size: the only N that the session shall take; None leaves N free.
-        threads: CPU threads; None leaves it all cores.
+        provider_options: the provider's own, under its names.
+        settings: session config entries, under ONNX Runtime's names.
+        batch_size: the fixed N of the session; None leaves N dynamic.
+        threads: CPU threads; None for all cores.
 
     Raises:
         IncompatibleFileError: ONNX Runtime cannot load the graph with that provider.
@@ -111,11 +111,11 @@ def node_placement(session: Any) -> Mapping[str, tuple[str, ...]]:
     The session must have been opened with "session.record_ep_graph_assignment_info" = "1".
 
     Raises:
-        DeviceError: ONNX Runtime is too old to tell.
+        DeviceError: ONNX Runtime is too old to report it.
     """
     if not hasattr(session, "get_provider_graph_assignment_info"):
         raise DeviceError(
-            f"ONNX Runtime {onnxruntime_version()} cannot tell where nodes run, 1.24 and later "
+            f"ONNX Runtime {onnxruntime_version()} cannot report where nodes run, 1.24 and later "
             "can; pip install --upgrade 'alexnet-deploy[gpu]'"
         )
     placement: dict[str, tuple[str, ...]] = {}
@@ -126,22 +126,22 @@ def node_placement(session: Any) -> Mapping[str, tuple[str, ...]]:
 
 
 def is_runtime_error(error: Exception) -> bool:
-    """Tell whether ONNX Runtime raised it; its exceptions have no public base."""
+    """Return whether ONNX Runtime raised it; its exceptions have no public base."""
     return isinstance(error, RuntimeError) or type(error).__module__.startswith("onnxruntime.")
 
 
 class BoundSession:
-    """A session whose input and outputs stay in one place of a device's memory.
+    """A session whose input and outputs stay at fixed addresses in device memory.
 
-    Nothing is allocated for a batch, and a CUDA graph, which repeats what was captured at the
-    addresses of then, can be used. ONNX Runtime keeps a graph for each thread: run it on one.
+    Nothing is allocated per batch, and CUDA graphs, which replay with the captured addresses, can
+    be used. ONNX Runtime keeps one graph per thread: always run it on the same one.
     """
 
     def __init__(self, session: Any, device: Literal["cpu", "cuda"]) -> None:
-        """Take memory for one batch on the device.
+        """Allocate memory for one batch on the device.
 
         Args:
-            session: one that was opened with a batch size.
+            session: opened with a batch size.
             device: where its provider computes.
         """
         self._session = session
@@ -155,14 +155,14 @@ class BoundSession:
             self._binding.bind_ortvalue_output(output.name, self._outputs[output.name])
 
     def run(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        """Compute one batch, (N, H, W, 3); the caller owns the arrays that come back."""
+        """Compute one batch, (N, H, W, 3); the caller owns the returned arrays."""
         self._images.update_inplace(np.ascontiguousarray(images))
         self._session.run_with_iobinding(self._binding)
         return {name: _own(value.numpy()) for name, value in self._outputs.items()}
 
 
 def _own(array: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Copy what is a view of the output, as on the CPU: the next batch would overwrite it."""
+    """Copy a view of the output, as on the CPU: the next batch would overwrite it."""
     return array if array.flags.owndata else array.copy()
 
 

@@ -15,15 +15,15 @@ from alexnet_deploy.graph.model_file import INPUT, ModelFile
 from alexnet_deploy.runtimes.base import BaseRunner, RunnerOptions, check_outputs
 from alexnet_deploy.runtimes.capabilities import run_precision
 
-# Importing openvino reports the fact to Google Analytics and leaves an identifier in the home
-# folder; without this module it does neither (openvino/tools/ovc/telemetry_utils.py).
+# Importing openvino sends an event to Google Analytics and writes an identifier to the home folder;
+# without this module it does neither (openvino/tools/ovc/telemetry_utils.py).
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 try:
     import openvino
 except ImportError as error:
     raise MissingPackageError("openvino", "cpu", "running a model on the CPU") from error
 
-# What an fp16 or an int8 file asks for is in its graph; the rest of it is float32.
+# An fp16 or int8 file's precision is in its graph; the rest of it is float32.
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f32", "int8": "f32"}
 
 
@@ -33,15 +33,15 @@ def openvino_version() -> str:
 
 
 def native_bf16() -> bool:
-    """Tell whether this CPU multiplies bfloat16 itself; others emulate it, slower than fp32."""
+    """Return whether this CPU multiplies bfloat16 natively; others emulate it, slower than fp32."""
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 class OpenVinoRunner(BaseRunner):
-    """One compiled network, for batches of any size.
+    """One compiled network for batches of any size.
 
     Attributes:
-        inference_precision: what OpenVINO says that it computes in.
+        inference_precision: the precision that OpenVINO reports computing in.
     """
 
     def __init__(self, file: ModelFile, options: RunnerOptions) -> None:
@@ -50,8 +50,8 @@ class OpenVinoRunner(BaseRunner):
         Raises:
             IncompatibleFileError: OpenVINO cannot compile the graph.
             DeviceError: a precision that OpenVINO does not compute in on a CPU.
-            UsageError: a layer that the network does not have, or a precision that the file is
-                not of.
+            UsageError: a layer that the network does not have, or a precision that does not match
+                the file's.
         """
         check_outputs(options.outputs, file.spec)
         precision = run_precision("openvino", "cpu", options.precision, file.precision, file.source)
@@ -59,10 +59,10 @@ class OpenVinoRunner(BaseRunner):
             options, runtime="openvino", device="cpu", precision=precision
         )
         settings: dict[str, Any] = {
-            # Without this hint OpenVINO takes bf16 wherever the CPU has it.
+            # Without this hint OpenVINO uses bf16 wherever the CPU supports it.
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
             "PERFORMANCE_HINT": "LATENCY",
-            # Decoding threads share the cores; a pinned worker would wait for one of them.
+            # Decoding threads share the cores; a pinned worker would have to wait for them.
             "ENABLE_CPU_PINNING": False,
         }
         if options.threads is not None:
@@ -88,7 +88,7 @@ class OpenVinoRunner(BaseRunner):
 
 
 def _remark(precision: Precision) -> str:
-    """Say where the arithmetic is not what the name of the precision promises."""
+    """Return a remark where the arithmetic is not what the precision's name suggests."""
     if precision == "fp16":
         return " (its weights; computed in fp32)"
     if precision == "bf16" and not native_bf16():
@@ -100,12 +100,12 @@ def _compiled(file: ModelFile, options: RunnerOptions, settings: dict[str, Any])
     """Lower `file` and compile it."""
     core = openvino.Core()
     size = file.spec.input_size
-    # See `lowering`. Besides, where towers are joined before they are rounded to int8, OpenVINO
-    # 2026.4 computes something else: on photographs a tenth of the classes changes.
+    # See `lowering`. Moreover, where towers are concatenated before quantization, OpenVINO 2026.4
+    # gives wrong results: on photographs a tenth of the classes changes.
     lower = banded_convolution if file.precision in ("int8", "fp16") else split_towers
     try:
         model = core.read_model(lower(file.with_outputs(options.outputs)).to_bytes())
-        # As fast as with N fixed, and the same bits whatever N is (a test holds that).
+        # As fast as with N fixed, and bitwise the same for any N (tested).
         model.reshape({INPUT: [-1, size, size, 3]})
         return core.compile_model(model, "CPU", settings)
     except RuntimeError as error:

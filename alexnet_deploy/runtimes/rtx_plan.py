@@ -1,4 +1,4 @@
-"""Can this machine run a TensorRT-RTX plan? The library tells from its first 64 bytes."""
+"""Check whether this machine can run a TensorRT-RTX plan, from its first 64 bytes."""
 
 from alexnet_deploy.errors import Argument, DeviceError, IncompatibleFileError, Message
 from alexnet_deploy.runtimes.engine_file import REBUILD_COMMANDS
@@ -6,13 +6,13 @@ from alexnet_deploy.runtimes.tensorrt_library import load_library
 
 
 def check_plan(plan: bytes, source: str) -> None:
-    """Refuse a plan that cannot run on this machine; without a GPU that is every one.
+    """Reject a plan that cannot run on this machine; without a GPU, none can.
 
-    Only the header is looked at: damage further in is for a hash to find.
+    Only the header is checked: damage further in is for a hash to detect.
 
     Raises:
-        IncompatibleFileError: it is no TensorRT-RTX engine, or one of another version.
-        DeviceError: it is one, and this machine's GPU or driver is missing or does not fit.
+        IncompatibleFileError: it is not a TensorRT-RTX engine, or one of another version.
+        DeviceError: this machine's GPU or driver is missing or unsuitable.
         MissingPackageError: TensorRT-RTX is not installed.
     """
     library = load_library("tensorrt-rtx")
@@ -25,7 +25,7 @@ def check_plan(plan: bytes, source: str) -> None:
     reasons = [name for name, member in flags.items() if bits & int(member)]
     if {"MALFORMED_ENGINE", "VERSION_MISMATCH"} & set(reasons):
         raise IncompatibleFileError(
-            f"{source}: no engine that TensorRT-RTX {library.version()} can load "
+            f"{source}: not an engine that TensorRT-RTX {library.version()} can load "
             f"({', '.join(reasons)}); build it again with: {REBUILD_COMMANDS['tensorrt-rtx']}"
         )
     remedy = Message(

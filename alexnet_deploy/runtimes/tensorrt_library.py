@@ -1,6 +1,6 @@
-"""NVIDIA's two libraries, TensorRT and TensorRT-RTX: their versions, and what they say.
+"""NVIDIA's two libraries, TensorRT and TensorRT-RTX: their versions and messages.
 
-They have one API to run engines with, so who runs one is written for a `Library`, whichever it is.
+They run engines with the same API, so callers are written for either, as a `Library`.
 """
 
 from collections import deque
@@ -10,13 +10,13 @@ from typing import Any
 from alexnet_deploy.errors import DeviceError, MissingPackageError
 from alexnet_deploy.runtimes.engine_file import RUNTIME_NAMES, EngineRuntime
 
-# Before 11 the builder, not the file, decided on the precision. Before 11.4 a plugin's scalar
-# attributes break with NumPy 2.4.
+# Before 11 the builder, not the file, decided the precision. Before 11.4 scalar plugin attributes
+# break with NumPy 2.4.
 _OLDEST_TENSORRT = (11, 4)
 
 
 class Messages:
-    """A library's latest errors: a call that fails returns None and says why here only."""
+    """A library's latest errors: a failing call returns None and gives the reason only here."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -24,14 +24,14 @@ class Messages:
         self._warnings: deque[str] = deque(maxlen=5)
 
     def add(self, severity: str, text: str) -> None:
-        """Keep a message if its severity, by the library's name of it, makes it a reason."""
+        """Keep a message if its severity, as the library names it, makes it a reason."""
         lines = {"INTERNAL_ERROR": self._errors, "ERROR": self._errors, "WARNING": self._warnings}
         text = without_noise(text)
         if severity in lines and text:
             lines[severity].append(text)
 
     def take(self) -> str:
-        """Return the errors since the last time as one line, and forget them; else the warnings."""
+        """Return the errors since the last call, else the warnings, as one line, and clear them."""
         lines = [*(self._errors or self._warnings)]
         self._errors.clear()
         self._warnings.clear()
@@ -43,11 +43,11 @@ class Library:
     """One of the two, imported.
 
     Attributes:
-        runtime: as engine files name it.
+        runtime: its name in engine files.
         module: the Python package.
-        logger: to be given to the library wherever it takes one. There is one for the process, as
-            the library goes on using the first that it ever gets.
-        messages: what the logger keeps.
+        logger: to be passed wherever the library takes one. One per process, since the library
+            keeps using the first that it gets.
+        messages: the messages that the logger keeps.
     """
 
     runtime: EngineRuntime
@@ -57,11 +57,11 @@ class Library:
 
     @property
     def name(self) -> str:
-        """Return its name for people."""
+        """Return its display name."""
         return RUNTIME_NAMES[self.runtime]
 
     def version(self) -> str:
-        """Return its whole version.
+        """Return its full version.
 
         Raises:
             DeviceError: a TensorRT that is too old.
@@ -76,7 +76,7 @@ class Library:
         return version
 
     def compute_capabilities(self) -> dict[str, Any]:
-        """Return what TensorRT-RTX builds for: its own names of it by NVIDIA's, SM89 by "8.9"."""
+        """Return TensorRT-RTX's build targets by compute capability, as SM89 by "8.9"."""
         numbers = {
             name.removeprefix("SM"): member
             for name, member in self.module.ComputeCapability.__members__.items()
@@ -90,7 +90,7 @@ _LOADED: dict[EngineRuntime, Library] = {}
 
 
 def load_library(runtime: EngineRuntime) -> Library:
-    """Import the library that builds and runs the engines of `runtime`; the same one every time.
+    """Import the library that builds and runs the engines of `runtime`, once.
 
     Raises:
         MissingPackageError: it is not installed.
@@ -104,7 +104,7 @@ def load_library(runtime: EngineRuntime) -> Library:
 
 
 def without_noise(text: str) -> str:
-    """Join the lines of a message, but for what every error says where there is no driver."""
+    """Join the lines of a message, dropping those that every error has without a driver."""
     lines = [line.strip() for line in text.splitlines() if "catchCudaError" not in line]
     return " ".join(line for line in lines if line)
 
@@ -125,11 +125,11 @@ def _imported(runtime: EngineRuntime) -> Any:
 
 
 def _logger(module: Any, messages: Messages) -> Any:
-    """Return an object of the library's own kind that passes on what it is told."""
+    """Return an instance of the library's logger class that forwards its messages."""
 
     class Logger(module.ILogger):  # type: ignore[misc]  # the extension's class is Any
         def log(self, severity: Any, text: str) -> None:
-            """Take one message; the library calls this, from any thread."""
+            """Record one message; called by the library, from any thread."""
             messages.add(severity.name, text)
 
     return Logger()

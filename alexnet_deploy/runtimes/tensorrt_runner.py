@@ -1,4 +1,4 @@
-"""Run an engine of TensorRT or of TensorRT-RTX on a GPU that it was built for."""
+"""Run a TensorRT or TensorRT-RTX engine on a GPU that it was built for."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -24,25 +24,25 @@ from alexnet_deploy.runtimes.tensorrt_library import Library, load_library
 
 
 class TensorRtRunner(BaseRunner):
-    """One execution context with one fixed batch, to which smaller ones are padded.
+    """One execution context with a fixed batch size, to which smaller batches are padded.
 
-    The batch is set once: in a context with plugins that were compiled ahead of time each change
-    of shape leaks GPU memory (NVIDIA/TensorRT issue 4849, seen in 11.1 and 11.2).
+    The shape is set only once: in a context with ahead-of-time compiled plugins each change leaks
+    GPU memory (NVIDIA/TensorRT issue 4849, seen in 11.1 and 11.2).
     """
 
     _engine: Any = None
     _context: Any = None
 
     def __init__(self, file: EngineFile, options: RunnerOptions) -> None:
-        """Load the plan and take the memory that a batch needs.
+        """Load the plan and allocate the memory for a batch.
 
-        Without `options.exact_batch` the batch is the nearest that the engine was built for.
+        Without `options.exact_batch` the batch size is the nearest that the engine was built for.
 
         Raises:
-            DeviceError: no GPU, too little memory on it, a TensorRT that is too old, or options
-                that an engine cannot obey.
-            IncompatibleFileError: an engine for another machine or version, or one that is not
-                what its record says.
+            DeviceError: no GPU, not enough memory on it, a TensorRT that is too old, or options
+                that the engine does not support.
+            IncompatibleFileError: an engine for another machine or version, or one that contradicts
+                its record.
             MissingPackageError: the library that built it is not installed.
             UsageError: a layer or a batch that the engine was not built for.
         """
@@ -78,7 +78,7 @@ class TensorRtRunner(BaseRunner):
         np.copyto(self._staging.array, padded(images, self.options.batch_size))
         try:
             self._run_on_gpu()
-        except BaseException:  # Ctrl-C too: the next batch goes where the upload may still read
+        except BaseException:  # Ctrl-C too: the upload may still read the staged batch
             self._wait()
             raise
         return {name: result.array[: len(images)].copy() for name, result in self._results.items()}
@@ -91,7 +91,7 @@ class TensorRtRunner(BaseRunner):
         self._resources.close()
 
     def _run_on_gpu(self) -> None:
-        """Take the batch from its staging memory to the results, and wait for them."""
+        """Upload the staged batch, run it, download the results, and wait for them."""
         self._stream.upload(self._staging, self._buffers[INPUT])
         if not self._context.execute_async_v3(self._stream.handle):
             reason = self._library.messages.take()
@@ -101,19 +101,19 @@ class TensorRtRunner(BaseRunner):
         self._stream.synchronize()
 
     def _wait(self) -> None:
-        """Let the GPU finish what nobody wants any more, and so nobody asks how it went."""
+        """Let the GPU finish abandoned work, ignoring its errors."""
         with suppress(DeviceError):
             self._stream.synchronize()
 
     def _prepare(self, file: EngineFile, stack: ExitStack) -> None:
-        """Make stream, context and buffers for the one batch; `stack` frees them."""
+        """Create stream, context and buffers for one batch; `stack` frees them."""
         size, batch = self.spec.input_size, self.options.batch_size
         layers = self.spec.layer_shapes()
         image = (batch, size, size, 3)
         outputs = {name: (batch, *layers[name]) for name in file.record.outputs}
         self._stream = _owned(stack, Stream())
         self._context = _context(self._engine, image, file, self._library)
-        # The context computes all of the engine's outputs, so all need a place.
+        # The context computes all of the engine's outputs, so each needs a buffer.
         self._buffers = {INPUT: _owned(stack, DeviceBuffer(int(np.prod(image))))} | {
             name: _owned(stack, DeviceBuffer(4 * int(np.prod(shape))))  # float32
             for name, shape in outputs.items()
@@ -121,7 +121,7 @@ class TensorRtRunner(BaseRunner):
         for name, buffer in self._buffers.items():
             if not self._context.set_tensor_address(name, buffer.address):
                 reason = self._library.messages.take()
-                raise DeviceError(f"{file.source}: no place for {name} ({reason})")
+                raise DeviceError(f"{file.source}: no buffer for {name} ({reason})")
         self._staging = _owned(stack, HostBuffer(image, np.uint8))
         self._results = {
             name: _owned(stack, HostBuffer(outputs[name], np.float32))
@@ -142,7 +142,7 @@ def _owned(stack: ExitStack, resource: _Resource) -> _Resource:
 
 
 def _check_options(file: EngineFile, options: RunnerOptions) -> None:
-    """Refuse what the engine was not built for; a plan cannot be asked for anything else."""
+    """Reject options that the engine was not built for."""
     record = file.record
     if options.runtime not in ("auto", record.runtime) or options.device == "cpu":
         raise DeviceError(
@@ -185,7 +185,7 @@ def _deserialised(file: EngineFile, library: Library) -> Any:
     """Load the plan.
 
     Raises:
-        IncompatibleFileError: the library refuses it.
+        IncompatibleFileError: the library rejects it.
         DeviceError: TensorRT-RTX does not support the GPU or its driver.
     """
     if library.runtime == "tensorrt-rtx":
@@ -201,7 +201,7 @@ def _deserialised(file: EngineFile, library: Library) -> Any:
 
 
 def _check_tensors(engine: Any, file: EngineFile, library: Library) -> None:
-    """Refuse an engine whose inputs, outputs or batch sizes are not those of its record."""
+    """Reject an engine whose inputs, outputs or batch sizes are not those of its record."""
     record, trt = file.record, library.module
     size = record.spec.input_size
     modes, layers = trt.TensorIOMode, record.spec.layer_shapes()
@@ -231,16 +231,16 @@ def _require_same(file: EngineFile, what: str, found: object, expected: object) 
 
 
 def _context(engine: Any, image: tuple[int, ...], file: EngineFile, library: Library) -> Any:
-    """Return an execution context of which the input's shape is set.
+    """Return an execution context with the input shape set.
 
     Raises:
-        DeviceError: its memory is not to be had.
-        IncompatibleFileError: it does not take that shape.
+        DeviceError: not enough memory.
+        IncompatibleFileError: it does not accept that shape.
     """
     context = _new_context(engine, library)
     if context is None:
         raise DeviceError(
-            f"{file.source}: no room for it on the GPU ({library.messages.take()}); free some "
+            f"{file.source}: not enough memory on the GPU ({library.messages.take()}); free some "
             "memory there, or build an engine with a smaller ",
             Argument("profile.max"),
         )
@@ -255,8 +255,8 @@ def _context(engine: Any, image: tuple[int, ...], file: EngineFile, library: Lib
 def _new_context(engine: Any, library: Library) -> Any:
     if library.runtime == "tensorrt":
         return engine.create_execution_context()
-    # By default TensorRT-RTX begins with kernels for any shape, and changes to those of the one at
-    # hand when they are compiled: results would differ by rounding, and from what was verified.
+    # By default TensorRT-RTX starts with shape-generic kernels and switches to specialized ones
+    # once compiled: results would differ by rounding, and from those verified.
     strategy = library.module.DynamicShapesKernelSpecializationStrategy
     config = engine.create_runtime_config()
     config.dynamic_shapes_kernel_specialization_strategy = strategy.EAGER

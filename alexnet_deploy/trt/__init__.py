@@ -1,1 +1,1 @@
-"""What builds engines: the LRN kernel and plugin, TensorRT 11, TensorRT-RTX."""
+"""Engine builders for TensorRT 11 and TensorRT-RTX, and the LRN kernel and plugin."""

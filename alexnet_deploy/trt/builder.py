@@ -1,7 +1,7 @@
 """Build TensorRT engines, on and for the GPU of this machine.
 
-The network is strongly typed, as every one is since TensorRT 11: each tensor has the type that the
-graph gives it, and the builder chooses kernels only.
+The network is strongly typed, as always since TensorRT 11: each tensor has the type that the graph
+gives it, and the builder only chooses kernels.
 """
 
 import json
@@ -42,8 +42,8 @@ def builder_gpu(precision: FilePrecision) -> Gpu:
     """Return the GPU that engines are built on and for.
 
     Raises:
-        DeviceError: there is none, with the reason, and what can be done in `precision` without
-            one; or TensorRT is too old.
+        DeviceError: there is none; the message gives the reason and the alternatives for
+            `precision`. Or TensorRT is too old.
     """
     _LIBRARY.version()
     without = Message("build it on the machine that it is for")
@@ -59,7 +59,7 @@ def builder_gpu(precision: FilePrecision) -> Gpu:
 
 
 def build_engine(file: ModelFile, profile: BatchProfile) -> EngineFile:
-    """Build an engine with its record; see `build_plan`. It is not verified yet."""
+    """Build an engine with its record, not yet verified; see `build_plan`."""
     gpu = builder_gpu(file.precision)
     plan = build_plan(file, profile)
     lrn: EngineLrn = "plugin" if _plugin_nodes(file) else "native" if file.spec.lrn else "none"
@@ -84,19 +84,20 @@ def build_plan(file: ModelFile, profile: BatchProfile) -> bytes:
     """Build the plan of `file` for batches of `profile`.
 
     Args:
-        file: of any precision, not lowered; its nodes of domain "alexnet" become our plugins.
+        file: in any precision, not lowered; its nodes of domain "alexnet" become our plugins.
         profile: batch sizes; kernels are chosen for `profile.opt`.
 
     Raises:
-        DeviceError: as `builder_gpu`, or the builder failed.
-        IncompatibleFileError: TensorRT cannot read the graph, or makes something else of it.
+        DeviceError: as for `builder_gpu`, or the build failed.
+        IncompatibleFileError: TensorRT cannot parse the graph, or parses it into something else.
     """
     builder_gpu(file.precision)
     _LIBRARY.messages.take()
     builder = trt.Builder(_LIBRARY.logger)
     aot = trt.NetworkDefinitionCreationFlag.PREFER_AOT_PYTHON_PLUGINS
     network = builder.create_network(1 << int(aot))
-    # The network points into the parser's copy of the weights: it has to outlive the build.
+    # The network points into the parser's copy of the weights, so the parser must outlive the
+    # build.
     parser = trt.OnnxParser(network, _LIBRARY.logger)
     _parse(parser, file)
     _check_tensors(network, file)
@@ -104,7 +105,7 @@ def build_plan(file: ModelFile, profile: BatchProfile) -> bytes:
     host_memory = builder.build_serialized_network(network, _config(builder, file, profile))
     if host_memory is None:
         raise DeviceError(
-            f"{file.source}: TensorRT cannot build an engine of it ({_LIBRARY.messages.take()}); "
+            f"{file.source}: TensorRT cannot build an engine from it ({_LIBRARY.messages.take()}); "
             "free memory on the GPU or lower ",
             Argument("profile.max"),
             ", and try ",
@@ -116,10 +117,10 @@ def build_plan(file: ModelFile, profile: BatchProfile) -> bytes:
 
 
 def _parse(parser: Any, file: ModelFile) -> None:
-    """Read the graph into the parser's network.
+    """Parse the graph into the parser's network.
 
     Raises:
-        IncompatibleFileError: naming each node that TensorRT refuses, with its reason.
+        IncompatibleFileError: naming each node that TensorRT rejects, with its reason.
     """
     if parser.parse(cast_first(file).to_bytes()):
         return
@@ -139,18 +140,18 @@ def _config(builder: Any, file: ModelFile, profile: BatchProfile) -> Any:
     """Return the builder's configuration.
 
     Raises:
-        IncompatibleFileError: it does not take the profile.
+        IncompatibleFileError: it rejects the profile.
     """
     config = builder.create_builder_config()
     # On by default; with it float32 convolutions round their inputs to 11 bits, 5e-4, five times
-    # the whole network's tolerance. What is to be faster than float32 is so in the graph.
+    # the whole network's tolerance. A faster precision is chosen in the graph instead.
     config.clear_flag(trt.BuilderFlag.TF32)
-    # Else the engine does not tell of its layers which kinds they are; see _check_built_layers.
+    # Otherwise the engine does not report the types of its layers; see _check_built_layers.
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     size = file.spec.input_size
     shapes = builder.create_optimization_profile()
     shapes.set_shape(INPUT, *profile.shapes((size, size, 3)))
-    if config.add_optimization_profile(shapes) != 0:  # the number of the first
+    if config.add_optimization_profile(shapes) != 0:  # the index of the first
         raise IncompatibleFileError(
             f"{file.source}: TensorRT does not build for batches of {profile.min} to {profile.max} "
             f"({_LIBRARY.messages.take()}); choose another ",
@@ -162,7 +163,7 @@ def _config(builder: Any, file: ModelFile, profile: BatchProfile) -> Any:
 
 
 def _check_tensors(network: Any, file: ModelFile) -> None:
-    """Refuse a network whose inputs and outputs are not those of the file."""
+    """Reject a network whose inputs and outputs are not those of the file."""
     size = file.spec.input_size
     layers = file.spec.layer_shapes()
     expected: dict[str, tuple[str, tuple[int, ...]]] = {INPUT: ("UINT8", (size, size, 3))}
@@ -180,9 +181,8 @@ def _check_tensors(network: Any, file: ModelFile) -> None:
 def _check_plugin_layers(network: Any, file: ModelFile) -> None:
     """Prove that each of our nodes became a plugin, and compile its kernel.
 
-    TensorRT's parser quietly prefers the local function that stands behind our operators where
-    the node is not marked. And in the build itself an error of the compiler would come out as
-    TensorRT's "no implementation found".
+    If a node is not marked, TensorRT's parser silently prefers our operator's local function. And
+    during the build a compiler error would only surface as TensorRT's "no implementation found".
     """
     layers = {layer.name: layer for layer in map(network.get_layer, range(network.num_layers))}
     for node in _plugin_nodes(file):
@@ -196,7 +196,7 @@ def _check_plugin_layers(network: Any, file: ModelFile) -> None:
 
 
 def _check_built_layers(plan: bytes, file: ModelFile) -> None:
-    """Prove that the plugins are in the finished engine, by the list of its layers."""
+    """Prove from the list of its layers that the plugins are in the built engine."""
     engine = trt.Runtime(_LIBRARY.logger).deserialize_cuda_engine(plan)
     if engine is None:
         raise DeviceError(
@@ -215,11 +215,11 @@ def _plugin_nodes(file: ModelFile) -> list[Any]:
 
 
 def _attributes(file: ModelFile, node: Any) -> Mapping[str, float]:
-    """Return the numbers of one of our nodes.
+    """Return the attributes of one of our nodes.
 
     Raises:
-        IncompatibleFileError: one is missing; TensorRT would only warn, and pass the others on in
-            the wrong places.
+        IncompatibleFileError: one is missing; TensorRT would only warn, and pass the others in the
+            wrong order.
     """
     found = {each.name: each.f if each.HasField("f") else each.i for each in node.attribute}
     missing = [name for name in ATTRIBUTES if name not in found]

@@ -1,7 +1,7 @@
-"""The CUDA kernel `tower_lrn.cu` for one layer: its numbers, its launch, and its PTX by NVRTC.
+"""The CUDA kernel `tower_lrn.cu` for one layer: its constants, its launch, and its PTX by NVRTC.
 
-The only importer of `cuda.bindings.nvrtc`. NVRTC needs no GPU; PTX is what the driver of every GPU
-from the one that it is compiled for onwards turns into machine code.
+The only importer of `cuda.bindings.nvrtc`. NVRTC needs no GPU; the driver of any GPU no older than
+the PTX's architecture compiles it to machine code.
 """
 
 import math
@@ -27,27 +27,27 @@ except ImportError as error:
 SOURCE_NAME = "tower_lrn.cu"
 Scalar = Literal["float", "half"]
 
-_WARP = 32  # threads that a GPU runs as one
-_SPOTS = 2  # of a thread: with one, what a step costs once weighs double
+_WARP = 32  # threads executed in lockstep
+_SPOTS = 2  # per thread: with one, the fixed cost of a step weighs double
 _PLACES_PER_BLOCK = 512  # at most, without the pool
-_MAX_THREADS = 288  # of a block, with the pool, so that four have room for half, three for float
-# Blocks. More would leave a thread of conv1's fewer registers than it needs; of conv2's, 256 images
-# have 3.9 for each of an H200's 132 multiprocessors.
+_MAX_THREADS = 288  # per block, with the pool, so that four fit for half, three for float
+# Blocks. More would leave conv1's threads fewer registers than they need; conv2's 256 images have
+# 3.9 for each of an H200's 132 multiprocessors.
 _MAX_RESIDENT = 4
 _REGISTERS = 65_536  # of a multiprocessor
-_REGISTERS_PER_THREAD = {"float": 72, "half": 56}  # that the compiler needs to keep all in them
-_MAX_STRETCH = 128  # channels; a larger tower is divided, or there would be too few blocks
+_REGISTERS_PER_THREAD = {"float": 72, "half": 56}  # that the compiler needs to avoid spilling
+_MAX_STRETCH = 128  # channels; a larger tower is split, else there are too few blocks
 _MAX_SIZE = 31  # channels of the window, which each thread keeps in registers
-_OLDEST = 80  # architecture: max.NaN and its form for pairs of halves came with it
-# Subnormal floats count as 0, which changes a result by less than 2e-38, and a root is one
-# instruction, good to 2^-23. --use_fast_math would change nothing else where beta is 0.75; for
-# other powers it would take a logarithm that is too coarse.
+_OLDEST = 80  # architecture: introduced max.NaN and its half2 form
+# Subnormal floats are flushed to 0, which changes a result by less than 2e-38, and a square root is
+# one instruction, accurate to 2^-23. --use_fast_math would change nothing else for beta 0.75; for
+# other powers it would use too coarse a logarithm.
 _OPTIONS = ("--std=c++17", "-default-device", "--ftz=true", "--prec-sqrt=false")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TowerLrnKernel:
-    """One specialised kernel: every number in it is a literal of the compiled code.
+    """One specialized kernel: every constant is a literal in the compiled code.
 
     It is launched with N * `blocks_per_image` blocks of `threads` threads, all in x, and takes two
     pointers to tensors in C order: the input, (N, channels, height, width), and the output,
@@ -62,7 +62,7 @@ class TowerLrnKernel:
         alpha: divided by `size` in the formula, as in `LrnSpec`.
         beta: the formula's power.
         k: the formula's constant.
-        towers: slices of the channels at whose edges the window stops.
+        towers: slices of the channels whose edges the window does not cross.
         fused: ReLU before, and max-pool (3x3, stride 2, no padding) after.
     """
 
@@ -78,10 +78,10 @@ class TowerLrnKernel:
     fused: bool
 
     def __post_init__(self) -> None:
-        """Refuse numbers that there is no kernel for.
+        """Reject constants that no kernel supports.
 
         Raises:
-            IncompatibleFileError: naming the number, what it is and what was expected.
+            IncompatibleFileError: naming the constant, its value and what was expected.
         """
         expect = self._expect
         expect("scalar", self.scalar, self.scalar in ("float", "half"), "float or half")
@@ -110,16 +110,16 @@ class TowerLrnKernel:
 
     @property
     def threads(self) -> int:
-        """Return the threads of a block."""
+        """Return the number of threads per block."""
         return _ceil(self._spots_per_block, _SPOTS * _WARP) * _WARP
 
     @property
     def blocks_per_image(self) -> int:
-        """Return how many blocks there are for each of the N images."""
+        """Return the number of blocks per image."""
         return self.towers * _ceil(self._tower, self._stretch) * self._parts
 
     def output_shape(self) -> tuple[int, int, int]:
-        """Return the shape of the output of one image: channels, height, width."""
+        """Return the output shape of one image: channels, height, width."""
         if not self.fused:
             return self.channels, self.height, self.width
         height, width = (
@@ -128,7 +128,7 @@ class TowerLrnKernel:
         return self.channels, height, width
 
     def options(self) -> tuple[str, ...]:
-        """Return the compiler's options that define the numbers."""
+        """Return the compiler options that define the constants."""
         resident = _REGISTERS // (_REGISTERS_PER_THREAD[self.scalar] * self.threads)
         numbers = {
             "SCALAR": self.scalar,
@@ -155,18 +155,18 @@ class TowerLrnKernel:
 
     @property
     def _stretch(self) -> int:
-        """Channels of a block: a tower's, or an equal and even share of them."""
+        """Channels per block: a tower's, or an equal, even share of them."""
         shares = _ceil(self._tower, _MAX_STRETCH)
         return self._tower if shares == 1 else _ceil(_ceil(self._tower, shares), 2) * 2
 
     @property
     def _pairs_per_row(self) -> int:
-        """Pairs of places of a row that are kept for pooling, as `tower_lrn.cu` has them."""
+        """Pairs of positions of a row that are kept for pooling, as in `tower_lrn.cu`."""
         return 2 * (self.output_shape()[2] // 2 + 1)
 
     @property
     def _rows(self) -> int:
-        """Rows of the pooled map that a block makes; 0 without a pool."""
+        """Rows of the pooled map computed by a block; 0 without pooling."""
         if not self.fused:
             return 0
         most = (_SPOTS * _MAX_THREADS // self._pairs_per_row - 1) // POOL_STRIDE
@@ -182,7 +182,7 @@ class TowerLrnKernel:
 
     @property
     def _parts(self) -> int:
-        """Parts that the map is divided among blocks in."""
+        """Number of parts that the map is split into, one per block."""
         if self.fused:
             return _ceil(self.output_shape()[1], self._rows)
         return _ceil(self.height * self.width, _SPOTS * self.threads)
@@ -200,17 +200,17 @@ def compile_ptx(kernel: TowerLrnKernel, architecture: str = "compute_80") -> byt
     """Compile a kernel to PTX.
 
     Args:
-        kernel: whose numbers become literals.
-        architecture: oldest GPUs that are to run it, as "compute_80". One that is newer than the
-            compiler gets what the compiler has for the newest GPUs that it knows.
+        kernel: its constants become literals.
+        architecture: oldest architecture that must run it, as "compute_80". If the compiler does
+            not know it, the newest that it knows is used.
 
     Returns:
-        PTX as text without a NUL; its one entry point is `kernel.name`.
+        PTX as text without a NUL; its only entry point is `kernel.name`.
 
     Raises:
         DeviceError: the GPU or its driver is too old, or the compiler fails; with its log.
         MissingPackageError: NVRTC is not installed.
-        ValueError: `architecture` is not written like "compute_80".
+        ValueError: `architecture` is not of the form "compute_80".
     """
     compiler = _compiler_version()
     found = gpus()
@@ -233,11 +233,11 @@ def compile_ptx(kernel: TowerLrnKernel, architecture: str = "compute_80") -> byt
 
 
 def check_compiler(compiler: str, driver: str) -> None:
-    """Refuse a compiler whose PTX the driver would not read.
+    """Reject a compiler whose PTX the driver would not accept.
 
     Args:
         compiler: CUDA version of NVRTC, as "13.0".
-        driver: newest CUDA version that the driver runs, as "13.0".
+        driver: newest CUDA version that the driver supports, as "13.0".
 
     Raises:
         DeviceError: the compiler is newer; the message says what to install.
@@ -246,13 +246,13 @@ def check_compiler(compiler: str, driver: str) -> None:
         major, minor = _version(driver)
         raise DeviceError(
             f"NVRTC is of CUDA {compiler}, newer than the CUDA {driver} of this machine's driver, "
-            f"which would refuse its kernels; update the driver, or: "
+            f"which would reject its kernels; update the driver, or: "
             f"pip install 'nvidia-cuda-nvrtc=={major}.{minor}.*'"
         )
 
 
 def _target(architecture: str) -> str:
-    """Return the newest architecture that NVRTC knows and GPUs of `architecture` can run."""
+    """Return the newest architecture that NVRTC supports and GPUs of `architecture` can run."""
     found = re.fullmatch(r"compute_(\d+)", architecture)
     if found is None:
         raise ValueError(f"architecture is {architecture!r}, expected one like 'compute_80'")
@@ -272,7 +272,7 @@ def _compiler_version() -> str:
     """Return the CUDA version of NVRTC, as "13.0"."""
     try:
         return "{}.{}".format(*_called(nvrtc.nvrtcVersion))
-    except RuntimeError as error:  # so cuda-bindings says that it cannot find the library
+    except RuntimeError as error:  # raised by cuda-bindings if it cannot find the library
         raise MissingPackageError(
             "nvidia-cuda-nvrtc", "tensorrt", "compiling the LRN kernel"
         ) from error
@@ -284,14 +284,14 @@ def _version(text: str) -> tuple[int, int]:
 
 
 def _text(program: Any, what: str) -> str:
-    """Return a text that NVRTC made of a program: "PTX" or "ProgramLog"."""
+    """Return an NVRTC program's "PTX" or "ProgramLog"."""
     buffer = b" " * _called(getattr(nvrtc, f"nvrtcGet{what}Size"), program)
     _called(getattr(nvrtc, f"nvrtcGet{what}"), program, buffer)
     return str(buffer.rstrip(b"\0").decode())
 
 
 def _called(function: Any, *arguments: Any) -> Any:
-    """Call NVRTC and return what it returns beside its status."""
+    """Call NVRTC and return its result besides the status."""
     status, *results = function(*arguments)
     if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
         raise DeviceError(f"{function.__name__}: NVRTC fails with {status.name}")

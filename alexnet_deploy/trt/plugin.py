@@ -1,12 +1,12 @@
-"""The normalisation of `tower_lrn.cu` as TensorRT plugins; importing this registers both.
+"""The kernel `tower_lrn.cu` as two TensorRT plugins; importing this registers both.
 
-TensorRT calls the functions here while it builds: `register` describes the output, `autotune` the
-types and layouts, `aot_impl` hands over the compiled kernel and how to launch it. The kernel goes
-into the engine, which from then on needs neither this module nor Python.
+TensorRT calls these functions while building: `register` describes the output, `autotune` the types
+and layouts, `aot_impl` supplies the compiled kernel and its launch parameters. The kernel is stored
+in the engine, which then needs neither this module nor Python.
 
-The annotations are read by TensorRT's decorators, which do not take strings: no
-`from __future__ import annotations` here. All functions of an operator declare all attributes in
-the same order, since that is how they are passed.
+TensorRT's decorators evaluate the annotations and do not accept strings: no `from __future__ import
+annotations` here. All functions of an operator declare all attributes in the same order, because
+they are passed by position.
 """
 
 import hashlib
@@ -26,8 +26,8 @@ try:
     import tensorrt as trt
 
     _library = load_library("tensorrt")
-    _library.version()  # first: TensorRT 10 has no tensorrt.plugin, or one that lacks half of it
-    # tensorrt.plugin greets with a warning on standard output, where results go.
+    _library.version()  # first: TensorRT 10 has no tensorrt.plugin, or an incomplete one
+    # Importing tensorrt.plugin prints a warning to stdout, which is for results.
     _logger, trt.Logger = trt.Logger, type(_library.logger)
     try:
         import tensorrt.plugin as trtp
@@ -44,14 +44,14 @@ _Kernel = tuple[str, bytes, trtp.KernelLaunchParams, trtp.SymIntExprs]
 def _same_shape(
     x: trtp.TensorDesc, size: int, alpha: float, beta: float, bias: float, towers: int
 ) -> trtp.TensorDesc:
-    """Describe the output of `TowerLRN`: as its input."""
+    """Describe the output of `TowerLRN`: the same as its input."""
     return x.like()
 
 
 def _pooled_shape(
     x: trtp.TensorDesc, size: int, alpha: float, beta: float, bias: float, towers: int
 ) -> trtp.TensorDesc:
-    """Describe the output of `ReluTowerLRNPool`: its maps are pooled, what sticks out is cut."""
+    """Describe the output of `ReluTowerLRNPool`: pooled maps, without partial windows."""
     n, channels, *sides = x.shape_expr
     pooled = [(side - POOL_SIZE) // POOL_STRIDE + 1 for side in sides]
     return trtp.from_shape_expr((n, channels, *pooled), x.dtype)
@@ -66,7 +66,7 @@ def _types_and_layouts(
     towers: int,
     outputs: tuple[trtp.TensorDesc],
 ) -> list[trtp.AutoTuneCombination]:
-    """Offer float32 and float16, the same before and after, in the plain order N, C, H, W."""
+    """Offer float32 and float16, the same for input and output, in linear NCHW layout."""
     return [trtp.AutoTuneCombination("FP32|FP16, FP32|FP16", "LINEAR")]
 
 
@@ -80,7 +80,7 @@ def _norm_kernel(
     outputs: tuple[trtp.TensorDesc],
     tactic: int,
 ) -> _Kernel:
-    """Return the kernel of `TowerLRN` with its launch."""
+    """Return the kernel of `TowerLRN` and its launch parameters."""
     lrn = {"size": size, "alpha": alpha, "beta": beta, "bias": bias, "towers": towers}
     return _launched(x, kernel_for(NORM_OP, x.dtype, x.shape, lrn), tactic)
 
@@ -95,7 +95,7 @@ def _fused_kernel(
     outputs: tuple[trtp.TensorDesc],
     tactic: int,
 ) -> _Kernel:
-    """Return the kernel of `ReluTowerLRNPool` with its launch."""
+    """Return the kernel of `ReluTowerLRNPool` and its launch parameters."""
     lrn = {"size": size, "alpha": alpha, "beta": beta, "bias": bias, "towers": towers}
     return _launched(x, kernel_for(FUSED_OP, x.dtype, x.shape, lrn), tactic)
 
@@ -103,16 +103,16 @@ def _fused_kernel(
 def kernel_for(
     op: str, dtype: Any, shape: Iterable[int], lrn: Mapping[str, float]
 ) -> TowerLrnKernel:
-    """Return the kernel of an operator for one kind of input.
+    """Return the kernel of an operator for one input dtype and shape.
 
     Args:
         op: `NORM_OP` or `FUSED_OP`.
         dtype: TensorRT's type of the input, float32 or float16.
-        shape: of the input: N, which is not looked at, C, H, W.
+        shape: of the input: N (ignored), C, H, W.
         lrn: the values of `plugin_nodes.ATTRIBUTES`.
 
     Raises:
-        IncompatibleFileError: numbers or a type that there is no kernel for.
+        IncompatibleFileError: unsupported attributes or dtype.
     """
     if dtype not in _SCALARS:
         raise IncompatibleFileError(
@@ -135,10 +135,10 @@ def kernel_for(
 
 @cache
 def compiled(kernel: TowerLrnKernel) -> bytes:
-    """Return a kernel's PTX for the GPU here; where there is none, for every one since 8.0.
+    """Return a kernel's PTX for this machine's GPU; without one, for 8.0 and later.
 
     Raises:
-        DeviceError: the compiler is missing or refuses it.
+        DeviceError: the compiler is missing or rejects it.
     """
     found = gpus()
     if not found:
@@ -148,7 +148,7 @@ def compiled(kernel: TowerLrnKernel) -> bytes:
 
 
 def plugin_sha256() -> str:
-    """Hash what a kernel is made from: its source, and the module that says how to compile it."""
+    """Hash the kernel's source and the module that says how to compile it."""
     digest = hashlib.sha256()
     for name in (SOURCE_NAME, "kernel.py"):
         digest.update(files("alexnet_deploy.trt").joinpath(name).read_bytes())
@@ -156,8 +156,8 @@ def plugin_sha256() -> str:
 
 
 def _launched(x: trtp.TensorDesc, kernel: TowerLrnKernel, tactic: int) -> _Kernel:
-    """Return what TensorRT wants of `kernel`; the batch stays an expression, N x blocks."""
-    if tactic != 0:  # the one that stands for "there is no choice"
+    """Return what TensorRT needs to launch `kernel`; the grid stays symbolic, N x blocks."""
+    if tactic != 0:  # the only one: there is no choice
         raise ValueError(f"tactic is {tactic}, expected 0")
     launch = trtp.KernelLaunchParams()
     launch.grid_x = x.shape_expr[0] * kernel.blocks_per_image

@@ -1,8 +1,8 @@
 """Build TensorRT-RTX engines, on any machine: it needs no GPU.
 
 An engine holds code for the compute capabilities that it is built for and is compiled to machine
-code where it runs. A machine without a GPU sees the network that is handed to the builder
-(`describe_network`) and whether a file is an engine at all (`rtx_plan`), no numbers.
+code where it runs. Without a GPU one can inspect the network passed to the builder
+(`describe_network`) and whether a file is an engine at all (`rtx_plan`), but not compute results.
 """
 
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ _LIBRARY = load_library("tensorrt-rtx")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorDescription:
-    """A tensor of the network: TensorRT's name of its type ("UINT8", "FLOAT"), -1 where free."""
+    """A tensor of the network: TensorRT's type name ("UINT8", "FLOAT"), -1 for dynamic axes."""
 
     name: str
     dtype: str
@@ -49,10 +49,10 @@ class LayerDescription:
     """A layer of the network.
 
     Attributes:
-        name: that of the ONNX node; layers that the parser adds have names of its own.
+        name: the ONNX node's; layers added by the parser have their own names.
         type: TensorRT's name, "CONVOLUTION" or "LRN".
-        outputs: what it makes.
-        numbers: of an LRN layer its window_size, alpha, beta and k; else empty.
+        outputs: its output tensors.
+        numbers: an LRN layer's window_size, alpha, beta and k; else empty.
     """
 
     name: str
@@ -63,7 +63,7 @@ class LayerDescription:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkDescription:
-    """What is handed to the builder, read back from it.
+    """The network passed to the builder, read back from it.
 
     Attributes:
         inputs: in the network's order.
@@ -79,14 +79,14 @@ class NetworkDescription:
 
 
 def compute_capabilities() -> tuple[str, ...]:
-    """Return what this version can build for, as NVIDIA writes it: "8.9"."""
+    """Return what this version can build for, as "8.9"."""
     return tuple(_LIBRARY.compute_capabilities())
 
 
 def build_rtx_engine(
     model: ModelFile, profile: BatchProfile, capabilities: tuple[str, ...] = ()
 ) -> EngineFile:
-    """Build an engine with its record; see `build_rtx_plan`. It is not verified yet."""
+    """Build an engine with its record, not yet verified; see `build_rtx_plan`."""
     record = EngineRecord(
         runtime="tensorrt-rtx",
         runtime_version=_LIBRARY.version(),
@@ -107,23 +107,23 @@ def build_rtx_engine(
 def build_rtx_plan(
     model: ModelFile, profile: BatchProfile, capabilities: tuple[str, ...] = ()
 ) -> bytes:
-    """Build an engine; two builds of one model differ in some bytes.
+    """Build an engine; two builds of the same model differ in some bytes.
 
     Args:
         model: fp32 or fp16, not lowered, without plugin nodes.
         profile: batch sizes that the engine takes.
-        capabilities: GPUs to build for, of `compute_capabilities()`; none for the library's own
-            choice, `engine_file.RTX_OWN_CHOICE`. Of 7.5 version 1.7.1 builds fp16 only.
+        capabilities: GPUs to build for, from `compute_capabilities()`; empty for the library's own
+            choice, `engine_file.RTX_OWN_CHOICE`. For 7.5 version 1.7.1 builds fp16 only.
 
     Raises:
         UsageError: a compute capability that the library does not know.
         DeviceError: a precision other than fp32 and fp16.
-        IncompatibleFileError: the library cannot take or build the graph.
+        IncompatibleFileError: the library cannot parse or build the graph.
     """
     members = [_capability_member(name) for name in dict.fromkeys(capabilities)]
     network = _Network(model)
     config = network.builder.create_builder_config()
-    # On by default. Its 10 bits of mantissa would cost fp32 more than verification allows.
+    # On by default; TF32's 10 bits of mantissa would cost more than verification allows for fp32.
     config.clear_flag(trt.BuilderFlag.TF32)
     config.num_compute_capabilities = len(members)
     taken = [config.set_compute_capability(member, i) for i, member in enumerate(members)]
@@ -144,7 +144,7 @@ def describe_network(model: ModelFile, profile: BatchProfile | None = None) -> N
 
     Raises:
         DeviceError: a precision other than fp32 and fp16.
-        IncompatibleFileError: the parser does not take the graph.
+        IncompatibleFileError: the parser rejects the graph.
     """
     network = _Network(model)
     definition = network.definition
@@ -158,7 +158,7 @@ def describe_network(model: ModelFile, profile: BatchProfile | None = None) -> N
 
 
 class _Network:
-    """A parsed graph and what must live as long: the definition points into parser and builder."""
+    """A parsed graph with its parser and builder, which must outlive it."""
 
     def __init__(self, model: ModelFile) -> None:
         built = ENGINE_PRECISIONS["tensorrt-rtx"]
@@ -184,7 +184,7 @@ class _Network:
 
 
 def _parser_error(parser: Any, source: str) -> IncompatibleFileError:
-    """Say which nodes the parser refused, and why."""
+    """Return the error that names the nodes that the parser rejected, and why."""
     found = [parser.get_error(index) for index in range(parser.num_errors)]
     refused = [
         f"node {each.node_name()!r}, operator {each.node_operator()}: {without_noise(each.desc())}"
@@ -193,7 +193,7 @@ def _parser_error(parser: Any, source: str) -> IncompatibleFileError:
         for each in found
     ]
     return IncompatibleFileError(
-        f"{source}: TensorRT-RTX {_LIBRARY.version()} does not take the graph "
+        f"{source}: TensorRT-RTX {_LIBRARY.version()} rejects the graph "
         f"({'; '.join(refused) or _LIBRARY.messages.take()}); it has no plugins: "
         "export the checkpoint again, with standard operators"
     )
@@ -205,8 +205,8 @@ def _capability_member(name: str) -> Any:
         raise UsageError(
             Argument("compute_capabilities", name),
             f": TensorRT-RTX {_LIBRARY.version()} builds for "
-            f"{', '.join(members)}; for other GPUs (H100 is 9.0, B200 is 10.0) build an engine "
-            "of TensorRT, on such a machine",
+            f"{', '.join(members)}; for other GPUs (H100 is 9.0, B200 is 10.0) build a "
+            "TensorRT engine, on such a machine",
         )
     return members[name]
 
@@ -220,7 +220,7 @@ def _tensor(tensor: Any) -> TensorDescription:
 def _layer(layer: Any) -> LayerDescription:
     numbers: dict[str, float] = {}
     if layer.type == trt.LayerType.LRN:
-        layer.__class__ = trt.ILRNLayer  # the binding hands out the base class
+        layer.__class__ = trt.ILRNLayer  # the binding returns the base class
         numbers = {name: getattr(layer, name) for name in ("window_size", "alpha", "beta", "k")}
     return LayerDescription(
         name=layer.name,

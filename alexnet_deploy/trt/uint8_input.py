@@ -1,17 +1,17 @@
-"""The first two nodes of a graph in the order that TensorRT's parser takes.
+"""Put the first two nodes of a graph in the order that TensorRT's parser accepts.
 
-The file transposes before it casts, while a pixel is one byte. TensorRT's only operation on uint8
-is the cast: "first input has type UInt8 but must have type Float, ..." (TensorRT-RTX 1.7.1, the
-same parser).
+The file transposes before it casts, while a pixel is one byte. TensorRT supports only the cast on
+uint8: "first input has type UInt8 but must have type Float, ..." (TensorRT-RTX 1.7.1, the same
+parser).
 """
 
 from alexnet_deploy.graph.model_file import INPUT, ModelFile
 
 
 def cast_first(file: ModelFile) -> ModelFile:
-    """Return `file` with the cast of its pixels before their transposition; exactly the same sums.
+    """Return `file` with the cast of its pixels before their transposition; results are identical.
 
-    A graph that does not begin with Transpose, Cast is returned as it is.
+    A graph that does not begin with Transpose, Cast is returned unchanged.
     """
     nodes = list(file.graph.graph.node)
     transpose, cast = nodes[:2]

@@ -1,1 +1,1 @@
-"""Is an artefact what it says? Runs it beside the reference and compares."""
+"""Verify artefacts: run them beside the reference and compare."""

@@ -1,4 +1,4 @@
-"""How far an artefact is from the reference on photographs, and how far it may be."""
+"""Measure an artefact's deviation from the reference on photographs, against tolerances."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -20,23 +20,23 @@ from alexnet_deploy.runtimes.base import Runner
 
 Array = NDArray[Any]
 
-_NUM_KEPT = 2  # crops for the checks of the graph, which are not about the data
-# Below this a layer is as good as dead, and its rounding that of the terms that cancelled.
+_NUM_KEPT = 2  # crops for checks of the graph, which do not depend on the data
+# Below this a layer is practically dead, and its error that of the terms that cancelled.
 _SMALLEST_NORM = 1e-2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tolerance:
-    """What a precision may cost.
+    """The deviation allowed for a precision.
 
     Attributes:
         relative: ||artefact - reference|| / ||reference|| of one layer of one photograph; for
-            probabilities the largest difference.
+            probabilities, the largest difference.
         cosine: lowest cosine between the FC7 vectors of one photograph.
-        mean_cosine: lowest mean of them.
-        margin: the reference is sure of its top-1 class where its logits would have to be this
-            far off, relatively, for another to win.
-        flips: share of the photographs of which it is sure, whose class may change.
+        mean_cosine: lowest mean of these cosines.
+        margin: the reference is sure of its top-1 class if only a relative error of its logits
+            above this could make another win.
+        flips: share of the photographs with a sure class that may change it.
     """
 
     relative: float
@@ -48,29 +48,29 @@ class Tolerance:
 
 # Measured: over the 1,695 test photographs of Caltech-101, tools/results/parity-cpu.json.
 TOLERANCES: Mapping[str, Tolerance] = {
-    # float32 rounding through eight layers measures 1e-6; 1e-4 leaves room for other summation
-    # orders and none for a wrong constant.
+    # float32 rounding through eight layers measures 1e-6; 1e-4 allows for other summation orders
+    # but not for a wrong constant.
     "fp32": Tolerance(relative=1e-4, cosine=0.99999, mean_cosine=0.99999, margin=1e-4),
-    # float16 keeps 11 bits, 2^-11 a rounding: three more than bfloat16, so an eighth of its
-    # errors. CPUs compute such a file in float32, which rounds the weights only.
+    # float16 has 11 bits, 2^-11 per rounding: three more than bfloat16, so an eighth of its error.
+    # CPUs run such a file in float32, so only the weights are rounded.
     "fp16": Tolerance(relative=5e-3, cosine=0.9999, mean_cosine=0.9999, margin=5e-3),
-    # bfloat16 keeps 8 bits, 2^-9 a rounding: errors of 1.1e-2 and cosines of 0.99995 at worst.
+    # bfloat16 has 8 bits, 2^-9 per rounding: errors of 1.1e-2 and cosines of 0.99995 at worst.
     "bf16": Tolerance(relative=3e-2, cosine=0.999, mean_cosine=0.999, margin=3e-2),
-    # 8 bits with one scale a tensor, so a photograph beyond the calibrated ranges is clipped: the
-    # worst are 0.25 off with 40 photographs to calibrate on, 0.11 with 200; cosines 0.988 and
-    # 0.997, their mean 0.9998. The error in the direction of another class is far smaller: counted
-    # by hand on the same photographs, none changed that was more than 1.2e-3 away.
+    # 8 bits with per-tensor scales, so activations beyond the calibrated ranges are clipped: the
+    # largest error is 0.25 with 40 calibration photographs, 0.11 with 200; lowest cosines 0.988 and
+    # 0.997, mean 0.9998. The error towards another class is far smaller: on the same photographs no
+    # class changed whose margin was above 1.2e-3.
     "int8": Tolerance(relative=0.4, cosine=0.95, mean_cosine=0.999, margin=5e-3, flips=0.02),
 }
-# Float16 ends at 65504. Half of it, because those photographs are not all that will come.
+# Half of float16's 65504, because other photographs may reach more than these.
 _LARGEST_FP16 = 32752.0
 
 
 class Comparison:
-    """Gathers the worst of each measure, photograph by photograph.
+    """Accumulates the worst of each measure, photograph by photograph.
 
-    The direction of FC7 and the top-1 class are compared where the layers have them; the class is
-    the same by logits and by probabilities.
+    FC7 cosine and top-1 class are compared if the layers include them; logits and probabilities
+    give the same class.
     """
 
     def __init__(self, reference: Reference, layers: tuple[str, ...], precision: str) -> None:
@@ -78,7 +78,7 @@ class Comparison:
         self.num_photographs = 0
         self.kept: list[NDArray[np.uint8]] = []  # the first crops
         self._precision, self._tolerance = precision, TOLERANCES[precision]
-        self._largest = 0.0  # activation in the reference
+        self._largest = 0.0  # activation of the reference
         self._errors = dict.fromkeys(layers, 0.0)
         self._cosines: list[float] = []
         self._num_flips = self._num_sure = self._num_equal_crops = 0
@@ -87,7 +87,7 @@ class Comparison:
     def add(
         self, served: NDArray[np.uint8], plain: NDArray[np.uint8], actual: Mapping[str, Array]
     ) -> None:
-        """Take one photograph: both crops, and the artefact's activations of its own crop."""
+        """Add one photograph: both crops, and the artefact's activations for its own crop."""
         self.num_photographs += 1
         self._num_equal_crops += bool((served == plain).all())
         if len(self.kept) < _NUM_KEPT:
@@ -111,7 +111,7 @@ class Comparison:
             self._num_flips += flipped is True
 
     def checks(self) -> list[Check]:
-        """Return what was measured, each beside what is allowed."""
+        """Return the measurements, each with its tolerance."""
         checks = [
             Check(
                 name="crops equal, pixel for pixel",
@@ -136,7 +136,7 @@ class Comparison:
         return checks
 
     def _cosine_checks(self) -> list[Check]:
-        """Check the direction of FC7, where it is compared."""
+        """Check the FC7 cosines, if compared."""
         if not self._cosines:
             return []
         lowest, mean = float(np.min(self._cosines)), float(np.mean(self._cosines))
@@ -151,7 +151,7 @@ class Comparison:
         ]
 
     def _flip_checks(self) -> list[Check]:
-        """Check the top-1 classes of which the reference is sure, where there are classes."""
+        """Check the top-1 classes of which the reference is sure, if there are classes."""
         if self._scores is None:
             return []
         allowed = int(self._tolerance.flips * self._num_sure)
@@ -171,7 +171,7 @@ def compare(
     comparison: Comparison,
     on_photograph: Callable[[Path, str | None], None],
 ) -> tuple[str, ...]:
-    """Decode, crop both ways, run and compare batch by batch; return what could not be read."""
+    """Decode, crop both ways, run and compare batch by batch; return the unreadable photographs."""
     skipped: list[str] = []
     paths = iter(photographs)
     size, side = engine.options.batch_size, engine.spec.input_size
@@ -202,10 +202,10 @@ def compare(
 
 
 def largest_activation(checkpoint: Checkpoint, layers: Mapping[str, Array]) -> float:
-    """Return the largest magnitude that a graph of the checkpoint holds; NaN if one is NaN.
+    """Return the largest magnitude in a graph of the checkpoint; NaN if there is a NaN.
 
     Args:
-        checkpoint: whose factored layers have activations between their factors.
+        checkpoint: its factored layers have activations between their factors.
         layers: all activations of one photograph, (1, ...) each, in forward order.
     """
     names = list(layers)
@@ -219,7 +219,7 @@ def largest_activation(checkpoint: Checkpoint, layers: Mapping[str, Array]) -> f
 
 
 def relative_error(actual: Array, expected: Array) -> float:
-    """Return ||actual - expected|| / ||expected||; the divisor is 0.01 at least."""
+    """Return ||actual - expected|| / ||expected||; the divisor is at least 0.01."""
     difference = float(np.linalg.norm((actual.astype(np.float64) - expected).ravel()))
     norm = float(np.linalg.norm(expected.astype(np.float64).ravel()))
     return difference / max(norm, _SMALLEST_NORM)
@@ -231,7 +231,7 @@ def largest_difference(actual: Array, expected: Array) -> float:
 
 
 def top1_flipped(actual: Array, expected: Array, tolerance: float) -> bool | None:
-    """Tell whether the top-1 class changed; None where an error within `tolerance` can do that.
+    """Return whether the top-1 class changed; None if an error within `tolerance` can do that.
 
     Args:
         actual: (K,) logits of the artefact, or its probabilities.

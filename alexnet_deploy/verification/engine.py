@@ -1,10 +1,10 @@
-"""Does an engine compute what its checkpoint computes? On a GPU that it was built for.
+"""Verify that an engine computes what its checkpoint does, on a GPU that it was built for.
 
-An engine is closed: its weights cannot be read and its layers not be scaled. So it is compared
-with the checkpoint itself, by its identity and on photographs. What photographs cannot show,
-whether normalisation stops at the edge of a tower, `verification` finds on an amplified copy; here
-that copy is a second, small engine, built in the same way. Other batches may take other kernels:
-two photographs are run in each that the profile names.
+An engine is opaque: its weights cannot be read, nor its layers scaled. So it is compared with the
+checkpoint itself, by identity and on photographs. Whether LRN stops at the edge of a tower, which
+photographs cannot show, `verification.onnx` checks on an amplified copy; here that copy is a
+second, small engine, built the same way. Other batch sizes may use other kernels, so two
+photographs are run in each size of the profile.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ from alexnet_deploy.verification.onnx import (
     same_architecture,
 )
 
-_NUM_AMPLIFIED = 2  # crops; this is about the function, not about the data
+_NUM_AMPLIFIED = 2  # crops; this tests the function, not the data
 
 
 def verify_engine(
@@ -55,8 +55,8 @@ def verify_engine(
     Args:
         file: the engine.
         checkpoint: what it should compute.
-        photographs: paths; unreadable ones are left out and named in the report.
-        options: how to run it; `outputs` is replaced by all that it computes.
+        photographs: paths; unreadable ones are skipped and named in the report.
+        options: how to run it; `outputs` is replaced by all of its outputs.
         on_photograph: as for `verification.onnx.verify`.
 
     Raises:
@@ -96,7 +96,7 @@ def _batch_check(
     crops: NDArray[np.uint8],
     expected: Mapping[str, NDArray[Any]],
 ) -> Check:
-    """Run a batch of `options.batch_size` images, the crops again and again; compare each."""
+    """Run a batch of `options.batch_size` images, the crops repeated; compare each."""
     rows = np.arange(options.batch_size) % len(crops)
     with open_engine_file(file, options) as engine:
         actual = engine.run(crops[rows])
@@ -114,9 +114,9 @@ def _batch_check(
 def amplified_checks(
     file: ModelFile, build: Callable[[ModelFile, BatchProfile], EngineFile]
 ) -> list[Check]:
-    """Compare normalised maps of a second engine, whose activations are large; see `verification`.
+    """Compare normalised maps of a second engine with large activations; see `verification.onnx`.
 
-    The maps are those after pooling, so that a plugin which does that as well is what runs.
+    The maps are those after pooling, so that the plugin that fuses pooling is tested too.
 
     Args:
         file: the graph that the engine was built from, fp32, fp16 or bf16, without plugin nodes.
@@ -133,7 +133,7 @@ def amplified_checks(
         return []
     maps = _normalised_maps(lrn)
     layers = list(file.spec.layer_shapes())
-    # An output between convolution and pool keeps the two apart; so it does in the copy.
+    # An output between convolution and pooling prevents their fusion, in the copy as well.
     others = [name for name in layers[: layers.index(maps[-1])] if name in file.outputs()]
     paths = varied_samples()[:_NUM_AMPLIFIED]
     crops = np.stack([crop(load_photograph(path), file.spec) for path in paths])
@@ -146,6 +146,6 @@ def amplified_checks(
 
 
 def _normalised_maps(lrn: LrnSpec) -> tuple[str, ...]:
-    """Name the maps that have been through normalisation and pooling, in whichever order."""
+    """Return the names of the maps after both normalisation and pooling, in either order."""
     kind = "pool" if lrn.position == "before_pool" else "norm"
     return tuple(f"{kind}{number}" for number in NORMALISED_CONVS)

@@ -1,4 +1,4 @@
-"""Verify what lies on the disk, a model file or an engine."""
+"""Verify a file on disk, a model or an engine."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -25,14 +25,14 @@ def verify_file(
 
     Args:
         path: an `.onnx` or `.engine` file.
-        checkpoint: what it should compute; None for a model file's own weights, or for the
-            bundled checkpoint where an engine was built from it.
+        checkpoint: what it should compute; None for a model file's own weights, or for the bundled
+            checkpoint if an engine was built from it.
         photographs: as for `verification.onnx.verify`.
         options: how to run the file.
         on_photograph: as for `verification.onnx.verify`.
 
     Raises:
-        UsageError: there is no such file, or an engine of another checkpoint, and none is named.
+        UsageError: the file is missing, or an engine of another checkpoint is given without it.
         IncompatibleFileError, DeviceError, NoPhotographsError: as for `verification.onnx.verify`.
     """
     if path.suffix != ENGINE_SUFFIX:

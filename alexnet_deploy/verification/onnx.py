@@ -1,17 +1,17 @@
-"""Does an artefact compute what its checkpoint computes? Measured on photographs, in user's terms.
+"""Verify that a model file computes what its checkpoint does, measured on photographs.
 
-The artefact runs as it will be served: its own spec's preprocessing, the runtime that was asked
-for, the lowered graph. The other side is `reference`, which shares with it the decoded
-photograph and the weights as read, and none of the code in between. The checks:
+The file runs as it will be served: with its own spec's preprocessing, the chosen runtime and the
+lowered graph. It is compared with `reference`, which shares the decoded photograph and the weights
+as read, and none of the code in between. The checks:
 
 - the file: its spec, fingerprint and weights against the checkpoint's, its content, labels
-  included, against the hash written at export, ONNX's own check, and its graph as written, not
+  included, against the hash written at export; ONNX's own check; and its graph as written, not
   lowered, run by ONNX Runtime;
 - photographs: the crops, each exported layer and the logits (largest relative error of any
-  photograph), the direction of FC7, and the top-1 class wherever the reference is sure of it;
+  photograph), the FC7 cosine, and the top-1 class where the reference is sure of it;
 - amplified: conv1 and conv2 scaled so that their largest activation is 1000, and the normalised
   maps compared. With inputs of unit scale the squares that LRN sums are so small that a window
-  across the tower edge moves the logits by a few millionths; the amplified map it moves by more
+  across the tower edge changes the logits by a few millionths; it changes the amplified map by more
   than a percent.
 """
 
@@ -37,8 +37,8 @@ from alexnet_deploy.verification.comparison import TOLERANCES, Comparison, compa
 Array = NDArray[Any]
 
 AMPLIFIED_PEAK = 1000.0
-# Of the amplified maps, which two layers have been rounded in: float32 measures 1e-6, bfloat16
-# 3.2e-3 and float16, with three bits more, an eighth of that. A window across the edge of a tower
+# Tolerances for the amplified maps, after two layers of rounding: float32 measures 1e-6, bfloat16
+# 3.2e-3 and float16, with three more bits, an eighth of that. A window across the edge of a tower
 # measures 8e-3 (pool2) and 2.3e-2 (pool1) beside the edges. int8 is compared without rounding.
 _MAP_TOLERANCES = {"fp32": 1e-4, "fp16": 1e-3, "bf16": 6e-3, "int8": 1e-4}
 
@@ -50,22 +50,22 @@ def verify(
     options: RunnerOptions,
     on_photograph: Callable[[Path, str | None], None] = lambda path, error: None,
 ) -> Report:
-    """Run `file` and the reference on `photographs` and compare; memory does not grow with them.
+    """Run `file` and the reference on `photographs` and compare, in constant memory.
 
     Args:
         file: the artefact.
-        checkpoint: what it should compute; None compares the file with its own weights, which
-            its content hash vouches for.
-        photographs: paths; unreadable ones are left out and named in the report.
-        options: how to run the artefact; `outputs` is replaced by what is compared.
-        on_photograph: called after each photograph, with the reason if it was left out.
+        checkpoint: what it should compute; None compares the file with its own weights, vouched for
+            by its content hash.
+        photographs: paths; unreadable ones are skipped and named in the report.
+        options: how to run the artefact; `outputs` is replaced by the layers compared.
+        on_photograph: called after each photograph, with the reason if it was skipped.
 
     Returns:
-        The report. Where the layers differ in shape it says so and nothing is run.
+        The report. If the layers differ in shape, it says so and nothing is run.
 
     Raises:
         NoPhotographsError: no photograph could be read.
-        DeviceError: the runtime or precision cannot be had here.
+        DeviceError: the runtime or precision is not available.
     """
     checks = _file_checks(file, checkpoint)
     model = file.weights() if checkpoint is None else checkpoint
@@ -77,7 +77,7 @@ def verify(
         comparison = Comparison(Reference(model), layers, runner.options.precision)
         skipped = compare(runner, photographs, comparison, on_photograph)
         runs = runner.description
-        # The amplified copy is to run where the file ran, with nothing left to "auto".
+        # The amplified copy must run where the file ran, not where "auto" would choose.
         options = dataclasses.replace(
             options, runtime=runner.options.runtime, device=runner.options.device
         )
@@ -94,7 +94,7 @@ def verify(
 
 
 def _equality_check(name: str, different: Sequence[str]) -> Check:
-    """Report that nothing differs, or the names of what does."""
+    """Return a check that nothing differs, or that names what does."""
     listed = ", ".join(different[:3]) + (", ..." if len(different) > 3 else "")
     return Check(
         name=name,
@@ -105,7 +105,7 @@ def _equality_check(name: str, different: Sequence[str]) -> Check:
 
 
 def _file_checks(file: ModelFile, checkpoint: Checkpoint | None) -> list[Check]:
-    """Check what can be said without running anything."""
+    """Check everything that needs no inference."""
     unchanged, onnx = file.is_unchanged(), check_onnx(file)
     checks = [
         Check(
@@ -121,7 +121,7 @@ def _file_checks(file: ModelFile, checkpoint: Checkpoint | None) -> list[Check]:
     changed = [
         name
         for name, array in checkpoint.arrays.items()
-        if name != "mean_image"  # only its central window is in the file
+        if name != "mean_image"  # only its central crop is in the file
         and not _is_rounded(file, name, array.astype(np.float32))
     ]
     return [
@@ -142,9 +142,9 @@ def identity_checks(spec: ModelSpec, fingerprint: str, checkpoint: Checkpoint) -
 
 
 def _is_rounded(file: ModelFile, name: str, array: Array) -> bool:
-    """Tell whether the file holds `array` in its own precision, bit for bit.
+    """Return whether the file holds `array` in its own precision, bit for bit.
 
-    The rule of `quantization` is written out again, so that a fault in it shows.
+    The formula of `quantization` is repeated here, so that a bug in it shows.
     """
     narrow = file.arrays.get(narrow_name(name, "int8"))
     if narrow is None:
@@ -161,13 +161,13 @@ def _is_rounded(file: ModelFile, name: str, array: Array) -> bool:
 
 
 def same_architecture(ours: ModelSpec, theirs: ModelSpec) -> bool:
-    """Tell whether layer by layer there is something to compare."""
+    """Return whether all layers have the same shape, so that they can be compared."""
     same_shapes = ours.layer_shapes() == theirs.layer_shapes()
     return same_shapes and ours.input_size == theirs.input_size
 
 
 def _as_written_checks(file: ModelFile, model: Checkpoint, crops: NDArray[np.uint8]) -> list[Check]:
-    """Run the file's own bytes, whose graph no runner lowered, with two sizes of batch."""
+    """Run the file's own bytes, not lowered by any runner, with two batch sizes."""
     name = "file as written, ONNX Runtime"
     reason = "" if installed.has_module("onnxruntime") else "onnxruntime is missing"
     if file.precision == "bf16":
@@ -189,13 +189,13 @@ def _amplified_checks(
 ) -> list[Check]:
     """Compare the normalised maps of a copy whose activations reach `AMPLIFIED_PEAK`.
 
-    In the file's own precision, of fp32 where it is run in another, and with the file's own
-    weights on both sides: this is about the function, not about rounding.
+    In the file's own precision, fp32 even if run in another, and with the file's own weights on
+    both sides: this tests the function, not rounding.
     """
     norms = tuple(name for name in file.spec.layer_shapes() if name.startswith("norm"))
     if not norms:
         return []
-    if file.precision == "int8":  # its ranges are those of photographs as they are
+    if file.precision == "int8":  # its ranges are calibrated for unscaled activations
         file = dequantize_model(file)
     file = amplified(file, crops)
     expected = Reference(file.weights()).run(crops, norms[-1])
@@ -218,7 +218,7 @@ def amplified(file: ModelFile, crops: NDArray[np.uint8]) -> ModelFile:
 def map_checks(
     file: ModelFile, actual: Mapping[str, Array], expected: Mapping[str, Array]
 ) -> list[Check]:
-    """Compare amplified maps as a whole, and by themselves the channels beside a tower's edge."""
+    """Compare amplified maps as a whole, and separately the channels beside a tower's edge."""
     return [
         error_check(
             f"{name} amplified, {where}",
@@ -242,7 +242,7 @@ def _scaled(arrays: Mapping[str, Array], layer: str, factor: np.float32) -> dict
 
 
 def _edge_channels(spec: ModelSpec, channels: int) -> list[int]:
-    """Return the channels of a normalised map whose window an edge of a tower cuts off."""
+    """Return the channels of a normalised map whose window is truncated by a tower's edge."""
     assert spec.lrn is not None
     width, reach = channels // spec.lrn.towers, spec.lrn.size // 2
     return [c for c in range(channels) if min(c % width, width - 1 - c % width) < reach]

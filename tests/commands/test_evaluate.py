@@ -157,7 +157,7 @@ def test_a_wrong_folder_is_one_message_and_its_exit_code(data: Path) -> None:
     save_photograph(data / "gren" / "6.png", (0, 9, 0))
     result = run(data)
     assert result.exit_code == 1
-    assert "no label of " in result.stderr
+    assert "not labels of " in result.stderr
     assert "'gren' (near: 'green'" in result.stderr
 
 

@@ -93,7 +93,7 @@ def test_losses_exit_with_1_and_prune_accepts_them(photos: Path) -> None:
     result = run("index", "--json")
     assert result.exit_code == 1
     assert json.loads(result.stdout)["missing"] == {str(photos): 1}
-    assert f"{photos}: 1 of 3 indexed photographs are not there any more" in result.stderr
+    assert f"{photos}: 1 of 3 indexed photographs are gone" in result.stderr
     assert "--prune" in result.stderr
     assert json.loads(done("index", "--prune", "--json").stdout)["removed"] == 1
 
@@ -139,7 +139,7 @@ def test_wrong_usage_of_index(photos: Path) -> None:
     Path("empty").mkdir()
     assert "no photograph found" in refused(1, "index", "empty", "--index", "new")
     assert not Path("new").exists()
-    assert "is no index, and holds other things" in refused(
+    assert "is not an index, contains other files" in refused(
         2, "index", "photos", "--index", "photos"
     )
 

@@ -44,7 +44,7 @@ def test_with_tensorrt_and_no_gpu_the_way_without_one_is_named_at_once(
     driver.gpus = []
     result = export("--trt", "--precision", precision)
     assert result.exit_code == 1
-    assert "(the driver shows none)" in result.stderr
+    assert "(the driver reports none)" in result.stderr
     is_rtx_one = precision in ("fp32", "fp16")
     assert ("--rtx, which builds without a GPU" in result.stderr) == is_rtx_one
     assert [*folder.iterdir()] == []
@@ -62,8 +62,8 @@ def test_with_tensorrt_rtx_and_no_gpu_the_engine_is_built_and_not_verified(
     assert result.stdout.startswith("m.engine: ")
     assert result.stdout.endswith(f" MB, {NOT_VERIFIED}\n")
     assert result.stderr == (
-        "not verified here: no NVIDIA GPU that this process may use (the driver shows none); see "
-        "whether nvidia-smi shows one, and CUDA_VISIBLE_DEVICES; without a GPU verify it where it "
+        "not verified here: no NVIDIA GPU that this process may use (the driver reports none); "
+        "check nvidia-smi and CUDA_VISIBLE_DEVICES; without a GPU verify it where it "
         f"is to run\n{NOT_VERIFIED}; where it is to run: alexnet-deploy verify m.engine\n"
     )
     record = read_engine(folder / "m.engine").record

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
@@ -16,6 +15,7 @@ from alexnet_deploy.graph.model_file import ModelFile, read_model, write_model
 from alexnet_deploy.model.reference import Reference
 from alexnet_deploy.model.spec import PRESET_NAMES
 from tests.support.networks import noise, random_checkpoint, relative_error
+from tests.support.plain_session import plain_session
 
 OUTPUTS = ("probabilities", "fc7")
 
@@ -55,12 +55,8 @@ def test_input_is_uint8_with_free_batch_and_outputs_are_float32(paper: ModelFile
 @pytest.mark.parametrize("preset", PRESET_NAMES)
 def test_plain_onnxruntime_computes_the_reference_from_the_file_alone(preset: str) -> None:
     checkpoint = random_checkpoint(preset)
-    session = onnxruntime.InferenceSession(
-        build_model(
-            checkpoint, ("logits", "fc7", "norm1")[: 2 if preset == "torchvision" else 3]
-        ).to_bytes(),
-        providers=["CPUExecutionProvider"],
-    )
+    layers = ("logits", "fc7", "norm1")[: 2 if preset == "torchvision" else 3]
+    session = plain_session(build_model(checkpoint, layers).to_bytes())
     for count in (1, 3):  # the batch is free
         images = noise(checkpoint.spec, count, seed=count)
         actual = session.run(None, {"images": images})
@@ -105,7 +101,7 @@ def test_a_mean_image_goes_into_the_graph_and_comes_back() -> None:
     arrays = dict(checkpoint.arrays) | {"mean_image": image}
     with_mean = Checkpoint(spec=checkpoint.spec, arrays=arrays)
     file = build_model(with_mean, ("logits",))
-    session = onnxruntime.InferenceSession(file.to_bytes(), providers=["CPUExecutionProvider"])
+    session = plain_session(file.to_bytes())
     images = noise(checkpoint.spec, 1)
     (logits,) = session.run(None, {"images": images})
     expected = Reference(with_mean, np.float64).run(images)["logits"]

@@ -5,7 +5,6 @@ import dataclasses
 import ml_dtypes
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
 from alexnet_deploy.errors import IncompatibleFileError
@@ -17,6 +16,7 @@ from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.reference import Reference
 from alexnet_deploy.model.spec import PRESET_NAMES
 from tests.support.networks import noise, random_checkpoint, relative_error
+from tests.support.plain_session import plain_session
 
 PRECISIONS: tuple[NarrowPrecision, ...] = ("fp16", "bf16")
 TYPES = {"fp16": np.float16, "bf16": ml_dtypes.bfloat16}
@@ -87,7 +87,7 @@ def test_float16_equals_the_reference_within_its_rounding(preset: str, lowered: 
     layers = tuple(checkpoint.spec.layer_shapes())
     file = cast(preset, "fp16", "fc7").with_outputs(layers)
     file = banded_convolution(file) if lowered else file
-    session = onnxruntime.InferenceSession(file.to_bytes(), providers=["CPUExecutionProvider"])
+    session = plain_session(file.to_bytes())
     images = noise(checkpoint.spec, 2)
     expected = Reference(checkpoint).run(images)
     for name, value in zip(layers, session.run(list(layers), {"images": images}), strict=True):

@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +17,7 @@ from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.reference import Reference
 from alexnet_deploy.model.spec import LrnSpec
 from tests.support.networks import noise, random_checkpoint, relative_error
+from tests.support.plain_session import plain_session
 
 FORMS = {"folded": lambda file: file, "banded": banded_convolution, "split": split_towers}
 PRESETS_WITH_LRN = ("paper", "caffe", "caffenet")
@@ -25,7 +25,7 @@ PRESETS_WITH_LRN = ("paper", "caffe", "caffenet")
 
 def run(file: ModelFile, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
     onnx.checker.check_model(file.to_bytes(), full_check=True)
-    session = onnxruntime.InferenceSession(file.to_bytes(), providers=["CPUExecutionProvider"])
+    session = plain_session(file.to_bytes())
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, {"images": images}), strict=True))
 

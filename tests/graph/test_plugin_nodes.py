@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import helper
 
@@ -17,6 +16,7 @@ from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.reference import Reference
 from alexnet_deploy.model.spec import LrnSpec
 from tests.support.networks import noise, random_checkpoint, relative_error
+from tests.support.plain_session import plain_session
 
 
 def built(checkpoint: Checkpoint, precision: FilePrecision, *outputs: str) -> ModelFile:
@@ -76,7 +76,7 @@ def test_a_reader_without_plugins_computes_the_same(
     checkpoint = random_checkpoint(preset)
     outputs = ("pool2", "conv3")
     file = with_plugins(built(checkpoint, precision, *outputs), fused=fused)
-    session = onnxruntime.InferenceSession(file.to_bytes(), providers=["CPUExecutionProvider"])
+    session = plain_session(file.to_bytes())
     images = noise(checkpoint.spec, 2)
     expected = Reference(checkpoint).run(images)
     tolerance = 1e-5 if precision == "fp32" else 3e-3  # 1e-6, and 2^-11 a rounding

@@ -34,7 +34,6 @@ from alexnet_deploy.model.spec import PRESET_NAMES
 from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.runtimes.factory import open_runner
-from alexnet_deploy.runtimes.onnxruntime_runner import run_as_written
 from alexnet_deploy.verification.onnx import verify
 from tests.support.networks import noise, random_checkpoint, relative_error
 from tests.support.torch_network import torch_layers
@@ -103,13 +102,15 @@ def test_what_is_rounded_and_what_is_not(preset: str) -> None:
 
 def run(file: ModelFile, runtime: str, images: np.ndarray) -> dict[str, np.ndarray]:
     if runtime == "as written":
+        from alexnet_deploy.runtimes.onnxruntime_runner import run_as_written
+
         return dict(run_as_written(file, images))
     options = RunnerOptions(
         runtime=cast(Runtime, runtime), batch_size=len(images), outputs=file.outputs()
     )
-    with open_runner(file, options) as engine:
-        assert engine.options.precision == "int8"
-        return dict(engine.run(images))
+    with open_runner(file, options) as runner:
+        assert runner.options.precision == "int8"
+        return dict(runner.run(images))
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime", "as written"])

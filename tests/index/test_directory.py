@@ -208,7 +208,7 @@ def test_a_directory_of_other_things_does_not_become_an_index(photos: Path, tmp_
     other = tmp_path / "other"
     save(other / "thesis.pdf", b"%PDF")
     for directory in (other, photos):
-        with pytest.raises(UsageError, match="is no index, and holds other things"):
+        with pytest.raises(UsageError, match="is not an index, contains other files"):
             update(directory, photos)
         with pytest.raises(IncompatibleFileError, match=r"no manifest.json, so it is not an index"):
             list(search(directory, [photos / "00.bmp"]))

@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from alexnet_deploy.choices import Metric
-from alexnet_deploy.index import exact_search
-from alexnet_deploy.index.exact_search import live_positions, nearest
 from alexnet_deploy.index.ledger import Ledger
 from alexnet_deploy.index.segments import SegmentUnreadableError
-from tests.support.indexed_vectors import as_tuples, index_of, vectors_after_relu
+from tests.support.indexed_vectors import as_tuples, index_of, nearest, vectors_after_relu
 
+MODULE = "alexnet_deploy.index.exact_search"
 METRICS: tuple[Metric, ...] = ("cosine", "l2")
 _TWO_NUMBERS = (
     (0.0174560546875, -0.1600341796875),
@@ -109,7 +108,7 @@ def test_the_nearest_are_those_of_a_search_in_plain_python(
         pytest.MonkeyPatch.context() as patch,
         index_of(vectors, search["segment_rows"], ledger) as index,
     ):
-        patch.setattr(exact_search, "_MORE", more)
+        patch.setattr(f"{MODULE}._MORE", more)
         found = nearest(index, positions, queries, k, metric=metric, threads=search["threads"])
     assert len(found) == len(queries)
     for ranking, query in zip(found, queries, strict=True):
@@ -199,14 +198,16 @@ class Scans:
     """Counts the passes over the vectors."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        from alexnet_deploy.index.exact_search import _Scan
+
         self.num_fetched: list[int] = []
-        real = exact_search._Scan.run
+        real = _Scan.run
 
         def run(scan: Any, queries: NDArray[np.float32]) -> Any:
             self.num_fetched.append(scan._num_fetched)
             return real(scan, queries)
 
-        patch.setattr(exact_search._Scan, "run", run)
+        patch.setattr(_Scan, "run", run)
 
 
 @pytest.fixture
@@ -230,7 +231,7 @@ def test_what_float32_cannot_tell_apart_is_ranked_by_float64(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch, scans: Scans
 ) -> None:
     vectors, query = near_ties(), np.ones((1, 4096), np.float16)
-    monkeypatch.setattr(exact_search, "_MORE", 0)
+    monkeypatch.setattr(f"{MODULE}._MORE", 0)
     with index_of(vectors, 5, ledger) as index:
         for k in (1, 2, 5):
             scans.num_fetched.clear()
@@ -245,8 +246,8 @@ def test_without_the_bound_on_the_error_the_same_search_would_be_wrong(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch, scans: Scans
 ) -> None:
     vectors, query = near_ties(), np.ones((1, 4096), np.float16)
-    monkeypatch.setattr(exact_search, "_MORE", 0)
-    monkeypatch.setattr(exact_search, "_UNIT_ROUNDOFF", -1)  # every answer counts as proved
+    monkeypatch.setattr(f"{MODULE}._MORE", 0)
+    monkeypatch.setattr(f"{MODULE}._UNIT_ROUNDOFF", -1)  # every answer counts as proved
     with index_of(vectors, 5, ledger) as index:
         (found,) = nearest(index, np.arange(21), query, 5, metric="cosine", threads=1)
     assert scans.num_fetched == [5]
@@ -291,6 +292,8 @@ def test_a_segment_that_is_not_there_is_named(
 
 
 def test_live_positions_are_those_that_photographs_have(tmp_path: Path) -> None:
+    from alexnet_deploy.index.exact_search import live_positions
+
     Ledger.create(tmp_path)
     with Ledger.open(tmp_path) as ledger, index_of(np.zeros((9, 1), np.float16), 3, ledger) as one:
         assert live_positions(one).tolist() == []

@@ -7,17 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import pytest
 
 from alexnet_deploy.choices import Metric
 from alexnet_deploy.errors import DeviceError
-from alexnet_deploy.index import exact_search
-from alexnet_deploy.index.exact_search import nearest
 from alexnet_deploy.index.ledger import Ledger
 from tests.support.fake_packages import error_of_import, install
-from tests.support.indexed_vectors import as_tuples, index_of, vectors_after_relu
+from tests.support.indexed_vectors import as_tuples, index_of, nearest, vectors_after_relu
 
 VECTORS = vectors_after_relu()
 
@@ -39,9 +36,9 @@ class FakeGpu:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, error: float = 0.0) -> None:
         self.calls: list[tuple[int, int, int]] = []
         self._error = np.float32(error)
-        monkeypatch.setattr(faiss, "knn_gpu", self._knn, raising=False)
-        monkeypatch.setattr(faiss, "StandardGpuResources", lambda: self, raising=False)
-        monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1, raising=False)
+        monkeypatch.setattr("faiss.knn_gpu", self._knn, raising=False)
+        monkeypatch.setattr("faiss.StandardGpuResources", lambda: self, raising=False)
+        monkeypatch.setattr("faiss.get_num_gpus", lambda: 1, raising=False)
 
     def _knn(
         self, gpu: object, queries: Any, vectors: Any, k: int, *, metric: int
@@ -49,6 +46,8 @@ class FakeGpu:
         assert gpu is self
         assert k <= 2048, "FAISS would end the process: FAISS_ASSERT(k <= GPU_MAX_SELECTION_K)"
         self.calls.append((len(queries), len(vectors), k))
+        import faiss
+
         scores, indices = faiss.knn(queries, vectors, k, metric)
         return scores + self._error, indices
 
@@ -56,8 +55,10 @@ class FakeGpu:
 def test_a_gpu_scans_for_many_queries_and_finds_the_same(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from alexnet_deploy.index.exact_search import gpu_resources
+
     fake = FakeGpu(monkeypatch)
-    gpu = exact_search.gpu_resources()
+    gpu = gpu_resources()
     assert gpu is fake
     everything = np.arange(len(VECTORS))
     with index_of(VECTORS, 150, ledger) as index:
@@ -103,8 +104,10 @@ def test_a_gpu_that_computes_with_fewer_digits_is_refused(
 
 
 def test_a_faiss_for_cpus_has_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(faiss, "StandardGpuResources", raising=False)
-    assert exact_search.gpu_resources() is None
+    from alexnet_deploy.index.exact_search import gpu_resources
+
+    monkeypatch.delattr("faiss.StandardGpuResources", raising=False)
+    assert gpu_resources() is None
 
 
 @pytest.mark.parametrize(

@@ -34,14 +34,14 @@ def index(photos: Path) -> Path:
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        (ModelRequest(layer="fc7"), "its layer is logits, asked for was fc7"),
-        (ModelRequest(precision="bf16"), "its precision is fp32, asked for was bf16"),
+        (ModelRequest(layer="fc7"), "its layer is logits, requested was fc7"),
+        (ModelRequest(precision="bf16"), "its precision is fp32, requested was bf16"),
     ],
 )
 def test_another_vector_space_is_refused_with_the_way_out(
     photos: Path, index: Path, request_: ModelRequest, message: str
 ) -> None:
-    message += "; vectors of the two cannot be compared: ask for what the index has"
+    message += "; vectors of the two cannot be compared: use the index's own"
     with pytest.raises(IncompatibleFileError, match=message) as caught:
         update(index, photos, request=request_)
     assert caught.value.exit_code == 5
@@ -141,6 +141,8 @@ def test_a_batch_of_no_photographs_is_refused(photos: Path, index: Path) -> None
 def test_a_lost_manifest_does_not_cost_the_ledger(photos: Path, index: Path) -> None:
     (index / "manifest.json").unlink()
     before = (index / "ledger.sqlite").read_bytes()
-    with pytest.raises(IncompatibleFileError, match=r"its manifest.json is gone.*restore the file"):
+    with pytest.raises(
+        IncompatibleFileError, match=r"its manifest.json is missing.*restore the file"
+    ):
         update(index, photos)
     assert (index / "ledger.sqlite").read_bytes() == before

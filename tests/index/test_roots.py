@@ -154,7 +154,7 @@ def test_a_folder_that_moves_from_root_to_root_keeps_its_vectors(
     ("folder", "message"),
     [
         ("nowhere", "nowhere: does not exist; give a folder of photographs"),
-        ("photos/red.bmp", "red.bmp: is a file; an index takes folders, give the one it is in"),
+        ("photos/red.bmp", "red.bmp: is a file; an index holds folders, give the one it is in"),
         ("index", "index: is the index itself; give the folder of the photographs"),
         ("index/vectors", "vectors: is the index itself"),
     ],

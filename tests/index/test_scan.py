@@ -1,4 +1,4 @@
-"""What a run finds in folders, and what it makes of photographs that are not there any more."""
+"""What a run finds in folders, and what it does about photographs that are gone."""
 
 import os
 from pathlib import Path
@@ -83,7 +83,7 @@ def test_a_drive_that_is_not_mounted_costs_none_of_its_photographs(
     report = update(index)
     assert counts(report) == (1, 0, 2, 0, 0)
     why = "" if is_there else r" \(the folder is missing\)"
-    expected = rf"drive: {count:,} of {count:,} indexed photographs are not there any more{why}\n"
+    expected = rf"drive: {count:,} of {count:,} indexed photographs are gone{why}\n"
     with pytest.raises(MissingPhotographsError, match=expected):
         report.check_losses()
     assert len(indexed(index)) == count + 3

@@ -1,10 +1,6 @@
 """What a search finds, leaves out, refuses, and says, with a quick runner."""
 
-import gc
 import json
-import os
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +8,8 @@ import numpy as np
 import pytest
 
 from alexnet_deploy.errors import IncompatibleFileError, UsageError
-from alexnet_deploy.index import exact_search
-from alexnet_deploy.index.exact_search import nearest
 from alexnet_deploy.index.model import ModelRequest
 from alexnet_deploy.index.results import SearchResult
-from alexnet_deploy.index.session import Index
 from alexnet_deploy.inference.run import RunSummary
 from tests.support.index_runner import (
     REQUEST,
@@ -31,7 +24,6 @@ from tests.support.index_runner import (
     update,
     vector_of,
 )
-from tests.support.waiting import PATIENCE_S
 
 RED, GREEN, BLUE, PINK = (200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 60, 60)
 
@@ -100,10 +92,10 @@ def test_the_nearest_come_first_with_both_measures(
 def test_without_a_metric_the_manifest_says_which(photos: Path, index: Path) -> None:
     manifest = json.loads((index / "manifest.json").read_text())
     default = one(index, photos / "green.bmp")
-    assert default == one(index, photos / "green.bmp", metric="cosine")
+    assert default.neighbours == one(index, photos / "green.bmp", metric="cosine").neighbours
     (index / "manifest.json").write_text(json.dumps(manifest | {"metric": "l2"}))
     by_l2 = one(index, photos / "green.bmp")
-    assert by_l2 == one(index, photos / "green.bmp", metric="l2")
+    assert by_l2.neighbours == one(index, photos / "green.bmp", metric="l2").neighbours
     distances = [neighbour.l2_distance for neighbour in by_l2.neighbours]
     assert distances == sorted(distances)
 
@@ -218,7 +210,9 @@ def test_a_query_that_is_indexed_needs_no_engine(
 def test_what_a_gpu_was_asked_for_and_faiss_does_on_the_cpu_is_said_once(
     photos: Path, index: Path, monkeypatch: pytest.MonkeyPatch, device: Any, resources: str | None
 ) -> None:
-    used: list[object] = []
+    from alexnet_deploy.index import exact_search
+
+    used, nearest = list[object](), exact_search.nearest
 
     def scan(*arguments: Any, gpu: object, **others: Any) -> Any:
         used.append(gpu)
@@ -310,6 +304,14 @@ def test_a_limit_of_0_finds_copies(photos: Path, index: Path) -> None:
         assert names(one(index, query, metric=metric, max_distance=0)) == ["red.bmp"]
 
 
+def test_what_is_no_query_is_refused(photos: Path, index: Path) -> None:
+    for wrong in (5, {photos / "red.bmp": 1}, np.ones(7)):
+        with pytest.raises(
+            UsageError, match=r"queries\[0\] is (of type (int|dict)|a vector \(7,\))"
+        ):
+            search(index, wrong)  # type: ignore[arg-type]
+
+
 def test_no_query_finds_nothing(index: Path) -> None:
     assert list(search(index, [])) == list(search(index, iter([]))) == []
 
@@ -343,56 +345,6 @@ def test_another_vector_space_is_refused_even_if_no_engine_is_needed(
     assert str(index) in str(caught.value)
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no list of open files here")
-def test_closing_gives_the_files_back_at_once(photos: Path, index: Path) -> None:
-    def open_files() -> set[str]:
-        links = (os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd"))
-        files = {os.path.realpath(link) for link in links}
-        return {file for file in files if file.startswith(os.path.realpath(index))}
-
-    gc.disable()
-    try:
-        with Index(index, REQUEST) as opened:
-            results = opened.search([photos / "red.bmp"] * 40)
-            next(results)
-            assert {Path(file).suffix for file in open_files()} >= {".f16", ".sqlite"}
-        assert open_files() == set()
-    finally:
-        gc.enable()
-
-
-def test_searches_that_need_no_network_go_on_while_it_is_loaded(
-    photos: Path, index: Path, runners: Runners, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loading, may_end = threading.Event(), threading.Event()
-
-    def open_slowly(*arguments: Any, **options: Any) -> object:
-        loading.set()
-        assert may_end.wait(PATIENCE_S)
-        return runners.open(*arguments, **options)
-
-    monkeypatch.setattr("alexnet_deploy.index.model.open_runner_of", open_slowly)
-    with Index(index, REQUEST) as opened, ThreadPoolExecutor(2) as executor:
-        other = executor.submit(lambda: list(opened.search(photograph((9, 9, 9)))))
-        assert loading.wait(PATIENCE_S)
-        indexed = executor.submit(lambda: list(opened.search(photos / "red.bmp")))
-        try:
-            assert len(indexed.result(PATIENCE_S)) == 1
-        finally:
-            may_end.set()
-        assert len(other.result(PATIENCE_S)) == 1
-
-
-def test_a_query_whose_vector_is_lost_is_told_of_the_damage(photos: Path, index: Path) -> None:
-    for path in photos.iterdir():
-        save(path, b"bad")  # its vector stays, of no photograph, so that no ranking reads it
-    update(index, photos)
-    (segment,) = (index / "vectors").iterdir()
-    segment.write_bytes(b"")
-    with pytest.raises(IncompatibleFileError, match=r"00000\.f16: has 0 bytes.*repair=True"):
-        one(index, photograph(RED))
-
-
 def test_a_model_that_was_replaced_is_refused_once_it_is_needed(
     photos: Path, index: Path, runners: Runners
 ) -> None:
@@ -424,6 +376,9 @@ def test_a_query_beyond_float16_is_counted_as_failed(photos: Path, index: Path) 
     [
         ({"k": 0}, "k is 0, expected 1 or more"),
         ({"k": -3}, "k is -3"),
+        ({"k": "3"}, "k is '3', expected a whole number, 1 or more"),
+        ({"max_distance": "1"}, "max_distance is '1', expected 0 or more"),
+        ({"metric": "L2"}, "metric is 'L2', expected one of cosine, l2"),
         ({"max_distance": -0.5}, "max_distance is -0.5, expected 0 or more"),
         ({"max_distance": float("nan")}, "max_distance is nan"),
     ],

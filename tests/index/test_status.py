@@ -204,14 +204,14 @@ def test_a_flipped_bit_is_found_and_its_photograph_named(
 
 def test_a_truncated_segment_is_found(photos: Path, index: Path) -> None:
     segment(index).write_bytes(segment(index).read_bytes()[: 3 * ROW_BYTES - 1])
-    reason = "is missing, its segment was cut short or removed"
+    reason = "is missing, its segment was truncated or removed"
     assert found(index) == [f"vector 2: {reason} ({photos / 'red.bmp'})"]
 
 
 def test_a_removed_segment_is_found(index: Path) -> None:
     segment(index).unlink()
     assert [line.split(" (")[0] for line in found(index)] == [
-        f"vector {row}: is missing, its segment was cut short or removed" for row in range(3)
+        f"vector {row}: is missing, its segment was truncated or removed" for row in range(3)
     ]
 
 
@@ -220,11 +220,11 @@ def test_a_removed_segment_is_found(index: Path) -> None:
     [
         (
             ["UPDATE photographs SET position = 1 WHERE position = 0"],
-            "ledger: photograph 1 has the vector of another content",
+            "ledger: photograph 1 has the vector of other content",
         ),
         (
             ["PRAGMA foreign_keys = OFF", "DELETE FROM vectors WHERE position = 0"],
-            "ledger: row 1 of photographs refers to what is not in vectors",
+            "ledger: row 1 of photographs refers to a missing row of vectors",
         ),
         (
             ["UPDATE settings SET next_position = 2"],
@@ -232,7 +232,7 @@ def test_a_removed_segment_is_found(index: Path) -> None:
         ),
         (
             ["UPDATE photographs SET status = 'pending', position = NULL WHERE id = 1"],
-            "1 photographs lost their vector and wait for alexnet-deploy index",
+            "1 photographs without a vector; alexnet-deploy index embeds them",
         ),
     ],
     ids=["another's vector", "no vector", "beyond the end", "pending"],
@@ -251,7 +251,7 @@ def test_a_damaged_vector_of_no_photograph_is_said_to_be_that(photos: Path, inde
     data[0] ^= 1
     segment(index).write_bytes(data)
     assert found(index) == [
-        "vector 0: was changed since it was written (of no photograph any more)"
+        "vector 0: was changed since it was written (no longer any photograph's)"
     ]
 
 

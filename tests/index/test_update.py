@@ -287,7 +287,7 @@ def test_what_waits_for_repair_is_not_found_and_still_waits_after_a_killed_run(
         with pytest.raises(KeyboardInterrupt):
             update(index, photos, repair=True)
     assert indexed(index) == {}
-    assert check(index) == ["2 photographs lost their vector and wait for alexnet-deploy index"]
+    assert check(index) == ["2 photographs without a vector; alexnet-deploy index embeds them"]
     assert counts(update(index, photos)) == (2, 0, 0, 0, 0)
     assert np.isfinite([*indexed(index).values()]).all()
     assert check(index) == []

@@ -31,7 +31,7 @@ def test_an_unknown_folder_is_named_with_labels_that_are_near(tmp_path: Path) ->
     with pytest.raises(DatasetError) as raised:
         class_indices(folders, SPEC, "m.onnx")
     message = str(raised.value)
-    assert message.startswith(f"{tmp_path}: 2 of 3 class folders are no label of m.onnx: ")
+    assert message.startswith(f"{tmp_path}: 2 of 3 class folders are not labels of m.onnx: ")
     assert "'Great-Auk' (near: 'great_auk'); 'zzz' (no label is near); its 4 labels" in message
     assert "'red', 'green', 'blue'; rename" in message
 

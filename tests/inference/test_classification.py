@@ -3,8 +3,10 @@
 import base64
 import csv
 import io
+import itertools
 import json
 import os
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ from alexnet_deploy.inference.run import RunSummary
 from alexnet_deploy.model.spec import preset_spec
 from alexnet_deploy.runtimes.base import RunnerOptions
 from tests.support.fake_runner import FakeRunner, save_photograph
+from tests.support.waiting import threads_have_ended, wait_until
 
 UNSPOKEN = Path(os.fsdecode(b"dir/caf\xe9.jpg"))
 CAT = Classification(
@@ -82,8 +85,17 @@ def test_classify_refuses_at_the_call_what_it_cannot_do() -> None:
     runner = FakeRunner(RunnerOptions(outputs=("fc7",)))
     with pytest.raises(UsageError, match="open it with the output 'probabilities'"):
         classify(runner, [])
-    with pytest.raises(UsageError, match="top: got 0"):
+    with pytest.raises(UsageError, match="top is 0, expected 1 or more"):
         classify(FakeRunner(RunnerOptions()), [], top=0)
+
+
+def test_closed_results_leave_no_thread(tmp_path: Path) -> None:
+    path = save_photograph(tmp_path / "a.png", (9, 9, 9))
+    results = classify(FakeRunner(RunnerOptions()), itertools.repeat(path))
+    with closing(results):
+        assert next(results).path == path
+    wait_until(threads_have_ended)
+    assert list(results) == []
 
 
 def test_json_is_exactly_this() -> None:

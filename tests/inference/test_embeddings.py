@@ -5,6 +5,7 @@ import json
 import os
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from alexnet_deploy.inference.run import PhotographResult
 from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.runtimes.base import RunnerOptions
 from tests.support.fake_runner import SPEC, UNSPOKEN, FakeRunner, save_photograph
+from tests.support.waiting import threads_have_ended, wait_until
 
 
 def engine_for(*layers: str) -> FakeRunner:
@@ -109,11 +111,9 @@ def test_any_number_of_rows_reads_back_from_npy_and_parquet(
     for row in rows:
         row.flat[-1] = 0.5  # not the same everywhere, so that a mixed-up axis shows
 
-    def fake_run(*_: object, **__: object) -> list[PhotographResult[Path]]:
-        return [
-            PhotographResult(source=Path(f"{index}.jpg"), outputs={layer: row}, error=None)
-            for index, row in enumerate(rows)
-        ]
+    def fake_run(*_: object, **__: object) -> Iterator[PhotographResult[Path]]:
+        for index, row in enumerate(rows):
+            yield PhotographResult(source=Path(f"{index}.jpg"), outputs={layer: row}, error=None)
 
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(embeddings, "run", fake_run)
@@ -181,6 +181,7 @@ def test_what_stops_a_run_leaves_the_old_files_and_is_not_blamed_on_them(
     with pytest.raises(type(error)) as caught:
         embed(engine_for("fc7"), photographs, output, on_result=stop)
     assert caught.value is error
+    wait_until(threads_have_ended)  # although the error still holds the frame that has the results
     assert output.read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", output.name]
 
@@ -216,7 +217,7 @@ def test_a_pipe_is_refused_for_npy_and_takes_parquet(tmp_path: Path) -> None:
         reader = threading.Thread(target=lambda pipe=pipe: read.append(pipe.read_bytes()))
         reader.start()
         if suffix == ".npy":
-            with pytest.raises(UsageError, match=r"v\.npy: is a pipe .* ordinary file"):
+            with pytest.raises(UsageError, match=r"v\.npy: is a pipe .* regular file"):
                 embed(engine_for("fc7"), photographs, pipe)
         else:
             embed(engine_for("fc7"), photographs, pipe)

@@ -224,7 +224,7 @@ def test_what_cannot_be_evaluated_fails_before_a_photograph_is_read(folders: Cla
     other = TableRunner(eighths(0), dataclasses.replace(SPEC, labels=("a", "b", "c", "d")))
     with pytest.raises(IncompatibleFileError, match=r"model 1 \(0123456789abcdef\) and model 2"):
         evaluate([runner, other], folders, on_result=refuse)
-    with pytest.raises(DatasetError, match=r"no label of b\.pt: 'blue'"):
+    with pytest.raises(DatasetError, match=r"not labels of b\.pt: 'blue'"):
         evaluate([other], folders, paths=[Path("b.pt")], on_result=refuse)
     without = FakeRunner(RunnerOptions(outputs=("fc7",)))
     with pytest.raises(UsageError, match="open it with the output 'probabilities'"):

@@ -84,8 +84,10 @@ def test_any_layer_can_be_asked_for(model: Model) -> None:
 
 def test_an_open_layer_can_be_used_while_another_is_loaded() -> None:
     loading, may_end = threading.Event(), threading.Event()
+    opened: list[tuple[str, ...]] = []
 
     def open_slowly(layers: tuple[str, ...]) -> FakeRunner:
+        opened.append(layers)
         loading.set()
         assert may_end.wait(PATIENCE_S)
         return FakeRunner(RunnerOptions(outputs=layers))
@@ -102,14 +104,18 @@ def test_an_open_layer_can_be_used_while_another_is_loaded() -> None:
         finally:
             may_end.set()
         assert [len(one.result(PATIENCE_S)) for one in both] == [1, 1]
-        assert model.runner("conv5") is model.runner("conv5")
+    assert opened == [("conv5",)]
 
 
 def test_a_wrong_argument_is_told_at_the_call(model: Model) -> None:
     with pytest.raises(UsageError, match=r"images\[1\] is of type int"):
         model.classify([PHOTOGRAPHS[0], 3])  # type: ignore[list-item]
-    with pytest.raises(UsageError, match="top: got 0"):
+    with pytest.raises(UsageError, match="top is 0, expected 1 or more"):
         model.classify(PHOTOGRAPHS, top=0)
+    with pytest.raises(UsageError, match="top is '5', expected a whole number"):
+        model.classify(PHOTOGRAPHS, top="5")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"layer \['fc7'\] does not exist"):
+        model.embed(PHOTOGRAPHS, layer=["fc7"])  # type: ignore[arg-type]
 
 
 def test_threads_get_the_bits_that_one_gets(model: Model, vectors: NDArray[np.float32]) -> None:

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from alexnet_deploy.choices import Runtime
 from alexnet_deploy.errors import UsageError
 from alexnet_deploy.graph.build import build_model
 from alexnet_deploy.inference.run import run
@@ -20,8 +21,7 @@ from alexnet_deploy.model.reference import Reference
 from alexnet_deploy.model.spec import PRESETS, ModelSpec
 from alexnet_deploy.photographs.preprocessing import preprocess
 from alexnet_deploy.runtimes.base import Runner, RunnerOptions
-from alexnet_deploy.runtimes.onnxruntime_runner import OnnxRuntimeRunner
-from alexnet_deploy.runtimes.openvino_runner import OpenVinoRunner
+from alexnet_deploy.runtimes.factory import open_runner
 from tests.support.fake_runner import FakeRunner
 from tests.support.networks import relative_error
 
@@ -98,14 +98,12 @@ def test_the_views_are_the_corners_the_centre_and_their_mirror_images() -> None:
     assert all(view.flags.c_contiguous for view in views)
 
 
-@pytest.mark.parametrize("make_engine", [OpenVinoRunner, OnnxRuntimeRunner])
-def test_probabilities_are_the_mean_over_the_views_of_the_numpy_network(
-    make_engine: type[OpenVinoRunner] | type[OnnxRuntimeRunner],
-) -> None:
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_probabilities_are_the_mean_over_the_views_of_the_numpy_network(runtime: Runtime) -> None:
     file = build_model(small_checkpoint(), ("probabilities",))
     batch = pictures(2)
-    options = RunnerOptions(batch_size=2, outputs=("probabilities",), threads=1)
-    with TenCropRunner(make_engine(file, options)) as runner:
+    options = RunnerOptions(runtime=runtime, batch_size=2, outputs=("probabilities",), threads=1)
+    with TenCropRunner(open_runner(file, options)) as runner:
         actual = runner.run(batch)["probabilities"]
     expected = np.stack([probabilities_by_loops(picture) for picture in batch])
     assert actual.dtype == np.float32

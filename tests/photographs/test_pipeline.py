@@ -16,7 +16,7 @@ from alexnet_deploy.errors import PhotographError, UsageError
 from alexnet_deploy.model.spec import PRESETS
 from alexnet_deploy.photographs import pipeline
 from alexnet_deploy.photographs.pipeline import Batch, Loaded, batches, crop_loader
-from tests.support.waiting import PATIENCE_S, wait_until
+from tests.support.waiting import PATIENCE_S, threads_have_ended, wait_until
 
 SPEC = PRESETS["torchvision"]
 
@@ -43,10 +43,6 @@ def batches_of(
     paths: Iterable[Path], *, batch_size: int, threads: int
 ) -> Generator[Batch[Path], None, None]:
     return batches(paths, crop_loader(SPEC), input_size=224, batch_size=batch_size, threads=threads)
-
-
-def threads_have_ended() -> bool:
-    return not any(thread.name.startswith("decode") for thread in threading.enumerate())
 
 
 @settings(max_examples=40)

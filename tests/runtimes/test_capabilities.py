@@ -188,26 +188,20 @@ GPU = Gpu(name="NVIDIA Pretence", compute_capability="9.0", cuda_version="13.0")
 @pytest.mark.parametrize("has_gpu", [True, False])
 @pytest.mark.parametrize("for_gpu", [True, False])
 @pytest.mark.parametrize("runtime", ["auto", "openvino", "onnxruntime"])
-@pytest.mark.parametrize("asked", PRECISIONS)
-@pytest.mark.parametrize("own", FILE_PRECISIONS)
 def test_auto_is_the_gpu_where_one_can_be_used_for_this_precision_and_else_the_cpu(
-    monkeypatch: pytest.MonkeyPatch,
-    has_gpu: bool,
-    for_gpu: bool,
-    runtime: Runtime,
-    asked: Precision,
-    own: FilePrecision,
+    monkeypatch: pytest.MonkeyPatch, has_gpu: bool, for_gpu: bool, runtime: Runtime
 ) -> None:
     install(monkeypatch, "openvino", "onnxruntime")
     monkeypatch.setattr(factory, "gpus", lambda: (GPU,) if has_gpu else ())
     monkeypatch.setattr(factory, "is_installed_for_gpu", lambda: for_gpu)
-    options = resolve(RunnerOptions(runtime=runtime, precision=asked), own)
-    precision = own if asked == "auto" else asked
-    on_gpu = has_gpu and for_gpu and runtime != "openvino" and precision in ("fp32", "fp16")
-    assert options.device == ("cuda" if on_gpu else "cpu")
-    assert (options.device, options.runtime) in PLACES
-    assert runtime in ("auto", options.runtime)
-    assert options.precision == asked
+    for asked, own in itertools.product(PRECISIONS, FILE_PRECISIONS):
+        options = resolve(RunnerOptions(runtime=runtime, precision=asked), own)
+        precision = own if asked == "auto" else asked
+        on_gpu = has_gpu and for_gpu and runtime != "openvino" and precision in ("fp32", "fp16")
+        assert options.device == ("cuda" if on_gpu else "cpu"), (asked, own)
+        assert (options.device, options.runtime) in PLACES
+        assert runtime in ("auto", options.runtime)
+        assert options.precision == asked
 
 
 @pytest.mark.parametrize("own", FILE_PRECISIONS)

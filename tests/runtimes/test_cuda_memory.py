@@ -70,7 +70,7 @@ def test_a_full_gpu_is_an_error_that_says_how_much_was_wanted(cuda: FakeCuda) ->
     cuda.failures["cudaMalloc"] = OUT_OF_MEMORY
     with pytest.raises(
         DeviceError,
-        match=r"^taking 3\.0 MiB of GPU memory failed: cudaErrorMemoryAllocation "
+        match=r"^allocating 3\.0 MiB of GPU memory failed: cudaErrorMemoryAllocation "
         r"\(out of memory\); free some, or use a smaller batch_size$",
     ):
         DeviceBuffer(3 * 2**20)

@@ -238,7 +238,8 @@ def test_a_sidecar_that_was_edited_is_refused_though_it_could_be_one(
     edit(fields)
     sidecar.write_text(json.dumps(fields), "utf-8")
     with pytest.raises(
-        IncompatibleFileError, match=r"damaged \(its fields are not those.*export CKPT --trt$"
+        IncompatibleFileError,
+        match=r"damaged \(its fields do not match record_sha256.*export CKPT --trt$",
     ):
         read_engine(written)
     change(written)  # with the right hash it would be read

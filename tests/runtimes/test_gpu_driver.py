@@ -48,7 +48,7 @@ def test_a_driver_that_shows_no_gpu_has_none(driver: FakeDriver) -> None:
     """So CUDA_VISIBLE_DEVICES= looks."""
     driver.gpus = []
     assert gpus() == ()
-    with pytest.raises(DeviceError, match=r"the driver shows none.*CUDA_VISIBLE_DEVICES"):
+    with pytest.raises(DeviceError, match=r"the driver reports none.*CUDA_VISIBLE_DEVICES"):
         current_gpu()
 
 

@@ -3,23 +3,14 @@
 import sys
 
 import numpy as np
-import onnxruntime
 import pytest
 
 from alexnet_deploy.errors import DeviceError, IncompatibleFileError
 from alexnet_deploy.graph.build import build_model
 from alexnet_deploy.graph.model_file import ModelFile
-from alexnet_deploy.runtimes.onnxruntime_session import (
-    CPU,
-    CUDA,
-    BoundSession,
-    has_provider,
-    load_cuda_libraries,
-    node_placement,
-    open_session,
-)
 from tests.support.networks import noise, random_checkpoint
 
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 RECORD = {"session.record_ep_graph_assignment_info": "1"}
 
 
@@ -29,6 +20,8 @@ def paper() -> ModelFile:
 
 
 def test_a_bound_session_gives_bit_for_bit_what_a_plain_one_gives(paper: ModelFile) -> None:
+    from alexnet_deploy.runtimes.onnxruntime_session import BoundSession, open_session
+
     session = open_session(paper, batch_size=2)
     bound = BoundSession(session, "cpu")
     for seed in (1, 2):
@@ -41,6 +34,8 @@ def test_a_bound_session_gives_bit_for_bit_what_a_plain_one_gives(paper: ModelFi
 
 
 def test_arrays_of_a_bound_session_belong_to_the_caller(paper: ModelFile) -> None:
+    from alexnet_deploy.runtimes.onnxruntime_session import BoundSession, open_session
+
     bound = BoundSession(open_session(paper, batch_size=1), "cpu")
     first = bound.run(noise(paper.spec, 1, seed=1))["fc7"]
     kept = first.copy()
@@ -49,6 +44,8 @@ def test_arrays_of_a_bound_session_belong_to_the_caller(paper: ModelFile) -> Non
 
 
 def test_a_view_of_images_runs_as_its_copy_does(paper: ModelFile) -> None:
+    from alexnet_deploy.runtimes.onnxruntime_session import BoundSession, open_session
+
     bound = BoundSession(open_session(paper, batch_size=1), "cpu")
     mirrored = noise(paper.spec, 1)[:, :, ::-1]
     assert not mirrored.flags.c_contiguous
@@ -57,6 +54,8 @@ def test_a_view_of_images_runs_as_its_copy_does(paper: ModelFile) -> None:
 
 
 def test_a_batch_size_is_the_only_one_that_its_session_takes(paper: ModelFile) -> None:
+    from alexnet_deploy.runtimes.onnxruntime_session import open_session
+
     session = open_session(paper, batch_size=2)
     assert session.get_inputs()[0].shape == [2, 224, 224, 3]
     with pytest.raises(Exception, match=r"(?i)got.* 1 .*expected.* 2"):
@@ -64,19 +63,26 @@ def test_a_batch_size_is_the_only_one_that_its_session_takes(paper: ModelFile) -
 
 
 def test_every_node_is_found_where_it_runs(paper: ModelFile) -> None:
+    from alexnet_deploy.runtimes.onnxruntime_session import node_placement, open_session
+
     placement = node_placement(open_session(paper, settings=RECORD))
     assert set(placement) == {CPU}
     assert {"conv1_pre", "norm1_lrn", "pool5", "fc7_pre"} <= set(placement[CPU])
 
 
 def test_a_library_that_cannot_tell_where_nodes_run_is_too_old() -> None:
-    with pytest.raises(DeviceError, match=r"cannot tell where nodes run, 1\.24 and later can"):
+    from alexnet_deploy.runtimes.onnxruntime_session import node_placement
+
+    with pytest.raises(DeviceError, match=r"cannot report where nodes run, 1\.24 and later can"):
         node_placement(object())
 
 
-@pytest.mark.skipif(has_provider(CUDA), reason="this build of ONNX Runtime has CUDA")
 @pytest.mark.filterwarnings("ignore:Specified provider")
 def test_a_provider_that_is_not_there_is_not_replaced_by_the_cpu(paper: ModelFile) -> None:
+    from alexnet_deploy.runtimes.onnxruntime_session import has_provider, open_session
+
+    if has_provider(CUDA):
+        pytest.skip("this build of ONNX Runtime has CUDA")
     forbid = {"session.disable_cpu_ep_fallback": "1"}
     with pytest.raises(IncompatibleFileError, match="fallback to CPU EP"):
         open_session(paper, provider=CUDA, settings=forbid)
@@ -85,6 +91,10 @@ def test_a_provider_that_is_not_there_is_not_replaced_by_the_cpu(paper: ModelFil
 def test_libraries_that_are_missing_are_returned_and_not_printed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    import onnxruntime
+
+    from alexnet_deploy.runtimes.onnxruntime_session import load_cuda_libraries
+
     def preload() -> None:
         sys.stdout.write(
             "Failed to load libcublasLt.so.13: libcublasLt.so.13: no such file\n"
@@ -99,6 +109,10 @@ def test_libraries_that_are_missing_are_returned_and_not_printed(
 
 
 def test_the_cpu_build_has_no_libraries_to_load(capsys: pytest.CaptureFixture[str]) -> None:
+    import onnxruntime
+
+    from alexnet_deploy.runtimes.onnxruntime_session import load_cuda_libraries
+
     if onnxruntime.cuda_version:
         pytest.skip("this build of ONNX Runtime has CUDA")
     assert load_cuda_libraries() == ""

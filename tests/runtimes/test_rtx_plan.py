@@ -1,7 +1,5 @@
 """What TensorRT-RTX says of a plan: with the real library, and with each answer that it has."""
 
-from typing import Any
-
 import pytest
 
 from alexnet_deploy.errors import DeviceError, IncompatibleFileError
@@ -12,7 +10,10 @@ from alexnet_deploy.runtimes.rtx_plan import check_plan
 from tests.support.networks import random_checkpoint
 from tests.support.trt_stub.dolls import doll, maker
 
-rtx: Any = pytest.importorskip("tensorrt_rtx", reason="pip install 'alexnet-deploy[rtx]'")
+
+@pytest.fixture(scope="module", autouse=True)
+def _library() -> None:
+    pytest.importorskip("tensorrt_rtx", reason="pip install 'alexnet-deploy[rtx]'")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def test_what_is_no_engine_is_refused_without_a_gpu(plan: bytes, damage: str) ->
         "text": b"not an engine " * 100,
     }[damage]
     with pytest.raises(
-        IncompatibleFileError, match=r"a\.engine: no engine.*MALFORMED_ENGINE.*--trt --rtx$"
+        IncompatibleFileError, match=r"a\.engine: not an engine.*MALFORMED_ENGINE.*--trt --rtx$"
     ):
         check_plan(damaged, "a.engine")
 
@@ -45,6 +46,8 @@ def test_an_engine_needs_a_gpu(plan: bytes) -> None:
 
 def say(monkeypatch: pytest.MonkeyPatch, validity: str, *reasons: str) -> None:
     """Let the library answer so."""
+    import tensorrt_rtx as rtx
+
     kinds = rtx.EngineInvalidityDiagnostics.__members__
     answer = getattr(rtx.EngineValidity, validity), sum(int(kinds[name]) for name in reasons)
     runtime = doll(rtx.Runtime, get_engine_validity=lambda plan: answer)

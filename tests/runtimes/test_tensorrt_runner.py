@@ -1,4 +1,4 @@
-"""The engine of TensorRT and TensorRT-RTX over dolls of their classes and a CUDA runtime of ours.
+"""The runner of TensorRT and TensorRT-RTX engines, over fakes of their classes and of CUDA.
 
 The dolls take what the real classes take; the context computes something simple on the memory that
 it was told of, when the stream is waited for, as on a GPU.
@@ -38,8 +38,8 @@ pytest_plugins = ["tests.support.trt_stub.fixtures", "tests.support.trt_stub.eng
 
 def test_a_batch_goes_up_and_the_wanted_layers_come_back(open_runner: Open) -> None:
     images = noise(SPEC, 2)
-    with open_runner() as engine:
-        outputs = engine.run(images)
+    with open_runner() as runner:
+        outputs = runner.run(images)
     assert list(outputs) == ["fc7", "probabilities"]
     for name, value in outputs.items():
         assert value.dtype == np.float32
@@ -50,9 +50,9 @@ def test_a_result_stays_as_it_is_when_the_engine_runs_again_or_is_closed(
     open_runner: Open,
 ) -> None:
     images = noise(SPEC, 2, seed=1)
-    with open_runner() as engine:
-        first = engine.run(images)
-        second = engine.run(noise(SPEC, 2, seed=2))
+    with open_runner() as runner:
+        first = runner.run(images)
+        second = runner.run(noise(SPEC, 2, seed=2))
     assert not (first["fc7"] == second["fc7"]).any()
     np.testing.assert_array_equal(first["fc7"], computed(images, "fc7"))
 
@@ -60,9 +60,9 @@ def test_a_result_stays_as_it_is_when_the_engine_runs_again_or_is_closed(
 def test_the_shape_is_set_once_before_the_places_and_both_before_any_batch(
     open_runner: Open, fake: FakeRuntime
 ) -> None:
-    with open_runner() as engine:
+    with open_runner() as runner:
         for seed in range(3):
-            engine.run(noise(SPEC, 2, seed=seed))
+            runner.run(noise(SPEC, 2, seed=seed))
     context = "IExecutionContext."
     steps = [step.removeprefix(context) for step in fake.journal if step.startswith(context)]
     assert steps == ["set_input_shape"] + ["set_tensor_address"] * 4 + ["execute_async_v3"] * 3
@@ -105,21 +105,21 @@ def test_what_runs_is_described(open_runner: Open, library: Library) -> None:
     version = "TensorRT 11.4.0.106"
     if library.runtime == "tensorrt-rtx":
         version = f"TensorRT-RTX {library.module.__version__}"
-    with open_runner() as engine:
-        assert engine.description == f"{version}, NVIDIA Fake 100, fp32, batch 2"
-        assert engine.options == dataclasses.replace(
+    with open_runner() as runner:
+        assert runner.description == f"{version}, NVIDIA Fake 100, fp32, batch 2"
+        assert runner.options == dataclasses.replace(
             OPTIONS, runtime=library.runtime, device="cuda", precision="fp32"
         )
-        assert engine.spec == SPEC
-        assert engine.fingerprint == "f" * 64
+        assert runner.spec == SPEC
+        assert runner.fingerprint == "f" * 64
 
 
 def test_a_batch_of_another_shape_or_type_is_refused(open_runner: Open) -> None:
     images = noise(SPEC, 2)
-    with open_runner() as engine:
+    with open_runner() as runner:
         for wrong in (images[:0], images[[0, 1, 0]], images[:, :223], images.astype(np.float32)):
             with pytest.raises(UsageError, match=r"the runner takes \(1..2, 224, 224, 3\) uint8"):
-                engine.run(wrong)
+                runner.run(wrong)
 
 
 @pytest.mark.parametrize("batch", [1, 5, 64])
@@ -136,11 +136,11 @@ def test_a_batch_that_nobody_asked_for_is_the_nearest_that_the_engine_takes(
     open_runner: Open, fake: FakeRuntime, asked: int, runs: int
 ) -> None:
     options = dataclasses.replace(OPTIONS, batch_size=asked, exact_batch=False)
-    with open_runner(options) as engine:
-        assert engine.options.batch_size == runs
-        assert engine.description.endswith(f"batch {runs}")
+    with open_runner(options) as runner:
+        assert runner.options.batch_size == runs
+        assert runner.description.endswith(f"batch {runs}")
         assert fake.input_shape == (runs, 224, 224, 3)
-        assert engine.run(noise(SPEC, runs))["fc7"].shape == (runs, 4096)
+        assert runner.run(noise(SPEC, runs))["fc7"].shape == (runs, 4096)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_tensorrt_10_is_refused(
     ("reason", "error", "message"),
     [
         ("UNSUPPORTED_CC", DeviceError, r"cannot run here \(UNSUPPORTED_CC\)"),
-        ("VERSION_MISMATCH", IncompatibleFileError, r"no engine that .*\(VERSION_MISMATCH\)"),
+        ("VERSION_MISMATCH", IncompatibleFileError, r"not an engine that .*\(VERSION_MISMATCH\)"),
     ],
 )
 def test_what_tensorrt_rtx_says_of_a_plan_is_asked_before_it_is_loaded(
@@ -286,9 +286,9 @@ def test_a_plan_with_other_outputs_or_batches_is_refused(
 @pytest.mark.parametrize(
     ("call", "answer", "error", "message"),
     [
-        ("create_execution_context", None, DeviceError, "no room for it on the GPU"),
+        ("create_execution_context", None, DeviceError, "not enough memory on the GPU"),
         ("set_input_shape", False, IncompatibleFileError, "does not take"),
-        ("set_tensor_address", False, DeviceError, "no place for images"),
+        ("set_tensor_address", False, DeviceError, "no buffer for images"),
     ],
 )
 def test_no_refusal_of_tensorrt_is_overlooked(

@@ -1,4 +1,4 @@
-"""What an engine gives back, in which order, and what is said when the GPU has failed."""
+"""What a runner of engines frees, in which order, and what it says when the GPU has failed."""
 
 import weakref
 from typing import Any
@@ -17,11 +17,11 @@ FREES = ("cudaFree", "cudaFreeHost", "cudaStreamDestroy")
 
 
 def test_closing_frees_everything_and_twice_is_harmless(open_runner: Open, cuda: Any) -> None:
-    engine = open_runner()
+    runner = open_runner()
     assert cuda.memory
     assert cuda.streams
-    engine.close()
-    engine.close()
+    runner.close()
+    runner.close()
     assert cuda.memory == {}
     assert cuda.streams == set()
 
@@ -54,26 +54,26 @@ def let_everything_fail(cuda: Any) -> None:
 
 
 def test_a_batch_that_fails_is_an_error(open_runner: Open, fake: FakeRuntime) -> None:
-    with open_runner() as engine:
+    with open_runner() as runner:
         fake.context.answers["execute_async_v3"] = False
         error = fake.trt.ILogger.Severity.INTERNAL_ERROR
         fake.library.logger.log(error, "Cask convolution execution")
         with pytest.raises(DeviceError, match=r"cannot compute a batch \(Cask convolution"):
-            engine.run(noise(SPEC, 2))
+            runner.run(noise(SPEC, 2))
         fake.context.answers["execute_async_v3"] = True
         fake.cuda.failures["cudaStreamSynchronize"] = fake.cuda.cudaError_t.cudaErrorIllegalAddress
         with pytest.raises(DeviceError, match="computing on the GPU failed"):
-            engine.run(noise(SPEC, 2))
+            runner.run(noise(SPEC, 2))
 
 
 def test_what_the_gpu_failed_with_is_said_and_not_that_it_cannot_be_freed(
     open_runner: Open, cuda: Any
 ) -> None:
     def run_and_fail() -> None:
-        with open_runner() as engine:
+        with open_runner() as runner:
             let_everything_fail(cuda)
             del cuda.failures["cudaMemcpyAsync"]
-            engine.run(noise(SPEC, 2))
+            runner.run(noise(SPEC, 2))
 
     with pytest.raises(DeviceError, match=r"^computing on the GPU failed: cudaErrorIllegalAddress"):
         run_and_fail()
@@ -99,7 +99,7 @@ def test_an_engine_that_cannot_be_made_says_so_though_nothing_can_be_freed(
         return False
 
     fake.context.answers["set_tensor_address"] = refuse
-    with pytest.raises(DeviceError, match="no place for images"):
+    with pytest.raises(DeviceError, match="no buffer for images"):
         open_runner()
     assert cuda.memory == {}
 
@@ -108,15 +108,15 @@ def test_an_engine_that_cannot_be_made_says_so_though_nothing_can_be_freed(
 def test_without_another_error_one_in_closing_is_raised(
     open_runner: Open, cuda: Any, name: str
 ) -> None:
-    engine = open_runner()
+    runner = open_runner()
     cuda.failures[name] = cuda.cudaError_t.cudaErrorIllegalAddress
     with pytest.raises(DeviceError, match="failed: cudaErrorIllegalAddress"):
-        engine.close()
+        runner.close()
 
 
 @pytest.fixture
 def journal(fake: FakeRuntime, cuda: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is waited for, given up and freed, in order; the engine alone holds its context."""
+    """What is waited for, given up and freed, in order; the runner alone holds its context."""
     steps: list[str] = []
 
     def new_context(*_: Any) -> Any:
@@ -143,14 +143,14 @@ def test_what_the_gpu_still_does_is_waited_for_before_anything_is_given_up(
     open_runner: Open, fake: FakeRuntime, cuda: Any, journal: list[str]
 ) -> None:
     """With Ctrl-C a batch may be on its way; the memory under it must not go first."""
-    engine = open_runner()
-    engine._stream.upload(engine._staging, engine._buffers["images"])
+    runner = open_runner()
+    runner._stream.upload(runner._staging, runner._buffers["images"])
     journal.clear()
-    engine.close()
+    runner.close()
     assert journal[:2] == ["cudaStreamSynchronize", "context"]
     assert set(journal[2:-1]) == {"cudaFree", "cudaFreeHost"}
     assert journal[-1] == "cudaStreamDestroy"
-    engine.close()
+    runner.close()
     assert len(journal) == 3 + len(fake.tensors) + 1 + len(OPTIONS.outputs)
 
 
@@ -164,13 +164,13 @@ def test_after_a_batch_that_failed_nothing_reads_the_staging_memory_any_more(
         raise KeyboardInterrupt
 
     images = noise(SPEC, 2, seed=3)
-    with open_runner() as engine:
+    with open_runner() as runner:
         with monkeypatch.context() as patch:
             if step == "execute":
                 patch.setitem(fake.context.answers, "execute_async_v3", False)
             else:
-                patch.setattr(engine._stream, step, interrupt)
+                patch.setattr(runner._stream, step, interrupt)
             with pytest.raises((DeviceError, KeyboardInterrupt)):
-                engine.run(images)
+                runner.run(images)
         assert cuda.pending == [], "the upload may still read"
-        np.testing.assert_array_equal(engine.run(images)["fc7"], computed(images, "fc7"))
+        np.testing.assert_array_equal(runner.run(images)["fc7"], computed(images, "fc7"))

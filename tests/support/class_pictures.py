@@ -31,6 +31,15 @@ def save_noise(path: Path, size: tuple[int, int], seed: int) -> None:
     Image.fromarray(spots).resize(size, Image.Resampling.BILINEAR).save(path)
 
 
+def square_by_hand(image: Image.Image) -> Image.Image:
+    """Scale the shorter side to SIZE, and cut out the centre."""
+    shorter = min(image.size)
+    width, height = (SIZE * side // shorter for side in image.size)
+    resized = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+    left, top = round((width - SIZE) / 2), round((height - SIZE) / 2)
+    return resized.crop((left, top, left + SIZE, top + SIZE))
+
+
 def save_good(root: Path) -> Path:
     """Make the good photographs."""
     for seed, (name, size) in enumerate(GOOD.items()):

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from alexnet_deploy.graph.model_file import ModelFile
 from alexnet_deploy.runtimes.base import RunnerOptions, check_images
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
 from alexnet_deploy.runtimes.engine_file import EngineFile, EngineRecord, EngineRuntime
+from tests.support.plain_session import plain_session
 
 GPU_NAME, CAPABILITY = "NVIDIA Fake 100", "9.0"  # of trt_stub.fake_driver
 
@@ -57,7 +57,7 @@ class CpuPlan:
             options, runtime=record.runtime, device="cuda", precision=record.precision
         )
         self.description = f"{record.runtime} on {GPU_NAME}, {record.precision}"
-        self._session = onnxruntime.InferenceSession(file.plan, providers=["CPUExecutionProvider"])
+        self._session = plain_session(file.plan)
 
     def run(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
         check_images(images, self.spec, self.options.batch_size)

@@ -15,9 +15,9 @@ from PIL import Image
 
 from alexnet_deploy.choices import Precision
 from alexnet_deploy.index.model import ModelRequest
-from alexnet_deploy.index.results import SearchResult
+from alexnet_deploy.index.results import Query, SearchResult
 from alexnet_deploy.index.roots import all_roots
-from alexnet_deploy.index.session import Index, QueryInput
+from alexnet_deploy.index.session import Index
 from alexnet_deploy.index.storage import open_storage
 from alexnet_deploy.index.update import IndexReport, UpdateOptions, bring_up_to_date
 from alexnet_deploy.model.spec import preset_spec
@@ -140,7 +140,7 @@ def save_colours(folder: Path, count: int) -> list[Path]:
 
 def search(
     directory: Path,
-    queries: QueryInput | Iterable[QueryInput],
+    queries: Query | Iterable[Query],
     request: ModelRequest | None = None,
     *,
     notify: Callable[[str], None] = lambda _: None,

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,13 @@ def index_of(vectors: NDArray[np.float16], segment_rows: int, ledger: Ledger) ->
         segments.append(0, vectors)
         manifest = Manifest(space=space, segment_rows=segment_rows)
         yield Storage(directory=directory, manifest=manifest, ledger=ledger, segments=segments)
+
+
+def nearest(*arguments: Any, **options: Any) -> list[Ranking]:
+    """Search as `exact_search.nearest` does, which loads FAISS."""
+    from alexnet_deploy.index import exact_search
+
+    return exact_search.nearest(*arguments, **options)
 
 
 def vectors_after_relu() -> NDArray[np.float16]:

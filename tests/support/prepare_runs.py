@@ -20,10 +20,8 @@ STORED = {
 """What each good photograph is stored as."""
 
 
-def run(
-    source: Path, target: Path, *, size: int = SIZE, quality: int = 95, threads: int = 2
-) -> PrepareReport:
-    return prepare(source, target, size=size, quality=quality, threads=threads)
+def run(source: Path, target: Path, *, size: int = SIZE, threads: int = 2) -> PrepareReport:
+    return prepare(source, target, size=size, threads=threads)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -8,11 +8,22 @@ import sys
 from typing import Any
 
 import onnxruntime
+import pytest
 
+from alexnet_deploy.runtimes import onnxruntime_cuda_runner, onnxruntime_session
+from alexnet_deploy.runtimes.gpu_driver import Gpu
 from alexnet_deploy.runtimes.onnxruntime_session import CPU, CUDA
 
 FORBID_CPU = "session.disable_cpu_ep_fallback"
-Failure = onnxruntime.capi.onnxruntime_pybind11_state.Fail
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch) -> "PretendedGpu":
+    """Put a GPU into this machine, for the package, and return it."""
+    pretended = PretendedGpu()
+    monkeypatch.setattr(onnxruntime_session, "onnxruntime", pretended)
+    found = Gpu(name="NVIDIA Pretence", compute_capability="9.0", cuda_version="13.0")
+    monkeypatch.setattr(onnxruntime_cuda_runner, "current_gpu", lambda: found)
+    return pretended
 
 
 class PretendedOptions(onnxruntime.SessionOptions):  # type: ignore[misc]
@@ -73,9 +84,11 @@ class PretendedGpu:
         nodes_on_cpu: nodes that its CUDA provider has no kernels for.
         obeys: whether it keeps to FORBID_CPU.
         run_error: what a run raises.
+        Failure: what ONNX Runtime itself raises.
     """
 
     SessionOptions = PretendedOptions
+    Failure: type[Exception] = onnxruntime.capi.onnxruntime_pybind11_state.Fail
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -116,7 +129,7 @@ class PretendedGpu:
         self.sessions.append((provider_options, options))
         is_left = not self.starts or self.nodes_on_cpu
         if is_left and self.obeys and options.entries.get(FORBID_CPU) == "1":
-            raise Failure("fallback to CPU EP has been explicitly disabled")
+            raise self.Failure("fallback to CPU EP has been explicitly disabled")
         return PretendedSession(self, model, options)
 
     def ortvalue_from_shape_and_type(

@@ -1,5 +1,6 @@
 """Waiting for what happens elsewhere: in another thread, or another process."""
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -18,3 +19,8 @@ def wait_until(is_so: Callable[[], object]) -> None:
         if time.monotonic() > end:
             raise TimeoutError(f"not so after {PATIENCE_S} s")
         time.sleep(0.02)
+
+
+def threads_have_ended() -> bool:
+    """Tell whether no photograph is being decoded any more."""
+    return not any(thread.name.startswith("decode") for thread in threading.enumerate())

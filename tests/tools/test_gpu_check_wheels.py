@@ -100,7 +100,7 @@ def test_libraries_of_unpacked_wheels_find_those_of_cuda(
 WRONG = {
     "nothing": r"no \.whl file",
     "damaged": "not a wheel",
-    "source": r"tiny-1\.0\.tar\.gz: no wheel; make wheels of them with: pip wheel",
+    "source": r"tiny-1\.0\.tar\.gz: not wheels; build wheels from them with: pip wheel",
 }
 
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -115,13 +114,15 @@ class FakeGpu:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, num_gpus: int = 1) -> None:
         self.error = 0.0
-        monkeypatch.setattr(faiss, "knn_gpu", self._knn, raising=False)
-        monkeypatch.setattr(faiss, "StandardGpuResources", lambda: self, raising=False)
-        monkeypatch.setattr(faiss, "get_num_gpus", lambda: num_gpus, raising=False)
+        monkeypatch.setattr("faiss.knn_gpu", self._knn, raising=False)
+        monkeypatch.setattr("faiss.StandardGpuResources", lambda: self, raising=False)
+        monkeypatch.setattr("faiss.get_num_gpus", lambda: num_gpus, raising=False)
         monkeypatch.setattr(faiss_gpu, "NUM_VECTORS", 300)
         monkeypatch.setattr(faiss_gpu, "DIMENSION", 64)
 
     def _knn(self, gpu: object, queries: Any, vectors: Any, k: int, *, metric: int) -> Any:
+        import faiss
+
         scores, indices = faiss.knn(queries, vectors, k, metric)
         return scores + np.float32(self.error), indices
 
@@ -164,7 +165,7 @@ def test_a_gpu_that_computes_in_tf32_fails(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_faiss_for_gpus_that_finds_none_is_a_fault_and_one_for_cpus_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delattr(faiss, "StandardGpuResources", raising=False)
+    monkeypatch.delattr("faiss.StandardGpuResources", raising=False)
     with pytest.raises(Skipped, match="a build for the CPU"):
         faiss_gpu.search(NOWHERE)
     FakeGpu(monkeypatch, num_gpus=0)

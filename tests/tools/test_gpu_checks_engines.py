@@ -4,16 +4,16 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import parity
 import pytest
-from gpu_checks import engine_rates, engines, onnxruntime_gpu, reference
+from gpu_checks import engines, onnxruntime_gpu, reference, runner_rates
 from gpu_checks.check import Failed, Settings, Skipped
-from gpu_checks.engine_rates import measure, peer_of
 from gpu_checks.photographs import judged
 from gpu_checks.reference import bundled, compute, expected, spread
+from gpu_checks.runner_rates import measure, peer_of
 from gpu_checks.torch_forward import forward_of
 from numpy.typing import NDArray
 from parity import LAYERS, reference_rows
@@ -24,16 +24,16 @@ from alexnet_deploy.model.reference import Reference
 from alexnet_deploy.photographs.decoding import load_photograph
 from alexnet_deploy.photographs.preprocessing import preprocess
 from alexnet_deploy.photographs.samples import varied_samples
-from alexnet_deploy.runtimes import onnxruntime_cuda_runner, onnxruntime_session
-from alexnet_deploy.runtimes.base import RunnerOptions
+from alexnet_deploy.runtimes.base import Runner, RunnerOptions
+from alexnet_deploy.runtimes.factory import open_runner
 from alexnet_deploy.runtimes.gpu_driver import Gpu
-from alexnet_deploy.runtimes.onnxruntime_runner import OnnxRuntimeRunner
 from tests.support.fake_runner import FakeRunner
 from tests.support.networks import noise, random_checkpoint, relative_error
-from tests.support.pretended_gpu import PretendedGpu
+
+if TYPE_CHECKING:
+    from tests.support.pretended_gpu import PretendedGpu
 
 TWO = varied_samples()[:2]
-GPU = Gpu(name="NVIDIA Pretence", compute_capability="9.0", cuda_version="13.0")
 
 
 def settings_of(folder: Path, num_photographs: int) -> Settings:
@@ -124,17 +124,17 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> PretendedGpu:
-    pretended = PretendedGpu()
-    monkeypatch.setattr(onnxruntime_session, "onnxruntime", pretended)
-    monkeypatch.setattr(onnxruntime_cuda_runner, "current_gpu", lambda: GPU)
+def gpu(monkeypatch: pytest.MonkeyPatch) -> "PretendedGpu":
+    from tests.support.pretended_gpu import pretend
+
+    pretended = pretend(monkeypatch)
     monkeypatch.setattr(onnxruntime_gpu, "varied_samples", lambda: TWO)
     return pretended
 
 
 @pytest.mark.usefixtures("small_batches")
 def test_onnx_runtime_is_compared_on_all_photographs(
-    gpu: PretendedGpu, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    gpu: "PretendedGpu", settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     figures = onnxruntime_gpu.parity(settings, precision="fp32")
     assert figures["photographs"] == 5
@@ -150,14 +150,15 @@ def test_onnx_runtime_is_compared_on_all_photographs(
 
 @pytest.mark.parametrize("placement", [None, {}])
 def test_that_all_runs_on_the_gpu_must_be_shown(
-    gpu: PretendedGpu, settings: Settings, monkeypatch: pytest.MonkeyPatch, placement: Any
+    gpu: "PretendedGpu", settings: Settings, monkeypatch: pytest.MonkeyPatch, placement: Any
 ) -> None:
     class Untold(FakeRunner):
         def __init__(self, file: object, options: RunnerOptions) -> None:
             super().__init__(options)
             self.placement = placement
 
-    monkeypatch.setattr(onnxruntime_gpu, "OnnxRuntimeCudaRunner", Untold)
+    module = "alexnet_deploy.runtimes.onnxruntime_cuda_runner"
+    monkeypatch.setattr(f"{module}.OnnxRuntimeCudaRunner", Untold)
     with pytest.raises(Failed, match="not shown that all of it runs on the GPU"):
         onnxruntime_gpu.parity(settings, precision="fp32")
 
@@ -172,12 +173,12 @@ def fake_peer(precision: str) -> AbstractContextManager[Callable[[int], float]]:
 
 
 def test_rates_stand_beside_the_upload_and_torch(
-    gpu: PretendedGpu, monkeypatch: pytest.MonkeyPatch
+    gpu: "PretendedGpu", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnxruntime_gpu, "BATCHES", (1, 2))
     monkeypatch.setattr(onnxruntime_gpu, "_upload", upload)
     monkeypatch.setattr(onnxruntime_gpu, "peer_of", fake_peer)
-    monkeypatch.setattr(engine_rates, "TURN_S", 0.0)
+    monkeypatch.setattr(runner_rates, "TURN_S", 0.0)
     figures = onnxruntime_gpu.rates(Settings(scratch=Path()), precision="fp32")
     assert list(figures) == ["batch_1", "batch_2"]
     for rates in figures.values():
@@ -187,12 +188,12 @@ def test_rates_stand_beside_the_upload_and_torch(
 
 
 def test_rates_are_medians_over_the_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = FakeRunner(RunnerOptions(batch_size=8))
-    # Of the engine and the upload: the first round warms up, and each round is faster.
+    runner = FakeRunner(RunnerOptions(batch_size=8))
+    # Of the runner and the upload: the first round warms up, and each round is faster.
     taken = iter([100.0, 100.0, *(each for n in range(9) for each in (4.0 / 2**n, 1.0 / 2**n))])
-    monkeypatch.setattr(engine_rates, "seconds_of", lambda work: next(taken))
-    monkeypatch.setattr(engine_rates, "in_turns", in_order)
-    figures = measure(engine, upload, None)
+    monkeypatch.setattr(runner_rates, "seconds_of", lambda work: next(taken))
+    monkeypatch.setattr(runner_rates, "in_turns", in_order)
+    figures = measure(runner, upload, None)
     assert figures == {"images_per_s": 8 / (4 / 16), "upload_images_per_s": 8 / (1 / 16)}
 
 
@@ -253,19 +254,19 @@ REPORT = {"report": "null"}
 def test_an_engine_is_compared_timed_and_refused_when_damaged(
     built: list[tuple[str, ...]], settings: Settings, monkeypatch: pytest.MonkeyPatch, lost: int
 ) -> None:
-    def opened(path: Path, batch: int) -> OnnxRuntimeRunner:
+    def opened(path: Path, batch: int) -> Runner:
         options = RunnerOptions(batch_size=batch, runtime="onnxruntime", outputs=LAYERS)
-        return OnnxRuntimeRunner(build_file(bundled(), LAYERS, "fp32"), options)
+        return open_runner(build_file(bundled(), LAYERS, "fp32"), options)
 
     for name, value in {
         "_opened": opened,
-        "_lost_mib": lambda engine: lost,
+        "_lost_mib": lambda runner: lost,
         "PROFILE": {"min": 1},
         "_upload": upload,
         "peer_of": fake_peer,
     }.items():
         monkeypatch.setattr(engines, name, value)
-    monkeypatch.setattr(engine_rates, "TURN_S", 0.0)
+    monkeypatch.setattr(runner_rates, "TURN_S", 0.0)
     _, path = engines._built("--trt")
     if lost:
         with pytest.raises(Failed, match="1000 batches lost 9 MiB") as error:

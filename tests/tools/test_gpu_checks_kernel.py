@@ -7,7 +7,6 @@ from typing import Any
 
 import lrn_bandwidth
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from gpu_checks import kernel_bandwidth, kernel_by_cudnn
@@ -16,6 +15,7 @@ from gpu_checks.kernel_reference import DTYPES, TOLERANCES, formula, largest_err
 from lrn_bandwidth import FORMS, banded, by_torch, bytes_moved, summaries
 
 from alexnet_deploy.trt.kernel import Scalar, TowerLrnKernel
+from tests.support.plain_session import plain_session
 
 KERNEL = TowerLrnKernel(
     scalar="float",
@@ -86,7 +86,7 @@ def test_the_graph_for_cudnn_computes_the_formula_in_each_of_its_branches() -> N
     kernel = dataclasses.replace(KERNEL, towers=1)
     x = activations(kernel)
     model = kernel_by_cudnn.graph(x.shape, "float32").SerializeToString()
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    session = plain_session(model)
     outputs = session.run(None, {"x": x})
     assert len(outputs) == kernel_by_cudnn.BRANCHES
     for output in outputs:

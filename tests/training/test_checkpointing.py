@@ -3,10 +3,8 @@
 import dataclasses
 import json
 import os
-import resource
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import torch
 from alexnet_deploy.errors import IncompatibleFileError, OutputError, UsageError
 from alexnet_deploy.model.checkpoints import load_checkpoint
 from alexnet_deploy.model.spec import preset_spec
+from tests.support.full_disk import files_limited_to
 from tests.support.training_sets import (
     SMALL_PAPER,
     STEPS_PER_EPOCH,
@@ -83,17 +82,6 @@ def state() -> RunState:
 
 def at_step(state: RunState, step: int) -> RunState:
     return dataclasses.replace(state, progress=dataclasses.replace(state.progress, step=step))
-
-
-@contextmanager
-def files_limited_to(size_bytes: int) -> Iterator[None]:
-    """Let every larger file fail, as on a full disk."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_state_comes_back_as_it_was(state: RunState, tmp_path: Path) -> None:
@@ -170,9 +158,7 @@ def test_a_damaged_checkpoint_can_be_moved_away(data: Path, tmp_path: Path) -> N
     last = train(begun, signalling(signal.SIGINT, VALIDATION_BATCHES + 2)).checkpoint
     last.write_bytes(last.read_bytes()[:-3000])
     resumed = dataclasses.replace(begun, resume=True)
-    with pytest.raises(
-        IncompatibleFileError, match="move it away: resume=True goes on from the che"
-    ):
+    with pytest.raises(IncompatibleFileError, match="move it away: resume=True then continues"):
         train(resumed, Recorder())
     last.unlink()
     train(resumed, Recorder())
@@ -185,7 +171,7 @@ def test_a_checkpoint_of_other_classes_is_refused(
     begun = options(data, tmp_path / "run", SMALL_PAPER)
     train(begun, signalling(signal.SIGINT))
     save_state(begun.output, state, keep=2)
-    with pytest.raises(IncompatibleFileError, match=r"17\.pt: is a network of other classes"):
+    with pytest.raises(IncompatibleFileError, match=r"17\.pt: is a network with other classes"):
         train(dataclasses.replace(begun, resume=True), Recorder())
 
 

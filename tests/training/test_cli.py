@@ -108,7 +108,7 @@ def test_a_signal_stops_with_a_checkpoint_and_its_own_exit_code(
     report = json.loads(result.stdout)
     assert report["checkpoint"] == {"path": "run/step-00000001.pt"}
     assert (report["epochs"], report["steps"], report["stopped"]) == (0, 1, number)
-    assert result.stderr == "stopped; the same command with --resume goes on\n"
+    assert result.stderr == "stopped; repeat the command with --resume to continue\n"
     assert run("train", "p", "-o", "run", *BRIEF, "--resume").exit_code == 0
 
 

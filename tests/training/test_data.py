@@ -101,7 +101,7 @@ def test_a_class_without_a_readable_photograph_is_named(own: Path, tmp_path: Pat
     for path in (own / "rose").iterdir():
         spoil(path)
     asked = options(own, tmp_path / "run")
-    message = "class 'rose': not one of its photographs can be read"
+    message = "class 'rose': none of its photographs can be read"
     reporter = refused(asked, DatasetError, message)
     assert {path.parent.name for path in reporter.failures} == {"rose"}
 

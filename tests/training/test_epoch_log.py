@@ -4,10 +4,7 @@ import dataclasses
 import json
 import math
 import os
-import resource
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alexnet_deploy.errors import IncompatibleFileError, OutputError, UsageError
+from tests.support.full_disk import files_limited_to
 from training.epoch_log import EpochRecord, append_record, cut_back, read_log
 
 RECORD = EpochRecord(
@@ -64,17 +62,6 @@ def log_of(path: Path, *epochs: int) -> list[EpochRecord]:
     for record in records:
         append_record(path, record)
     return records
-
-
-@contextmanager
-def largest_file(num_bytes: int) -> Iterator[None]:
-    """Let no file grow beyond `num_bytes`, as on a disk that is full then."""
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, old[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old)
 
 
 @settings(max_examples=40)
@@ -219,7 +206,7 @@ def test_a_disk_that_fills_up_in_a_line_leaves_the_log_as_it_was(tmp_path: Path)
     records = log_of(path, 0, 1)
     whole = path.read_bytes()
     with (
-        largest_file(len(whole) + 40),  # a part of the next line, which has about 250 bytes
+        files_limited_to(len(whole) + 40),  # a part of the next line, which has about 250 bytes
         pytest.raises(OutputError, match=r"log\.jsonl: cannot be written .*ulimit -f"),
     ):
         log_of(path, 2)

@@ -34,7 +34,7 @@ def own_data(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("most_lost", "message"),
-    [(4, "not one of 6 photographs one after another can be read"), (100, "in epoch 3; look at")],
+    [(4, "none of the last 6 photographs can be read"), (100, "in epoch 3; check")],
     ids=["in the middle", "a whole epoch"],
 )
 def test_what_was_unreadable_for_a_while_is_met_again(
@@ -80,7 +80,7 @@ def test_photographs_that_are_gone_in_the_middle_are_an_error(
             own_data.rename(moved)
 
     with pytest.raises(
-        DatasetError, match=r"after step 1, not one of .*resume=True goes on from there"
+        DatasetError, match=r"after step 1, none of .*resume=True continues from there"
     ):
         train(begun, Recorder(move))
     assert (begun.output / "step-00000001.pt").exists()

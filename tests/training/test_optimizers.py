@@ -124,7 +124,7 @@ def test_a_memory_set_again_goes_on_to_the_same_bits(recipe: Recipe, next_rate: 
     [(PAPER, ("momentum_buffer",)), (MODERN, ("exp_avg", "exp_avg_sq"))],
     ids=["paper", "modern"],
 )
-def test_what_an_optimiser_remembers_is_merged_as_weights_are(
+def test_what_an_optimizer_remembers_is_merged_as_weights_are(
     recipe: Recipe, kinds: tuple[str, ...]
 ) -> None:
     network = _network()

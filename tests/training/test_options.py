@@ -67,7 +67,7 @@ def test_what_no_run_can_do_is_refused(
 
 
 def test_the_photographs_to_train_on_are_none_to_validate_on(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is the folder to train on, which would say"):
+    with pytest.raises(UsageError, match="is the folder to train on, which says"):
         options(data, tmp_path / "run", validation=data / ".." / data.name)
 
 
@@ -104,9 +104,9 @@ def test_run_json_says_what_was_asked_for(begun: TrainOptions, data: Path) -> No
         ({"seed": 6}, "the run began with --seed 5, now it is 6; give the same again"),
         ({"precision": "bf16"}, 'the run began with --precision fp32, now it is "bf16"'),
         ({"hold_out": 0.2}, "the run began with --hold-out 0.3, now it is 0.2"),
-        ({"validation": Path("v")}, "the run began without --validation; give the same again"),
+        ({"validation": Path("v")}, "the run began without --validation, now it is "),
         ({"init": Path("x.pt")}, "the run began without --init, now it is "),
-        ({"recipe": SMALL_MODERN}, "the run began with --recipe paper, now it is 'mo"),
+        ({"recipe": SMALL_MODERN}, 'the run began with --recipe paper, now it is "modern"'),
         (
             {"recipe": SMALL_PAPER.with_options({"momentum": 0.8})},
             "the run began with --set momentum=0.9, now it is 0.8",
@@ -208,5 +208,7 @@ def test_more_epochs_are_refused_where_the_rate_has_been_falling_to_its_end(
     begun = options(data, tmp_path / "run", SMALL_MODERN.with_options({"num_epochs": 1}))
     train(begun, Recorder())
     longer = dataclasses.replace(begun, recipe=SMALL_MODERN, resume=True)
-    with pytest.raises(UsageError, match="and the rate of one_cycle falls to 0 with the last"):
+    with pytest.raises(
+        UsageError, match="and the learning rate of one_cycle falls to 0 in the last"
+    ):
         train(longer, Recorder())

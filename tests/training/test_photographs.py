@@ -18,7 +18,15 @@ from PIL import Image
 
 from alexnet_deploy.errors import DatasetError
 from alexnet_deploy.photographs.class_folders import ClassFolders, find_class_folders
-from tests.support.class_pictures import BAD, GOOD, SIZE, save_bad, save_good, save_noise
+from tests.support.class_pictures import (
+    BAD,
+    GOOD,
+    SIZE,
+    save_bad,
+    save_good,
+    save_noise,
+    square_by_hand,
+)
 from training.photographs import PhotographBatch, PhotographSource, batches, hold_out, open_source
 
 LABELS = {"bee": 0, "cow": 1, "elk": 2}
@@ -40,9 +48,7 @@ def few_cores() -> Iterator[None]:
 
 
 def opened(root: Path, memory_limit_bytes: int = 2**30) -> PhotographSource:
-    return open_source(
-        find_class_folders(root), size=SIZE, memory_limit_bytes=memory_limit_bytes, threads=2
-    )
+    return open_source(find_class_folders(root), size=SIZE, memory_limit_bytes=memory_limit_bytes)
 
 
 def taken(
@@ -53,17 +59,12 @@ def taken(
 
 
 def picture_by_hand(path: Path) -> NDArray[np.uint8] | None:
-    """Shorter side to SIZE, central crop; None for what Pillow cannot read."""
+    """Return None for what Pillow cannot read."""
     try:
         with Image.open(io.BytesIO(path.read_bytes())) as opened_image:
-            image = opened_image.convert("RGB")
+            return np.asarray(square_by_hand(opened_image))
     except OSError:
         return None
-    shorter = min(image.size)
-    width, height = (SIZE * side // shorter for side in image.size)
-    resized = image.resize((width, height), Image.Resampling.BICUBIC)
-    left, top = round((width - SIZE) / 2), round((height - SIZE) / 2)
-    return np.asarray(resized.crop((left, top, left + SIZE, top + SIZE)))
 
 
 def assert_holds(batch: PhotographBatch, paths: list[Path]) -> None:
@@ -101,7 +102,10 @@ def test_a_source_in_memory_has_dropped_what_it_could_not_read(root: Path) -> No
     results: list[tuple[Path, str | None]] = []
     folders = find_class_folders(root)
     source = open_source(
-        folders, size=SIZE, on_result=lambda path, error: results.append((path, error))
+        folders,
+        size=SIZE,
+        memory_limit_bytes=2**30,
+        on_result=lambda path, error: results.append((path, error)),
     )
     assert source.images is not None
     assert source.images.shape == (len(GOOD), SIZE, SIZE, 3)

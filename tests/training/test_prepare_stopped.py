@@ -1,7 +1,6 @@
 """`prepare` may be stopped, killed or out of space: the next run ends with the same bytes."""
 
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 
 from alexnet_deploy.errors import OutputError
 from tests.support.class_pictures import GOOD, SIZE, save_bad, save_good, save_noise
+from tests.support.full_disk import files_limited_to
 from tests.support.prepare_runs import STORED, contents, interrupted_run, run, wait_for_threads
 from training.prepare import prepare
 
@@ -98,13 +98,8 @@ def test_a_full_disk_is_an_error_that_leaves_what_is_stored(source: Path, tmp_pa
     # Other threads may have stored all that were left; one has to be stored yet.
     sorted(target.rglob("*.jpg"))[0].unlink()
     before = contents(target)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    try:
-        with pytest.raises(OutputError, match=r"\.jpg: cannot be written"):
-            run(source, target)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with files_limited_to(1000), pytest.raises(OutputError, match=r"\.jpg: cannot be written"):
+        run(source, target)
     wait_for_threads()
     assert contents(target).items() >= before.items()
     run(source, target)

@@ -83,10 +83,10 @@ def test_a_damaged_record_is_refused(prepared: Path, text: str) -> None:
         ("num_photographs", 9, "over 9 photographs, expected .* over 8"),
         ("num_photographs", None, "num_photographs is None, expected a whole number"),
         ("covariance", [[1, 2], [3, 4]], "covariance is .*, expected a list of 3"),
-        ("covariance", [[float("nan")] * 3] * 3, "'NaN' is no finite number"),
+        ("covariance", [[float("nan")] * 3] * 3, "'NaN' is not a finite number"),
         ("classes", None, "classes is None, expected a JSON object"),
         ("classes", {}, "3 classes that are not the ones in"),
-        ("mean_image_sha256", "0", "mean_image_sha256 is '0', expected a text like"),
+        ("mean_image_sha256", "0", "mean_image_sha256 is '0', expected a string like"),
         ("mean_image_sha256", "0" * 64, "its sha256 is not the one"),
     ],
 )

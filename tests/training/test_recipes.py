@@ -102,12 +102,12 @@ def test_values_that_do_not_go_together_are_refused(options: dict[str, Any], mes
 @pytest.mark.parametrize(
     ("recipe", "changes", "message"),
     [
-        (PAPER, {"max_rotation": 12}, "max_rotation means nothing with crop=positions.*crop=res"),
-        (PAPER, {"min_crop_area": 0.3}, "min_crop_area means nothing with crop=positions"),
-        (PAPER, {"warm_up_epochs": 1}, "warm_up_epochs means nothing with schedule=plateau"),
-        (MODERN, {"patience": 3}, "patience means nothing with schedule=one_cycle"),
+        (PAPER, {"max_rotation": 12}, "max_rotation has no effect with crop=positions.*crop=res"),
+        (PAPER, {"min_crop_area": 0.3}, "min_crop_area has no effect with crop=positions"),
+        (PAPER, {"warm_up_epochs": 1}, "warm_up_epochs has no effect with schedule=plateau"),
+        (MODERN, {"patience": 3}, "patience has no effect with schedule=one_cycle"),
         (PAPER, {"update_rule": "adamw"}, "second_momentum is 0.0, expected more than 0"),
-        (PAPER, {"second_momentum": 0.9}, "second_momentum means nothing with update_rule=paper"),
+        (PAPER, {"second_momentum": 0.9}, "second_momentum has no effect with update_rule=paper"),
     ],
 )
 def test_what_would_be_ignored_is_refused(

@@ -142,7 +142,7 @@ def test_a_worker_that_ends_takes_no_step_along(
     if all_get_it:
         assert train(begun, Recorder(end_worker)).signal_number == signal.SIGTERM
     else:
-        with pytest.raises(WorkerError, match="a process that reads photographs was killed"):
+        with pytest.raises(WorkerError, match="a worker process was killed"):
             train(begun, Recorder(end_worker))
     assert last_checkpoint(begun.output) == begun.output / "step-00000006.pt"
     train(dataclasses.replace(whole, output=begun.output, resume=True), Recorder())

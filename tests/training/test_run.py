@@ -221,7 +221,7 @@ def test_an_epoch_without_a_readable_photograph_is_an_error(own_data: Path, tmp_
         for path in own_data.glob("*/*.jpg"):
             spoil(path)
 
-    with pytest.raises(DatasetError, match="not one of its photographs could be read in epoch 2"):
+    with pytest.raises(DatasetError, match="none of its photographs could be read in epoch 2"):
         train(begun, Recorder(spoil_all))
     assert [record.epoch for record in read_log(begun.output / "log.jsonl")] == [0, 1]
 
@@ -275,7 +275,7 @@ def test_a_loss_that_explodes_ends_the_run_and_leaves_the_last_checkpoint(
 def poisoning(
     at_step: int, poison: Callable[[AdamW], torch.Tensor], value: float
 ) -> Callable[[AdamW], None]:
-    """Return a step of the optimiser after which one number is not finite any more."""
+    """Return a step of the optimizer after which one number is no longer finite."""
     take_step = AdamW.step
     count = 0
 
@@ -304,8 +304,8 @@ def a_mean_gradient(optimizer: AdamW) -> torch.Tensor:
     ("fields", "poison", "message"),
     [
         ({}, a_weight, "^validation after 10 steps: the loss is nan"),
-        ({"hold_out": 0}, a_weight, r"^step 13: conv1\.weight is not finite"),
-        ({}, a_mean_gradient, r"^step 9: the optimiser's exp_avg\.conv1\.weight is"),
+        ({"hold_out": 0}, a_weight, r"^step 13: conv1\.weight is no longer finite"),
+        ({}, a_mean_gradient, r"^step 9: the optimizer's exp_avg\.conv1\.weight is"),
     ],
     ids=["before validation", "without validation", "memory"],
 )
@@ -338,7 +338,7 @@ def test_what_is_not_finite_is_not_saved_at_a_signal_either(
 ) -> None:
     begun = options(data, tmp_path / "run", keep=1)
     monkeypatch.setattr(AdamW, "step", poisoning(2, a_weight, math.inf))
-    with pytest.raises(DivergedError, match=r"step 1: conv1\.weight is not finite any more"):
+    with pytest.raises(DivergedError, match=r"step 1: conv1\.weight is no longer finite"):
         train(begun, signalling(signal.SIGTERM, VALIDATION_BATCHES + 2))
     assert [path.name for path in begun.output.glob("step-*")] == ["step-00000000.pt"]
 

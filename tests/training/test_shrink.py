@@ -196,7 +196,7 @@ def test_the_whole_networks_own_file_is_not_written_over(
 def test_what_is_small_already_is_refused(whole: Path, photographs: Path, tmp_path: Path) -> None:
     first = shrink(asked(whole, photographs, tmp_path, num_epochs=0), Recorder())
     again = asked(first.output, photographs, tmp_path, output=tmp_path / "again.safetensors")
-    with pytest.raises(UsageError, match="fc6 is factored already; give the whole"):
+    with pytest.raises(UsageError, match="fc6 is factored already; give the original"):
         shrink(again, Recorder())
 
 
@@ -212,7 +212,7 @@ def test_unreadable_photographs_are_listed_and_none_at_all_is_an_error(
     options_.output.unlink()
     for path in own.glob("*/*.jpg"):
         spoil(path)
-    with pytest.raises(DatasetError, match=r"none of 30 photographs|not one of its photographs"):
+    with pytest.raises(DatasetError, match=r"none of (30|its) photographs"):
         shrink(options_, reporter := Recorder())
     assert reporter.num_open == 0
     assert not options_.output.exists()

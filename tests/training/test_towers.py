@@ -175,7 +175,7 @@ def test_towers_have_no_way_to_each_other_but_the_exchange(
 
 @pytest.mark.parametrize("preset", ["torchvision", "caffe", "caffenet"])
 def test_networks_without_two_towers_are_refused(preset: str) -> None:
-    with pytest.raises(UsageError, match="two towers only"):
+    with pytest.raises(UsageError, match="paper's two towers"):
         TwoTowers(PRESETS[preset], (CPU, CPU))
 
 

@@ -352,7 +352,7 @@ def test_validation_passes_over_batches_of_which_nothing_could_be_read() -> None
     trainer = _trainer(network, PAPER)
     expected = trainer.validate([batch])
     assert trainer.validate([nothing, batch, nothing]) == expected
-    with pytest.raises(DatasetError, match="not one of its photographs"):
+    with pytest.raises(DatasetError, match="none of its photographs"):
         trainer.validate([nothing])
 
 

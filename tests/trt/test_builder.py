@@ -254,7 +254,7 @@ def test_without_a_gpu_the_way_without_one_is_named(
         builder.build_plan(FILE, PROFILE)
     assert str(caught.value) == (
         "TensorRT builds on the GPU that the engine is for: no NVIDIA GPU that this process "
-        "may use (the driver shows none); see whether nvidia-smi shows one, and "
+        "may use (the driver reports none); check nvidia-smi and "
         "CUDA_VISIBLE_DEVICES; without a GPU build it on the machine that it is "
         "for, or use rtx=True, which builds without a GPU"
     )

@@ -19,10 +19,7 @@ from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes.tensorrt_library import load_library
 from tests.support.networks import random_checkpoint
 
-rtx: Any = pytest.importorskip("tensorrt_rtx", reason="pip install 'alexnet-deploy[rtx]'")
 pytest.importorskip("cuda.bindings", reason="CUDA's API comes with: pip install cuda-bindings")
-
-from alexnet_deploy.trt import rtx_builder  # noqa: E402
 
 pytest_plugins = ["tests.support.trt_stub.fixtures"]
 
@@ -37,9 +34,12 @@ def graph(precision: FilePrecision) -> ModelFile:
 
 
 @pytest.fixture(autouse=True)
-def _every_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    """TensorRT-RTX is used with two, its parser takes all."""
+def rtx_builder(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """TensorRT-RTX's builder, whose parser takes all precisions; it is used with two."""
+    pytest.importorskip("tensorrt_rtx", reason="pip install 'alexnet-deploy[rtx]'")
+    rtx_builder = importlib.import_module("alexnet_deploy.trt.rtx_builder")
     monkeypatch.setattr(rtx_builder, "ENGINE_PRECISIONS", {"tensorrt-rtx": FILE_PRECISIONS})
+    return rtx_builder
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def builder(trt: Any) -> Any:
 @pytest.mark.parametrize("precision", FILE_PRECISIONS)
 @pytest.mark.parametrize("has_plugins", [False, True])
 def test_a_graph_is_taken_with_its_inputs_outputs_and_types(
-    builder: Any, precision: FilePrecision, has_plugins: bool
+    builder: Any, rtx_builder: Any, precision: FilePrecision, has_plugins: bool
 ) -> None:
     file = with_plugins(graph(precision)) if has_plugins else graph(precision)
     network = rtx_builder._Network(file).definition
@@ -64,9 +64,10 @@ def test_a_graph_is_taken_with_its_inputs_outputs_and_types(
     assert any(layer.type == "QUANTIZE" for layer in layers) == (precision == "int8")
 
 
-def test_the_builder_reads_it_with_that_parser(builder: Any) -> None:
+def test_the_builder_reads_it_with_that_parser(builder: Any, rtx_builder: Any) -> None:
     """Its own call, and its own words for what the parser refuses."""
     log = load_library("tensorrt-rtx").logger
+    rtx = rtx_builder.trt
     maker = rtx.Builder(log)
     network, other = maker.create_network(0), maker.create_network(0)
     builder._parse(rtx.OnnxParser(network, log), with_plugins(graph("fp16")))
@@ -80,7 +81,7 @@ def test_the_builder_reads_it_with_that_parser(builder: Any) -> None:
 
 @pytest.mark.parametrize("precision", FILE_PRECISIONS)
 def test_a_network_of_the_local_functions_is_refused(
-    builder: Any, precision: FilePrecision
+    builder: Any, rtx_builder: Any, precision: FilePrecision
 ) -> None:
     """What a parser that does not find the plugins makes of our nodes, which computes as well."""
     file = with_plugins(graph(precision))

@@ -4,11 +4,12 @@ Its numbers cannot: an engine runs on an NVIDIA GPU only.
 """
 
 import dataclasses
+import importlib
 import re
 import subprocess
 import sys
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx
 import pytest
@@ -21,23 +22,24 @@ from alexnet_deploy.model.checkpoints import load_checkpoint
 from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.model.spec import PRESET_NAMES
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
+from alexnet_deploy.runtimes.engine_file import RTX_OWN_CHOICE
+from alexnet_deploy.runtimes.rtx_plan import check_plan
+from alexnet_deploy.runtimes.tensorrt_library import load_library
 from tests.support.networks import random_checkpoint
+from tests.support.waiting import PATIENCE_S
 
-trt = pytest.importorskip("tensorrt_rtx", reason="pip install 'alexnet-deploy[rtx]'")
-
-from alexnet_deploy.runtimes.engine_file import RTX_OWN_CHOICE  # noqa: E402
-from alexnet_deploy.runtimes.rtx_plan import check_plan  # noqa: E402
-from alexnet_deploy.runtimes.tensorrt_library import load_library  # noqa: E402
-from alexnet_deploy.trt.rtx_builder import (  # noqa: E402
-    NetworkDescription,
-    build_rtx_plan,
-    compute_capabilities,
-    describe_network,
-)
-from tests.support.waiting import PATIENCE_S  # noqa: E402
+if TYPE_CHECKING:
+    from alexnet_deploy.trt.rtx_builder import NetworkDescription
 
 OUTPUTS = ("probabilities", "fc7")
 ADA = ("8.9",)
+
+
+@pytest.fixture(scope="module")
+def builder() -> Any:
+    """Return TensorRT-RTX's builder."""
+    pytest.importorskip("tensorrt_rtx", reason="pip install 'alexnet-deploy[rtx]'")
+    return importlib.import_module("alexnet_deploy.trt.rtx_builder")
 
 
 def model(preset: str = "paper", outputs: tuple[str, ...] = OUTPUTS) -> ModelFile:
@@ -57,18 +59,19 @@ def with_changed_node(name: str, **changed: Any) -> ModelFile:
 
 
 @pytest.fixture(scope="module")
-def plan() -> bytes:
+def plan(builder: Any) -> bytes:
     """An engine of the bundled checkpoint."""
     checkpoint = load_checkpoint(bundled_checkpoint())
-    return build_rtx_plan(build_model(checkpoint, OUTPUTS), BatchProfile(max=64), ADA)
+    file = build_model(checkpoint, OUTPUTS)
+    return bytes(builder.build_rtx_plan(file, BatchProfile(max=64), ADA))
 
 
-def kinds(network: NetworkDescription) -> list[str]:
+def kinds(network: "NetworkDescription") -> list[str]:
     return [layer.type for layer in network.layers]
 
 
-def test_the_network_takes_uint8_pixels_and_gives_float32() -> None:
-    network = describe_network(model(), BatchProfile(min=2, opt=8, max=64))
+def test_the_network_takes_uint8_pixels_and_gives_float32(builder: Any) -> None:
+    network = builder.describe_network(model(), BatchProfile(min=2, opt=8, max=64))
     (images,) = network.inputs
     assert (images.name, images.dtype, images.shape) == ("images", "UINT8", (-1, 224, 224, 3))
     assert [(each.name, each.dtype, each.shape) for each in network.outputs] == [
@@ -79,11 +82,11 @@ def test_the_network_takes_uint8_pixels_and_gives_float32() -> None:
 
 
 @pytest.mark.parametrize("preset", PRESET_NAMES)
-def test_every_layer_of_the_spec_is_a_tensor_of_the_network(preset: str) -> None:
+def test_every_layer_of_the_spec_is_a_tensor_of_the_network(builder: Any, preset: str) -> None:
     file = model(preset)
     shapes = {
         tensor.name: tensor.shape
-        for layer in describe_network(file).layers
+        for layer in builder.describe_network(file).layers
         for tensor in layer.outputs
     }
     for name, shape in file.spec.layer_shapes().items():
@@ -91,9 +94,11 @@ def test_every_layer_of_the_spec_is_a_tensor_of_the_network(preset: str) -> None
 
 
 @pytest.mark.parametrize("preset", PRESET_NAMES)
-def test_normalisation_is_the_librarys_own_layer_with_the_specs_numbers(preset: str) -> None:
+def test_normalisation_is_the_librarys_own_layer_with_the_specs_numbers(
+    builder: Any, preset: str
+) -> None:
     file = model(preset)
-    found = [layer for layer in describe_network(file).layers if layer.type == "LRN"]
+    found = [layer for layer in builder.describe_network(file).layers if layer.type == "LRN"]
     lrn = file.spec.lrn
     if lrn is None:
         assert found == []
@@ -105,8 +110,8 @@ def test_normalisation_is_the_librarys_own_layer_with_the_specs_numbers(preset: 
         assert layer.outputs[0].shape[1] == channels // lrn.towers
 
 
-def test_the_network_is_made_of_the_papers_layers() -> None:
-    found = kinds(describe_network(model()))
+def test_the_network_is_made_of_the_papers_layers(builder: Any) -> None:
+    found = kinds(builder.describe_network(model()))
     assert {kind: found.count(kind) for kind in ("CONVOLUTION", "POOLING", "SOFTMAX")} == {
         "CONVOLUTION": 5,
         "POOLING": 3,
@@ -117,8 +122,8 @@ def test_the_network_is_made_of_the_papers_layers() -> None:
     assert found[:2] == ["CAST", "SHUFFLE"]
 
 
-def test_fp16_convolves_in_half_and_normalises_in_float() -> None:
-    network = describe_network(cast_model(model(), "fp16"))
+def test_fp16_convolves_in_half_and_normalises_in_float(builder: Any) -> None:
+    network = builder.describe_network(cast_model(model(), "fp16"))
     types = {layer.name: layer.outputs[0].dtype for layer in network.layers}
     by_kind = {
         kind: {types[layer.name] for layer in network.layers if layer.type == kind}
@@ -149,21 +154,23 @@ def check_format(plan: bytes) -> None:
         check_plan(plan, "small.engine")
 
 
-def test_an_engine_in_half_precision_is_half_the_size(plan: bytes) -> None:
+def test_an_engine_in_half_precision_is_half_the_size(builder: Any, plan: bytes) -> None:
     checkpoint = load_checkpoint(bundled_checkpoint())
     half = cast_model(build_model(checkpoint, OUTPUTS), "fp16")
-    built = build_rtx_plan(half, BatchProfile(), ADA)
+    built = builder.build_rtx_plan(half, BatchProfile(), ADA)
     check_format(built)
     assert 0.45 < len(built) / len(plan) < 0.6
 
 
-def test_an_engine_can_be_for_several_gpus_or_for_the_librarys_choice() -> None:
+def test_an_engine_can_be_for_several_gpus_or_for_the_librarys_choice(builder: Any) -> None:
     file, small = cast_model(model(), "fp16"), BatchProfile(opt=1, max=1)
     for chosen in ((), ("8.6", "8.9", "8.6"), ("7.5",)):
-        check_format(build_rtx_plan(file, small, chosen))
+        check_format(builder.build_rtx_plan(file, small, chosen))
 
 
-def test_the_builder_is_told_gpus_profile_and_no_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_builder_is_told_gpus_profile_and_no_tf32(
+    builder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Seen on the library's own objects, in the place of its build."""
     seen: list[Any] = []
 
@@ -171,64 +178,68 @@ def test_the_builder_is_told_gpus_profile_and_no_tf32(monkeypatch: pytest.Monkey
         count = config.num_compute_capabilities
         seen.extend(config.get_compute_capability(index).name for index in range(count))
         seen.append(config.num_optimization_profiles)
-        seen.append(config.get_flag(trt.BuilderFlag.TF32))
-        seen.append(network.get_flag(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        seen.append(config.get_flag(builder.trt.BuilderFlag.TF32))
+        seen.append(network.get_flag(builder.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         return b"engine"
 
-    monkeypatch.setattr(trt.Builder, "build_serialized_network", build)
-    assert build_rtx_plan(model(), BatchProfile(), ("12.0", "8.9")) == b"engine"
+    monkeypatch.setattr(builder.trt.Builder, "build_serialized_network", build)
+    assert builder.build_rtx_plan(model(), BatchProfile(), ("12.0", "8.9")) == b"engine"
     assert seen == ["SM120", "SM89", 1, False, True]
 
 
-def test_a_build_that_fails_says_what_the_library_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_build_that_fails_says_what_the_library_said(
+    builder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def build(*_: Any) -> None:
         log = load_library("tensorrt-rtx").logger
-        log.log(trt.ILogger.Severity.ERROR, "no tactic for conv2\n[catchCudaError] 35")
+        log.log(builder.trt.ILogger.Severity.ERROR, "no tactic for conv2\n[catchCudaError] 35")
 
-    monkeypatch.setattr(trt.Builder, "build_serialized_network", build)
+    monkeypatch.setattr(builder.trt.Builder, "build_serialized_network", build)
     with pytest.raises(IncompatibleFileError, match=r"1 to 32 on.* 8\.9 \(no tactic for conv2\)"):
-        build_rtx_plan(model(), BatchProfile(), ADA)
+        builder.build_rtx_plan(model(), BatchProfile(), ADA)
     with pytest.raises(IncompatibleFileError, match=rf"on {RTX_OWN_CHOICE} \(no tactic"):
-        build_rtx_plan(model(), BatchProfile())
+        builder.build_rtx_plan(model(), BatchProfile())
 
 
-def test_the_librarys_own_choice_is_made_of_what_it_builds_for() -> None:
+def test_the_librarys_own_choice_is_made_of_what_it_builds_for(builder: Any) -> None:
     own = re.findall(r"\d+\.\d", RTX_OWN_CHOICE)
-    assert set(own) < set(compute_capabilities())
+    assert set(own) < set(builder.compute_capabilities())
     assert float(own[0]) == 8.0, "7.5 is there on request only"
 
 
 @pytest.mark.parametrize("wrong", ["9.0", "10.0", "8.7", "89", "sm89", "CURRENT", ""])
-def test_a_gpu_that_cannot_be_built_for_is_refused_with_the_list(wrong: str) -> None:
+def test_a_gpu_that_cannot_be_built_for_is_refused_with_the_list(builder: Any, wrong: str) -> None:
     with pytest.raises(UsageError, match=r"7\.5, 8\.0, 8\.6, 8\.9, 12\.0.*H100 is 9\.0") as caught:
-        build_rtx_plan(model(), BatchProfile(), ("8.9", wrong))
+        builder.build_rtx_plan(model(), BatchProfile(), ("8.9", wrong))
     assert f'compute_capabilities="{wrong}": ' in str(caught.value)
 
 
-def test_capabilities_are_named_as_nvidia_names_them() -> None:
-    names = compute_capabilities()
+def test_capabilities_are_named_as_nvidia_names_them(builder: Any) -> None:
+    names = builder.compute_capabilities()
     assert set(names) >= {"7.5", "8.0", "8.6", "8.9", "12.0"}
     assert list(names) == sorted(names, key=float)
 
 
-def test_an_operator_that_the_parser_does_not_know_is_named() -> None:
+def test_an_operator_that_the_parser_does_not_know_is_named(builder: Any) -> None:
     with pytest.raises(IncompatibleFileError) as caught:
-        build_rtx_plan(with_changed_node("norm1_lrn", op_type="TowerLRN"), BatchProfile(), ADA)
+        builder.build_rtx_plan(
+            with_changed_node("norm1_lrn", op_type="TowerLRN"), BatchProfile(), ADA
+        )
     for part in ("the exported graph", "node 'norm1_lrn'", "operator TowerLRN", "Plugin not found"):
         assert part in str(caught.value)
 
 
-def test_what_the_parser_refuses_is_said_without_the_missing_driver() -> None:
+def test_what_the_parser_refuses_is_said_without_the_missing_driver(builder: Any) -> None:
     with pytest.raises(IncompatibleFileError, match=r"'norm2_lrn', operator LRN.*windowSize") as e:
-        describe_network(with_changed_node("norm2_lrn", size=4))
+        builder.describe_network(with_changed_node("norm2_lrn", size=4))
     assert "catchCudaError" not in str(e.value)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
-def test_other_precisions_are_refused(precision: Any) -> None:
+def test_other_precisions_are_refused(builder: Any, precision: Any) -> None:
     file = dataclasses.replace(model(), precision=precision)
     with pytest.raises(DeviceError, match=f"is {precision}.*fp32 and fp16"):
-        describe_network(file)
+        builder.describe_network(file)
 
 
 def test_a_missing_package_names_the_install_line() -> None:
@@ -247,6 +258,7 @@ except MissingPackageError as error:
     assert "pip install 'alexnet-deploy[rtx]'" in done.stdout
 
 
+@pytest.mark.usefixtures("builder")
 def test_a_process_that_logged_ends_in_peace() -> None:
     """The library may log to our Python object while the interpreter is going away."""
     code = """

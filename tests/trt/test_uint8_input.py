@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
 from alexnet_deploy.graph.build import build_model
@@ -12,11 +11,12 @@ from alexnet_deploy.graph.model_file import ModelFile
 from alexnet_deploy.model.spec import PRESET_NAMES
 from alexnet_deploy.trt.uint8_input import cast_first
 from tests.support.networks import noise, random_checkpoint
+from tests.support.plain_session import plain_session
 
 
 def logits(file: ModelFile) -> np.ndarray:
     onnx.checker.check_model(file.to_bytes(), full_check=True)
-    session = onnxruntime.InferenceSession(file.to_bytes(), providers=["CPUExecutionProvider"])
+    session = plain_session(file.to_bytes())
     return np.asarray(session.run(["logits"], {"images": noise(file.spec, 2)})[0])
 
 

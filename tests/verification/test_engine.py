@@ -1,4 +1,4 @@
-"""Runners against their checkpoints, over CPU engines in their place; and the amplified copy."""
+"""Engines against their checkpoints, run by CPU runners in their place; and the amplified copy."""
 
 import dataclasses
 from collections.abc import Callable, Mapping

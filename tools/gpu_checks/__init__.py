@@ -1,1 +1,1 @@
-"""The checks of `make gpu-check`, and what runs them; see tools/gpu_check.py."""
+"""The checks of `make gpu-check` and their runner; see tools/gpu_check.py."""

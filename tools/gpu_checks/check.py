@@ -1,4 +1,4 @@
-"""What a check is, and what comes of one."""
+"""Checks and their results."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 Status = Literal["passed", "failed", "skipped", "no-time"]
 Figures = dict[str, Any]
-"""What was measured, by name: numbers, texts, and lists and dicts of them."""
+"""Measurements by name: numbers, strings, and lists and dicts of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,11 +19,11 @@ class Check:
 
     Attributes:
         name: for the report.
-        function: "module:function"; it takes `Settings` and `arguments`, and returns figures.
-        limit_s: seconds after which it is ended.
-        arguments: further ones, of JSON's types.
-        wheels_first: what was unpacked from the folder of wheels comes before what is installed,
-            with its CUDA libraries; else behind it, and without them.
+        function: "module:function"; called with `Settings` and `arguments`, returns figures.
+        limit_s: seconds after which it is killed.
+        arguments: keyword arguments, JSON-serialisable.
+        wheels_first: unpacked wheels, with their CUDA libraries, take precedence over installed
+            packages; otherwise they come after, without those libraries.
     """
 
     name: str
@@ -35,10 +35,10 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What all checks are given.
+    """Settings common to all checks.
 
     Attributes:
-        scratch: a folder that they share; it is deleted at the end.
+        scratch: a folder shared by all; deleted at the end.
         photographs: a folder of photographs; None for the package's samples.
     """
 
@@ -48,15 +48,15 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What came of a check.
+    """The result of a check.
 
     Attributes:
         name: the check's.
-        status: "skipped" is a check that could not be made here, which is no fault; "no-time" is
-            one that was not begun or not ended because the time for all was up.
-        seconds: that it took, its process included.
+        status: "skipped" cannot run here, which is not a failure; "no-time" was not started or not
+            finished because the total time ran out.
+        seconds: duration, including its process.
         reason: why it did not pass; empty if it did.
-        figures: what it measured, as far as it came.
+        figures: what it measured, as far as it got.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Result:
 
 
 class Skipped(Exception):
-    """The check, or the rest of it, cannot be made on this machine; `str(error)` says why."""
+    """The check, or the rest of it, cannot run on this machine; `str(error)` is the reason."""
 
     def __init__(self, reason: str, figures: Figures | None = None) -> None:
         super().__init__(reason)
@@ -75,7 +75,7 @@ class Skipped(Exception):
 
 
 class Failed(Exception):
-    """What was measured is wrong; `str(error)` is the reason."""
+    """A measurement is wrong; `str(error)` is the reason."""
 
     def __init__(self, reason: str, figures: Figures) -> None:
         super().__init__(reason)
@@ -83,10 +83,10 @@ class Failed(Exception):
 
 
 def require(is_right: bool, reason: str, figures: Figures) -> None:
-    """Let the check fail, with what it measured, unless `is_right`.
+    """Fail the check, keeping its figures, unless `is_right`.
 
     Raises:
-        Failed: it is not.
+        Failed: `is_right` is False.
     """
     if not is_right:
         raise Failed(reason, figures)

@@ -1,4 +1,4 @@
-"""Run one check in this process and write what came of it: `python -m gpu_checks.child TASK`.
+"""Run one check in this process and write its result: `python -m gpu_checks.child TASK`.
 
 TASK is JSON: "function", "arguments", "settings", "limit_s" and "answer", the file to write.
 """
@@ -17,7 +17,7 @@ from alexnet_deploy.errors import MissingPackageError
 from gpu_checks.check import Failed, Settings, Skipped
 from gpu_checks.report import to_plain
 
-# What a check may be without. That any other module is missing is a fault of the checkout's.
+# Optional modules. If any other is missing, the checkout is at fault.
 OPTIONAL = (
     *("cuda", "cupy", "faiss", "hypothesis", "matplotlib", "onnx", "onnxruntime", "pytest"),
     *("tensorrt", "tensorrt_rtx", "torch"),
@@ -49,12 +49,12 @@ def outcome(function: str, settings: Settings, arguments: Mapping[str, Any]) -> 
 
 
 def _missing(error: Exception) -> str:
-    """Return what a check lacks on this machine, "" where it lacks nothing and failed."""
+    """Return the requirement that a check lacks on this machine, "" if it simply failed."""
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").split(".")[0]
         return f"needs {package}, which is not installed here" if package in OPTIONAL else ""
     if isinstance(error, MissingPackageError):
-        # A package that is there and cannot be loaded is a fault, and not left out in silence.
+        # An installed package that cannot be loaded is a failure, not silently skipped.
         cause = error.__cause__
         broken = isinstance(cause, ImportError) and not isinstance(cause, ModuleNotFoundError)
         return "" if broken else str(error)
@@ -62,9 +62,9 @@ def _missing(error: Exception) -> str:
 
 
 def main() -> None:
-    """Do what the command line says."""
+    """Run the task given on the command line."""
     task = json.loads(sys.argv[1])
-    # Where a check hangs can be seen in its log.
+    # So that the log shows where a check hangs.
     faulthandler.dump_traceback_later(max(0.5, task["limit_s"] - 2))
     photographs = task["settings"]["photographs"]
     settings = Settings(

@@ -11,7 +11,7 @@ def run_command(*arguments: str, exit_code: int = 0) -> tuple[list[str], float]:
     """Run `alexnet-deploy` in the current folder; return the lines that it prints, and seconds.
 
     Raises:
-        Failed: it ends with another exit code.
+        Failed: the exit code differs.
     """
     start = time.perf_counter()
     finished = subprocess.run(

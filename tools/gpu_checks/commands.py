@@ -1,4 +1,4 @@
-"""The commands on the GPU, as a user types them, beside the same ones on the CPU."""
+"""The commands on the GPU, as a user types them, compared with the same on the CPU."""
 
 import json
 from pathlib import Path
@@ -19,16 +19,16 @@ DEVICES = {
     "cuda": ("--device", "cuda", "--runtime", "onnxruntime", "--precision", "fp32"),
     "cpu": ("--device", "cpu", "--runtime", "onnxruntime", "--precision", "fp32"),
 }
-TOLERANCE = 1e-4  # of FC7 in float32, as for an export's verification
+TOLERANCE = 1e-4  # relative error of FC7 in float32, as in an export's verification
 NUM_QUERIES = 20
-"""More than 15, for fewer of which the package does not scan on a GPU."""
+"""More than 15: with fewer the package does not scan on a GPU."""
 
 
 def classify_embed_index(settings: Settings) -> Figures:
     """Run the three commands on the photographs.
 
     Raises:
-        Failed: one fails, or the GPU finds other classes or vectors than the CPU.
+        Failed: one fails, or classes or vectors differ from the CPU's.
         Skipped: this ONNX Runtime is a build for the CPU.
     """
     need_cuda_build()
@@ -50,7 +50,7 @@ def classify_embed_index(settings: Settings) -> Figures:
     figures["labels_equal"] = sum(map(str.__eq__, labels["cuda"], labels["cpu"]))
     figures["fc7_error_max"] = max(relative_error(a, b) for a, b in pairs)
     figures["fc7_cosine_min"] = min(cosine_similarity(a, b) for a, b in pairs)
-    # A photograph between two classes may fall to either side, but hardly a second one.
+    # One photograph between two classes may fall to either side, hardly a second one.
     figures["photographs"] = len(labels["cpu"])
     others = figures["photographs"] - figures["labels_equal"]
     allowed = figures["photographs"] / 100 + 1
@@ -60,10 +60,10 @@ def classify_embed_index(settings: Settings) -> Figures:
 
 
 def search(settings: Settings) -> Figures:
-    """Index on each device, and search there for mirrored photographs, which are not indexed.
+    """Index on each device, and search there with mirrored photographs, which are not indexed.
 
     Raises:
-        Failed: a command fails, or the GPU finds others nearest than the CPU.
+        Failed: a command fails, or the GPU finds other neighbours than the CPU.
         Skipped: this ONNX Runtime is a build for the CPU, or faiss is not installed.
     """
     need_cuda_build()

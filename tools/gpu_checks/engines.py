@@ -17,25 +17,25 @@ from alexnet_deploy.runtimes.base import Runner, RunnerOptions
 from alexnet_deploy.runtimes.gpu_driver import current_gpu
 from gpu_checks.check import Figures, Settings, Skipped, require
 from gpu_checks.command_line import run_command
-from gpu_checks.engine_rates import measure, peer_of
 from gpu_checks.photographs import compared
 from gpu_checks.reference import expected
+from gpu_checks.runner_rates import measure, peer_of
 
 PROFILE = {"min": 1, "opt": 32, "max": 256}
 NUM_BATCHES = 1000
 LEAK_MIB = 8.0
-"""CUDA hands out memory in pieces of 2 MiB; a leak in every batch comes to far more."""
+"""CUDA allocates in blocks of 2 MiB; a leak in every batch adds up to far more."""
 DAMAGED = 5
-"""Exit code for a file that is not what it says."""
+"""Exit code for a damaged file."""
 TURING = "7.5"
-"""TensorRT-RTX builds fp16 only for it, and nothing unless it is named."""
+"""TensorRT-RTX builds only fp16 for it, and only if it is named."""
 
 
 def tensorrt(settings: Settings, *, precision: str, lrn: str) -> Figures:
-    """Do all that is done with an engine of TensorRT.
+    """Build, verify and time a TensorRT engine, and try a damaged copy.
 
     Raises:
-        Failed: it cannot be built, computes something else, leaks, or runs though it is damaged.
+        Failed: it cannot be built, gives wrong results, leaks, or runs although damaged.
         Skipped: TensorRT is not installed.
     """
     _need("tensorrt", "tensorrt")
@@ -45,12 +45,12 @@ def tensorrt(settings: Settings, *, precision: str, lrn: str) -> Figures:
 
 
 def rtx(settings: Settings, *, precision: str) -> Figures:
-    """Build an engine of TensorRT-RTX, and do the rest where it runs on this GPU.
+    """Build a TensorRT-RTX engine, and do the same if it runs on this GPU.
 
     Raises:
-        Failed: as for `tensorrt`; or an engine that cannot run here is not refused.
-        Skipped: TensorRT-RTX is not installed, or has no such engines for this GPU; or it was
-            built, and the library does not run it on this GPU.
+        Failed: as for `tensorrt`; or an engine that cannot run here is not rejected.
+        Skipped: TensorRT-RTX is not installed, does not build for this GPU, or built an engine that
+            it does not run on this GPU.
     """
     _need("tensorrt_rtx", "rtx")
     from alexnet_deploy.trt.rtx_builder import compute_capabilities
@@ -86,29 +86,29 @@ def _built(*how: str) -> tuple[Figures, Path]:
 
 
 def checked(path: Path, settings: Settings, precision: str, so_far: Figures) -> Figures:
-    """Return `so_far` with parity, what memory is lost, and rates; a damaged copy is refused.
+    """Return `so_far` with parity, memory lost, and rates; a damaged copy must be rejected.
 
     Raises:
-        Failed: it is not, memory is lost, or the engine computes something else.
+        Failed: it is not, memory is lost, or the engine gives wrong results.
     """
     run_command("verify", str(path))
     run_command("verify", str(_damaged(path)), exit_code=DAMAGED)
     known = expected(settings)
-    with _opened(path, BATCH) as engine:
-        figures = {**so_far, "runs": engine.description}
-        figures = compared(engine, known, precision, figures)
-        figures["lost_mib"] = lost = _lost_mib(engine)
+    with _opened(path, BATCH) as runner:
+        figures = {**so_far, "runs": runner.description}
+        figures = compared(runner, known, precision, figures)
+        figures["lost_mib"] = lost = _lost_mib(runner)
     require(lost <= LEAK_MIB, f"{NUM_BATCHES} batches lost {lost:.0f} MiB", figures)
     with peer_of(precision) as peer:
         for batch in PROFILE.values():
-            with _opened(path, batch) as engine:
-                figures[f"batch_{batch}"] = measure(engine, _upload, peer)
+            with _opened(path, batch) as runner:
+                figures[f"batch_{batch}"] = measure(runner, _upload, peer)
     return figures
 
 
 @contextmanager
 def _upload(images: NDArray[np.uint8]) -> Iterator[Callable[[], None]]:
-    """Yield what copies a batch to the GPU, through pinned memory, as the engine does it."""
+    """Yield a function that copies a batch to the GPU through pinned memory, as the runner does."""
     from alexnet_deploy.runtimes.cuda_memory import DeviceBuffer, HostBuffer, Stream
 
     with (
@@ -130,7 +130,7 @@ def _opened(path: Path, batch: int) -> Runner:
 
 
 def _damaged(path: Path) -> Path:
-    """Write a copy in which one byte is another, with the sidecar as it was."""
+    """Write a copy with one byte changed, and an unchanged sidecar."""
     copy = path.with_name(f"damaged{path.suffix}")
     plan = bytearray(path.read_bytes())
     plan[len(plan) // 2] ^= 1
@@ -139,15 +139,15 @@ def _damaged(path: Path) -> Path:
     return copy
 
 
-def _lost_mib(engine: Runner) -> float:
-    """Run many batches; return by how much the GPU's free memory shrank."""
-    size, batch = engine.spec.input_size, engine.options.batch_size
+def _lost_mib(runner: Runner) -> float:
+    """Run many batches; return how much free GPU memory was lost."""
+    size, batch = runner.spec.input_size, runner.options.batch_size
     images = np.zeros((batch, size, size, 3), np.uint8)
     for _ in range(10):
-        engine.run(images)
+        runner.run(images)
     before = _free_bytes()
     for _ in range(NUM_BATCHES):
-        engine.run(images)
+        runner.run(images)
     return (before - _free_bytes()) / 2**20
 
 

@@ -1,4 +1,4 @@
-"""What this machine is."""
+"""The environment: packages and hardware."""
 
 import os
 import platform
@@ -22,8 +22,8 @@ _PACKAGES = (
 def look(settings: Settings) -> Figures:
     """Return `versions` and `hardware`, the head of the report.
 
-    A package that is both installed and among the wheels has both versions: some checks take the
-    one, some the other.
+    A package that is both installed and among the wheels has both versions: some checks use one,
+    some the other.
 
     Raises:
         Failed: there is no GPU.
@@ -53,7 +53,7 @@ def look(settings: Settings) -> Figures:
 
 
 def versions(wheels: Path) -> dict[str, str]:
-    """Return the versions of packages that can be imported, those unpacked in `wheels` included."""
+    """Return the versions of importable packages, including those unpacked in `wheels`."""
     found: dict[str, str] = {}
     for name in _PACKAGES:
         of_wheels, installed = "", ""
@@ -70,7 +70,7 @@ def versions(wheels: Path) -> dict[str, str]:
 
 
 def _nvidia_smi() -> tuple[str | None, str | None]:
-    """Return the driver's version and the first GPU's memory in MiB; None where nobody tells."""
+    """Return the driver's version and the first GPU's memory in MiB; None if unknown."""
     command = ["nvidia-smi", "--query-gpu=driver_version,memory.total"]
     try:
         finished = subprocess.run(

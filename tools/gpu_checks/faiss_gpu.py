@@ -1,6 +1,6 @@
-"""FAISS on the GPU: the package's exact search scans there, and finds what it finds on the CPU.
+"""FAISS on the GPU: the package's exact search scans there, with the same results as on the CPU.
 
-A FAISS that is installed and cannot be imported fails here: it is no CPU build, but a broken one.
+A FAISS that is installed but cannot be imported fails here: it is broken, not a CPU build.
 """
 
 import os
@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.index.exact_search import gpu_resources, nearest
 from alexnet_deploy.index.ledger import Ledger
 from alexnet_deploy.index.manifest import DECODE_MODE, Manifest, VectorSpace
 from alexnet_deploy.index.ranking import Ranking
@@ -30,13 +28,18 @@ NUM_ROUNDS = 3
 
 
 def search(settings: Settings) -> Figures:
-    """Search an index of noise for vectors near to some of it, on both, in turns.
+    """Search an index of noise for perturbed copies of some vectors, alternating between CPU and
+    GPU.
 
     Raises:
         DeviceError: the GPU computes less exactly than float32.
-        Failed: the GPU is not used, or finds others.
+        Failed: the GPU is not used, or its results differ.
         Skipped: this FAISS is a build for the CPU.
     """
+    import faiss
+
+    from alexnet_deploy.index.exact_search import gpu_resources
+
     figures: Figures = {"faiss": faiss.__version__, "vectors": NUM_VECTORS, "queries": NUM_QUERIES}
     if not hasattr(faiss, "StandardGpuResources"):
         raise Skipped(f"faiss {faiss.__version__} is a build for the CPU")
@@ -52,7 +55,7 @@ def search(settings: Settings) -> Figures:
             return time.perf_counter() - start
 
         with mock.patch.object(faiss, "knn_gpu", wraps=faiss.knn_gpu) as scan:
-            seconds("cuda", gpu)  # what is done once is done before
+            seconds("cuda", gpu)  # warm up one-time work
             figures["scans_on_the_gpu"] = scan.call_count
         require(scan.call_count > 0, "the search did not scan on the GPU", figures)
         timers = {"cuda": lambda: seconds("cuda", gpu), "cpu": lambda: seconds("cpu", None)}
@@ -60,14 +63,14 @@ def search(settings: Settings) -> Figures:
     figures["seconds"] = {device: statistics.median(each) for device, each in took.items()}
     first = [int(ranking.positions[0]) for ranking in found["cuda"]]
     require(first == list(range(NUM_QUERIES)), "what is nearest is not found", figures)
-    # To the last bit: what FAISS finds is measured again in float64.
+    # Bitwise: distances of FAISS's candidates are recomputed in float64.
     is_equal = all(map(_are_equal, found["cuda"], found["cpu"]))
     require(is_equal, "the GPU finds others than the CPU", figures)
     return figures
 
 
 def _noise() -> tuple[NDArray[np.float16], NDArray[np.float16]]:
-    """Return vectors, and queries each of which is near to the vector at its place."""
+    """Return vectors, and queries each near the vector at the same index."""
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((NUM_VECTORS, DIMENSION), np.float32)
     away = np.float32(0.1) * rng.standard_normal((NUM_QUERIES, DIMENSION), np.float32)
@@ -76,7 +79,7 @@ def _noise() -> tuple[NDArray[np.float16], NDArray[np.float16]]:
 
 @contextmanager
 def _index_of(vectors: NDArray[np.float16]) -> Iterator[Storage]:
-    """Make an index of vectors, without photographs, in the current folder."""
+    """Create an index of vectors, without photographs, in the current folder."""
     directory = Path("index").resolve()
     (directory / FOLDER_NAME).mkdir(parents=True)
     space = VectorSpace(
@@ -96,6 +99,8 @@ def _index_of(vectors: NDArray[np.float16]) -> Iterator[Storage]:
 
 
 def _nearest(index: Storage, queries: NDArray[np.float16], gpu: Any) -> list[Ranking]:
+    from alexnet_deploy.index.exact_search import nearest
+
     everything = np.arange(NUM_VECTORS)
     threads = len(os.sched_getaffinity(0))
     return nearest(index, everything, queries, K, metric="cosine", threads=threads, gpu=gpu)

@@ -1,4 +1,4 @@
-"""The LRN kernel's numbers, and its time against what the GPU's memory allows."""
+"""The LRN kernel's results, and its speed relative to memory bandwidth."""
 
 from lrn_bandwidth import measure
 
@@ -6,14 +6,14 @@ from gpu_checks.check import Figures, Settings, require
 from gpu_checks.torch_gpu import both_towers_on_one
 
 SHARE = 0.8
-"""Share of a copy's speed that the form which TensorRT runs (fused, float16) must reach."""
+"""Share of a copy's speed that the form run by TensorRT (fused, float16) must reach."""
 
 
 def bandwidth(settings: Settings) -> Figures:
     """Return what `tools/lrn_bandwidth.py` measures.
 
     Raises:
-        AlexNetDeployError: the kernel's numbers are wrong.
+        AlexNetDeployError: the kernel's results are wrong.
         Failed: it is too slow.
         Skipped: this torch is a build for the CPU.
     """

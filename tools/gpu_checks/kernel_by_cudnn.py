@@ -1,4 +1,4 @@
-"""cuDNN's own normalisation, through ONNX Runtime, for the times beside our kernel's."""
+"""Times of cuDNN's own LRN, through ONNX Runtime, to compare with our kernel's."""
 
 import statistics
 import time
@@ -6,17 +6,15 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import helper
 
 from alexnet_deploy.model.spec import POOL_SIZE, POOL_STRIDE, preset_spec
-from alexnet_deploy.runtimes.onnxruntime_session import CUDA, load_cuda_libraries
 from gpu_checks.check import Figures, Settings
 from gpu_checks.kernel_reference import DTYPES
 from gpu_checks.onnxruntime_gpu import need_cuda_build
 
 BATCH = 256
-BRANCHES = 8  # of one graph, so that what a run costs once does not count
+BRANCHES = 8  # in one graph, so that the overhead per run is negligible
 REPEATS = 15
 
 
@@ -26,22 +24,27 @@ def times(settings: Settings) -> Figures:
     Raises:
         Skipped: this ONNX Runtime is a build for the CPU.
     """
+    from alexnet_deploy.runtimes.onnxruntime_session import (
+        load_cuda_libraries,
+        onnxruntime_version,
+    )
+
     need_cuda_build()
     load_cuda_libraries()
     layers = preset_spec("paper").layer_shapes()
     rows = []
     for layer in ("conv1", "conv2"):
         channels, height, width = layers[layer]
-        folded = (2 * BATCH, channels // 2, height, width)  # towers are images
+        folded = (2 * BATCH, channels // 2, height, width)  # towers folded into the batch
         for name, dtype in DTYPES.items():
             session, binding = _bound(graph(folded, dtype), folded, dtype)
             seconds = _seconds(session, binding) / BRANCHES
             rows.append({"layer": layer, "scalar": name, "microseconds": 1e6 * seconds})
-    return {"batch": BATCH, "onnxruntime": onnxruntime.__version__, "rows": rows}
+    return {"batch": BATCH, "onnxruntime": onnxruntime_version(), "rows": rows}
 
 
 def graph(shape: tuple[int, ...], dtype: str) -> onnx.ModelProto:
-    """Return the same work several times over, each with an output of its own, (N, C, H, W)."""
+    """Return the same work in several branches, each with its own output, (N, C, H, W)."""
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     nodes, outputs = [], []
     for branch in range(BRANCHES):
@@ -70,10 +73,14 @@ def _pooled(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _bound(model: onnx.ModelProto, shape: tuple[int, ...], dtype: str) -> tuple[Any, Any]:
-    """Open a session that is captured as one CUDA graph, with everything on the GPU."""
+    """Open a session, captured as one CUDA graph, with everything on the GPU."""
+    import onnxruntime
+
+    from alexnet_deploy.runtimes.onnxruntime_session import CUDA
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
-    # Else it would see that all branches are the same, and compute one.
+    # Otherwise common subexpression elimination would leave only one branch.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(
         model.SerializeToString(),

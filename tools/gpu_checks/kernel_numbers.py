@@ -1,4 +1,4 @@
-"""The LRN kernel on the GPU, by CuPy: each number of maps of many shapes against the reference."""
+"""The LRN kernel on the GPU, launched by CuPy: maps of many shapes against the reference."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -28,10 +28,10 @@ SPECIAL = (np.nan, np.inf, -np.inf)
 
 
 def numbers(settings: Settings) -> Figures:
-    """Run each shape, in both types, plain and fused, with and without what is no number.
+    """Run each shape, in both dtypes, plain and fused, with and without NaN and infinities.
 
     Raises:
-        Failed: a number is wrong.
+        Failed: a result is wrong.
     """
     capability = cupy.cuda.Device().compute_capability
     figures: Figures = {"cupy": cupy.__version__, "kernels": 0, "error_max": {}}
@@ -69,7 +69,7 @@ def _kernels() -> Iterator[tuple[TowerLrnKernel, int]]:
 
 
 def _inputs(kernel: TowerLrnKernel, num_images: int) -> Iterator[NDArray[Any]]:
-    """Yield values of every size up to 1e4 and either sign; then some that are no numbers."""
+    """Yield values of all magnitudes up to 1e4 and either sign; then with NaN and infinities."""
     rng = np.random.default_rng(0)
     shape = (num_images, kernel.channels, kernel.height, kernel.width)
     x = rng.choice([-1.0, 1.0, 1.0], shape) * 10 ** rng.uniform(-3, 4, shape)
@@ -77,14 +77,14 @@ def _inputs(kernel: TowerLrnKernel, num_images: int) -> Iterator[NDArray[Any]]:
     yield x
     for value in SPECIAL:
         spoiled = x.copy()
-        # At the edge of a tower, from where it must not get into the next.
+        # At the edge of a tower; they must not leak into the next.
         edge = kernel.channels // kernel.towers - 1
         spoiled[-1, edge, kernel.height // 2, kernel.width // 2] = value
         yield spoiled
 
 
 def _run(kernel: TowerLrnKernel, function: Any, x: NDArray[Any]) -> NDArray[Any]:
-    """Launch the kernel; what it does not write is 12345."""
+    """Launch the kernel; elements that it does not write are 12345."""
     y = cupy.full((len(x), *kernel.output_shape()), 12345, dtype=x.dtype)
     grid = (len(x) * kernel.blocks_per_image,)
     function(grid, (kernel.threads,), (cupy.asarray(x), y))

@@ -1,4 +1,4 @@
-"""What the LRN kernel is to compute, by the NumPy reference, and how far off it may be."""
+"""Expected results of the LRN kernel, by the NumPy reference, and tolerances."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ from alexnet_deploy.model.spec import LrnSpec
 from alexnet_deploy.trt.kernel import Scalar, TowerLrnKernel
 
 DTYPES: dict[Scalar, str] = {"float": "float32", "half": "float16"}
-"""As NumPy and torch call them."""
+"""As named by NumPy and torch."""
 # Rounding of the sums, two roots good to 2^-23 and two products; one more rounding to half.
 TOLERANCES: dict[Scalar, float] = {"float": 2e-6, "half": 2**-11 + 2e-6}
 
 
 def formula(kernel: TowerLrnKernel, x: NDArray[Any]) -> NDArray[np.float64]:
-    """Return what the NumPy reference makes of (N, C, H, W) inputs, in float64."""
+    """Return the NumPy reference's outputs for (N, C, H, W) inputs, in float64."""
     lrn = LrnSpec(
         size=kernel.size,
         alpha=kernel.alpha,
@@ -36,7 +36,7 @@ def formula(kernel: TowerLrnKernel, x: NDArray[Any]) -> NDArray[np.float64]:
 def largest_error(actual: NDArray[Any], expected: NDArray[np.float64]) -> float:
     """Return the largest error, relative to the value or to the type's smallest normal number.
 
-    Infinity where one of them is not finite and the other is something else.
+    Infinity if one of them is not finite and the other differs.
     """
     finite = np.isfinite(expected)
     if not np.array_equal(actual[~finite], expected[~finite], equal_nan=True):
@@ -44,5 +44,5 @@ def largest_error(actual: NDArray[Any], expected: NDArray[np.float64]) -> float:
     smallest = float(np.finfo(actual.dtype).tiny)
     difference = np.abs(actual[finite].astype(np.float64) - expected[finite])
     relative = difference / np.maximum(np.abs(expected[finite]), smallest)
-    # A number that is none is an error of any size.
+    # A NaN counts as an infinite error.
     return float(np.nan_to_num(relative, nan=np.inf, posinf=np.inf).max(initial=0.0))

@@ -1,10 +1,9 @@
-"""ONNX Runtime on the GPU: its numbers against the reference, and its speed."""
+"""ONNX Runtime on the GPU: its results against the reference, and its speed."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from parity import BATCH, LAYERS
 
@@ -12,23 +11,23 @@ from alexnet_deploy.choices import FilePrecision
 from alexnet_deploy.export.onnx import build_file
 from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes.base import RunnerOptions
-from alexnet_deploy.runtimes.onnxruntime_cuda_runner import OnnxRuntimeCudaRunner
-from alexnet_deploy.runtimes.onnxruntime_session import CUDA, has_provider, onnxruntime_version
 from alexnet_deploy.verification.onnx import verify
 from gpu_checks.check import Figures, Settings, Skipped, require
-from gpu_checks.engine_rates import measure, peer_of
 from gpu_checks.photographs import compared
 from gpu_checks.reference import bundled, expected
+from gpu_checks.runner_rates import measure, peer_of
 
 BATCHES = (1, 32, 256)
 
 
 def need_cuda_build() -> None:
-    """Go on where the installed ONNX Runtime is made for GPUs.
+    """Return if the installed ONNX Runtime is a GPU build.
 
     Raises:
         Skipped: it is not.
     """
+    from alexnet_deploy.runtimes.onnxruntime_session import CUDA, has_provider, onnxruntime_version
+
     if not has_provider(CUDA):
         raise Skipped(
             f"ONNX Runtime {onnxruntime_version()} is a build for the CPU; put a wheel of "
@@ -40,13 +39,17 @@ def parity(settings: Settings, *, precision: FilePrecision) -> Figures:
     """Verify as an export does, on the samples, then compare on all photographs.
 
     Returns:
-        What was compared, the runner's description, how many nodes run where, and the report.
+        The figures of the comparison, the runner's description, node counts by provider, and the
+        report.
 
     Raises:
-        Failed: it does not compute what the reference computes, or it is not shown that all of it
-            runs on the GPU.
+        Failed: results differ from the reference's, or it is not shown that every node runs on the
+            GPU.
         Skipped: this ONNX Runtime is a build for the CPU.
     """
+    from alexnet_deploy.runtimes.onnxruntime_cuda_runner import OnnxRuntimeCudaRunner
+    from alexnet_deploy.runtimes.onnxruntime_session import CUDA
+
     need_cuda_build()
     known = expected(settings)
     file = build_file(bundled(), LAYERS, precision)
@@ -64,7 +67,9 @@ def parity(settings: Settings, *, precision: FilePrecision) -> Figures:
 
 
 def rates(settings: Settings, *, precision: FilePrecision) -> Figures:
-    """Return how fast the runner is by batch, beside the upload alone and torch."""
+    """Return the runner's rate by batch size, with those of the upload alone and of torch."""
+    from alexnet_deploy.runtimes.onnxruntime_cuda_runner import OnnxRuntimeCudaRunner
+
     need_cuda_build()
     file = build_file(bundled(), ("probabilities", "fc7"), precision)
     figures: Figures = {}
@@ -78,6 +83,8 @@ def rates(settings: Settings, *, precision: FilePrecision) -> Figures:
 
 @contextmanager
 def _upload(images: NDArray[np.uint8]) -> Iterator[Callable[[], None]]:
-    """Yield what copies a batch to the GPU, as the runner does it."""
+    """Yield a function that copies a batch to the GPU as the runner does."""
+    import onnxruntime
+
     place = onnxruntime.OrtValue.ortvalue_from_shape_and_type(images.shape, np.uint8, "cuda", 0)
     yield lambda: place.update_inplace(images)

@@ -1,4 +1,4 @@
-"""Those of the tests that need a GPU: the ones marked so."""
+"""The tests marked as needing a GPU."""
 
 import subprocess
 import sys
@@ -14,15 +14,15 @@ FILES = {
     "tests/runtimes/test_onnxruntime_cuda_runner.py": "onnxruntime",
     "tests/training/test_exchange.py": "torch",
 }
-"""Files with such tests, and what each cannot be imported without."""
+"""Files with such tests, and the module that each requires."""
 
 
 def run(settings: Settings) -> Figures:
-    """Run them; return how many passed, and why others were skipped.
+    """Run them; return how many passed, and why the others were skipped.
 
     Raises:
         Failed: one failed.
-        Skipped: pytest is not installed, or nothing that they test, or they all were.
+        Skipped: pytest or everything that they test is not installed, or all were skipped.
     """
     files = [name for name, module in FILES.items() if installed.has_module(module)]
     if not files or not installed.has_module("pytest"):
@@ -32,7 +32,7 @@ def run(settings: Settings) -> Figures:
         [
             *(sys.executable, "-m", "pytest", "-q", "-m", "gpu", f"--junitxml={xml}"),
             *("-p", "no:cacheprovider"),
-            *("-W", "default"),  # the versions here are not those that are kept free of warnings
+            *("-W", "default"),  # installed versions may emit warnings unknown to the test suite
             *files,
         ],
         cwd=ROOT,

@@ -1,13 +1,13 @@
-"""A runner against the reference, on photographs."""
+"""Compare a runner with the reference on photographs."""
 
-from parity import Rows, engine_rows, parity
+from parity import Rows, parity, runner_rows
 
 from alexnet_deploy.runtimes.base import Runner
 from gpu_checks.check import Figures, require
 from gpu_checks.reference import Expected
 
-# For photographs by the hundred; an export's own verification is stricter with a few. Of logits
-# and FC7: the largest relative error; of FC7: the lowest mean cosine; top-1: the least agreement.
+# For hundreds of photographs; an export's own verification is stricter with a few. Logits and FC7:
+# the largest relative error; FC7: the lowest mean cosine; top-1: the lowest agreement.
 _LARGEST_ERROR = {"fp32": 1e-4}
 _MEAN_COSINE = {"fp32": 0.99999, "fp16": 0.999, "bf16": 0.999, "int8": 0.99}
 _AGREEMENT = {"fp32": 0.995, "fp16": 0.995, "bf16": 0.995, "int8": 0.98}
@@ -15,19 +15,20 @@ _MANY = 200
 
 
 def compared(runner: Runner, expected: Expected, precision: str, so_far: Figures) -> Figures:
-    """Run a runner of parity's batch size and layers; return `so_far` with what `judged` says.
+    """Run a runner with parity's batch size and layers; return `so_far` with the figures of
+    `judged`.
 
     Raises:
-        Failed: as `judged`.
+        Failed: as for `judged`.
     """
-    return judged(engine_rows(runner, expected.crops), expected.rows, precision, so_far)
+    return judged(runner_rows(runner, expected.crops), expected.rows, precision, so_far)
 
 
 def judged(actual: Rows, expected: Rows, precision: str, so_far: Figures) -> Figures:
     """Return `so_far` with the figures of `tools/parity.py`.
 
     Raises:
-        Failed: they are not what the precision is to reach.
+        Failed: they miss the precision's tolerances.
     """
     figures: Figures = {**so_far, "photographs": len(actual), **parity(actual, expected)}
     error = max(figures["logits_error_max"], figures["fc7_error_max"])
@@ -35,7 +36,7 @@ def judged(actual: Rows, expected: Rows, precision: str, so_far: Figures) -> Fig
     require(allowed is None or error <= allowed, f"{precision}: {error:.1e} off", figures)
     cosine = figures["cosine_mean"]
     require(cosine >= _MEAN_COSINE[precision], f"{precision}: mean cosine {cosine}", figures)
-    # One of a few proves nothing: a photograph between two classes may fall to either side.
+    # One flip among a few proves nothing: a photograph between two classes may fall to either side.
     agreement = figures["top1_agreement"]
     is_enough = len(actual) < _MANY or agreement >= _AGREEMENT[precision]
     require(is_enough, f"{precision}: top-1 agreement {agreement}", figures)

@@ -1,4 +1,4 @@
-"""Run a check in a process of its own: what crashes or hangs there loses only itself."""
+"""Run a check in its own process, so that a crash or hang affects only that check."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from typing import Any
 from gpu_checks.check import Check, Result, Settings
 
 _ENOUGH_S = 5.0
-"""Below this nothing is begun: a process alone takes that long to load torch."""
+"""With less left no check is started: loading torch alone takes that long."""
 
 
 def run_check(
@@ -24,10 +24,10 @@ def run_check(
 
     Args:
         check: what to run.
-        settings: for the check; its log and answer lie in `scratch`, in a folder of its name.
+        settings: for the check; its log and answer are in `scratch`, in a folder of its name.
         environment: variables of its process.
-        left_s: seconds that are left for it and all others. A check that they do not suffice for
-            is "no-time".
+        left_s: seconds left for it and all others. A check that does not finish in them is
+            "no-time".
     """
     if left_s < min(_ENOUGH_S, check.limit_s):
         return Result(name=check.name, status="no-time", reason="not begun: the time was up")
@@ -48,7 +48,7 @@ def run_check(
 
 
 def log_tail(check: Check, settings: Settings, num_lines: int) -> list[str]:
-    """Return the last lines that a check printed; none where it did not begin."""
+    """Return the last lines that a check printed; none if it was not started."""
     try:
         text = (settings.scratch / check.name / "log.txt").read_text("utf-8", "replace")
     except FileNotFoundError:
@@ -73,7 +73,7 @@ def _task(check: Check, settings: Settings, folder: Path, limit_s: float) -> str
 
 
 def _run(task: str, folder: Path, environment: Mapping[str, str], limit_s: float) -> int | None:
-    """Run the process; return its exit code, None if it had to be ended."""
+    """Run the process; return its exit code, None if it had to be killed."""
     with (folder / "log.txt").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "gpu_checks.child", task],
@@ -89,7 +89,7 @@ def _run(task: str, folder: Path, environment: Mapping[str, str], limit_s: float
         except subprocess.TimeoutExpired:
             return None
         finally:
-            # Processes that it started would go on, and keep the GPU.
+            # Its child processes would continue, and hold the GPU.
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -104,7 +104,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _why(code: int | None, limit_s: float, folder: Path) -> str:
-    """Say how a process ended that gave no answer, or gave one and ended badly."""
+    """Describe how a process ended that gave no answer, or failed after giving one."""
     if code is None:
         return f"hung: not done after {limit_s:.0f} s"
     if code < 0:

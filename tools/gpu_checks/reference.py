@@ -1,4 +1,4 @@
-"""What the NumPy reference makes of the photographs, computed once for all checks."""
+"""The NumPy reference's outputs for the photographs, computed once for all checks."""
 
 import functools
 import os
@@ -22,10 +22,10 @@ from alexnet_deploy.photographs.samples import sample_paths
 from gpu_checks.check import Figures, Settings, Skipped, require
 
 ENOUGH_S = 100.0
-"""The check has more: what is under way is still done, and all is saved."""
+"""The check's limit is higher: work in progress still finishes, and everything is saved."""
 CHUNK = 4
 MOST_PROCESSES = 16
-"""Each holds the weights, 300 MB."""
+"""Each holds a copy of the weights, 300 MB."""
 _GOLDEN = (5**0.5 - 1) / 2
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _KEPT = "reference.npz"
@@ -35,11 +35,11 @@ Arrays = dict[str, NDArray[np.generic]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """Photographs, and what is to come of them.
+    """Photographs and their expected outputs.
 
     Attributes:
-        crops: (N, H, W, 3) uint8, as the package prepares them for a runner.
-        rows: the reference's logits and FC7 of each, from its own plain crop.
+        crops: (N, H, W, 3) uint8, as the package preprocesses them for a runner.
+        rows: the reference's logits and FC7 for each, from its own plain crop.
     """
 
     crops: NDArray[np.uint8]
@@ -47,20 +47,20 @@ class Expected:
 
 
 def bundled() -> Checkpoint:
-    """Return the package's own network."""
+    """Return the bundled checkpoint."""
     return load_checkpoint(bundled_checkpoint())
 
 
 def folder(settings: Settings) -> Path:
-    """Return the folder that was named, else that of the samples."""
+    """Return the given folder, else that of the samples."""
     return settings.photographs or sample_paths()[0].parents[1]
 
 
 def compute(settings: Settings) -> Figures:
-    """Compute and keep logits and FC7 of the photographs, on all cores.
+    """Compute and store logits and FC7 of the photographs, on all cores.
 
-    Where the time does not suffice for all, an even part of them is what later checks compare on;
-    the figures say how many of how many.
+    If time does not suffice for all, later checks compare on an evenly spread part; the figures say
+    how many of how many.
 
     Raises:
         Failed: there are no photographs.
@@ -71,7 +71,7 @@ def compute(settings: Settings) -> Figures:
     processes = min(MOST_PROCESSES, len(os.sched_getaffinity(0)), len(chunks))
     figures: Figures = {"in_the_folder": len(paths), "processes": processes}
     require(bool(paths), f"no photographs in {folder(settings)}", figures)
-    os.environ.update(dict.fromkeys(_THREADS, "1"))  # each process is for one core
+    os.environ.update(dict.fromkeys(_THREADS, "1"))  # one core per process
     parts: list[Arrays] = []
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as executor:
         for part in executor.map(computed, chunks):
@@ -89,13 +89,13 @@ def compute(settings: Settings) -> Figures:
 
 
 def spread(paths: list[Path]) -> list[Path]:
-    """Return paths in an order any beginning of which is an even part of all."""
+    """Return paths in an order of which every prefix is spread evenly over all."""
     order = sorted(range(len(paths)), key=lambda place: place * _GOLDEN % 1)
     return [paths[place] for place in order]
 
 
 def computed(paths: list[Path]) -> Arrays:
-    """Return `crops` and layers of some photographs; runs in a process of its own."""
+    """Return `crops` and layers of some photographs; runs in its own process."""
     reference = _reference()
     photographs = [load_photograph(path) for path in paths]
     plain = np.stack([crop(photograph, reference.spec) for photograph in photographs])
@@ -110,14 +110,14 @@ def _reference() -> Reference:
 
 
 def expected(settings: Settings) -> Expected:
-    """Return what `compute` kept.
+    """Return what `compute` stored.
 
     Raises:
-        Skipped: it kept nothing.
+        Skipped: it stored nothing.
     """
     kept = settings.scratch / _KEPT
     if not kept.exists():
-        raise Skipped("needs what the check named reference computes, and it did not end")
+        raise Skipped("needs the results of the check named reference, which did not finish")
     with np.load(kept) as arrays:
         layers = {name: arrays[name] for name in LAYERS}
         crops = arrays["crops"]

@@ -1,4 +1,4 @@
-"""The file of results, written anew after each check beside the one of an earlier run."""
+"""The results file, rewritten after each check, beside that of an earlier run."""
 
 import dataclasses
 import json
@@ -13,25 +13,25 @@ from typing import Any, get_args
 
 from gpu_checks.check import Result, Status
 
-# The file is shown to others, whom the folders of one machine do not help.
+# The file is shared, so local folders are removed.
 _FOLDERS = re.compile(r"(?<![\w.~:/-])/(?:[^/\s'\",;:()]+/)+")
 
 
 class Record:
-    """Results so far; killed at any moment, a file holds those of the checks that were over.
+    """Results so far; if killed at any moment, a file holds those of the finished checks.
 
     Attributes:
-        path: the file that they are in: FILE.partial.json until all checks had their turn, and
-            only then FILE.json, whose earlier results would else be lost.
+        path: their file: FILE.partial.json until all checks have had their turn, then FILE.json, so
+            that earlier results are not lost before.
     """
 
     def __init__(self, path: Path, environment: Result, wheels: tuple[str, ...]) -> None:
-        """Begin the file.
+        """Start the file.
 
         Args:
-            path: the file in the end; its folder is made.
+            path: the final file; its folder is created.
             environment: its figures come first in the file.
-            wheels: names of those that were unpacked.
+            wheels: names of those unpacked.
 
         Raises:
             OSError: it cannot be written.
@@ -47,18 +47,18 @@ class Record:
         self._write(complete=False)
 
     def counts(self) -> dict[Status, int]:
-        """Return how many checks came to each end."""
+        """Return the number of checks by status."""
         counted = Counter(result.status for result in self._results)
         statuses: tuple[Status, ...] = get_args(Status)
         return {status: counted[status] for status in statuses}
 
     def add(self, result: Result) -> None:
-        """Write a further result."""
+        """Add a result and write the file."""
         self._results.append(result)
         self._write(complete=False)
 
     def finish(self) -> None:
-        """Put the results in the place of earlier ones, unless a check had no time."""
+        """Replace earlier results, unless a check had no time."""
         if not self.counts()["no-time"]:
             self._write(complete=True)
             os.replace(self.path, self._complete)
@@ -66,7 +66,7 @@ class Record:
 
     def _write(self, *, complete: bool) -> None:
         checks = [dataclasses.asdict(result) for result in self._results]
-        checks[0]["figures"] = {}  # they are the head
+        checks[0]["figures"] = {}  # they are the header
         seconds = sum(result.seconds for result in self._results)
         content = {
             **self._head,
@@ -81,9 +81,9 @@ class Record:
 
 
 def to_plain(value: Any) -> Any:
-    """Return a value for JSON: numbers of six digits, paths without their folders.
+    """Return a value for JSON: numbers with six digits, paths without their folders.
 
-    NaN and infinities, which JSON has not, become texts; so does what is no number or list.
+    NaN and infinities, which JSON lacks, become strings, as does anything but numbers and lists.
     """
     if hasattr(value, "item"):  # NumPy's numbers, torch's
         value = value.item()

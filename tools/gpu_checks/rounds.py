@@ -1,18 +1,18 @@
-"""Times that can be compared: all are taken in turns, round after round."""
+"""Comparable times: measured in turns, round after round."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
 Seconds = Mapping[str, Sequence[float]]
-"""By name; the same place in each is the same round."""
+"""By name; equal indices are the same round."""
 
 
 def in_turns(timers: Mapping[str, Callable[[], float]], num_rounds: int) -> Seconds:
-    """Take each time once a round, so that all meet the same moods of the machine.
+    """Take each time once per round, so that all see the same variations of the machine.
 
     Args:
-        timers: each does its work and returns its seconds; every second round they are called in
-            the reverse order.
+        timers: each does its work and returns its seconds; every other round they are called in
+            reverse order.
         num_rounds: how many rounds.
     """
     seconds: dict[str, list[float]] = {name: [] for name in timers}
@@ -23,5 +23,5 @@ def in_turns(timers: Mapping[str, Callable[[], float]], num_rounds: int) -> Seco
 
 
 def median_ratio(dividends: Sequence[float], divisors: Sequence[float]) -> float:
-    """Return the median over the rounds of one time divided by another of the same round."""
+    """Return the median over rounds of the ratio of two times of the same round."""
     return statistics.median(a / b for a, b in zip(dividends, divisors, strict=True))

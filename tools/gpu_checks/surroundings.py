@@ -1,4 +1,4 @@
-"""What the processes of the checks find: the checkout, unpacked wheels, a cache of their own."""
+"""The environment of the checks' processes: checkout, unpacked wheels, a separate cache."""
 
 import os
 import sys
@@ -13,19 +13,19 @@ _ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip", ".egg
 
 
 def unpack_wheels(folder: Path, target: Path) -> tuple[str, ...]:
-    """Unpack every wheel of `folder`, as pip would have into site-packages; return their names.
+    """Unpack every wheel of `folder`, as pip would into site-packages; return their names.
 
-    Nothing is installed, and nothing that is installed is changed.
+    Nothing is installed, and installed packages are not changed.
 
     Raises:
-        ValueError: the folder holds no wheel, one that is damaged, or another archive.
-        OSError: it cannot be read, or there is no room.
+        ValueError: the folder holds no wheel, a damaged one, or another archive.
+        OSError: it cannot be read, or there is not enough space.
     """
     others = sorted(path.name for path in folder.iterdir() if path.name.endswith(_ARCHIVES))
     if others:
         raise ValueError(
-            f"{folder}: {', '.join(others)}: no wheel; make wheels of them with: pip wheel "
-            f"--no-deps {' '.join(others)}, and take them out of the folder"
+            f"{folder}: {', '.join(others)}: not wheels; build wheels from them with: pip wheel "
+            f"--no-deps {' '.join(others)}, and remove them from the folder"
         )
     wheels = sorted(folder.glob("*.whl"))
     if not wheels:
@@ -42,30 +42,30 @@ def unpack_wheels(folder: Path, target: Path) -> tuple[str, ...]:
 
 
 def unpacked_in(scratch: Path) -> Path:
-    """Return where the wheels are unpacked to, if there are any."""
+    """Return the folder that wheels are unpacked to."""
     return scratch / "wheels"
 
 
 def environment(scratch: Path, *, wheels_first: bool) -> dict[str, str]:
     """Return the variables of a check's process.
 
-    torch comes with CUDA libraries of its own, for which others of the same name must not be
-    loaded in their place. So the checks that need it have the wheels behind all that is installed,
-    and their libraries not at all; the others take the wheels in place of what is installed.
+    torch ships its own CUDA libraries, which others of the same name must not replace. So checks
+    that need torch have the wheels after everything installed, without their libraries; for the
+    others the wheels take precedence.
 
     Args:
-        scratch: the cache of exported models goes there: the user's is neither used nor filled.
-        wheels_first: what of the wheels is to be found, before all else; or else behind.
+        scratch: also for the cache of exported models: the user's is neither used nor filled.
+        wheels_first: whether the wheels come before everything installed, or after.
     """
     variables = {name: text for name, text in os.environ.items() if name not in _OWN_VARIABLES}
     wheels = unpacked_in(scratch)
     first, last = [ROOT, ROOT / "tools"], list[Path]()
     if wheels.is_dir() and wheels_first:
         first.insert(0, wheels)
-        # Unpacked libraries look for CUDA beside themselves, where it need not be.
+        # Unpacked libraries look for CUDA beside themselves, where it may not be.
         variables |= _joined(variables, "LD_LIBRARY_PATH", _cuda_folders(wheels))
     elif wheels.is_dir():
-        # Python puts what the variable names before what is installed, so that is named, too.
+        # Python puts PYTHONPATH before installed packages, so their folders are listed too.
         last = [*(Path(place) for place in sys.path if place), wheels]
     return variables | {
         **_joined(variables, "PYTHONPATH", first, last),
@@ -76,7 +76,7 @@ def environment(scratch: Path, *, wheels_first: bool) -> dict[str, str]:
 
 
 def _installed_name(name: str) -> str:
-    """Return where a member goes: what is in NAME.data/purelib and platlib goes to the top."""
+    """Return a member's target path: NAME.data/purelib and platlib go to the top level."""
     first, _, rest = name.partition("/")
     kind, _, inner = rest.partition("/")
     is_library = first.endswith(".data") and kind in ("purelib", "platlib") and inner
@@ -84,7 +84,7 @@ def _installed_name(name: str) -> str:
 
 
 def _cuda_folders(wheels: Path) -> list[Path]:
-    """Return where NVIDIA's packages have their libraries, those of the wheels first."""
+    """Return the library folders of NVIDIA's packages, those of the wheels first."""
     return [
         folder
         for place in dict.fromkeys([str(wheels), *sys.path])
@@ -95,6 +95,6 @@ def _cuda_folders(wheels: Path) -> list[Path]:
 def _joined(
     variables: Mapping[str, str], name: str, first: Sequence[Path], last: Sequence[Path] = ()
 ) -> dict[str, str]:
-    """Put folders before those that a variable has, and others behind."""
+    """Prepend and append folders to those of a variable."""
     parts = [*map(str, first), *filter(None, [variables.get(name)]), *map(str, last)]
     return {name: os.pathsep.join(parts)} if parts else {}

@@ -1,4 +1,4 @@
-"""Time by the GPU's own clock, through torch."""
+"""GPU timing with CUDA events, through torch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,10 +7,10 @@ import torch
 
 
 def gpu_seconds(work: Callable[[], Any]) -> float:
-    """Return the time that the GPU takes for `work`, without that of handing it over.
+    """Return the GPU time of `work`, without launch overhead.
 
-    The work is done twice: while the GPU is busy with the first, the second and the marks around
-    it are handed over.
+    The work is submitted twice: while the GPU is busy with the first, the second and its events are
+    queued.
     """
     start, end = (_mark() for _ in range(2))
     work()

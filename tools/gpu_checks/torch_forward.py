@@ -1,4 +1,4 @@
-"""The network as one would write it in torch for use, the peer of a runner's rate.
+"""The network as one would deploy it in torch, to compare a runner's rate with.
 
 N images, C channels, H/W px.
 """
@@ -26,17 +26,17 @@ Forward = Callable[[NDArray[np.uint8]], dict[str, NDArray[np.float32]]]
 
 
 def forward_of(checkpoint: Checkpoint, precision: str, device: str) -> Forward:
-    """Return what a runner does with (N, H, W, 3) crops: probabilities and FC7, as arrays.
+    """Return a function like `Runner.run` for (N, H, W, 3) crops: probabilities and FC7, as arrays.
 
-    Factored layers stay factored, and the normalisation is float32, as in our files.
+    Factored layers stay factored, and LRN is float32, as in our files.
 
     Args:
         checkpoint: of the `paper` preset.
         precision: "fp32", without TF32, "fp16" or "bf16".
-        device: torch's name of it.
+        device: torch's device name.
     """
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.benchmark = True  # the fastest convolutions, as runners have them
+    torch.backends.cudnn.benchmark = True  # the fastest convolutions, as in the runners
     dtype = _DTYPES[precision]
     weights = {
         name: torch.from_numpy(array.astype(np.float32)).to(device, dtype)
@@ -74,7 +74,7 @@ def forward_of(checkpoint: Checkpoint, precision: str, device: str) -> Forward:
 
 
 def _normalised(x: torch.Tensor, lrn: LrnSpec) -> torch.Tensor:
-    """Normalise each tower by itself, the towers folded into the batch."""
+    """Normalise each tower separately, folded into the batch."""
     folded = (len(x) * lrn.towers, x.shape[1] // lrn.towers, *x.shape[2:])
     y = F.local_response_norm(x.float().reshape(folded), lrn.size, lrn.alpha, lrn.beta, lrn.k)
     return y.reshape(x.shape).to(x.dtype)

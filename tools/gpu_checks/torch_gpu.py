@@ -1,4 +1,4 @@
-"""torch on the GPU: whether it is to be had, and how fast it is at what everything rests on."""
+"""torch on the GPU: whether it is available, and its speed at matrix products."""
 
 import statistics
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from training.towers import Devices
 from training.trainer import Precision
 
 SIDE = 8192
-"""Of the matrices that the peak is measured on."""
+"""Side of the matrices on which the peak is measured."""
 _DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -20,7 +20,7 @@ def both_towers_on_one() -> Devices:
     """Return the first GPU twice.
 
     Raises:
-        Failed: torch is made for GPUs and finds none, though there is one.
+        Failed: torch is a GPU build but finds no GPU, although there is one.
         Skipped: it is a build for the CPU.
     """
     cuda = torch.version.cuda
@@ -32,13 +32,13 @@ def both_towers_on_one() -> Devices:
 
 
 def matmul_flops_per_second(precision: Precision) -> float:
-    """Return what a product of two large random matrices reaches, in this process's precision."""
+    """Return the FLOP/s of a product of two large random matrices, in this process's precision."""
     a, b = (torch.randn(SIDE, SIDE, device="cuda").to(_DTYPES[precision]) for _ in range(2))
     return 2 * SIDE**3 / seconds(lambda: torch.mm(a, b))
 
 
 def seconds(work: Callable[[], Any], repeats: int = 15) -> float:
-    """Return the median time that `work` takes on the GPU, by its own clock."""
+    """Return the median GPU time of `work`, in seconds."""
     for _ in range(3):
         work()
     return statistics.median(gpu_seconds(work) for _ in range(repeats))

@@ -1,4 +1,4 @@
-"""The trainer on the GPU: its numbers against the CPU's, and going on where a run was."""
+"""The trainer on the GPU: its results against the CPU's, and resuming a run."""
 
 import dataclasses
 import math
@@ -24,12 +24,12 @@ from training.weights import merge, split
 CPU = torch.device("cpu")
 NUM_CLASSES = 100
 INPUT_SIZE = 100.0
-"""Standard deviation of the inputs: large, or normalisation would do next to nothing."""
+"""Standard deviation of the inputs: large, or LRN would have almost no effect."""
 
-# Largest error of the logits, and of one layer's gradient, relative to its size. float64 shows that
-# both compute the same function. In the others a ReLU or a pool that decides otherwise, after
-# rounding, changes gradients by far more than the rounding itself: on a CPU 3e-3 in fp32, 0.29 in
-# bf16. Of the logits fp32 measures 9e-7.
+# Largest relative error of the logits, and of one layer's gradient. float64 shows that both compute
+# the same function. In the others a ReLU or a pool that flips after rounding changes gradients by
+# far more than the rounding itself: on a CPU 3e-3 in fp32, 0.29 in bf16. For the logits fp32
+# measures 9e-7.
 TOLERANCES: Mapping[str, tuple[float, float]] = {
     "fp64": (1e-9, 1e-9),
     "fp32": (1e-5, 1e-2),
@@ -38,9 +38,9 @@ TOLERANCES: Mapping[str, tuple[float, float]] = {
 }
 STEPS = 6
 RATE_FACTOR = 0.1
-"""Of the recipe's rate: labels without sense must not explode within these steps."""
+"""Fraction of the recipe's learning rate: random labels must not diverge within these steps."""
 ORDER_OF_SUMS = 1e-4
-"""More than it changes weights by in so few steps; without the momentum they are 0.4 off."""
+"""More than nondeterminism changes weights in so few steps; without momentum they are 0.4 off."""
 Weights = dict[str, torch.Tensor]
 
 
@@ -82,7 +82,7 @@ def numbers(settings: Settings) -> Figures:
 
 
 def inputs_of(spec: ModelSpec) -> torch.Tensor:
-    """Return (4, 3, S, S) inputs, the same in every run: how many decide otherwise is chance."""
+    """Return (4, 3, S, S) inputs, the same in every run: how many ReLUs flip is chance."""
     generator = torch.Generator().manual_seed(0)
     return INPUT_SIZE * torch.randn(4, 3, spec.input_size, spec.input_size, generator=generator)
 
@@ -93,8 +93,8 @@ def compute(
     """Run a network forwards and backwards.
 
     Args:
-        spec: of the paper's wiring.
-        weights: merged, by the package's names.
+        spec: with the paper's two groups.
+        weights: merged, under the package's names.
         images: (N, 3, S, S) network inputs.
         devices: of the towers.
         precision: one of `TOLERANCES`.
@@ -105,7 +105,7 @@ def compute(
     network.load_state_dict(split(weights))
     with torch.autocast(devices[0].type, torch.bfloat16, enabled=precision == "bf16"):
         logits = network(images.to(devices[0], dtype)).to(dtype)
-    # Not all the same, or classes that are equally wrong would hide a mistake in fc8.
+    # Distinct labels, or equally wrong classes would hide a bug in fc8.
     teacher = torch.linspace(-1, 1, logits.numel(), dtype=dtype).view(logits.shape)
     torch.autograd.backward((logits * teacher.to(devices[0])).sum())
     gradients = {name: one.grad for name, one in network.named_parameters() if one.grad is not None}
@@ -127,11 +127,11 @@ def errors(actual: Computed, expected: Computed) -> Figures:
 
 
 def resume(settings: Settings) -> Figures:
-    """Take some steps twice, then in two parts with a new network in between, as after a stop.
+    """Take some steps twice, then in two parts with a new network in between, as when resuming.
 
     Raises:
-        Failed: going on gives other bits where running again gives the same; or, on a GPU that adds
-            up in another order from run to run, weights that differ by more than that explains.
+        Failed: resuming gives other bits although rerunning gives the same; or, on a GPU whose
+            summation order varies from run to run, weights differ by more than that explains.
         Skipped: this torch is a build for the CPU.
     """
     devices = both_towers_on_one()
@@ -154,7 +154,7 @@ def resume(settings: Settings) -> Figures:
 def weights_after(
     recipe: Recipe, devices: Devices, precision: Precision, stops: tuple[int, ...] = ()
 ) -> Weights:
-    """Return the merged weights after `STEPS` steps; at `stops` all is stored and made anew."""
+    """Return the merged weights after `STEPS` steps, saving and restoring all at `stops`."""
     use_precision(precision, devices)
     spec = preset_spec("paper", num_classes=NUM_CLASSES)
     preprocessing = dataclasses.replace(spec.preprocessing, std=(recipe.input_std,) * 3)
@@ -190,7 +190,7 @@ def _worst(actual: Weights, expected: Weights) -> float:
 
 
 def _relative(actual: torch.Tensor, expected: torch.Tensor) -> float:
-    """Return ||actual - expected|| / ||expected||; infinity where that is no number."""
+    """Return ||actual - expected|| / ||expected||; infinity if that is NaN."""
     difference = torch.linalg.vector_norm(actual - expected)
     error = float(difference / torch.linalg.vector_norm(expected))
     return math.inf if math.isnan(error) else error

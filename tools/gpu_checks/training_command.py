@@ -14,7 +14,7 @@ from gpu_checks.command_line import run_command
 from gpu_checks.torch_gpu import both_towers_on_one
 
 CLASSES = {"dark": 60, "light": 190}
-"""Names and mean grey levels of classes that are easily told apart."""
+"""Names and mean grey levels of easily separable classes."""
 NEEDED = {
     "matplotlib": "with which a run draws its curves",
     "onnx": "with which it is exported",

@@ -1,4 +1,4 @@
-"""How fast the trainer is on one GPU, beside plain torch, the GPU's own peak, and the paper."""
+"""The trainer's speed on one GPU, compared with plain torch, the GPU's peak, and the paper."""
 
 import statistics
 import time
@@ -23,7 +23,7 @@ FLOPS_PER_IMAGE = 2 * (3 * MACS_PER_IMAGE - CONV1_MACS)
 
 
 def rate(settings: Settings, *, precision: Precision) -> Figures:
-    """Time whole steps of the trainer, both towers on one GPU, and of plain torch, in turns.
+    """Time full steps of the trainer, both towers on one GPU, and of plain torch, in turns.
 
     Raises:
         Skipped: this torch is a build for the CPU.
@@ -51,7 +51,7 @@ def rate(settings: Settings, *, precision: Precision) -> Figures:
 
 
 def copies(settings: Settings) -> Figures:
-    """Time what brings a batch of pictures to the GPU, from plain memory and from pinned.
+    """Time the upload of a batch to the GPU, from pageable and from pinned memory.
 
     Raises:
         Skipped: this torch is a build for the CPU.

@@ -1,7 +1,6 @@
-"""How many images a second an engine takes, from the caller's array to the caller's arrays.
+"""Images per second of a runner, from the caller's array to the caller's arrays.
 
-Beside it, in the same rounds: the upload of the images alone, which no engine is faster than, and
-torch at the same work.
+In the same rounds: the upload of the images alone, an upper bound, and torch at the same work.
 """
 
 import functools
@@ -27,30 +26,30 @@ TORCH_PRECISIONS = ("fp32", "fp16", "bf16")
 
 Timer = Callable[[], float]
 Peer = Callable[[int], float]
-"""From the images of a batch to the seconds that torch takes for one."""
+"""Maps a batch size to the seconds that torch takes for a batch."""
 
 
 def measure(
-    engine: Runner,
+    runner: Runner,
     upload: Callable[[NDArray[np.uint8]], AbstractContextManager[Callable[[], None]]],
     peer: Peer | None,
 ) -> Figures:
     """Time full batches of noise.
 
     Args:
-        engine: that is timed.
-        upload: opens what copies given images to the GPU and waits for it.
-        peer: of `peer_of`.
+        runner: the one to time.
+        upload: opens a function that copies given images to the GPU and waits.
+        peer: from `peer_of`.
 
     Returns:
-        `images_per_s`, `torch_images_per_s` and `upload_images_per_s`, medians of the rounds, and
-        `times_torch`, how many times as fast as torch the engine is, the median of the ratios.
+        `images_per_s`, `torch_images_per_s` and `upload_images_per_s`, medians over the rounds, and
+        `times_torch`, the speed-up over torch, the median of the ratios.
     """
-    batch = engine.options.batch_size
-    images = _noise(engine.spec.input_size, batch)
+    batch = runner.options.batch_size
+    images = _noise(runner.spec.input_size, batch)
     with upload(images) as copy:
         timers: dict[str, Timer] = {
-            "": lambda: seconds_of(lambda: engine.run(images)),
+            "": lambda: seconds_of(lambda: runner.run(images)),
             "upload_": lambda: seconds_of(copy),
         }
         if peer is not None:
@@ -66,7 +65,7 @@ def measure(
 
 
 def seconds_of(work: Callable[[], Any]) -> float:
-    """Return the seconds of a call, the mean over a turn of them."""
+    """Return the mean seconds per call over several calls."""
     start, count = time.perf_counter(), 0
     while not count or time.perf_counter() - start < TURN_S:
         work()
@@ -76,11 +75,11 @@ def seconds_of(work: Callable[[], Any]) -> float:
 
 @contextmanager
 def peer_of(precision: str, device: str = "cuda") -> Iterator[Peer | None]:
-    """Let torch wait in a process of its own, whose libraries may be others than the engine's.
+    """Keep torch ready in its own process, whose libraries may differ from the runner's.
 
     Yields:
-        What times it; None where torch is not installed, has not the precision, or fails, with
-        the reason in the check's log.
+        A function that times it; None if torch is not installed, lacks the precision, or fails,
+        with the reason in the check's log.
     """
     if precision not in TORCH_PRECISIONS or not installed.has_module("torch"):
         yield None
@@ -89,7 +88,7 @@ def peer_of(precision: str, device: str = "cuda") -> Iterator[Peer | None]:
     ours, theirs = context.Pipe()
     process = context.Process(target=serve, args=(theirs, precision, device), daemon=True)
     process.start()
-    theirs.close()  # or a process that has died would be waited for
+    theirs.close()  # else a dead process would be waited for
     try:
         try:
             ours.recv()
@@ -110,7 +109,7 @@ def peer_of(precision: str, device: str = "cuda") -> Iterator[Peer | None]:
 
 
 def serve(pipe: Any, precision: str, device: str) -> None:
-    """Say through a pipe when torch is ready; answer each batch size with the seconds of one."""
+    """Signal through a pipe when torch is ready; answer each batch size with its seconds."""
     from gpu_checks.reference import bundled
     from gpu_checks.torch_forward import forward_of
 
@@ -119,7 +118,7 @@ def serve(pipe: Any, precision: str, device: str) -> None:
     noise = functools.cache(functools.partial(_noise, checkpoint.spec.input_size))
     forward(noise(1))
     pipe.send("ready")
-    with suppress(EOFError):  # nothing more is asked
+    with suppress(EOFError):  # no more requests
         while batch := pipe.recv():
             pipe.send(seconds_of(functools.partial(forward, noise(batch))))
 
