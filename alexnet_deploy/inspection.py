@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from alexnet_deploy.errors import Argument, UsageError
 from alexnet_deploy.files.input_files import existing_file
 from alexnet_deploy.files.path_text import path_fields, printable
-from alexnet_deploy.graph.model_file import ModelFile, narrow_name, read_model
+from alexnet_deploy.graph.model_file import ModelFile, narrow_name
+from alexnet_deploy.graph.reading import read_model
 from alexnet_deploy.index.status import describe_index, readable_index
 from alexnet_deploy.model.checkpoints import load_checkpoint
 from alexnet_deploy.model.spec import ModelSpec
@@ -28,7 +29,7 @@ from alexnet_deploy.runtimes.engine_file import (
 def describe(path: Path, *, check: bool = False) -> dict[str, Any]:
     """Read a file and describe it as JSON values; for a directory see `describe_index`.
 
-    Keys: path, kind ("checkpoint", "onnx" or "engine"), size_bytes, fingerprint, preset, parameters
+    Keys: path, kind ("checkpoint", "onnx" or "engine"), size_bytes, identity, preset, parameters
     (weights and biases of the dense network), spec (all of it but labels and provenance), layers
     (name to shape without the batch), labels, provenance. For "checkpoint" and "onnx" also arrays
     (name to "dtype shape"); for "onnx" and "engine" outputs, precision and report (None if never
@@ -58,7 +59,7 @@ def describe(path: Path, *, check: bool = False) -> dict[str, Any]:
     if path.suffix == ".onnx":
         file = read_model(path)
         return {
-            **_described(path, "onnx", file.spec, file.fingerprint),
+            **_described(path, "onnx", file.spec, file.identity),
             "arrays": _arrays(_as_stored(file)),
             "precision": file.precision,
             "calibration": file.calibration and dataclasses.asdict(file.calibration),
@@ -67,7 +68,7 @@ def describe(path: Path, *, check: bool = False) -> dict[str, Any]:
             "report": file.report,
         }
     checkpoint = load_checkpoint(path)
-    described = _described(path, "checkpoint", checkpoint.spec, checkpoint.fingerprint)
+    described = _described(path, "checkpoint", checkpoint.spec, checkpoint.identity)
     return {**described, "arrays": _arrays(checkpoint.arrays)}
 
 
@@ -80,7 +81,7 @@ def readable(description: dict[str, Any]) -> str:
     preprocessing = spec["preprocessing"]
     lines = [
         f"{description['path']}: {description['kind']}, {description['size_bytes'] / 1e6:.1f} MB",
-        f"  fingerprint   {description['fingerprint']}",
+        f"  identity   {description['identity']}",
         f"  network       {description['preset']} AlexNet, {len(description['labels'])} labels, "
         f"{description['parameters']:,} parameters",
         f"  input         RGB {size}x{size}; {preprocessing['resize'].replace('_', ' ')} to "
@@ -108,15 +109,15 @@ def readable(description: dict[str, Any]) -> str:
     return "\n".join(map(printable, lines))
 
 
-def _described(path: Path, kind: str, spec: ModelSpec, fingerprint: str) -> dict[str, Any]:
+def _described(path: Path, kind: str, spec: ModelSpec, identity: str) -> dict[str, Any]:
     return {
         **path_fields(path),
         "kind": kind,
         "size_bytes": path.stat().st_size,
-        "fingerprint": fingerprint,
+        "identity": identity,
         "preset": spec.preset,
         "parameters": sum(math.prod(shape) for shape in spec.array_shapes().values()),
-        "spec": spec.identity(),
+        "spec": spec.result_fields(),
         "layers": {name: list(shape) for name, shape in spec.layer_shapes().items()},
         "labels": list(spec.labels),
         "provenance": dict(spec.provenance),
@@ -139,7 +140,7 @@ def _described_engine(path: Path) -> dict[str, Any]:
     """Describe an engine by its record; its weights cannot be seen."""
     record = read_engine(path).record
     return {
-        **_described(path, "engine", record.spec, record.fingerprint),
+        **_described(path, "engine", record.spec, record.identity),
         "runtime": record.runtime,
         "runtime_version": record.runtime_version,
         "cuda_version": record.cuda_version,

@@ -29,16 +29,18 @@ PACKAGES = (
 MODULES = {
     "files": "path_text input_files output_files regular_files locks records",
     "model": "spec labels state_dicts torch_files checkpoints reference default",
-    "graph": "serialization report model_file build lowering casting quantization plugin_nodes",
+    "graph": (
+        "serialization report model_file build lowering casting quantization plugin_nodes reading"
+    ),
     "photographs": (
-        "finding decoding sources file_stamps preprocessing class_folders pipeline samples"
+        "finding pixels decoding sources file_stamps preprocessing class_folders pipeline samples"
     ),
     "runtimes": (
         "base gpu_driver batch_profile engine_file onnxruntime_distributions capabilities "
         "openvino_runner onnxruntime_session onnxruntime_runner onnxruntime_cuda_runner "
         "tensorrt_library rtx_plan cuda_memory tensorrt_runner factory"
     ),
-    "trt": "uint8_input kernel plugin builder rtx_builder",
+    "trt": "kernel plugin builder rtx_builder",
     "verification": "comparison onnx engine file",
     "inference": (
         "failures run classification parquet_files embeddings class_matching ten_crop "

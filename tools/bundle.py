@@ -69,7 +69,7 @@ def main() -> None:
     spec = dataclasses.replace(checkpoint.spec, provenance=provenance)
     save_checkpoint(Checkpoint(spec=spec, arrays=checkpoint.arrays), bundled_checkpoint())
     size = bundled_checkpoint().stat().st_size
-    print(json.dumps(measured | {"bytes": size, "fingerprint": checkpoint.fingerprint}, indent=1))
+    print(json.dumps(measured | {"bytes": size, "identity": checkpoint.identity}, indent=1))
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ def main() -> None:
         record = {
             "photographs": len(paths),
             "model": arguments.model.name,
-            "fingerprint": checkpoint.fingerprint,
+            "identity": checkpoint.identity,
             "machine": f"{platform.system()} {platform.machine()}, {cpu_name()}",
             "date": datetime.now(UTC).date().isoformat(),
             "versions": {

@@ -87,8 +87,8 @@ def main() -> None:
             record = {
                 "photographs": len(paths),
                 "model": arguments.model.name,
-                "fingerprint": runner.fingerprint,
-                "engine": runner.description,
+                "identity": runner.identity,
+                "runner": runner.description,
                 "results": results,
                 "map_by_class": by_class(spaces, classes),
             }

@@ -32,7 +32,7 @@ class Beginning:
         mean_image: (S, S, 3) float32 RGB, or None for the spec's channel means.
         components: of the training pixels' colours.
         old_layers: layers from a checkpoint that was trained on other classes.
-        init: the checkpoint it is fine-tuned from, if any: its "fingerprint", and as "provenance"
+        init: the checkpoint it is fine-tuned from, if any: its "identity", and as "provenance"
             what it says of its own origin, including licence and attribution.
     """
 
@@ -131,7 +131,7 @@ def from_checkpoint(
         components=_components(colour),
         old_layers=old,
         init={
-            "fingerprint": checkpoint.fingerprint,
+            "identity": checkpoint.identity,
             "provenance": dict(checkpoint.spec.provenance),
         },
     )

@@ -221,7 +221,7 @@ def _save(
     """
     provenance = dict(checkpoint.spec.provenance) | {
         "shrunk": {
-            "from": checkpoint.fingerprint,
+            "from": checkpoint.identity,
             "ranks": dataclasses.asdict(options.ranks),
             "epochs": options.num_epochs,
             "batch_size": options.batch_size,

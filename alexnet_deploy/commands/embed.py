@@ -47,8 +47,8 @@ def embed(
 
     Rows are in the order of the photographs; one that cannot be read has none. Several layers
     of an .npy go to one file each, OUTPUT.LAYER.npy. With --json: {"files", "num_rows",
-    "num_failed", "fingerprint", "precision", "layers", "shapes": {layer: [sizes]}}. Vectors are
-    comparable where fingerprint and precision are the same; --json and .parquet tell both.
+    "num_failed", "identity", "precision", "layers", "shapes": {layer: [sizes]}}. Vectors are
+    comparable where identity and precision are the same; --json and .parquet tell both.
     """
     from alexnet_deploy.inference import embeddings
     from alexnet_deploy.inference.run import RunSummary

@@ -53,7 +53,7 @@ def evaluate(
     without a folder are allowed. Ties count in parts, as in the 2012 code. Several models are an
     ensemble: their probabilities are averaged. With --json: {"top1", "top5", "mean_class_top1",
     "photographs", "failures": [{"path", "error"}], "crops", "matched_by", "models": [{"path",
-    "fingerprint", "runtime", "precision", "weight"}], "classes": [{"label", "index",
+    "identity", "runtime", "precision", "weight"}], "classes": [{"label", "index",
     "photographs", "top1", "top5"}], "seconds"}; a path that is not UTF-8 comes with
     "path_base64".
     """

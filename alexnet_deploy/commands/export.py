@@ -179,7 +179,7 @@ def export(**options: Any) -> None:
     What is written is compared with a NumPy reference on photographs, and written only if it
     computes the same (exit 4 if not). An engine that cannot run on this machine is written
     unverified, and says so. CHECKPOINT is .safetensors or .pt; without one, $ALEXNET_MODEL or
-    the bundled one. With --json: {"file", "fingerprint", "status", "report"}; report is null for a
+    the bundled one. With --json: {"file", "identity", "status", "report"}; report is null for a
     file that was not verified, and status says why.
     """
     arguments = ExportArguments(**options)
@@ -292,7 +292,7 @@ def _print_written(
     if arguments.as_json:
         result = {
             "file": str(target),
-            "fingerprint": checkpoint.fingerprint,
+            "identity": checkpoint.identity,
             "status": status,
             "report": report,
         }

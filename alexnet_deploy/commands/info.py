@@ -16,16 +16,16 @@ from alexnet_deploy.console.reporting import print_result
 def info(file: Path | None, check: bool, as_json: bool) -> None:
     """Say what a checkpoint, an ONNX file, an engine or an index is.
 
-    Network, preprocessing, labels, fingerprint, provenance, verification; of an index its
+    Network, preprocessing, labels, identity, provenance, verification; of an index its
     photographs, roots, last runs and commonest failures.
 
     FILE is a checkpoint, an .onnx or .engine file of ours, or the directory of an index; without
     one, $ALEXNET_MODEL or the bundled checkpoint. The keys of --json: path, kind, size_bytes,
-    fingerprint, preset, parameters, spec, layers, arrays, labels, provenance; for an .onnx file
+    identity, preset, parameters, spec, layers, arrays, labels, provenance; for an .onnx file
     also outputs, precision, calibration, unchanged and report. For an engine these but arrays,
     calibration and unchanged, and runtime, runtime_version, cuda_version, gpu_name,
     compute_capabilities, profile, lrn, plugin_sha256, status. For an index: path, kind,
-    size_bytes, format, metric, model, fingerprint, layer, dimension, preprocessing, precision,
+    size_bytes, format, metric, model, identity, layer, dimension, preprocessing, precision,
     decode, photographs, vectors, roots, runs, failures; with --check also problems.
     """
     from alexnet_deploy.errors import IncompatibleFileError

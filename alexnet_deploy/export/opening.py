@@ -13,8 +13,8 @@ from alexnet_deploy.errors import AlexNetDeployError, IncompatibleFileError, Out
 from alexnet_deploy.export.onnx import build_file, verified_model
 from alexnet_deploy.files.input_files import existing_file
 from alexnet_deploy.files.path_text import printable
-from alexnet_deploy.graph.build import GRAPH_VERSION
-from alexnet_deploy.graph.model_file import ModelFile, read_model, write_model
+from alexnet_deploy.graph.model_file import GRAPH_VERSION, ModelFile, write_model
+from alexnet_deploy.graph.reading import read_model
 from alexnet_deploy.inference.model import Model
 from alexnet_deploy.model.checkpoints import CHECKPOINT_SUFFIXES, Checkpoint, load_checkpoint
 from alexnet_deploy.model.default import default_model
@@ -171,7 +171,7 @@ def _cache_key(checkpoint: Checkpoint, options: RunnerOptions, precision: Precis
     """Name all that a verified export depends on: what it computes and what it ran on."""
     parts = (
         GRAPH_VERSION,
-        checkpoint.fingerprint,
+        checkpoint.identity,
         checkpoint.spec.to_json(),
         options.runtime,
         options.device,

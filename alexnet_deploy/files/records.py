@@ -75,6 +75,10 @@ class _FieldError(IncompatibleFileError):
 class _OtherFormatError(_FieldError):
     """A record of another version of this program."""
 
+    def __init__(self, field: str, came: int, own: int) -> None:
+        super().__init__(field, f"is {came}, this version of alexnet-deploy reads {own}")
+        self.remedy = "update alexnet-deploy, or " if came > own else ""
+
 
 def require(condition: bool, field: str, came: object, expected: str) -> None:
     """Reject a record for a reason that no annotation can express; for its `__post_init__`.
@@ -166,9 +170,7 @@ def read_record(
     try:
         record: _Record = _record(kind, content, "")
     except _OtherFormatError as error:
-        raise IncompatibleFileError(
-            f"{source}: {error}; update alexnet-deploy, or ", otherwise
-        ) from error
+        raise IncompatibleFileError(f"{source}: {error}; {error.remedy}", otherwise) from error
     except _FieldError as error:
         raise damaged(source, error, otherwise) from error
     return record
@@ -221,9 +223,7 @@ def _record(kind: Any, fields: object, prefix: str) -> Any:
     if hasattr(kind, "FORMAT"):
         came = _value(int, rest.pop("format", None), f"{prefix}format")
         if came != kind.FORMAT:
-            raise _OtherFormatError(
-                f"{prefix}format", f"is {came}, this version of alexnet-deploy reads {kind.FORMAT}"
-            )
+            raise _OtherFormatError(f"{prefix}format", came, kind.FORMAT)
     kinds = _kinds(kind)
     for name in rest.keys() - kinds.keys():
         raise _FieldError(prefix + reprlib.repr(name), f"is unknown, expected {', '.join(kinds)}")

@@ -32,8 +32,6 @@ except ImportError as error:
 OPSET, IR_VERSION = 20, 10
 NETWORK_INPUT = "input"
 """The tensor that conv1 reads: pixels minus the mean, divided by the standard deviation."""
-GRAPH_VERSION = 1
-"""Incremented when the same checkpoint would give another graph; part of the cache key."""
 
 
 def build_model(checkpoint: Checkpoint, outputs: tuple[str, ...]) -> ModelFile:
@@ -92,9 +90,9 @@ class _GraphBuilder:
         return self.constant(name, self._checkpoint.arrays[name].astype(np.float32, copy=False))
 
     def normalised_input(self) -> str:
-        # Transpose first, while a pixel is one byte.
-        x = self.add("Transpose", [INPUT], "images_nchw", perm=[0, 3, 1, 2])
-        x = self.add("Cast", [x], "pixels", to=TensorProto.FLOAT)
+        # Cast first: TensorRT's parser takes no Transpose of bytes.
+        x = self.add("Cast", [INPUT], "images_float", to=TensorProto.FLOAT)
+        x = self.add("Transpose", [x], "pixels", perm=[0, 3, 1, 2])
         mean = self.constant("mean", self._checkpoint.mean()[np.newaxis].astype(np.float32))
         std = np.array(self._spec.preprocessing.std, np.float32).reshape(1, 3, 1, 1)
         if (std == 1).all():

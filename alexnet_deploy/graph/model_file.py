@@ -1,7 +1,8 @@
 """An `.onnx` file of ours: graph and arrays in memory, and how it is read and written.
 
-The file's metadata holds the spec with its labels, the checkpoint's fingerprint, a hash of
-everything that affects its results, and the verification report.
+The graph follows from the spec, the precision and the outputs: see `graph.reading`. The file's
+metadata holds the spec with its labels, a hash of everything that affects its results, and the
+verification report.
 """
 
 import dataclasses
@@ -17,29 +18,31 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.choices import FILE_PRECISIONS, FilePrecision
-from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError, UsageError
-from alexnet_deploy.files.input_files import existing_file
+from alexnet_deploy.choices import FilePrecision
+from alexnet_deploy.errors import MissingPackageError
 from alexnet_deploy.files.output_files import atomic_write
-from alexnet_deploy.files.records import Within, json_object, read_record
-from alexnet_deploy.graph.report import check_report
+from alexnet_deploy.files.records import Within
 from alexnet_deploy.graph.serialization import graph_chunks, shell_bytes
-from alexnet_deploy.model.checkpoints import CHECKPOINT_SUFFIXES, Checkpoint, array_digest
+from alexnet_deploy.model.checkpoints import Checkpoint, identity
 from alexnet_deploy.model.spec import SPEC_KEY, ModelSpec
 
 try:
     import onnx
-    from google.protobuf.message import DecodeError
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import TensorProto, helper
 except ImportError as error:
     raise MissingPackageError("onnx", "cpu", "reading or writing a model file") from error
 
 INPUT = "images"
 
-_FINGERPRINT, _REPORT = "alexnet_deploy.fingerprint", "alexnet_deploy.report"
-_CONTENT, _PRECISION = "alexnet_deploy.content_sha256", "alexnet_deploy.precision"
-_CALIBRATION = "alexnet_deploy.export.calibration"
-_AGAIN = "export it again"
+GRAPH_VERSION = 2
+"""Incremented when the same checkpoint would give another graph; a file of another is refused."""
+
+GRAPH_VERSION_KEY = "alexnet_deploy.graph_version"
+CHECKPOINT_KEY = "alexnet_deploy.checkpoint"
+CONTENT_KEY = "alexnet_deploy.content_sha256"
+PRECISION_KEY = "alexnet_deploy.precision"
+CALIBRATION_KEY = "alexnet_deploy.calibration"
+REPORT_KEY = "alexnet_deploy.report"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +66,7 @@ class ModelFile:
         graph: nodes, inputs and outputs, without initializers and without our metadata.
         arrays: the initializers by name.
         spec: what the network expects and computes.
-        origin: the checkpoint that it was built from, or its fingerprint.
+        origin: the checkpoint that it was built from, or the identity that the file claims for it.
         content_sha256: the hash that the file holds of itself; None before it is written.
         report: the verification report as JSON, or None if never verified.
         precision: dtype of the convolutions in the graph: "fp32", "fp16", "bf16" or "int8".
@@ -81,10 +84,22 @@ class ModelFile:
     calibration: Calibration | None = None
     source: str = "the exported graph"
 
+    @property
+    def checkpoint_identity(self) -> str:
+        """Identity of the checkpoint that it was built from; read from a file, it is a claim."""
+        if isinstance(self.origin, str):
+            return self.origin
+        return self.identity if self.precision == "fp32" else self.origin.identity
+
     @cached_property
-    def fingerprint(self) -> str:
-        """Fingerprint of the checkpoint that it was built from."""
-        return self.origin if isinstance(self.origin, str) else self.origin.fingerprint
+    def identity(self) -> str:
+        """See `checkpoints.identity`: of the file's own arrays, before any runner lowers it.
+
+        In fp32 it is the checkpoint's. A narrower file has its own: its weights are others, and so
+        are the vectors that it computes.
+        """
+        own = {name: array for name, array in self.arrays.items() if not follows_from_spec(name)}
+        return identity(self.spec, own)
 
     def outputs(self) -> tuple[str, ...]:
         """Return the names of the graph's outputs."""
@@ -110,24 +125,14 @@ class ModelFile:
         return wide
 
     def is_unchanged(self) -> bool:
-        """Compare spec, fingerprint, graph and arrays with the hash that the file holds of them."""
+        """Compare what affects results, and the labels, with the hash that the file holds of it."""
         return self.content_sha256 in (None, self.computed_sha256())
 
     def computed_sha256(self) -> str:
-        """Hash everything in the file except its report."""
-        digest = hashlib.sha256(f"{self.spec.to_json()}\n{self.fingerprint}\n".encode())
-        digest.update(f"{self.precision} {self.calibration}\n".encode())
-        digest.update(self.graph.graph.SerializeToString(deterministic=True))
-        for name in sorted(self.arrays):
-            digest.update(f"{name} {self._digest(name)}\n".encode())
-        return digest.hexdigest()
-
-    def _digest(self, name: str) -> str:
-        """Return the digest of an array, without hashing the checkpoint's own arrays again."""
-        array = self.arrays[name]
-        if isinstance(self.origin, Checkpoint) and self.origin.arrays.get(name) is array:
-            return self.origin.digests[name]
-        return array_digest(array)
+        """Hash the file's identity, precision, calibration and whole spec."""
+        parts = (self.identity, self.checkpoint_identity, self.precision, self.calibration)
+        text = "\n".join([*map(str, parts), self.spec.to_json()])
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def with_outputs(self, names: tuple[str, ...]) -> "ModelFile":
         """Return the file with the layers `names`, in this order, as its only outputs."""
@@ -183,13 +188,14 @@ class ModelFile:
     def _metadata(self) -> dict[str, str]:
         metadata = {
             SPEC_KEY: self.spec.to_json(),
-            _FINGERPRINT: self.fingerprint,
-            _CONTENT: self.computed_sha256(),
-            _PRECISION: self.precision,
+            GRAPH_VERSION_KEY: str(GRAPH_VERSION),
+            CHECKPOINT_KEY: self.checkpoint_identity,
+            CONTENT_KEY: self.computed_sha256(),
+            PRECISION_KEY: self.precision,
         }
         if self.calibration is not None:
-            metadata[_CALIBRATION] = json.dumps(dataclasses.asdict(self.calibration))
-        return metadata | ({} if self.report is None else {_REPORT: json.dumps(self.report)})
+            metadata[CALIBRATION_KEY] = json.dumps(dataclasses.asdict(self.calibration))
+        return metadata | ({} if self.report is None else {REPORT_KEY: json.dumps(self.report)})
 
 
 def narrow_name(layer: str, precision: str) -> str:
@@ -200,6 +206,11 @@ def narrow_name(layer: str, precision: str) -> str:
 def scale_name(tensor: str) -> str:
     """Return the name of an int8 tensor's or weight's scale."""
     return f"{tensor}_scale"
+
+
+def follows_from_spec(name: str) -> bool:
+    """Return whether an array holds no weights: a shape, a standard deviation, a zero point."""
+    return name in ("std", "int8_zero") or name.endswith("_shape")
 
 
 def _cast_outputs(graph: onnx.GraphProto, precision: str) -> None:
@@ -216,57 +227,6 @@ def _cast_outputs(graph: onnx.GraphProto, precision: str) -> None:
     ]
     del graph.node[:]
     graph.node.extend(kept)
-
-
-def read_model(path: Path) -> ModelFile:
-    """Read an `.onnx` file that `graph.build.build_model` made.
-
-    Raises:
-        IncompatibleFileError: unreadable, truncated, damaged, or without our metadata.
-        UsageError: the file is missing, or is a checkpoint.
-    """
-    existing_file(path, "an .onnx file")
-    if path.suffix in CHECKPOINT_SUFFIXES:
-        raise UsageError(f"{path}: is a checkpoint; export it first: alexnet-deploy export")
-    try:
-        model = onnx.load_model_from_string(path.read_bytes())
-    except (OSError, DecodeError) as error:
-        raise IncompatibleFileError(
-            f"{path}: not a readable ONNX file ({error}); export it again"
-        ) from error
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    if SPEC_KEY not in metadata or _FINGERPRINT not in metadata:
-        producer = f" (its producer is {model.producer_name})" if model.producer_name else ""
-        raise IncompatibleFileError(
-            f"{path}: was not written by alexnet-deploy{producer}: it does not say how to prepare "
-            "its input; export the checkpoint with: alexnet-deploy export CKPT -o FILE"
-        )
-    spec = ModelSpec.from_json(metadata[SPEC_KEY], str(path))
-    try:
-        arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    except (ValueError, TypeError) as error:
-        raise IncompatibleFileError(f"{path}: damaged ({error}); export it again") from error
-    report = calibration = None
-    if _REPORT in metadata:
-        report = json_object(metadata[_REPORT], f"{path}: its report", _AGAIN)
-        check_report(report, str(path), _AGAIN)
-    if _CALIBRATION in metadata:
-        source = f"{path}: its calibration"
-        calibration = read_record(Calibration, metadata[_CALIBRATION], source, _AGAIN)
-    del model.graph.initializer[:]
-    del model.metadata_props[:]
-    _check_complete(model.graph, arrays, spec, path)
-    return ModelFile(
-        graph=model,
-        arrays=arrays,
-        spec=spec,
-        origin=metadata[_FINGERPRINT],
-        content_sha256=metadata.get(_CONTENT, ""),
-        report=report,
-        precision=_precision(metadata.get(_PRECISION, "fp32"), path),
-        calibration=calibration,
-        source=str(path),
-    )
 
 
 def write_model(file: ModelFile, path: Path) -> None:
@@ -286,32 +246,6 @@ def check_onnx(file: ModelFile) -> str:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         return str(error).splitlines()[0]
     return "valid"
-
-
-def _check_complete(
-    graph: onnx.GraphProto, arrays: Mapping[str, NDArray[Any]], spec: ModelSpec, path: Path
-) -> None:
-    """Reject a graph that reads a missing tensor, or lacks one of the weights."""
-    made = {INPUT, *arrays, *(output for node in graph.node for output in node.output)}
-    read = [name for node in graph.node for name in node.input]
-    factors = {
-        name: (f"{name}.left", f"{name}.right") if f"{name}.left" in made else (name,)
-        for name in spec.array_shapes()
-    }
-    needed = ["mean", *(name for names in factors.values() for name in names)]
-    for name in (*read, *(output.name for output in graph.output), *needed):
-        if name not in made:
-            raise IncompatibleFileError(f"{path}: damaged, {name} is missing; export it again")
-
-
-def _precision(text: str, path: Path) -> FilePrecision:
-    for precision in FILE_PRECISIONS:
-        if text == precision:
-            return precision
-    raise IncompatibleFileError(
-        f"{path}: its precision is {text!r}, this version knows {', '.join(FILE_PRECISIONS)}; "
-        "export it again"
-    )
 
 
 def _value_info(name: str, spec: ModelSpec) -> onnx.ValueInfoProto:

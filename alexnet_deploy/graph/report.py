@@ -43,7 +43,7 @@ class Report:
     Attributes:
         checks: every comparison made, in table order.
         runs: what ran the artefact: runtime, version, device, precision.
-        against: fingerprint of the checkpoint that the reference ran.
+        against: identity of the checkpoint that the reference ran.
         num_photographs: photographs compared.
         skipped: photographs that could not be read, with the reason.
     """

@@ -37,7 +37,9 @@ _MAX_VALUE_BYTES = 2**20
 _MAX_STEPS = 10**6
 """Steps of SQLite's machine to read the schema in; ours takes a few hundred."""
 
-_SCHEMA = """
+_VERSION = 2
+_SCHEMAS = {
+    _VERSION: """
 CREATE TABLE settings (
     next_position INTEGER NOT NULL, -- where the next vector goes; never lowered
     model BLOB                      -- path of the model, NULL for the bundled checkpoint
@@ -72,7 +74,7 @@ CREATE TABLE runs (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     started REAL NOT NULL,          -- seconds since 1970
     finished REAL,                  -- NULL when it was interrupted
-    engine TEXT,                    -- what ran, NULL when nothing had to
+    runner TEXT,                    -- what ran, NULL when nothing had to
     embedded INTEGER NOT NULL DEFAULT 0,
     reused INTEGER NOT NULL DEFAULT 0,
     unchanged INTEGER NOT NULL DEFAULT 0,
@@ -80,6 +82,8 @@ CREATE TABLE runs (
     removed INTEGER NOT NULL DEFAULT 0
 );
 """
+}
+"""By `user_version`: a later one that reads an older ledger migrates it when it first writes."""
 
 
 # What a stored value may be. SQLite keeps any type in any column, so a damaged or forged ledger
@@ -134,7 +138,9 @@ class Ledger:
         with _errors_reported(part):
             connection = _connect(part, "rwc")
             try:
-                connection.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+                connection.executescript(
+                    f"BEGIN; {_SCHEMAS[_VERSION]} PRAGMA user_version = {_VERSION}; COMMIT;"
+                )
             finally:
                 connection.close()
         with errors_of(directory / LEDGER_NAME):
@@ -296,7 +302,13 @@ def _opened(path: Path, stack: ExitStack) -> sqlite3.Connection:
         connection = _connect(path, "rw")
         stack.callback(connection.close)
         connection.set_progress_handler(lambda: True, _MAX_STEPS)
-        if dict(connection.execute(_STATEMENTS)) != _own_statements():
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > _VERSION:
+            raise IncompatibleFileError(
+                f"{path}: is of format {version}, this version of alexnet-deploy reads {_VERSION}; "
+                "update alexnet-deploy, or index again into another directory"
+            )
+        if dict(connection.execute(_STATEMENTS)) != _own_statements(version):
             raise _damaged(path, "its tables are not those of an index, and no others may be there")
         if len(connection.execute("SELECT 1 FROM settings LIMIT 2").fetchall()) != 1:
             raise _damaged(path, "its settings are missing")
@@ -311,9 +323,9 @@ _STATEMENTS = "SELECT CAST(type || ' ' || name AS BLOB), CAST(sql AS BLOB) FROM 
 
 
 @functools.cache
-def _own_statements() -> Mapping[bytes, bytes | None]:
+def _own_statements(version: int) -> Mapping[bytes, bytes | None]:
     with closing(sqlite3.connect(":memory:")) as connection:
-        connection.executescript(_SCHEMA)
+        connection.executescript(_SCHEMAS.get(version, ""))
         return dict(connection.execute(_STATEMENTS))
 
 

@@ -13,11 +13,9 @@ from alexnet_deploy.errors import Argument, IncompatibleFileError, UsageError
 from alexnet_deploy.files.output_files import atomic_write
 from alexnet_deploy.files.records import Within, read_file, read_record
 from alexnet_deploy.model.spec import ModelSpec
+from alexnet_deploy.photographs.pixels import DECODE, Decode
 
 MANIFEST_NAME = "manifest.json"
-DECODE_MODE = "pillow-13"
-"""How files become pixels: decoded by Pillow at full size, resized in Pillow 13's order of
-passes."""
 SEGMENT_BYTES = 2**30
 _AGAIN = "index again into another directory"
 _Name = Annotated[str, Within(1, 1000)]
@@ -28,20 +26,20 @@ class VectorSpace:
     """Everything that two vectors must share to be comparable.
 
     Attributes:
-        fingerprint: of the checkpoint.
+        identity: of the checkpoint.
         layer: a name of `ModelSpec.layer_shapes`; maps are flattened in (C, H, W) order.
         dimension: D, the length of a vector.
         preprocessing: input size and the fields of the spec's preprocessing, as JSON values.
         precision: arithmetic of the network.
-        decode: how files are decoded, `DECODE_MODE`.
+        decode: how files become pixels.
     """
 
-    fingerprint: _Name
+    identity: _Name
     layer: _Name
     dimension: Annotated[int, Within(1, 10**7)]
     preprocessing: Mapping[str, Any]
     precision: _Name
-    decode: _Name
+    decode: Decode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,32 +53,32 @@ class Manifest:
         segment_rows: vectors in a full segment.
     """
 
-    FORMAT: ClassVar[int] = 1
+    FORMAT: ClassVar[int] = 2
 
     space: VectorSpace
     metric: Metric = "cosine"
     segment_rows: Annotated[int, Within(1, 2**31)]
 
 
-def new_manifest(spec: ModelSpec, *, fingerprint: str, layer: str, precision: str) -> Manifest:
+def new_manifest(spec: ModelSpec, *, identity: str, layer: str, precision: str) -> Manifest:
     """Return the manifest of a new index of `layer`."""
-    space = vector_space(spec, fingerprint=fingerprint, layer=layer, precision=precision)
+    space = vector_space(spec, identity=identity, layer=layer, precision=precision)
     segment_rows = max(1, SEGMENT_BYTES // (2 * space.dimension))
     return Manifest(space=space, segment_rows=segment_rows)
 
 
-def vector_space(spec: ModelSpec, *, fingerprint: str, layer: str, precision: str) -> VectorSpace:
+def vector_space(spec: ModelSpec, *, identity: str, layer: str, precision: str) -> VectorSpace:
     """Return the vector space of a model in this version."""
     dimension = 1
     for size in spec.layer_shapes()[layer]:
         dimension *= size
     return VectorSpace(
-        fingerprint=fingerprint,
+        identity=identity,
         layer=layer,
         dimension=dimension,
         preprocessing=preprocessing_of(spec),
         precision=precision,
-        decode=DECODE_MODE,
+        decode=DECODE,
     )
 
 

@@ -1,6 +1,5 @@
 """Create an index, and open the runner that computes its vectors."""
 
-import dataclasses
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -15,7 +14,6 @@ from alexnet_deploy.files.output_files import errors_of, sync_directory
 from alexnet_deploy.index.ledger import BLOB, JOURNAL_NAME, LEDGER_NAME, NULL, PART_NAME, Ledger
 from alexnet_deploy.index.lock import LOCK_NAME, writer_lock
 from alexnet_deploy.index.manifest import (
-    DECODE_MODE,
     MANIFEST_NAME,
     Manifest,
     check_space,
@@ -26,6 +24,7 @@ from alexnet_deploy.index.manifest import (
 from alexnet_deploy.index.segments import FOLDER_NAME
 from alexnet_deploy.index.storage import Storage, is_index, remove_parts
 from alexnet_deploy.model.default import bundled_checkpoint, default_model
+from alexnet_deploy.photographs.pixels import DECODE
 from alexnet_deploy.runtimes.base import Runner, RunnerOptions
 
 _PLAIN_SUFFIXES = (".onnx", ".safetensors")
@@ -79,7 +78,7 @@ def create_index(directory: Path, request: ModelRequest, notify: Callable[[str],
         )
         manifest = new_manifest(
             runner.spec,
-            fingerprint=runner.fingerprint,
+            identity=runner.identity,
             layer=layer,
             precision=runner.options.precision,
         )
@@ -175,21 +174,21 @@ def check_model(index: Storage, runner: Runner, model: Path | None) -> None:
         IncompatibleFileError: naming the difference.
     """
     space = index.manifest.space
-    if runner.fingerprint != space.fingerprint:
+    if runner.identity != space.identity:
         raise IncompatibleFileError(
             f"index {index.directory}: made by "
-            f"{_recorded_model(index.ledger) or 'the bundled checkpoint'}, fingerprint "
-            f"{space.fingerprint[:16]}..., but {model or default_model()} has "
-            f"{runner.fingerprint[:16]}...; vectors of the two cannot be compared: give the "
+            f"{_recorded_model(index.ledger) or 'the bundled checkpoint'}, identity "
+            f"{space.identity[:16]}..., but {model or default_model()} has "
+            f"{runner.identity[:16]}...; vectors of the two cannot be compared: give the "
             "index's own ",
             Argument("model"),
             ", or name another ",
             Argument("directory"),
         )
     own = vector_space(
-        runner.spec, fingerprint=space.fingerprint, layer=space.layer, precision=space.precision
+        runner.spec, identity=space.identity, layer=space.layer, precision=space.precision
     )
-    check_space(index.directory, space, dataclasses.asdict(own))
+    check_space(index.directory, space, {name: getattr(own, name) for name in own.__slots__})
 
 
 def check_request(index: Storage, request: ModelRequest) -> None:
@@ -200,7 +199,7 @@ def check_request(index: Storage, request: ModelRequest) -> None:
     """
     asked = {"layer": request.layer, "precision": request.precision}
     stated = {name: value for name, value in asked.items() if value not in (None, "auto")}
-    check_space(index.directory, index.manifest.space, stated | {"decode": DECODE_MODE})
+    check_space(index.directory, index.manifest.space, stated | {"decode": DECODE})
 
 
 def remember_model(index: Storage, model: Path) -> None:

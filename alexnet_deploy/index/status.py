@@ -12,6 +12,7 @@ from alexnet_deploy.index.integrity import problems
 from alexnet_deploy.index.ledger import BLOB, INTEGER, NULL, REAL, TEXT
 from alexnet_deploy.index.roots import Roots, all_roots
 from alexnet_deploy.index.storage import Storage, open_storage
+from alexnet_deploy.photographs.pixels import Decode
 
 _NUM_RUNS = 5
 _NUM_REASONS = 5
@@ -52,8 +53,8 @@ def readable_index(description: dict[str, Any]) -> str:
         f"  vectors       {vectors['used']:,} of {description['dimension']} numbers, float16"
         + (f"; {vectors['unused']:,} unused; {_PRUNE}" if vectors["unused"] else ""),
         f"  made by       {description['layer']} of {description['model'] or 'the bundled model'}"
-        f", {description['precision']}, decoded by {description['decode']}",
-        f"  fingerprint   {description['fingerprint']}",
+        f", {description['precision']}, decoded by {Decode(**description['decode'])}",
+        f"  identity   {description['identity']}",
     ]
     for root in description["roots"]:
         gone = "" if root["exists"] else "  NOT THERE"
@@ -119,7 +120,7 @@ def _roots(index: Storage) -> list[dict[str, Any]]:
 
 
 def _runs(index: Storage) -> list[dict[str, Any]]:
-    names = "started", "finished", "engine", "embedded", "reused", "unchanged", "failed", "removed"
+    names = "started", "finished", "runner", "embedded", "reused", "unchanged", "failed", "removed"
     rows = index.ledger.rows(
         f"SELECT {', '.join(names)} FROM runs ORDER BY id DESC LIMIT {_NUM_RUNS}",
         kinds=(REAL, REAL | NULL, TEXT | NULL, *(INTEGER,) * 5),
@@ -159,5 +160,5 @@ def _run_line(run: dict[str, Any]) -> str:
     )
     seconds = run["finished"] - run["started"]
     return (
-        f"{started}  {counts or 'nothing to do'}, {seconds:.1f} s  {run['engine'] or ''}".rstrip()
+        f"{started}  {counts or 'nothing to do'}, {seconds:.1f} s  {run['runner'] or ''}".rstrip()
     )

@@ -324,7 +324,7 @@ class _Run:
         report = self._report
         with self._index.ledger.transaction():
             self._index.ledger.execute(
-                "UPDATE runs SET finished = ?, engine = ?, embedded = ?, reused = ?, "
+                "UPDATE runs SET finished = ?, runner = ?, embedded = ?, reused = ?, "
                 "unchanged = ?, failed = ?, removed = ? WHERE id = ?",
                 (
                     *(time.time(), self._runner_description, report.num_embedded),

@@ -42,8 +42,8 @@ class EmbeddingFiles:
         shapes: per layer the shape of one row: (D,) or (C, H, W).
         num_rows: photographs in the files.
         num_failed: photographs that could not be read and have no row.
-        fingerprint: of the checkpoint.
-        precision: arithmetic of the network; vectors are comparable if it and the fingerprint are
+        identity: of the checkpoint.
+        precision: arithmetic of the network; vectors are comparable if it and the identity are
             the same.
     """
 
@@ -51,7 +51,7 @@ class EmbeddingFiles:
     shapes: Mapping[str, tuple[int, ...]]
     num_rows: int
     num_failed: int
-    fingerprint: str
+    identity: str
     precision: str
 
     def to_json(self) -> str:
@@ -61,7 +61,7 @@ class EmbeddingFiles:
                 "files": [str(file) for file in self.files],
                 "num_rows": self.num_rows,
                 "num_failed": self.num_failed,
-                "fingerprint": self.fingerprint,
+                "identity": self.identity,
                 "precision": self.precision,
                 "layers": list(self.shapes),
                 "shapes": {layer: list(shape) for layer, shape in self.shapes.items()},
@@ -136,7 +136,7 @@ def embed(
         shapes=shapes,
         num_rows=num_rows,
         num_failed=num_failed,
-        fingerprint=runner.fingerprint,
+        identity=runner.identity,
         precision=runner.options.precision,
     )
 
@@ -190,7 +190,7 @@ def _open_rows(files: tuple[Path, ...], runner: Runner, shapes: _Shapes) -> Iter
                 file,
                 runner.spec,
                 shapes,
-                fingerprint=runner.fingerprint,
+                identity=runner.identity,
                 precision=runner.options.precision,
             ) as append,
         ):

@@ -231,15 +231,14 @@ def _names(runners: Sequence[Runner], paths: Sequence[Path] | None) -> list[str]
     if paths is not None:
         return [str(path) for path in paths]
     return [
-        f"model {number} ({runner.fingerprint[:16]})"
-        for number, runner in enumerate(runners, start=1)
+        f"model {number} ({runner.identity[:16]})" for number, runner in enumerate(runners, start=1)
     ]
 
 
 def _model(runner: Runner, share: float, path: Path | None) -> EvaluatedModel:
     return EvaluatedModel(
         path=path,
-        fingerprint=runner.fingerprint,
+        identity=runner.identity,
         runtime=runner.options.runtime,
         precision=runner.options.precision,
         weight=share,

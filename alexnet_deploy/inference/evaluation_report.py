@@ -33,14 +33,14 @@ class EvaluatedModel:
 
     Attributes:
         path: its file, or None if not given.
-        fingerprint: of its checkpoint.
+        identity: of its checkpoint.
         runtime: library that ran it.
         precision: arithmetic of the network.
         weight: its share in the average, 0..1.
     """
 
     path: Path | None
-    fingerprint: str
+    identity: str
     runtime: str
     precision: str
     weight: float
@@ -81,7 +81,7 @@ class Evaluation:
         """Return one ASCII JSON object on one line.
 
         {"top1", "top5", "mean_class_top1", "photographs", "failures": [{"path", "error"}], "crops",
-        "matched_by", "models": [{"path", "fingerprint", "runtime", "precision", "weight"}],
+        "matched_by", "models": [{"path", "identity", "runtime", "precision", "weight"}],
         "classes": [{"label", "index", "photographs", "top1", "top5"}], "seconds"}; a path that is
         not UTF-8 comes with "path_base64". Accuracies are 0..1, or null for a class without
         photographs.
@@ -129,7 +129,7 @@ class Evaluation:
 
 def _model_fields(model: EvaluatedModel) -> dict[str, Any]:
     return (path_fields(model.path) if model.path is not None else {"path": None}) | {
-        "fingerprint": model.fingerprint,
+        "identity": model.identity,
         "runtime": model.runtime,
         "precision": model.precision,
         "weight": model.weight,
@@ -149,7 +149,7 @@ def _class_fields(one: ClassAccuracy) -> dict[str, Any]:
 def _model_line(model: EvaluatedModel) -> str:
     name = model.path.name if model.path is not None else "model"
     share = "" if model.weight == 1 else f", weight {model.weight:.3f}"
-    how = f"{model.fingerprint[:16]}, {model.runtime} {model.precision}{share}"
+    how = f"{model.identity[:16]}, {model.runtime} {model.precision}{share}"
     return f"{printable(name)} ({how})"
 
 

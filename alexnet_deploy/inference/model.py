@@ -48,15 +48,15 @@ class Embeddings:
             NaN where one could not be read.
         failures: the reason for each such row, by its number.
         layer: whose activations they are.
-        fingerprint: of the checkpoint.
-        precision: arithmetic of the network; vectors are comparable where it and the fingerprint
+        identity: of the checkpoint.
+        precision: arithmetic of the network; vectors are comparable where it and the identity
             are the same.
     """
 
     vectors: NDArray[np.float32]
     failures: Mapping[int, str]
     layer: str
-    fingerprint: str
+    identity: str
     precision: str
 
     def __len__(self) -> int:
@@ -79,7 +79,7 @@ class Model:
 
     Attributes:
         spec: what the network is: input, preprocessing, labels, provenance.
-        fingerprint: of the checkpoint.
+        identity: of the checkpoint.
         precision: arithmetic of the network.
         description: one line for people: runtime, version, device, precision, batch, threads.
     """
@@ -90,7 +90,7 @@ class Model:
         self._runners: tuple[Runner, ...] = (runner,)
         self._is_closed = False
         self.spec: ModelSpec = runner.spec
-        self.fingerprint = runner.fingerprint
+        self.identity = runner.identity
         self.precision = runner.options.precision
         self.description = runner.description
         self._threads = runner.options.threads
@@ -151,7 +151,7 @@ class Model:
             vectors=np.stack(rows) if rows else np.empty((0, *shape), np.float32),
             failures=failures,
             layer=layer,
-            fingerprint=self.fingerprint,
+            identity=self.identity,
             precision=self.precision,
         )
 

@@ -3,11 +3,12 @@
 Columns: `id` (int64, the row from 0), `path` (string), `path_base64` (string, null if the path is
 valid UTF-8), then per layer a fixed-size list of float32; maps are flattened in (C, H, W) order,
 their shape is in the field's metadata. The schema's metadata identifies the model:
-`alexnet_deploy.spec` (`ModelSpec.to_json`), `alexnet_deploy.fingerprint` of the checkpoint, and
-`alexnet_deploy.precision`, the arithmetic of the network; vectors are comparable if fingerprint and
-precision are the same.
+`alexnet_deploy.spec` (`ModelSpec.to_json`), `alexnet_deploy.identity`, `alexnet_deploy.precision`,
+the arithmetic of the network, and `alexnet_deploy.decode`, how files became pixels; vectors are
+comparable if these three are the same. `alexnet_deploy.format` is 2.
 """
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,12 +21,15 @@ from numpy.typing import NDArray
 from alexnet_deploy.errors import MissingPackageError
 from alexnet_deploy.files.path_text import path_base64, path_utf8
 from alexnet_deploy.model.spec import ModelSpec
+from alexnet_deploy.photographs.pixels import DECODE
 
 try:
     import pyarrow
     import pyarrow.parquet
 except ImportError as error:
     raise MissingPackageError("pyarrow", "parquet", "writing .parquet") from error
+
+FORMAT = 2
 
 # Large enough to compress and scan well, small compared with the runner's memory.
 _ROW_GROUP_BYTES = 16 * 2**20
@@ -39,7 +43,7 @@ def parquet_rows(
     spec: ModelSpec,
     shapes: Mapping[str, tuple[int, ...]],
     *,
-    fingerprint: str,
+    identity: str,
     precision: str,
 ) -> Iterator[Callable[[Path, Mapping[str, NDArray[np.float32]]], None]]:
     """Write a Parquet file to `file`; yields a function that appends one row.
@@ -48,13 +52,15 @@ def parquet_rows(
         file: open in binary mode for writing; left open.
         spec: of the model that computes the vectors.
         shapes: shape of one photograph's array per layer, in column order.
-        fingerprint: the checkpoint's.
+        identity: of the model.
         precision: arithmetic of the network, not "auto".
     """
     model = {
+        "alexnet_deploy.format": str(FORMAT),
         "alexnet_deploy.spec": spec.to_json(),
-        "alexnet_deploy.fingerprint": fingerprint,
+        "alexnet_deploy.identity": identity,
         "alexnet_deploy.precision": precision,
+        "alexnet_deploy.decode": json.dumps(dataclasses.asdict(DECODE)),
     }
     schema = _schema(shapes).with_metadata(model)
     row_bytes = 4 * sum(_size(shape) for shape in shapes.values())

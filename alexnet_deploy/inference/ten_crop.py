@@ -53,7 +53,7 @@ class TenCropRunner:
         self._runner = runner
         side = runner.spec.preprocessing.resize_to
         self.spec = dataclasses.replace(runner.spec, input_size=side)
-        self.fingerprint = runner.fingerprint
+        self.identity = runner.identity
         self.options = runner.options
         self.description = f"{runner.description}, {NUM_CROPS} crops"
 

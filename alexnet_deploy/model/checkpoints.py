@@ -51,17 +51,18 @@ class Checkpoint:
     arrays: Mapping[str, NDArray[Any]]
 
     @cached_property
-    def digests(self) -> dict[str, str]:
-        """`array_digest` of each array, by sorted name."""
-        names = sorted(self.arrays)
-        with ThreadPoolExecutor() as threads:  # hashlib releases the GIL on large buffers
-            lines = threads.map(lambda name: array_digest(self.arrays[name]), names)
-            return dict(zip(names, lines, strict=True))
+    def identity(self) -> str:
+        """See `identity`; a checkpoint's is that of its fp32 `.onnx` file."""
+        return identity(self.spec, self.network_arrays())
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of the arrays as stored and of the spec's fields that affect results."""
-        return fingerprint(self.spec, self.digests)
+    def network_arrays(self) -> dict[str, NDArray[np.float32]]:
+        """Return the arrays as the fp32 graph reads them: float32, with `mean` as subtracted."""
+        arrays = {
+            name: array.astype(np.float32, copy=False)
+            for name, array in self.arrays.items()
+            if name != "mean_image"
+        }
+        return arrays | {"mean": self.mean()[np.newaxis].astype(np.float32)}
 
     def dense(self, layer: str, dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return the weight matrix of `layer` ("conv1" .. "fc8") in `dtype`, factors multiplied."""
@@ -81,18 +82,27 @@ class Checkpoint:
         return image[:, start : start + size, start : start + size].astype(np.float64)
 
 
-def array_digest(array: NDArray[Any]) -> str:
-    """Return `dtype shape sha256` of one array."""
-    # As bytes, because bfloat16 has no buffer format of its own.
-    digest = hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data).hexdigest()
-    return f"{array.dtype.name} {list(array.shape)} {digest}"
+def identity(spec: ModelSpec, arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Return the SHA-256 of all that decides what a network computes.
 
-
-def fingerprint(spec: ModelSpec, digests: Mapping[str, str]) -> str:
-    """Return the SHA-256 that identifies a vector space: the computation and its weights."""
-    lines = [json.dumps(spec.identity(), sort_keys=True)]
-    lines += [f"{name} {digests[name]}" for name in sorted(digests)]
+    Args:
+        spec: its fields that change results count.
+        arrays: as its graph reads them; floating-point arrays count widened to float32, integers
+            as they are.
+    """
+    lines = [json.dumps(spec.result_fields(), sort_keys=True)]
+    names = sorted(arrays)
+    with ThreadPoolExecutor() as threads:  # hashlib releases the GIL on large buffers
+        digests = threads.map(lambda name: _digest(arrays[name]), names)
+        lines += [f"{name} {digest}" for name, digest in zip(names, digests, strict=True)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _digest(array: NDArray[Any]) -> str:
+    """Return `dtype shape sha256` of one array."""
+    wide = array if array.dtype.kind in "iu" else array.astype(np.float32, copy=False)
+    digest = hashlib.sha256(np.ascontiguousarray(wide).data).hexdigest()
+    return f"{wide.dtype.name} {list(wide.shape)} {digest}"
 
 
 def load_checkpoint(
@@ -143,7 +153,7 @@ def load_checkpoint(
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Write `.safetensors`; reading it back gives the same fingerprint.
+    """Write `.safetensors`; reading it back gives the same identity.
 
     Raises:
         OutputError: the file cannot be written.

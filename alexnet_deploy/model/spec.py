@@ -105,7 +105,7 @@ class ModelSpec:
         provenance: free-form JSON about the weights (data, recipe, measured figures).
     """
 
-    FORMAT: ClassVar[int] = 1
+    FORMAT: ClassVar[int] = 2
 
     preset: PresetName
     input_size: Annotated[int, Within(1, 4096)]
@@ -121,7 +121,7 @@ class ModelSpec:
     def __post_init__(self) -> None:
         """Reject impossible values; convert lists to tuples, 5.0 to int and 2 to float.
 
-        Equal specs then have the same JSON and the same fingerprint, whoever wrote them.
+        Equal specs then have the same JSON and the same identity, whoever wrote them.
 
         Raises:
             IncompatibleFileError: naming the field, the value given and what was expected.
@@ -212,7 +212,7 @@ class ModelSpec:
             fan_in = width
         return shapes
 
-    def identity(self) -> dict[str, Any]:
+    def result_fields(self) -> dict[str, Any]:
         """Return the fields that change what is computed: all but names, labels, provenance."""
         fields = dataclasses.asdict(self)
         for name in ("preset", "labels", "provenance", "num_classes"):

@@ -63,13 +63,13 @@ class Runner(Protocol):
 
     Attributes:
         spec: the file's spec; preprocess with this and nothing else.
-        fingerprint: of the checkpoint that the file was built from.
+        identity: of the checkpoint that the file was built from.
         options: the resolved options, without "auto".
         description: one line for people: runtime, version, device, precision, batch, threads.
     """
 
     spec: ModelSpec
-    fingerprint: str
+    identity: str
     options: RunnerOptions
     description: str
 
@@ -102,14 +102,14 @@ class BaseRunner(ABC):
     The runtimes keep one set of buffers per network, and one call already uses all cores.
 
     Args:
-        spec, fingerprint, options, description: as in `Runner`.
+        spec, identity, options, description: as in `Runner`.
     """
 
     def __init__(
-        self, spec: ModelSpec, fingerprint: str, options: RunnerOptions, description: str
+        self, spec: ModelSpec, identity: str, options: RunnerOptions, description: str
     ) -> None:
         self.spec = spec
-        self.fingerprint = fingerprint
+        self.identity = identity
         self.options = options
         self.description = description
         self._lock = threading.Lock()

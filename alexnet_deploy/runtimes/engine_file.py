@@ -76,11 +76,14 @@ class EngineRecord:
         plugin_sha256: hash of the plugin kernel's sources; None without plugin. Only distinguishes
             engines and is never checked: the kernel is in the plan.
         spec: what the network expects and computes.
-        fingerprint: of the checkpoint that it was built from.
+        identity: of the model file that it was built from; a plan hides its weights, so this is
+            what the builder claims.
+        checkpoint: identity of the checkpoint that the model file was exported from; in fp32 the
+            same.
         report: the verification report as JSON, or None if never verified.
     """
 
-    FORMAT: ClassVar[int] = 1
+    FORMAT: ClassVar[int] = 2
 
     runtime: EngineRuntime
     runtime_version: _Text
@@ -93,7 +96,8 @@ class EngineRecord:
     lrn: EngineLrn
     plugin_sha256: _Sha256 | None
     spec: ModelSpec
-    fingerprint: _Text
+    identity: _Sha256
+    checkpoint: _Sha256
     report: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:

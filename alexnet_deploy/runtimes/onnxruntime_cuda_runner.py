@@ -78,7 +78,7 @@ class OnnxRuntimeCudaRunner(BaseRunner):
             f"ONNX Runtime {onnxruntime_version()}, CUDA on {gpu}, {precision}, "
             f"batch {options.batch_size}"
         )
-        super().__init__(file.spec, file.fingerprint, options, description)
+        super().__init__(file.spec, file.identity, options, description)
         # ONNX Runtime captures one graph per calling thread, so every call goes through this one.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="cuda")
         try:

@@ -61,7 +61,7 @@ class OnnxRuntimeRunner(BaseRunner):
             f"ONNX Runtime {onnxruntime_version()}, CPU, {precision}{_REMARKS.get(precision, '')}, "
             f"batch {options.batch_size}, threads {options.threads or 'all'}"
         )
-        super().__init__(file.spec, file.fingerprint, options, description)
+        super().__init__(file.spec, file.identity, options, description)
 
     def _compute(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
         names = list(self.options.outputs)

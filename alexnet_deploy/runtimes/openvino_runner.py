@@ -75,7 +75,7 @@ class OpenVinoRunner(BaseRunner):
             f"OpenVINO {openvino_version()}, CPU, {options.precision}{_remark(precision)}, "
             f"batch {options.batch_size}, threads {threads}"
         )
-        super().__init__(file.spec, file.fingerprint, options, description)
+        super().__init__(file.spec, file.identity, options, description)
 
     def _compute(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
         self._request.infer([images], share_inputs=True)

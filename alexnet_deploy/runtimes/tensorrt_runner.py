@@ -66,7 +66,7 @@ class TensorRtRunner(BaseRunner):
             f"{library.name} {library.version()}, {gpu.name}, {record.precision}, "
             f"batch {options.batch_size}"
         )
-        super().__init__(record.spec, record.fingerprint, options, description)
+        super().__init__(record.spec, record.identity, options, description)
         self._library = library
         self._engine = _deserialised(file, library)
         _check_tensors(self._engine, file, library)

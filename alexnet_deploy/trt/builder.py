@@ -28,7 +28,6 @@ from alexnet_deploy.runtimes.engine_file import (
 from alexnet_deploy.runtimes.gpu_driver import Gpu, current_gpu
 from alexnet_deploy.runtimes.tensorrt_library import load_library
 from alexnet_deploy.trt import plugin
-from alexnet_deploy.trt.uint8_input import cast_first
 
 try:
     import tensorrt as trt
@@ -75,7 +74,8 @@ def build_engine(file: ModelFile, profile: BatchProfile) -> EngineFile:
         lrn=lrn,
         plugin_sha256=plugin.plugin_sha256() if lrn == "plugin" else None,
         spec=file.spec,
-        fingerprint=file.fingerprint,
+        identity=file.identity,
+        checkpoint=file.checkpoint_identity,
     )
     return EngineFile(record=record, plan=plan)
 
@@ -122,7 +122,7 @@ def _parse(parser: Any, file: ModelFile) -> None:
     Raises:
         IncompatibleFileError: naming each node that TensorRT rejects, with its reason.
     """
-    if parser.parse(cast_first(file).to_bytes()):
+    if parser.parse(file.to_bytes()):
         return
     errors = (parser.get_error(index) for index in range(parser.num_errors))
     reasons = [

@@ -25,7 +25,6 @@ from alexnet_deploy.runtimes.engine_file import (
     EngineRecord,
 )
 from alexnet_deploy.runtimes.tensorrt_library import load_library, without_noise
-from alexnet_deploy.trt.uint8_input import cast_first
 
 try:
     import tensorrt_rtx as trt
@@ -99,7 +98,8 @@ def build_rtx_engine(
         lrn="native" if model.spec.lrn else "none",
         plugin_sha256=None,
         spec=model.spec,
-        fingerprint=model.fingerprint,
+        identity=model.identity,
+        checkpoint=model.checkpoint_identity,
     )
     return EngineFile(record=record, plan=build_rtx_plan(model, profile, capabilities))
 
@@ -173,7 +173,7 @@ class _Network:
         self.definition = self.builder.create_network(strongly_typed)
         self._parser = trt.OnnxParser(self.definition, _LIBRARY.logger)
         self._image = (model.spec.input_size, model.spec.input_size, 3)
-        if not self._parser.parse(cast_first(model).to_bytes()):
+        if not self._parser.parse(model.to_bytes()):
             raise _parser_error(self._parser, model.source)
 
     def profile(self, profile: BatchProfile) -> Any:

@@ -64,10 +64,10 @@ def verify_engine(
         DeviceError, IncompatibleFileError, UsageError: it cannot run here.
     """
     record = file.record
-    checks = identity_checks(record.spec, record.fingerprint, checkpoint)
+    checks = identity_checks(record.spec, record.checkpoint, checkpoint)
     if not same_architecture(record.spec, checkpoint.spec):
         return Report(
-            checks=tuple(checks), runs="not run", against=checkpoint.fingerprint, num_photographs=0
+            checks=tuple(checks), runs="not run", against=checkpoint.identity, num_photographs=0
         )
     options = dataclasses.replace(options, outputs=record.outputs)
     with open_engine_file(file, options) as engine:
@@ -84,7 +84,7 @@ def verify_engine(
     return Report(
         checks=tuple(checks),
         runs=runs,
-        against=checkpoint.fingerprint,
+        against=checkpoint.identity,
         num_photographs=comparison.num_photographs,
         skipped=skipped,
     )

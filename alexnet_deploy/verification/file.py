@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from alexnet_deploy.errors import Argument, UsageError
-from alexnet_deploy.graph.model_file import read_model
+from alexnet_deploy.graph.reading import read_model
 from alexnet_deploy.graph.report import Report
 from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint
 from alexnet_deploy.model.default import bundled_checkpoint
@@ -40,10 +40,10 @@ def verify_file(
     file = read_engine(path)
     if checkpoint is None:
         checkpoint = load_checkpoint(bundled_checkpoint())
-        if checkpoint.fingerprint != file.record.fingerprint:
+        if checkpoint.identity != file.record.checkpoint:
             raise UsageError(
                 f"{path}: an engine hides its weights; name the checkpoint that it was built from "
-                f"(fingerprint {file.record.fingerprint[:16]}...) with ",
+                f"(identity {file.record.checkpoint[:16]}...) with ",
                 Argument("checkpoint"),
             )
     return verify_engine(file, checkpoint, photographs, options, on_photograph)

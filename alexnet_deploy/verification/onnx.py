@@ -4,7 +4,7 @@ The file runs as it will be served: with its own spec's preprocessing, the chose
 lowered graph. It is compared with `reference`, which shares the decoded photograph and the weights
 as read, and none of the code in between. The checks:
 
-- the file: its spec, fingerprint and weights against the checkpoint's, its content, labels
+- the file: its spec, identity and weights against the checkpoint's, its content, labels
   included, against the hash written at export; ONNX's own check; and its graph as written, not
   lowered, run by ONNX Runtime;
 - photographs: the crops, each exported layer and the logits (largest relative error of any
@@ -69,9 +69,9 @@ def verify(
     """
     checks = _file_checks(file, checkpoint)
     model = file.weights() if checkpoint is None else checkpoint
-    fingerprint = file.fingerprint if checkpoint is None else checkpoint.fingerprint
+    identity = file.identity if checkpoint is None else checkpoint.identity
     if not same_architecture(file.spec, model.spec):
-        return Report(checks=tuple(checks), runs="not run", against=fingerprint, num_photographs=0)
+        return Report(checks=tuple(checks), runs="not run", against=identity, num_photographs=0)
     layers = tuple(dict.fromkeys((*file.outputs(), "logits", "fc7", "probabilities")))
     with open_runner(file, dataclasses.replace(options, outputs=layers)) as runner:
         comparison = Comparison(Reference(model), layers, runner.options.precision)
@@ -87,7 +87,7 @@ def verify(
     return Report(
         checks=tuple(checks),
         runs=runs,
-        against=fingerprint,
+        against=identity,
         num_photographs=comparison.num_photographs,
         skipped=skipped,
     )
@@ -126,19 +126,23 @@ def _file_checks(file: ModelFile, checkpoint: Checkpoint | None) -> list[Check]:
     ]
     return [
         *checks,
-        *identity_checks(file.spec, file.fingerprint, checkpoint),
+        *identity_checks(
+            file.spec,
+            file.identity if file.precision == "fp32" else file.checkpoint_identity,
+            checkpoint,
+        ),
         _equality_check("weights, bit for bit", changed),
     ]
 
 
-def identity_checks(spec: ModelSpec, fingerprint: str, checkpoint: Checkpoint) -> list[Check]:
-    """Check that an artefact's spec and fingerprint are the checkpoint's."""
-    ours, theirs = spec.identity(), checkpoint.spec.identity()
+def identity_checks(spec: ModelSpec, identity: str, checkpoint: Checkpoint) -> list[Check]:
+    """Check that an artefact's spec and identity are the checkpoint's."""
+    ours, theirs = spec.result_fields(), checkpoint.spec.result_fields()
     different = [name for name in theirs if ours[name] != theirs[name]]
     if spec.num_classes != checkpoint.spec.num_classes:
         different.append("num_classes")
-    others = [] if fingerprint == checkpoint.fingerprint else ["checkpoint"]
-    return [_equality_check("spec", different), _equality_check("fingerprint", others)]
+    others = [] if identity == checkpoint.identity else ["checkpoint"]
+    return [_equality_check("spec", different), _equality_check("identity", others)]
 
 
 def _is_rounded(file: ModelFile, name: str, array: Array) -> bool:

@@ -202,7 +202,7 @@ def test_embed_writes_rows_and_says_what(photographs: Path) -> None:
         "files": ["v.npy", "v.paths.jsonl"],
         "num_rows": 3,
         "num_failed": 0,
-        "fingerprint": "0123456789abcdef",
+        "identity": "0123456789abcdef",
         "precision": "fp16",
         "layers": ["fc6"],
         "shapes": {"fc6": [4096]},

@@ -17,7 +17,8 @@ from alexnet_deploy.errors import DeviceError
 from alexnet_deploy.export import onnx as export_module
 from alexnet_deploy.export import opening
 from alexnet_deploy.graph.build import build_model
-from alexnet_deploy.graph.model_file import ModelFile, read_model
+from alexnet_deploy.graph.model_file import ModelFile
+from alexnet_deploy.graph.reading import read_model
 from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.model.spec import preset_spec
@@ -57,9 +58,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory, two_photographs: Path) ->
     """Return the bundled checkpoint as `export` writes it."""
     path = tmp_path_factory.mktemp("exported") / "m.onnx"
     told = parsed("export", "-o", path, "--verify-on", two_photographs, "--layer", "logits")
-    assert set(told) == {"file", "fingerprint", "status", "report"}
+    assert set(told) == {"file", "identity", "status", "report"}
     assert told["file"] == str(path)
-    assert told["fingerprint"] == read_model(path).fingerprint
+    assert told["identity"] == read_model(path).identity
     assert told["report"] == read_model(path).report
     assert told["report"]["passed"] is True
     return path
@@ -91,7 +92,7 @@ def test_what_export_wrote_passes_verify_against_its_checkpoint(
     assert report["passed"] is True
     assert report["num_photographs"] == 2
     assert report["skipped"] == []
-    assert report["against"] == load_checkpoint(bundled_checkpoint()).fingerprint
+    assert report["against"] == load_checkpoint(bundled_checkpoint()).identity
     documented = re.findall(r"\{.*\}", " ".join(done("verify", "--help").stdout.split()))
     assert len(documented) == 1
     assert set(re.findall(r'"(\w+)"', documented[0])) == set(report) | set(report["checks"][0])
@@ -288,7 +289,7 @@ def test_the_keys_of_info_are_those_of_its_help(exported: Path) -> None:
     assert (checkpoint["kind"], model["kind"]) == ("checkpoint", "onnx")
     assert model["outputs"] == ["logits"]
     assert model["report"]["passed"] is True
-    for key in ("fingerprint", "preset", "parameters", "spec", "layers", "labels", "provenance"):
+    for key in ("identity", "preset", "parameters", "spec", "layers", "labels", "provenance"):
         assert model[key] == checkpoint[key]
     assert "passed on 2 photographs" in done("info", exported).stdout
 

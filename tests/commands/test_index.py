@@ -247,8 +247,8 @@ def test_wrong_usage_of_search(photos: Path, arguments: tuple[str, ...], message
 
 def test_search_of_another_vector_space_exits_with_5(photos: Path, runners: Runners) -> None:
     assert "precision" in refused(5, "search", "photos/red.bmp", "--precision", "bf16")
-    runners.fingerprint = "f" * 64
-    assert "fingerprint" in refused(5, "search", "photos/red.bmp", "--model", "other.onnx")
+    runners.identity = "f" * 64
+    assert "identity" in refused(5, "search", "photos/red.bmp", "--model", "other.onnx")
 
 
 @pytest.mark.parametrize("option", [(), ("--precision", "auto")])

@@ -22,7 +22,7 @@ def test_a_checkpoint_is_described_as_it_is(tmp_path: Path) -> None:
     save_checkpoint(checkpoint, tmp_path / "a.safetensors")
     description = json.loads(json.dumps(describe(tmp_path / "a.safetensors")))
     assert description["kind"] == "checkpoint"
-    assert description["fingerprint"] == checkpoint.fingerprint
+    assert description["identity"] == checkpoint.identity
     # 60,965,224 of the paper's network with 1000 classes, less 989 rows of fc8.
     assert description["parameters"] == 60_965_224 - 989 * 4097
     assert description["layers"]["conv5"] == [256, 13, 13]
@@ -89,7 +89,8 @@ ENGINE = EngineFile(
         lrn="plugin",
         plugin_sha256="0" * 64,
         spec=random_checkpoint("paper").spec,
-        fingerprint="f" * 64,
+        identity="f" * 64,
+        checkpoint="f" * 64,
         report=REPORT,
     ),
     plan=b"the plan",
@@ -114,7 +115,7 @@ def test_an_engine_is_described_as_its_record_has_it(tmp_path: Path) -> None:
     for field in dataclasses.fields(EngineRecord):
         if field.name != "spec":
             assert description[field.name] == record[field.name], field.name
-    assert description["spec"] == json.loads(json.dumps(ENGINE.record.spec.identity()))
+    assert description["spec"] == json.loads(json.dumps(ENGINE.record.spec.result_fields()))
     assert description["status"] == "verified"
     assert description["parameters"] == 60_965_224 - 989 * 4097
     assert "arrays" not in description, "its weights cannot be seen"

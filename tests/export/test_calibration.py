@@ -15,7 +15,8 @@ from alexnet_deploy.export import calibration
 from alexnet_deploy.export.calibration import MAX_PHOTOGRAPHS, quantized
 from alexnet_deploy.export.onnx import build_file
 from alexnet_deploy.graph.build import build_model
-from alexnet_deploy.graph.model_file import Calibration, ModelFile, read_model, write_model
+from alexnet_deploy.graph.model_file import Calibration, ModelFile, write_model
+from alexnet_deploy.graph.reading import read_model
 from alexnet_deploy.photographs import pipeline
 from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes.base import RunnerOptions

@@ -108,7 +108,7 @@ def test_as_json_the_report_is_that_of_the_sidecar(
     record = read_engine(folder / "m.engine").record
     assert told == {
         "file": "m.engine",
-        "fingerprint": record.fingerprint,
+        "identity": record.identity,
         "status": "verified",
         "report": record.report,
     }

@@ -44,9 +44,7 @@ def test_with_tensorrt_and_a_gpu_an_engine_with_the_plugin_is_verified(
     assert file.record.status == "verified"
     assert file.record.report is not None
     names = [check["name"] for check in file.record.report["checks"]]
-    assert {"fingerprint", "FC7 cosine, lowest (mean)", "pool2 amplified, relative error"} <= {
-        *names
-    }
+    assert {"identity", "FC7 cosine, lowest (mean)", "pool2 amplified, relative error"} <= {*names}
     assert all(name in result.stdout for name in names)
     assert "pool1 amplified, the same at tower edges" in names
     assert "batches of 1, largest error of a layer" in names

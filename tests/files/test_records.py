@@ -238,5 +238,5 @@ def test_only_regular_files_of_a_sensible_size_are_read(
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(IncompatibleFileError, match=r"not a regular file.*fix that, or"):
         read_file(tmp_path / "pipe", "make it again")
-    with pytest.raises(IncompatibleFileError, match="Is a directory"):
+    with pytest.raises(IncompatibleFileError, match="is not a regular file"):
         read_file(tmp_path, "make it again")

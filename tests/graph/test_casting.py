@@ -46,8 +46,7 @@ def test_what_computes_in_the_narrow_type_and_what_does_not(
     narrow = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(TYPES[precision]))
     for node in file.graph.graph.node:
         expected = narrow if node.output[0].endswith(f"_{precision}") else onnx.TensorProto.FLOAT
-        if node.output[0] != "images_nchw":  # pixels, one byte each
-            assert types[node.output[0]] == expected, node.output[0]
+        assert types[node.output[0]] == expected, node.output[0]
         if node.op_type in ("Conv", "Gemm", "MaxPool"):
             assert expected == narrow, node.name
         if node.op_type in ("LRN", "Softmax"):
@@ -64,11 +63,17 @@ def test_what_computes_in_the_narrow_type_and_what_does_not(
         # Into the narrow type after the mean; out and in around each of two LRNs; out at the end.
         (
             ("probabilities",),
-            ["pixels", "input_X", *("conv1", "norm1_X", "conv2", "norm2_X"), "logits"],
+            ["images_float", "input_X", *("conv1", "norm1_X", "conv2", "norm2_X"), "logits"],
         ),
         (
             ("logits", "conv1", "norm1", "pool5"),
-            ["pixels", "input_X", *("conv1", "norm1_X", "conv2", "norm2_X"), "logits", "pool5"],
+            [
+                "images_float",
+                "input_X",
+                *("conv1", "norm1_X", "conv2", "norm2_X"),
+                "logits",
+                "pool5",
+            ],
         ),
     ],
 )

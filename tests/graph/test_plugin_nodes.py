@@ -63,7 +63,7 @@ def test_every_normalisation_is_one_node_fused_where_nothing_reads_between(
 def test_float16_goes_through_the_plugin_without_a_cast() -> None:
     file = with_plugins(built(random_checkpoint("paper"), "fp16", "probabilities"))
     casts = [node.output[0] for node in file.graph.graph.node if node.op_type == "Cast"]
-    assert casts == ["pixels", "input_fp16", "logits"]
+    assert casts == ["images_float", "input_fp16", "logits"]
 
 
 @pytest.mark.parametrize("preset", ["paper", "caffe", "caffenet"])

@@ -19,7 +19,7 @@ from alexnet_deploy.export.calibration import quantized
 from alexnet_deploy.graph.build import build_model
 from alexnet_deploy.graph.casting import cast_model
 from alexnet_deploy.graph.lowering import Norm, find_norms
-from alexnet_deploy.graph.model_file import Calibration, ModelFile, read_model, write_model
+from alexnet_deploy.graph.model_file import Calibration, ModelFile, write_model
 from alexnet_deploy.graph.quantization import (
     Histogram,
     dequantize_model,
@@ -27,6 +27,7 @@ from alexnet_deploy.graph.quantization import (
     quantize_model,
     quantized_tensors,
 )
+from alexnet_deploy.graph.reading import read_model
 from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint
 from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.model.reference import Reference

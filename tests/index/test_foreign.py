@@ -145,7 +145,7 @@ def test_neither_a_pipe_nor_a_folder_holds_anyone_up(index: Path, entry: str, ki
         "CREATE TRIGGER t AFTER INSERT ON runs BEGIN DELETE FROM photographs; END",
         "CREATE VIEW v AS SELECT 1",
         "DROP TABLE runs; CREATE VIEW runs AS WITH RECURSIVE r(started) AS (SELECT 1 UNION ALL "
-        "SELECT started + 1 FROM r) SELECT 1 id, started, 1 finished, '' engine, 1 embedded, "
+        "SELECT started + 1 FROM r) SELECT 1 id, started, 1 finished, '' runner, 1 embedded, "
         "1 reused, 1 unchanged, 1 failed, 1 removed FROM r",
         "CREATE INDEX i ON photographs (reason)",
         "CREATE TABLE other (x)",
@@ -187,7 +187,7 @@ def test_a_ledger_has_our_tables_and_nothing_else(index: Path, sql: str) -> None
         "UPDATE vectors SET checksum = 1",
         "UPDATE runs SET started = 'long ago'",
         "UPDATE runs SET finished = CAST('x' AS BLOB)",
-        "UPDATE runs SET engine = X'00'",
+        "UPDATE runs SET runner = X'00'",
         "UPDATE runs SET embedded = 'many'",
         "UPDATE photographs SET status = 'failed', reason = CAST('x' AS BLOB), position = NULL",
         "DELETE FROM settings",

@@ -53,12 +53,10 @@ def test_another_vector_space_is_refused_with_the_way_out(
 def test_another_model_is_refused_with_the_way_out(
     photos: Path, index: Path, runners: Runners, is_named: bool
 ) -> None:
-    runners.fingerprint = "fedcba9876543210" * 4
+    runners.identity = "fedcba9876543210" * 4
     request = ModelRequest(model=photos / "00.bmp" if is_named else None)
     new = save(photos / "new.bmp", BLUE)
-    message = (
-        r"fingerprint 0123456789abcdef\.\.\., but .* has fedcba9876543210\.\.\.; .*own model, or"
-    )
+    message = r"identity 0123456789abcdef\.\.\., but .* has fedcba9876543210\.\.\.; .*own model, or"
     with pytest.raises(IncompatibleFileError, match=message):
         update(index, photos, request=request)
     with pytest.raises(IncompatibleFileError, match=message):
@@ -89,13 +87,13 @@ def test_another_runtime_is_welcome(photos: Path, index: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"format": 2, "new": []}', "format is 2, this version of alexnet-deploy reads 1; upd"),
+        ('{"format": 3, "new": []}', "format is 3, this version of alexnet-deploy reads 2; upd"),
         ("", "damaged"),
         ("{}", "damaged"),
         ("[]", "damaged"),
-        ('{"format": 1}', "damaged"),
+        ('{"format": 2}', "damaged"),
         ("[" * 100_000, "damaged"),
-        ('{"format": 1, "space": {}, "segment_rows": 1}', "damaged"),
+        ('{"format": 2, "space": {}, "segment_rows": 1}', "damaged"),
         ("\0\udc80", r"damaged \(.*utf-8"),
     ],
 )

@@ -331,14 +331,14 @@ def test_an_empty_index_has_no_neighbours(photos: Path, index: Path, tmp_path: P
     [
         (ModelRequest(layer="fc7"), "layer"),
         (ModelRequest(precision="bf16"), "precision"),
-        (ModelRequest(model=Path("other.onnx")), "fingerprint"),
+        (ModelRequest(model=Path("other.onnx")), "identity"),
     ],
     ids=["layer", "precision", "model"],
 )
 def test_another_vector_space_is_refused_even_if_no_engine_is_needed(
     photos: Path, index: Path, runners: Runners, request_: ModelRequest, difference: str
 ) -> None:
-    runners.fingerprint = "f" * 64
+    runners.identity = "f" * 64
     with pytest.raises(IncompatibleFileError, match=difference) as caught:
         list(search(index, [photos / "red.bmp"], request_))
     assert caught.value.exit_code == 5
@@ -348,7 +348,7 @@ def test_another_vector_space_is_refused_even_if_no_engine_is_needed(
 def test_a_model_that_was_replaced_is_refused_once_it_is_needed(
     photos: Path, index: Path, runners: Runners
 ) -> None:
-    runners.fingerprint = "f" * 64
+    runners.identity = "f" * 64
     assert len(one(index, photos / "red.bmp").neighbours) == 3
     with pytest.raises(IncompatibleFileError, match="cannot be compared"):
         one(index, save(photos.with_name("q.bmp"), (1, 2, 3)))

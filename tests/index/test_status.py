@@ -75,7 +75,7 @@ def test_the_keys_are_those_that_are_documented(photos: Path, index: Path) -> No
     assert list(description["vectors"]) == ["used", "unused"]
     assert list(description["roots"][0]) == ["path", "photographs", "include_hidden", "exists"]
     assert list(description["runs"][0]) == [
-        *("started", "finished", "engine"),
+        *("started", "finished", "runner"),
         *("embedded", "reused", "unchanged", "failed", "removed"),
     ]
     assert list(description["failures"][0]) == ["reason", "count", "example"]
@@ -86,11 +86,14 @@ def test_it_says_what_the_vectors_are_and_how_much_there_is(
 ) -> None:
     description = told(index)
     assert description["path"] == str(index)
-    assert (description["kind"], description["format"]) == ("index", 1)
+    assert (description["kind"], description["format"]) == ("index", 2)
     assert (description["metric"], description["model"]) == ("cosine", None)
     assert (description["layer"], description["dimension"]) == (LAYER, DIMENSION)
-    assert (description["precision"], description["decode"]) == ("fp32", "pillow-13")
-    assert description["fingerprint"] == runners.fingerprint
+    assert (description["precision"], description["decode"]) == (
+        "fp32",
+        {"decoder": "pillow-13", "scale": "exact", "colour": "ignored"},
+    )
+    assert description["identity"] == runners.identity
     assert description["preprocessing"]["input_size"] == 67
     files = [path for path in index.rglob("*") if path.is_file()]
     assert description["size_bytes"] == sum(path.stat().st_size for path in files)
@@ -136,11 +139,11 @@ def test_the_last_five_runs_come_newest_first(photos: Path, index: Path) -> None
     )
     assert all(run["finished"] >= run["started"] for run in runs)
     assert [run["unchanged"] for run in runs] == [4] * 5
-    assert [run["engine"] for run in runs] == [None] * 5
+    assert [run["runner"] for run in runs] == [None] * 5
     assert "  4 unchanged, 0.0 s" in readable_index(told(index))
     save(photos / "newer.bmp", (6, 5, 5))
     update(index)
-    assert (told(index)["runs"][0]["embedded"], told(index)["runs"][0]["engine"]) == (
+    assert (told(index)["runs"][0]["embedded"], told(index)["runs"][0]["runner"]) == (
         1,
         "fake runner",
     )

@@ -54,7 +54,7 @@ def test_one_layer_is_one_array_and_the_paths_of_its_rows(tmp_path: Path) -> Non
         shapes={"fc7": (4096,)},
         num_rows=2,
         num_failed=1,
-        fingerprint="0123456789abcdef",
+        identity="0123456789abcdef",
         precision="fp16",
     )
     array = np.load(output, mmap_mode="r")
@@ -83,12 +83,12 @@ def test_what_was_written_is_told_in_json_and_in_words(tmp_path: Path) -> None:
         shapes={"fc7": (4096,)},
         num_rows=1200,
         num_failed=3,
-        fingerprint="abc",
+        identity="abc",
         precision="int8",
     )
     assert written.to_json() == (
         '{"files": ["v.npy", "v.paths.jsonl"], "num_rows": 1200, "num_failed": 3, '
-        '"fingerprint": "abc", "precision": "int8", "layers": ["fc7"], "shapes": {"fc7": [4096]}}'
+        '"identity": "abc", "precision": "int8", "layers": ["fc7"], "shapes": {"fc7": [4096]}}'
     )
     assert written.describe() == (
         "v.npy: fc7 1,200 x 4096 float32\nv.paths.jsonl: the path of each row"
@@ -150,7 +150,7 @@ def test_parquet_holds_path_id_vectors_and_the_model(tmp_path: Path) -> None:
     assert [vector[0] for vector in table["fc7"].to_pylist()] == [10, 20]
     spec = table.schema.metadata[b"alexnet_deploy.spec"].decode()
     assert ModelSpec.from_json(spec) == SPEC
-    assert table.schema.metadata[b"alexnet_deploy.fingerprint"] == b"0123456789abcdef"
+    assert table.schema.metadata[b"alexnet_deploy.identity"] == b"0123456789abcdef"
     assert table.schema.metadata[b"alexnet_deploy.precision"] == b"fp16"
 
 

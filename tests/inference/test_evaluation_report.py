@@ -17,13 +17,13 @@ ONE = Evaluation(
     models=(
         EvaluatedModel(
             path=Path("dir/m.onnx"),
-            fingerprint="0123456789abcdef0123",
+            identity="0123456789abcdef0123",
             runtime="openvino",
             precision="fp32",
             weight=0.25,
         ),
         EvaluatedModel(
-            path=None, fingerprint="f" * 64, runtime="onnxruntime", precision="fp32", weight=1.0
+            path=None, identity="f" * 64, runtime="onnxruntime", precision="fp32", weight=1.0
         ),
     ),
     classes=(
@@ -67,14 +67,14 @@ def test_json_is_exactly_this() -> None:
         "models": [
             {
                 "path": "dir/m.onnx",
-                "fingerprint": "0123456789abcdef0123",
+                "identity": "0123456789abcdef0123",
                 "runtime": "openvino",
                 "precision": "fp32",
                 "weight": 0.25,
             },
             {
                 "path": None,
-                "fingerprint": "f" * 64,
+                "identity": "f" * 64,
                 "runtime": "onnxruntime",
                 "precision": "fp32",
                 "weight": 1.0,

@@ -30,7 +30,7 @@ class MeanRunner:
 
     def __init__(self, batch_size: int) -> None:
         self.spec = PRESETS["torchvision"]
-        self.fingerprint = "0123456789abcdef"
+        self.identity = "0123456789abcdef"
         self.options = RunnerOptions(batch_size=batch_size, outputs=("mean",))
         self.description = "mean colour"
         self.num_runs = 0

@@ -1,4 +1,4 @@
-"""Checkpoints: round trips, the fingerprint, and every way in which a file can be wrong."""
+"""Checkpoints: round trips, the identity, and every way in which a file can be wrong."""
 
 import dataclasses
 import os
@@ -36,13 +36,13 @@ def test_a_saved_checkpoint_reads_back_bit_for_bit(tmp_path: Path) -> None:
     save_checkpoint(checkpoint, tmp_path / "a.safetensors")
     loaded = load_checkpoint(tmp_path / "a.safetensors")
     assert loaded.spec == checkpoint.spec
-    assert loaded.fingerprint == checkpoint.fingerprint
+    assert loaded.identity == checkpoint.identity
     for name, array in checkpoint.arrays.items():
         assert loaded.arrays[name].dtype == np.float16
         np.testing.assert_array_equal(loaded.arrays[name], array)
 
 
-def test_the_fingerprint_sees_every_stored_bit_and_no_label() -> None:
+def test_the_identity_sees_every_stored_bit_and_no_label() -> None:
     checkpoint = random_checkpoint("paper")
     bias = checkpoint.arrays["conv3.bias"].copy()
     bias[7] = np.nextafter(bias[7], np.float32(9))
@@ -55,11 +55,11 @@ def test_the_fingerprint_sees_every_stored_bit_and_no_label() -> None:
             arrays=checkpoint.arrays,
         ),
     ]
-    prints = {checkpoint.fingerprint, *(other.fingerprint for other in others)}
+    prints = {checkpoint.identity, *(other.identity for other in others)}
     assert len(prints) == 4
     unnamed = dataclasses.replace(checkpoint.spec, labels=(), provenance={"note": "x"})
     same = Checkpoint(spec=unnamed, arrays=checkpoint.arrays)
-    assert same.fingerprint == checkpoint.fingerprint
+    assert same.identity == checkpoint.identity
 
 
 def test_factors_load_as_their_product() -> None:
@@ -167,7 +167,7 @@ def test_bfloat16_becomes_float32_whatever_else_is_imported(
         "import sys, pathlib\n"
         f"{'import ml_dtypes' if with_ml_dtypes else ''}\n"
         "from alexnet_deploy.model.checkpoints import load_checkpoint\n"
-        "print(load_checkpoint(pathlib.Path(sys.argv[1])).fingerprint)\n"
+        "print(load_checkpoint(pathlib.Path(sys.argv[1])).identity)\n"
     )
     printed = subprocess.run(
         [sys.executable, "-c", program, tmp_path / "a.safetensors"],
@@ -176,7 +176,7 @@ def test_bfloat16_becomes_float32_whatever_else_is_imported(
         check=True,
     ).stdout
     expected = {name: tensor.float().numpy() for name, tensor in tensors.items()}
-    assert printed.strip() == Checkpoint(spec=spec, arrays=expected).fingerprint
+    assert printed.strip() == Checkpoint(spec=spec, arrays=expected).identity
 
 
 def test_a_number_type_that_numpy_lacks_is_named(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def own_content() -> dict[str, Any]:
     return {SPEC_KEY: checkpoint.spec.to_json(), "arrays": tensors}
 
 
-def test_our_own_pt_round_trips_with_the_same_fingerprint(tmp_path: Path) -> None:
+def test_our_own_pt_round_trips_with_the_same_identity(tmp_path: Path) -> None:
     from alexnet_deploy.model.torch_files import write_pt
 
     checkpoint = random_checkpoint("paper")
@@ -34,7 +34,7 @@ def test_our_own_pt_round_trips_with_the_same_fingerprint(tmp_path: Path) -> Non
     write_pt(tmp_path / "a.pt", checkpoint.spec.to_json(), checkpoint.arrays, state)
     loaded = load_checkpoint(tmp_path / "a.pt")
     assert loaded.spec == checkpoint.spec
-    assert loaded.fingerprint == checkpoint.fingerprint
+    assert loaded.identity == checkpoint.identity
 
 
 @pytest.mark.parametrize("place", [0.2, 0.5, 0.8])

@@ -47,7 +47,8 @@ RECORD = EngineRecord(
     lrn="plugin",
     plugin_sha256="0123456789abcdef" * 4,
     spec=preset_spec("paper", num_classes=3, labels=("ant", "bee", "cat")),
-    fingerprint="f" * 64,
+    identity="f" * 64,
+    checkpoint="f" * 64,
     report=REPORT,
 )
 PORTABLE = dataclasses.replace(
@@ -93,7 +94,7 @@ def test_the_engine_is_the_plain_plan_and_the_rest_lies_beside_it(written: Path)
         "model.engine.json",
     ]
     fields = json.loads((written.parent / "model.engine.json").read_text("utf-8"))
-    assert fields["format"] == 1
+    assert fields["format"] == 2
     assert fields["status"] == "verified"
     assert fields["profile"] == {"min": 1, "opt": 8, "max": 32}
     assert fields["spec"]["labels"] == ["ant", "bee", "cat"]
@@ -126,7 +127,8 @@ def records(draw: st.DrawFn) -> EngineRecord:
         lrn=lrn,
         plugin_sha256="a" * 64 if lrn == "plugin" else None,
         spec=spec,
-        fingerprint=draw(texts()),
+        identity=draw(st.from_regex("[0-9a-f]{64}", fullmatch=True)),
+        checkpoint=draw(st.from_regex("[0-9a-f]{64}", fullmatch=True)),
         report=draw(st.none() | plain),
     )
 
@@ -221,12 +223,12 @@ def more_photographs(fields: dict[str, Any]) -> None:
     fields["report"]["num_photographs"] = 3000
 
 
-def another_fingerprint(fields: dict[str, Any]) -> None:
-    fields["fingerprint"] = "e" * 64
+def another_identity(fields: dict[str, Any]) -> None:
+    fields["identity"] = "e" * 64
 
 
 @pytest.mark.parametrize(
-    "edit", [reversed_labels, another_filter, more_photographs, another_fingerprint]
+    "edit", [reversed_labels, another_filter, more_photographs, another_identity]
 )
 def test_a_sidecar_that_was_edited_is_refused_though_it_could_be_one(
     written: Path, edit: Callable[[dict[str, Any]], None]
@@ -285,7 +287,7 @@ def test_a_field_that_is_unknown_is_named(written: Path) -> None:
         ("plugin_sha256", None),  # with lrn "plugin"
         ("plugin_sha256", "g" * 64),
         ("plan_sha256", "0" * 63),
-        ("fingerprint", None),
+        ("identity", None),
         ("report", {"passed": True}),
         ("report", REPORT | {"passed": "no"}),
         ("report", REPORT | {"passed": 1}),
@@ -308,7 +310,7 @@ def test_a_plugins_hash_without_a_plugin_is_refused(written: Path) -> None:
 
 
 def test_a_spec_that_cannot_be_is_refused(written: Path) -> None:
-    for spec in (None, {}, {"format": 1}):
+    for spec in (None, {}, {"format": 2}):
         change(written, spec=spec)
         with pytest.raises(IncompatibleFileError, match=r"engine\.json.*spec"):
             read_engine(written)

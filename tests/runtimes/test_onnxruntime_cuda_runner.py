@@ -278,7 +278,7 @@ def test_on_a_gpu_every_layer_equals_the_reference(real: "OnnxRuntimeCudaRunner"
 @pytest.mark.gpu("onnxruntime")
 def test_on_a_gpu_no_node_is_anywhere_else(real: "OnnxRuntimeCudaRunner") -> None:
     assert set(real.placement) == {CUDA}
-    assert {"images_nchw", "norm1_lrn", "fc7_pre"} <= set(real.placement[CUDA])
+    assert {"pixels", "norm1_lrn", "fc7_pre"} <= set(real.placement[CUDA])
 
 
 @pytest.mark.gpu("onnxruntime")

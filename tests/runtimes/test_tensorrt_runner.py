@@ -111,7 +111,7 @@ def test_what_runs_is_described(open_runner: Open, library: Library) -> None:
             OPTIONS, runtime=library.runtime, device="cuda", precision="fp32"
         )
         assert runner.spec == SPEC
-        assert runner.fingerprint == "f" * 64
+        assert runner.identity == "f" * 64
 
 
 def test_a_batch_of_another_shape_or_type_is_refused(open_runner: Open) -> None:

@@ -37,7 +37,8 @@ def built(
         lrn="plugin" if has_plugins else "native" if model.spec.lrn else "none",
         plugin_sha256="0" * 64 if has_plugins else None,
         spec=model.spec,
-        fingerprint=model.fingerprint,
+        identity=model.identity,
+        checkpoint=model.checkpoint_identity,
     )
     return EngineFile(record=dataclasses.replace(record, **changed), plan=model.to_bytes())
 
@@ -52,7 +53,7 @@ class CpuPlan:
             batch = record.profile.nearest(options.batch_size)
             options = dataclasses.replace(options, batch_size=batch)
         assert record.profile.min <= options.batch_size <= record.profile.max
-        self.spec, self.fingerprint = record.spec, record.fingerprint
+        self.spec, self.identity = record.spec, record.identity
         self.options = dataclasses.replace(
             options, runtime=record.runtime, device="cuda", precision=record.precision
         )

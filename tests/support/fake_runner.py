@@ -23,7 +23,7 @@ class FakeRunner:
     def __init__(self, options: RunnerOptions, spec: ModelSpec = SPEC) -> None:
         check_outputs(options.outputs, spec)
         self.spec = spec
-        self.fingerprint = "0123456789abcdef"
+        self.identity = "0123456789abcdef"
         precision = "fp32" if options.precision == "auto" else options.precision
         self.options = dataclasses.replace(
             options, runtime="onnxruntime", device="cpu", precision=precision

@@ -63,8 +63,8 @@ class Runners:
         colours: of the photographs that went through them, in that order.
     """
 
-    def __init__(self, fingerprint: str = "0123456789abcdef" * 4) -> None:
-        self.fingerprint = fingerprint
+    def __init__(self, identity: str = "0123456789abcdef" * 4) -> None:
+        self.identity = identity
         self.num_opened = 0
         self.precision: Precision = "fp32"
         self.models: list[Path | None] = []
@@ -86,7 +86,7 @@ class IndexRunner:
         assert options.outputs == (LAYER,)
         self._engines = runners
         self.spec = SPEC
-        self.fingerprint = runners.fingerprint
+        self.identity = runners.identity
         self.options = dataclasses.replace(
             options,
             runtime="onnxruntime",

@@ -14,6 +14,7 @@ from alexnet_deploy.index.manifest import Manifest, VectorSpace
 from alexnet_deploy.index.ranking import Ranking
 from alexnet_deploy.index.segments import Segments
 from alexnet_deploy.index.storage import Storage
+from alexnet_deploy.photographs.pixels import DECODE
 
 
 @contextmanager
@@ -23,12 +24,12 @@ def index_of(vectors: NDArray[np.float16], segment_rows: int, ledger: Ledger) ->
         directory, dimension = Path(folder), vectors.shape[1]
         (directory / "vectors").mkdir()
         space = VectorSpace(
-            fingerprint="0" * 64,
+            identity="0" * 64,
             layer="fc7",
             dimension=dimension,
             preprocessing={},
             precision="fp32",
-            decode="pillow-13",
+            decode=DECODE,
         )
         segments = Segments(directory, dimension=dimension, segment_rows=segment_rows)
         segments.append(0, vectors)

@@ -236,7 +236,7 @@ def test_preprocessing_and_old_layers_last_through_a_resumption(
     assert before.spec.labels == tuple(COLOURS)
     assert after.spec.labels == tuple(OTHERS)
     assert after.spec.provenance["init"] == {
-        "fingerprint": before.fingerprint,
+        "identity": before.identity,
         "provenance": before.spec.provenance,
     }
     # Not what the recipe says, which the network has not had.

@@ -121,7 +121,7 @@ def test_best_is_the_network_of_the_first_best_epoch(
     assert report.best is not None
     saved = load_checkpoint(report.best)
     expected = load_checkpoint(begun.output / f"step-{2 * STEPS_PER_EPOCH:08d}.pt")
-    assert saved.fingerprint == expected.fingerprint
+    assert saved.identity == expected.identity
     assert saved.spec == expected.spec
 
 

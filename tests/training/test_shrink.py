@@ -107,7 +107,7 @@ def test_the_file_is_float16_factors_and_says_what_it_was_made_from(
     assert report.size_bytes == report.output.stat().st_size
     assert after.spec.labels == before.spec.labels
     assert after.spec.provenance["shrunk"] == {
-        "from": before.fingerprint,
+        "from": before.identity,
         "ranks": {"fc6": 6, "fc7": 4},
         "epochs": 1,
         "batch_size": 4,

@@ -370,7 +370,7 @@ def test_the_record_says_what_was_built_where(builder: Any) -> None:
     assert (record.profile, record.precision) == (PROFILE, "fp16")
     assert (record.outputs, record.spec) == (("fc7",), SPEC)
     assert (record.lrn, record.plugin_sha256) == ("plugin", builder.plugin.plugin_sha256())
-    assert (record.fingerprint, record.report) == ("f" * 64, None)
+    assert (record.identity, record.report) == ("f" * 64, None)
 
 
 @pytest.mark.parametrize(("preset", "lrn"), [("paper", "native"), ("torchvision", "none")])

@@ -92,10 +92,10 @@ def test_an_engine_that_computes_what_its_checkpoint_does_passes(bundled: Checkp
     assert report.passed
     assert report.num_photographs == 3
     assert report.runs == "tensorrt on NVIDIA Fake 100, fp32"
-    assert report.against == bundled.fingerprint
+    assert report.against == bundled.identity
     assert seen == [(path, None) for path in PHOTOGRAPHS]
     names = [check.name for check in report.checks]
-    assert names[:2] == ["spec", "fingerprint"]
+    assert names[:2] == ["spec", "identity"]
     for part in ("probabilities, largest error", "fc7, relative error", "FC7 cosine", "top-1"):
         assert any(part in name for name in names)
 
@@ -117,7 +117,7 @@ def test_an_engine_of_another_checkpoint_fails_by_its_name_and_by_its_numbers(
     other = dataclasses.replace(bundled, arrays=arrays)
     engine = built(build_file(other, OUTPUTS, "fp32"), FOUR)
     report = verify_engine(engine, bundled, PHOTOGRAPHS, OPTIONS)
-    assert {"fingerprint", "probabilities, largest error"} <= set(failed(list(report.checks)))
+    assert {"identity", "probabilities, largest error"} <= set(failed(list(report.checks)))
 
 
 def test_an_engine_of_another_architecture_is_not_run(bundled: Checkpoint) -> None:

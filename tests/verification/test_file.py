@@ -56,7 +56,7 @@ def test_a_model_file_is_compared_with_its_own_weights(bundled: Checkpoint, tmp_
         tmp_path / "m.onnx", None, ONE, OPTIONS, lambda path, error: seen.append(path)
     )
     assert report.passed
-    assert report.against == bundled.fingerprint
+    assert report.against == bundled.identity
     assert "ONNX full check" in [check.name for check in report.checks]
     assert seen == [*ONE]
 
@@ -67,7 +67,7 @@ def test_an_engine_is_compared_with_its_checkpoint(bundled: Checkpoint, tmp_path
     path = engine(tmp_path / "m.engine", bundled)
     report = verify_file(path, bundled, ONE, OPTIONS, lambda path, error: seen.append(path))
     assert report.passed
-    assert (report.against, report.num_photographs) == (bundled.fingerprint, 1)
+    assert (report.against, report.num_photographs) == (bundled.identity, 1)
     assert seen == [*ONE]
 
 
@@ -77,14 +77,14 @@ def test_an_engine_of_the_bundled_checkpoint_need_not_be_told_so(
 ) -> None:
     report = verify_file(engine(tmp_path / "m.engine", bundled), None, ONE, OPTIONS)
     assert report.passed
-    assert report.against == bundled.fingerprint
+    assert report.against == bundled.identity
 
 
-def test_an_engine_of_another_checkpoint_asks_for_it_by_its_fingerprint(
+def test_an_engine_of_another_checkpoint_asks_for_it_by_its_identity(
     other: Checkpoint, tmp_path: Path
 ) -> None:
     path = engine(tmp_path / "m.engine", other)
-    with pytest.raises(UsageError, match=rf"{other.fingerprint[:16]}.*with checkpoint"):
+    with pytest.raises(UsageError, match=rf"{other.identity[:16]}.*with checkpoint"):
         verify_file(path, None, ONE, OPTIONS)
 
 
@@ -93,7 +93,7 @@ def test_an_engine_of_another_checkpoint_than_the_one_named_fails(
     bundled: Checkpoint, other: Checkpoint, tmp_path: Path
 ) -> None:
     report = verify_file(engine(tmp_path / "m.engine", other), bundled, ONE, OPTIONS)
-    assert "fingerprint" in [check.name for check in report.checks if not check.passed]
+    assert "identity" in [check.name for check in report.checks if not check.passed]
     assert not report.passed
 
 

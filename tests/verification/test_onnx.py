@@ -267,5 +267,5 @@ def test_the_report_is_plain_json_and_its_table_one_line_a_check(bundled: Checkp
     report = onnx.verify(build_model(bundled, OUTPUTS), bundled, FEW[:1], OPTIONS["openvino"])
     fields = json.loads(json.dumps(report.to_dict()))
     assert fields["passed"] is True
-    assert fields["against"] == bundled.fingerprint
+    assert fields["against"] == bundled.identity
     assert len(report.table().splitlines()) == len(report.checks) + 2

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.index.ledger import Ledger
-from alexnet_deploy.index.manifest import DECODE_MODE, Manifest, VectorSpace
+from alexnet_deploy.index.manifest import Manifest, VectorSpace
 from alexnet_deploy.index.ranking import Ranking
 from alexnet_deploy.index.segments import FOLDER_NAME, Segments
 from alexnet_deploy.index.storage import Storage
+from alexnet_deploy.photographs.pixels import DECODE
 from gpu_checks.check import Figures, Settings, Skipped, require
 from gpu_checks.rounds import in_turns
 
@@ -83,12 +84,12 @@ def _index_of(vectors: NDArray[np.float16]) -> Iterator[Storage]:
     directory = Path("index").resolve()
     (directory / FOLDER_NAME).mkdir(parents=True)
     space = VectorSpace(
-        fingerprint="0" * 64,
+        identity="0" * 64,
         layer="fc7",
         dimension=vectors.shape[1],
         preprocessing={},
         precision="fp32",
-        decode=DECODE_MODE,
+        decode=DECODE,
     )
     segments = Segments(directory, dimension=vectors.shape[1], segment_rows=len(vectors))
     segments.append(0, vectors)
