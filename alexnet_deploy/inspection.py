@@ -63,6 +63,7 @@ def describe(path: Path, *, check: bool = False) -> dict[str, Any]:
             "arrays": _arrays(_as_stored(file)),
             "precision": file.precision,
             "calibration": file.calibration and dataclasses.asdict(file.calibration),
+            "checkpoint": file.checkpoint_identity,
             "outputs": list(file.outputs()),
             "unchanged": file.is_unchanged(),
             "report": file.report,
@@ -79,9 +80,10 @@ def readable(description: dict[str, Any]) -> str:
     spec = description["spec"]
     size = spec["input_size"]
     preprocessing = spec["preprocessing"]
+    claimed = " (claimed: a plan hides its weights)" if description["kind"] == "engine" else ""
     lines = [
         f"{description['path']}: {description['kind']}, {description['size_bytes'] / 1e6:.1f} MB",
-        f"  identity   {description['identity']}",
+        f"  identity      {description['identity']}{claimed}",
         f"  network       {description['preset']} AlexNet, {len(description['labels'])} labels, "
         f"{description['parameters']:,} parameters",
         f"  input         RGB {size}x{size}; {preprocessing['resize'].replace('_', ' ')} to "
@@ -141,6 +143,7 @@ def _described_engine(path: Path) -> dict[str, Any]:
     record = read_engine(path).record
     return {
         **_described(path, "engine", record.spec, record.identity),
+        "checkpoint": record.checkpoint,
         "runtime": record.runtime,
         "runtime_version": record.runtime_version,
         "cuda_version": record.cuda_version,

@@ -73,7 +73,7 @@ OWNERS = {
     "click": START_UP,
     "cuda": ("trt.kernel", "runtimes.cuda_memory"),
     "faiss": ("index.exact_search",),
-    "google": ("graph.model_file",),
+    "google": ("graph.reading",),
     "ml_dtypes": ("graph.casting",),
     "onnx": tuple(f"graph.{name}" for name in MODULES["graph"].split() if name != "report"),
     "onnxruntime": ("runtimes.onnxruntime_session",),

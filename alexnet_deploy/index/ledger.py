@@ -308,7 +308,8 @@ def _opened(path: Path, stack: ExitStack) -> sqlite3.Connection:
                 f"{path}: is of format {version}, this version of alexnet-deploy reads {_VERSION}; "
                 "update alexnet-deploy, or index again into another directory"
             )
-        if dict(connection.execute(_STATEMENTS)) != _own_statements(version):
+        found = dict(connection.execute(_STATEMENTS))
+        if version not in _SCHEMAS or found != _own_statements(version):
             raise _damaged(path, "its tables are not those of an index, and no others may be there")
         if len(connection.execute("SELECT 1 FROM settings LIMIT 2").fetchall()) != 1:
             raise _damaged(path, "its settings are missing")
@@ -325,7 +326,7 @@ _STATEMENTS = "SELECT CAST(type || ' ' || name AS BLOB), CAST(sql AS BLOB) FROM 
 @functools.cache
 def _own_statements(version: int) -> Mapping[bytes, bytes | None]:
     with closing(sqlite3.connect(":memory:")) as connection:
-        connection.executescript(_SCHEMAS.get(version, ""))
+        connection.executescript(_SCHEMAS[version])
         return dict(connection.execute(_STATEMENTS))
 
 

@@ -54,7 +54,7 @@ def readable_index(description: dict[str, Any]) -> str:
         + (f"; {vectors['unused']:,} unused; {_PRUNE}" if vectors["unused"] else ""),
         f"  made by       {description['layer']} of {description['model'] or 'the bundled model'}"
         f", {description['precision']}, decoded by {Decode(**description['decode'])}",
-        f"  identity   {description['identity']}",
+        f"  identity      {description['identity']}",
     ]
     for root in description["roots"]:
         gone = "" if root["exists"] else "  NOT THERE"

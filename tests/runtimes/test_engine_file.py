@@ -196,8 +196,8 @@ def test_a_sidecar_that_is_no_json_of_ours_is_refused(written: Path, content: by
 
 
 def test_a_sidecar_of_another_format_is_refused(written: Path) -> None:
-    change(written, format=2)
-    with pytest.raises(IncompatibleFileError, match=r"format is 2, this version of .* reads 1"):
+    change(written, format=3)
+    with pytest.raises(IncompatibleFileError, match=r"format is 3, this version of .* reads 2"):
         read_engine(written)
 
 

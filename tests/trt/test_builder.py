@@ -157,15 +157,6 @@ def test_python_plugins_are_compiled_ahead_of_time(builder: Any, fake: FakeTenso
     assert ("create_network", 1 << 2) in fake.builder.calls
 
 
-def test_the_parser_is_shown_the_cast_before_the_transposition(
-    builder: Any, fake: FakeTensorRt
-) -> None:
-    """Its cast is the only operation on uint8 that it takes."""
-    builder.build_plan(FILE, PROFILE)
-    graph = onnx.load_model_from_string(fake.onnx).graph
-    assert [node.op_type for node in graph.node] == ["Cast", "Transpose", *OPERATORS]
-
-
 def test_float32_is_float32_and_batches_are_those_of_the_profile(
     builder: Any, fake: FakeTensorRt, trt: Any
 ) -> None:
@@ -370,7 +361,7 @@ def test_the_record_says_what_was_built_where(builder: Any) -> None:
     assert (record.profile, record.precision) == (PROFILE, "fp16")
     assert (record.outputs, record.spec) == (("fc7",), SPEC)
     assert (record.lrn, record.plugin_sha256) == ("plugin", builder.plugin.plugin_sha256())
-    assert (record.identity, record.report) == ("f" * 64, None)
+    assert (record.checkpoint, record.report) == ("f" * 64, None)
 
 
 @pytest.mark.parametrize(("preset", "lrn"), [("paper", "native"), ("torchvision", "none")])
