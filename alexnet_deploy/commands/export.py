@@ -111,7 +111,7 @@ def _engine_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--lrn",
             type=click.Choice(["plugin", "native"]),
-            help="What normalises in a TensorRT engine: our kernel or its own layer.  "
+            help="What normalizes in a TensorRT engine: our kernel or its own layer.  "
             "[default: plugin]",
         ),
         click.option("--min-batch", type=batch, help="Fewest images a call.  [default: 1]"),

@@ -41,7 +41,7 @@ class ModelRequest:
         runtime: the library that builds it and runs it; see `choose_runtime`.
         precision: of the graph, from which both libraries take it.
         profile: batch sizes.
-        lrn: what normalises, our plugin or the library's own layer; None for the plugin where the
+        lrn: what normalizes, our plugin or the library's own layer; None for the plugin where the
             library has plugins.
         compute_capabilities: GPUs to build for, with TensorRT-RTX; none for its own choice.
         outputs: layers that the engine computes.
@@ -181,7 +181,7 @@ def _verified(
     request: ModelRequest,
     photographs: Iterable[Path],
 ) -> Report:
-    """Compare the engine on photographs, and what normalises in it on an amplified copy."""
+    """Compare the engine on photographs, and what normalizes in it on an amplified copy."""
     from alexnet_deploy.verification.engine import amplified_checks, verify_engine
 
     options = RunnerOptions(batch_size=request.profile.opt)

@@ -107,7 +107,7 @@ def load_checkpoint(
         labels: class names that replace the file's own.
 
     Raises:
-        IncompatibleFileError: unreadable, not recognised, or with a missing, extra, misshapen or
+        IncompatibleFileError: unreadable, not recognized, or with a missing, extra, misshapen or
             non-finite array.
         MissingPackageError: a `.pt` file, and torch is not installed.
         UsageError: the file is missing or not readable, or it has its own spec and `preset` is
