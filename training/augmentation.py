@@ -77,7 +77,7 @@ class Augmentation:
         return self._normalized(crops)
 
     def for_validation(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Return the inputs of the central crops, in the layout of `for_training`."""
+        """Return the inputs of the centre crops, in the layout of `for_training`."""
         rows, columns = _central(pictures.shape[1], self._size)
         return self._normalized(pictures[:, rows, columns].float())
 

@@ -121,7 +121,7 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self, batches: Iterable[PhotographBatch], step: int = 0) -> Validation:
-        """Evaluate central crops, without dropout.
+        """Evaluate centre crops, without dropout.
 
         Args:
             batches: all photographs to validate on.

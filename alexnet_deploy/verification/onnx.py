@@ -121,7 +121,7 @@ def _file_checks(file: ModelFile, checkpoint: Checkpoint | None) -> list[Check]:
     changed = [
         name
         for name, array in checkpoint.arrays.items()
-        if name != "mean_image"  # only its central crop is in the file
+        if name != "mean_image"  # only its centre crop is in the file
         and not _is_rounded(file, name, array.astype(np.float32))
     ]
     return [
