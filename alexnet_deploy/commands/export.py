@@ -239,7 +239,7 @@ def _write_onnx(checkpoint: "Checkpoint", arguments: ExportArguments) -> Mapping
 
 def _write_engine(checkpoint: "Checkpoint", arguments: ExportArguments) -> Mapping[str, Any] | None:
     """Export to an engine; return the report, None where it cannot run here."""
-    from alexnet_deploy.export.engine import ModelRequest, choose_runtime, export_engine
+    from alexnet_deploy.export.engine import EngineRequest, choose_runtime, export_engine
     from alexnet_deploy.runtimes.batch_profile import BatchProfile
 
     photographs = arguments.verification_photographs()
@@ -247,7 +247,7 @@ def _write_engine(checkpoint: "Checkpoint", arguments: ExportArguments) -> Mappi
     profile = BatchProfile.around(
         min=arguments.min_batch, opt=arguments.opt_batch, max=arguments.max_batch
     )
-    request = ModelRequest(
+    request = EngineRequest(
         runtime=choose_runtime(rtx=arguments.rtx),
         precision=arguments.precision,
         profile=profile,

@@ -34,7 +34,7 @@ from alexnet_deploy.runtimes.gpu_driver import current_gpu
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelRequest:
+class EngineRequest:
     """Which engine to build.
 
     Attributes:
@@ -109,7 +109,7 @@ def choose_runtime(*, rtx: bool) -> EngineRuntime:
 def export_engine(
     checkpoint: Checkpoint,
     path: Path,
-    request: ModelRequest,
+    request: EngineRequest,
     *,
     photographs: Iterable[Path] | None,
     calibrate_on: Iterable[Path] | None = None,
@@ -163,7 +163,7 @@ def export_engine(
     return engine
 
 
-def _built(model: ModelFile, request: ModelRequest, profile: BatchProfile) -> EngineFile:
+def _built(model: ModelFile, request: EngineRequest, profile: BatchProfile) -> EngineFile:
     """Build an engine of a model in the way that `request` says, of whatever batches."""
     if request.runtime == "tensorrt-rtx":
         from alexnet_deploy.trt.rtx_builder import build_rtx_engine
@@ -178,7 +178,7 @@ def _verified(
     engine: EngineFile,
     model: ModelFile,
     checkpoint: Checkpoint,
-    request: ModelRequest,
+    request: EngineRequest,
     photographs: Iterable[Path],
 ) -> Report:
     """Compare the engine on photographs, and what normalizes in it on an amplified copy."""

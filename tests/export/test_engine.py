@@ -17,7 +17,7 @@ from alexnet_deploy.choices import FILE_PRECISIONS, FilePrecision
 from alexnet_deploy.cli import cli
 from alexnet_deploy.errors import MissingPackageError, UsageError
 from alexnet_deploy.export import engine
-from alexnet_deploy.export.engine import ModelRequest, choose_runtime
+from alexnet_deploy.export.engine import EngineRequest, choose_runtime
 from alexnet_deploy.model.spec import preset_spec
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
 from alexnet_deploy.runtimes.engine_file import NOT_VERIFIED, read_engine, sidecar_path
@@ -202,9 +202,9 @@ def test_a_place_that_cannot_be_written_shows_before_anything_is_built(
 
 def test_a_request_is_checked_when_it_is_made() -> None:
     with pytest.raises(UsageError, match="compute_capabilities: "):
-        ModelRequest(runtime="tensorrt", compute_capabilities=("9.0",))
+        EngineRequest(runtime="tensorrt", compute_capabilities=("9.0",))
     with pytest.raises(UsageError, match='lrn="plugin"'):
-        ModelRequest(runtime="tensorrt-rtx", lrn="plugin")
+        EngineRequest(runtime="tensorrt-rtx", lrn="plugin")
 
 
 def test_the_real_tensorrt_rtx_builds_the_bundled_checkpoint(
