@@ -1,4 +1,4 @@
-"""Runner files: what is written is read, and what does not belong together is refused."""
+"""Engine files: what is written is read, and what does not belong together is refused."""
 
 import dataclasses
 import json
@@ -24,8 +24,8 @@ from alexnet_deploy.runtimes.engine_file import (
     engine_target,
     read_engine,
     sidecar_path,
-    write_engine,
 )
+from tests.support.cpu_plans import write_engine
 
 REPORT = {
     "passed": True,

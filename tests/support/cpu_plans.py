@@ -1,10 +1,11 @@
-"""Runners for the tests: the plan is an ONNX file, and ONNX Runtime runs it on the CPU.
+"""Engines for the tests: the plan is an ONNX file, and ONNX Runtime runs it on the CPU.
 
 Our operators are in the file with the local functions that stand behind them.
 """
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -13,7 +14,12 @@ from numpy.typing import NDArray
 from alexnet_deploy.graph.model_file import ModelFile
 from alexnet_deploy.runtimes.base import RunnerOptions, check_images
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
-from alexnet_deploy.runtimes.engine_file import EngineFile, EngineRecord, EngineRuntime
+from alexnet_deploy.runtimes.engine_file import (
+    EngineFile,
+    EngineRecord,
+    EngineRuntime,
+    engine_target,
+)
 from tests.support.plain_session import plain_session
 
 GPU_NAME, CAPABILITY = "NVIDIA Fake 100", "9.0"  # of trt_stub.fake_driver
@@ -40,6 +46,12 @@ def built(
         fingerprint=model.fingerprint,
     )
     return EngineFile(record=dataclasses.replace(record, **changed), plan=model.to_bytes())
+
+
+def write_engine(file: EngineFile, path: Path) -> None:
+    """Write an engine that has already been built."""
+    with engine_target(path) as write:
+        write(file)
 
 
 class CpuPlan:
