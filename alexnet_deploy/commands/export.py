@@ -82,9 +82,10 @@ class ExportArguments:
         from alexnet_deploy.photographs.finding import find_photographs
         from alexnet_deploy.photographs.samples import varied_samples
 
+        if self.no_verify:
+            return None
         folder = self.verify_on
-        found = varied_samples() if folder is None else tuple(find_photographs([folder]))
-        return None if self.no_verify else found
+        return varied_samples() if folder is None else tuple(find_photographs([folder]))
 
     def calibration_photographs(self) -> tuple[Path, ...] | None:
         """Find what to calibrate on; None is the varied samples."""
@@ -212,6 +213,8 @@ def _check(arguments: ExportArguments) -> None:
         raise UsageError(
             f"{option}: is for ONNX files, an engine runs as it is built; leave it out"
         )
+    if arguments.verify_on and arguments.no_verify:
+        raise UsageError("--verify-on and --no-verify: mean opposite things; choose one")
     if arguments.calibrate and arguments.precision != "int8":
         raise UsageError("--calibrate: only int8 needs it; add --precision int8, or leave it out")
 

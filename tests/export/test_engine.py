@@ -176,6 +176,7 @@ def test_the_json_says_why_there_is_no_report(
         (["--trt", "--runtime", "openvino"], "--runtime: is for ONNX files"),
         (["--trt", "--threads", "2"], "--threads: is for ONNX files"),
         (["--trt", "-o", "m.onnx"], "an engine's name ends in .engine"),
+        (["--trt", "--verify-on", "photos", "--no-verify"], "--verify-on and --no-verify: mean"),
         (["--trt", "--layer", "fc9"], "layer 'fc9' does not exist"),
         (["--trt", "--min-batch", "9", "--max-batch", "8"], "expected min <= opt <= max"),
     ],
