@@ -44,9 +44,9 @@ def classify(
     max_failures: "FailureLimit",
     model_arguments: shared.ModelArguments,
 ) -> None:
-    """Say what photographs show.
+    """Classify photographs.
 
-    PATH is a file, a folder (searched through) or a pattern such as '*.png'.
+    PATH is a file, a folder (searched recursively) or a pattern such as '*.png'.
 
     Prints a table, unless --json or --csv is given. With --json, a line for each photograph:
     {"path", "predictions": [{"label", "index", "probability"}]} or {"path", "error"}; a path

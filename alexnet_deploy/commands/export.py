@@ -107,7 +107,7 @@ def _engine_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--rtx",
             is_flag=True,
-            help="Build with TensorRT-RTX, which needs no GPU, though TensorRT is installed.",
+            help="Build with TensorRT-RTX, which needs no GPU, even where TensorRT is installed.",
         ),
         click.option(
             "--lrn",
@@ -115,9 +115,9 @@ def _engine_options(command: Callable[..., None]) -> Callable[..., None]:
             help="What normalizes in a TensorRT engine: our kernel or its own layer.  "
             "[default: plugin]",
         ),
-        click.option("--min-batch", type=batch, help="Fewest images a call.  [default: 1]"),
-        click.option("--opt-batch", type=batch, help="Usual images a call.  [default: 32]"),
-        click.option("--max-batch", type=batch, help="Most images a call.  [default: 32]"),
+        click.option("--min-batch", type=batch, help="Fewest images per call.  [default: 1]"),
+        click.option("--opt-batch", type=batch, help="Usual images per call.  [default: 32]"),
+        click.option("--max-batch", type=batch, help="Most images per call.  [default: 32]"),
         click.option(
             "--compute-capability",
             multiple=True,
@@ -162,7 +162,7 @@ def _engine_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--preset", help="Which AlexNet a state dict is: paper, torchvision, caffe, caffenet."
 )
-@click.option("--labels", type=FILE, help="Class names, one a line, in output order.")
+@click.option("--labels", type=FILE, help="Class names, one per line, in output order.")
 @click.option("--verify-on", type=FILE, help="Photographs to verify on.  [default: samples]")
 @click.option("--no-verify", is_flag=True, help="Write the file unverified, and say so in it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -171,14 +171,14 @@ def _engine_options(command: Callable[..., None]) -> Callable[..., None]:
     type=click.Choice(RUNTIMES),
     default="auto",
     show_default=True,
-    help="Library that runs an ONNX file while it is verified.",
+    help="Library that runs the network to calibrate and to verify an ONNX file.",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Its CPU threads.  [default: all]")
 def export(**options: Any) -> None:
     """Write a checkpoint as a verified ONNX file, or as a verified TensorRT engine.
 
-    What is written is compared with a NumPy reference on photographs, and written only if it
-    computes the same (exit 4 if not). An engine that cannot run on this machine is written
+    The file is compared with a NumPy reference on photographs, and written only if it computes
+    the same (exit 4 if not). An engine that cannot run on this machine is written
     unverified, and says so. CHECKPOINT is .safetensors or .pt; without one, $ALEXNET_MODEL or
     the bundled one. With --json: {"file", "fingerprint", "status", "report"}; report is null for a
     file that was not verified, and status says why.
