@@ -1,4 +1,4 @@
-"""The arguments of a call, checked at the call: a wrong type is told as a wrong value is.
+"""Checks of a call's arguments: a wrong type is reported like a wrong value.
 
 Each function takes the argument's name and value, and returns the value in its own type or raises
 `ArgumentError`.
@@ -16,7 +16,7 @@ _Word = TypeVar("_Word", bound=str)
 
 
 def count(name: str, value: object) -> int:
-    """Check a whole number, 1 or more; NumPy's, too."""
+    """Check a whole number, 1 or more, which may be NumPy's."""
     if not isinstance(value, Integral):
         raise ArgumentError(name, value, "a whole number, 1 or more")
     if value < 1:
@@ -26,7 +26,7 @@ def count(name: str, value: object) -> int:
 
 def distance(name: str, value: object) -> float:
     """Check a number, 0 or more."""
-    if not isinstance(value, Real) or not float(value) >= 0:  # NaN is none
+    if not isinstance(value, Real) or not float(value) >= 0:  # NaN fails the comparison
         raise ArgumentError(name, value, "0 or more")
     return float(value)
 
