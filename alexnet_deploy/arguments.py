@@ -16,7 +16,7 @@ _Word = TypeVar("_Word", bound=str)
 
 
 def count(name: str, value: object) -> int:
-    """Check a whole number, 1 or more, which may be NumPy's."""
+    """Check a whole number, 1 or more; NumPy's, too."""
     if not isinstance(value, Integral):
         raise ArgumentError(name, value, "a whole number, 1 or more")
     if value < 1:

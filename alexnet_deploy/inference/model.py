@@ -172,7 +172,7 @@ class Model:
         return _embeddings(runner, image_sources(images), layer, self._threads)
 
     def close(self) -> None:
-        """Free the runtime's memory, after the current batch."""
+        """Free the runtime's memory, after the batch at hand."""
         with self._lock, ExitStack() as stack:
             self._is_closed = True
             for runner in self._runners:
