@@ -174,6 +174,16 @@ def engine_target(path: Path) -> Iterator[Callable[[EngineFile], None]]:
         assert written, "left without an engine"
 
 
+def write_engine(file: EngineFile, path: Path) -> None:
+    """Write an engine that has already been built; see `engine_target`.
+
+    Raises:
+        OutputError: one of the two files cannot be written; the old pair is as it was.
+    """
+    with engine_target(path) as write:
+        write(file)
+
+
 def read_engine(path: Path) -> EngineFile:
     """Read an engine and its sidecar, and check that they match.
 

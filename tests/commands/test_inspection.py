@@ -13,8 +13,7 @@ from alexnet_deploy.graph.report import Report
 from alexnet_deploy.inspection import describe, readable
 from alexnet_deploy.model.checkpoints import Checkpoint, save_checkpoint
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
-from alexnet_deploy.runtimes.engine_file import EngineFile, EngineRecord, sidecar_path
-from tests.support.cpu_plans import write_engine
+from alexnet_deploy.runtimes.engine_file import EngineFile, EngineRecord, sidecar_path, write_engine
 from tests.support.networks import random_checkpoint
 
 

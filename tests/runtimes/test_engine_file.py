@@ -24,8 +24,8 @@ from alexnet_deploy.runtimes.engine_file import (
     engine_target,
     read_engine,
     sidecar_path,
+    write_engine,
 )
-from tests.support.cpu_plans import write_engine
 
 REPORT = {
     "passed": True,

@@ -5,7 +5,6 @@ Our operators are in the file with the local functions that stand behind them.
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -14,12 +13,7 @@ from numpy.typing import NDArray
 from alexnet_deploy.graph.model_file import ModelFile
 from alexnet_deploy.runtimes.base import RunnerOptions, check_images
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
-from alexnet_deploy.runtimes.engine_file import (
-    EngineFile,
-    EngineRecord,
-    EngineRuntime,
-    engine_target,
-)
+from alexnet_deploy.runtimes.engine_file import EngineFile, EngineRecord, EngineRuntime
 from tests.support.plain_session import plain_session
 
 GPU_NAME, CAPABILITY = "NVIDIA Fake 100", "9.0"  # of trt_stub.fake_driver
@@ -46,12 +40,6 @@ def built(
         fingerprint=model.fingerprint,
     )
     return EngineFile(record=dataclasses.replace(record, **changed), plan=model.to_bytes())
-
-
-def write_engine(file: EngineFile, path: Path) -> None:
-    """Write an engine that has already been built."""
-    with engine_target(path) as write:
-        write(file)
 
 
 class CpuPlan:

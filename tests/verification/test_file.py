@@ -13,9 +13,10 @@ from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
+from alexnet_deploy.runtimes.engine_file import write_engine
 from alexnet_deploy.verification import engine as engine_verification
 from alexnet_deploy.verification.file import verify_file
-from tests.support.cpu_plans import CpuPlan, built, write_engine
+from tests.support.cpu_plans import CpuPlan, built
 
 pytest_plugins = ["tests.support.trt_stub.fixtures"]
 
