@@ -3,6 +3,7 @@
 N photographs, C channels, H/W positions, D = 4096 for fc6 and fc7.
 """
 
+import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
@@ -87,6 +88,7 @@ class Model:
     def __init__(self, runner: Runner, open_runner: Callable[[tuple[str, ...]], Runner]) -> None:
         self._open_runner = open_runner
         self._lock = threading.Lock()
+        self._process = os.getpid()
         self._runners: tuple[Runner, ...] = (runner,)
         self._is_closed = False
         self.spec: ModelSpec = runner.spec
@@ -173,6 +175,8 @@ class Model:
 
     def close(self) -> None:
         """Free the runtime's memory, after the batch at hand."""
+        if self._process != os.getpid():
+            return  # it belongs to the parent process; to drop a runner here would free it
         with self._lock, ExitStack() as stack:
             self._is_closed = True
             for runner in self._runners:
