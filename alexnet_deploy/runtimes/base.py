@@ -19,6 +19,8 @@ from alexnet_deploy.errors import ClosedError, UsageError
 from alexnet_deploy.model.spec import ModelSpec
 
 DEFAULT_OUTPUTS = ("probabilities", "fc7")
+_MOST = 65_536
+"""Images per call, and threads: beyond all use, and within the integers of every runtime."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +55,9 @@ class RunnerOptions:
         arguments.choice("runtime", self.runtime, RUNTIMES)
         arguments.choice("device", self.device, DEVICES)
         arguments.choice("precision", self.precision, PRECISIONS)
-        arguments.count("batch_size", self.batch_size)
+        arguments.count("batch_size", self.batch_size, _MOST)
         if self.threads is not None:
-            arguments.count("threads", self.threads)
+            arguments.count("threads", self.threads, _MOST)
 
 
 class Runner(Protocol):

@@ -179,6 +179,8 @@ def test_no_output_replaces_a_photograph(photographs: Path, arguments: list[str]
         (["--csv", "p/A.JPG"], "--csv p/A.JPG: is a photograph's name"),
         (["--max-failures", "many"], "--max-failures is 'many'"),
         (["--top", "0"], "Invalid value for '--top'"),
+        (["--batch-size", "9" * 20], f"--batch-size is {'9' * 20}, expected 1 to 65536"),
+        (["--threads", "9" * 20], f"--threads is {'9' * 20}, expected 1 to 65536"),
         (["--batch-size", "0"], "Invalid value for '--batch-size'"),
         (["--runtime", "tensorflow"], "Invalid value for '--runtime'"),
     ],
