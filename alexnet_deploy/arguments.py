@@ -47,7 +47,7 @@ def path(name: str, value: object) -> Path:
 
 def paths(name: str, value: object) -> list[str]:
     """Check one path or several, and return their text."""
-    if isinstance(value, (str, os.PathLike)):
+    if isinstance(value, (str, bytes, os.PathLike)):  # bytes are iterable, too, and refused
         return [_path_text(name, value)]
     if not isinstance(value, Iterable):
         raise ArgumentError(name, value, "one path or several")
