@@ -19,7 +19,7 @@ from alexnet_deploy.inference.classification import Classification, classify
 from alexnet_deploy.inference.run import RunSummary, run
 from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.photographs.sources import ImageInput, image_sources, path_of
-from alexnet_deploy.runtimes.base import Runner, check_outputs
+from alexnet_deploy.runtimes.base import FORKED, Runner, check_outputs
 
 Progress = Callable[[int], None]
 """Told how many photographs are done by now, failures included."""
@@ -206,6 +206,8 @@ class Model:
             return opened
 
     def _opened(self, layer: str) -> Runner | None:
+        if self._process != os.getpid():
+            raise ClosedError(FORKED)
         if self._is_closed:
             raise ClosedError("the model is closed; open it again")
         return next((one for one in self._runners if layer in one.options.outputs), None)
