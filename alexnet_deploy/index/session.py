@@ -29,6 +29,7 @@ from alexnet_deploy.index.segments import float16_vector
 from alexnet_deploy.index.storage import open_storage
 from alexnet_deploy.inference.run import RunSummary, run_batches
 from alexnet_deploy.photographs.file_stamps import read_stamped
+from alexnet_deploy.photographs.finding import check_not_photograph
 from alexnet_deploy.photographs.pipeline import crop_loader, default_threads
 from alexnet_deploy.photographs.sources import (
     ImageSource,
@@ -149,13 +150,10 @@ class Index:
         Raises:
             UsageError: `output` is one of them.
         """
-        real = os.path.realpath(output)
         self._check_open()
         with self._lock, self._storage.ledger.snapshot():
             is_one = PhotographFinder(self._storage).own_ids(output, None)
-        paths = (query for query in queries if isinstance(query, Path))
-        if is_one or any(os.path.realpath(path) == real for path in paths):
-            raise UsageError(f"{output}: is one of the photographs; name another file")
+        check_not_photograph(output, [output] if is_one else queries)
 
     def close(self) -> None:
         """Close ledger, vectors and network, after the current search."""

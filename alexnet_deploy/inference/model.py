@@ -3,6 +3,7 @@
 N photographs, C channels, H/W positions, D = 4096 for fc6 and fc7.
 """
 
+import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
@@ -18,7 +19,7 @@ from alexnet_deploy.inference.classification import Classification, classify
 from alexnet_deploy.inference.run import RunSummary, run
 from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.photographs.sources import ImageInput, image_sources, path_of
-from alexnet_deploy.runtimes.base import Runner, check_outputs
+from alexnet_deploy.runtimes.base import FORKED, Runner, check_outputs
 
 Progress = Callable[[int], None]
 """Called with the number of photographs done so far, failures included."""
@@ -87,6 +88,7 @@ class Model:
     def __init__(self, runner: Runner, open_runner: Callable[[tuple[str, ...]], Runner]) -> None:
         self._open_runner = open_runner
         self._lock = threading.Lock()
+        self._process = os.getpid()
         self._runners: tuple[Runner, ...] = (runner,)
         self._is_closed = False
         self.spec: ModelSpec = runner.spec
@@ -173,6 +175,8 @@ class Model:
 
     def close(self) -> None:
         """Free the runtime's memory, after the batch at hand."""
+        if self._process != os.getpid():
+            return  # it belongs to the parent process; to drop a runner here would free it
         with self._lock, ExitStack() as stack:
             self._is_closed = True
             for runner in self._runners:
@@ -202,6 +206,8 @@ class Model:
             return opened
 
     def _opened(self, layer: str) -> Runner | None:
+        if self._process != os.getpid():
+            raise ClosedError(FORKED)
         if self._is_closed:
             raise ClosedError("the model is closed; open it again")
         return next((one for one in self._runners if layer in one.options.outputs), None)
