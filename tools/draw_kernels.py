@@ -28,7 +28,6 @@ from PIL import Image, ImageDraw
 
 from alexnet_deploy.errors import AlexNetDeployError
 from alexnet_deploy.figures.drawing import (
-    DPI,
     INK,
     PAPER,
     QUIET,
@@ -36,6 +35,7 @@ from alexnet_deploy.figures.drawing import (
     drawable,
     shortened,
 )
+from alexnet_deploy.figures.png_files import DPI
 from alexnet_deploy.files.output_files import atomic_write
 from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint
