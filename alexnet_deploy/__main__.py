@@ -1,6 +1,17 @@
-"""`python -m alexnet_deploy` is `alexnet-deploy`."""
+"""The console script, which `python -m alexnet_deploy` is, too."""
 
-from alexnet_deploy.cli import main
+import sys
+
+
+def main() -> None:
+    """Run the command line; while it is loaded, Ctrl-C has the usual end already."""
+    try:
+        from alexnet_deploy.cli import main as run
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
+    run()
+
 
 if __name__ == "__main__":
     main()

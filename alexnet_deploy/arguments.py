@@ -1,4 +1,4 @@
-"""The arguments of a call, checked at the call: a wrong type is told as a wrong value is.
+"""Checks of a call's arguments: a wrong type is reported like a wrong value.
 
 Each function takes the argument's name and value, and returns the value in its own type or raises
 `ArgumentError`.
@@ -15,18 +15,20 @@ from alexnet_deploy.errors import ArgumentError
 _Word = TypeVar("_Word", bound=str)
 
 
-def count(name: str, value: object) -> int:
-    """Check a whole number, 1 or more; NumPy's, too."""
+def count(name: str, value: object, most: int | None = None) -> int:
+    """Check a whole number, 1 or more, up to `most`; NumPy's, too."""
+    expected = "1 or more" if most is None else f"1 to {most}"
     if not isinstance(value, Integral):
-        raise ArgumentError(name, value, "a whole number, 1 or more")
-    if value < 1:
-        raise ArgumentError(name, value, "1 or more")
-    return int(value)
+        raise ArgumentError(name, value, f"a whole number, {expected}")
+    number = int(value)
+    if number < 1 or (most is not None and number > most):
+        raise ArgumentError(name, value, expected)
+    return number
 
 
 def distance(name: str, value: object) -> float:
     """Check a number, 0 or more."""
-    if not isinstance(value, Real) or not float(value) >= 0:  # NaN is none
+    if not isinstance(value, Real) or not float(value) >= 0:  # NaN fails the comparison
         raise ArgumentError(name, value, "0 or more")
     return float(value)
 
@@ -45,7 +47,7 @@ def path(name: str, value: object) -> Path:
 
 def paths(name: str, value: object) -> list[str]:
     """Check one path or several, and return their text."""
-    if isinstance(value, (str, os.PathLike)):
+    if isinstance(value, (str, bytes, os.PathLike)):  # bytes are iterable, too, and refused
         return [_path_text(name, value)]
     if not isinstance(value, Iterable):
         raise ArgumentError(name, value, "one path or several")

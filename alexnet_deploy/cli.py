@@ -39,7 +39,7 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line: the console script."""
+    """Run the command line."""
     end_at_signals()
     ignore_warnings_of_pillow()
     cli(prog_name="alexnet-deploy")

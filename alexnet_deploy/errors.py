@@ -107,7 +107,7 @@ class MissingPackageError(AlexNetDeployError):
 
 
 class DeviceError(AlexNetDeployError):
-    """The runtime, device or precision that was asked for cannot be had on this machine."""
+    """The runtime, device or precision that was asked for cannot be used on this machine."""
 
 
 class OutputError(AlexNetDeployError):
@@ -147,7 +147,7 @@ class ArgumentError(UsageError):
         argument: its name.
         came: the value.
         expected: what it may be, in words.
-        remedy: what to do beyond that, "" for nothing.
+        remedy: what else to do; "" for nothing.
     """
 
     def __init__(self, argument: str, came: object, expected: str, remedy: str = "") -> None:
@@ -163,7 +163,7 @@ class ArgumentError(UsageError):
 
 
 def _short(text: str) -> str:
-    """Return a value's text, of an array or a long list the beginning in one line."""
+    """Return a value's text; of a long one, such as an array's, only the beginning in one line."""
     return text if len(text) <= 200 else f"{' '.join(text[:200].split())}..."
 
 

@@ -89,7 +89,7 @@ def readable(description: dict[str, Any]) -> str:
         f"  input         RGB {size}x{size}; {preprocessing['resize'].replace('_', ' ')} to "
         f"{preprocessing['resize_to']} px ({preprocessing['filter']}), centre crop",
         f"  mean, std     {_numbers(preprocessing['mean'])}; {_numbers(preprocessing['std'])}",
-        f"  normalisation {_normalisation(spec['lrn'])}",
+        f"  normalization {_normalization(spec['lrn'])}",
     ]
     if description["kind"] == "engine":
         lines += _readable_engine(description)
@@ -168,7 +168,7 @@ def _readable_engine(description: dict[str, Any]) -> list[str]:
     lrn = {"plugin": "our plugin", "native": "its own layer", "none": "nothing"}[description["lrn"]]
     return [
         f"  engine        {library}, {description['precision']}, batches of {profile['min']} to "
-        f"{profile['max']}, best at {profile['opt']}; {lrn} normalises",
+        f"{profile['max']}, best at {profile['opt']}; {lrn} normalizes",
         f"  runs on       {', '.join(gpus) or RTX_OWN_CHOICE}",
     ]
 
@@ -184,7 +184,7 @@ def _numbers(values: tuple[float, ...]) -> str:
     return " ".join(f"{value:.2f}" for value in values)
 
 
-def _normalisation(lrn: dict[str, Any] | None) -> str:
+def _normalization(lrn: dict[str, Any] | None) -> str:
     if lrn is None:
         return "none"
     where = "before" if lrn["position"] == "before_pool" else "after"

@@ -52,7 +52,7 @@ MODULES = {
         "manifest lock segments ledger roots storage model integrity maintenance scan writer "
         "update ranking exact_search status results finder session opening"
     ),
-    "figures": "drawing classes sheet_cells html_sheets sheets",
+    "figures": "png_files drawing classes sheet_cells html_sheets sheets",
     "commands": "options export classify embed index search verify evaluate info doctor",
 }
 """Within a package, a module imports from those before it; the lists are to be read in order."""
@@ -68,7 +68,13 @@ OWNERS = {
     "PIL": (
         "model.reference",
         *("photographs.decoding", "photographs.preprocessing", "photographs.sources"),
-        *("figures.drawing", "figures.classes", "figures.sheet_cells", "figures.sheets"),
+        *(
+            "figures.png_files",
+            "figures.drawing",
+            "figures.classes",
+            "figures.sheet_cells",
+            "figures.sheets",
+        ),
     ),
     "click": START_UP,
     "cuda": ("trt.kernel", "runtimes.cuda_memory"),

@@ -32,7 +32,7 @@ printf '\n%s\n' "4. Index them: what is there already is not done again, so a se
 run "alexnet-deploy index $samples --index demo/index --model demo/alexnet.onnx"
 run "alexnet-deploy index $samples --index demo/index"
 
-printf '\n%s\n' "5. Search: twelve classes have six photographs each; are the nearest of the own class?"
+printf '\n%s\n' "5. Search: twelve classes have six photographs each; are the nearest of their own class?"
 run "alexnet-deploy search $samples --index demo/index -k 5 --json \\
     --sheet demo/neighbours.html > demo/neighbours.jsonl"
 python - <<'END'
@@ -49,8 +49,8 @@ hits = [
 ]
 print(f"""
 Of {len(hits)} photographs of these classes
-  {sum(row[0] for row in hits) / len(hits):.1%} have one of the own class as the nearest,
-  {sum(map(sum, hits)) / sum(map(len, hits)):.1%} of the five nearest are of the own class.""")
+  {sum(row[0] for row in hits) / len(hits):.1%} have one of their own class as the nearest,
+  {sum(map(sum, hits)) / sum(map(len, hits)):.1%} of the five nearest are of their own class.""")
 END
 
 printf '\n%s\n' "   Draw eight of these, picked because all five are right; the page above has the rest"

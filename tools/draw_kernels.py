@@ -28,7 +28,6 @@ from PIL import Image, ImageDraw
 
 from alexnet_deploy.errors import AlexNetDeployError
 from alexnet_deploy.figures.drawing import (
-    DPI,
     INK,
     PAPER,
     QUIET,
@@ -36,6 +35,7 @@ from alexnet_deploy.figures.drawing import (
     drawable,
     shortened,
 )
+from alexnet_deploy.figures.png_files import DPI
 from alexnet_deploy.files.output_files import atomic_write
 from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint
@@ -74,7 +74,7 @@ def tower_kernels(checkpoint: Checkpoint) -> list[NDArray[np.float32]]:
     """Return the kernels of each tower, (K, S, S, 3), RGB.
 
     A kernel belongs to the group of conv2 that reads it, not to a tower of LRN: Caffe's network
-    normalises across both but still feeds two groups.
+    normalizes across both but still feeds two groups.
     """
     weights = checkpoint.dense("conv1", np.dtype(np.float32)).transpose(0, 2, 3, 1)
     return np.split(weights, checkpoint.spec.groups[1])

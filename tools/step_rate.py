@@ -28,7 +28,7 @@ from torch import nn
 from alexnet_deploy.model.spec import preset_spec
 from training.augmentation import Augmentation, ColourComponents
 from training.devices import keep_freed_memory, parse_devices, use_precision
-from training.initialisation import initial_weights
+from training.initialization import initial_weights
 from training.optimizers import optimizer_of
 from training.photographs import PhotographBatch
 from training.recipes import PAPER

@@ -74,14 +74,14 @@ class Augmentation:
         factors = torch.randn(count, 3, generator=generator) * self._recipe.colour_std
         shift = (factors * self._components.stds) @ self._components.vectors.T
         crops += shift.to(crops.device)[:, None, None, :]
-        return self._normalised(crops)
+        return self._normalized(crops)
 
     def for_validation(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Return the inputs of the central crops, in the layout of `for_training`."""
+        """Return the inputs of the centre crops, in the layout of `for_training`."""
         rows, columns = _central(pictures.shape[1], self._size)
-        return self._normalised(pictures[:, rows, columns].float())
+        return self._normalized(pictures[:, rows, columns].float())
 
-    def _normalised(self, crops: torch.Tensor) -> torch.Tensor:
+    def _normalized(self, crops: torch.Tensor) -> torch.Tensor:
         return crops.sub_(self._mean).div_(self._std).permute(0, 3, 1, 2)
 
     def _positioned(self, pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -16,7 +16,7 @@ from alexnet_deploy.model.spec import ModelSpec, preset_spec
 from training.augmentation import ColourComponents
 from training.checkpointing import RunState
 from training.colour import ColourStatistics
-from training.initialisation import initial_weights
+from training.initialization import initial_weights
 from training.recipes import Recipe
 from training.towers import lrn_of_two_towers
 from training.weights import trainable
@@ -63,7 +63,7 @@ def dropout_scale(recipe: Recipe) -> float:
 def new_network(
     classes: tuple[str, ...], colour: ColourStatistics, recipe: Recipe, seed: int
 ) -> Beginning:
-    """Initialise a network for `classes`, its inputs centred on the training photographs."""
+    """Initialize a network for `classes`, its inputs centred on the training photographs."""
     spec = preset_spec("paper", num_classes=len(classes), labels=classes)
     preprocessing = dataclasses.replace(
         spec.preprocessing, mean=tuple(colour.channel_mean.tolist()), std=(recipe.input_std,) * 3

@@ -23,7 +23,7 @@ MEAN_IMAGE_NAME = "mean_image.npy"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ColourStatistics:
-    """What normalisation and augmentation need to know of a training set.
+    """What normalization and augmentation need to know of a training set.
 
     Attributes:
         mean_image: [S, S, 3] float32, RGB, mean of the pictures.

@@ -80,7 +80,7 @@ _streams: dict[tuple[torch.device, _Direction], torch.cuda.Stream] = {}
 
 
 def _copy_stream(device: torch.device, direction: _Direction) -> torch.cuda.Stream:
-    """Return a device's stream for one direction; sharing one would serialise the two."""
+    """Return a device's stream for one direction; sharing one would serialize the two."""
     key = (device, direction)
     if key not in _streams:
         _streams[key] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

@@ -10,7 +10,7 @@ torch keeps V = -v/e instead, with `w <- w - e V`. The two agree while e is cons
 changes, V is multiplied by old rate / new rate, and they agree again.
 
 AdamW divides each gradient by its running magnitude, so that layers with small gradients, such as
-conv1 before a normalisation, keep pace with the others; its weight decay is decoupled from the
+conv1 before a normalization, keep pace with the others; its weight decay is decoupled from the
 gradient.
 """
 

@@ -67,7 +67,7 @@ class PrepareReport:
     statistics: ColourStatistics
 
     def line(self) -> str:
-        """Summarise the run in one line."""
+        """Summarize the run in one line."""
         num_kept = self.statistics.num_photographs - self.num_made
         return (
             f"{self.num_made:,} pictures made, {num_kept:,} were there already, "

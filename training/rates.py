@@ -22,7 +22,7 @@ def one_cycle(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
 class Plateau:
     """Divide the rate by ten when the validation error (0..1) stalls; the fields are its state.
 
-    Stalls count only once the network is better than guessing: with the paper's initialisation
+    Stalls count only once the network is better than guessing: with the paper's initialization
     the loss stays at ln K for hundreds of steps, and a lower rate would keep it there.
     """
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from alexnet_deploy.errors import IncompatibleFileError, UsageError
 from alexnet_deploy.files.records import Within, check_fields, require
 
-Initialisation = Literal["gaussian_2012", "he"]
+Initialization = Literal["gaussian_2012", "he"]
 Crop = Literal["positions", "resized"]
 Schedule = Literal["plateau", "one_cycle"]
 Dropout = Literal["paper", "inverted"]
@@ -42,7 +42,7 @@ class Recipe:
         name: for messages and the checkpoint's provenance.
         num_epochs: passes over the training photographs.
         batch_size: photographs per step (mini-batch), on both devices together.
-        initialisation: "gaussian_2012" (section 5, with .03 in conv3-5 as in the 2012 code), or
+        initialization: "gaussian_2012" (section 5, with .03 in conv3-5 as in the 2012 code), or
             "he": variance 2 / fan-in, biases 0.
         subtract_mean_image: subtract the mean of each pixel (section 2), not of each channel.
         input_std: grey levels per unit of the network's input.
@@ -76,7 +76,7 @@ class Recipe:
     name: str
     num_epochs: _Count
     batch_size: _Count
-    initialisation: Initialisation
+    initialization: Initialization
     subtract_mean_image: bool
     input_std: _Positive
     crop: Crop
@@ -147,7 +147,7 @@ PAPER = Recipe(
     name="paper",
     num_epochs=90,  # section 5: "roughly 90 cycles"
     batch_size=128,  # section 5
-    initialisation="gaussian_2012",
+    initialization="gaussian_2012",
     subtract_mean_image=True,  # section 2
     input_std=1.0,  # section 2: "raw RGB values", 0..255
     crop="positions",
@@ -171,7 +171,7 @@ MODERN = Recipe(
     name="modern",
     num_epochs=30,
     batch_size=64,
-    initialisation="he",
+    initialization="he",
     subtract_mean_image=False,
     input_std=58.0,
     crop="resized",

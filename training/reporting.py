@@ -92,7 +92,7 @@ class TerminalReporter:
 
 
 def epoch_line(record: EpochRecord, num_epochs: int) -> str:
-    """Summarise an epoch, from 1, in one line."""
+    """Summarize an epoch, from 1, in one line."""
     parts = [
         f"epoch {record.epoch} of {num_epochs}: "
         f"loss {record.train_loss:.3f}, rate {record.learning_rate:.2g}"

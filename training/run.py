@@ -270,7 +270,7 @@ class Run:
     def _record(
         self, validation: Validation | None, rate: float, seconds: float, num_skipped: int
     ) -> EpochRecord:
-        """Summarise the current epoch; epoch 0 is the network before its first step."""
+        """Summarize the current epoch; epoch 0 is the network before its first step."""
         progress = self._progress
         begun, count = progress.step > 0, progress.num_photographs
         names = (field.name for field in dataclasses.fields(Validation))

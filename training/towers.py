@@ -17,7 +17,7 @@ from torch import nn
 from alexnet_deploy.errors import UsageError
 from alexnet_deploy.model.spec import FC_WIDTH, LrnSpec, ModelSpec
 from training.exchange import Exchange, receive, start_copy
-from training.normalisation import rectify_and_normalise
+from training.normalization import rectify_and_normalize
 
 Devices = tuple[torch.device, torch.device]
 Dropout = Callable[[torch.Tensor, str, int], torch.Tensor]
@@ -62,8 +62,8 @@ class Tower(nn.Module):
         """Return this tower's pool2 for (N, 3, S, S) inputs: layers 1 and 2."""
         top, left, bottom, right = self.padding
         x = self.conv1(F.pad(images, (left, right, top, bottom)))
-        x = F.max_pool2d(rectify_and_normalise(x, self.lrn), 3, 2)
-        x = rectify_and_normalise(self.conv2(x), self.lrn)
+        x = F.max_pool2d(rectify_and_normalize(x, self.lrn), 3, 2)
+        x = rectify_and_normalize(self.conv2(x), self.lrn)
         return F.max_pool2d(x, 3, 2)
 
     def to_pool5(self, conv3: torch.Tensor) -> torch.Tensor:
@@ -144,7 +144,7 @@ class TwoTowers(nn.Module):
 
 
 def lrn_of_two_towers(spec: ModelSpec) -> LrnSpec:
-    """Return a network's normalisation; refuse one that does not have two towers.
+    """Return a network's normalization; refuse one that does not have two towers.
 
     Raises:
         UsageError: naming what it has instead.
@@ -152,12 +152,12 @@ def lrn_of_two_towers(spec: ModelSpec) -> LrnSpec:
     lrn = spec.lrn
     if spec.groups != (1, 2, 1, 2, 2) or lrn is None or lrn.towers != 2:
         raise UsageError(
-            f"preset {spec.preset} has groups {spec.groups} and normalises "
+            f"preset {spec.preset} has groups {spec.groups} and normalizes "
             f"{f'in {lrn.towers} slices' if lrn else 'nothing'}; the trainer supports only the "
             "paper's two towers: groups (1, 2, 1, 2, 2) and two slices"
         )
     if lrn.position != "before_pool":
         raise UsageError(
-            f"the spec normalises {lrn.position}, the trainer supports only before_pool"
+            f"the spec normalizes {lrn.position}, the trainer supports only before_pool"
         )
     return lrn

@@ -109,7 +109,7 @@ class Trainer:
         if blend is not None:
             loss = share * loss + (1 - share) * self._loss(logits, labels[partners])
         right = (logits.argmax(1) == labels).sum()
-        # Read both at once: on a GPU every read synchronises.
+        # Read both at once: on a GPU every read synchronizes.
         value, num_right = torch.stack([loss.detach(), right.float()]).tolist()
         self._check(value, f"step {step}", rate)
         self.optimizer.set_rate(rate)
@@ -121,7 +121,7 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self, batches: Iterable[PhotographBatch], step: int = 0) -> Validation:
-        """Evaluate central crops, without dropout.
+        """Evaluate centre crops, without dropout.
 
         Args:
             batches: all photographs to validate on.

@@ -44,9 +44,9 @@ def classify(
     max_failures: "FailureLimit",
     model_arguments: shared.ModelArguments,
 ) -> None:
-    """Say what photographs show.
+    """Classify photographs.
 
-    PATH is a file, a folder (searched through) or a pattern such as '*.png'.
+    PATH is a file, a folder (searched recursively) or a pattern such as '*.png'.
 
     Prints a table, unless --json or --csv is given. With --json, a line for each photograph:
     {"path", "predictions": [{"label", "index", "probability"}]} or {"path", "error"}; a path
@@ -56,10 +56,13 @@ def classify(
     from alexnet_deploy.inference import classification
     from alexnet_deploy.inference.failures import at_least_one
     from alexnet_deploy.inference.run import RunSummary
-    from alexnet_deploy.photographs.finding import find_photographs
+    from alexnet_deploy.photographs.finding import check_not_photograph, find_photographs
 
     _check(as_json, csv_file, figure)
     find = functools.partial(find_photographs, paths, include_hidden=include_hidden)
+    for output in (csv_file, figure):
+        if output is not None and output != _STDOUT:
+            check_not_photograph(output, find())
     found, summary, report = at_least_one(find()), RunSummary(), Reporter(find)
     num_classes = top or (1 if figure is None else 5)
     with ExitStack() as stack:
@@ -82,12 +85,17 @@ def classify(
 
 
 def _check(as_json: bool, csv_file: Path | None, figure: Path | None) -> None:
-    """Refuse options that exclude each other before any work is done."""
+    """Refuse options that exclude each other, and names that are a slip, before any work."""
+    from alexnet_deploy.photographs.finding import PHOTO_SUFFIXES
+
     if as_json and csv_file == _STDOUT:
         raise UsageError("--json and --csv -: both would go to stdout; give --csv a file")
     files = [os.path.realpath(file) for file in (csv_file, figure) if file is not None]
     if len(set(files)) < len(files):
         raise UsageError(f"--csv and --figure: both would be {figure}; give them two names")
+    if csv_file is not None and csv_file.suffix.lower() in PHOTO_SUFFIXES:
+        # As from `--csv *.jpg`, where the shell puts the first photograph.
+        raise UsageError(f"--csv {csv_file}: is a photograph's name; choose one ending in .csv")
     if figure is not None and figure.suffix.lower() != ".png":
         raise UsageError(f"--figure {figure}: figures are PNG; choose a name ending in .png")
 

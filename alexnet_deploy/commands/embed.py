@@ -43,12 +43,12 @@ def embed(
 ) -> None:
     """Write a layer's activations for photographs.
 
-    PATH is a file, a folder (searched through) or a pattern such as '*.png'.
+    PATH is a file, a folder (searched recursively) or a pattern such as '*.png'.
 
     Rows are in the order of the photographs; one that cannot be read has none. Several layers
-    of an .npy go to one file each, OUTPUT.LAYER.npy. With --json: {"files", "num_rows",
+    go to one .npy each, OUTPUT.LAYER.npy. With --json: {"files", "num_rows",
     "num_failed", "identity", "precision", "layers", "shapes": {layer: [sizes]}}. Vectors are
-    comparable where identity and precision are the same; --json and .parquet tell both.
+    comparable if identity and precision are the same; --json and .parquet hold both.
     """
     from alexnet_deploy.inference import embeddings
     from alexnet_deploy.inference.run import RunSummary

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     "models",
     type=FILE,
     multiple=True,
-    help="Checkpoint or .onnx file; several are averaged.  "
+    help="Checkpoint, .onnx or .engine file; repeat to average several.  "
     "[default: $ALEXNET_MODEL, else the bundled checkpoint]",
 )
 @click.option(
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     help="Weight of a --model in the average, in the same order.  [default: equal]",
 )
 @click.option("--ten-crop", is_flag=True, help="Average the paper's ten crops, not the centre one.")
-@click.option("--per-class", is_flag=True, help="Print a line for each class too.")
+@click.option("--per-class", is_flag=True, help="Also print a line for each class.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @shared.max_failures_option
 @shared.runtime_options
@@ -49,9 +49,9 @@ def evaluate(
 ) -> None:
     """Measure top-1 and top-5 on a folder of classes.
 
-    DIR has one sub-folder of photographs for each class, named as the model's labels; labels
-    without a folder are allowed. Ties count in parts, as in the 2012 code. Several models are an
-    ensemble: their probabilities are averaged. With --json: {"top1", "top5", "mean_class_top1",
+    DIR has one sub-folder of photographs for each class, named like the model's labels; labels
+    without a folder are allowed. Ties count fractionally, as in the 2012 code. Several models are
+    an ensemble: their probabilities are averaged. With --json: {"top1", "top5", "mean_class_top1",
     "photographs", "failures": [{"path", "error"}], "crops", "matched_by", "models": [{"path",
     "identity", "runtime", "precision", "weight"}], "classes": [{"label", "index",
     "photographs", "top1", "top5"}], "seconds"}; a path that is not UTF-8 comes with

@@ -82,9 +82,10 @@ class ExportArguments:
         from alexnet_deploy.photographs.finding import find_photographs
         from alexnet_deploy.photographs.samples import varied_samples
 
+        if self.no_verify:
+            return None
         folder = self.verify_on
-        found = varied_samples() if folder is None else tuple(find_photographs([folder]))
-        return None if self.no_verify else found
+        return varied_samples() if folder is None else tuple(find_photographs([folder]))
 
     def calibration_photographs(self) -> tuple[Path, ...] | None:
         """Find what to calibrate on; None is the varied samples."""
@@ -106,17 +107,17 @@ def _engine_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--rtx",
             is_flag=True,
-            help="Build with TensorRT-RTX, which needs no GPU, though TensorRT is installed.",
+            help="Build with TensorRT-RTX, which needs no GPU, even where TensorRT is installed.",
         ),
         click.option(
             "--lrn",
             type=click.Choice(["plugin", "native"]),
-            help="What normalises in a TensorRT engine: our kernel or its own layer.  "
+            help="What normalizes in a TensorRT engine: our kernel or its own layer.  "
             "[default: plugin]",
         ),
-        click.option("--min-batch", type=batch, help="Fewest images a call.  [default: 1]"),
-        click.option("--opt-batch", type=batch, help="Usual images a call.  [default: 32]"),
-        click.option("--max-batch", type=batch, help="Most images a call.  [default: 32]"),
+        click.option("--min-batch", type=batch, help="Fewest images per call.  [default: 1]"),
+        click.option("--opt-batch", type=batch, help="Usual images per call.  [default: 32]"),
+        click.option("--max-batch", type=batch, help="Most images per call.  [default: 32]"),
         click.option(
             "--compute-capability",
             multiple=True,
@@ -161,7 +162,7 @@ def _engine_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--preset", help="Which AlexNet a state dict is: paper, torchvision, caffe, caffenet."
 )
-@click.option("--labels", type=FILE, help="Class names, one a line, in output order.")
+@click.option("--labels", type=FILE, help="Class names, one per line, in output order.")
 @click.option("--verify-on", type=FILE, help="Photographs to verify on.  [default: samples]")
 @click.option("--no-verify", is_flag=True, help="Write the file unverified, and say so in it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -170,14 +171,14 @@ def _engine_options(command: Callable[..., None]) -> Callable[..., None]:
     type=click.Choice(RUNTIMES),
     default="auto",
     show_default=True,
-    help="Library that runs an ONNX file while it is verified.",
+    help="Library that runs the network to calibrate and to verify an ONNX file.",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Its CPU threads.  [default: all]")
 def export(**options: Any) -> None:
     """Write a checkpoint as a verified ONNX file, or as a verified TensorRT engine.
 
-    What is written is compared with a NumPy reference on photographs, and written only if it
-    computes the same (exit 4 if not). An engine that cannot run on this machine is written
+    The file is compared with a NumPy reference on photographs, and written only if it computes
+    the same (exit 4 if not). An engine that cannot run on this machine is written
     unverified, and says so. CHECKPOINT is .safetensors or .pt; without one, $ALEXNET_MODEL or
     the bundled one. With --json: {"file", "identity", "status", "report"}; report is null for a
     file that was not verified, and status says why.
@@ -212,6 +213,8 @@ def _check(arguments: ExportArguments) -> None:
         raise UsageError(
             f"{option}: is for ONNX files, an engine runs as it is built; leave it out"
         )
+    if arguments.verify_on and arguments.no_verify:
+        raise UsageError("--verify-on and --no-verify: mean opposite things; choose one")
     if arguments.calibrate and arguments.precision != "int8":
         raise UsageError("--calibrate: only int8 needs it; add --precision int8, or leave it out")
 
@@ -239,7 +242,7 @@ def _write_onnx(checkpoint: "Checkpoint", arguments: ExportArguments) -> Mapping
 
 def _write_engine(checkpoint: "Checkpoint", arguments: ExportArguments) -> Mapping[str, Any] | None:
     """Export to an engine; return the report, None where it cannot run here."""
-    from alexnet_deploy.export.engine import ModelRequest, choose_runtime, export_engine
+    from alexnet_deploy.export.engine import EngineRequest, choose_runtime, export_engine
     from alexnet_deploy.runtimes.batch_profile import BatchProfile
 
     photographs = arguments.verification_photographs()
@@ -247,7 +250,7 @@ def _write_engine(checkpoint: "Checkpoint", arguments: ExportArguments) -> Mappi
     profile = BatchProfile.around(
         min=arguments.min_batch, opt=arguments.opt_batch, max=arguments.max_batch
     )
-    request = ModelRequest(
+    request = EngineRequest(
         runtime=choose_runtime(rtx=arguments.rtx),
         precision=arguments.precision,
         profile=profile,

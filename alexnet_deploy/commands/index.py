@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 @click.command(epilog="Example: alexnet-deploy index photos/")
 @click.argument("folders", metavar="[FOLDER]...", nargs=-1, type=FILE)
 @click.option("--layer", help="Layer to index, conv1 to logits.  [default: the index's, else fc7]")
-@click.option("--retry-failed", is_flag=True, help="Try again what failed in an earlier run.")
+@click.option("--retry-failed", is_flag=True, help="Retry what failed in an earlier run.")
 @click.option(
     "--prune", is_flag=True, help="Remove what is gone, however much, and free its space."
 )
-@click.option("--repair", is_flag=True, help="Check every vector, embed damaged ones again.")
+@click.option("--repair", is_flag=True, help="Check every vector, and embed damaged ones again.")
 @click.option(
     "--root",
     "moved_roots",
@@ -46,12 +46,12 @@ def index(
 ) -> None:
     """Index folders of photographs, to search them.
 
-    Run it again at any time, after any interruption: it goes on, takes what is new or has
+    Run it again at any time, after any interruption: it resumes, adds what is new or has
     changed, and drops what is gone. Without FOLDER, all folders of the index.
 
     Renamed and copied files keep their vectors. A folder that lost more than a fifth of its
-    photographs, as one whose drive is not mounted, keeps them until --prune (exit 1). With
-    --json: {"index", "embedded", "reused", "unchanged", "failed", "failed_before", "removed",
+    photographs, perhaps because its drive is not mounted, keeps them until --prune (exit 1).
+    With --json: {"index", "embedded", "reused", "unchanged", "failed", "failed_before", "removed",
     "missing": {root: number}}.
     """
     from alexnet_deploy.index.update import IndexReport, UpdateOptions, bring_up_to_date

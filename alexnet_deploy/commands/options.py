@@ -194,7 +194,7 @@ def failure_options(command: _Command) -> _Command:
     include_hidden = click.option(
         "--include-hidden",
         is_flag=True,
-        help="Take hidden files and folders too, and thumbnails such as @eaDir.",
+        help="Include hidden files and folders, and thumbnails such as @eaDir.",
     )
     return _add((include_hidden, max_failures_option), command)
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @click.option(
     "--metric",
     type=click.Choice(METRICS),
-    help="What is nearest: cosine finds better, l2 is the paper's.  [default: cosine]",
+    help="What is nearest: cosine retrieves better, l2 is the paper's.  [default: cosine]",
 )
 @click.option(
     "--max-distance",
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     help="Leave out what is farther: 1 - cosine similarity, or the L2 distance.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one line per query.")
-@click.option("--paths", "as_paths", is_flag=True, help="Print the neighbours' paths and no more.")
+@click.option("--paths", "as_paths", is_flag=True, help="Print only the neighbours' paths.")
 @click.option("-0", "--null", "null", is_flag=True, help="End each path of --paths with a NUL.")
 @click.option("--sheet", type=FILE, help="Draw queries and neighbours as .png or .html.")
 @shared.failure_options

@@ -27,12 +27,12 @@ def verify(
 ) -> None:
     """Check that an ONNX file or an engine computes what it should here.
 
-    FILE, an .onnx or .engine file of ours, runs on this machine beside a NumPy reference. Without
-    --against an .onnx file is compared with its own weights, after checking that they are the
-    ones that were exported; an engine hides its weights, so it needs the checkpoint that it was
-    built from, the bundled one aside. Exit 4 when it fails. With --json:
-    {"passed", "checks": [{"name", "measured", "allowed", "passed"}], "runs", "against",
-    "num_photographs", "skipped"}.
+    FILE, an .onnx or .engine file of ours, is run on this machine and compared with a NumPy
+    reference. Without --against an .onnx file is compared with its own weights, after checking
+    that they are the ones that were exported; an engine hides its weights, so it needs the
+    checkpoint that it was built from, unless that is the bundled one. Exit 4 when it fails.
+    With --json: {"passed", "checks": [{"name", "measured", "allowed", "passed"}], "runs",
+    "against", "num_photographs", "skipped"}.
     """
     from alexnet_deploy.files.path_text import printable
     from alexnet_deploy.model.checkpoints import load_checkpoint

@@ -38,7 +38,7 @@ class CommandGroup(click.Group):
         return [*self._lazy_commands, *self.commands]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return the command, imported if it is a lazy one; None for a name that is none's."""
+        """Return the command, imported if it is lazy; None for an unknown name."""
         if cmd_name not in self._lazy_commands:
             return super().get_command(ctx, cmd_name)
         command: click.Command = pkgutil.resolve_name(self._lazy_commands[cmd_name])
@@ -95,7 +95,7 @@ def _printable_lines(text: str) -> str:
 
 
 def ignore_warnings_of_pillow() -> None:
-    """Keep what Pillow warns of (large image, odd EXIF) from a user, who cannot tell the file."""
+    """Hide Pillow's warnings (large image, odd EXIF): they do not name the file."""
     warnings.filterwarnings("ignore", module=r"PIL\.")
 
 

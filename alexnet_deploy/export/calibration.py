@@ -75,7 +75,7 @@ def quantized(
 def _histograms(
     runner: Runner, paths: list[Path], on_skipped: Callable[[Path, str], None]
 ) -> tuple[dict[str, Histogram], int]:
-    """Count the activations of each layer; return how many photographs could not be read, too."""
+    """Count the activations of each layer; also return how many photographs could not be read."""
     histograms = {layer: Histogram() for layer in runner.options.outputs}
     num_skipped = 0
     loaded = batches(

@@ -34,14 +34,14 @@ from alexnet_deploy.runtimes.gpu_driver import current_gpu
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelRequest:
+class EngineRequest:
     """Which engine to build.
 
     Attributes:
         runtime: the library that builds it and runs it; see `choose_runtime`.
         precision: of the graph, from which both libraries take it.
         profile: batch sizes.
-        lrn: what normalises, our plugin or the library's own layer; None for the plugin where the
+        lrn: what normalizes, our plugin or the library's own layer; None for the plugin where the
             library has plugins.
         compute_capabilities: GPUs to build for, with TensorRT-RTX; none for its own choice.
         outputs: layers that the engine computes.
@@ -109,7 +109,7 @@ def choose_runtime(*, rtx: bool) -> EngineRuntime:
 def export_engine(
     checkpoint: Checkpoint,
     path: Path,
-    request: ModelRequest,
+    request: EngineRequest,
     *,
     photographs: Iterable[Path] | None,
     calibrate_on: Iterable[Path] | None = None,
@@ -163,7 +163,7 @@ def export_engine(
     return engine
 
 
-def _built(model: ModelFile, request: ModelRequest, profile: BatchProfile) -> EngineFile:
+def _built(model: ModelFile, request: EngineRequest, profile: BatchProfile) -> EngineFile:
     """Build an engine of a model in the way that `request` says, of whatever batches."""
     if request.runtime == "tensorrt-rtx":
         from alexnet_deploy.trt.rtx_builder import build_rtx_engine
@@ -178,10 +178,10 @@ def _verified(
     engine: EngineFile,
     model: ModelFile,
     checkpoint: Checkpoint,
-    request: ModelRequest,
+    request: EngineRequest,
     photographs: Iterable[Path],
 ) -> Report:
-    """Compare the engine on photographs, and what normalises in it on an amplified copy."""
+    """Compare the engine on photographs, and what normalizes in it on an amplified copy."""
     from alexnet_deploy.verification.engine import amplified_checks, verify_engine
 
     options = RunnerOptions(batch_size=request.profile.opt)

@@ -55,7 +55,7 @@ def open_model(
         notify: called with one line for a person when something takes a while.
 
     Raises:
-        UsageError: no such file, or a value that cannot be meant.
+        UsageError: no such file, or an argument is out of its range.
         IncompatibleFileError: the file is not one of ours or is damaged.
         MissingPackageError: the runtime is not installed.
         DeviceError: a GPU was asked for, and there is none.

@@ -15,7 +15,6 @@ from PIL import Image, ImageDraw
 from alexnet_deploy.errors import PhotographError
 from alexnet_deploy.figures.drawing import (
     BOLD,
-    DPI,
     INK,
     PAPER,
     QUIET,
@@ -26,7 +25,7 @@ from alexnet_deploy.figures.drawing import (
     paste_photograph,
     shortened,
 )
-from alexnet_deploy.files.output_files import atomic_write
+from alexnet_deploy.figures.png_files import open_png
 from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.inference.classification import Classification, Prediction
 from alexnet_deploy.model.labels import imagenet_names
@@ -63,6 +62,7 @@ def open_figure(
         notify: called if there were more than `MAX_PHOTOGRAPHS`, of which the first are drawn.
 
     Raises:
+        UsageError: `path` is a file that this package did not draw.
         OutputError: the file cannot be written.
     """
     results: list[Classification] = []
@@ -74,9 +74,9 @@ def open_figure(
         if len(results) < MAX_PHOTOGRAPHS:
             results.append(result)
 
-    with atomic_write(path) as file:
+    with open_png(path) as save:
         yield add
-        draw_figure(results, spec).save(file, format="PNG", dpi=DPI)
+        save(draw_figure(results, spec))
     if num_added > len(results):
         notify(f"{path}: shows the first {len(results)} of {num_added:,} photographs")
 

@@ -12,7 +12,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from alexnet_deploy.files.path_text import printable
 
-DPI = (200, 200)
 INK, QUIET, PAPER = "#1c1f24", "#757b85", "#ffffff"
 TRACK = "#f3f5f8"
 FRAME, FAILED, FAILED_INK = "#dfe3e8", "#faf1f0", "#a32219"

@@ -17,7 +17,6 @@ from alexnet_deploy.choices import Metric
 from alexnet_deploy.errors import PhotographError, UsageError
 from alexnet_deploy.figures.drawing import (
     BOLD,
-    DPI,
     FRAME,
     INK,
     PAPER,
@@ -31,6 +30,7 @@ from alexnet_deploy.figures.drawing import (
     wrapped,
 )
 from alexnet_deploy.figures.html_sheets import html_page
+from alexnet_deploy.figures.png_files import open_png
 from alexnet_deploy.figures.sheet_cells import (
     MAX_RATIO,
     NOTHING_FOUND,
@@ -94,18 +94,18 @@ def open_sheet(
         notify: called with what a PNG does not show.
 
     Raises:
-        UsageError: another suffix.
+        UsageError: another suffix, or a PNG that this package did not draw.
         OutputError: the file cannot be written.
     """
     check_sheet(path)
-    with atomic_write(path) as file:
-        if path.suffix.lower() == ".html":
-            with html_page(file, metric=metric) as add:
-                yield add
-            return
-        first = _FirstResults()
+    if path.suffix.lower() == ".html":
+        with atomic_write(path) as file, html_page(file, metric=metric) as add:
+            yield add
+        return
+    first = _FirstResults()
+    with open_png(path) as save:
         yield first.add
-        draw_sheet(first.taken, metric=metric).save(file, format="PNG", dpi=DPI)
+        save(draw_sheet(first.taken, metric=metric))
     for line in (*first.left_out(), *_missing_letters(first.taken)):
         notify(f"{path}: {line}")
 

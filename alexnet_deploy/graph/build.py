@@ -16,7 +16,7 @@ from alexnet_deploy.graph.model_file import INPUT, ModelFile
 from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.spec import (
     CONV_STRIDES,
-    NORMALISED_CONVS,
+    NORMALIZED_CONVS,
     POOL_SIZE,
     POOL_STRIDE,
     POOLED_CONVS,
@@ -43,10 +43,10 @@ def build_model(checkpoint: Checkpoint, outputs: tuple[str, ...]) -> ModelFile:
     """
     spec = checkpoint.spec
     graph = _GraphBuilder(checkpoint)
-    x = graph.normalised_input()
+    x = graph.normalized_input()
     for number in range(1, 6):
         x = graph.convolution(x, number)
-        lrn = spec.lrn if number in NORMALISED_CONVS else None
+        lrn = spec.lrn if number in NORMALIZED_CONVS else None
         if lrn is not None and lrn.position == "before_pool":
             x = graph.local_response_norm(x, number, lrn)
         if number in POOLED_CONVS:
@@ -89,7 +89,7 @@ class _GraphBuilder:
         """Add one of the checkpoint's arrays in float32, under its own name."""
         return self.constant(name, self._checkpoint.arrays[name].astype(np.float32, copy=False))
 
-    def normalised_input(self) -> str:
+    def normalized_input(self) -> str:
         # Cast first: TensorRT's parser takes no Transpose of bytes.
         x = self.add("Cast", [INPUT], "images_float", to=TensorProto.FLOAT)
         x = self.add("Transpose", [x], "pixels", perm=[0, 3, 1, 2])

@@ -76,7 +76,7 @@ def split_towers(file: ModelFile) -> ModelFile:
     splitter = _TowerSplitter(dict(file.arrays))
     for node in file.graph.graph.node:
         if node.name in norms:
-            splitter.normalise(norms[node.name])
+            splitter.normalize(norms[node.name])
         elif node.name not in dropped:
             splitter.take(node, towers.get(node.name, 1))
     for output in file.graph.graph.output:
@@ -108,7 +108,7 @@ class _TowerSplitter:
                 self.join(name)
             self.nodes.append(node)
 
-    def normalise(self, norm: Norm) -> None:
+    def normalize(self, norm: Norm) -> None:
         """Append one LRN per tower."""
         parts = self._parts.get(norm.input)
         if parts is None:
@@ -163,7 +163,7 @@ class _TowerSplitter:
 
 
 def find_norms(file: ModelFile) -> list[Norm]:
-    """Find the LRN nodes that normalise a layer of the spec, with the Reshapes that fold towers."""
+    """Find the LRN nodes that normalize a layer of the spec, with the Reshapes that fold towers."""
     nodes = list(file.graph.graph.node)
     producer = {output: node for node in nodes for output in node.output}
     readers: dict[str, list[onnx.NodeProto]] = {}

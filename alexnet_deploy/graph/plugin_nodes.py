@@ -1,4 +1,4 @@
-"""A graph that normalises with the operators `TowerLRN` and `ReluTowerLRNPool`.
+"""A graph that normalizes with the operators `TowerLRN` and `ReluTowerLRNPool`.
 
 TensorRT maps them to plugins (`trt.plugin`); for every other reader each has a local function of
 standard operators with the same name. TensorRT's parser would use the function too, but for the
@@ -46,9 +46,9 @@ _FUNCTION = """
     tower_shape = Concat <axis = 0> (tower_images, tower_channels, map)
     folded = Reshape (a, tower_shape)
     wide = Cast <to = 1> (folded)
-    normalised = LRN <size: int = @size, alpha: float = @alpha, beta: float = @beta,
+    normalized = LRN <size: int = @size, alpha: float = @alpha, beta: float = @beta,
                       bias: float = @bias> (wide)
-    narrow = CastLike (normalised, x)
+    narrow = CastLike (normalized, x)
     shape = Shape (a)
     b = Reshape (narrow, shape)
     y = {after} (b)
@@ -58,7 +58,7 @@ _MAX_POOL = f"MaxPool <kernel_shape = {_POOL['kernel_shape']}, strides = {_POOL[
 
 
 def with_plugins(file: ModelFile, *, fused: bool = True) -> ModelFile:
-    """Return `file` with each normalisation as one node of domain "alexnet".
+    """Return `file` with each normalization as one node of domain "alexnet".
 
     Args:
         file: in any precision, not lowered, with its outputs chosen.

@@ -48,7 +48,7 @@ class Manifest:
 
     Attributes:
         space: what the vectors are.
-        metric: the default metric of a search. Vectors are not normalised, so each search may
+        metric: the default metric of a search. Vectors are not normalized, so each search may
             choose.
         segment_rows: vectors in a full segment.
     """

@@ -36,9 +36,9 @@ def open_index(
         notify: called with lines for a person: what runs, what takes a while.
 
     Raises:
-        UsageError: there is no such index, or a value that cannot be meant.
-        IncompatibleFileError: it is damaged, or what was asked for is not of its vector space.
-        MissingPackageError: without faiss.
+        UsageError: there is no such index, or an argument is out of its range.
+        IncompatibleFileError: it is damaged, or the model asked for has another vector space.
+        MissingPackageError: faiss or the runtime is not installed.
         DeviceError: `device` is a GPU, and there is none.
     """
     request = _request(model, None, runtime, device, precision, batch_size, threads)
@@ -65,7 +65,7 @@ def update_index(
 ) -> IndexReport:
     """Index what is new or has changed in folders, and remove what is gone.
 
-    It may be stopped at any moment, and goes on when it is called again.
+    It may be stopped at any moment, and resumes when it is called again.
 
     Args:
         directory: of the index; made if it does not exist.
@@ -77,11 +77,11 @@ def update_index(
         precision: see model; of a new index the model's own.
         batch_size: see model.
         threads: see model.
-        include_hidden: search hidden files too, from now on, in these folders.
+        include_hidden: index hidden files too, in these folders and from now on.
         retry_failed: read again what failed in an earlier run.
         prune: remove what is gone, even where it is more than a fifth of a folder.
         repair: check all vectors, and embed again those that are damaged.
-        progress: told, after each photograph that had to be read, how many were.
+        progress: called after each photograph that had to be read, with their number so far.
         notify: as for `open_index`.
 
     Returns:

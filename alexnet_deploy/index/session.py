@@ -29,6 +29,7 @@ from alexnet_deploy.index.segments import float16_vector
 from alexnet_deploy.index.storage import open_storage
 from alexnet_deploy.inference.run import RunSummary, run_batches
 from alexnet_deploy.photographs.file_stamps import read_stamped
+from alexnet_deploy.photographs.finding import check_not_photograph
 from alexnet_deploy.photographs.pipeline import crop_loader, default_threads
 from alexnet_deploy.photographs.sources import (
     ImageSource,
@@ -48,12 +49,12 @@ class Index:
     """An index that is open for searching; several threads may search at once.
 
     Ledger, mapped vectors, FAISS and network stay open. Each search sees what has been committed
-    when it begins, by other processes, too. Searches take turns, but none waits for the network
-    to be loaded that does not need it. Open it anew in each process.
+    when it begins, also by other processes. Searches take turns, but one that does not need the
+    network does not wait for it to be loaded. Open it anew in each process.
 
     Args:
         directory: of the index.
-        request: the model; what it leaves open is the index's own.
+        request: the model and how to run it; what it leaves open is the index's own.
         notify: called with lines for a person.
 
     Attributes:
@@ -109,26 +110,26 @@ class Index:
     ) -> Generator[SearchResult, None, None]:
         """Yield what each query finds, in the order of the queries.
 
-        The search is exact: every vector is looked at. A query whose bytes are indexed has its
-        vector there already; the network runs, and is loaded, for others only. The query's own
-        file is no neighbour of itself; a copy elsewhere is, at distance 0. Equally near
+        The search is exact: every vector is compared. A query whose bytes are indexed has its
+        vector there already; the network is loaded and run only for others. The query's own
+        file is not a neighbour of itself; a copy elsewhere is, at distance 0. Equally near
         photographs come in the order in which they were indexed.
 
-        A pass over the vectors serves 32 queries, so as many are taken from a lazy iterable, or
-        all it has, before the first is answered. To be answered at once, search for one.
+        A pass over the vectors serves 32 queries, so up to 32 are taken from a lazy iterable
+        before the first is answered. For an answer at once, search for one.
 
         Args:
             queries: one or any iterable, which is read lazily: photographs as for
                 `Model.classify`, or vectors, (D,), which are rounded to float16 as those stored.
-                None at all find nothing.
+                An empty one yields nothing.
             k: how many neighbours; fewer where the index has fewer.
             metric: "cosine" or "l2"; None for the index's.
             max_distance: leave out what is farther: 1 - cosine similarity, or the L2 distance.
-            summary: counted up during the run.
+            summary: counts and times, updated while the results are taken.
 
         Raises:
             UsageError: k below 1, a negative distance, an unknown metric, a query that is neither.
-            IncompatibleFileError: the index is damaged, or its model is another by now.
+            IncompatibleFileError: the index is damaged, or its model has changed since.
             ClosedError: the index is closed.
         """
         criteria = Criteria(
@@ -149,16 +150,13 @@ class Index:
         Raises:
             UsageError: `output` is one of them.
         """
-        real = os.path.realpath(output)
         self._check_open()
         with self._lock, self._storage.ledger.snapshot():
             is_one = PhotographFinder(self._storage).own_ids(output, None)
-        paths = (query for query in queries if isinstance(query, Path))
-        if is_one or any(os.path.realpath(path) == real for path in paths):
-            raise UsageError(f"{output}: is one of the photographs; name another file")
+        check_not_photograph(output, [output] if is_one else queries)
 
     def close(self) -> None:
-        """Close ledger, vectors and network, after the search at hand."""
+        """Close ledger, vectors and network, after the current search."""
         if self._process != os.getpid():
             return  # they are the other process's to close
         with self._loading, self._lock:
@@ -188,7 +186,7 @@ class Index:
     def _faiss_gpu(self) -> Any:
         """Return what FAISS scans on a GPU with, None for the CPU; refuse a GPU that is not there.
 
-        Whether the network will be needed, too, is not known yet.
+        Whether the network will be needed as well is not known yet.
         """
         from alexnet_deploy.index.exact_search import gpu_resources
 
@@ -206,12 +204,12 @@ class Index:
         return resources
 
     def _queries(self, queries: Query | Iterable[Query]) -> Iterator["_Photograph | _Vector"]:
-        """Check what is given at once, as far as it is in a list; then yield it lazily."""
+        """Check the queries of a list at once, those of other iterables as they are taken."""
         several: Any = queries
         if isinstance(queries, np.ndarray) and queries.ndim == 2 and queries.dtype.kind == "f":
             several = list(queries)
         elif is_image(queries) or isinstance(queries, Mapping) or not isinstance(queries, Iterable):
-            several = [queries]  # if only to be refused
+            several = [queries]  # a single query, or something to be refused
         if isinstance(several, (list, tuple)):
             for number, query in enumerate(several):
                 self._check_query(query, number)

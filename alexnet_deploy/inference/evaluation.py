@@ -119,7 +119,7 @@ def evaluate(
 
 
 def ensemble_weights(weights: Sequence[float] | None, num_models: int) -> tuple[float, ...]:
-    """Return each model's share in the average: the normalised weights, equal for None.
+    """Return each model's share in the average: the normalized weights, equal for None.
 
     Raises:
         UsageError: no model, a wrong number of weights, a negative one, or all zeros.

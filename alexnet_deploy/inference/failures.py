@@ -1,4 +1,4 @@
-"""The limit on a run's failed photographs, and the rule that there is one at all."""
+"""The limit on a run's failed photographs, and the rule that a run needs at least one."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

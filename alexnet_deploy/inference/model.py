@@ -1,8 +1,9 @@
-"""A model that is open: photographs in, classes and vectors out.
+"""An open model: photographs in, classes and vectors out.
 
 N photographs, C channels, H/W positions, D = 4096 for fc6 and fc7.
 """
 
+import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
@@ -18,10 +19,10 @@ from alexnet_deploy.inference.classification import Classification, classify
 from alexnet_deploy.inference.run import RunSummary, run
 from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.photographs.sources import ImageInput, image_sources, path_of
-from alexnet_deploy.runtimes.base import Runner, check_outputs
+from alexnet_deploy.runtimes.base import FORKED, Runner, check_outputs
 
 Progress = Callable[[int], None]
-"""Told how many photographs are done by now, failures included."""
+"""Called with the number of photographs done so far, failures included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -67,10 +68,10 @@ class Embeddings:
 
 
 class Model:
-    """A model that is open, made by `open_model`.
+    """An open model, made by `open_model`.
 
     Any thread may use it, also `asyncio.to_thread`; calls of the network wait for each other,
-    because one uses all cores as it is. A photograph's result depends neither on the others of
+    because one already uses all cores. A photograph's result depends neither on the others of
     its batch nor on their number. Open it anew in each process.
 
     Args:
@@ -87,6 +88,7 @@ class Model:
     def __init__(self, runner: Runner, open_runner: Callable[[tuple[str, ...]], Runner]) -> None:
         self._open_runner = open_runner
         self._lock = threading.Lock()
+        self._process = os.getpid()
         self._runners: tuple[Runner, ...] = (runner,)
         self._is_closed = False
         self.spec: ModelSpec = runner.spec
@@ -106,13 +108,13 @@ class Model:
 
         Args:
             images: one or any iterable, which is read lazily: paths, bytes of files, files open
-                in binary mode, Pillow images, arrays (H, W, 3) RGB or (H, W) grey of uint8. None
-                at all give no results.
+                in binary mode, Pillow images, uint8 arrays (H, W, 3) RGB or (H, W) grey. An empty
+                one gives no results.
             top: classes per photograph, all of them if there are fewer.
-            summary: counts and times, kept up to date while the results are taken.
+            summary: counts and times, updated while the results are taken.
 
         Raises:
-            UsageError: `top` is below 1, or something is no photograph.
+            UsageError: `top` is below 1, or an item is not a photograph.
             ClosedError: the model is closed.
         """
         runner = self._runner_of("probabilities")
@@ -129,12 +131,12 @@ class Model:
         """Return the activations of a layer for all photographs, in memory.
 
         Args:
-            images: as for `classify`; none gives no rows.
+            images: as for `classify`; an empty iterable gives no rows.
             layer: a name of `ModelSpec.layer_shapes`.
             progress: called after each photograph.
 
         Raises:
-            UsageError: no such layer, or something is no photograph.
+            UsageError: no such layer, or an item is not a photograph.
             ClosedError: the model is closed.
         """
         rows: list[NDArray[np.float32]] = []
@@ -161,7 +163,7 @@ class Model:
         """Yield the activations photograph by photograph, for what does not fit in memory.
 
         Args:
-            images: as for `classify`; none yields nothing.
+            images: as for `classify`; an empty iterable yields nothing.
             layer: as for `embed`.
 
         Raises:
@@ -173,6 +175,8 @@ class Model:
 
     def close(self) -> None:
         """Free the runtime's memory, after the batch at hand."""
+        if self._process != os.getpid():
+            return  # it belongs to the parent process; to drop a runner here would free it
         with self._lock, ExitStack() as stack:
             self._is_closed = True
             for runner in self._runners:
@@ -193,7 +197,7 @@ class Model:
         opened = self._opened(layer)
         if opened is not None:
             return opened
-        # Held while it loads; who needs an open one does not come here.
+        # Held while it loads; calls for layers that are open do not come here.
         with self._lock:
             opened = self._opened(layer)
             if opened is None:
@@ -202,6 +206,8 @@ class Model:
             return opened
 
     def _opened(self, layer: str) -> Runner | None:
+        if self._process != os.getpid():
+            raise ClosedError(FORKED)
         if self._is_closed:
             raise ClosedError("the model is closed; open it again")
         return next((one for one in self._runners if layer in one.options.outputs), None)

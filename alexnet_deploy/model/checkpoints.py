@@ -3,7 +3,7 @@
 Arrays have the paper's names, `conv1.weight` .. `fc8.bias`; convolutions are (out, in / groups,
 kernel, kernel), fully connected layers (out, in). `fc6` and `fc7` may be stored as two factors,
 `fc6.weight.left` (out, rank) and `fc6.weight.right` (rank, in). An optional `mean_image` (3, S, S),
-RGB in grey levels, replaces the spec's channel means; its central crop is subtracted, as in the
+RGB in grey levels, replaces the spec's channel means; its centre crop is subtracted, as in the
 2012 code. bfloat16, which NumPy lacks, is widened to float32, exactly.
 """
 
@@ -117,7 +117,7 @@ def load_checkpoint(
         labels: class names that replace the file's own.
 
     Raises:
-        IncompatibleFileError: unreadable, not recognised, or with a missing, extra, misshapen or
+        IncompatibleFileError: unreadable, not recognized, or with a missing, extra, misshapen or
             non-finite array.
         MissingPackageError: a `.pt` file, and torch is not installed.
         UsageError: the file is missing or not readable, or it has its own spec and `preset` is

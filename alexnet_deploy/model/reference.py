@@ -18,7 +18,7 @@ from PIL import Image
 from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.spec import (
     CONV_STRIDES,
-    NORMALISED_CONVS,
+    NORMALIZED_CONVS,
     POOL_SIZE,
     POOL_STRIDE,
     POOLED_CONVS,
@@ -65,7 +65,7 @@ class Reference:
         for number in range(1, 6):
             x = relu(self._convolve(x, number))
             yield f"conv{number}", x
-            lrn = self.spec.lrn if number in NORMALISED_CONVS else None
+            lrn = self.spec.lrn if number in NORMALIZED_CONVS else None
             if lrn is not None and lrn.position == "before_pool":
                 x = local_response_norm(x, lrn)
                 yield f"norm{number}", x

@@ -1,6 +1,6 @@
 """`ModelSpec`: everything a network needs besides its weights, as data.
 
-The four presets differ in padding, groups, normalisation and preprocessing, not in code (sources:
+The four presets differ in padding, groups, normalization and preprocessing, not in code (sources:
 Krizhevsky et al. 2012; the 2012 code; Caffe; torchvision).
 
 Layer names, in forward order, are used for checkpoints, ONNX tensors and `layers`:
@@ -9,7 +9,7 @@ Layer names, in forward order, are used for checkpoints, ONNX tensors and `layer
     probabilities
 
 `convN`, `fc6` and `fc7` are taken after their ReLU; `fc7_pre` is `fc7` before it. A network
-without normalisation has no `normN`; with `lrn.position == "after_pool"` `poolN` comes before it.
+without normalization has no `normN`; with `lrn.position == "after_pool"` `poolN` comes before it.
 """
 
 import dataclasses
@@ -42,13 +42,13 @@ CONV_STRIDES = (4, 1, 1, 1, 1)
 CONV_PADDINGS = (0, 2, 1, 1, 1)  # conv1's own is `ModelSpec.conv1_padding`
 POOL_SIZE, POOL_STRIDE = 3, 2  # overlapping pooling, section 3.4
 POOLED_CONVS = (1, 2, 5)
-NORMALISED_CONVS = (1, 2)
+NORMALIZED_CONVS = (1, 2)
 FC_WIDTH = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LrnSpec:
-    """Local response normalisation: `a / (k + alpha/size * sum of a^2 over the window)^beta`.
+    """Local response normalization: `a / (k + alpha/size * sum of a^2 over the window)^beta`.
 
     `alpha` is divided by `size`, as in the 2012 code, ONNX, torch and Caffe (the paper's text does
     not divide). The window is `size` channels wide and does not cross the edges of the `towers`
@@ -99,7 +99,7 @@ class ModelSpec:
         conv1_padding: zeros around conv1's input, px: top, left, bottom, right.
         widths: number of kernels of conv1 .. conv5.
         groups: groups of conv1 .. conv5; 2 where the paper's kernels see one tower only.
-        lrn: the local response normalisation of conv1 and conv2, or None.
+        lrn: the local response normalization of conv1 and conv2, or None.
         num_classes: outputs of fc8.
         labels: one name per class, or empty when unknown.
         provenance: free-form JSON about the weights (data, recipe, measured figures).
@@ -156,9 +156,9 @@ class ModelSpec:
         expected = "divisors of the widths before and after each layer"
         require(divides, "groups", self.groups, expected)
         if self.lrn is not None:
-            normalised = [self.widths[number - 1] for number in NORMALISED_CONVS]
-            expected = f"a divisor of conv1's and conv2's widths, {normalised}"
-            fits = all(width % self.lrn.towers == 0 for width in normalised)
+            normalized = [self.widths[number - 1] for number in NORMALIZED_CONVS]
+            expected = f"a divisor of conv1's and conv2's widths, {normalized}"
+            fits = all(width % self.lrn.towers == 0 for width in normalized)
             require(fits, "lrn.towers", self.lrn.towers, expected)
 
     def label(self, index: int) -> str:
@@ -177,13 +177,13 @@ class ModelSpec:
             top, _, bottom, _ = self.conv_padding(number)
             size = (size + top + bottom - CONV_KERNELS[index]) // CONV_STRIDES[index] + 1
             shapes[f"conv{number}"] = (width, size, size)
-            normalised = self.lrn is not None and number in NORMALISED_CONVS
-            if normalised and self.lrn and self.lrn.position == "before_pool":
+            normalized = self.lrn is not None and number in NORMALIZED_CONVS
+            if normalized and self.lrn and self.lrn.position == "before_pool":
                 shapes[f"norm{number}"] = (width, size, size)
             if number in POOLED_CONVS:
                 size = (size - POOL_SIZE) // POOL_STRIDE + 1
                 shapes[f"pool{number}"] = (width, size, size)
-            if normalised and self.lrn and self.lrn.position == "after_pool":
+            if normalized and self.lrn and self.lrn.position == "after_pool":
                 shapes[f"norm{number}"] = (width, size, size)
         shapes |= {"fc6": (FC_WIDTH,), "fc7_pre": (FC_WIDTH,), "fc7": (FC_WIDTH,)}
         return shapes | {"logits": (self.num_classes,), "probabilities": (self.num_classes,)}

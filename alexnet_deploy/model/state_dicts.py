@@ -1,6 +1,6 @@
 """Adopt state dicts of other programs: the paper's names, and a spec.
 
-torchvision's AlexNet is recognised by its keys. Any other AlexNet needs a preset; its arrays are
+torchvision's AlexNet is recognized by its keys. Any other AlexNet needs a preset; its arrays are
 matched by the paper's names if it has them, else by shape, whatever their names and order. Shapes
 are unique in every preset, except for fc7 and fc8 with 4096 classes, which is rejected.
 """
@@ -49,7 +49,7 @@ def adopt_state_dict(
         source: the file's name, for messages.
 
     Raises:
-        IncompatibleFileError: not recognised, or an array does not fit the preset.
+        IncompatibleFileError: not recognized, or an array does not fit the preset.
     """
     arrays = _unwrapped(arrays, source)
     if set(arrays) == _TORCHVISION_KEYS and preset in (None, "torchvision"):

@@ -4,7 +4,7 @@ import errno
 import glob
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from alexnet_deploy import arguments
@@ -55,6 +55,24 @@ def find_photographs(
     several = arguments.paths("paths", paths)
     given = [name for path in several for name in _expand(path, include_hidden)]
     return _Search(given, include_hidden, exclude).photographs()
+
+
+def check_not_photograph(output: Path, photographs: Iterable[object]) -> None:
+    """Refuse to write over a photograph that is read, by whichever path it is named.
+
+    Args:
+        output: the file to be written, there or not.
+        photographs: their paths; anything else among them is no file.
+
+    Raises:
+        UsageError: `output` is one of them.
+    """
+    if not output.exists():
+        return
+    real = os.path.realpath(output)
+    paths = (photograph for photograph in photographs if isinstance(photograph, Path))
+    if any(os.path.realpath(path) == real for path in paths):
+        raise UsageError(f"{output}: is one of the photographs; name another file")
 
 
 def has_hidden_part(path: str) -> bool:

@@ -92,7 +92,9 @@ def check_image(value: object, name: str) -> None:
         raise UsageError(f"{name} is a file open for text, expected one open in binary mode")
     elif isinstance(value, Image.Image):
         if not all(value.size):
-            raise UsageError(f"{name} is an image of {value.width} x {value.height} px")
+            raise UsageError(
+                f"{name} is an image of {value.width} x {value.height} px, expected 1 px or more"
+            )
     elif not is_image(value):
         raise UsageError(f"{name} is of type {type(value).__name__}, expected {_EXPECTED}")
 

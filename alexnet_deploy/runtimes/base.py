@@ -19,6 +19,9 @@ from alexnet_deploy.errors import ClosedError, UsageError
 from alexnet_deploy.model.spec import ModelSpec
 
 DEFAULT_OUTPUTS = ("probabilities", "fc7")
+FORKED = "the model was opened before this process was forked; open it in each process"
+_MOST = 65_536
+"""Images per call, and threads: beyond all use, and within the integers of every runtime."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +56,9 @@ class RunnerOptions:
         arguments.choice("runtime", self.runtime, RUNTIMES)
         arguments.choice("device", self.device, DEVICES)
         arguments.choice("precision", self.precision, PRECISIONS)
-        arguments.count("batch_size", self.batch_size)
+        arguments.count("batch_size", self.batch_size, _MOST)
         if self.threads is not None:
-            arguments.count("threads", self.threads)
+            arguments.count("threads", self.threads, _MOST)
 
 
 class Runner(Protocol):
@@ -122,9 +125,7 @@ class BaseRunner(ABC):
         # Before taking the lock, which a thread may have held at the fork; the runtime's own
         # threads do not survive a fork either.
         if self._process != os.getpid():
-            raise ClosedError(
-                "the model was opened before this process was forked; open it in each process"
-            )
+            raise ClosedError(FORKED)
         with self._lock:
             if self._is_closed:
                 raise ClosedError("the model is closed; open it again")

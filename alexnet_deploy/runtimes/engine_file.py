@@ -50,7 +50,7 @@ RUNTIME_NAMES: Mapping[EngineRuntime, str] = {
 }
 REBUILD_COMMANDS: Mapping[EngineRuntime, str] = {
     "tensorrt": "alexnet-deploy export CKPT --trt",
-    "tensorrt-rtx": "alexnet-deploy export CKPT --trt --rtx",
+    "tensorrt-rtx": "alexnet-deploy export CKPT --rtx",
 }
 _REBUILD_EITHER = " or, for TensorRT-RTX, ".join(REBUILD_COMMANDS.values())
 RTX_OWN_CHOICE = "compute capability 8.0, 8.6, 8.9, 12.0 and later"
@@ -248,7 +248,7 @@ def check_machine(
         command = REBUILD_COMMANDS[record.runtime]
         if built_for and record.runtime == "tensorrt-rtx":
             here = gpu.compute_capability
-            command = f"alexnet-deploy export CKPT --trt --rtx --compute-capability {here}"
+            command = f"alexnet-deploy export CKPT --rtx --compute-capability {here}"
             if here not in rtx_capabilities:  # such as an H100's
                 command = REBUILD_COMMANDS["tensorrt"]
         raise IncompatibleFileError(

@@ -1,6 +1,6 @@
 """Run an `.onnx` file with ONNX Runtime on an NVIDIA GPU, entirely or not at all.
 
-The graph is not lowered: cuDNN implements local response normalisation, so the folded form
+The graph is not lowered: cuDNN implements local response normalization, so the folded form
 (Reshape, LRN, Reshape) is fast; in an fp16 file it is in float32, between casts. The whole network
 is captured once as a CUDA graph: a batch is then one copy to the GPU, one launch, and one copy back
 per output.

@@ -68,7 +68,7 @@ class TensorRtRunner(BaseRunner):
         )
         super().__init__(record.spec, record.identity, options, description)
         self._library = library
-        self._engine = _deserialised(file, library)
+        self._engine = _deserialized(file, library)
         _check_tensors(self._engine, file, library)
         with ExitStack() as stack:
             self._prepare(file, stack)
@@ -181,7 +181,7 @@ def _check_options(file: EngineFile, options: RunnerOptions) -> None:
         )
 
 
-def _deserialised(file: EngineFile, library: Library) -> Any:
+def _deserialized(file: EngineFile, library: Library) -> Any:
     """Load the plan.
 
     Raises:

@@ -1,4 +1,4 @@
-// Local response normalisation within towers (Krizhevsky et al. 2012, section 3.3): alone, and
+// Local response normalization within towers (Krizhevsky et al. 2012, section 3.3): alone, and
 // between the ReLU before it and the 3x3 max-pool of stride 2 after it (section 3.4).
 //
 //     b[c] = a[c] / (k + alpha/n * sum of a[j]^2, j from c - n/2 to c + n/2 in c's tower) ^ beta
@@ -105,7 +105,7 @@ constexpr int TOWER = CHANNELS / TOWERS;
 constexpr int STRETCHES = rounded_up(TOWER, STRETCH) / STRETCH;
 constexpr bool ONLY_WHOLE_STEPS = STRETCH % STEP == 0 && TOWER % STRETCH == 0;
 
-inline float normalised(float a, float sum_of_squares) {
+inline float normalized(float a, float sum_of_squares) {
     const float s = fmaf(float(ALPHA / SIZE), sum_of_squares, float(K));
     if constexpr (BETA == 0.75) {
         const float root = rsqrtf(s);  // s^-0.75 = s^-0.5 * s^-0.25
@@ -161,13 +161,13 @@ template <int WIDE, bool RECTIFY> struct Walk {
     }
 
     // The windows of a step's two channels share all squares but their outer ones.
-    void normalise(float (&b)[STEP][COUNT]) const {
+    void normalize(float (&b)[STEP][COUNT]) const {
         for (int i = 0; i < COUNT; ++i) {
             float inner = 0;
             for (int j = 1; j < SIZE; ++j) inner = fmaf(window[j][i], window[j][i], inner);
             for (int g = 0; g < STEP; ++g) {
                 const float outer = window[g * SIZE][i];
-                b[g][i] = normalised(window[g + REACH][i], fmaf(outer, outer, inner));
+                b[g][i] = normalized(window[g + REACH][i], fmaf(outer, outer, inner));
             }
         }
     }
@@ -314,7 +314,7 @@ relu_tower_lrn_pool(const SCALAR* __restrict__ input, SCALAR* __restrict__ outpu
         forerunner.step();
         float b[STEP][2 * SPOTS];
         walk.template step<is_inside.value>();
-        walk.normalise(b);
+        walk.normalize(b);
         for (int g = 0; g < STEP; ++g) {
             auto* pairs = reinterpret_cast<Pair<SCALAR>*>(planes[turn][g]);
             for (int i = 0; i < SPOTS; ++i)
@@ -353,7 +353,7 @@ tower_lrn(const SCALAR* __restrict__ input, SCALAR* __restrict__ output) {
         forerunner.step();
         float b[STEP][SPOTS];
         walk.template step<is_inside.value>();
-        walk.normalise(b);
+        walk.normalize(b);
         for (int g = 0; g < STEP; ++g)
             for (int i = 0; i < SPOTS; ++i) {
                 const SCALAR value = rounded<SCALAR>(b[g][i]);

@@ -19,7 +19,7 @@ from alexnet_deploy.graph.model_file import ModelFile
 from alexnet_deploy.graph.report import Check, Report, error_check
 from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.reference import Reference, crop
-from alexnet_deploy.model.spec import NORMALISED_CONVS, LrnSpec
+from alexnet_deploy.model.spec import NORMALIZED_CONVS, LrnSpec
 from alexnet_deploy.photographs.decoding import load_photograph
 from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes.base import RunnerOptions
@@ -114,7 +114,7 @@ def _batch_check(
 def amplified_checks(
     file: ModelFile, build: Callable[[ModelFile, BatchProfile], EngineFile]
 ) -> list[Check]:
-    """Compare normalised maps of a second engine with large activations; see `verification.onnx`.
+    """Compare normalized maps of a second engine with large activations; see `verification.onnx`.
 
     The maps are those after pooling, so that the plugin that fuses pooling is tested too.
 
@@ -123,7 +123,7 @@ def amplified_checks(
         build: how the engine was built from it.
 
     Returns:
-        The checks; none for a network without normalisation.
+        The checks; none for a network without normalization.
 
     Raises:
         DeviceError, IncompatibleFileError: the second engine cannot be built or run.
@@ -131,7 +131,7 @@ def amplified_checks(
     lrn = file.spec.lrn
     if lrn is None:
         return []
-    maps = _normalised_maps(lrn)
+    maps = _normalized_maps(lrn)
     layers = list(file.spec.layer_shapes())
     # An output between convolution and pooling prevents their fusion, in the copy as well.
     others = [name for name in layers[: layers.index(maps[-1])] if name in file.outputs()]
@@ -145,7 +145,7 @@ def amplified_checks(
         return map_checks(copy, engine.run(crops), expected)
 
 
-def _normalised_maps(lrn: LrnSpec) -> tuple[str, ...]:
-    """Return the names of the maps after both normalisation and pooling, in either order."""
+def _normalized_maps(lrn: LrnSpec) -> tuple[str, ...]:
+    """Return the names of the maps after both normalization and pooling, in either order."""
     kind = "pool" if lrn.position == "before_pool" else "norm"
-    return tuple(f"{kind}{number}" for number in NORMALISED_CONVS)
+    return tuple(f"{kind}{number}" for number in NORMALIZED_CONVS)

@@ -9,7 +9,7 @@ as read, and none of the code in between. The checks:
   lowered, run by ONNX Runtime;
 - photographs: the crops, each exported layer and the logits (largest relative error of any
   photograph), the FC7 cosine, and the top-1 class where the reference is sure of it;
-- amplified: conv1 and conv2 scaled so that their largest activation is 1000, and the normalised
+- amplified: conv1 and conv2 scaled so that their largest activation is 1000, and the normalized
   maps compared. With inputs of unit scale the squares that LRN sums are so small that a window
   across the tower edge changes the logits by a few millionths; it changes the amplified map by more
   than a percent.
@@ -121,7 +121,7 @@ def _file_checks(file: ModelFile, checkpoint: Checkpoint | None) -> list[Check]:
     changed = [
         name
         for name, array in checkpoint.arrays.items()
-        if name != "mean_image"  # only its central crop is in the file
+        if name != "mean_image"  # only its centre crop is in the file
         and not _is_rounded(file, name, array.astype(np.float32))
     ]
     return [
@@ -191,7 +191,7 @@ def _as_written_checks(file: ModelFile, model: Checkpoint, crops: NDArray[np.uin
 def _amplified_checks(
     file: ModelFile, crops: NDArray[np.uint8], options: RunnerOptions
 ) -> list[Check]:
-    """Compare the normalised maps of a copy whose activations reach `AMPLIFIED_PEAK`.
+    """Compare the normalized maps of a copy whose activations reach `AMPLIFIED_PEAK`.
 
     In the file's own precision, fp32 even if run in another, and with the file's own weights on
     both sides: this tests the function, not rounding.
@@ -246,7 +246,7 @@ def _scaled(arrays: Mapping[str, Array], layer: str, factor: np.float32) -> dict
 
 
 def _edge_channels(spec: ModelSpec, channels: int) -> list[int]:
-    """Return the channels of a normalised map whose window is truncated by a tower's edge."""
+    """Return the channels of a normalized map whose window is truncated by a tower's edge."""
     assert spec.lrn is not None
     width, reach = channels // spec.lrn.towers, spec.lrn.size // 2
     return [c for c in range(channels) if min(c % width, width - 1 - c % width) < reach]

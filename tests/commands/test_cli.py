@@ -5,6 +5,7 @@ test_cli_processes.py starts it as a process; test_commands.py has a real networ
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -158,13 +159,28 @@ def test_a_figure_of_more_photographs_than_it_holds_says_so(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
+    "arguments", [["p", "--figure", "p/../p/a.png"], ["p/a.png", "list", "--csv", "list"]]
+)
+def test_no_output_replaces_a_photograph(photographs: Path, arguments: list[str]) -> None:
+    shutil.copy("p/b.png", "list")
+    before = Path(arguments[-1]).read_bytes()
+    result = run("classify", *arguments)
+    assert result.exit_code == 2
+    assert f"{Path(arguments[-1])}: is one of the photographs" in result.stderr
+    assert Path(arguments[-1]).read_bytes() == before
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--json", "--csv", "-"], "both would go to stdout"),
         (["--figure", "f.gif"], "ending in .png"),
         (["--csv", "f.png", "--figure", "p/../f.png"], "both would be"),
+        (["--csv", "p/A.JPG"], "--csv p/A.JPG: is a photograph's name"),
         (["--max-failures", "many"], "--max-failures is 'many'"),
         (["--top", "0"], "Invalid value for '--top'"),
+        (["--batch-size", "9" * 20], f"--batch-size is {'9' * 20}, expected 1 to 65536"),
+        (["--threads", "9" * 20], f"--threads is {'9' * 20}, expected 1 to 65536"),
         (["--batch-size", "0"], "Invalid value for '--batch-size'"),
         (["--runtime", "tensorflow"], "Invalid value for '--runtime'"),
     ],

@@ -152,6 +152,22 @@ def test_a_signal_ends_the_run_and_leaves_nothing(
     assert os.listdir() == ["p"]
 
 
+@pytest.mark.parametrize("package", ["alexnet_deploy", "training"])
+def test_an_interrupt_while_the_command_line_is_loaded_ends_it_quietly(
+    tmp_path: Path, package: str
+) -> None:
+    interrupting = "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(9)"
+    (tmp_path / "click.py").write_text(interrupting)
+    root = Path(__file__).resolve().parents[2]
+    finished = subprocess.run(
+        [sys.executable, "-m", package, "--help"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"},
+        capture_output=True,
+        check=False,
+    )
+    assert (finished.returncode, finished.stderr) == (130, b"interrupted\n")
+
+
 def test_a_progress_bar_leaves_the_lines_on_its_terminal_whole(photographs: Path) -> None:
     pty = pytest.importorskip("pty", reason="pseudo-terminals are POSIX")
     (photographs / "c.png").write_bytes(b"")

@@ -121,7 +121,7 @@ def test_an_engine_is_described_as_its_record_has_it(tmp_path: Path) -> None:
     assert "arrays" not in description, "its weights cannot be seen"
     assert readable(description).splitlines()[-5:-1] == [
         "  engine        TensorRT 11.4.0.106, fp16, batches of 1 to 64, best at 32; our plugin "
-        "normalises",
+        "normalizes",
         "  runs on       NVIDIA H200, compute capability 9.0",
         "  outputs       probabilities, fc7",
         "  verification  passed on 40 photographs, TensorRT 11.4",
@@ -134,7 +134,7 @@ def test_an_engine_that_was_not_verified_says_so_and_how_to(tmp_path: Path) -> N
     assert (description["status"], description["report"]) == ("built, not verified here", None)
     text = readable(description)
     assert "TensorRT-RTX 11.4.0.106, fp16" in text
-    assert "its own layer normalises" in text
+    assert "its own layer normalizes" in text
     assert "  runs on       compute capability 8.0, 8.6, 8.9, 12.0 and later\n" in text
     assert "built, not verified here; run: alexnet-deploy verify FILE --against CKPT" in text
 

@@ -17,7 +17,7 @@ from alexnet_deploy.choices import FILE_PRECISIONS, FilePrecision
 from alexnet_deploy.cli import cli
 from alexnet_deploy.errors import MissingPackageError, UsageError
 from alexnet_deploy.export import engine
-from alexnet_deploy.export.engine import ModelRequest, choose_runtime
+from alexnet_deploy.export.engine import EngineRequest, choose_runtime
 from alexnet_deploy.model.spec import preset_spec
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
 from alexnet_deploy.runtimes.engine_file import NOT_VERIFIED, read_engine, sidecar_path
@@ -176,6 +176,7 @@ def test_the_json_says_why_there_is_no_report(
         (["--trt", "--runtime", "openvino"], "--runtime: is for ONNX files"),
         (["--trt", "--threads", "2"], "--threads: is for ONNX files"),
         (["--trt", "-o", "m.onnx"], "an engine's name ends in .engine"),
+        (["--trt", "--verify-on", "photos", "--no-verify"], "--verify-on and --no-verify: mean"),
         (["--trt", "--layer", "fc9"], "layer 'fc9' does not exist"),
         (["--trt", "--min-batch", "9", "--max-batch", "8"], "expected min <= opt <= max"),
     ],
@@ -202,9 +203,9 @@ def test_a_place_that_cannot_be_written_shows_before_anything_is_built(
 
 def test_a_request_is_checked_when_it_is_made() -> None:
     with pytest.raises(UsageError, match="compute_capabilities: "):
-        ModelRequest(runtime="tensorrt", compute_capabilities=("9.0",))
+        EngineRequest(runtime="tensorrt", compute_capabilities=("9.0",))
     with pytest.raises(UsageError, match='lrn="plugin"'):
-        ModelRequest(runtime="tensorrt-rtx", lrn="plugin")
+        EngineRequest(runtime="tensorrt-rtx", lrn="plugin")
 
 
 def test_the_real_tensorrt_rtx_builds_the_bundled_checkpoint(

@@ -112,7 +112,7 @@ def test_a_network_without_lrn_passes_unchanged() -> None:
         assert lower(file).graph.graph == file.graph.graph
 
 
-def test_a_fault_in_the_files_own_normalisation_is_lowered_too() -> None:
+def test_a_fault_in_the_files_own_normalization_is_lowered_too() -> None:
     """Lowering must not repair a file: verification would pass on a wrong one."""
     file = build_model(random_checkpoint("paper"), ("norm1",))
     for node in file.graph.graph.node:

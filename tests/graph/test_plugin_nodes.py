@@ -1,4 +1,4 @@
-"""Normalisation as nodes of TensorRT's plugins: where they stand and what they compute."""
+"""Normalization as nodes of TensorRT's plugins: where they stand and what they compute."""
 
 import dataclasses
 
@@ -36,7 +36,7 @@ def plugins(file: ModelFile) -> dict[str, str]:
         ("paper", "fp32", ("fc7",), {"pool1": FUSED_OP, "pool2": FUSED_OP}),
         ("caffe", "fp32", ("fc7",), {"pool1": FUSED_OP, "pool2": FUSED_OP}),
         ("paper", "fp16", ("fc7",), {"pool1_fp16": FUSED_OP, "pool2_fp16": FUSED_OP}),
-        # Normalised after pooling: nothing to fuse with.
+        # Normalized after pooling: nothing to fuse with.
         ("caffenet", "fp32", ("fc7",), {"norm1": NORM_OP, "norm2": NORM_OP}),
         ("caffenet", "fp16", ("fc7",), {"norm1_fp16": NORM_OP, "norm2_fp16": NORM_OP}),
         # The kernel is not written for bfloat16.
@@ -49,7 +49,7 @@ def plugins(file: ModelFile) -> dict[str, str]:
         ("paper", "fp16", ("norm2", "pool1"), {"pool1_fp16": FUSED_OP, "norm2_fp16": NORM_OP}),
     ],
 )
-def test_every_normalisation_is_one_node_fused_where_nothing_reads_between(
+def test_every_normalization_is_one_node_fused_where_nothing_reads_between(
     preset: str, precision: FilePrecision, outputs: tuple[str, ...], expected: dict[str, str]
 ) -> None:
     file = with_plugins(built(random_checkpoint(preset), precision, *outputs))

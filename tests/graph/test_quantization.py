@@ -190,7 +190,7 @@ def test_the_scale_of_values_next_to_nothing_is_not_zero() -> None:
     assert not narrow.weights().arrays["conv4.weight"][7].any()
 
 
-def test_only_float32_graphs_are_quantised() -> None:
+def test_only_float32_graphs_are_quantized() -> None:
     file = cast_model(build_model(random_checkpoint("paper"), ("fc7",)), "fp16")
     with pytest.raises(IncompatibleFileError, match=r'is fp16, .*precision="int8"'):
         quantize_model(file, {})
@@ -235,7 +235,7 @@ def test_the_bundled_network_in_int8_is_verified(
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
-def test_an_int8_network_that_normalises_across_towers_fails(
+def test_an_int8_network_that_normalizes_across_towers_fails(
     bundled: Checkpoint,
     int8_file: ModelFile,
     runtime: Runtime,

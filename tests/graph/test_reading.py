@@ -38,7 +38,7 @@ def written(file: ModelFile, path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def genuine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a file of ours: one that normalises in two towers."""
+    """Return a file of ours: one that normalizes in two towers."""
     file = build_model(random_checkpoint("paper"), OUTPUTS)
     return written(file, tmp_path_factory.mktemp("genuine") / "model.onnx")
 

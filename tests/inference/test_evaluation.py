@@ -233,7 +233,7 @@ def test_what_cannot_be_evaluated_fails_before_a_photograph_is_read(folders: Cla
         evaluate([], folders)
 
 
-def test_weights_are_normalised() -> None:
+def test_weights_are_normalized() -> None:
     assert ensemble_weights(None, 4) == (0.25,) * 4
     assert ensemble_weights([3, 1], 2) == (0.75, 0.25)
 

@@ -1,6 +1,7 @@
 """An open model: the same numbers for one photograph or many, in any thread, until it is closed."""
 
 import asyncio
+import gc
 import os
 import pickle
 import threading
@@ -179,12 +180,22 @@ def test_another_process_is_told_to_open_its_own(runtime: Runtime) -> None:
         child = os.fork()
         if not child:
             try:
-                model.embed(PHOTOGRAPHS[0])
-            except ClosedError as error:
-                os.write(writer, str(error).encode())
+                for layer in (
+                    "fc7",
+                    "conv5",
+                ):  # of a network that is loaded, and of one that is not
+                    with pytest.raises(ClosedError) as refused:
+                        model.embed(PHOTOGRAPHS[0], layer=layer)
+                    os.write(writer, f"{refused.value}\n".encode())
+                model.close()  # leaves it to the parent, whose it is
+                gc.collect()
+                os.write(writer, b"closed")
             finally:
                 os._exit(0)
-        os.waitpid(child, 0)
+        assert os.waitpid(child, 0) == (child, 0)
         os.close(writer)
         with os.fdopen(reader) as said:
-            assert "before this process was forked; open it in each process" in said.read()
+            *refusals, end = said.read().splitlines()
+        assert all("was forked; open it in each process" in line for line in refusals)
+        assert (len(refusals), end) == (2, "closed")
+        assert model.embed(PHOTOGRAPHS[0]).failures == {}

@@ -92,7 +92,7 @@ def test_maps_are_55_27_13_6_px(preset: str) -> None:
     assert sizes == [(55, 55), (27, 27), (13, 13), (13, 13), (6, 6)]
 
 
-def test_caffenet_normalises_after_pooling_and_torchvision_not_at_all() -> None:
+def test_caffenet_normalizes_after_pooling_and_torchvision_not_at_all() -> None:
     layers = list(PRESETS["caffenet"].layer_shapes())
     assert layers[:3] == ["conv1", "pool1", "norm1"]
     assert not any(name.startswith("norm") for name in PRESETS["torchvision"].layer_shapes())

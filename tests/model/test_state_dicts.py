@@ -43,7 +43,7 @@ def tensors(arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
-def test_torchvisions_state_dict_is_recognised_and_read_as_it_is(tmp_path: Path) -> None:
+def test_torchvisions_state_dict_is_recognized_and_read_as_it_is(tmp_path: Path) -> None:
     arrays = torchvision_arrays()
     torch.save(tensors(arrays), tmp_path / "alexnet.pt")
     checkpoint = load_checkpoint(tmp_path / "alexnet.pt")

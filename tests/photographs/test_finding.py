@@ -105,6 +105,12 @@ def test_a_missing_path_fails_at_the_call(
         find_photographs(["x.jpg", missing])
 
 
+def test_a_path_in_bytes_is_refused_as_a_whole() -> None:
+    wrong: Any = b"photos"
+    with pytest.raises(UsageError, match="paths is b'photos', expected a path, as a string or a"):
+        find_photographs(wrong)
+
+
 def test_awkward_names_are_found_and_loaded(tmp_path: Path) -> None:
     image = io.BytesIO()
     Image.new("RGB", (2, 2), "red").save(image, "PNG")

@@ -145,7 +145,7 @@ def test_an_iterable_is_read_when_its_images_are_wanted() -> None:
         (noise(HEIGHT, WIDTH, 4), r"an array \(17, 23, 4\) of uint8, expected \(H, W, 3\)"),
         (noise(HEIGHT, WIDTH, 3).astype(np.float32), r"an array \(17, 23, 3\) of float32"),
         (np.empty((0, 5, 3), np.uint8), r"an array \(0, 5, 3\)"),
-        (Image.new("RGB", (0, 5)), "an image of 0 x 5 px"),
+        (Image.new("RGB", (0, 5)), "an image of 0 x 5 px, expected 1 px or more"),
         (io.StringIO("x"), "a file open for text, expected one open in binary mode"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Runner files: what is written is read, and what does not belong together is refused."""
+"""Engine files: what is written is read, and what does not belong together is refused."""
 
 import dataclasses
 import json
@@ -180,7 +180,7 @@ def test_an_engine_without_its_sidecar_is_refused(written: Path) -> None:
     sidecar_path(written).unlink()
     with pytest.raises(
         IncompatibleFileError,
-        match=r"model\.engine\.json is not beside it.*--trt or, for TensorRT-RTX, .*--trt --rtx",
+        match=r"model\.engine\.json is not beside it.*--trt or, for TensorRT-RTX, .*--rtx",
     ):
         read_engine(written)
 
@@ -190,7 +190,7 @@ def test_a_sidecar_that_is_no_json_of_ours_is_refused(written: Path, content: by
     sidecar_path(written).write_bytes(content)
     with pytest.raises(
         IncompatibleFileError,
-        match=r"model\.engine\.json: damaged.*--trt or, for TensorRT-RTX, .*--trt --rtx$",
+        match=r"model\.engine\.json: damaged.*--trt or, for TensorRT-RTX, .*--rtx$",
     ):
         read_engine(written)
 
@@ -205,7 +205,7 @@ def test_one_of_tensorrt_rtx_is_built_again_with_it(tmp_path: Path) -> None:
     path = tmp_path / "model.engine"
     write_engine(EngineFile(record=PORTABLE, plan=PLAN), path)
     change(path, precision="fp8")
-    with pytest.raises(IncompatibleFileError, match=r"damaged .*export CKPT --trt --rtx$"):
+    with pytest.raises(IncompatibleFileError, match=r"damaged .*export CKPT --rtx$"):
         read_engine(path)
 
 

@@ -85,7 +85,7 @@ def test_a_portable_engine_is_built_again_for_the_gpu_here() -> None:
     message = refusal(record, compute_capability="12.0")
     assert "compute capability 8.6 or 8.9, here is 12.0" in message
     assert message.endswith(
-        "with: alexnet-deploy export CKPT --trt --rtx --compute-capability 12.0 -o FILE"
+        "with: alexnet-deploy export CKPT --rtx --compute-capability 12.0 -o FILE"
     )
 
 
@@ -98,4 +98,4 @@ def test_for_a_gpu_that_tensorrt_rtx_does_not_have_tensorrt_is_named() -> None:
 def test_a_portable_engine_of_another_version_keeps_its_choice_of_gpus() -> None:
     message = refusal(PORTABLE, version="1.6")
     assert "TensorRT-RTX 11.4.0.106, here is 1.6" in message
-    assert message.endswith("with: alexnet-deploy export CKPT --trt --rtx -o FILE")
+    assert message.endswith("with: alexnet-deploy export CKPT --rtx -o FILE")

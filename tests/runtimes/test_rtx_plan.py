@@ -33,7 +33,7 @@ def test_what_is_no_engine_is_refused_without_a_gpu(plan: bytes, damage: str) ->
         "text": b"not an engine " * 100,
     }[damage]
     with pytest.raises(
-        IncompatibleFileError, match=r"a\.engine: not an engine.*MALFORMED_ENGINE.*--trt --rtx$"
+        IncompatibleFileError, match=r"a\.engine: not an engine.*MALFORMED_ENGINE.*--rtx$"
     ):
         check_plan(damaged, "a.engine")
 
@@ -81,7 +81,7 @@ def test_for_another_gpu_both_ways_to_an_engine_are_named(
     say(monkeypatch, "INVALID", "UNSUPPORTED_CC")
     with pytest.raises(
         DeviceError,
-        match=r"compute_capabilities: .*export CKPT --trt --rtx, or, .* with: .* --trt$",
+        match=r"compute_capabilities: .*export CKPT --rtx, or, .* with: .* --trt$",
     ):
         check_plan(b"plan", "a.engine")
 

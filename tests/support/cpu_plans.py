@@ -1,4 +1,4 @@
-"""Runners for the tests: the plan is an ONNX file, and ONNX Runtime runs it on the CPU.
+"""Engines for the tests: the plan is an ONNX file, and ONNX Runtime runs it on the CPU.
 
 Our operators are in the file with the local functions that stand behind them.
 """

@@ -84,7 +84,7 @@ class IndexRunner:
     def __init__(self, runners: Runners, options: RunnerOptions) -> None:
         check_outputs(options.outputs, SPEC)
         assert options.outputs == (LAYER,)
-        self._engines = runners
+        self._runners = runners
         self.spec = SPEC
         self.identity = runners.identity
         self.options = dataclasses.replace(
@@ -98,7 +98,7 @@ class IndexRunner:
     def run(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
         check_images(images, self.spec, self.options.batch_size)
         colours: list[Colour] = [tuple(image[0, 0].tolist()) for image in images]
-        self._engines.colours += [colour for colour in colours if any(colour)]  # black is padding
+        self._runners.colours += [colour for colour in colours if any(colour)]  # black is padding
         return {LAYER: np.stack([logits_of(colour) for colour in colours])}
 
     def close(self) -> None:

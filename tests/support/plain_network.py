@@ -25,7 +25,7 @@ def small_spec(num_classes: int = 7) -> ModelSpec:
 def random_weights(spec: ModelSpec, dtype: torch.dtype, seed: int = 0) -> dict[str, torch.Tensor]:
     """Return weights that keep the size of activations from layer to layer, by their names.
 
-    On raw pixels conv1 then reaches some 100, where the normalisation halves what it gets.
+    On raw pixels conv1 then reaches some 100, where the normalization halves what it gets.
     """
     generator = torch.Generator().manual_seed(seed)
     weights = {}

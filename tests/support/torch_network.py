@@ -32,13 +32,13 @@ def torch_layers(
         weight, bias = arrays[f"conv{number}.weight"], arrays[f"conv{number}.bias"]
         x = F.conv2d(x, weight, bias, stride=4 if number == 1 else 1, groups=group)
         x = layers[f"conv{number}"] = torch.relu(x)
-        normalised = spec.lrn is not None and number <= 2
-        if normalised and spec.lrn and spec.lrn.position == "before_pool":
-            x = layers[f"norm{number}"] = _normalise(x, checkpoint)
+        normalized = spec.lrn is not None and number <= 2
+        if normalized and spec.lrn and spec.lrn.position == "before_pool":
+            x = layers[f"norm{number}"] = _normalize(x, checkpoint)
         if number in (1, 2, 5):
             x = layers[f"pool{number}"] = F.max_pool2d(x, 3, 2)
-        if normalised and spec.lrn and spec.lrn.position == "after_pool":
-            x = layers[f"norm{number}"] = _normalise(x, checkpoint)
+        if normalized and spec.lrn and spec.lrn.position == "after_pool":
+            x = layers[f"norm{number}"] = _normalize(x, checkpoint)
     x = x.flatten(1)
     for name in ("fc6", "fc7", "fc8"):
         x = change_input(name, x)
@@ -56,7 +56,7 @@ def torch_layers(
     return {name: layer.double().numpy() for name, layer in layers.items()}
 
 
-def _normalise(x: torch.Tensor, checkpoint: Checkpoint) -> torch.Tensor:
+def _normalize(x: torch.Tensor, checkpoint: Checkpoint) -> torch.Tensor:
     lrn = checkpoint.spec.lrn
     assert lrn is not None
     towers = [

@@ -29,7 +29,7 @@ SMALL_PAPER = PAPER.with_options(
     {
         "num_epochs": 3,
         "batch_size": 4,
-        "initialisation": "he",
+        "initialization": "he",
         "learning_rate": 1e-5,
         "patience": 1,
     }
@@ -77,7 +77,7 @@ def small_network(patch: pytest.MonkeyPatch) -> Iterator[None]:
     patch.setattr("training.beginning.preset_spec", small_spec)
     patch.setattr("alexnet_deploy.model.spec.FC_WIDTH", HIDDEN)
     patch.setattr("training.towers.FC_WIDTH", HIDDEN)
-    patch.setattr("training.initialisation._FC_STD", {})
+    patch.setattr("training.initialization._FC_STD", {})
     patch.setattr("training.train.PICTURE_SIZE", PICTURE)
     patch.setattr("training.train.keep_freed_memory", lambda: None)
     patch.setattr("training.run.draw_curves", lambda *records, **texts: None)

@@ -32,7 +32,7 @@ KERNEL = TowerLrnKernel(
 
 
 def activations(kernel: TowerLrnKernel, num_images: int = 2) -> np.ndarray[Any, Any]:
-    """Return numbers at which the normalisation halves what it gets."""
+    """Return numbers at which the normalization halves what it gets."""
     shape = (num_images, kernel.channels, kernel.height, kernel.width)
     x = 200 * np.random.default_rng(0).standard_normal(shape)
     return x.astype(DTYPES[kernel.scalar])

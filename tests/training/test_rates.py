@@ -67,7 +67,7 @@ def test_the_rate_is_divided_when_the_error_stalls(
 
 
 def test_a_flat_start_does_not_count_as_a_stall() -> None:
-    """With the paper's initialisation the network guesses for hundreds of steps."""
+    """With the paper's initialization the network guesses for hundreds of steps."""
     recipe, plateau = dataclasses.replace(PAPER, patience=2), Plateau()
     for _ in range(20):
         plateau.update(0.9, 0.9, recipe)

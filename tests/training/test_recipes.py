@@ -27,7 +27,7 @@ def test_the_papers_recipe_has_the_papers_constants() -> None:
         "label_smoothing": 0.0,
     }
     assert {name: getattr(PAPER, name) for name in constants} == constants
-    assert (PAPER.initialisation, PAPER.crop, PAPER.dropout, PAPER.schedule) == (
+    assert (PAPER.initialization, PAPER.crop, PAPER.dropout, PAPER.schedule) == (
         *("gaussian_2012", "positions", "paper", "plateau"),
     )
 
@@ -74,7 +74,7 @@ def test_options_replace_fields_and_leave_the_others() -> None:
         ("crop", "anywhere", "one of positions, resized"),
         ("dropout", "some", "one of paper, inverted"),
         ("schedule", "never", "one of plateau, one_cycle"),
-        ("initialisation", "zeros", "one of gaussian_2012, he"),
+        ("initialization", "zeros", "one of gaussian_2012, he"),
         ("subtract_mean_image", 1, "true or false"),
         ("update_rule", "adam", "one of paper, adamw"),
         ("second_momentum", 1.0, "less than 1"),

@@ -98,7 +98,7 @@ def test_a_network_without_a_step_guesses(data: Path, tmp_path: Path, recipe: Re
     """Small first outputs, as the real network has them, and ln K is what they come to."""
     small = {"fc8": 1e-4}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.initialisation._FC_STD", small)
+        patch.setattr("training.initialization._FC_STD", small)
         reporter = signalling(signal.SIGINT, VALIDATION_BATCHES)
         report = train(options(data, tmp_path / "run", recipe), reporter)
     assert report.records[0].val_loss == pytest.approx(math.log(3), abs=0.01)

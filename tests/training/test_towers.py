@@ -179,9 +179,9 @@ def test_networks_without_two_towers_are_refused(preset: str) -> None:
         TwoTowers(PRESETS[preset], (CPU, CPU))
 
 
-def test_normalisation_after_the_pool_is_refused() -> None:
+def test_normalization_after_the_pool_is_refused() -> None:
     spec = small_spec()
     assert spec.lrn is not None
     late = dataclasses.replace(spec.lrn, position="after_pool")
-    with pytest.raises(UsageError, match="normalises after_pool"):
+    with pytest.raises(UsageError, match="normalizes after_pool"):
         TwoTowers(dataclasses.replace(spec, lrn=late), (CPU, CPU))

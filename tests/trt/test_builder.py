@@ -298,7 +298,7 @@ def test_an_older_tensorrt_is_refused(
 def test_a_node_that_became_anything_but_our_plugin_is_refused(
     builder: Any, fake: FakeTensorRt, op: str
 ) -> None:
-    """So it would if the parser took the local function, which normalises as well, only slower."""
+    """So it would if the parser took the local function, which normalizes as well, only slower."""
     name = {"TowerLRN": "norm1", "ReluTowerLRNPool": "pool2"}[op]
     fake.layers[name] = fake.trt.LayerType.LRN
     with pytest.raises(IncompatibleFileError, match=f"of type LRN of node '{name}', operator {op}"):

@@ -24,7 +24,7 @@ pytest.importorskip("cuda.bindings", reason="CUDA's API comes with: pip install 
 pytest_plugins = ["tests.support.trt_stub.fixtures"]
 
 OUTPUTS = ("probabilities", "fc7")
-# The type that a convolution computes in; int8's inputs are dequantised before it.
+# The type that a convolution computes in; int8's inputs are dequantized before it.
 TYPES = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16", "int8": "FLOAT"}
 
 

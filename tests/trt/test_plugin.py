@@ -295,7 +295,7 @@ def test_nodes_that_are_exported_become_plugins_with_the_numbers_of_the_spec(
     loaded()
     file = with_plugins(build_model(random_checkpoint(preset), ("fc7",)), fused=fused)
     nodes = [node for node in file.graph.graph.node if node.domain]
-    may_fuse = fused and preset != "caffenet"  # which normalises after pooling
+    may_fuse = fused and preset != "caffenet"  # which normalizes after pooling
     assert [node.op_type for node in nodes] == [OPERATORS[may_fuse]] * 2
     lrn = file.spec.lrn
     assert lrn is not None

@@ -94,7 +94,7 @@ def test_every_layer_of_the_spec_is_a_tensor_of_the_network(builder: Any, preset
 
 
 @pytest.mark.parametrize("preset", PRESET_NAMES)
-def test_normalisation_is_the_librarys_own_layer_with_the_specs_numbers(
+def test_normalization_is_the_librarys_own_layer_with_the_specs_numbers(
     builder: Any, preset: str
 ) -> None:
     file = model(preset)
@@ -122,7 +122,7 @@ def test_the_network_is_made_of_the_papers_layers(builder: Any) -> None:
     assert found[:2] == ["CAST", "SHUFFLE"]
 
 
-def test_fp16_convolves_in_half_and_normalises_in_float(builder: Any) -> None:
+def test_fp16_convolves_in_half_and_normalizes_in_float(builder: Any) -> None:
     network = builder.describe_network(cast_model(model(), "fp16"))
     types = {layer.name: layer.outputs[0].dtype for layer in network.layers}
     by_kind = {

@@ -21,7 +21,7 @@ class Check:
         name: for the report.
         function: "module:function"; called with `Settings` and `arguments`, returns figures.
         limit_s: seconds after which it is killed.
-        arguments: keyword arguments, JSON-serialisable.
+        arguments: keyword arguments, JSON-serializable.
         wheels_first: unpacked wheels, with their CUDA libraries, take precedence over installed
             packages; otherwise they come after, without those libraries.
     """

@@ -28,8 +28,8 @@ def formula(kernel: TowerLrnKernel, x: NDArray[Any]) -> NDArray[np.float64]:
     images = []
     with np.errstate(invalid="ignore", over="ignore"):  # inf / inf
         for image in x.astype(np.float64):
-            normalised = local_response_norm(relu(image) if kernel.fused else image, lrn)
-            images.append(max_pool(normalised) if kernel.fused else normalised)
+            normalized = local_response_norm(relu(image) if kernel.fused else image, lrn)
+            images.append(max_pool(normalized) if kernel.fused else normalized)
     return np.stack(images)
 
 

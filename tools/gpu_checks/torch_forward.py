@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.spec import (
     CONV_STRIDES,
-    NORMALISED_CONVS,
+    NORMALIZED_CONVS,
     POOL_SIZE,
     POOL_STRIDE,
     POOLED_CONVS,
@@ -61,8 +61,8 @@ def forward_of(checkpoint: Checkpoint, precision: str, device: str) -> Forward:
             weight, bias = (weights[f"conv{number}.{part}"] for part in ("weight", "bias"))
             x = F.pad(x, (left, right, top, bottom))
             x = F.relu(F.conv2d(x, weight, bias, stride, groups=groups))
-            if spec.lrn is not None and number in NORMALISED_CONVS:
-                x = _normalised(x, spec.lrn)
+            if spec.lrn is not None and number in NORMALIZED_CONVS:
+                x = _normalized(x, spec.lrn)
             if number in POOLED_CONVS:
                 x = F.max_pool2d(x, POOL_SIZE, POOL_STRIDE)
         fc7 = F.relu(connected(F.relu(connected(x.flatten(1), "fc6")), "fc7"))
@@ -73,8 +73,8 @@ def forward_of(checkpoint: Checkpoint, precision: str, device: str) -> Forward:
     return torch.inference_mode()(forward)
 
 
-def _normalised(x: torch.Tensor, lrn: LrnSpec) -> torch.Tensor:
-    """Normalise each tower separately, folded into the batch."""
+def _normalized(x: torch.Tensor, lrn: LrnSpec) -> torch.Tensor:
+    """Normalize each tower separately, folded into the batch."""
     folded = (len(x) * lrn.towers, x.shape[1] // lrn.towers, *x.shape[2:])
     y = F.local_response_norm(x.float().reshape(folded), lrn.size, lrn.alpha, lrn.beta, lrn.k)
     return y.reshape(x.shape).to(x.dtype)

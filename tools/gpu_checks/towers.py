@@ -13,7 +13,7 @@ from gpu_checks.check import Figures, Settings, require
 from gpu_checks.torch_gpu import both_towers_on_one
 from training.augmentation import Augmentation, ColourComponents
 from training.devices import use_precision
-from training.initialisation import initial_weights
+from training.initialization import initial_weights
 from training.optimizers import memory_of, optimizer_of, set_memory
 from training.photographs import PhotographBatch
 from training.recipes import MODERN, PAPER, Recipe

@@ -1,4 +1,4 @@
-"""ReLU and local response normalisation in one step, with its gradient (section 3.3).
+"""ReLU and local response normalization in one step, with its gradient (section 3.3).
 
     a = max(0, z);  s = k + alpha/n * (sum of a^2 over n channels of the tower);  y = a * s^-3/4
 
@@ -24,8 +24,8 @@ BETA = 0.75
 """The exponent, section 3.3: s^-3/4 takes two square roots, which are cheaper than a power."""
 
 
-def rectify_and_normalise(z: torch.Tensor, lrn: LrnSpec) -> torch.Tensor:
-    """Return the normalised ReLU of one tower's pre-activations.
+def rectify_and_normalize(z: torch.Tensor, lrn: LrnSpec) -> torch.Tensor:
+    """Return the normalized ReLU of one tower's pre-activations.
 
     Args:
         z: (N, C, H, W) float, of one tower; copied unless channels are last in memory.
@@ -39,11 +39,11 @@ def rectify_and_normalise(z: torch.Tensor, lrn: LrnSpec) -> torch.Tensor:
     """
     if lrn.beta != BETA:
         raise UsageError(f"lrn.beta is {lrn.beta}, the trainer supports only {BETA}")
-    y: torch.Tensor = _RectifyAndNormalise.apply(z, lrn)  # type: ignore[no-untyped-call]
+    y: torch.Tensor = _RectifyAndNormalize.apply(z, lrn)  # type: ignore[no-untyped-call]
     return y
 
 
-class _RectifyAndNormalise(torch.autograd.Function):
+class _RectifyAndNormalize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: torch.Tensor, lrn: LrnSpec) -> torch.Tensor:
         rows = _rows(z)

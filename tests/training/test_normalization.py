@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from alexnet_deploy.errors import UsageError
 from alexnet_deploy.model.spec import LrnSpec, preset_spec
 from tests.support.plain_network import relative_difference
-from training.normalisation import rectify_and_normalise
+from training.normalization import rectify_and_normalize
 
 SAME = 1e-12
 """In float64: two square roots and a matrix product in place of a power and a pooling."""
@@ -25,7 +25,7 @@ def _plain(z: torch.Tensor, lrn: LrnSpec) -> torch.Tensor:
 
 
 def _random(*shape: int, dtype: torch.dtype = torch.float64, std: float = 100.0) -> torch.Tensor:
-    """Pre-activations of which half are below 0; at 100 the normalisation counts."""
+    """Pre-activations of which half are below 0; at 100 the normalization counts."""
     generator = torch.Generator().manual_seed(3)
     return torch.randn(*shape, dtype=torch.float64, generator=generator).mul(std).to(dtype)
 
@@ -34,7 +34,7 @@ def _with_gradients(
     z: torch.Tensor, lrn: LrnSpec, teacher: torch.Tensor
 ) -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
     results = []
-    for function in (rectify_and_normalise, _plain):
+    for function in (rectify_and_normalize, _plain):
         leaf = z.clone().requires_grad_()
         y = function(leaf, lrn)
         torch.autograd.backward(y, teacher)
@@ -65,7 +65,7 @@ def test_numerical_derivatives_agree() -> None:
     # Away from 0, where the ReLU has no derivative; small, so that all of them are compared.
     z = _random(2, 7, 1, 2)
     z = (z.sign() * (z.abs() + 1)).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: rectify_and_normalise(x, _lrn()), (z,))
+    assert torch.autograd.gradcheck(lambda x: rectify_and_normalize(x, _lrn()), (z,))
 
 
 @pytest.mark.parametrize(
@@ -75,26 +75,26 @@ def test_equal_activations_of_100_shrink_as_in_the_2012_code(
     num_channels: int, expected: float
 ) -> None:
     """By hand: 100 / (2 + 1e-4 / 5 * n * 100^2)^0.75 for n channels in the window."""
-    y = rectify_and_normalise(torch.full((1, 48, 1, 1), 100.0, dtype=torch.float64), _lrn())
+    y = rectify_and_normalize(torch.full((1, 48, 1, 1), 100.0, dtype=torch.float64), _lrn())
     channels = {3: [0, 47], 4: [1, 46], 5: list(range(2, 46))}[num_channels]
     assert y[0, channels, 0, 0].numpy() == pytest.approx(expected, rel=1e-7)  # its digits
 
 
 def test_any_layout_of_memory_gives_the_same_and_comes_out_channels_last() -> None:
     z = _random(2, 5, 6, 4, dtype=torch.float32)
-    expected = rectify_and_normalise(z.contiguous(memory_format=torch.channels_last), _lrn())
+    expected = rectify_and_normalize(z.contiguous(memory_format=torch.channels_last), _lrn())
     strided = _random(2, 5, 6, 8, dtype=torch.float32)[..., ::2].copy_(z)
     for layout in (z, strided, z.mT.contiguous().mT):
-        y = rectify_and_normalise(layout, _lrn())
+        y = rectify_and_normalize(layout, _lrn())
         assert torch.equal(y, expected)
         assert y.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_gradients_of_any_layout_are_taken() -> None:
     z = _random(2, 5, 3, 4).requires_grad_()
-    (y,) = torch.autograd.grad(rectify_and_normalise(z, _lrn()).sum(), z)  # an expanded 1
+    (y,) = torch.autograd.grad(rectify_and_normalize(z, _lrn()).sum(), z)  # an expanded 1
     ones = torch.ones(2, 5, 3, 4, dtype=torch.float64)
-    (expected,) = torch.autograd.grad(rectify_and_normalise(z, _lrn()), z, ones)
+    (expected,) = torch.autograd.grad(rectify_and_normalize(z, _lrn()), z, ones)
     assert torch.equal(y, expected)
 
 
@@ -104,7 +104,7 @@ def test_bfloat16_is_rounded_at_the_ends_only(under_autocast: bool) -> None:
     z, teacher = _random(2, 48, 4, 4).bfloat16(), _random(2, 48, 4, 4, std=1).bfloat16()
     leaf = z.clone().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16, enabled=under_autocast):
-        y = rectify_and_normalise(leaf, _lrn())
+        y = rectify_and_normalize(leaf, _lrn())
     torch.autograd.backward(y, teacher)
     assert y.dtype == torch.bfloat16
     assert leaf.grad is not None
@@ -122,7 +122,7 @@ def test_bfloat16_is_rounded_at_the_ends_only(under_autocast: bool) -> None:
 
 def test_zeros_and_negatives_give_zeros_and_no_gradient() -> None:
     z = torch.tensor([0.0, -0.0, -5.0, -1e30]).view(1, 4, 1, 1).requires_grad_()
-    y = rectify_and_normalise(z, _lrn())
+    y = rectify_and_normalize(z, _lrn())
     torch.autograd.backward(y.sum())
     assert z.grad is not None
     assert not y.any()
@@ -131,19 +131,19 @@ def test_zeros_and_negatives_give_zeros_and_no_gradient() -> None:
 
 def test_what_is_no_number_stays_none() -> None:
     z = torch.tensor([1.0, torch.nan, 1.0]).view(1, 3, 1, 1)
-    assert rectify_and_normalise(z, _lrn()).isnan().all()  # all windows hold it
+    assert rectify_and_normalize(z, _lrn()).isnan().all()  # all windows hold it
 
 
 def test_no_photographs_give_none() -> None:
     z = torch.empty(0, 5, 3, 3, requires_grad=True)
-    y = rectify_and_normalise(z, _lrn())
+    y = rectify_and_normalize(z, _lrn())
     torch.autograd.backward(y.sum())
     assert y.shape == (0, 5, 3, 3)
 
 
 def test_second_derivatives_are_refused() -> None:
     z = _random(1, 5, 1, 1).requires_grad_()
-    energy = rectify_and_normalise(z, _lrn()).square().sum()
+    energy = rectify_and_normalize(z, _lrn()).square().sum()
     (gradient,) = torch.autograd.grad(energy, z, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         torch.autograd.backward(gradient.sum())
@@ -151,4 +151,4 @@ def test_second_derivatives_are_refused() -> None:
 
 def test_another_exponent_is_refused() -> None:
     with pytest.raises(UsageError, match=r"beta is 0\.5"):
-        rectify_and_normalise(torch.ones(1, 5, 1, 1), dataclasses.replace(_lrn(), beta=0.5))
+        rectify_and_normalize(torch.ones(1, 5, 1, 1), dataclasses.replace(_lrn(), beta=0.5))

@@ -30,7 +30,7 @@ def initial_weights(spec: ModelSpec, recipe: Recipe, seed: int) -> dict[str, tor
     for name, shape in spec.array_shapes().items():
         layer, kind = name.split(".")
         if kind == "bias":
-            ones = recipe.initialisation == "gaussian_2012" and layer in _BIAS_1
+            ones = recipe.initialization == "gaussian_2012" and layer in _BIAS_1
             weights[name] = torch.full(shape, 1.0 if ones else 0.0)
         else:
             std = _std(layer, math.prod(shape[1:]), spec, recipe)
@@ -39,7 +39,7 @@ def initial_weights(spec: ModelSpec, recipe: Recipe, seed: int) -> dict[str, tor
 
 
 def _std(layer: str, fan_in: int, spec: ModelSpec, recipe: Recipe) -> float:
-    if recipe.initialisation == "gaussian_2012":
+    if recipe.initialization == "gaussian_2012":
         return _STD_2012.get(layer, _STD_PAPER)
     if layer in _FC_STD:
         return _FC_STD[layer]
@@ -47,5 +47,5 @@ def _std(layer: str, fan_in: int, spec: ModelSpec, recipe: Recipe) -> float:
     if layer == "conv1":
         std *= recipe.input_std / _PIXEL_STD
     if spec.lrn is not None and layer in ("conv2", "conv3"):
-        std *= spec.lrn.k**spec.lrn.beta  # compensates for the preceding normalisation
+        std *= spec.lrn.k**spec.lrn.beta  # compensates for the preceding normalization
     return std

@@ -8,7 +8,7 @@ import torch
 from alexnet_deploy.model.spec import preset_spec
 from tests.support.plain_network import small_spec
 from training.augmentation import Augmentation, ColourComponents
-from training.initialisation import initial_weights
+from training.initialization import initial_weights
 from training.optimizers import optimizer_of
 from training.photographs import PhotographBatch
 from training.recipes import MODERN, PAPER, Recipe
@@ -28,7 +28,7 @@ BIASES_2012 = {
     **dict.fromkeys(("conv2", "conv4", "conv5", "fc6", "fc7"), 1.0),
 }
 # sqrt(2 / inputs of a kernel), for the small network's 8, 16, 12, 12, 8 kernels in two towers;
-# normalised small activations are multiplied by 2^-.75. fc6 to fc8: see `initialisation`.
+# normalized small activations are multiplied by 2^-.75. fc6 to fc8: see `initialization`.
 STDS_HE = {
     "conv1": math.sqrt(2 / (3 * 121)),
     "conv2": math.sqrt(2 / (4 * 25)) * 2**0.75,
