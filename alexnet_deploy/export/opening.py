@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import os
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ from alexnet_deploy.choices import Device, Precision, Runtime
 from alexnet_deploy.errors import AlexNetDeployError, IncompatibleFileError, OutputError
 from alexnet_deploy.export.onnx import build_file, verified_model
 from alexnet_deploy.files.input_files import existing_file
+from alexnet_deploy.files.output_files import errors_of
 from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.graph.model_file import GRAPH_VERSION, ModelFile, write_model
 from alexnet_deploy.graph.reading import read_model
@@ -141,6 +143,37 @@ def cache_directory() -> Path:
         raise OutputError(f"no place for a cache ({error}); set XDG_CACHE_HOME") from error
 
 
+def _private_cache() -> Path:
+    """Return the cache's directory, made if need be, which nobody else may have written to.
+
+    Raises:
+        OutputError: it cannot be made, or it is another user's, or others may use it.
+    """
+    folder = cache_directory()
+    with errors_of(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        status = folder.lstat()
+    is_own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+    if not is_own or stat.S_IMODE(status.st_mode) & 0o077:
+        raise OutputError(
+            f"{folder}: is not a folder of yours alone (mode {stat.S_IMODE(status.st_mode):o}), so "
+            "others may have put networks into it; remove it, and it is made anew"
+        )
+    return folder
+
+
+def _is_export_of(file: ModelFile, checkpoint: Checkpoint) -> bool:
+    """Return whether a cached file is what was exported from `checkpoint` and verified.
+
+    In fp32 its own numbers show it; a narrower file is believed, as the cache is private.
+    """
+    shown = file.identity if file.precision == "fp32" else file.checkpoint_identity
+    is_verified = file.report is not None and file.report["passed"]
+    return is_verified and file.is_unchanged() and shown == checkpoint.identity
+
+
 def _exported(
     checkpoint: Checkpoint, source: Path, options: RunnerOptions, notify: Callable[[str], None]
 ) -> ModelFile:
@@ -150,8 +183,8 @@ def _exported(
     precision = file_precision(options.runtime, options.device, asked)
     name = f"{_cache_key(checkpoint, options, asked)}.onnx"
     with suppress(AlexNetDeployError):  # not there, damaged, or no place for a cache
-        file = read_model(cache_directory() / name)
-        if file.report is not None and file.report["passed"] and file.is_unchanged():
+        file = read_model(_private_cache() / name)
+        if _is_export_of(file, checkpoint):
             return dataclasses.replace(file, source=str(source))
     if options.device == "cuda":
         current_gpu()  # without one the work would be for nothing
@@ -160,9 +193,8 @@ def _exported(
     file = build_file(checkpoint, DEFAULT_OUTPUTS, precision, options=own, notify=notify)
     file = verified_model(file, checkpoint, varied_samples()[:_NUM_CACHE_SAMPLES], own)
     try:
-        cache_directory().mkdir(parents=True, exist_ok=True)
-        write_model(file, cache_directory() / name)
-    except (OSError, OutputError) as error:
+        write_model(file, _private_cache() / name)
+    except OutputError as error:
         notify(f"the cache cannot be used, so this is for one run only: {error}")
     return dataclasses.replace(file, source=str(source))
 

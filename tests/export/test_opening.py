@@ -2,12 +2,14 @@
 
 import dataclasses
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from alexnet_deploy.choices import Precision
 from alexnet_deploy.errors import DeviceError, IncompatibleFileError, UsageError
 from alexnet_deploy.export import opening
 from alexnet_deploy.graph.build import build_model
@@ -179,6 +181,47 @@ def test_a_cached_file_with_a_flipped_bit_is_made_again(cache: Path) -> None:
     lines: list[str] = []
     opening.load_model(bundled_checkpoint(), ONE, notify=lines.append)
     assert len(lines) == 1
+
+
+@pytest.mark.parametrize("precision", ["auto", "fp16"])
+def test_a_cached_export_of_another_checkpoint_is_made_again(
+    cache: Path, precision: Precision
+) -> None:
+    """Whoever put it there sealed it well, under the name of the bundled checkpoint's export."""
+    options = dataclasses.replace(ONE, precision=precision)
+    genuine = opening.load_model(bundled_checkpoint(), options)
+    (kept,) = cache.iterdir()
+    other = {
+        name: array * 2 if name == "fc8.weight" else array for name, array in genuine.arrays.items()
+    }
+    forged = dataclasses.replace(genuine, arrays=other, origin="0" * 64)
+    if precision == "auto":
+        forged = dataclasses.replace(forged, origin=genuine.checkpoint_identity)
+    write_model(forged, kept)
+    assert opening.load_model(bundled_checkpoint(), options).identity == genuine.identity
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o770, 0o777])
+def test_a_cache_that_others_may_use_is_not_used(cache: Path, mode: int) -> None:
+    opening.load_model(bundled_checkpoint(), ONE)
+    assert stat.S_IMODE(cache.stat().st_mode) == 0o700
+    (kept,) = cache.iterdir()
+    before = kept.stat().st_mtime_ns
+    cache.chmod(mode)
+    lines: list[str] = []
+    opening.load_model(bundled_checkpoint(), ONE, notify=lines.append)
+    assert f"not a folder of yours alone (mode {mode:o})" in lines[1]
+    assert kept.stat().st_mtime_ns == before
+
+
+def test_a_cache_behind_a_link_is_not_used(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    cache.parent.mkdir()
+    cache.symlink_to(tmp_path / "elsewhere")
+    lines: list[str] = []
+    opening.load_model(bundled_checkpoint(), ONE, notify=lines.append)
+    assert "not a folder of yours alone" in lines[1]
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def test_a_changed_model_file_is_refused(tmp_path: Path) -> None:
