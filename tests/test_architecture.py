@@ -41,7 +41,7 @@ MODULES = {
         "tensorrt_library rtx_plan cuda_memory tensorrt_runner factory"
     ),
     "trt": "kernel plugin builder rtx_builder",
-    "verification": "comparison onnx engine file",
+    "verification": "comparison onnx engine rewritten file",
     "inference": (
         "failures run classification parquet_files embeddings class_matching ten_crop "
         "evaluation_report evaluation model"
@@ -81,7 +81,10 @@ OWNERS = {
     "faiss": ("index.exact_search",),
     "google": ("graph.reading",),
     "ml_dtypes": ("graph.casting",),
-    "onnx": tuple(f"graph.{name}" for name in MODULES["graph"].split() if name != "report"),
+    "onnx": (
+        *(f"graph.{name}" for name in MODULES["graph"].split() if name != "report"),
+        "verification.rewritten",
+    ),
     "onnxruntime": ("runtimes.onnxruntime_session",),
     "openvino": ("runtimes.openvino_runner",),
     "pyarrow": ("inference.parquet_files",),

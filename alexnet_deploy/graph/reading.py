@@ -51,15 +51,28 @@ _MAX_BYTES = 2**31 - 1
 """Of a protobuf message."""
 
 
+class RewrittenFileError(IncompatibleFileError):
+    """A file whose graph or arrays are not those that a spec of ours gives, or that has no spec.
+
+    Attributes:
+        reason: what is different.
+        precision: that the file states; fp32 where it states none.
+    """
+
+    def __init__(self, message: str, reason: str, precision: FilePrecision = "fp32") -> None:
+        super().__init__(message)
+        self.reason, self.precision = reason, precision
+
+
 def read_model(path: Path) -> ModelFile:
     """Read an `.onnx` file that this version exported.
 
     Raises:
-        IncompatibleFileError: unreadable, truncated, damaged, rewritten by another tool, of another
-            version, or without our metadata.
+        RewrittenFileError: damaged, rewritten by another tool, or without our metadata.
+        IncompatibleFileError: unreadable, truncated, or of another version.
         UsageError: the file is missing, or is a checkpoint.
     """
-    model = _parsed(path)
+    model = parsed_model(path)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     _check_ours(model, metadata, path)
     source = str(path)
@@ -89,13 +102,22 @@ def read_model(path: Path) -> ModelFile:
         )
         _check_graph(file)
     except ValueError as error:
-        raise IncompatibleFileError(
-            f"{path}: damaged, or rewritten by another tool ({error}); export it again"
+        raise RewrittenFileError(
+            f"{path}: damaged, or rewritten by another tool ({error}); export it again, or "
+            "compare it with its checkpoint: alexnet-deploy verify FILE --against CKPT",
+            str(error),
+            precision,
         ) from error
     return file
 
 
-def _parsed(path: Path) -> onnx.ModelProto:
+def parsed_model(path: Path) -> onnx.ModelProto:
+    """Parse any `.onnx` file, arrays and metadata included; nothing of it is checked.
+
+    Raises:
+        IncompatibleFileError: unreadable, truncated or too large.
+        UsageError: the file is missing, or is a checkpoint.
+    """
     existing_file(path, "an .onnx file")
     if path.suffix in CHECKPOINT_SUFFIXES:
         raise UsageError(f"{path}: is a checkpoint; export it first: alexnet-deploy export")
@@ -114,9 +136,10 @@ def _check_ours(model: onnx.ModelProto, metadata: Mapping[str, str], path: Path)
     """Reject a file of another program or another version, before anything else of it is read."""
     if SPEC_KEY not in metadata:
         producer = f" (its producer is {model.producer_name})" if model.producer_name else ""
-        raise IncompatibleFileError(
+        raise RewrittenFileError(
             f"{path}: was not written by alexnet-deploy{producer}: it does not say how to prepare "
-            "its input; export the checkpoint with: alexnet-deploy export CKPT -o FILE"
+            "its input; export the checkpoint with: alexnet-deploy export CKPT -o FILE",
+            "it has no spec",
         )
     version = metadata.get(GRAPH_VERSION_KEY, "1")
     if version != str(GRAPH_VERSION):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from alexnet_deploy.errors import Argument, UsageError
-from alexnet_deploy.graph.reading import read_model
+from alexnet_deploy.graph.reading import RewrittenFileError, read_model
 from alexnet_deploy.graph.report import Report
 from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint
 from alexnet_deploy.model.default import bundled_checkpoint
@@ -12,6 +12,7 @@ from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.runtimes.engine_file import ENGINE_SUFFIX, read_engine
 from alexnet_deploy.verification.engine import verify_engine
 from alexnet_deploy.verification.onnx import verify
+from alexnet_deploy.verification.rewritten import verify_rewritten
 
 
 def verify_file(
@@ -24,7 +25,7 @@ def verify_file(
     """Run the file at `path` and the reference on `photographs` and compare.
 
     Args:
-        path: an `.onnx` or `.engine` file.
+        path: an `.onnx` or `.engine` file; one that another tool rewrote needs `checkpoint`.
         checkpoint: what it should compute; None for a model file's own weights, or for the bundled
             checkpoint if an engine was built from it.
         photographs: as for `verification.onnx.verify`.
@@ -36,7 +37,13 @@ def verify_file(
         IncompatibleFileError, DeviceError, NoPhotographsError: as for `verification.onnx.verify`.
     """
     if path.suffix != ENGINE_SUFFIX:
-        return verify(read_model(path), checkpoint, photographs, options, on_photograph)
+        try:
+            model = read_model(path)
+        except RewrittenFileError as error:
+            if checkpoint is None:
+                raise
+            return verify_rewritten(path, error, checkpoint, photographs, options, on_photograph)
+        return verify(model, checkpoint, photographs, options, on_photograph)
     file = read_engine(path)
     if checkpoint is None:
         checkpoint = load_checkpoint(bundled_checkpoint())

@@ -1,8 +1,11 @@
 """`verify` of what lies on the disk: model files and engines, with and without a checkpoint."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
+import onnx
+import onnx.version_converter
 import pytest
 
 from alexnet_deploy.errors import DeviceError, IncompatibleFileError, UsageError
@@ -123,3 +126,53 @@ def test_a_file_that_is_not_there_is_wrong_usage(tmp_path: Path, name: str) -> N
 def test_a_checkpoint_is_to_be_exported_first() -> None:
     with pytest.raises(UsageError, match="is a checkpoint; export it first"):
         verify_file(bundled_checkpoint(), None, ONE, OPTIONS)
+
+
+def rewritten(model: onnx.ModelProto, path: Path) -> Path:
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def simplified(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Rename tensors and drop the metadata of the graph, as optimizers do."""
+    for node in model.graph.node:
+        node.name = ""
+    model.graph.doc_string = "made simple"
+    model.producer_name = "another tool"
+    return model
+
+
+@pytest.fixture(scope="module")
+def exported(bundled: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("exported") / "m.onnx"
+    write_model(build_file(bundled, OUTPUTS, "fp32"), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "rewrite", [simplified, lambda model: onnx.version_converter.convert_version(model, 21)]
+)
+def test_a_file_that_another_tool_rewrote_is_judged_by_its_numbers(
+    rewrite: Callable[[onnx.ModelProto], onnx.ModelProto],
+    bundled: Checkpoint,
+    other: Checkpoint,
+    exported: Path,
+    tmp_path: Path,
+) -> None:
+    path = rewritten(rewrite(onnx.load_model(exported)), tmp_path / "m.onnx")
+    with pytest.raises(IncompatibleFileError, match=r"rewritten by another|was not written by"):
+        verify_file(path, None, ONE, OPTIONS)
+    report = verify_file(path, bundled, ONE, OPTIONS)
+    assert report.passed
+    assert report.checks[0].name == "rewritten by another tool"
+    assert not verify_file(path, other, ONE, OPTIONS).passed
+
+
+def test_a_rewritten_file_with_a_loop_is_not_run(
+    bundled: Checkpoint, exported: Path, tmp_path: Path
+) -> None:
+    model = onnx.load_model(exported)
+    body = onnx.helper.make_graph([], "body", [], [])
+    model.graph.node.append(onnx.helper.make_node("Loop", ["", ""], [], body=body))
+    with pytest.raises(IncompatibleFileError, match="a loop or a branch, Loop, which is not run"):
+        verify_file(rewritten(model, tmp_path / "m.onnx"), bundled, ONE, OPTIONS)
