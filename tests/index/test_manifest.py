@@ -132,7 +132,7 @@ def test_a_manifest_with_an_impossible_value_is_refused(
 
 def test_a_batch_of_no_photographs_is_refused(photos: Path, index: Path) -> None:
     save(photos / "new.bmp", BLUE)
-    with pytest.raises(UsageError, match="batch_size is 0, expected 1 or more"):
+    with pytest.raises(UsageError, match="batch_size is 0, expected 1 to 65536"):
         update(index, photos, request=ModelRequest(batch_size=0))
 
 

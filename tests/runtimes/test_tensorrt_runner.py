@@ -213,8 +213,8 @@ def test_what_can_be_built_instead_is_asked_of_the_library(
     driver.gpus = [("NVIDIA Fake 100", 12, 0)]
     with pytest.raises(IncompatibleFileError) as caught:
         open_runner(compute_capabilities=("8.0",))
-    option = " --rtx --compute-capability 12.0" if fake.is_rtx else ""
-    assert str(caught.value).endswith(f"--trt{option} -o FILE")
+    options = "--rtx --compute-capability 12.0" if fake.is_rtx else "--trt"
+    assert str(caught.value).endswith(f"export CKPT {options} -o FILE")
 
 
 @pytest.mark.parametrize("library", ["tensorrt"], indirect=True)
