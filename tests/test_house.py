@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "alexnet_deploy"
 README, HOUSE = ROOT / "README.md", PACKAGE / "README.md"
 PAGES = (
-    *("README.md", "alexnet_deploy/README.md", "tools/results/README.md", "training/README.md"),
+    *("README.md", "alexnet_deploy/README.md", "alexnet_deploy/SECURITY.md"),
+    *("tools/results/README.md", "training/README.md"),
     *("alexnet_deploy/data/caltech101.md", "alexnet_deploy/data/samples/README.md"),
 )
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -70,7 +71,7 @@ def test_the_page_of_the_package_has_a_line_for_each_package_in_their_order() ->
     lines = [line.split(maxsplit=1) for line in house.splitlines()]
     assert all(len(line) == 2 for line in lines), "each has a description"
     files = [path.relative_to(PACKAGE) for path in files_in_git() if PACKAGE in path.parents]
-    there = {path.parts[0] for path in files if path.name != "README.md" or len(path.parts) > 1}
+    there = {path.parts[0] for path in files if path.suffix != ".md" or len(path.parts) > 1}
     shown = [name.removesuffix("/") for name, _ in lines]
     assert set(shown) == there - {"__init__.py", "py.typed"}
     ordered = [name.removesuffix(".py") for name in shown if name != "data"]

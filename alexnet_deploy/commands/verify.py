@@ -47,3 +47,8 @@ def verify(
         report = verify_file(file, checkpoint, photographs, options, reporter.advance)
     print_result(json.dumps(report.to_dict()) if as_json else report.table())
     report.raise_if_failed(printable(file))
+    if checkpoint is None:
+        say(
+            "compared with the file's own weights, which shows that they are computed right and not "
+            "whose they are; name their checkpoint with --against"
+        )
