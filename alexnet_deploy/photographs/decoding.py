@@ -3,6 +3,8 @@
 Nothing is dropped silently: an unreadable file raises `PhotographError` with the reason.
 """
 
+import errno
+import io
 import os
 import re
 import stat
@@ -17,7 +19,6 @@ from PIL import (  # noqa: F401 - each registers its format; Pillow's own lazy w
     BmpImagePlugin,
     ExifTags,
     GifImagePlugin,
-    IcoImagePlugin,
     Image,
     Jpeg2KImagePlugin,
     JpegImagePlugin,
@@ -36,16 +37,21 @@ from PIL import (  # noqa: F401 - each registers its format; Pillow's own lazy w
 )
 
 from alexnet_deploy.errors import PhotographError
+from alexnet_deploy.files.regular_files import open_regular
+
+MAX_FILE_BYTES = 2**30
+"""Largest file that is read: about what the largest photograph takes with 16 bits a colour,
+uncompressed."""
 
 MAX_PIXELS = 2 * 89_478_485
 """Largest photograph that is decoded, in px (179 megapixels): Pillow's own limit."""
 
 # Formats that Pillow may open. Left out: those that start other programs (EPS), that only Windows
 # reads (WMF), and stubs. MPO is opened as JPEG. Targa comes last, because its files have no magic
-# number.
+# number. Icons hold other formats, of which they do not tell the size.
 _FORMATS = (
     *("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM"),
-    *("QOI", "PSD", "ICO", "SGI", "SUN", "PCX", "TGA"),
+    *("QOI", "PSD", "SGI", "SUN", "PCX", "TGA"),
 )
 
 
@@ -85,10 +91,19 @@ def load_photograph(path: Path) -> Image.Image:
 
 @contextmanager
 def open_photograph(path: Path) -> Iterator[BinaryIO]:
-    """Open a regular file; an `OSError`, in the block too, becomes a `PhotographError`."""
+    """Open a regular file; an `OSError`, in the block too, becomes a `PhotographError`.
+
+    So does a file of more than `MAX_FILE_BYTES`. Links are followed: the user's folders have them.
+    """
     try:
-        _check_regular(path)
-        with path.open("rb") as file:
+        _check_regular(path)  # for the reason, and since some devices act when they are opened
+        with open(open_regular(path, os.O_RDONLY, follow_links=True), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_FILE_BYTES:
+                raise PhotographError(
+                    f"has {size / 1e9:.1f} GB, at most {MAX_FILE_BYTES / 1e9:.1f} GB are read; "
+                    "scale it down first"
+                )
             yield file
     except OSError as error:
         raise PhotographError(f"cannot be read ({error.strerror or error})") from error
@@ -99,7 +114,7 @@ def decode_photograph(file: BinaryIO) -> Image.Image:
 
     Raises:
         PhotographError: the reason why there is no image.
-        OSError: the file cannot be read; `open_photograph` converts it.
+        OSError: the disk cannot read the file; `open_photograph` converts it.
     """
     file.seek(0, os.SEEK_END)
     if not file.tell():
@@ -175,10 +190,15 @@ def _failures_reported(file: BinaryIO | None) -> Iterator[None]:
             "exempt those of the module PIL"
         ) from warning
     except Exception as error:  # Pillow's plugins raise anything on damaged data
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and _is_of_the_disk(error, file):
             raise
-        reason = str(error) or type(error).__name__
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise PhotographError(f"damaged or cut short ({reason}); copy it again") from error
+
+
+def _is_of_the_disk(error: OSError, file: BinaryIO | None) -> bool:
+    """Tell an error of the disk from one of the data, such as a position before the beginning."""
+    return error.errno not in (None, errno.EINVAL) and not isinstance(file, io.BytesIO)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
