@@ -31,7 +31,8 @@ MODULES = {
     "model": "spec labels state_dicts torch_files checkpoints reference default",
     "graph": "serialization report model_file build lowering casting quantization plugin_nodes",
     "photographs": (
-        "finding decoding sources file_stamps preprocessing class_folders pipeline samples"
+        "finding memory decoded_size png_data decoding sources file_stamps preprocessing "
+        "class_folders pipeline samples"
     ),
     "runtimes": (
         "base gpu_driver batch_profile engine_file onnxruntime_distributions capabilities "
@@ -65,7 +66,8 @@ LIGHT = ("", "choices", "installed", "errors", "files.path_text", *CONSOLE)
 OWNERS = {
     "PIL": (
         "model.reference",
-        *("photographs.decoding", "photographs.preprocessing", "photographs.sources"),
+        *("photographs.decoded_size", "photographs.png_data", "photographs.decoding"),
+        *("photographs.sources", "photographs.preprocessing"),
         *("figures.drawing", "figures.classes", "figures.sheet_cells", "figures.sheets"),
     ),
     "click": START_UP,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from alexnet_deploy import installed
+from alexnet_deploy.commands.options import decoded_memory_option
 from alexnet_deploy.console.group import CommandGroup, end_at_signals, ignore_warnings_of_pillow
 from alexnet_deploy.console.paths import FILE
 from alexnet_deploy.console.reporting import Reporter, print_result, say
@@ -94,6 +95,7 @@ def _reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("source", type=FILE)
 @click.option("-o", "--output", type=FILE, required=True, help="Folder to fill.")
 @click.option("--threads", type=click.IntRange(1), help="Decode threads.  [default: one per core]")
+@decoded_memory_option
 def prepare(source: Path, output: Path, threads: int | None) -> None:
     """Store photographs as 256x256 JPEGs, with their mean image and RGB covariance.
 

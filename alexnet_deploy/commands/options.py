@@ -92,13 +92,34 @@ def _failure_limit(ctx: click.Context, param: click.Parameter, value: str) -> "F
     return FailureLimit.parse(value)
 
 
+def _limit_decoded_memory(ctx: click.Context, param: click.Parameter, value: str) -> None:
+    from alexnet_deploy.photographs.memory import limit_decoded_memory
+
+    limit_decoded_memory(value)
+
+
+decoded_memory_option = click.option(
+    "--max-decoded-memory",
+    callback=_limit_decoded_memory,
+    expose_value=False,
+    metavar="SIZE",
+    default="2GB",
+    show_default=True,
+    help="Memory for photographs being decoded, in all threads; 500MB, 2GB.",
+)
+"""`--max-decoded-memory`, for commands without the runtime options."""
+
+
 def runtime_options(
     command: _Command,
     *,
     precision_default: str = "auto, the file's own; of a checkpoint fp32",
     batch_size_default: str = "32",
 ) -> _Command:
-    """Add `--runtime --device --precision --batch-size --threads`, collected in one argument."""
+    """Add `--runtime --device --precision --batch-size --threads`, collected in one argument.
+
+    And `--max-decoded-memory`, which holds for the process.
+    """
     options = (
         click.option(
             "--runtime",
@@ -130,6 +151,7 @@ def runtime_options(
             type=click.IntRange(min=1),
             help="CPU threads, for the network and for decoding.  [default: all cores]",
         ),
+        decoded_memory_option,
     )
 
     @functools.wraps(command)

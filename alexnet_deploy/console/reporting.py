@@ -126,11 +126,11 @@ class Reporter:
         """Count one photograph, without a path if from standard input; say why it failed."""
         if error is not None:
             self._num_failed += 1
-            line = f"failed: {path or '-'}: {error}"
+            line = printable(f"failed: {path or '-'}: {in_options(error)}")
             if self._bar is None:
                 say(line)
             else:
-                self._bar.print(printable(line))
+                self._bar.print(line)
         if self._bar is not None:
             self._bar.advance(self._num_failed)
 

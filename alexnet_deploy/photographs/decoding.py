@@ -36,12 +36,11 @@ from PIL import (  # noqa: F401 - each registers its format; Pillow's own lazy w
     WebPImagePlugin,
 )
 
-from alexnet_deploy.errors import PhotographError
+from alexnet_deploy.errors import Argument, PhotographError
 from alexnet_deploy.files.regular_files import open_regular
-
-MAX_FILE_BYTES = 2**30
-"""Largest file that is read: about what the largest photograph takes with 16 bits a colour,
-uncompressed."""
+from alexnet_deploy.photographs.decoded_size import bytes_needed
+from alexnet_deploy.photographs.memory import DECODED, MAX_FILE_BYTES, READ
+from alexnet_deploy.photographs.png_data import is_cut_short
 
 MAX_PIXELS = 2 * 89_478_485
 """Largest photograph that is decoded, in px (179 megapixels): Pillow's own limit."""
@@ -97,13 +96,15 @@ def open_photograph(path: Path) -> Iterator[BinaryIO]:
     """
     try:
         _check_regular(path)  # for the reason, and since some devices act when they are opened
-        with open(open_regular(path, os.O_RDONLY, follow_links=True), "rb") as file:
+        descriptor = open_regular(path, os.O_RDONLY, follow_links=True)
+        with open(descriptor, "rb") as file, READ.released_at_end():
             size = os.fstat(file.fileno()).st_size
             if size > MAX_FILE_BYTES:
                 raise PhotographError(
                     f"has {size / 1e9:.1f} GB, at most {MAX_FILE_BYTES / 1e9:.1f} GB are read; "
                     "scale it down first"
                 )
+            READ.reserve(size)
             yield file
     except OSError as error:
         raise PhotographError(f"cannot be read ({error.strerror or error})") from error
@@ -153,7 +154,10 @@ def _check_regular(path: Path) -> None:
 
 def _decode(file: BinaryIO) -> Image.Image:
     with _failures_reported(file), Image.open(file, formats=_FORMATS) as image:
-        return _upright_rgb(image)
+        picture = _upright_rgb(image)
+        if image.format == "PNG" and is_cut_short(file, image):
+            raise PhotographError("damaged or cut short (pixels are missing); copy it again")
+        return picture
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
@@ -161,10 +165,27 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise _too_large(width * height)
-    image.load()
-    transposition = _TRANSPOSITIONS.get(_orientation(image))
-    rgb = _rgb(image)
-    return rgb if transposition is None else rgb.transpose(transposition)
+    with DECODED.released_at_end():
+        _reserve_memory(image)
+        image.load()
+        transposition = _TRANSPOSITIONS.get(_orientation(image))
+        rgb = _rgb(image)
+        return rgb if transposition is None else rgb.transpose(transposition)
+
+
+def _reserve_memory(image: Image.Image) -> None:
+    """Wait until there is memory for an opened image; refuse one for which there never is."""
+    # What a PNG says of its orientation may come after the pixels.
+    may_turn = image.format == "PNG" or _orientation(image) in _TRANSPOSITIONS
+    needed = bytes_needed(image, may_turn=may_turn)
+    if needed > DECODED.limit:
+        raise PhotographError(
+            f"needs {needed / 1e6:,.0f} MB to decode, at most {DECODED.limit / 1e6:,.0f} MB are "
+            "taken; raise ",
+            Argument("max_decoded_memory"),
+            " or scale it down first",
+        )
+    DECODED.reserve(needed)
 
 
 @contextmanager
