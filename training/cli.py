@@ -19,7 +19,7 @@ from alexnet_deploy.console.group import CommandGroup, end_at_signals, ignore_wa
 from alexnet_deploy.console.paths import FILE
 from alexnet_deploy.console.reporting import Reporter, print_result, say
 from alexnet_deploy.errors import MissingPackageError, UsageError
-from alexnet_deploy.files.path_text import path_fields
+from alexnet_deploy.files.path_text import path_fields, printable
 
 if TYPE_CHECKING:
     from training.recipes import Recipe
@@ -241,7 +241,7 @@ def _as_text(report: "RunReport") -> str:
     lines = [f"checkpoint: {report.checkpoint}"]
     if report.best is not None:
         lines.append(f"best on validation: {report.best}")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _as_json(report: "RunReport") -> str:
@@ -306,4 +306,4 @@ def shrink(fc6_rank: int, fc7_rank: int, as_json: bool, **others: Any) -> None:
         fields = {"size_bytes": report.size_bytes, "loss": report.loss}
         print_result(json.dumps({"output": path_fields(report.output)} | fields))
     else:
-        print_result(f"{report.output}: {report.size_bytes / 1e6:.2f} MB")
+        print_result(f"{printable(report.output)}: {report.size_bytes / 1e6:.2f} MB")

@@ -152,11 +152,11 @@ def test_a_signal_ends_the_run_and_leaves_nothing(
     assert os.listdir() == ["p"]
 
 
-def test_a_progress_bar_leaves_the_lines_on_its_terminal_whole(photographs: Path) -> None:
+def on_a_terminal(*arguments: str) -> tuple[int, bytes]:
+    """Run a command on a terminal of its own; return its exit code and what came there."""
     pty = pytest.importorskip("pty", reason="pseudo-terminals are POSIX")
-    (photographs / "c.png").write_bytes(b"")
     terminal, end = pty.openpty()
-    running = subprocess.Popen(command_line("classify", "p"), stdout=end, stderr=end)
+    running = subprocess.Popen(command_line(*arguments), stdout=end, stderr=end)
     os.close(end)
     screen = b""
     # Reading the terminal of a process that has ended is an error on Linux, not an end.
@@ -164,7 +164,21 @@ def test_a_progress_bar_leaves_the_lines_on_its_terminal_whole(photographs: Path
         while part := os.read(terminal, 65536):
             screen += part
     os.close(terminal)
-    assert running.wait() == 3
+    return running.wait(), screen
+
+
+def test_csv_on_a_terminal_cannot_command_it(photographs: Path) -> None:
+    (photographs / "a.png").rename(photographs / "x\x1b]0;title\x07.png")
+    exit_code, screen = on_a_terminal("classify", "p", "--csv", "-")
+    assert exit_code == 0
+    assert b"\x1b]0;" not in screen
+    assert rb"p/x\x1b]0;title\x07.png,1," in screen
+
+
+def test_a_progress_bar_leaves_the_lines_on_its_terminal_whole(photographs: Path) -> None:
+    (photographs / "c.png").write_bytes(b"")
+    exit_code, screen = on_a_terminal("classify", "p")
+    assert exit_code == 3
     plain = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", screen).decode()
     lines = [line.strip() for line in re.split(r"[\r\n]+", plain)]
     for expected in ("50.0%  red        p/a.png", "75.0%  blue       p/b.png"):
