@@ -15,9 +15,10 @@ import click
 
 from alexnet_deploy import installed
 from alexnet_deploy.commands.options import decoded_memory_option
-from alexnet_deploy.console.group import CommandGroup, end_at_signals, ignore_warnings_of_pillow
+from alexnet_deploy.console.group import CommandGroup, ignore_warnings_of_pillow
 from alexnet_deploy.console.paths import FILE
 from alexnet_deploy.console.reporting import Reporter, print_result, say
+from alexnet_deploy.console.signals import end_in_order
 from alexnet_deploy.errors import MissingPackageError, UsageError
 from alexnet_deploy.files.path_text import path_fields, printable
 
@@ -41,7 +42,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line."""
-    end_at_signals()
+    end_in_order()
     ignore_warnings_of_pillow()
     cli(prog_name="python -m training")
 

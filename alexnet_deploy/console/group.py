@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from alexnet_deploy.console.reporting import BROKEN_PIPE_EXIT, discard_stdout, in_options
+from alexnet_deploy.console.signals import word_for
 from alexnet_deploy.errors import AlexNetDeployError
 from alexnet_deploy.files.path_text import printable_lines
 
@@ -71,7 +72,7 @@ def _errors_reported() -> Iterator[None]:
         raise click.UsageError(message, ctx=error.ctx) from error
     except KeyboardInterrupt as interrupt:
         number = interrupt.args[0] if interrupt.args else signal.SIGINT
-        click.echo("interrupted" if number == signal.SIGINT else "terminated", err=True)
+        click.echo(word_for(number), err=True)
         raise click.exceptions.Exit(128 + number) from interrupt
     except BrokenPipeError as error:
         discard_stdout()
@@ -93,14 +94,3 @@ def _failed(message: str, exit_code: int) -> click.exceptions.Exit:
 def ignore_warnings_of_pillow() -> None:
     """Keep what Pillow warns of (large image, odd EXIF) from a user, who cannot tell the file."""
     warnings.filterwarnings("ignore", module=r"PIL\.")
-
-
-def end_at_signals() -> None:
-    """Let SIGTERM and SIGHUP end the program as Ctrl-C does."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _stop)
-
-
-def _stop(number: int, frame: object) -> None:
-    """End as Ctrl-C does, so that half-written files are removed."""
-    raise KeyboardInterrupt(number)

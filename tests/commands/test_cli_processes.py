@@ -152,6 +152,51 @@ def test_a_signal_ends_the_run_and_leaves_nothing(
     assert os.listdir() == ["p"]
 
 
+SLOW_IMPORT = "import time; print('imports', flush=True); time.sleep(3600)"
+
+
+def importing(
+    folder: Path, module: str, *, ignored: tuple[int, ...] = ()
+) -> "subprocess.Popen[bytes]":
+    """Start a program that has come as far as importing click, with some signals ignored."""
+    (folder / "click.py").write_text(SLOW_IMPORT)
+    root = Path(__file__).resolve().parents[2]
+    running = subprocess.Popen(
+        [sys.executable, "-m", module, "--help"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), str(root)])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=folder,
+        preexec_fn=lambda: [signal.signal(number, signal.SIG_IGN) for number in ignored],
+    )
+    assert running.stdout is not None
+    assert running.stdout.readline() == b"imports\n"
+    return running
+
+
+@pytest.mark.parametrize("module", ["alexnet_deploy", "training"])
+@pytest.mark.parametrize(
+    ("number", "exit_code", "word"),
+    [(signal.SIGINT, 130, b"interrupted\n"), (signal.SIGTERM, 143, b"terminated\n")],
+)
+def test_a_signal_while_the_program_is_still_importing_is_no_traceback(
+    tmp_path: Path, module: str, number: signal.Signals, exit_code: int, word: bytes
+) -> None:
+    running = importing(tmp_path, module)
+    running.send_signal(number)
+    _, rest = running.communicate(timeout=PATIENCE_S)
+    assert (running.returncode, rest) == (exit_code, word)
+
+
+def test_a_signal_that_nohup_or_a_shell_ignores_stays_ignored(tmp_path: Path) -> None:
+    running = importing(tmp_path, "alexnet_deploy", ignored=(signal.SIGHUP, signal.SIGINT))
+    running.send_signal(signal.SIGHUP)
+    running.send_signal(signal.SIGINT)
+    running.send_signal(signal.SIGTERM)
+    _, rest = running.communicate(timeout=PATIENCE_S)
+    assert (running.returncode, rest) == (143, b"terminated\n")
+
+
 def on_a_terminal(*arguments: str) -> tuple[int, bytes]:
     """Run a command on a terminal of its own; return its exit code and what came there."""
     pty = pytest.importorskip("pty", reason="pseudo-terminals are POSIX")
