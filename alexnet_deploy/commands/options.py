@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from alexnet_deploy.choices import DEVICES, PRECISIONS, RUNTIMES, Device, Precision, Runtime
+from alexnet_deploy.console.memory import decoded_memory_option
 from alexnet_deploy.console.paths import FILE
 from alexnet_deploy.console.reporting import say
 
@@ -90,24 +91,6 @@ def _failure_limit(ctx: click.Context, param: click.Parameter, value: str) -> "F
     from alexnet_deploy.inference.failures import FailureLimit
 
     return FailureLimit.parse(value)
-
-
-def _limit_decoded_memory(ctx: click.Context, param: click.Parameter, value: str) -> None:
-    from alexnet_deploy.photographs.memory import limit_decoded_memory
-
-    limit_decoded_memory(value)
-
-
-decoded_memory_option = click.option(
-    "--max-decoded-memory",
-    callback=_limit_decoded_memory,
-    expose_value=False,
-    metavar="SIZE",
-    default="2GB",
-    show_default=True,
-    help="Memory for photographs being decoded, in all threads; 500MB, 2GB.",
-)
-"""`--max-decoded-memory`, for commands without the runtime options."""
 
 
 def runtime_options(
