@@ -46,7 +46,7 @@ MODULES = {
         "evaluation_report evaluation model"
     ),
     "export": "calibration onnx engine opening",
-    "console": "signals memory paths progress reporting group",
+    "console": "signals decoding paths progress reporting group",
     "index": (
         "manifest lock segments ledger roots storage model integrity maintenance scan writer "
         "update ranking exact_search status results finder session opening"
@@ -59,7 +59,9 @@ COMMAND_MODULES = {
     name: target.removeprefix("alexnet_deploy.").partition(":")[0]
     for name, target in COMMANDS.items()
 }
-CONSOLE = tuple(f"console.{name}" for name in ["signals", "memory", "paths", "reporting", "group"])
+CONSOLE = tuple(
+    f"console.{name}" for name in ["signals", "decoding", "paths", "reporting", "group"]
+)
 START_UP = (*CONSOLE, "commands.options", *COMMAND_MODULES.values(), "cli", "__main__")
 """Modules that every `--help` loads: the standard library, click, each other and LIGHT."""
 LIGHT = ("", "choices", "installed", "errors", "files.path_text", *CONSOLE)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from alexnet_deploy import installed
+from alexnet_deploy.console.decoding import decoded_memory_option
 from alexnet_deploy.console.group import CommandGroup, ignore_warnings_of_pillow
-from alexnet_deploy.console.memory import decoded_memory_option
 from alexnet_deploy.console.paths import FILE
 from alexnet_deploy.console.reporting import Reporter, print_result, say
 from alexnet_deploy.console.signals import end_in_order

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from alexnet_deploy.choices import DEVICES, PRECISIONS, RUNTIMES, Device, Precision, Runtime
-from alexnet_deploy.console.memory import decoded_memory_option
+from alexnet_deploy.console.decoding import decoded_memory_option
 from alexnet_deploy.console.paths import FILE
 from alexnet_deploy.console.reporting import say
 

@@ -3,13 +3,14 @@
 Nothing is dropped silently: an unreadable file raises `PhotographError` with the reason.
 """
 
+import ctypes
 import errno
 import io
 import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -34,6 +35,7 @@ from PIL import (  # noqa: F401 - each registers its format; Pillow's own lazy w
     TiffImagePlugin,
     UnidentifiedImageError,
     WebPImagePlugin,
+    _imaging,
 )
 
 from alexnet_deploy.errors import Argument, PhotographError
@@ -171,6 +173,19 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
         transposition = _TRANSPOSITIONS.get(_orientation(image))
         rgb = _rgb(image)
         return rgb if transposition is None else rgb.transpose(transposition)
+
+
+def silence_libtiff() -> None:
+    """Keep libtiff, for the rest of the process, from writing to stderr about files it cannot name.
+
+    What it writes of damage is an error of Pillow's, too.
+    """
+    library = ctypes.CDLL(_imaging.__file__)  # and what it is linked with
+    for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+        with suppress(AttributeError):  # a Pillow without libtiff
+            set_handler = getattr(library, name)
+            set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+            set_handler(None)
 
 
 def _reserve_memory(image: Image.Image) -> None:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.support.fake_runner import save_photographs
 from tests.support.waiting import PATIENCE_S
@@ -150,6 +151,20 @@ def test_a_signal_ends_the_run_and_leaves_nothing(
     _, rest = running.communicate(timeout=PATIENCE_S)
     assert (running.returncode, rest) == (exit_code, word)
     assert os.listdir() == ["p"]
+
+
+def test_a_damaged_tiff_is_one_line_on_stderr(photographs: Path) -> None:
+    path = photographs / "t.tif"
+    Image.effect_noise((64, 64), 90).save(path, compression="tiff_lzw")
+    content = bytearray(path.read_bytes())
+    content[1000:1100] = bytes(100)  # of which libtiff writes a line by itself
+    path.write_bytes(content)
+    command = command_line("classify", "p", "--max-failures", "1")
+    finished = subprocess.run(command, capture_output=True, check=True)
+    first, second, last = finished.stderr.decode().splitlines()
+    assert first == "fake runner"
+    assert second.startswith("failed: p/t.tif: damaged or cut short (")
+    assert last.startswith("3 done, 1 failed")
 
 
 SLOW_IMPORT = "import time; print('imports', flush=True); time.sleep(3600)"

@@ -1,17 +1,19 @@
-"""The option that bounds the memory of decoding, for every command that decodes."""
+"""What every command that decodes sets for its process: a bound of memory, and a quiet libtiff."""
 
 import click
 
 
-def _limit(context: click.Context, option: click.Parameter, value: str) -> None:
+def _prepare(context: click.Context, option: click.Parameter, value: str) -> None:
+    from alexnet_deploy.photographs.decoding import silence_libtiff
     from alexnet_deploy.photographs.memory import limit_decoded_memory
 
     limit_decoded_memory(value)
+    silence_libtiff()
 
 
 decoded_memory_option = click.option(
     "--max-decoded-memory",
-    callback=_limit,
+    callback=_prepare,
     expose_value=False,
     metavar="SIZE",
     default="2GB",
