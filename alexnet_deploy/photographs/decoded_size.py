@@ -57,8 +57,8 @@ def _num_copies(image: Image.Image, may_turn: bool) -> int:
 def _decoder_bytes(image: Image.Image) -> tuple[int, int]:
     """Return what a decoder takes beside the picture: until that is complete, and to the end."""
     pixels, channels = image.width * image.height, len(image.getbands())
-    if "progressive" in image.info:  # of a JPEG; all its coefficients
-        return 2 * channels * pixels, 0
+    if image.format in ("JPEG", "MPO"):  # all its coefficients, where they come scan by scan
+        return 2 * channels * pixels if _has_several_scans(image, channels) else 0, 0
     if image.format == "WEBP":
         return 4 * pixels, 8 * pixels
     if image.format == "AVIF":
@@ -66,6 +66,21 @@ def _decoder_bytes(image: Image.Image) -> tuple[int, int]:
     if getattr(image, "use_load_libtiff", False):
         return _tiff_piece_bytes(image), 0
     return _DECODER_BYTES.get(image.format or "", 0) * channels * pixels, 0
+
+
+def _has_several_scans(image: Image.Image, channels: int) -> bool:
+    """Return whether the first scan of a JPEG, of which Pillow has read the header, is not all."""
+    file = getattr(image, "fp", None)
+    if file is None:  # it is loaded
+        return False
+    position = file.tell()
+    header = 8 + 2 * channels  # of a scan of all channels
+    if "progressive" in image.info or position < header:
+        return True
+    file.seek(position - header)
+    mark = file.read(2)
+    file.seek(position)
+    return bool(mark != b"\xff\xda")
 
 
 def _tiff_piece_bytes(image: Image.Image) -> int:

@@ -238,3 +238,39 @@ def test_an_interlaced_png_without_its_last_pass_is_damaged(num_whole: int, tmp_
     else:
         with pytest.raises(PhotographError, match=r"damaged or cut short \(.*; copy it again"):
             load_photograph(path)
+
+
+def tiff_with_one_tile(side: int) -> bytes:
+    """Return a TIFF of 16 x 16 greys in one deflated tile of `side` x `side`."""
+    data = zlib.compress(bytes(side * side))
+    fields = {256: 16, 257: 16, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side}
+    fields |= {324: 14 + 12 * 10, 325: len(data)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in fields.items())
+    return b"II*\0" + struct.pack("<IH", 8, 10) + entries + bytes(4) + data
+
+
+def test_a_tile_that_is_larger_than_its_tiff_counts(tmp_path: Path) -> None:
+    path = tmp_path / "x.tif"
+    path.write_bytes(tiff_with_one_tile(2000))
+    assert load_photograph(path).size == (16, 16)
+    limit_decoded_memory("4MB")
+    with pytest.raises(PhotographError, match="needs 32 MB to decode"):
+        load_photograph(path)
+
+
+def test_a_jpeg_in_several_scans_counts_its_coefficients(tmp_path: Path) -> None:
+    path = tmp_path / "x.jpg"
+    picture = Image.new("RGB", (1000, 1000))
+    limit_decoded_memory("6MB")
+    picture.save(path)
+    assert load_photograph(path).size == (1000, 1000)
+    # As if its first scan had the first channel alone.
+    content = path.read_bytes()
+    start = content.index(b"\xff\xda")
+    several = content[:start] + b"\xff\xda\0\x08\1\1\0\0\x3f\0" + content[start + 14 :]
+    path.write_bytes(several)
+    with pytest.raises(PhotographError, match="needs 10 MB to decode"):
+        load_photograph(path)
+    picture.save(path, progressive=True)
+    with pytest.raises(PhotographError, match="needs 10 MB to decode"):
+        load_photograph(path)
