@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from alexnet_deploy.inference.model import Embeddings as Embeddings
     from alexnet_deploy.inference.model import Model as Model
     from alexnet_deploy.photographs.finding import find_photographs as find_photographs
+    from alexnet_deploy.photographs.memory import limit_decoded_memory as limit_decoded_memory
 
 __version__ = "0.1.0"
 
@@ -35,6 +36,7 @@ _HOMES = {
     "inference.classification": ("Classification", "Prediction"),
     "inference.model": ("Embedding", "Embeddings", "Model"),
     "photographs.finding": ("find_photographs",),
+    "photographs.memory": ("limit_decoded_memory",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -51,6 +53,7 @@ __all__ = [
     "SearchResult",
     "__version__",
     "find_photographs",
+    "limit_decoded_memory",
     "open_index",
     "open_model",
     "update_index",

@@ -1,15 +1,13 @@
-"""The console script, which `python -m alexnet_deploy` is, too."""
+"""The program `alexnet-deploy`, which is also `python -m alexnet_deploy`."""
 
-import sys
+from alexnet_deploy.console.signals import end_on_the_spot
 
 
 def main() -> None:
-    """Run the command line; while it is loaded, Ctrl-C has the usual end already."""
-    try:
-        from alexnet_deploy.cli import main as run
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        sys.exit(130)
+    """Run the command line, heeding signals from before anything else is imported."""
+    end_on_the_spot()
+    from alexnet_deploy.cli import main as run
+
     run()
 
 

@@ -7,7 +7,8 @@ after SIGTERM, 129 after SIGHUP; 141 when the reader of stdout went away. A bug 
 import click
 
 from alexnet_deploy import __version__
-from alexnet_deploy.console.group import CommandGroup, end_at_signals, ignore_warnings_of_pillow
+from alexnet_deploy.console.group import CommandGroup, ignore_warnings_of_pillow
+from alexnet_deploy.console.signals import end_in_order
 
 COMMANDS = {
     "export": "alexnet_deploy.commands.export:export",
@@ -40,6 +41,6 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line."""
-    end_at_signals()
+    end_in_order()
     ignore_warnings_of_pillow()
     cli(prog_name="alexnet-deploy")

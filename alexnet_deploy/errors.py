@@ -186,4 +186,12 @@ class IncompatibleFileError(AlexNetDeployError):
 
 
 class PhotographError(Exception):
-    """One photograph cannot be read; `str(error)` is the reason, without the path."""
+    """One photograph cannot be read.
+
+    Attributes:
+        reason: without the path; also `str(error)`, in Python's words.
+    """
+
+    def __init__(self, *parts: str | Argument) -> None:
+        self.reason = Message(*parts)
+        super().__init__(self.reason)

@@ -27,13 +27,14 @@ PACKAGES = (
 )
 """A package imports from those before it; a comma separates two that do not know each other."""
 MODULES = {
-    "files": "path_text input_files output_files regular_files locks records",
+    "files": "path_text input_files regular_files output_files locks records",
     "model": "spec labels state_dicts torch_files checkpoints reference default",
     "graph": (
         "serialization report model_file build lowering casting quantization plugin_nodes reading"
     ),
     "photographs": (
-        "finding pixels decoding sources file_stamps preprocessing class_folders pipeline samples"
+        "finding memory pixels decoded_size png_data decoding sources file_stamps preprocessing "
+        "class_folders pipeline samples"
     ),
     "runtimes": (
         "base gpu_driver batch_profile engine_file onnxruntime_distributions capabilities "
@@ -47,7 +48,7 @@ MODULES = {
         "evaluation_report evaluation model"
     ),
     "export": "calibration onnx engine opening",
-    "console": "paths progress reporting group",
+    "console": "signals decoding paths progress reporting group",
     "index": (
         "manifest lock segments ledger roots storage model integrity maintenance scan writer "
         "update ranking exact_search status results finder session opening"
@@ -60,21 +61,19 @@ COMMAND_MODULES = {
     name: target.removeprefix("alexnet_deploy.").partition(":")[0]
     for name, target in COMMANDS.items()
 }
-CONSOLE = ("console.paths", "console.reporting", "console.group")
+CONSOLE = tuple(
+    f"console.{name}" for name in ["signals", "decoding", "paths", "reporting", "group"]
+)
 START_UP = (*CONSOLE, "commands.options", *COMMAND_MODULES.values(), "cli", "__main__")
 """Modules that every `--help` loads: the standard library, click, each other and LIGHT."""
 LIGHT = ("", "choices", "installed", "errors", "files.path_text", *CONSOLE)
 OWNERS = {
     "PIL": (
         "model.reference",
-        *("photographs.decoding", "photographs.preprocessing", "photographs.sources"),
-        *(
-            "figures.png_files",
-            "figures.drawing",
-            "figures.classes",
-            "figures.sheet_cells",
-            "figures.sheets",
-        ),
+        *("photographs.decoded_size", "photographs.png_data", "photographs.decoding"),
+        *("photographs.sources", "photographs.preprocessing"),
+        *("figures.png_files", "figures.drawing", "figures.classes"),
+        *("figures.sheet_cells", "figures.sheets"),
     ),
     "click": START_UP,
     "cuda": ("trt.kernel", "runtimes.cuda_memory"),

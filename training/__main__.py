@@ -1,11 +1,9 @@
 """`python -m training`: prepare a folder, train a network, shrink it."""
 
-import sys
+from alexnet_deploy.console.signals import end_on_the_spot
 
 if __name__ == "__main__":
-    try:
-        from training.cli import main
-    except KeyboardInterrupt:  # once it is loaded, the command line sees to it
-        sys.stderr.write("interrupted\n")
-        sys.exit(130)
+    end_on_the_spot()
+    from training.cli import main
+
     main()

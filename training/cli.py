@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from alexnet_deploy import installed
-from alexnet_deploy.console.group import CommandGroup, end_at_signals, ignore_warnings_of_pillow
+from alexnet_deploy.console.decoding import decoded_memory_option
+from alexnet_deploy.console.group import CommandGroup, ignore_warnings_of_pillow
 from alexnet_deploy.console.paths import FILE
 from alexnet_deploy.console.reporting import Reporter, print_result, say
+from alexnet_deploy.console.signals import end_in_order
 from alexnet_deploy.errors import MissingPackageError, UsageError
-from alexnet_deploy.files.path_text import path_fields
+from alexnet_deploy.files.path_text import path_fields, printable
 
 if TYPE_CHECKING:
     from training.recipes import Recipe
@@ -40,7 +42,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line."""
-    end_at_signals()
+    end_in_order()
     ignore_warnings_of_pillow()
     cli(prog_name="python -m training")
 
@@ -94,6 +96,7 @@ def _reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("source", type=FILE)
 @click.option("-o", "--output", type=FILE, required=True, help="Folder to fill.")
 @click.option("--threads", type=click.IntRange(1), help="Decode threads.  [default: one per core]")
+@decoded_memory_option
 def prepare(source: Path, output: Path, threads: int | None) -> None:
     """Store photographs as 256x256 JPEGs, with their mean image and RGB covariance.
 
@@ -239,7 +242,7 @@ def _as_text(report: "RunReport") -> str:
     lines = [f"checkpoint: {report.checkpoint}"]
     if report.best is not None:
         lines.append(f"best on validation: {report.best}")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _as_json(report: "RunReport") -> str:
@@ -304,4 +307,4 @@ def shrink(fc6_rank: int, fc7_rank: int, as_json: bool, **others: Any) -> None:
         fields = {"size_bytes": report.size_bytes, "loss": report.loss}
         print_result(json.dumps({"output": path_fields(report.output)} | fields))
     else:
-        print_result(f"{report.output}: {report.size_bytes / 1e6:.2f} MB")
+        print_result(f"{printable(report.output)}: {report.size_bytes / 1e6:.2f} MB")

@@ -51,7 +51,7 @@ def classify(
     Prints a table, unless --json or --csv is given. With --json, a line for each photograph:
     {"path", "predictions": [{"label", "index", "probability"}]} or {"path", "error"}; a path
     that is not UTF-8 comes with "path_base64". The columns of --csv: path, rank, index, label,
-    probability, error.
+    probability, error; what a spreadsheet would take for a formula begins with ' or ./.
     """
     from alexnet_deploy.inference import classification
     from alexnet_deploy.inference.failures import at_least_one

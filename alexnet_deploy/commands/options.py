@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from alexnet_deploy.choices import DEVICES, PRECISIONS, RUNTIMES, Device, Precision, Runtime
+from alexnet_deploy.console.decoding import decoded_memory_option
 from alexnet_deploy.console.paths import FILE
 from alexnet_deploy.console.reporting import say
 
@@ -98,7 +99,10 @@ def runtime_options(
     precision_default: str = "auto, the file's own; of a checkpoint fp32",
     batch_size_default: str = "32",
 ) -> _Command:
-    """Add `--runtime --device --precision --batch-size --threads`, collected in one argument."""
+    """Add `--runtime --device --precision --batch-size --threads`, collected in one argument.
+
+    And `--max-decoded-memory`, which holds for the process.
+    """
     options = (
         click.option(
             "--runtime",
@@ -130,6 +134,7 @@ def runtime_options(
             type=click.IntRange(min=1),
             help="CPU threads, for the network and for decoding.  [default: all cores]",
         ),
+        decoded_memory_option,
     )
 
     @functools.wraps(command)

@@ -101,7 +101,12 @@ def search(
 def _read_stdin() -> bytes:
     if sys.stdin is None:
         raise UsageError("-: standard input is closed; name a file")
-    return sys.stdin.buffer.read()
+    from alexnet_deploy.photographs.memory import MAX_FILE_BYTES
+
+    photograph = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+    if len(photograph) > MAX_FILE_BYTES:
+        raise UsageError("-: standard input has more than 1.1 GB; name a photograph")
+    return photograph
 
 
 def _check(as_json: bool, as_paths: bool, null: bool, sheet: Path | None) -> None:

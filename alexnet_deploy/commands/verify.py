@@ -7,7 +7,7 @@ import click
 
 from alexnet_deploy.commands import options as shared
 from alexnet_deploy.console.paths import FILE
-from alexnet_deploy.console.reporting import Reporter, print_result
+from alexnet_deploy.console.reporting import Reporter, print_result, say
 
 
 @click.command(epilog="Example: alexnet-deploy verify alexnet.onnx --against ckpt.pt --on photos/")
@@ -49,6 +49,6 @@ def verify(
     report.raise_if_failed(printable(file))
     if checkpoint is None:
         say(
-            "compared with the file's own weights, which shows that they are computed right and not "
-            "whose they are; name their checkpoint with --against"
+            "compared with the file's own weights: computed right, but whose they are it does not "
+            "show; name their checkpoint with --against"
         )

@@ -13,8 +13,9 @@ from typing import Any
 import click
 
 from alexnet_deploy.console.reporting import BROKEN_PIPE_EXIT, discard_stdout, in_options
+from alexnet_deploy.console.signals import word_for
 from alexnet_deploy.errors import AlexNetDeployError
-from alexnet_deploy.files.path_text import printable
+from alexnet_deploy.files.path_text import printable_lines
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -67,11 +68,11 @@ def _errors_reported() -> Iterator[None]:
         raise
     except click.UsageError as error:
         # Its message repeats what the user wrote, which may be a file's name.
-        message = _printable_lines(error.format_message())
+        message = printable_lines(error.format_message())
         raise click.UsageError(message, ctx=error.ctx) from error
     except KeyboardInterrupt as interrupt:
         number = interrupt.args[0] if interrupt.args else signal.SIGINT
-        click.echo("interrupted" if number == signal.SIGINT else "terminated", err=True)
+        click.echo(word_for(number), err=True)
         raise click.exceptions.Exit(128 + number) from interrupt
     except BrokenPipeError as error:
         discard_stdout()
@@ -86,25 +87,10 @@ def _errors_reported() -> Iterator[None]:
 
 def _failed(message: str, exit_code: int) -> click.exceptions.Exit:
     """Print the one message of a failure; return what ends the command with `exit_code`."""
-    click.echo(f"Error: {_printable_lines(message)}", err=True)
+    click.echo(f"Error: {printable_lines(message)}", err=True)
     return click.exceptions.Exit(exit_code)
-
-
-def _printable_lines(text: str) -> str:
-    return "\n".join(map(printable, text.split("\n")))
 
 
 def ignore_warnings_of_pillow() -> None:
     """Hide Pillow's warnings (large image, odd EXIF): they do not name the file."""
     warnings.filterwarnings("ignore", module=r"PIL\.")
-
-
-def end_at_signals() -> None:
-    """Let SIGTERM and SIGHUP end the program as Ctrl-C does."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _stop)
-
-
-def _stop(number: int, frame: object) -> None:
-    """End as Ctrl-C does, so that half-written files are removed."""
-    raise KeyboardInterrupt(number)

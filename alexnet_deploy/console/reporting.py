@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self, TextIO
 import click
 
 from alexnet_deploy.errors import Argument, Message, OutputError
-from alexnet_deploy.files.path_text import printable
+from alexnet_deploy.files.path_text import printable, printable_lines
 
 if TYPE_CHECKING:
     from alexnet_deploy.console.progress import ProgressBar
@@ -112,11 +112,9 @@ class Reporter:
         self._stack = ExitStack()
 
     def result(self, text: str | bytes) -> None:
-        """Print one result on stdout."""
-        if self._bar is not None and isinstance(text, bytes) and _is_same_terminal(sys.stdout):
-            # CSV goes out byte for byte, which a bar on the same terminal cannot step aside for.
-            self._stack.close()
-            self._bar = None
+        """Print one result on stdout, byte for byte if it is bytes, but harmless to a terminal."""
+        if isinstance(text, bytes) and _is_terminal(sys.stdout):
+            text = printable_lines(os.fsdecode(text).removesuffix("\n"))
         if self._bar is not None and isinstance(text, str) and _is_same_terminal(sys.stdout):
             self._bar.print(text)
         else:
@@ -126,11 +124,11 @@ class Reporter:
         """Count one photograph, without a path if from standard input; say why it failed."""
         if error is not None:
             self._num_failed += 1
-            line = f"failed: {path or '-'}: {error}"
+            line = printable(f"failed: {path or '-'}: {in_options(error)}")
             if self._bar is None:
                 say(line)
             else:
-                self._bar.print(printable(line))
+                self._bar.print(line)
         if self._bar is not None:
             self._bar.advance(self._num_failed)
 
@@ -164,6 +162,10 @@ class Reporter:
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()
 
 
 def _is_same_terminal(stream: TextIO) -> bool:

@@ -5,16 +5,23 @@ propagates unchanged.
 """
 
 import errno
+import fcntl
 import io
 import os
+import re
 import secrets
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from alexnet_deploy.errors import OutputError
+from alexnet_deploy.files.regular_files import open_regular
+
+_PART = re.compile(r"\.alexnet-deploy-[0-9a-f]{16}\.part")
+_cleared: set[Path] = set()
+"""Folders in which this process has removed what killed ones left."""
 
 _SPACE = "free some space or choose another place"
 _RIGHTS = "get write permission there or choose another place"
@@ -38,7 +45,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path`; on success sync it and rename it to `path`.
 
     On any error, Ctrl-C included, the temporary file is removed and an existing file at `path` is
-    left untouched. If `path` is a symbolic link, its target is replaced, not the link. A pipe, a
+    left untouched; what a killed process left there, the next that writes into the folder removes.
+    If `path` is a symbolic link, its target is replaced, not the link. A pipe, a
     device and the file behind standard output are written directly, without a rename, and are not
     seekable.
 
@@ -57,19 +65,19 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             file.flush()
         return
     target = Path(os.path.realpath(path))
-    # Not derived from the target's name, which could then be too long.
-    temporary = target.with_name(f".alexnet-deploy-{secrets.token_hex(8)}.part")
     with errors_of(path):
+        _remove_leftovers(target.parent)
         mode = 0o666 if old is None else stat.S_IMODE(old.st_mode)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        raw = _File(path, os.open(temporary, flags, mode), can_seek=True)
+        temporary, descriptor = _create_part(target, mode)
+        raw = _File(path, descriptor, can_seek=True)
     try:
         file = io.BufferedWriter(raw)
         yield file
         _sync(path, file)
         with errors_of(path):
-            raw.close()
+            # Closed afterwards, since that gives up the lock; it is synced, so nothing can fail.
             os.replace(temporary, target)
+            raw.close()
     except BaseException:
         # Bypass the buffer, whose close() would flush what is left in it.
         with suppress(OSError):
@@ -83,22 +91,100 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 def write_together(paths: Sequence[Path]) -> Iterator[list[BinaryIO]]:
     """Open files that are only useful together; on success replace all of the old ones.
 
-    The old files stay untouched until all new ones are complete and synced. A process killed
-    between then and the last rename can leave files missing, but never a new one beside an old one:
-    the old ones are removed first, except the last of `paths`, which its successor replaces. The
-    first of `paths` is renamed last: if it exists, so do the others.
+    The old files stay untouched until all new ones are complete and synced, and come back if one of
+    these cannot be renamed. A process killed between the first rename and the last can leave files
+    missing, but never a new one beside an old one: the old ones are removed first, except the last
+    of `paths`, which its successor replaces. The first of `paths` is renamed last: if it exists, so
+    do the others.
 
     Raises:
         OutputError: as `atomic_write`.
     """
-    with ExitStack() as stack:
+    with _put_back_on_failure(paths) as set_aside, ExitStack() as stack:
         files = [stack.enter_context(atomic_write(path)) for path in paths]
         yield files
         # A full disk must surface before any of the old files is touched.
         for path, file in zip(paths, files, strict=True):
             _sync(path, file)
+        set_aside()
+
+
+@contextmanager
+def _put_back_on_failure(paths: Sequence[Path]) -> Iterator[Callable[[], None]]:
+    """Yield what moves the old files out of the way; they come back if the block fails after it."""
+    moved: list[tuple[Path, Path | None]] = []  # each file, and the old one's other name if any
+
+    def set_aside() -> None:
+        for path in paths:
+            with errors_of(path):
+                old = _status(path)
+                target = Path(os.path.realpath(path))
+                if old is None:
+                    moved.append((target, None))
+                elif stat.S_ISREG(old.st_mode):
+                    moved.append((target, _other_name(target)))
         for path in paths[:-1]:
             _remove_regular(path)
+
+    try:
+        yield set_aside
+    except BaseException:
+        for target, _ in moved[:-1]:
+            with suppress(OSError):
+                os.unlink(target)
+        for target, other in reversed(moved):
+            with suppress(OSError):
+                if other is None:
+                    os.unlink(target)
+                else:
+                    os.replace(other, target)
+                    os.unlink(other)  # which stays where both were names of one file
+        raise
+    for _, other in moved:
+        if other is not None:
+            with suppress(OSError):
+                os.unlink(other)
+
+
+def _other_name(target: Path) -> Path:
+    """Give a file a second name, or another one where it cannot have two."""
+    other = _part_name(target)
+    try:
+        os.link(target, other)
+    except OSError:
+        os.replace(target, other)
+    return other
+
+
+def _part_name(target: Path) -> Path:
+    """Return a name for a temporary file beside `target`."""
+    # Not derived from the target's name, which could then be too long.
+    return target.with_name(f".alexnet-deploy-{secrets.token_hex(8)}.part")
+
+
+def _create_part(target: Path, mode: int) -> tuple[Path, int]:
+    """Create a temporary file, locked to show that it is in use; return its name and descriptor."""
+    while True:
+        part = _part_name(target)
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with suppress(OSError):  # on a file system without locks nothing is taken for a leftover
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return part, descriptor
+        os.close(descriptor)  # removed by another process before it was locked
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of processes that were killed, once for each folder."""
+    if folder in _cleared:
+        return
+    _cleared.add(folder)
+    with suppress(OSError):
+        names = [name for name in os.listdir(folder) if _PART.fullmatch(name)]
+        for name in names:
+            with suppress(OSError), open(open_regular(folder / name, os.O_RDONLY)) as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(folder / name)
 
 
 @contextmanager

@@ -18,6 +18,11 @@ def printable(text: str | Path) -> str:
     return "".join(char if char.isprintable() else _escaped(char) for char in str(text))
 
 
+def printable_lines(text: str) -> str:
+    """Return `text` with each of its lines as `printable` has it."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def path_fields(path: Path) -> dict[str, str]:
     """Return the JSON fields of `path`: `path`, and `path_base64` if its bytes are not UTF-8.
 

@@ -77,7 +77,7 @@ class BatchWriter:
         try:
             crop = preprocess(decode_photograph(io.BytesIO(data)), self._spec)
         except PhotographError as error:
-            return Loaded(error=str(error), stamp=stamp)
+            return Loaded(error=error.reason, stamp=stamp)
         return Loaded(crop=crop, stamp=stamp)
 
     def needs_row(self, loaded: Loaded) -> bool:

@@ -26,6 +26,9 @@ from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.photographs.sources import ImageSource, path_of
 from alexnet_deploy.runtimes.base import Runner
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""With these a spreadsheet takes a cell of CSV for a formula, or looks at what follows."""
+
 CSV_HEADER = b"path,rank,index,label,probability,error\n"
 """First line of the CSV table; `to_csv` writes the rows below it."""
 
@@ -166,14 +169,19 @@ def to_json(result: Classification) -> str:
 def to_csv(result: Classification) -> bytes:
     r"""Return the rows of one photograph: one per class, or one with the reason it failed.
 
-    UTF-8, `\n` after each row; the bytes of a path that is not UTF-8 are kept.
+    UTF-8, `\n` after each row; the bytes of a path that is not UTF-8 are kept. No cell is a formula
+    to a spreadsheet: a label or a reason that begins as one gets a `'` before it, a path, which
+    programs read, a `./`. In labels and reasons control characters are escaped.
     """
+    path = "" if result.path is None else str(result.path)
+    if path.startswith(_FORMULA):
+        path = f"./{path}"
     rows: list[tuple[object, ...]] = [
-        (result.path, rank, one.index, one.label, one.probability, "")
+        (path, rank, one.index, _text_cell(one.label), one.probability, "")
         for rank, one in enumerate(result.predictions, start=1)
     ]
     if result.error is not None:
-        rows = [(result.path, "", "", "", "", result.error)]
+        rows = [(path, "", "", "", "", _text_cell(result.error))]
     return b"".join(map(_csv_line, rows))
 
 
@@ -191,6 +199,11 @@ def open_csv(path: Path) -> Iterator[Callable[[Classification], None]]:
     with atomic_write(path) as file:
         file.write(CSV_HEADER)
         yield add
+
+
+def _text_cell(text: str) -> str:
+    shown = printable(text)
+    return f"'{shown}" if text.startswith(_FORMULA) else shown
 
 
 def _csv_line(fields: tuple[object, ...]) -> bytes:

@@ -3,11 +3,14 @@
 Nothing is dropped silently: an unreadable file raises `PhotographError` with the reason.
 """
 
+import ctypes
+import errno
+import io
 import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,7 +20,6 @@ from PIL import (  # noqa: F401 - each registers its format; Pillow's own lazy w
     BmpImagePlugin,
     ExifTags,
     GifImagePlugin,
-    IcoImagePlugin,
     Image,
     Jpeg2KImagePlugin,
     JpegImagePlugin,
@@ -33,19 +35,24 @@ from PIL import (  # noqa: F401 - each registers its format; Pillow's own lazy w
     TiffImagePlugin,
     UnidentifiedImageError,
     WebPImagePlugin,
+    _imaging,
 )
 
-from alexnet_deploy.errors import PhotographError
+from alexnet_deploy.errors import Argument, PhotographError
+from alexnet_deploy.files.regular_files import open_regular
+from alexnet_deploy.photographs.decoded_size import bytes_needed
+from alexnet_deploy.photographs.memory import DECODED, MAX_FILE_BYTES, READ
+from alexnet_deploy.photographs.png_data import is_cut_short
 
 MAX_PIXELS = 2 * 89_478_485
 """Largest photograph that is decoded, in px (179 megapixels): Pillow's own limit."""
 
 # Formats that Pillow may open. Left out: those that start other programs (EPS), that only Windows
 # reads (WMF), and stubs. MPO is opened as JPEG. Targa comes last, because its files have no magic
-# number.
+# number. Icons hold other formats, of which they do not tell the size.
 _FORMATS = (
     *("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM"),
-    *("QOI", "PSD", "ICO", "SGI", "SUN", "PCX", "TGA"),
+    *("QOI", "PSD", "SGI", "SUN", "PCX", "TGA"),
 )
 
 
@@ -85,10 +92,21 @@ def load_photograph(path: Path) -> Image.Image:
 
 @contextmanager
 def open_photograph(path: Path) -> Iterator[BinaryIO]:
-    """Open a regular file; an `OSError`, in the block too, becomes a `PhotographError`."""
+    """Open a regular file; an `OSError`, in the block too, becomes a `PhotographError`.
+
+    So does a file of more than `MAX_FILE_BYTES`. Links are followed: the user's folders have them.
+    """
     try:
-        _check_regular(path)
-        with path.open("rb") as file:
+        _check_regular(path)  # for the reason, and since some devices act when they are opened
+        descriptor = open_regular(path, os.O_RDONLY, follow_links=True)
+        with open(descriptor, "rb") as file, READ.released_at_end():
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_FILE_BYTES:
+                raise PhotographError(
+                    f"has {size / 1e9:.1f} GB, at most {MAX_FILE_BYTES / 1e9:.1f} GB are read; "
+                    "scale it down first"
+                )
+            READ.reserve(size)
             yield file
     except OSError as error:
         raise PhotographError(f"cannot be read ({error.strerror or error})") from error
@@ -99,7 +117,7 @@ def decode_photograph(file: BinaryIO) -> Image.Image:
 
     Raises:
         PhotographError: the reason why there is no image.
-        OSError: the file cannot be read; `open_photograph` converts it.
+        OSError: the disk cannot read the file; `open_photograph` converts it.
     """
     file.seek(0, os.SEEK_END)
     if not file.tell():
@@ -138,7 +156,10 @@ def _check_regular(path: Path) -> None:
 
 def _decode(file: BinaryIO) -> Image.Image:
     with _failures_reported(file), Image.open(file, formats=_FORMATS) as image:
-        return _upright_rgb(image)
+        picture = _upright_rgb(image)
+        if image.format == "PNG" and is_cut_short(file, image):
+            raise PhotographError("damaged or cut short (pixels are missing); copy it again")
+        return picture
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
@@ -146,10 +167,40 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise _too_large(width * height)
-    image.load()
-    transposition = _TRANSPOSITIONS.get(_orientation(image))
-    rgb = _rgb(image)
-    return rgb if transposition is None else rgb.transpose(transposition)
+    with DECODED.released_at_end():
+        _reserve_memory(image)
+        image.load()
+        transposition = _TRANSPOSITIONS.get(_orientation(image))
+        rgb = _rgb(image)
+        return rgb if transposition is None else rgb.transpose(transposition)
+
+
+def silence_libtiff() -> None:
+    """Keep libtiff, for the rest of the process, from writing to stderr about files it cannot name.
+
+    What it writes of damage is an error of Pillow's, too.
+    """
+    library = ctypes.CDLL(_imaging.__file__)  # and what it is linked with
+    for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+        with suppress(AttributeError):  # a Pillow without libtiff
+            set_handler = getattr(library, name)
+            set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+            set_handler(None)
+
+
+def _reserve_memory(image: Image.Image) -> None:
+    """Wait until there is memory for an opened image; refuse one for which there never is."""
+    # What a PNG says of its orientation may come after the pixels.
+    may_turn = image.format == "PNG" or _orientation(image) in _TRANSPOSITIONS
+    needed = bytes_needed(image, may_turn=may_turn)
+    if needed > DECODED.limit:
+        raise PhotographError(
+            f"needs {needed / 1e6:,.0f} MB to decode, at most {DECODED.limit / 1e6:,.0f} MB are "
+            "taken; raise ",
+            Argument("max_decoded_memory"),
+            " or scale it down first",
+        )
+    DECODED.reserve(needed)
 
 
 @contextmanager
@@ -175,10 +226,15 @@ def _failures_reported(file: BinaryIO | None) -> Iterator[None]:
             "exempt those of the module PIL"
         ) from warning
     except Exception as error:  # Pillow's plugins raise anything on damaged data
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and _is_of_the_disk(error, file):
             raise
-        reason = str(error) or type(error).__name__
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise PhotographError(f"damaged or cut short ({reason}); copy it again") from error
+
+
+def _is_of_the_disk(error: OSError, file: BinaryIO | None) -> bool:
+    """Tell an error of the disk from one of the data, such as a position before the beginning."""
+    return error.errno not in (None, errno.EINVAL) and not isinstance(file, io.BytesIO)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

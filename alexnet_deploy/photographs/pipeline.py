@@ -20,6 +20,7 @@ from alexnet_deploy import arguments
 from alexnet_deploy.errors import PhotographError
 from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.photographs.file_stamps import FileStamp
+from alexnet_deploy.photographs.memory import DECODED, READ
 from alexnet_deploy.photographs.preprocessing import preprocess
 from alexnet_deploy.photographs.sources import ImageSource, load_image
 
@@ -202,7 +203,8 @@ def _decode(item: Item, load: Load[Item]) -> _Decoded[Item]:
     """Load one photograph; a `PhotographError` is returned, any other error propagates."""
     start = time.perf_counter()
     try:
-        loaded = load(item)
-    except PhotographError as reason:
-        loaded = Loaded(error=str(reason))
+        with READ.released_at_end(), DECODED.released_at_end():
+            loaded = load(item)
+    except PhotographError as error:
+        loaded = Loaded(error=error.reason)
     return _Decoded(item=item, loaded=loaded, decode_s=time.perf_counter() - start)

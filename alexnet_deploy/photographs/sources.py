@@ -146,7 +146,7 @@ def _converted(image: Image.Image) -> ImageSource:
             rgb = convert_image(image)
             return rgb.copy() if rgb is image else rgb
     except PhotographError as error:
-        return _Unreadable(str(error))
+        return _Unreadable(error.reason)
 
 
 def path_of(source: object) -> Path | None:

@@ -24,6 +24,7 @@ from alexnet_deploy.errors import (
     VerificationError,
 )
 from alexnet_deploy.export import opening
+from alexnet_deploy.photographs.memory import limit_decoded_memory
 from alexnet_deploy.runtimes import base
 from tests.support.fake_runner import UNSPOKEN, open_fake_runner, save_photograph, save_photographs
 
@@ -288,3 +289,18 @@ def test_no_line_on_stderr_is_obeyed_by_a_terminal(
         said = run("classify", photographs, *arguments).stderr
         assert "\x1b" not in said
         assert "\\x1b[31m" in said
+
+
+def test_a_photograph_that_takes_more_memory_than_it_may_names_the_option(
+    photographs: Path,
+) -> None:
+    try:
+        result = run("classify", photographs, "--max-decoded-memory", "100")
+    finally:
+        limit_decoded_memory()  # it holds for the process
+    assert result.exit_code == 3
+    assert result.stderr.count("to decode, at most 0 MB are taken; raise --max-decoded-memory") == 3
+    assert (
+        "--max-decoded-memory is 'x'"
+        in run("classify", photographs, "--max-decoded-memory", "x").stderr
+    )

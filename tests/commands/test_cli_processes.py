@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.support.fake_runner import save_photographs
 from tests.support.waiting import PATIENCE_S
@@ -152,27 +153,70 @@ def test_a_signal_ends_the_run_and_leaves_nothing(
     assert os.listdir() == ["p"]
 
 
-@pytest.mark.parametrize("package", ["alexnet_deploy", "training"])
-def test_an_interrupt_while_the_command_line_is_loaded_ends_it_quietly(
-    tmp_path: Path, package: str
-) -> None:
-    interrupting = "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(9)"
-    (tmp_path / "click.py").write_text(interrupting)
+def test_a_damaged_tiff_is_one_line_on_stderr(photographs: Path) -> None:
+    path = photographs / "t.tif"
+    Image.effect_noise((64, 64), 90).save(path, compression="tiff_lzw")
+    content = bytearray(path.read_bytes())
+    content[1000:1100] = bytes(100)  # of which libtiff writes a line by itself
+    path.write_bytes(content)
+    command = command_line("classify", "p", "--max-failures", "1")
+    finished = subprocess.run(command, capture_output=True, check=True)
+    first, second, last = finished.stderr.decode().splitlines()
+    assert first == "fake runner"
+    assert second.startswith("failed: p/t.tif: damaged or cut short (")
+    assert last.startswith("3 done, 1 failed")
+
+
+SLOW_IMPORT = "import time; print('imports', flush=True); time.sleep(3600)"
+
+
+def importing(
+    folder: Path, module: str, *, ignored: tuple[int, ...] = ()
+) -> "subprocess.Popen[bytes]":
+    """Start a program that has come as far as importing click, with some signals ignored."""
+    (folder / "click.py").write_text(SLOW_IMPORT)
     root = Path(__file__).resolve().parents[2]
-    finished = subprocess.run(
-        [sys.executable, "-m", package, "--help"],
-        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"},
-        capture_output=True,
-        check=False,
+    running = subprocess.Popen(
+        [sys.executable, "-m", module, "--help"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), str(root)])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=folder,
+        preexec_fn=lambda: [signal.signal(number, signal.SIG_IGN) for number in ignored],
     )
-    assert (finished.returncode, finished.stderr) == (130, b"interrupted\n")
+    assert running.stdout is not None
+    assert running.stdout.readline() == b"imports\n"
+    return running
 
 
-def test_a_progress_bar_leaves_the_lines_on_its_terminal_whole(photographs: Path) -> None:
+@pytest.mark.parametrize("module", ["alexnet_deploy", "training"])
+@pytest.mark.parametrize(
+    ("number", "exit_code", "word"),
+    [(signal.SIGINT, 130, b"interrupted\n"), (signal.SIGTERM, 143, b"terminated\n")],
+)
+def test_a_signal_while_the_program_is_still_importing_is_no_traceback(
+    tmp_path: Path, module: str, number: signal.Signals, exit_code: int, word: bytes
+) -> None:
+    running = importing(tmp_path, module)
+    running.send_signal(number)
+    _, rest = running.communicate(timeout=PATIENCE_S)
+    assert (running.returncode, rest) == (exit_code, word)
+
+
+def test_a_signal_that_nohup_or_a_shell_ignores_stays_ignored(tmp_path: Path) -> None:
+    running = importing(tmp_path, "alexnet_deploy", ignored=(signal.SIGHUP, signal.SIGINT))
+    running.send_signal(signal.SIGHUP)
+    running.send_signal(signal.SIGINT)
+    running.send_signal(signal.SIGTERM)
+    _, rest = running.communicate(timeout=PATIENCE_S)
+    assert (running.returncode, rest) == (143, b"terminated\n")
+
+
+def on_a_terminal(*arguments: str) -> tuple[int, bytes]:
+    """Run a command on a terminal of its own; return its exit code and what came there."""
     pty = pytest.importorskip("pty", reason="pseudo-terminals are POSIX")
-    (photographs / "c.png").write_bytes(b"")
     terminal, end = pty.openpty()
-    running = subprocess.Popen(command_line("classify", "p"), stdout=end, stderr=end)
+    running = subprocess.Popen(command_line(*arguments), stdout=end, stderr=end)
     os.close(end)
     screen = b""
     # Reading the terminal of a process that has ended is an error on Linux, not an end.
@@ -180,7 +224,21 @@ def test_a_progress_bar_leaves_the_lines_on_its_terminal_whole(photographs: Path
         while part := os.read(terminal, 65536):
             screen += part
     os.close(terminal)
-    assert running.wait() == 3
+    return running.wait(), screen
+
+
+def test_csv_on_a_terminal_cannot_command_it(photographs: Path) -> None:
+    (photographs / "a.png").rename(photographs / "x\x1b]0;title\x07.png")
+    exit_code, screen = on_a_terminal("classify", "p", "--csv", "-")
+    assert exit_code == 0
+    assert b"\x1b]0;" not in screen
+    assert rb"p/x\x1b]0;title\x07.png,1," in screen
+
+
+def test_a_progress_bar_leaves_the_lines_on_its_terminal_whole(photographs: Path) -> None:
+    (photographs / "c.png").write_bytes(b"")
+    exit_code, screen = on_a_terminal("classify", "p")
+    assert exit_code == 3
     plain = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", screen).decode()
     lines = [line.strip() for line in re.split(r"[\r\n]+", plain)]
     for expected in ("50.0%  red        p/a.png", "75.0%  blue       p/b.png"):

@@ -207,6 +207,16 @@ def test_search_takes_a_photograph_from_standard_input_in_its_place(photos: Path
     assert "failed: -: is empty" in alone.stderr
 
 
+def test_search_takes_no_more_from_standard_input_than_from_a_file(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alexnet_deploy.photographs.memory.MAX_FILE_BYTES", 100)
+    assert len(photograph(GREEN)) > 100
+    result = run("search", "-", stdin=photograph(GREEN))
+    assert result.exit_code == 2
+    assert "-: standard input has more than" in result.stderr
+
+
 @pytest.mark.parametrize("suffix", [".png", ".html"])
 def test_search_draws_a_sheet_beside_its_results(photos: Path, suffix: str) -> None:
     sheet = Path(f"sheet{suffix}")

@@ -258,3 +258,74 @@ def test_an_error_before_the_end_leaves_all_old_files(tmp_path: Path) -> None:
         write_one_and_fail()
     assert [path.read_bytes() for path in paths] == [b"old", b"old"]
     assert names(tmp_path) == ["a", "b"]
+
+
+@pytest.mark.parametrize("num_old", [0, 1, 3])
+@pytest.mark.parametrize("failing", [0, 1, 2])
+@pytest.mark.parametrize("has_links", [True, False])
+def test_files_that_cannot_be_renamed_leave_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_old: int, failing: int, has_links: bool
+) -> None:
+    paths = [tmp_path / name for name in ("a", "b", "c")]
+    for path in paths[:num_old]:
+        path.write_bytes(b"old")
+    replace = os.replace
+    failed = False
+
+    def fail_once(source: Path, target: Path) -> None:
+        nonlocal failed
+        if target == paths[failing] and not failed:
+            failed = True
+            raise OSError(errno.EIO, "Input/output error")
+        replace(source, target)
+
+    def no_links(*_: Path) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "replace", fail_once)
+    if not has_links:
+        monkeypatch.setattr(os, "link", no_links)
+    with pytest.raises(OutputError, match="Input/output error"), write_together(paths):
+        pass
+    assert names(tmp_path) == ["a", "b", "c"][:num_old]
+    assert {path.read_bytes() for path in paths[:num_old]} <= {b"old"}
+
+
+WRITE_UNTIL_KILLED = """
+import sys, time
+from pathlib import Path
+from alexnet_deploy.files.output_files import atomic_write
+with atomic_write(Path(sys.argv[1])) as file:
+    file.write(b"half")
+    file.flush()
+    print("open", flush=True)
+    time.sleep(3600)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_in_use_is_not(tmp_path: Path) -> None:
+    def begin(name: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", WRITE_UNTIL_KILLED, str(tmp_path / name)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"open\n"
+        return process
+
+    killed = begin("killed")
+    killed.kill()
+    killed.communicate()
+    (left,) = names(tmp_path)
+    (tmp_path / ".alexnet-deploy-mine.part").write_bytes(b"")
+    (tmp_path / f".alexnet-deploy-{'0' * 16}.part").symlink_to(
+        tmp_path / ".alexnet-deploy-mine.part"
+    )
+    os.mkfifo(tmp_path / f".alexnet-deploy-{'1' * 16}.part")
+    foreign = sorted(set(names(tmp_path)) - {left})
+
+    running = begin("running")  # removes it, and is writing when the next one begins
+    (in_use,) = set(names(tmp_path)) - set(foreign)
+    assert in_use != left
+    write(tmp_path / "f")
+    assert names(tmp_path) == sorted([*foreign, in_use, "f"])
+    running.kill()
+    running.communicate()

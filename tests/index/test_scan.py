@@ -185,14 +185,14 @@ def test_what_could_not_be_opened_is_tried_again_and_what_is_damaged_is_not(
     (photos / "damaged.bmp").write_bytes(b"BM, and no more")
     os.utime(photos / "damaged.bmp", (10**9, 10**9))
     with pytest.MonkeyPatch.context() as patch:
-        real = Path.open
+        real = os.open
 
-        def closed(path: Path, *arguments: Any, **keywords: Any) -> Any:
+        def closed(path: Any, *arguments: Any, **keywords: Any) -> int:
             if path == blue:
                 raise PermissionError(13, "Permission denied")
             return real(path, *arguments, **keywords)
 
-        patch.setattr(Path, "open", closed)
+        patch.setattr(os, "open", closed)
         assert counts(update(index, photos)) == (0, 0, 2, 0, 2)
     report = update(index, photos)
     assert (counts(report), report.num_failed_before) == ((1, 0, 2, 0, 0), 1)

@@ -135,5 +135,30 @@ def test_any_file_name_survives_csv_and_json(name: bytes) -> None:
     result = Classification(path=Path(os.fsdecode(name)), error="e")
     table = (CSV_HEADER + to_csv(result)).decode("utf-8", "surrogateescape")
     (row,) = csv.DictReader(io.StringIO(table, newline=""))
-    assert os.fsencode(row["path"]) == name
+    assert os.path.normpath(os.fsencode(row["path"])) == os.path.normpath(name)
+    assert not row["path"].startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
     assert os.fsencode(json.loads(to_json(result))["path"]) == name
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("=1+1", "'=1+1"),
+        ("+1", "'+1"),
+        ("-1", "'-1"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("\t=1", "'\\t=1"),
+        ("\r=1", "'\\r=1"),
+        ("a\x1b]0;x\x07", "a\\x1b]0;x\\x07"),
+        ("lone \ud800 \udce9", "lone \\ud800 \\xe9"),
+        ("tabby, 3-4 = 5", "tabby, 3-4 = 5"),
+    ],
+)
+def test_labels_and_reasons_in_csv_are_neither_formulas_nor_commands(text: str, cell: str) -> None:
+    prediction = Prediction(label=text, index=0, probability=0.5)
+    labelled = Classification(path=Path("=cmd.jpg"), predictions=(prediction,))
+    failed = Classification(path=Path("@dir/x.jpg"), error=text)
+    table = (CSV_HEADER + to_csv(labelled) + to_csv(failed)).decode()
+    first, second = csv.DictReader(io.StringIO(table, newline=""))
+    assert (first["path"], first["label"]) == ("./=cmd.jpg", cell)
+    assert (second["path"], second["error"]) == ("./@dir/x.jpg", cell)

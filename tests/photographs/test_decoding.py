@@ -1,6 +1,9 @@
 """Decoding awkward files; test_finding.py finds them."""
 
+import errno
+import io
 import os
+import socket
 import struct
 import warnings
 import zlib
@@ -11,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PcxImagePlugin
 
 from alexnet_deploy.errors import PhotographError
-from alexnet_deploy.photographs.decoding import load_photograph
+from alexnet_deploy.photographs.decoding import decode_photograph, load_photograph
 from alexnet_deploy.photographs.finding import PHOTO_SUFFIXES
 
 
@@ -250,8 +253,53 @@ def test_folders_pipes_and_missing_files_have_reasons(tmp_path: Path) -> None:
     with pytest.raises(PhotographError, match=r"cannot be read \(No such file"):
         load_photograph(tmp_path / "gone.jpg")
     os.mkfifo(tmp_path / "pipe.jpg")
-    with pytest.raises(PhotographError, match="is a pipe"):
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket.jpg"))
+    for name in ("pipe.jpg", "socket.jpg", "device.jpg"):
+        (tmp_path / f"to-{name}").symlink_to(os.devnull if name == "device.jpg" else name)
+        with pytest.raises(PhotographError, match="is a pipe, socket or device"):
+            load_photograph(tmp_path / f"to-{name}")
+
+
+def test_a_pipe_put_in_the_place_of_a_file_that_was_looked_at_holds_nobody_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at = saved(Image.new("RGB", (4, 4)), tmp_path / "x.png").stat()
+    os.mkfifo(tmp_path / "pipe.jpg")
+    monkeypatch.setattr(Path, "stat", lambda _: looked_at)
+    with pytest.raises(PhotographError, match="it is not a regular file"):
         load_photograph(tmp_path / "pipe.jpg")
+
+
+def test_a_file_of_30_gb_is_refused_unread_and_links_to_photographs_are_followed(
+    tmp_path: Path,
+) -> None:
+    photograph = saved(Image.new("RGB", (4, 4)), tmp_path / "x.png")
+    (tmp_path / "link.png").symlink_to(photograph)
+    assert pixels(tmp_path / "link.png").shape == (4, 4, 3)
+    os.truncate(photograph, 30 * 10**9)  # a hole: it takes no space
+    with pytest.raises(PhotographError, match=r"has 30\.0 GB, at most 1\.1 GB are read; scale"):
+        load_photograph(tmp_path / "link.png")
+
+
+def test_a_position_before_the_beginning_is_damage_and_so_is_any_error_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(Image.new("L", (3, 3)), tmp_path / "x.pcx")
+    path.write_bytes(
+        path.read_bytes()[:100]
+    )  # a PCX looks for its palette 769 bytes before the end
+    with pytest.raises(PhotographError, match=r"damaged or cut short \(Invalid argument\)"):
+        load_photograph(path)
+
+    def fail(_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(PcxImagePlugin.PcxImageFile, "_open", fail)
+    with pytest.raises(PhotographError, match=r"cannot be read \(Input/output error\)"):
+        load_photograph(path)
+    with pytest.raises(PhotographError, match=r"damaged or cut short \(Input/output error\)"):
+        decode_photograph(io.BytesIO(path.read_bytes()))
 
 
 def test_damage_of_any_kind_is_a_reason_and_nothing_else(tmp_path: Path) -> None:

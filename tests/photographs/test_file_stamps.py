@@ -91,8 +91,8 @@ def test_what_cannot_be_read_has_a_reason_without_the_path(
 
 def test_a_file_larger_than_any_photograph_is_not_read(path: Path) -> None:
     with open(path, "r+b") as file:
-        file.truncate(2**31 + 1)  # a hole: it takes no space
-    with pytest.raises(PhotographError, match=r"has 2\.1 GB, at most .* scale it down"):
+        file.truncate(2**30 + 1)  # a hole: it takes no space
+    with pytest.raises(PhotographError, match=r"has 1\.1 GB, at most .* scale it down"):
         read_stamped(path)
 
 
