@@ -13,10 +13,14 @@ PYTHON ?= $(shell for python in $(CANDIDATES); do \
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check --no-input \
 	--constraint constraints.txt
 
+# Every command on real photographs, and the formats that it reads and writes.
+SMOKE_TESTS := tests/commands tests/export/test_opening.py tests/graph/test_reading.py \
+	tests/inference/test_embeddings.py tests/index/test_update.py tests/photographs/test_decoding.py
+
 # Make's own lists cannot hold names with spaces; there are none in the package.
 PACKAGE := $(shell find alexnet_deploy -type f ! -name '*.pyc')
 
-.PHONY: help demo test gpu-check clean check-python check-version
+.PHONY: help demo test floors gpu-check clean check-python check-version
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -30,12 +34,22 @@ test: .venv-dev/installed ## set up .venv-dev and run the linters, the type chec
 	.venv-dev/bin/mypy
 	.venv-dev/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
+# torch and matplotlib are left out: they are for the trainer, and their floors' wheels bring CUDA.
+floors: | check-python ## run the smoke tests with the oldest packages that pyproject.toml allows
+	rm -rf .venv-floors
+	$(PYTHON) -m venv .venv-floors
+	.venv-floors/bin/python -m pip install -qq --disable-pip-version-check packaging
+	.venv-floors/bin/python tools/floors.py cpu parquet > .venv-floors/floors.txt
+	.venv-floors/bin/python -m pip install -qq --disable-pip-version-check --no-input \
+		--constraint .venv-floors/floors.txt --editable '.[cpu,parquet]' pytest hypothesis
+	.venv-floors/bin/python -m pytest -q $(SMOKE_TESTS)
+
 gpu-check: | check-version ## run all that needs an NVIDIA GPU (WHEELS=DIR, PHOTOGRAPHS=DIR)
 	$(PYTHON) tools/gpu_check.py $(if $(WHEELS),--wheels '$(WHEELS)') \
 		$(if $(PHOTOGRAPHS),--photographs '$(PHOTOGRAPHS)')
 
 clean: ## remove the environments, the demo's files and all caches
-	rm -rf .venv .venv-dev demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-dev .venv-floors demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The demo runs the package as it is installed elsewhere, so it is installed again when it changes.
