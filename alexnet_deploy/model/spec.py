@@ -34,7 +34,7 @@ Filter = Literal["bilinear", "bicubic"]
 _GreyLevel = Annotated[float, Within(-1e6, 1e6)]
 _Deviation = Annotated[float, Within(above=0, most=1e6)]
 _Padding = Annotated[int, Within(0, 4096)]
-_Width = Annotated[int, Within(1, 65_536)]
+_Width = Annotated[int, Within(1, 4096)]
 
 # Krizhevsky et al. 2012, section 3.5; the same in all four presets.
 CONV_KERNELS = (11, 5, 3, 3, 3)
@@ -60,7 +60,7 @@ class LrnSpec:
     alpha: Annotated[float, Within(0, 1e6)]
     beta: Annotated[float, Within(-100, 100)]
     k: Annotated[float, Within(above=0, most=1e6)]
-    towers: Annotated[int, Within(1, 65_536)]
+    towers: Annotated[int, Within(1, 4096)]
     position: LrnPosition
 
     def __post_init__(self) -> None:

@@ -147,3 +147,13 @@ def test_a_file_without_weights_says_what_was_expected(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, tmp_path / "a.pt")
     with pytest.raises(IncompatibleFileError, match="holds no weights; expected a state dict"):
         load_checkpoint(tmp_path / "a.pt")
+
+
+def test_a_compressed_member_is_refused_unread(tmp_path: Path) -> None:
+    """torch stores its members as they are; a gigabyte of zeros would take seconds to unpack."""
+    path = tmp_path / "a.pt"
+    torch.save({"conv1.weight": torch.zeros(3)}, path)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("archive/unused", bytes(10**7))
+    with pytest.raises(IncompatibleFileError, match="archive/unused in it is compressed"):
+        load_checkpoint(path)
