@@ -83,8 +83,8 @@ def _drop(data: bytes, at: int, rng: random.Random) -> bytes:
 def _blow_up(data: bytes, at: int, rng: random.Random) -> bytes:
     """Write a large number where a length may be."""
     size = rng.choice((1, 2, 4, 8))
-    value = rng.choice(_LENGTHS) % 256**size
-    return data[:at] + value.to_bytes(size, rng.choice(("little", "big"))) + data[at + size :]
+    value = rng.choice(_LENGTHS).to_bytes(8, "little")[:size]
+    return data[:at] + rng.choice((value, value[::-1])) + data[at + size :]
 
 
 def _erase(data: bytes, at: int, rng: random.Random) -> bytes:
