@@ -8,6 +8,7 @@ committed, and the next run completes. See `support.faulty_child`.
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,12 +31,16 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built_library(tmp_path_factory.mktemp("library"))
 
 
+def try_faults(scenario: str, library: Path, place: Path) -> list[dict[str, Any]]:
+    output = run_watched(library, "tests.support.faulty_child", scenario, place)
+    return [json.loads(line) for line in output.splitlines()]
+
+
 @pytest.mark.parametrize("scenario", KINDS)
 def test_a_fault_at_any_operation_is_told_and_costs_nothing(
     scenario: str, library: Path, tmp_path: Path
 ) -> None:
-    output = run_watched(library, "tests.support.faulty_child", scenario, tmp_path)
-    trials = [json.loads(line) for line in output.splitlines()]
+    trials = try_faults(scenario, library, tmp_path)
     wrong = [trial for trial in trials if trial["problem"]]
     assert wrong == []
     kinds = Counter(trial["operation"].split()[0] for trial in trials)
@@ -44,3 +49,13 @@ def test_a_fault_at_any_operation_is_told_and_costs_nothing(
     # SQLite does not look whether it could sync the folder of a new journal.
     completed = {trial["operation"] for trial in trials if trial["outcome"] == "completed"}
     assert completed <= {"sync index"}
+
+
+def test_a_file_that_is_written_in_place_is_found_torn(library: Path, tmp_path: Path) -> None:
+    """Guard the test above."""
+    found = [
+        (trial["operation"], trial["error"])
+        for trial in try_faults("careless", library, tmp_path)
+        if "'neither'" in (trial["problem"] or "")
+    ]
+    assert found == [("write file", "ENOSPC"), ("write file", "EIO")]

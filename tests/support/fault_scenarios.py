@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import alexnet_deploy.index.model
+from alexnet_deploy.files.output_files import errors_of
 from alexnet_deploy.index import manifest
 from alexnet_deploy.index.integrity import problems
 from alexnet_deploy.index.storage import is_index, open_storage
@@ -271,8 +272,8 @@ class ExportScenario:
     def _write(self, place: Path, seed: int) -> None:
         from alexnet_deploy.export.onnx import export_onnx
         from alexnet_deploy.model.checkpoints import Checkpoint
-        from alexnet_deploy.runtimes.engine_file import EngineFile, write_engine
-        from tests.runtimes.test_engine_file import PORTABLE
+        from alexnet_deploy.runtimes.engine_file import write_engine
+        from tests.support.trt_stub.fake_runtime import FILE
 
         spec = preset_spec("paper", num_classes=2)
         spec = dataclasses.replace(spec, widths=(2, 2, 2, 2, 2), provenance={"seed": seed})
@@ -288,7 +289,7 @@ class ExportScenario:
         checkpoint = Checkpoint(spec=spec, arrays=arrays)
         export_onnx(checkpoint, place / "m.onnx", photographs=None)
         plan = bytes([seed]) * 20_000
-        write_engine(EngineFile(record=PORTABLE, plan=plan), place / "m.engine")
+        write_engine(dataclasses.replace(FILE, plan=plan), place / "m.engine")
 
     def check(self, place: Path) -> None:
         self._file.check(place)
@@ -299,6 +300,29 @@ class ExportScenario:
         self._pair.check_done(place)
 
 
+class CarelessScenario:
+    """A planted fault: a file is replaced in place."""
+
+    def __init__(self) -> None:
+        self._files = Files(("file",))
+
+    def prepare(self, place: Path) -> None:
+        (place / "file").write_bytes(b"old")
+        self._files.remember(place, are_new=False)
+        (place / "file").write_bytes(b"new")
+        self._files.remember(place, are_new=True)
+
+    def run(self, place: Path) -> None:
+        with errors_of(place / "file"):
+            (place / "file").write_bytes(b"new")
+
+    def check(self, place: Path) -> None:
+        self._files.check(place)
+
+    def check_done(self, place: Path) -> None:
+        self._files.check_done(place)
+
+
 def scenarios() -> Iterator[tuple[str, Scenario]]:
     """Yield all of them by name, but the trainer's, which imports torch."""
     yield "new", IndexScenario("new")
@@ -307,3 +331,4 @@ def scenarios() -> Iterator[tuple[str, Scenario]]:
     yield "npy", EmbedScenario("vectors.npy")
     yield "parquet", EmbedScenario("vectors.parquet")
     yield "export", ExportScenario()
+    yield "careless", CarelessScenario()

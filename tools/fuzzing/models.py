@@ -23,16 +23,10 @@ from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint, save_c
 from alexnet_deploy.model.spec import SPEC_KEY, ModelSpec, preset_spec
 from alexnet_deploy.model.torch_files import ARRAYS_KEY, write_pt
 from alexnet_deploy.runtimes.base import DEFAULT_OUTPUTS, RunnerOptions
-from alexnet_deploy.runtimes.batch_profile import BatchProfile
-from alexnet_deploy.runtimes.engine_file import (
-    EngineFile,
-    EngineRecord,
-    read_engine,
-    sidecar_path,
-    write_engine,
-)
+from alexnet_deploy.runtimes.engine_file import read_engine, sidecar_path, write_engine
 from fuzzing.kinds import Kind, check
 from fuzzing.mutations import CANARY, changed_bytes, changed_json
+from tests.support.trt_stub.fake_runtime import FILE
 
 _REPORT = {
     "passed": True,
@@ -58,7 +52,8 @@ def model_kinds(seeds: Path) -> list[Kind]:
     file = build_model(checkpoint, DEFAULT_OUTPUTS)
     file = dataclasses.replace(file, report=_REPORT)
     write_model(file, seeds / "m.onnx")
-    write_engine(EngineFile(record=_record(), plan=b"plan" * 100), seeds / "m.engine")
+    record = dataclasses.replace(FILE.record, spec=checkpoint.spec, report=_REPORT)
+    write_engine(dataclasses.replace(FILE, record=record), seeds / "m.engine")
     return [
         Kind(name=".safetensors", write=_Safetensors(seeds).write, read=_read_checkpoint),
         Kind(name=".pt", write=_Torch(seeds).write, read=_read_checkpoint),
@@ -86,24 +81,6 @@ def _checkpoint() -> Checkpoint:
         for part, size in parts.items():
             arrays[part] = rng.standard_normal(size, np.float32).astype(np.float16)
     return Checkpoint(spec=spec, arrays=arrays)
-
-
-def _record() -> EngineRecord:
-    return EngineRecord(
-        runtime="tensorrt",
-        runtime_version="11.4.0.106",
-        cuda_version="13.0",
-        gpu_name="NVIDIA H200",
-        compute_capabilities=("9.0",),
-        profile=BatchProfile(min=1, opt=8, max=32),
-        precision="fp16",
-        outputs=("probabilities", "fc7"),
-        lrn="plugin",
-        plugin_sha256="0123456789abcdef" * 4,
-        spec=_checkpoint().spec,
-        fingerprint="f" * 64,
-        report=_REPORT,
-    )
 
 
 class _Safetensors:
