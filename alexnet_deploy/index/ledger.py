@@ -6,6 +6,7 @@ rows have their own SQL. Paths are raw file-system bytes (BLOB).
 
 import functools
 import os
+import re
 import shutil
 import sqlite3
 import sys
@@ -33,6 +34,7 @@ _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 _BUSY_S = 120.0
 """How long a commit waits for a reading search, and a search for a commit."""
 
+_FOREIGN = "unsupported file|Could not decode to UTF-8"  # of Python's, which have no name
 _MAX_VALUE_BYTES = 2**20
 _MAX_STEPS = 10**6
 """Steps of SQLite's machine to read the schema in; ours takes a few hundred."""
@@ -169,11 +171,16 @@ class Ledger:
         with _errors_reported(self._path):
             cursor = self._connection.execute(sql, parameters)
         while True:
-            with _errors_reported(self._path):
-                some = cursor.fetchmany(1000)
+            try:
+                with _errors_reported(self._path):
+                    some = cursor.fetchmany(1000)
+                self._check_kinds(some, kinds)
+            except AlexNetDeployError:
+                # Whoever keeps the error keeps this frame, and an open statement keeps its lock.
+                cursor.close()
+                raise
             if not some:
                 return
-            self._check_kinds(some, kinds)
             yield from some
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
@@ -381,7 +388,7 @@ def _translated(path: Path, error: sqlite3.Error) -> AlexNetDeployError | None:
             f"{path}: cannot be opened, read or written ({error}); check that the file is there, "
             "that its disk works and has space, and that you have permission"
         )
-    if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")) or "unsupported file" in str(error):
+    if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")) or re.search(_FOREIGN, str(error)):
         return _damaged(path, str(error))
     return None
 

@@ -82,13 +82,22 @@ def create_index(directory: Path, request: ModelRequest, notify: Callable[[str],
             layer=layer,
             precision=runner.options.precision,
         )
-        with errors_of(directory):
-            directory.mkdir(exist_ok=True)
+        _make_durable_folder(directory)
         with writer_lock(directory):
             if not is_index(directory):  # another process may have been faster: see `check_model`
                 _fill(directory, manifest, model)
         stack.pop_all()  # the runner stays open for the caller
     return runner
+
+
+def _make_durable_folder(directory: Path) -> None:
+    """Make the directory, unless it exists, so that it survives a power failure."""
+    with errors_of(directory):
+        try:
+            directory.mkdir()
+        except FileExistsError:
+            return
+    sync_directory(directory.parent)
 
 
 def _fill(directory: Path, manifest: Manifest, model: Path) -> None:

@@ -185,6 +185,8 @@ def test_a_ledger_has_our_tables_and_nothing_else(index: Path, sql: str) -> None
         "UPDATE settings SET next_position = 'x'",
         "UPDATE settings SET next_position = -5",
         "UPDATE vectors SET checksum = 1",
+        "UPDATE vectors SET checksum = CAST(X'EDA080' AS TEXT)",
+        "UPDATE runs SET engine = CAST(X'FF' AS TEXT)",
         "UPDATE runs SET started = 'long ago'",
         "UPDATE runs SET finished = CAST('x' AS BLOB)",
         "UPDATE runs SET runner = X'00'",

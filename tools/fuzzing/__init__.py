@@ -1,0 +1,1 @@
+"""Damaged and forged files, and where they are read; see tools/fuzz.py."""

@@ -1,0 +1,109 @@
+"""Damaged photographs in every format that is opened."""
+
+import io
+import random
+import struct
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from PIL import ExifTags, Image
+
+from alexnet_deploy.photographs.decoding import MAX_PIXELS, decode_photograph, load_photograph
+from alexnet_deploy.photographs.preprocessing import preprocess
+from fuzzing.kinds import Kind, check
+from fuzzing.mutations import changed_bytes
+from tests.support.fake_runner import SPEC
+
+_SIZE = (24, 17)
+
+
+def image_kind() -> Kind:
+    """Return the kind "image"."""
+    return Kind(name="image", write=_write, read=_read)
+
+
+def _write(folder: Path, rng: random.Random) -> None:
+    (folder / "photograph").write_bytes(changed_bytes(rng.choice(seeds()), rng))
+
+
+def _read(folder: Path) -> None:
+    path = folder / "photograph"
+    image = load_photograph(path)
+    check(image.mode == "RGB", f"mode {image.mode}")
+    check(0 < image.width * image.height <= MAX_PIXELS, f"size {image.size}")
+    crop = preprocess(image, SPEC)
+    side = SPEC.input_size
+    check(crop.shape == (side, side, 3) and crop.dtype == "uint8", f"crop {crop.shape}")
+    again = decode_photograph(io.BytesIO(path.read_bytes()))
+    check(again.size == image.size and again.tobytes() == image.tobytes(), "decoded otherwise")
+
+
+@cache
+def seeds() -> tuple[bytes, ...]:
+    """Return good photographs: every format of `decoding`, with modes and options of each."""
+    return (*_saved(), _psd(), _sun(), _qoi())
+
+
+def _saved() -> Iterator[bytes]:
+    rgb = Image.effect_mandelbrot(_SIZE, (-2, -1.5, 1, 1.5), 50).convert("RGB")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    exif[ExifTags.Base.Make] = "maker"
+    rgba = rgb.copy()
+    rgba.putalpha(128)
+    deep = Image.new("I;16", _SIZE, 1000)
+    yield from _files(rgb, "JPEG", {"exif": exif}, {"progressive": True}, {"subsampling": 0})
+    yield from _files(rgb.convert("CMYK"), "JPEG", {})
+    yield from _files(rgb, "MPO", {"save_all": True, "append_images": [rgb]})
+    yield from _files(rgb, "PNG", {"exif": exif}, {"pnginfo": None})
+    for image in (rgba, deep, rgb.convert("P"), rgb.convert("1"), rgb.convert("LA")):
+        yield from _files(image, "PNG", {})
+    yield from _files(rgb.convert("P"), "GIF", {"save_all": True, "append_images": [rgb]})
+    yield from _files(rgb, "BMP", {})
+    yield from _files(rgb.convert("P"), "BMP", {})
+    yield from _files(rgb, "DIB", {})
+    yield from _files(rgba, "WEBP", {"lossless": True}, {"exif": exif}, {"quality": 50})
+    for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"):
+        yield from _files(rgb, "TIFF", {"compression": compression})
+    yield from _files(rgb.convert("1"), "TIFF", {"compression": "group4"})
+    for image in (deep, rgb.convert("LAB"), rgb.convert("F")):
+        yield from _files(image, "TIFF", {})
+    yield from _files(rgb, "AVIF", {})
+    yield from _files(rgba, "JPEG2000", {"irreversible": True}, {"no_jp2": True})
+    yield from _files(rgb, "PPM", {})
+    yield from _files(deep, "PPM", {})
+    yield b"P3 2 2 255 " + b"1 2 3 " * 4
+    yield from _files(rgba, "ICO", {"sizes": [(16, 16)]}, {"bitmap_format": "bmp"})
+    yield from _files(rgb, "SGI", {})
+    yield from _files(rgb, "PCX", {})
+    yield from _files(rgba, "TGA", {"compression": "tga_rle"}, {})
+
+
+def _files(image: Image.Image, kind: str, *options: dict[str, object]) -> Iterator[bytes]:
+    for each in options:
+        file = io.BytesIO()
+        image.save(file, kind, **each)
+        yield file.getvalue()
+
+
+def _psd() -> bytes:
+    """Return a PSD, which Pillow does not write: RGB, 8 bits, without layers, uncompressed."""
+    width, height = _SIZE
+    head = struct.pack(">4sH6xHIIHH", b"8BPS", 1, 3, height, width, 8, 3)
+    return head + struct.pack(">III", 0, 0, 0) + struct.pack(">H", 0) + bytes(3 * width * height)
+
+
+def _sun() -> bytes:
+    """Return a Sun raster, which Pillow does not write: 24 bits, rows of an even length."""
+    width, height = _SIZE
+    size = 3 * width * height
+    return struct.pack(">8I", 0x59A66A95, width, height, 24, size, 1, 0, 0) + bytes(size)
+
+
+def _qoi() -> bytes:
+    """Return a QOI of runs and pixels."""
+    width, height = _SIZE
+    pixels = b"\xfe\x10\x20\x30" + b"\xff\x10\x20\x30\x40" + b"\xc0" * 40 + b"\x55\xa0\x88"
+    head = b"qoif" + struct.pack(">IIBB", width, height, 4, 0)
+    return head + pixels * 20 + 7 * b"\0" + b"\1"
