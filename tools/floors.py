@@ -1,6 +1,8 @@
 """Print the oldest version that pyproject.toml allows of each package of some extras, for pip.
 
     python tools/floors.py cpu parquet > floors.txt
+
+`make floors` installs them.
 """
 
 import sys

@@ -52,7 +52,7 @@ class Trial:
         self._scenario.check_done(self._work)
         return [f"{each.kind} {os.path.relpath(each.path, self._work)}" for each in operations]
 
-    def fail(self, number: int, error: int) -> tuple[str, str | None]:
+    def fail(self, number: int, operation: str, error: int) -> tuple[str, str | None]:
         """Run with a fault; return what became of it, and what was wrong then or later."""
         self._begin()
         try:
@@ -61,6 +61,9 @@ class Trial:
             if outcome == "completed":
                 self._scenario.check_done(self._work)
             self._scenario.check(self._work)
+            # One that could not be removed is left to the next process that writes there.
+            if not is_leftover(operation):
+                assert not list(self._work.glob(".alexnet-deploy-*.part"))
             with self._watch.failing(self._work, -1, 0):  # for its quick syncs
                 self._scenario.run(self._work)
             self._scenario.check_done(self._work)
@@ -78,6 +81,11 @@ class Trial:
     def _begin(self) -> None:
         shutil.rmtree(self._work, ignore_errors=True)
         shutil.copytree(self._template, self._work)
+
+
+def is_leftover(operation: str) -> bool:
+    """Return whether an operation removes a temporary file."""
+    return operation.startswith("unlink .alexnet-deploy-")
 
 
 def scenario_of(name: str) -> Scenario:
@@ -106,7 +114,7 @@ def main() -> None:
     operations = trial.operations()
     for number in chosen(operations, every=bool(every)):
         for error in ERRORS:
-            outcome, problem = trial.fail(number, error)
+            outcome, problem = trial.fail(number, operations[number], error)
             line = {"operation": operations[number], "error": errno.errorcode[error]}
             text = json.dumps(line | {"outcome": outcome, "problem": problem})
             sys.stdout.write(f"{text}\n")

@@ -74,7 +74,6 @@ def _saved() -> Iterator[bytes]:
     yield from _files(rgb, "PPM", {})
     yield from _files(deep, "PPM", {})
     yield b"P3 2 2 255 " + b"1 2 3 " * 4
-    yield from _files(rgba, "ICO", {"sizes": [(16, 16)]}, {"bitmap_format": "bmp"})
     yield from _files(rgb, "SGI", {})
     yield from _files(rgb, "PCX", {})
     yield from _files(rgba, "TGA", {"compression": "tga_rle"}, {})

@@ -17,7 +17,8 @@ import torch
 
 from alexnet_deploy.export.opening import load_model
 from alexnet_deploy.graph.build import build_model
-from alexnet_deploy.graph.model_file import read_model, write_model
+from alexnet_deploy.graph.model_file import write_model
+from alexnet_deploy.graph.reading import read_model
 from alexnet_deploy.inspection import describe, readable
 from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from alexnet_deploy.model.spec import SPEC_KEY, ModelSpec, preset_spec
