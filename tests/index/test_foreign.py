@@ -190,6 +190,7 @@ def test_a_ledger_has_our_tables_and_nothing_else(index: Path, sql: str) -> None
         "UPDATE runs SET started = 'long ago'",
         "UPDATE runs SET finished = CAST('x' AS BLOB)",
         "UPDATE runs SET engine = X'00'",
+        "UPDATE runs SET engine = CAST(zeroblob(2000000) AS TEXT)",
         "UPDATE runs SET embedded = 'many'",
         "UPDATE photographs SET status = 'failed', reason = CAST('x' AS BLOB), position = NULL",
         "DELETE FROM settings",
@@ -201,6 +202,13 @@ def test_what_no_run_writes_is_damage(index: Path, sql: str) -> None:
     refusals = use_in_every_way(index)
     assert refusals
     assert all(isinstance(error, IncompatibleFileError) for error in refusals), refusals
+
+
+def test_a_place_that_is_taken_is_damage(index: Path) -> None:
+    run_sql(index, "UPDATE settings SET next_position = 0")
+    save(index.with_name("photos") / "new.bmp", (200, 3, 90))
+    with pytest.raises(IncompatibleFileError, match=r"UNIQUE constraint failed: vectors\.position"):
+        update(index, index.with_name("photos"))
 
 
 def test_a_run_of_the_far_future_is_described(index: Path) -> None:
