@@ -184,6 +184,7 @@ def test_a_ledger_has_our_tables_and_nothing_else(index: Path, sql: str) -> None
         "UPDATE settings SET model = X'2F6100'",
         "UPDATE settings SET next_position = 'x'",
         "UPDATE settings SET next_position = -5",
+        "UPDATE settings SET next_position = 9223372036854775807",
         "UPDATE vectors SET checksum = 1",
         "UPDATE vectors SET checksum = CAST(X'EDA080' AS TEXT)",
         "UPDATE runs SET engine = CAST(X'FF' AS TEXT)",
@@ -202,6 +203,14 @@ def test_what_no_run_writes_is_damage(index: Path, sql: str) -> None:
     refusals = use_in_every_way(index)
     assert refusals
     assert all(isinstance(error, IncompatibleFileError) for error in refusals), refusals
+
+
+@pytest.mark.parametrize("name", ["9" * 30, "\u0663" * 5, "0", "000000", "x"])
+def test_only_segments_by_their_own_names_are_any(index: Path, name: str) -> None:
+    other = index / "vectors" / f"{name}.f16"
+    other.write_bytes(SECRET)
+    assert use_in_every_way(index) == []
+    assert other.read_bytes() == SECRET
 
 
 def test_a_place_that_is_taken_is_damage(index: Path) -> None:
