@@ -388,7 +388,11 @@ def _translated(path: Path, error: sqlite3.Error) -> AlexNetDeployError | None:
             f"{path}: cannot be opened, read or written ({error}); check that the file is there, "
             "that its disk works and has space, and that you have permission"
         )
-    if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")) or re.search(_FOREIGN, str(error)):
+    # A value beyond our limit, or a row that our statements do not make, is a stranger's.
+    is_damage = name.startswith(
+        ("SQLITE_NOTADB", "SQLITE_CORRUPT", "SQLITE_TOOBIG", "SQLITE_CONSTRAINT")
+    )
+    if is_damage or re.search(_FOREIGN, str(error)):
         return _damaged(path, str(error))
     return None
 

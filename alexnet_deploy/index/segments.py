@@ -7,6 +7,7 @@ D is the dimension. Position p is row p % R of segment p // R, where R is the ma
 import errno
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from alexnet_deploy.files.regular_files import ForeignEntryError, open_folder, o
 
 FOLDER_NAME = "vectors"
 _ROW_TYPE = np.dtype("<f2")
+_SEGMENT_NAME = re.compile(r"([0-9]{5}|[1-9][0-9]{5,8})\.f16")
 
 
 class SegmentUnreadableError(IncompatibleFileError):
@@ -56,8 +58,7 @@ class Segments:
                 f"{self._folder}: cannot be read ({error.strerror or error}); restore it from a "
                 "copy, or index again into another directory"
             ) from error
-        stems = [name.removesuffix(".f16") for name in names if name.endswith(".f16")]
-        return sorted(int(stem) for stem in stems if stem.isdecimal())
+        return sorted(int(name[:-4]) for name in names if _SEGMENT_NAME.fullmatch(name))
 
     def spans(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
         """Yield (segment, first row, row after the last) for the positions start .. stop."""

@@ -12,6 +12,9 @@ from alexnet_deploy.index.lock import writer_lock
 from alexnet_deploy.index.manifest import MANIFEST_NAME, Manifest, read_manifest
 from alexnet_deploy.index.segments import Segments
 
+_MAX_POSITION = 2**62
+"""Beyond what any disk holds; with a segment more it still is a number that SQLite stores."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Storage:
@@ -32,7 +35,7 @@ class Storage:
     def next_position(self) -> int:
         """Return where the next vector goes."""
         row = self.ledger.one("SELECT next_position FROM settings", kinds=(INTEGER,))
-        if row[0] < 0:
+        if not 0 <= row[0] < _MAX_POSITION:
             raise self.ledger.damaged(f"the next vector would go to {row[0]}")
         return int(row[0])
 

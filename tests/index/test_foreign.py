@@ -184,12 +184,14 @@ def test_a_ledger_has_our_tables_and_nothing_else(index: Path, sql: str) -> None
         "UPDATE settings SET model = X'2F6100'",
         "UPDATE settings SET next_position = 'x'",
         "UPDATE settings SET next_position = -5",
+        "UPDATE settings SET next_position = 9223372036854775807",
         "UPDATE vectors SET checksum = 1",
         "UPDATE vectors SET checksum = CAST(X'EDA080' AS TEXT)",
         "UPDATE runs SET engine = CAST(X'FF' AS TEXT)",
         "UPDATE runs SET started = 'long ago'",
         "UPDATE runs SET finished = CAST('x' AS BLOB)",
         "UPDATE runs SET runner = X'00'",
+        "UPDATE runs SET runner = CAST(zeroblob(2000000) AS TEXT)",
         "UPDATE runs SET embedded = 'many'",
         "UPDATE photographs SET status = 'failed', reason = CAST('x' AS BLOB), position = NULL",
         "DELETE FROM settings",
@@ -201,6 +203,21 @@ def test_what_no_run_writes_is_damage(index: Path, sql: str) -> None:
     refusals = use_in_every_way(index)
     assert refusals
     assert all(isinstance(error, IncompatibleFileError) for error in refusals), refusals
+
+
+@pytest.mark.parametrize("name", ["9" * 30, "\u0663" * 5, "0", "000000", "x"])
+def test_only_segments_by_their_own_names_are_any(index: Path, name: str) -> None:
+    other = index / "vectors" / f"{name}.f16"
+    other.write_bytes(SECRET)
+    assert use_in_every_way(index) == []
+    assert other.read_bytes() == SECRET
+
+
+def test_a_place_that_is_taken_is_damage(index: Path) -> None:
+    run_sql(index, "UPDATE settings SET next_position = 0")
+    save(index.with_name("photos") / "new.bmp", (200, 3, 90))
+    with pytest.raises(IncompatibleFileError, match=r"UNIQUE constraint failed: vectors\.position"):
+        update(index, index.with_name("photos"))
 
 
 def test_a_run_of_the_far_future_is_described(index: Path) -> None:

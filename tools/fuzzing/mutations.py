@@ -27,7 +27,15 @@ _ODD_JSON = (
 _ODD_NAMES = ('""', '"\\ud800"', '"\\u0000"', '"format"', f'"{"x" * 100_000}"')
 _ODD_CELLS = (
     *("NULL", "0", "-1", "1", "0.5", "1e300", "9e999", str(2**63 - 1), str(-(2**63)), "''"),
-    *("'text'", "CAST(X'00' AS TEXT)", "X''", "X'00'", "X'ff'", "zeroblob(900000)"),
+    *(
+        "'text'",
+        "CAST(X'00' AS TEXT)",
+        "X''",
+        "X'00'",
+        "X'ff'",
+        "zeroblob(900000)",
+        "zeroblob(2000000)",
+    ),
     *("CAST(X'eda080' AS TEXT)", f"CAST('{CANARY}' AS BLOB)", "CAST('/etc/passwd' AS BLOB)"),
     *("X'2F'", "X'2F6100'", "CAST('/' || hex(zeroblob(3000)) AS BLOB)", "randomblob(32)"),
 )
