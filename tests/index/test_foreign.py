@@ -187,7 +187,7 @@ def test_a_ledger_has_our_tables_and_nothing_else(index: Path, sql: str) -> None
         "UPDATE settings SET next_position = 9223372036854775807",
         "UPDATE vectors SET checksum = 1",
         "UPDATE vectors SET checksum = CAST(X'EDA080' AS TEXT)",
-        "UPDATE runs SET engine = CAST(X'FF' AS TEXT)",
+        "UPDATE runs SET runner = CAST(X'FF' AS TEXT)",
         "UPDATE runs SET started = 'long ago'",
         "UPDATE runs SET finished = CAST('x' AS BLOB)",
         "UPDATE runs SET runner = X'00'",
