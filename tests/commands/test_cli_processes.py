@@ -133,10 +133,13 @@ def test_a_disk_that_fills_up_leaves_nothing(photographs: Path, suffix: str) -> 
 def test_a_signal_ends_the_run_and_leaves_nothing(
     photographs: Path, number: signal.Signals, exit_code: int, word: bytes
 ) -> None:
+    # In short sleeps: a signal that comes right before a long one would wait until its end.
     slow = (
         "import sys, time\n"
-        "fake_runner.FakeRunner.run = "
-        "lambda *_: (print('runs', file=sys.stderr, flush=True), time.sleep(3600))\n"
+        "def run(*_):\n"
+        "    print('runs', file=sys.stderr, flush=True)\n"
+        "    while True: time.sleep(0.1)\n"
+        "fake_runner.FakeRunner.run = run\n"
     )
     setup, end = WITH_FAKE_RUNNER.rsplit("main()", 1)
     running = subprocess.Popen(
@@ -167,7 +170,7 @@ def test_a_damaged_tiff_is_one_line_on_stderr(photographs: Path) -> None:
     assert last.startswith("3 done, 1 failed")
 
 
-SLOW_IMPORT = "import time; print('imports', flush=True); time.sleep(3600)"
+SLOW_IMPORT = "import time; print('imports', flush=True)\nwhile True: time.sleep(0.1)"
 
 
 def importing(
