@@ -50,8 +50,8 @@ MODULES = {
     "export": "calibration onnx engine opening",
     "console": "signals decoding paths progress reporting group",
     "index": (
-        "manifest lock segments ledger roots storage model integrity maintenance scan writer "
-        "update ranking exact_search status results finder session opening"
+        "manifest lock segments schema ledger roots storage model integrity maintenance scan "
+        "writer update ranking exact_search status results finder session opening"
     ),
     "figures": "png_files drawing classes sheet_cells html_sheets sheets",
     "commands": "options export classify embed index search verify evaluate info doctor",

@@ -4,7 +4,6 @@ It owns the connection, the schema, transactions and error handling; the modules
 rows have their own SQL. Paths are raw file-system bytes (BLOB).
 """
 
-import functools
 import os
 import re
 import shutil
@@ -13,8 +12,8 @@ import sys
 import tempfile
 import threading
 import urllib.parse
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,6 +25,7 @@ from alexnet_deploy.errors import (
 )
 from alexnet_deploy.files.output_files import errors_of, sync_directory
 from alexnet_deploy.files.regular_files import ForeignEntryError, open_regular
+from alexnet_deploy.index.schema import SCHEMAS, VERSION, check_schema, damaged_ledger
 
 LEDGER_NAME = "ledger.sqlite"
 JOURNAL_NAME = "ledger.sqlite-journal"
@@ -38,55 +38,6 @@ _FOREIGN = "unsupported file|Could not decode to UTF-8"  # of Python's, which ha
 _MAX_VALUE_BYTES = 2**20
 _MAX_STEPS = 10**6
 """Steps of SQLite's machine to read the schema in; ours takes a few hundred."""
-
-_VERSION = 2
-_SCHEMAS = {
-    _VERSION: """
-CREATE TABLE settings (
-    next_position INTEGER NOT NULL, -- where the next vector goes; never lowered
-    model BLOB                      -- path of the model, NULL for the bundled checkpoint
-);
-INSERT INTO settings VALUES (0, NULL);
-CREATE TABLE roots (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    path BLOB NOT NULL UNIQUE,      -- absolute, without links
-    include_hidden INTEGER NOT NULL
-);
-CREATE TABLE vectors (
-    position INTEGER PRIMARY KEY,   -- in the segments
-    sha256 BLOB NOT NULL UNIQUE,    -- of the photographs' bytes
-    checksum BLOB NOT NULL          -- first 8 bytes of the sha256 of the vector's bytes
-);
-CREATE TABLE photographs (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    root INTEGER NOT NULL REFERENCES roots,
-    path BLOB NOT NULL,             -- relative to the root
-    size INTEGER,                   -- in bytes; NULL when it could not be asked for
-    mtime_ns INTEGER,               -- NULL where it proves nothing, see FileStamp
-    sha256 BLOB,
-    position INTEGER REFERENCES vectors ON UPDATE CASCADE,
-    status TEXT NOT NULL CHECK (status IN ('indexed', 'failed', 'pending')),
-    reason TEXT,
-    UNIQUE (root, path),
-    CHECK ((status = 'indexed') = (position IS NOT NULL)),
-    CHECK ((status = 'failed') = (reason IS NOT NULL))
-);
-CREATE INDEX photographs_by_position ON photographs (position);
-CREATE TABLE runs (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    started REAL NOT NULL,          -- seconds since 1970
-    finished REAL,                  -- NULL when it was interrupted
-    runner TEXT,                    -- what ran, NULL when nothing had to
-    embedded INTEGER NOT NULL DEFAULT 0,
-    reused INTEGER NOT NULL DEFAULT 0,
-    unchanged INTEGER NOT NULL DEFAULT 0,
-    failed INTEGER NOT NULL DEFAULT 0,
-    removed INTEGER NOT NULL DEFAULT 0
-);
-"""
-}
-"""By `user_version`: a later one that reads an older ledger migrates it when it first writes."""
-
 
 # What a stored value may be. SQLite keeps any type in any column, so a damaged or forged ledger
 # can hold others than its schema says.
@@ -141,7 +92,7 @@ class Ledger:
             connection = _connect(part, "rwc")
             try:
                 connection.executescript(
-                    f"BEGIN; {_SCHEMAS[_VERSION]} PRAGMA user_version = {_VERSION}; COMMIT;"
+                    f"BEGIN; {SCHEMAS[VERSION]} PRAGMA user_version = {VERSION}; COMMIT;"
                 )
             finally:
                 connection.close()
@@ -230,7 +181,7 @@ class Ledger:
 
     def damaged(self, reason: str) -> IncompatibleFileError:
         """Return the error of a row that no run of ours has written."""
-        return _damaged(self._path, reason)
+        return damaged_ledger(self._path, reason)
 
     def _check_kinds(self, rows: Sequence[tuple[Any, ...]], kinds: Kinds) -> None:
         for values, kind in zip(zip(*rows, strict=True), kinds, strict=False):
@@ -255,7 +206,7 @@ def check_files(directory: Path) -> None:
     path, journal = directory / LEDGER_NAME, directory / JOURNAL_NAME
     for other in ("-wal", "-shm"):
         if os.path.lexists(f"{path}{other}"):
-            raise _damaged(Path(f"{path}{other}"), "no index has such a file")
+            raise damaged_ledger(Path(f"{path}{other}"), "no index has such a file")
     with errors_of(path):
         try:
             os.close(open_regular(path, os.O_RDONLY))
@@ -265,17 +216,19 @@ def check_files(directory: Path) -> None:
                 "directory"
             ) from error
         except ForeignEntryError as error:
-            raise _damaged(path, str(error.strerror)) from error
+            raise damaged_ledger(path, str(error.strerror)) from error
     with errors_of(journal):
         try:
             with open(open_regular(journal, os.O_RDONLY), "rb") as file:
                 file.seek(-min(len(_JOURNAL_MAGIC), os.fstat(file.fileno()).st_size), os.SEEK_END)
                 if file.read() == _JOURNAL_MAGIC and file.tell() > len(_JOURNAL_MAGIC):
-                    raise _damaged(journal, "it names a super-journal, which an index never has")
+                    raise damaged_ledger(
+                        journal, "it names a super-journal, which an index never has"
+                    )
         except FileNotFoundError:  # as usual: it is there during a commit, or after a crash
             return
         except ForeignEntryError as error:
-            raise _damaged(journal, str(error.strerror)) from error
+            raise damaged_ledger(journal, str(error.strerror)) from error
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
@@ -309,32 +262,13 @@ def _opened(path: Path, stack: ExitStack) -> sqlite3.Connection:
         connection = _connect(path, "rw")
         stack.callback(connection.close)
         connection.set_progress_handler(lambda: True, _MAX_STEPS)
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version > _VERSION:
-            raise IncompatibleFileError(
-                f"{path}: is of format {version}, this version of alexnet-deploy reads {_VERSION}; "
-                "update alexnet-deploy, or index again into another directory"
-            )
-        found = dict(connection.execute(_STATEMENTS))
-        if version not in _SCHEMAS or found != _own_statements(version):
-            raise _damaged(path, "its tables are not those of an index, and no others may be there")
+        check_schema(path, connection)
         if len(connection.execute("SELECT 1 FROM settings LIMIT 2").fetchall()) != 1:
-            raise _damaged(path, "its settings are missing")
+            raise damaged_ledger(path, "its settings are missing")
         connection.set_progress_handler(None, 0)
     except UnicodeDecodeError as error:  # in SQLite's own message about the schema
-        raise _damaged(path, "its schema is not text") from error
+        raise damaged_ledger(path, "its schema is not text") from error
     return connection
-
-
-# Compared as bytes: they need not be text. Reading them runs nothing that is in them.
-_STATEMENTS = "SELECT CAST(type || ' ' || name AS BLOB), CAST(sql AS BLOB) FROM sqlite_schema"
-
-
-@functools.cache
-def _own_statements(version: int) -> Mapping[bytes, bytes | None]:
-    with closing(sqlite3.connect(":memory:")) as connection:
-        connection.executescript(_SCHEMAS[version])
-        return dict(connection.execute(_STATEMENTS))
 
 
 def _is_half_committed(error: sqlite3.OperationalError, directory: Path) -> bool:
@@ -393,11 +327,5 @@ def _translated(path: Path, error: sqlite3.Error) -> AlexNetDeployError | None:
         ("SQLITE_NOTADB", "SQLITE_CORRUPT", "SQLITE_TOOBIG", "SQLITE_CONSTRAINT")
     )
     if is_damage or re.search(_FOREIGN, str(error)):
-        return _damaged(path, str(error))
+        return damaged_ledger(path, str(error))
     return None
-
-
-def _damaged(path: Path, reason: str) -> IncompatibleFileError:
-    return IncompatibleFileError(
-        f"{path}: damaged ({reason}); restore it from a copy, or index again into another directory"
-    )
