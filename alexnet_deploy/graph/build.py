@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from alexnet_deploy import __version__
 from alexnet_deploy.errors import MissingPackageError
 from alexnet_deploy.graph.model_file import INPUT, ModelFile
-from alexnet_deploy.model.checkpoints import Checkpoint
+from alexnet_deploy.model.checkpoints import Checkpoint, widened
 from alexnet_deploy.model.spec import (
     CONV_STRIDES,
     NORMALIZED_CONVS,
@@ -87,7 +87,7 @@ class _GraphBuilder:
 
     def array(self, name: str) -> str:
         """Add one of the checkpoint's arrays in float32, under its own name."""
-        return self.constant(name, self._checkpoint.arrays[name].astype(np.float32, copy=False))
+        return self.constant(name, widened(self._checkpoint.arrays[name]))
 
     def normalized_input(self) -> str:
         # Cast first: TensorRT's parser takes no Transpose of bytes.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from alexnet_deploy.errors import IncompatibleFileError, UsageError
-from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint, save_checkpoint, widened
 from alexnet_deploy.model.labels import read_labels
 from alexnet_deploy.model.spec import SPEC_KEY
 from tests.support.networks import random_checkpoint
@@ -252,3 +252,11 @@ def test_a_labels_file_is_one_name_a_line(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(IncompatibleFileError, match="UTF-8"):
         read_labels(path)
+
+
+def test_every_float16_is_widened_exactly() -> None:
+    every = np.arange(2**16, dtype=np.uint16).view(np.float16).reshape(256, 256)
+    for array in (every, every.T, every[::3, ::-1]):
+        wide = widened(array)
+        assert wide.dtype == np.float32
+        np.testing.assert_array_equal(wide, array.astype(np.float64))
