@@ -16,7 +16,8 @@ from alexnet_deploy.errors import (
     UsageError,
 )
 from alexnet_deploy.files.output_files import atomic_write
-from alexnet_deploy.files.records import Within, json_object, read_file, read_record
+from alexnet_deploy.files.records import Within, json_object, read_record
+from alexnet_deploy.files.regular_files import read_file
 from alexnet_deploy.photographs.class_folders import ClassFolders
 from training.recipes import Recipe
 from training.trainer import Precision

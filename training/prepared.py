@@ -14,7 +14,8 @@ import numpy as np
 from alexnet_deploy.errors import IncompatibleFileError
 from alexnet_deploy.files.output_files import atomic_write
 from alexnet_deploy.files.path_text import path_fields
-from alexnet_deploy.files.records import Within, read_file, read_record
+from alexnet_deploy.files.records import Within, read_record
+from alexnet_deploy.files.regular_files import read_file
 from alexnet_deploy.photographs.class_folders import ClassFolders
 from training.colour import ColourStatistics, StoredStatistics, load_statistics, save_statistics
 from training.pictures import PICTURE_SIZES, Failure

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from alexnet_deploy.files.output_files import atomic_write
 from alexnet_deploy.files.path_text import path_fields
-from alexnet_deploy.files.records import json_object, read_file, read_record
+from alexnet_deploy.files.records import json_object, read_record
+from alexnet_deploy.files.regular_files import read_file
 from training.pictures import Failure
 
 SKIPPED_NAME = "skipped.jsonl"

@@ -9,22 +9,22 @@ import dataclasses
 import functools
 import json
 import math
-import os
 import re
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
-from pathlib import Path
-from types import UnionType
+from types import MappingProxyType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from alexnet_deploy.errors import IncompatibleFileError, UsageError
-from alexnet_deploy.files.regular_files import open_regular
 
-MAX_BYTES = 2**26
 _MAX_DEPTH = 32
 _FOREIGN_SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+
+LATER: Mapping[str, Any] = MappingProxyType({"later": True})
+"""Metadata of a field with a default that files of earlier versions lack. While it has its default
+it is left out, so that the same record has the same JSON in every version."""
 
 _Record = TypeVar("_Record")
 
@@ -103,31 +103,14 @@ def check_fields(record: Any) -> None:
         object.__setattr__(record, name, _value(kind, getattr(record, name), name))
 
 
-def read_file(path: Path, otherwise: str, *, follow_links: bool = True) -> bytes:
-    """Return the content of a regular file of at most `MAX_BYTES`.
-
-    Args:
-        path: of the file.
-        otherwise: what to do if no copy can be restored, for messages.
-        follow_links: whether `path` may be a link, because the user named it.
-
-    Raises:
-        FileNotFoundError, NotADirectoryError: there is nothing at `path`.
-        IncompatibleFileError: a link that is not followed, a pipe, a device, too large, or not
-            readable.
-    """
-    try:
-        with open(open_regular(path, os.O_RDONLY, follow_links=follow_links), "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > MAX_BYTES:
-                raise OSError(f"it has {size:,} bytes, more than {MAX_BYTES:,}")
-            return file.read(MAX_BYTES)
-    except (FileNotFoundError, NotADirectoryError):
-        raise
-    except OSError as error:
-        raise IncompatibleFileError(
-            f"{path}: cannot be read ({error.strerror or error}); fix that, or ", otherwise
-        ) from error
+def plain_fields(record: Any) -> dict[str, Any]:
+    """Return what is stored of a record and of those in it: all but `LATER` fields at default."""
+    values = {field: getattr(record, field.name) for field in dataclasses.fields(record)}
+    return {
+        field.name: plain_fields(value) if dataclasses.is_dataclass(value) else value
+        for field, value in values.items()
+        if "later" not in field.metadata or value != field.default
+    }
 
 
 def json_object(text: str | bytes, source: str, otherwise: str) -> dict[str, Any]:
@@ -215,6 +198,11 @@ def _kinds(kind: Any) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
+@functools.cache
+def _later(kind: Any) -> frozenset[str]:
+    return frozenset(field.name for field in dataclasses.fields(kind) if "later" in field.metadata)
+
+
 def _record(kind: Any, fields: object, prefix: str) -> Any:
     """Make a record; `prefix` is "spec." for one within the field "spec"."""
     if not isinstance(fields, Mapping):
@@ -228,7 +216,8 @@ def _record(kind: Any, fields: object, prefix: str) -> Any:
     for name in rest.keys() - kinds.keys():
         raise _FieldError(prefix + reprlib.repr(name), f"is unknown, expected {', '.join(kinds)}")
     for name in kinds:
-        if name not in rest:  # defaults are for code; a file holds every field
+        if name not in rest and name not in _later(kind):
+            # Other defaults are for code: a file holds every field.
             raise _FieldError(prefix + name, "is missing")
     values = {name: _value(kinds[name], value, prefix + name) for name, value in rest.items()}
     try:

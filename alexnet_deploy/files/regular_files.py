@@ -8,6 +8,11 @@ import os
 import stat
 from pathlib import Path
 
+from alexnet_deploy.errors import IncompatibleFileError
+
+MAX_BYTES = 2**26
+"""Of a file that `read_file` reads: JSON, all of it."""
+
 
 class ForeignEntryError(OSError):
     """A link, a pipe, a device or a folder where a file should be, or the other way round."""
@@ -57,6 +62,33 @@ def open_folder(path: Path) -> int:
         if error.errno in (errno.ELOOP, errno.ENOTDIR) and os.path.lexists(path):
             raise _refusal("it is a link or a file, expected a folder") from error
         raise
+
+
+def read_file(path: Path, otherwise: str, *, follow_links: bool = True) -> bytes:
+    """Return the content of a regular file of at most `MAX_BYTES`.
+
+    Args:
+        path: of the file.
+        otherwise: what to do if no copy can be restored, for messages.
+        follow_links: whether `path` may be a link, because the user named it.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: there is nothing at `path`.
+        IncompatibleFileError: a link that is not followed, a pipe, a device, too large, or not
+            readable.
+    """
+    try:
+        with open(open_regular(path, os.O_RDONLY, follow_links=follow_links), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_BYTES:
+                raise OSError(f"it has {size:,} bytes, more than {MAX_BYTES:,}")
+            return file.read(MAX_BYTES)
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise IncompatibleFileError(
+            f"{path}: cannot be read ({error.strerror or error}); fix that, or ", otherwise
+        ) from error
 
 
 def _refusal(reason: str) -> ForeignEntryError:

@@ -1,6 +1,5 @@
 """The immutable part of an index: its format and the vector space of its vectors."""
 
-import dataclasses
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -11,7 +10,8 @@ from typing import Annotated, Any, ClassVar
 from alexnet_deploy.choices import Metric
 from alexnet_deploy.errors import Argument, IncompatibleFileError, UsageError
 from alexnet_deploy.files.output_files import atomic_write
-from alexnet_deploy.files.records import Within, read_file, read_record
+from alexnet_deploy.files.records import Within, plain_fields, read_record
+from alexnet_deploy.files.regular_files import read_file
 from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.photographs.pixels import DECODE, Decode
 
@@ -84,14 +84,14 @@ def vector_space(spec: ModelSpec, *, identity: str, layer: str, precision: str) 
 
 def preprocessing_of(spec: ModelSpec) -> dict[str, Any]:
     """Return what `VectorSpace.preprocessing` holds for `spec`."""
-    fields = {"input_size": spec.input_size, **dataclasses.asdict(spec.preprocessing)}
+    fields = {"input_size": spec.input_size, **plain_fields(spec.preprocessing)}
     plain: dict[str, Any] = json.loads(json.dumps(fields))  # tuples become lists
     return plain
 
 
 def write_manifest(manifest: Manifest, directory: Path) -> None:
     """Write `manifest.json` atomically, which makes the directory an index."""
-    fields = {"format": manifest.FORMAT, **dataclasses.asdict(manifest)}
+    fields = {"format": manifest.FORMAT, **plain_fields(manifest)}
     with atomic_write(directory / MANIFEST_NAME) as file:
         file.write(json.dumps(fields, indent=1).encode() + b"\n")
 

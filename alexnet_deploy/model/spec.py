@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from alexnet_deploy.errors import UsageError
-from alexnet_deploy.files.records import Within, check_fields, read_record, require
+from alexnet_deploy.files.records import Within, check_fields, plain_fields, read_record, require
 
 SPEC_KEY = "alexnet_deploy.spec"
 """The metadata key of that JSON in checkpoints, models and Parquet files."""
@@ -214,18 +214,14 @@ class ModelSpec:
 
     def result_fields(self) -> dict[str, Any]:
         """Return the fields that change what is computed: all but names, labels, provenance."""
-        fields = dataclasses.asdict(self)
+        fields = plain_fields(self)
         for name in ("preset", "labels", "provenance", "num_classes"):
             del fields[name]
         return fields
 
     def to_json(self) -> str:
         """Return the spec as one line of JSON with its format version; `from_json` reads it."""
-        plain = dataclasses.replace(self, provenance={}, labels=())
-        fields = dataclasses.asdict(plain) | {
-            "labels": list(self.labels),
-            "provenance": dict(self.provenance),
-        }
+        fields = plain_fields(self) | {"provenance": dict(self.provenance)}
         return json.dumps({"format": self.FORMAT, **fields}, allow_nan=False)
 
     @classmethod

@@ -23,10 +23,10 @@ from alexnet_deploy.files.records import (
     Within,
     damaged,
     json_object,
-    read_file,
     read_record,
     require,
 )
+from alexnet_deploy.files.regular_files import read_file
 from alexnet_deploy.graph.report import check_report
 from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.runtimes.batch_profile import BatchProfile

@@ -3,10 +3,8 @@
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
@@ -14,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alexnet_deploy.errors import IncompatibleFileError
-from alexnet_deploy.files import records
 from alexnet_deploy.files.records import (
+    LATER,
     Matching,
     Within,
     check_fields,
     json_object,
-    read_file,
+    plain_fields,
     read_record,
     require,
 )
@@ -53,6 +51,7 @@ class Outer:
     words: tuple[str, ...]
     inner: Inner | None
     free: Mapping[str, Any]
+    added: int = field(default=7, metadata=LATER)
 
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
@@ -78,6 +77,7 @@ OUTER = st.builds(
     words=st.lists(TEXTS, max_size=3).map(tuple),
     inner=st.none() | INNER,
     free=st.dictionaries(st.text(), PLAIN, max_size=3),
+    added=st.integers(6, 8),
 )
 EXAMPLE = Outer(
     count=5,
@@ -94,7 +94,7 @@ EXAMPLE = Outer(
 
 
 def fields_of(record: Outer) -> dict[str, Any]:
-    fields = {"format": 1, **dataclasses.asdict(record)}
+    fields = {"format": 1, **plain_fields(record)}
     if fields["inner"] is not None:
         fields["inner"]["format"] = 3
     plain: dict[str, Any] = json.loads(json.dumps(fields))
@@ -224,19 +224,10 @@ def test_what_json_leaves_open_is_closed(text: str | bytes, message: str) -> Non
         json_object(text, "a.json", "make it again")
 
 
-def test_only_regular_files_of_a_sensible_size_are_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "a.json"
-    with pytest.raises(FileNotFoundError):
-        read_file(path, "make it again")
-    path.write_bytes(b"12345")
-    assert read_file(path, "make it again") == b"12345"
-    monkeypatch.setattr(records, "MAX_BYTES", 4)
-    with pytest.raises(IncompatibleFileError, match="it has 5 bytes, more than 4"):
-        read_file(path, "make it again")
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(IncompatibleFileError, match=r"not a regular file.*fix that, or"):
-        read_file(tmp_path / "pipe", "make it again")
-    with pytest.raises(IncompatibleFileError, match="is not a regular file"):
-        read_file(tmp_path, "make it again")
+def test_a_later_field_is_left_out_while_it_has_its_default() -> None:
+    """A file of an earlier version is read, and its record has that file's JSON."""
+    assert "added" not in fields_of(EXAMPLE)
+    assert read(json.dumps(fields_of(EXAMPLE))).added == 7
+    changed = dataclasses.replace(EXAMPLE, added=8)
+    assert fields_of(changed)["added"] == 8
+    assert read(json.dumps(fields_of(changed))) == changed
