@@ -224,6 +224,19 @@ def test_what_json_leaves_open_is_closed(text: str | bytes, message: str) -> Non
         json_object(text, "a.json", "make it again")
 
 
+def test_a_key_that_comes_twice_among_very_many_is_found() -> None:
+    keys = [f'"{number}": 0' for number in range(200_000)]
+    with pytest.raises(IncompatibleFileError, match="'199999' occurs twice"):
+        json_object(f"{{{', '.join([*keys, keys[-1]])}}}", "a.json", "make it again")
+
+
+def test_json_within_another_file_has_the_same_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "MAX_BYTES", 4)
+    assert json_object("{  }", "a model's metadata", "make it again") == {}
+    with pytest.raises(IncompatibleFileError, match="longer than 4 bytes"):
+        json_object("{   }", "a model's metadata", "make it again")
+
+
 def test_only_regular_files_of_a_sensible_size_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
