@@ -1,7 +1,7 @@
 """The ledger of an index: a SQLite file with a row for every input, failures included.
 
-It owns the connection, the schema, transactions and error handling; the modules that read and write
-rows have their own SQL. Paths are raw file-system bytes (BLOB).
+It owns the connection, transactions and error handling; its tables are in `schema`, and the modules
+that read and write rows have their own SQL. Paths are raw file-system bytes (BLOB).
 """
 
 import os
@@ -195,10 +195,11 @@ class Ledger:
 
 
 def check_files(directory: Path) -> None:
-    """Refuse files that SQLite would follow out of the directory; before it opens any.
+    """Refuse files by which SQLite would reach out of the directory, before it opens any.
 
-    A journal may name a super-journal, which SQLite reads and then deletes, wherever it is; and it
-    follows links. One process with one file never makes a super-journal.
+    It follows links, and writes what a journal holds to the ledger, whatever other name that has. A
+    journal may name a super-journal, which SQLite reads and then deletes, wherever it is; one
+    process with one file never makes one.
 
     Raises:
         IncompatibleFileError: naming the file and what is wrong with it.

@@ -1,7 +1,4 @@
-"""The tables of a ledger, and how a ledger that has others is told.
-
-A later version that reads an older ledger migrates it when it first writes.
-"""
+"""The tables of a ledger, and how a ledger that has others is told."""
 
 import functools
 import sqlite3
