@@ -26,7 +26,7 @@ from alexnet_deploy.index.model import ModelRequest, check_request, open_model_o
 from alexnet_deploy.index.ranking import Ranker
 from alexnet_deploy.index.results import Neighbour, Query, SearchResult
 from alexnet_deploy.index.segments import float16_vector
-from alexnet_deploy.index.storage import open_storage
+from alexnet_deploy.index.storage import ledger_id, open_storage
 from alexnet_deploy.inference.run import RunSummary, run_batches
 from alexnet_deploy.photographs.file_stamps import read_stamped
 from alexnet_deploy.photographs.finding import check_not_photograph
@@ -90,6 +90,7 @@ class Index:
         self._runner: Runner | None = None
         with ExitStack() as stack:
             self._storage = stack.enter_context(open_storage(directory))
+            self._ledger_id = ledger_id(directory)
             self.space: VectorSpace = self._storage.manifest.space
             self.metric: Metric = self._storage.manifest.metric
             check_request(self._storage, self._request)
@@ -130,7 +131,7 @@ class Index:
         Raises:
             UsageError: k below 1, a negative distance, an unknown metric, a query that is neither.
             IncompatibleFileError: the index is damaged, or its model has changed since.
-            ClosedError: the index is closed.
+            ClosedError: the index is closed, or was deleted or replaced since it was opened.
         """
         criteria = Criteria(
             # No index has more, and NumPy and FAISS count in 64 bits.
@@ -181,6 +182,11 @@ class Index:
             )
         if self._stack is None:
             raise ClosedError(f"index {self.directory}: is closed; open it again")
+        if ledger_id(self.directory) != self._ledger_id:  # open files would go on answering
+            raise ClosedError(
+                f"index {self.directory}: was deleted or replaced since it was opened; "
+                "open it again"
+            )
         return self._stack
 
     def _faiss_gpu(self) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alexnet_deploy.files.output_files import errors_of
-from alexnet_deploy.index.ledger import INTEGER, Ledger
+from alexnet_deploy.index.ledger import INTEGER, LEDGER_NAME, Ledger
 from alexnet_deploy.index.lock import writer_lock
 from alexnet_deploy.index.manifest import MANIFEST_NAME, Manifest, read_manifest
 from alexnet_deploy.index.segments import Segments
@@ -60,6 +60,15 @@ def open_storage(directory: Path) -> Iterator[Storage]:
     )
     with closing(segments), Ledger.open(directory) as ledger:
         yield Storage(directory=directory, manifest=manifest, ledger=ledger, segments=segments)
+
+
+def ledger_id(directory: Path) -> tuple[int, int] | None:
+    """Return device and inode of an index's ledger, None where there is none."""
+    try:
+        status = os.stat(directory / LEDGER_NAME)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_deploy.errors import IncompatibleFileError
+from alexnet_deploy.errors import ClosedError, IncompatibleFileError
 from alexnet_deploy.index.results import Query
 from alexnet_deploy.index.session import Index
 from alexnet_deploy.inference.run import RunSummary
@@ -132,3 +132,16 @@ def test_a_query_whose_vector_is_lost_is_told_of_the_damage(photos: Path, index:
     segment.write_bytes(b"")
     with pytest.raises(IncompatibleFileError, match=r"00000\.f16: has 0 bytes.*repair=True"):
         list(search(index, photograph(RED)))
+
+
+@pytest.mark.parametrize("is_built_again", [False, True])
+def test_an_index_that_is_gone_does_not_go_on_answering(
+    photos: Path, index: Path, is_built_again: bool
+) -> None:
+    with Index(index, REQUEST) as opened:
+        assert len(list(opened.search(photos / "red.bmp"))) == 1
+        index.rename(index.with_name("moved"))
+        if is_built_again:
+            update(index, photos)
+        with pytest.raises(ClosedError, match="was deleted or replaced since it was opened; open"):
+            opened.search(photos / "red.bmp")
