@@ -21,10 +21,11 @@ def locked(path: Path, refusal: Callable[[int], AlexNetDeployError]) -> Iterator
 
     Raises:
         AlexNetDeployError: that of `refusal`.
-        OutputError: the file cannot be opened for writing, or is a link, a pipe or a device.
+        OutputError: the file cannot be opened for writing.
+        IncompatibleFileError: it is a link, a pipe, a device or a folder, or has another name.
     """
     with errors_of(path):
-        descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
+        descriptor = open_regular(path, os.O_RDWR | os.O_CREAT, to_write=True)
     try:
         with errors_of(path):
             try:

@@ -16,8 +16,8 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from alexnet_deploy.errors import OutputError
-from alexnet_deploy.files.regular_files import open_regular
+from alexnet_deploy.errors import IncompatibleFileError, OutputError
+from alexnet_deploy.files.regular_files import ForeignEntryError, open_regular
 
 _PART = re.compile(r"\.alexnet-deploy-[0-9a-f]{16}\.part")
 _cleared: set[Path] = set()
@@ -189,11 +189,16 @@ def _remove_leftovers(folder: Path) -> None:
 
 @contextmanager
 def errors_of(path: Path) -> Iterator[None]:
-    """Turn an `OSError` in the block into an `OutputError` with a matching remedy."""
+    """Turn an `OSError` in the block into an `OutputError` with a matching remedy.
+
+    What is there and none of ours, a link for one, becomes an `IncompatibleFileError`.
+    """
     try:
         yield
     except BrokenPipeError:
         raise  # not an error: the reader has enough, as with `| head`
+    except ForeignEntryError as error:
+        raise IncompatibleFileError(f"{path}: {error.strerror}; remove it") from error
     except OSError as error:
         remedy = _REMEDIES.get(error.errno or 0, "choose another place")
         raise OutputError(

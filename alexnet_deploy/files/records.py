@@ -18,6 +18,7 @@ from types import MappingProxyType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from alexnet_deploy.errors import IncompatibleFileError, UsageError
+from alexnet_deploy.files.regular_files import MAX_BYTES
 
 _MAX_DEPTH = 32
 _FOREIGN_SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
@@ -122,9 +123,11 @@ def json_object(text: str | bytes, source: str, otherwise: str) -> dict[str, Any
         otherwise: what to do if no copy can be restored, for messages.
 
     Raises:
-        IncompatibleFileError: it is not a JSON object.
+        IncompatibleFileError: it is not a JSON object, or longer than `MAX_BYTES`.
     """
     try:
+        if len(text) > MAX_BYTES:  # the metadata of a model file has no other bound
+            raise ValueError(f"it is longer than {MAX_BYTES:,} bytes")
         value = json.loads(
             text if isinstance(text, str) else str(text, "utf-8"),
             object_pairs_hook=_object,
@@ -167,10 +170,11 @@ def damaged(source: str, reason: object, otherwise: str) -> IncompatibleFileErro
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        twice = next(name for index, (name, _) in enumerate(pairs) if name in dict(pairs[:index]))
-        raise ValueError(f"{reprlib.repr(twice)} occurs twice in one object")
+    fields: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in fields:
+            raise ValueError(f"{reprlib.repr(name)} occurs twice in one object")
+        fields[name] = value
     return fields
 
 

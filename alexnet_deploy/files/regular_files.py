@@ -1,6 +1,7 @@
 """Open files that a stranger may have left: regular ones only, and never through a link.
 
-A link could lead to a file that is none of ours; a pipe or a device could hold the program up.
+A link could lead to a file that is none of ours, and so could a second name of a file, a hard link,
+where it is written to; a pipe or a device could hold the program up.
 """
 
 import errno
@@ -19,7 +20,12 @@ class ForeignEntryError(OSError):
 
 
 def open_regular(
-    path: str | Path, flags: int, *, folder: int | None = None, follow_links: bool = False
+    path: str | Path,
+    flags: int,
+    *,
+    folder: int | None = None,
+    follow_links: bool = False,
+    to_write: bool = False,
 ) -> int:
     """Return a descriptor of the regular file at `path`.
 
@@ -28,9 +34,11 @@ def open_regular(
         flags: those of `os.open`; a file made with `os.O_CREAT` gets the usual permissions.
         folder: descriptor of a folder.
         follow_links: whether `path` may be a link, because the user named it.
+        to_write: whether the file will be written to, if not by this descriptor.
 
     Raises:
-        ForeignEntryError: what is there is a link, a pipe, a device or a folder.
+        ForeignEntryError: what is there is a link, a pipe, a device or a folder, or is written to
+            and has another name.
         OSError: as `os.open`.
     """
     # O_NONBLOCK: opening a pipe would wait for its other end.
@@ -40,12 +48,19 @@ def open_regular(
     except OSError as error:
         if error.errno == errno.ELOOP and not follow_links:
             raise _refusal("it is a link, expected a regular file") from error
-        if error.errno == errno.ENXIO:  # a pipe or a socket without another end
+        # ENXIO: a pipe or a socket without another end; EISDIR: a folder, to be written to
+        if error.errno in (errno.ENXIO, errno.EISDIR):
             raise _refusal("it is not a regular file") from error
         raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    status = os.fstat(descriptor)
+    reason = None
+    if not stat.S_ISREG(status.st_mode):
+        reason = "it is not a regular file"
+    elif to_write and status.st_nlink > 1:
+        reason = "it has another name, a hard link, under which it would change too"
+    if reason is not None:
         os.close(descriptor)
-        raise _refusal("it is not a regular file")
+        raise _refusal(reason)
     return descriptor
 
 

@@ -95,8 +95,8 @@ class ModelFile:
     def identity(self) -> str:
         """See `checkpoints.identity`: of the file's own arrays, before any runner lowers it.
 
-        In fp32 it is the checkpoint's. A narrower file has its own: its weights are others, and so
-        are the vectors that it computes.
+        In fp32 it is the checkpoint's. A narrower file has its own, unless the checkpoint's weights
+        are as narrow; the vectors that it computes are others all the same.
         """
         own = {name: array for name, array in self.arrays.items() if not follows_from_spec(name)}
         return identity(self.spec, own)

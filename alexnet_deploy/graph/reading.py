@@ -267,7 +267,7 @@ def _shapes(spec: ModelSpec, arrays: Mapping[str, NDArray[Any]]) -> dict[str, tu
             continue
         left, right = parts
         stored = arrays.get(left, arrays.get(narrow_name(left, "int8")))
-        rank = stored.shape[-1] if stored is not None and stored.ndim else 0
+        rank = max(1, stored.shape[-1]) if stored is not None and stored.ndim else 1
         shapes |= {left: (shape[0], rank), right: (rank, shape[1])}
     for name, shape in list(shapes.items()):
         shapes |= {narrow_name(name, "int8"): shape, scale_name(name): shape[:1]}

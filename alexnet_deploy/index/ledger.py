@@ -1,7 +1,7 @@
 """The ledger of an index: a SQLite file with a row for every input, failures included.
 
-It owns the connection, the schema, transactions and error handling; the modules that read and write
-rows have their own SQL. Paths are raw file-system bytes (BLOB).
+It owns the connection, transactions and error handling; its tables are in `schema`, and the modules
+that read and write rows have their own SQL. Paths are raw file-system bytes (BLOB).
 """
 
 import os
@@ -36,7 +36,7 @@ _BUSY_S = 120.0
 
 _FOREIGN = "unsupported file|Could not decode to UTF-8"  # of Python's, which have no name
 _MAX_VALUE_BYTES = 2**20
-_MAX_STEPS = 10**6
+_MAX_STEPS = 10**4
 """Steps of SQLite's machine to read the schema in; ours takes a few hundred."""
 
 # What a stored value may be. SQLite keeps any type in any column, so a damaged or forged ledger
@@ -195,10 +195,11 @@ class Ledger:
 
 
 def check_files(directory: Path) -> None:
-    """Refuse files that SQLite would follow out of the directory; before it opens any.
+    """Refuse files by which SQLite would reach out of the directory, before it opens any.
 
-    A journal may name a super-journal, which SQLite reads and then deletes, wherever it is; and it
-    follows links. One process with one file never makes a super-journal.
+    It follows links, and writes what a journal holds to the ledger, whatever other name that has. A
+    journal may name a super-journal, which SQLite reads and then deletes, wherever it is; one
+    process with one file never makes one.
 
     Raises:
         IncompatibleFileError: naming the file and what is wrong with it.
@@ -209,7 +210,7 @@ def check_files(directory: Path) -> None:
             raise damaged_ledger(Path(f"{path}{other}"), "no index has such a file")
     with errors_of(path):
         try:
-            os.close(open_regular(path, os.O_RDONLY))
+            os.close(open_regular(path, os.O_RDONLY, to_write=True))
         except FileNotFoundError as error:
             raise IncompatibleFileError(
                 f"{path}: does not exist; restore it from a copy, or index again into another "
@@ -219,7 +220,7 @@ def check_files(directory: Path) -> None:
             raise damaged_ledger(path, str(error.strerror)) from error
     with errors_of(journal):
         try:
-            with open(open_regular(journal, os.O_RDONLY), "rb") as file:
+            with open(open_regular(journal, os.O_RDONLY, to_write=True), "rb") as file:
                 file.seek(-min(len(_JOURNAL_MAGIC), os.fstat(file.fileno()).st_size), os.SEEK_END)
                 if file.read() == _JOURNAL_MAGIC and file.tell() > len(_JOURNAL_MAGIC):
                     raise damaged_ledger(
@@ -322,9 +323,16 @@ def _translated(path: Path, error: sqlite3.Error) -> AlexNetDeployError | None:
             f"{path}: cannot be opened, read or written ({error}); check that the file is there, "
             "that its disk works and has space, and that you have permission"
         )
-    # A value beyond our limit, or a row that our statements do not make, is a stranger's.
+    # A value beyond our limit, a row that our statements do not make, or a schema of more steps
+    # than ours is a stranger's.
     is_damage = name.startswith(
-        ("SQLITE_NOTADB", "SQLITE_CORRUPT", "SQLITE_TOOBIG", "SQLITE_CONSTRAINT")
+        (
+            "SQLITE_NOTADB",
+            "SQLITE_CORRUPT",
+            "SQLITE_TOOBIG",
+            "SQLITE_CONSTRAINT",
+            "SQLITE_INTERRUPT",
+        )
     )
     if is_damage or re.search(_FOREIGN, str(error)):
         return damaged_ledger(path, str(error))

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from alexnet_deploy.choices import Metric
+from alexnet_deploy.choices import FILE_PRECISIONS, Metric
 from alexnet_deploy.errors import Argument, IncompatibleFileError, UsageError
 from alexnet_deploy.files.output_files import atomic_write
-from alexnet_deploy.files.records import Within, plain_fields, read_record
+from alexnet_deploy.files.records import Matching, Within, plain_fields, read_record
 from alexnet_deploy.files.regular_files import read_file
 from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.photographs.pixels import DECODE, Decode
@@ -19,6 +19,9 @@ MANIFEST_NAME = "manifest.json"
 SEGMENT_BYTES = 2**30
 _AGAIN = "index again into another directory"
 _Name = Annotated[str, Within(1, 1000)]
+_Layer = Annotated[
+    str, Matching("conv[1-5]|norm[12]|pool[125]|fc6|fc7|fc7_pre|logits|probabilities")
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +38,10 @@ class VectorSpace:
     """
 
     identity: _Name
-    layer: _Name
+    layer: _Layer
     dimension: Annotated[int, Within(1, 10**7)]
     preprocessing: Mapping[str, Any]
-    precision: _Name
+    precision: Annotated[str, Matching("|".join(FILE_PRECISIONS))]
     decode: Decode
 
 

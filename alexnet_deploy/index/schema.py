@@ -1,7 +1,4 @@
-"""The tables of a ledger, and how a ledger that has others is told.
-
-A later version that reads an older ledger migrates it when it first writes.
-"""
+"""The tables of a ledger, and how a ledger that has others is told."""
 
 import functools
 import sqlite3
@@ -64,8 +61,8 @@ def check_schema(path: Path, connection: sqlite3.Connection) -> None:
     """Refuse a ledger whose tables are not, word for word, those of its version.
 
     Raises:
-        IncompatibleFileError: of a later version, or with tables, views, triggers or indexes that
-            an index does not have.
+        IncompatibleFileError: of a later version, with a write-ahead log, or with tables, views,
+            triggers or indexes that an index does not have.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > VERSION:
@@ -78,6 +75,9 @@ def check_schema(path: Path, connection: sqlite3.Connection) -> None:
         raise damaged_ledger(
             path, "its tables are not those of an index, and no others may be there"
         )
+    (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+    if mode != "delete":  # the only other that a file can demand is a write-ahead log
+        raise damaged_ledger(path, f"its journal mode is {mode}, and an index has no such files")
 
 
 # Compared as bytes: they need not be text. Reading them runs nothing that is in them.

@@ -150,7 +150,9 @@ class Segments:
     @contextmanager
     def _opened(self, segment: int, flags: int) -> Iterator[int]:
         name = self.path(segment).name
-        descriptor = open_regular(name, flags, folder=self._open_folder())
+        descriptor = open_regular(
+            name, flags, folder=self._open_folder(), to_write=bool(flags & os.O_RDWR)
+        )
         try:
             yield descriptor
         finally:

@@ -96,7 +96,7 @@ def _description(index: Storage) -> dict[str, Any]:
 def _size(path: Path) -> int:
     """Return the size of a file; 0 if it is gone, as a journal may be."""
     try:
-        status = path.stat()
+        status = path.lstat()
     except OSError:
         return 0
     return status.st_size if stat.S_ISREG(status.st_mode) else 0

@@ -47,11 +47,13 @@ def _has_less_data(file: BinaryIO) -> bool:
         if kind != b"IDAT":
             file.seek(length + 4, 1)  # with the checksum
             continue
-        data = file.read(length)
-        file.seek(4, 1)
-        while data and missing > 0 and not inflate.eof:
-            missing -= len(inflate.decompress(data, _PIECE))
-            data = inflate.unconsumed_tail
+        end = file.tell() + length
+        # In pieces: what zlib leaves of its input is copied by every call.
+        while missing > 0 and (data := file.read(min(_PIECE, end - file.tell()))):
+            while data and missing > 0 and not inflate.eof:
+                missing -= len(inflate.decompress(data, _PIECE))
+                data = inflate.unconsumed_tail
+        file.seek(end + 4)
     return missing > 0
 
 

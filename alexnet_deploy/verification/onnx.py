@@ -121,9 +121,11 @@ def _file_checks(file: ModelFile, checkpoint: Checkpoint | None) -> list[Check]:
     changed = [
         name
         for name, array in checkpoint.arrays.items()
-        if name != "mean_image"  # only its centre crop is in the file
+        if name != "mean_image"  # only its centre crop is in the file, as the mean
         and not _is_rounded(file, name, array.astype(np.float32))
     ]
+    if not np.array_equal(file.arrays["mean"][0], checkpoint.mean().astype(np.float32)):
+        changed.append("mean")
     return [
         *checks,
         *identity_checks(

@@ -42,8 +42,8 @@ def verify_rewritten(
         on_photograph: as for `verification.onnx.verify`.
 
     Raises:
-        IncompatibleFileError: it has loops, functions, operators of other domains or arrays
-            in other files, or its outputs are no layers of the network.
+        IncompatibleFileError: it has loops, functions, operators of other domains, sparse arrays
+            or arrays in other files, it cannot be run, or its outputs are no layers of the network.
         NoPhotographsError: no photograph could be read.
     """
     graph = parsed_model(path)
@@ -52,8 +52,8 @@ def verify_rewritten(
     layers = file.outputs()
     if not layers or len(set(layers) & checkpoint.spec.layer_shapes().keys()) != len(layers):
         raise IncompatibleFileError(
-            f"{path}: its outputs are {', '.join(layers)[:200]}, expected layers of the network: "
-            f"{', '.join(checkpoint.spec.layer_shapes())}; export it again"
+            f"{path}: its outputs are {', '.join(map(str, layers))[:200]}, expected layers of the "
+            f"network: {', '.join(checkpoint.spec.layer_shapes())}; export it again"
         )
     runner = _AsWritten(file, options)
     comparison = Comparison(Reference(checkpoint), layers, error.precision)
@@ -81,8 +81,23 @@ class _AsWritten:
     def run(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
         # Here, because the other ways of verifying need not have ONNX Runtime.
         from alexnet_deploy.runtimes.onnxruntime_runner import run_as_written
+        from alexnet_deploy.runtimes.onnxruntime_session import is_runtime_error
 
-        return run_as_written(self._file, images)
+        try:
+            outputs = run_as_written(self._file, images)
+        except Exception as error:
+            if not (is_runtime_error(error) or isinstance(error, ValueError)):  # of its inputs
+                raise
+            raise self._unusable(f"cannot be run ({str(error).splitlines()[0]})") from error
+        for name, values in outputs.items():
+            shape = (len(images), *self.spec.layer_shapes()[name])
+            came = f"{getattr(values, 'dtype', type(values).__name__)}"
+            if came != "float32" or values.shape != shape:
+                raise self._unusable(f"gives another {name} than float32 {list(shape)}")
+        return outputs
+
+    def _unusable(self, reason: str) -> IncompatibleFileError:
+        return IncompatibleFileError(f"{self._file.source}: {reason}; export it again")
 
     def close(self) -> None: ...
 
@@ -108,8 +123,11 @@ def _harms(model: onnx.ModelProto) -> Iterator[str]:
         for attribute in node.attribute:
             if attribute.HasField("g") or attribute.graphs:
                 yield f"a loop or a branch, {node.op_type[:100]}"
-            if attribute.t.data_location == onnx.TensorProto.EXTERNAL:
-                yield "arrays in other files"
+            if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
+                yield f"a sparse array, in {node.op_type[:100]}"
+            for tensor in (attribute.t, *attribute.tensors):
+                if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                    yield "arrays in other files"
     for tensor in model.graph.initializer:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             yield "arrays in other files"

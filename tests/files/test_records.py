@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alexnet_deploy.errors import IncompatibleFileError
+from alexnet_deploy.files import records
 from alexnet_deploy.files.records import (
     LATER,
     Matching,
@@ -231,3 +232,16 @@ def test_a_later_field_is_left_out_while_it_has_its_default() -> None:
     changed = dataclasses.replace(EXAMPLE, added=8)
     assert fields_of(changed)["added"] == 8
     assert read(json.dumps(fields_of(changed))) == changed
+
+
+def test_a_key_that_comes_twice_among_very_many_is_found() -> None:
+    keys = [f'"{number}": 0' for number in range(200_000)]
+    with pytest.raises(IncompatibleFileError, match="'199999' occurs twice"):
+        json_object(f"{{{', '.join([*keys, keys[-1]])}}}", "a.json", "make it again")
+
+
+def test_json_within_another_file_has_the_same_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "MAX_BYTES", 4)
+    assert json_object("{  }", "a model's metadata", "make it again") == {}
+    with pytest.raises(IncompatibleFileError, match="longer than 4 bytes"):
+        json_object("{   }", "a model's metadata", "make it again")

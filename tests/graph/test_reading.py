@@ -138,6 +138,12 @@ def set_shape(model: onnx.ModelProto, *values: int) -> None:
     array(model, "norm1_towers_shape").raw_data = np.array(values, np.int64).tobytes()
 
 
+def without_rank(model: onnx.ModelProto) -> None:
+    for name, axis in (("fc6.weight.left", 1), ("fc6.weight.right", 0)):
+        array(model, name).raw_data = b""
+        array(model, name).dims[axis] = 0
+
+
 FORGERIES: dict[str, Callable[[onnx.ModelProto], object]] = {
     "loop": loop_forever,
     "external data": store_outside,
@@ -174,6 +180,7 @@ FORGERIES: dict[str, Callable[[onnx.ModelProto], object]] = {
     ),
     "another shape": lambda m: set_shape(m, -1, 96, 55, 55),
     "a training step": lambda m: m.training_info.add(),
+    "factors of no rank": without_rank,
 }
 
 

@@ -1,6 +1,7 @@
 """An index that a stranger made: nothing outside it is touched, and all else is told as damage."""
 
 import dataclasses
+import json
 import os
 import shutil
 import sqlite3
@@ -104,6 +105,20 @@ def test_sqlite_itself_would_delete_that_file(index: Path, victim: Path) -> None
     assert not victim.exists()
 
 
+def test_a_journal_cannot_restore_a_file_of_another_name(index: Path, victim: Path) -> None:
+    """A journal that a crash left is SQLite's order to write pages, whatever they are."""
+    page = b"evil\n".ljust(4096, b"#")
+    checksum = sum(page[place] for place in range(4096 - 200, 0, -200))
+    header = bytes.fromhex("d9d505f920a163d7") + struct.pack(">IIIII", 1, 0, 1, 512, 4096)
+    record = struct.pack(">I", 1) + page + struct.pack(">I", checksum)
+    (index / JOURNAL_NAME).write_bytes(header.ljust(512, b"\0") + record)
+    victim.write_bytes(before := SECRET * 1000)
+    (index / LEDGER_NAME).unlink()
+    (index / LEDGER_NAME).hardlink_to(victim)
+    assert len(use_in_every_way(index)) == 6
+    assert victim.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     "entry",
     [
@@ -115,7 +130,9 @@ def test_no_link_is_followed(index: Path, victim: Path, entry: str) -> None:
     decoy = victim.with_name("00007.f16")
     decoy.write_bytes(SECRET)
     link(index / entry, victim.parent if entry == "vectors" else victim)
-    assert use_in_every_way(index)
+    refusals = use_in_every_way(index)
+    assert refusals
+    assert all(isinstance(error, IncompatibleFileError) for error in refusals), refusals
     assert victim.read_bytes() == decoy.read_bytes() == SECRET
     assert sorted(path.name for path in victim.parent.iterdir()) == ["00007.f16", "victim"]
 
@@ -136,7 +153,24 @@ def test_neither_a_pipe_nor_a_folder_holds_anyone_up(index: Path, entry: str, ki
         os.mkfifo(index / entry)
     else:
         (index / entry).mkdir()
-    assert use_in_every_way(index)
+    refusals = use_in_every_way(index)
+    assert isinstance(refusals[0], IncompatibleFileError)
+
+
+@pytest.mark.parametrize("entry", ["lock", LEDGER_NAME, JOURNAL_NAME, "vectors/00000.f16"])
+def test_a_file_with_another_name_is_not_written_to(index: Path, victim: Path, entry: str) -> None:
+    """A hard link leads out of the directory as any other; archives hold both."""
+    (index / entry).touch()
+    victim.write_bytes((index / entry).read_bytes() or SECRET)
+    (index / entry).unlink()
+    (index / entry).hardlink_to(victim)
+    before = victim.read_bytes()
+    save(index.with_name("photos") / "new.bmp", (9, 9, 9))
+    refusals = use_in_every_way(index)
+    assert refusals
+    assert all("another name" in str(error) for error in refusals)
+    assert all(isinstance(error, IncompatibleFileError) for error in refusals), refusals
+    assert victim.read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -157,9 +191,32 @@ def test_neither_a_pipe_nor_a_folder_holds_anyone_up(index: Path, entry: str, ki
 def test_a_ledger_has_our_tables_and_nothing_else(index: Path, sql: str) -> None:
     run_sql(index, sql)
     refusals = use_in_every_way(index)
-    if "journal_mode" not in sql:  # the same tables, and SQLite reads them
-        assert len(refusals) == 6
-        assert all(type(error) is IncompatibleFileError for error in refusals)
+    assert len(refusals) == 6
+    assert all(type(error) is IncompatibleFileError for error in refusals)
+
+
+def test_a_schema_without_end_is_damage(index: Path) -> None:
+    views = (
+        "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 5000) "
+        "SELECT 'view', 'v' || n, 'v' || n, 0, 'CREATE VIEW v' || n || ' AS SELECT 1' FROM r"
+    )
+    run_sql(index, f"PRAGMA writable_schema = ON; INSERT INTO sqlite_schema {views}")
+    with pytest.raises(IncompatibleFileError, match="interrupted"):
+        describe_index(index, check=False)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("layer", "fc9"), ("layer", "fc7 "), ("precision", "auto")]
+)
+def test_a_manifest_names_a_layer_and_a_precision_that_there_are(
+    index: Path, field: str, value: str
+) -> None:
+    manifest = json.loads((index / "manifest.json").read_text())
+    manifest["space"][field] = value
+    (index / "manifest.json").write_text(json.dumps(manifest))
+    refusals = use_in_every_way(index)
+    assert len(refusals) == 6
+    assert all(isinstance(error, IncompatibleFileError) for error in refusals), refusals
 
 
 @pytest.mark.parametrize(

@@ -183,6 +183,23 @@ def png(width: int, height: int, data: bytes, *, depth: int = 8) -> bytes:
     )
 
 
+def test_a_png_is_examined_piece_by_piece() -> None:
+    """Of one long chunk, zlib would copy what is left of it at each call."""
+    sizes: list[int] = []
+
+    class Counted(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            sizes.append(-1 if size is None else size)
+            return super().read(size)
+
+    noise = np.random.default_rng(0).integers(0, 256, (400, 1 + 3 * 400), np.uint8)
+    noise[:, 0] = 0  # the filter
+    noise[-1] = 0  # a row that might be missing
+    data = png(400, 400, zlib.compress(noise.tobytes()))
+    assert decode_photograph(Counted(data)).size == (400, 400)
+    assert max(sizes) <= 2**16 < len(data)
+
+
 def test_a_bomb_of_200_megapixels_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     path.write_bytes(png(20_000, 10_000, b""))

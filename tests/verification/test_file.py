@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx.version_converter
 import pytest
@@ -166,6 +167,53 @@ def test_a_file_that_another_tool_rewrote_is_judged_by_its_numbers(
     assert report.passed
     assert report.checks[0].name == "rewritten by another tool"
     assert not verify_file(path, other, ONE, OPTIONS).passed
+
+
+def test_a_rewritten_file_that_reads_another_by_a_sparse_array_is_not_run(
+    bundled: Checkpoint, exported: Path, tmp_path: Path
+) -> None:
+    values = onnx.TensorProto(dims=[1], data_type=1, data_location=onnx.TensorProto.EXTERNAL)
+    values.external_data.add(key="location", value="secret")
+    attribute = onnx.AttributeProto(
+        name="sparse_value",
+        type=onnx.AttributeProto.SPARSE_TENSOR,
+        sparse_tensor=onnx.SparseTensorProto(values=values, dims=[4096]),
+    )
+    model = onnx.load_model(exported)
+    model.graph.node.append(onnx.NodeProto(op_type="Constant", attribute=[attribute], output=["x"]))
+    with pytest.raises(IncompatibleFileError, match="a sparse array, in Constant, which is not"):
+        verify_file(rewritten(model, tmp_path / "m.onnx"), bundled, ONE, OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.zeros((), np.float32), "gives another fc7"),
+        (np.zeros(1, np.float32), "gives another fc7"),
+        (np.zeros((1, 10), np.float32), "gives another fc7"),
+        (np.zeros((1, 4096), np.float64), "gives another fc7"),
+        (None, "cannot be run"),
+    ],
+    ids=["number", "one", "short", "double", "another input"],
+)
+def test_a_rewritten_file_has_to_give_the_layers_that_it_names(
+    value: np.ndarray | None, message: str, bundled: Checkpoint, tmp_path: Path
+) -> None:
+    side, describe = bundled.spec.input_size, onnx.helper.make_tensor_value_info
+    if value is None:
+        kind: int = onnx.TensorProto.FLOAT
+        given = describe("x", kind, ["N", 4096])
+        node = onnx.helper.make_node("Identity", ["x"], ["fc7"])
+    else:
+        tensor = onnx.numpy_helper.from_array(value)
+        kind = tensor.data_type
+        given = describe("images", onnx.TensorProto.UINT8, ["N", side, side, 3])
+        node = onnx.helper.make_node("Constant", [], ["fc7"], value=tensor)
+    graph = onnx.helper.make_graph([node], "graph", [given], [describe("fc7", kind, None)])
+    opsets = [onnx.helper.make_opsetid("", 20)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    with pytest.raises(IncompatibleFileError, match=message):
+        verify_file(rewritten(model, tmp_path / "m.onnx"), bundled, ONE, OPTIONS)
 
 
 def test_a_rewritten_file_with_a_loop_is_not_run(

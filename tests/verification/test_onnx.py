@@ -12,6 +12,7 @@ from PIL import Image
 
 from alexnet_deploy.errors import NoPhotographsError, VerificationError
 from alexnet_deploy.graph.build import build_model
+from alexnet_deploy.graph.casting import cast_model
 from alexnet_deploy.graph.model_file import ModelFile
 from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint
 from alexnet_deploy.model.default import bundled_checkpoint
@@ -188,6 +189,17 @@ def test_without_a_checkpoint_changed_weights_are_found_by_their_hash(bundled: C
     report = onnx.verify(one_large_conv3_weight(file), None, FEW[:1], OPTIONS["openvino"])
     failed = [check.name for check in report.checks if not check.passed]
     assert failed == ["content since the export"]
+
+
+def test_another_mean_in_a_narrow_file_is_found_by_its_bits(bundled: Checkpoint) -> None:
+    """By its numbers it would pass."""
+    file = cast_model(build_model(bundled, OUTPUTS), "fp16")
+    assert onnx.verify(file, bundled, FEW[:1], OPTIONS["openvino"]).passed
+    mean = file.arrays["mean"] + np.float32(1e-4)
+    file = dataclasses.replace(file, arrays={**file.arrays, "mean": mean})
+    report = onnx.verify(file, bundled, FEW[:1], OPTIONS["openvino"])
+    (failed,) = (check for check in report.checks if not check.passed)
+    assert (failed.name, failed.measured) == ("weights, bit for bit", "other mean")
 
 
 def test_another_checkpoint_fails(bundled: Checkpoint) -> None:
