@@ -38,6 +38,8 @@ _FOREIGN = "unsupported file|Could not decode to UTF-8"  # of Python's, which ha
 _MAX_VALUE_BYTES = 2**20
 _MAX_STEPS = 10**4
 """Steps of SQLite's machine to read the schema in; ours takes a few hundred."""
+_STEPS_BETWEEN_SIGNALS = 10**6
+_INTERRUPTED = "SQLITE_INTERRUPT"
 
 # What a stored value may be. SQLite keeps any type in any column, so a damaged or forged ledger
 # can hold others than its schema says.
@@ -266,9 +268,14 @@ def _opened(path: Path, stack: ExitStack) -> sqlite3.Connection:
         check_schema(path, connection)
         if len(connection.execute("SELECT 1 FROM settings LIMIT 2").fetchall()) != 1:
             raise damaged_ledger(path, "its settings are missing")
-        connection.set_progress_handler(None, 0)
+        # Called, it lets Python handle signals: a forged tree can keep one statement busy for ever.
+        connection.set_progress_handler(lambda: False, _STEPS_BETWEEN_SIGNALS)
     except UnicodeDecodeError as error:  # in SQLite's own message about the schema
         raise damaged_ledger(path, "its schema is not text") from error
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorname != _INTERRUPTED:
+            raise
+        raise damaged_ledger(path, "its tables are not those of an index") from error
     return connection
 
 
@@ -297,6 +304,9 @@ def _errors_reported(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorname", "") == _INTERRUPTED:
+            # By a signal: its handler raised this within SQLite, which does not pass it on.
+            raise KeyboardInterrupt from error
         ours = _translated(path, error)
         if ours is None:
             raise
@@ -331,7 +341,6 @@ def _translated(path: Path, error: sqlite3.Error) -> AlexNetDeployError | None:
             "SQLITE_CORRUPT",
             "SQLITE_TOOBIG",
             "SQLITE_CONSTRAINT",
-            "SQLITE_INTERRUPT",
         )
     )
     if is_damage or re.search(_FOREIGN, str(error)):

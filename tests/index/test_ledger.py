@@ -1,8 +1,11 @@
 """A ledger that is corrupt, or on a full disk."""
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -140,3 +143,30 @@ def test_a_ledger_is_closed_while_threads_read_from_it(index: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_signal_ends_a_statement_that_would_never_end(tmp_path: Path) -> None:
+    """A forged tree, whose pages name each other again and again, is read for ages."""
+    endless, is_over = "r (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM r)", threading.Event()
+
+    def interrupt() -> None:
+        while not is_over.wait(0.05):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def heed(number: int, frame: object) -> None:
+        if not is_over.is_set():
+            is_over.set()
+            raise KeyboardInterrupt
+
+    ledger.Ledger.create(tmp_path)
+    thread = threading.Thread(target=interrupt)
+    before = signal.signal(signal.SIGINT, heed)
+    try:
+        with ledger.Ledger.open(tmp_path) as opened:
+            thread.start()
+            with pytest.raises(KeyboardInterrupt):
+                opened.one(f"WITH RECURSIVE {endless} SELECT max(x) FROM r")
+    finally:
+        is_over.set()
+        thread.join()
+        signal.signal(signal.SIGINT, before)
