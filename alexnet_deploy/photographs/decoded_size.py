@@ -5,6 +5,9 @@ Measured with Pillow 13 as the peak of a process, in bytes per px of 24 megapixe
 20), AVIF 9 (alpha 16), JPEG 2000 19 (alpha 24). What is estimated here is that or more.
 """
 
+import struct
+from typing import IO
+
 from PIL import Image
 
 _PIXEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
@@ -14,6 +17,10 @@ _ROW_POINTER_BYTES = 8
 
 _DECODER_BYTES = {"JPEG2000": 6, "AVIF": 1, "QOI": 1, "SGI": 3, "PPM": 4, "BMP": 1, "DIB": 1}
 """What decoders take beside the picture, per px and channel, until it is complete."""
+
+_CODESTREAM = b"\xff\x4f\xff\x51"
+_JPEG2000_TILE_BYTES = 14_000  # measured with four channels
+_MAX_JPEG2000_TILES = 65_535  # OpenJPEG refuses more
 
 _ROWS_PER_STRIP, _TILE_WIDTH, _TILE_LENGTH = 278, 322, 323  # tags of TIFF
 _TIFF_PIXEL_BYTES = 8  # of RGBA with 16 bits
@@ -61,6 +68,8 @@ def _decoder_bytes(image: Image.Image) -> tuple[int, int]:
         return 2 * channels * pixels if _has_several_scans(image, channels) else 0, 0
     if image.format == "WEBP":
         return 4 * pixels, 8 * pixels
+    if image.format == "JPEG2000":
+        return _DECODER_BYTES["JPEG2000"] * channels * pixels + _jpeg2000_tiles_bytes(image), 0
     if image.format == "AVIF":
         return channels * pixels, 2 * channels * pixels
     if getattr(image, "use_load_libtiff", False):
@@ -81,6 +90,37 @@ def _has_several_scans(image: Image.Image, channels: int) -> bool:
     mark = file.read(2)
     file.seek(position)
     return bool(mark != b"\xff\xda")
+
+
+def _jpeg2000_tiles_bytes(image: Image.Image) -> int:
+    """Return what OpenJPEG keeps of the tiles of a JPEG 2000, of which each pixel may be one."""
+    file = image.fp
+    if file is None:  # it is loaded
+        return 0
+    position = file.tell()
+    file.seek(_codestream_start(file))
+    header = file.read(40)
+    file.seek(position)
+    if len(header) < 40:
+        return 0
+    width, height, _, _, tile_width, tile_height, left, top = struct.unpack_from(">8I", header, 8)
+    tiles = -(-(width - left) // max(1, tile_width)) * -(-(height - top) // max(1, tile_height))
+    return _JPEG2000_TILE_BYTES * max(0, min(tiles, _MAX_JPEG2000_TILES))
+
+
+def _codestream_start(file: IO[bytes]) -> int:
+    """Return where the codestream of a JPEG 2000 begins: at once, or in the first such box."""
+    start = 0
+    while True:
+        file.seek(start)
+        box = file.read(16)
+        if box.startswith(_CODESTREAM) or len(box) < 16:
+            return start
+        size = int.from_bytes(box[:4], "big")
+        header = 16 if size == 1 else 8
+        if box[4:8] == b"jp2c":
+            return start + header
+        start += max(header, size if size != 1 else int.from_bytes(box[8:], "big"))
 
 
 def _tiff_piece_bytes(image: Image.Image) -> int:

@@ -258,6 +258,20 @@ def test_a_tile_that_is_larger_than_its_tiff_counts(tmp_path: Path) -> None:
         load_photograph(path)
 
 
+@pytest.mark.parametrize("suffix", [".jp2", ".j2k"])
+def test_a_jpeg_2000_counts_its_tiles(suffix: str, tmp_path: Path) -> None:
+    """OpenJPEG keeps 12 KB for each: 130 KB of file, whose every pixel is one, take 770 MB."""
+    path = tmp_path / f"x{suffix}"
+    Image.new("RGB", (255, 255)).save(path, tile_size=(16, 16))
+    limit_decoded_memory("10MB")
+    assert load_photograph(path).size == (255, 255)
+    content = bytearray(path.read_bytes())
+    struct.pack_into(">2I", content, content.index(b"\xff\x4f\xff\x51") + 24, 1, 1)
+    path.write_bytes(content)
+    with pytest.raises(PhotographError, match="needs 912 MB to decode"):
+        load_photograph(path)
+
+
 def test_a_jpeg_in_several_scans_counts_its_coefficients(tmp_path: Path) -> None:
     path = tmp_path / "x.jpg"
     picture = Image.new("RGB", (1000, 1000))
