@@ -94,7 +94,7 @@ def _has_several_scans(image: Image.Image, channels: int) -> bool:
 
 def _jpeg2000_tiles_bytes(image: Image.Image) -> int:
     """Return what OpenJPEG keeps of the tiles of a JPEG 2000, of which each pixel may be one."""
-    file = image.fp
+    file = getattr(image, "fp", None)
     if file is None:  # it is loaded
         return 0
     position = file.tell()
@@ -103,7 +103,8 @@ def _jpeg2000_tiles_bytes(image: Image.Image) -> int:
     file.seek(position)
     if len(header) < 40:
         return 0
-    width, height, _, _, tile_width, tile_height, left, top = struct.unpack_from(">8I", header, 8)
+    values: tuple[int, ...] = struct.unpack_from(">8I", header, 8)
+    width, height, _, _, tile_width, tile_height, left, top = values
     tiles = -(-(width - left) // max(1, tile_width)) * -(-(height - top) // max(1, tile_height))
     return _JPEG2000_TILE_BYTES * max(0, min(tiles, _MAX_JPEG2000_TILES))
 
