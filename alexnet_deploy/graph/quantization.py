@@ -30,7 +30,8 @@ except ImportError as error:
     raise MissingPackageError("onnx", "cpu", "exporting a checkpoint") from error
 
 _LARGEST = 127
-_SMALLEST_SCALE = float(np.finfo(np.float32).tiny)  # dividing by it stays finite
+SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
+"""Of a file of ours: dividing by it stays finite."""
 _NUM_BINS = 4096
 _QUANTIZED_OPS = ("Conv", "Gemm")
 
@@ -128,7 +129,7 @@ def quantize_model(file: ModelFile, thresholds: Mapping[str, float]) -> ModelFil
             x, weight = inputs[:2]
             if x not in rounded:
                 rounded.add(x)
-                scale = max(thresholds[x] / _LARGEST, _SMALLEST_SCALE)
+                scale = max(thresholds[x] / _LARGEST, SMALLEST_SCALE)
                 arrays[scale_name(x)] = np.array(scale, np.float32)
                 nodes += _round(x)
             arrays |= _quantized(weight, file.arrays[weight])
@@ -164,7 +165,7 @@ def dequantize_model(file: ModelFile) -> ModelFile:
 def _quantized(name: str, weight: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
     """Return a weight in int8 and its per-channel scales; a channel of zeros has scale 1."""
     largest = np.abs(weight.reshape(len(weight), -1)).max(1)
-    scale = np.where(largest > 0, np.maximum(largest / _LARGEST, _SMALLEST_SCALE), 1)
+    scale = np.where(largest > 0, np.maximum(largest / _LARGEST, SMALLEST_SCALE), 1)
     scale = scale.astype(np.float32)
     by_channel = scale.reshape(-1, *[1] * (weight.ndim - 1))
     return {

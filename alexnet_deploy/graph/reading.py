@@ -34,7 +34,11 @@ from alexnet_deploy.graph.model_file import (
     narrow_name,
     scale_name,
 )
-from alexnet_deploy.graph.quantization import quantize_model, quantized_tensors
+from alexnet_deploy.graph.quantization import (
+    SMALLEST_SCALE,
+    quantize_model,
+    quantized_tensors,
+)
 from alexnet_deploy.graph.report import check_report
 from alexnet_deploy.model.checkpoints import CHECKPOINT_SUFFIXES, FACTORED, Checkpoint
 from alexnet_deploy.model.spec import SPEC_KEY, ModelSpec
@@ -206,6 +210,8 @@ def _check_graph(file: ModelFile) -> None:
             )
         if follows_from_spec(name) and not np.array_equal(array, like):
             raise ValueError(f"array {name} does not follow from its spec")
+        if name.endswith("_scale") and not (array >= SMALLEST_SCALE).all():
+            raise ValueError(f"array {name} holds scales that are not above 0")
         # A finite sum implies finite terms; a sum that overflows proves nothing.
         if array.dtype.kind not in "iu":
             with np.errstate(over="ignore", invalid="ignore"):

@@ -194,6 +194,17 @@ def test_a_forged_graph_is_refused_before_it_runs(kind: str, genuine: Path, tmp_
         read_model(forged)
 
 
+@pytest.mark.parametrize("name", ["pool1_scale", "conv2.weight_scale"])
+@pytest.mark.parametrize("scale", [0.0, -0.5])
+def test_a_scale_that_is_not_above_zero_is_refused(name: str, scale: float, tmp_path: Path) -> None:
+    """Each runtime makes something else of it."""
+    file = in_precision(build_model(random_checkpoint("caffe"), OUTPUTS), "int8")
+    arrays = {**file.arrays, name: np.full_like(file.arrays[name], scale)}
+    path = written(dataclasses.replace(file, arrays=arrays), tmp_path / "a.onnx")
+    with pytest.raises(IncompatibleFileError, match=f"array {name} holds scales"):
+        read_model(path)
+
+
 def test_a_rewritten_but_equal_file_is_read(genuine: Path, tmp_path: Path) -> None:
     """Guard the test above: writing by protobuf alone is no forgery."""
     copy = tmp_path / "copy.onnx"
