@@ -81,6 +81,19 @@ def test_classify_keeps_order_and_yields_failures_in_their_place(tmp_path: Path)
     assert (summary.num_done, summary.num_failed) == (2, 1)
 
 
+def test_probabilities_that_are_no_numbers_are_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save_photograph(tmp_path / "a.png", (255, 0, 0))
+    runner, summary = FakeRunner(RunnerOptions()), RunSummary()
+    nothing = {"probabilities": np.full((1, 4), np.nan, np.float32)}
+    monkeypatch.setattr(runner, "run", lambda images: nothing)
+    (result,) = classify(runner, [path], summary=summary)
+    assert result.error is not None
+    assert "not numbers (NaN)" in result.error
+    assert (summary.num_done, summary.num_failed) == (0, 1)
+
+
 def test_classify_refuses_at_the_call_what_it_cannot_do() -> None:
     runner = FakeRunner(RunnerOptions(outputs=("fc7",)))
     with pytest.raises(UsageError, match="open it with the output 'probabilities'"):
