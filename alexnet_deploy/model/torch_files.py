@@ -45,6 +45,7 @@ def read_pt(path: Path) -> tuple[dict[str, NDArray[Any]], str | None]:
             f"{path}: holds no weights; expected a state dict: a dict of name to tensor, "
             f"alone or under one of {', '.join(_NESTED)}; save one: {_REMEDY}"
         )
+    _check_storage(path, tensors)
     return {name: _array(path, name, tensor) for name, tensor in tensors.items()}, spec
 
 
@@ -71,7 +72,7 @@ def write_pt(
 def _load(path: Path) -> Any:
     try:
         # Only the zip format, written since torch 1.6, can be memory-mapped, and by a UTF-8 path.
-        is_zip = zipfile.is_zipfile(path)
+        is_zip = _is_zip(path)
         mmap = is_zip and path_base64(path) is None
         if is_zip:
             _check_sums(path)
@@ -82,15 +83,25 @@ def _load(path: Path) -> Any:
         raise IncompatibleFileError(f"{path}: {_reason(error)}") from error
 
 
+def _is_zip(path: Path) -> bool:
+    """Return whether torch takes a file for an archive: by its beginning, zipfile by its end."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\3\4"
+
+
 def _check_sums(path: Path) -> None:
     """Reject a damaged file; torch does not verify its checksums.
 
-    It does not compress either: a member that is would make a small file cost minutes.
+    It does not compress either, nor name the same bytes twice: a member that is compressed, or
+    members that overlap, would make a small file cost minutes.
     """
     with zipfile.ZipFile(path) as file:
-        for member in file.infolist():
+        members = file.infolist()
+        for member in members:
             if member.compress_type != zipfile.ZIP_STORED:
                 raise zipfile.BadZipFile(f"{member.filename[:100]} in it is compressed")
+        if sum(member.file_size for member in members) > path.stat().st_size:
+            raise zipfile.BadZipFile("parts of it overlap")
         damaged = file.testzip()
     if damaged is not None:
         raise zipfile.BadZipFile(f"the checksum of {damaged} in it is wrong")
@@ -127,7 +138,26 @@ def _state_dict(content: Any) -> dict[str, torch.Tensor]:
 
 def _tensors(value: Any) -> dict[str, torch.Tensor]:
     items = value.items() if isinstance(value, dict) else ()
-    return {str(name): item for name, item in items if isinstance(item, torch.Tensor)}
+    # Another key's text can be far longer than the file: tuples that hold one tuple twice, nested.
+    return {
+        name: item
+        for name, item in items
+        if isinstance(name, str) and isinstance(item, torch.Tensor)
+    }
+
+
+def _check_storage(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Reject tensors with more numbers than the file holds, before they are copied apart."""
+    size = sum(
+        tensor.numel() * tensor.element_size()
+        for tensor in tensors.values()
+        if tensor.layout == torch.strided and tensor.device.type == "cpu"  # `_array` refuses others
+    )
+    if size > path.stat().st_size:
+        raise IncompatibleFileError(
+            f"{path}: its tensors have {size:,} bytes, more than the file: some share their "
+            "numbers; save each with its own: {name: tensor.clone() for name, tensor in ...}"
+        )
 
 
 def _array(path: Path, name: str, tensor: torch.Tensor) -> NDArray[Any]:

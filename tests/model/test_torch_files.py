@@ -146,7 +146,9 @@ def test_a_torchscript_archive_is_called_one(tmp_path: Path) -> None:
 def test_a_file_that_is_no_torch_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.pt"
     path.write_bytes(content)
-    with pytest.raises(IncompatibleFileError, match=r"a\.pt: not a readable torch") as raised:
+    with pytest.raises(
+        IncompatibleFileError, match=r"a\.pt: (not a readable torch|is damaged)"
+    ) as raised:
         load_checkpoint(path)
     assert "weights_only" not in str(raised.value)
 
@@ -164,4 +166,40 @@ def test_a_compressed_member_is_refused_unread(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as file:
         file.writestr("archive/unused", bytes(10**7))
     with pytest.raises(IncompatibleFileError, match="archive/unused in it is compressed"):
+        load_checkpoint(path)
+
+
+def test_an_archive_whose_end_only_torch_finds_is_refused(tmp_path: Path) -> None:
+    """torch would read it, compressed members, wrong checksums and all."""
+    path = tmp_path / "a.pt"
+    torch.save({"conv1.weight": torch.zeros(3)}, path)
+    path.write_bytes(path.read_bytes() + b"PK\5\6")
+    torch.load(path, weights_only=True)
+    with pytest.raises(IncompatibleFileError, match="is damaged"):
+        load_checkpoint(path)
+
+
+def test_members_that_overlap_are_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    torch.save({"conv1.weight": torch.zeros(10**6)}, path)
+    with zipfile.ZipFile(path, "a") as file:
+        largest = max(file.infolist(), key=lambda member: member.file_size)
+        file.filelist.extend([largest] * 3)
+        file.writestr("archive/more", b"")
+    with pytest.raises(IncompatibleFileError, match="parts of it overlap"):
+        load_checkpoint(path)
+
+
+def test_a_tensor_that_repeats_its_numbers_is_refused_uncopied(tmp_path: Path) -> None:
+    """One number can stand for any number of gigabytes."""
+    path = tmp_path / "a.pt"
+    torch.save({"conv1.weight": torch.zeros(1).expand(10**6, 10**6)}, path)
+    with pytest.raises(IncompatibleFileError, match="more than the file"):
+        load_checkpoint(path)
+
+
+def test_a_name_that_is_no_text_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    torch.save({("conv1", "weight"): torch.zeros(3)}, path)
+    with pytest.raises(IncompatibleFileError, match="holds no weights"):
         load_checkpoint(path)
