@@ -161,13 +161,6 @@ def _check_storage(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
 
 
 def _array(path: Path, name: str, tensor: torch.Tensor) -> NDArray[Any]:
-    is_dense = tensor.layout == torch.strided
-    if is_dense and tensor.nbytes > tensor.untyped_storage().nbytes():
-        # Written out, it could be of any size, whatever the file's.
-        raise IncompatibleFileError(
-            f"{path}: {name} {list(tensor.shape)} is the same numbers over and over; save "
-            "tensor.contiguous()"
-        )
     if tensor.dtype == torch.bfloat16:
         tensor = tensor.float()
     try:
