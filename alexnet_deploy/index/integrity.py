@@ -30,6 +30,14 @@ def problems(index: Storage) -> Iterator[str]:
         "SELECT p.id FROM photographs p JOIN vectors v USING (position) WHERE p.sha256 != v.sha256"
     ):
         yield f"ledger: photograph {key} has the vector of other content"
+    roots = Roots(ledger)
+    for key, root, path in ledger.rows(
+        "SELECT id, root, path FROM photographs", kinds=(INTEGER, INTEGER, BLOB)
+    ):
+        try:
+            roots.file(root, path)
+        except IncompatibleFileError:
+            yield f"ledger: photograph {key} has the path {path[:100]!r}, which none can have"
     (num_pending,) = ledger.one("SELECT count(*) FROM photographs WHERE status = 'pending'")
     if num_pending:
         yield f"{num_pending:,} photographs without a vector; alexnet-deploy index embeds them"

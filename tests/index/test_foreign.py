@@ -137,6 +137,14 @@ def test_no_link_is_followed(index: Path, victim: Path, entry: str) -> None:
     assert sorted(path.name for path in victim.parent.iterdir()) == ["00007.f16", "victim"]
 
 
+def test_a_check_finds_a_path_that_leads_out_of_its_root(index: Path) -> None:
+    with closing(sqlite3.connect(index / LEDGER_NAME)) as connection:
+        connection.execute("UPDATE photographs SET path = ? WHERE id = 1", (b"../../secret",))
+        connection.commit()
+    (problem,) = describe_index(index, check=True)["problems"]
+    assert "photograph 1 has the path b'../../secret'" in problem
+
+
 def test_a_manifest_that_is_a_broken_link_is_not_written_through(index: Path, victim: Path) -> None:
     link(index / "manifest.json", victim.with_name("new"))
     assert len(use_in_every_way(index)) == 6
