@@ -178,6 +178,9 @@ FORGERIES: dict[str, Callable[[onnx.ModelProto], object]] = {
     "NaN": lambda m: setattr(
         array(m, "fc8.bias"), "raw_data", np.full(11, np.nan, np.float32).tobytes()
     ),
+    "another mean": lambda m: setattr(
+        array(m, "mean"), "raw_data", np.array([1, 2, 3], np.float32).tobytes()
+    ),
     "another shape": lambda m: set_shape(m, -1, 96, 55, 55),
     "a training step": lambda m: m.training_info.add(),
     "factors of no rank": without_rank,
