@@ -56,7 +56,9 @@ def build_model(checkpoint: Checkpoint, outputs: tuple[str, ...]) -> ModelFile:
     x = graph.add("Flatten", [x], "flat")
     x = graph.add("Relu", [graph.fully_connected(x, "fc6", "fc6_pre")], "fc6")
     x = graph.add("Relu", [graph.fully_connected(x, "fc7", "fc7_pre")], "fc7")
-    graph.add("Softmax", [graph.fully_connected(x, "fc8", "logits")], "probabilities", axis=-1)
+    if spec.has_head:
+        logits = graph.fully_connected(x, "fc8", "logits")
+        graph.add("Softmax", [logits], "probabilities", axis=-1)
     file = ModelFile(graph=graph.finish(), arrays=graph.arrays, spec=spec, origin=checkpoint)
     return file.with_outputs(outputs)
 
@@ -133,8 +135,11 @@ class _GraphBuilder:
         )
 
     def max_pool(self, x: str, number: int) -> str:
-        size, stride = [POOL_SIZE] * 2, [POOL_STRIDE] * 2
-        return self.add("MaxPool", [x], f"pool{number}", kernel_shape=size, strides=stride)
+        attributes = {"kernel_shape": [POOL_SIZE] * 2, "strides": [POOL_STRIDE] * 2}
+        padding = self._spec.padding_of_pool(number)
+        if padding:
+            attributes["pads"] = [0, 0, padding, padding]
+        return self.add("MaxPool", [x], f"pool{number}", **attributes)
 
     def fully_connected(self, x: str, layer: str, output: str) -> str:
         weight = f"{layer}.weight"

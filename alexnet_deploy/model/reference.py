@@ -70,7 +70,7 @@ class Reference:
                 x = local_response_norm(x, lrn)
                 yield f"norm{number}", x
             if number in POOLED_CONVS:
-                x = max_pool(x)
+                x = max_pool(x, self.spec.padding_of_pool(number))
                 yield f"pool{number}", x
             if lrn is not None and lrn.position == "after_pool":
                 x = local_response_norm(x, lrn)
@@ -81,9 +81,10 @@ class Reference:
         yield "fc7_pre", x
         x = relu(x)
         yield "fc7", x
-        x = self._connect(x, "fc8")
-        yield "logits", x
-        yield "probabilities", softmax(x)
+        if self.spec.has_head:
+            x = self._connect(x, "fc8")
+            yield "logits", x
+            yield "probabilities", softmax(x)
 
     def _parameters(self, layer: str) -> tuple[Array, Array]:
         """Return weight and bias in `dtype`, converted on first use."""
@@ -152,8 +153,12 @@ def local_response_norm(x: Array, lrn: LrnSpec) -> Array:
     return np.concatenate(towers)
 
 
-def max_pool(x: Array) -> Array:
-    """Section 3.4: the maximum of overlapping 3x3 windows, 2 px apart."""
+def max_pool(x: Array, padding: int = 0) -> Array:
+    """Section 3.4: the maximum of overlapping 3x3 windows, 2 px apart.
+
+    The windows may reach `padding` px beyond the map, at the bottom and on the right.
+    """
+    x = np.pad(x, ((0, 0), (0, padding), (0, padding)), constant_values=-np.inf)
     _, height, width = x.shape
     steps = range(POOL_SIZE)
     # One window offset at a time: ten times as fast as a maximum over small axes.

@@ -1,7 +1,7 @@
 """`ModelSpec`: everything a network needs besides its weights, as data.
 
-The four presets differ in padding, groups, normalization and preprocessing, not in code (sources:
-Krizhevsky et al. 2012; the 2012 code; Caffe; torchvision).
+The presets differ in padding, groups, normalization and preprocessing, not in code (sources:
+Krizhevsky et al. 2012; the 2012 code; Caffe; torchvision; the ONNX Model Zoo).
 
 Layer names, in forward order, are used for checkpoints, ONNX tensors and `layers`:
 
@@ -9,7 +9,8 @@ Layer names, in forward order, are used for checkpoints, ONNX tensors and `layer
     probabilities
 
 `convN`, `fc6` and `fc7` are taken after their ReLU; `fc7_pre` is `fc7` before it. A network
-without normalization has no `normN`; with `lrn.position == "after_pool"` `poolN` comes before it.
+without normalization has no `normN`; with `lrn.position == "after_pool"` `poolN` comes before it. A
+network without a head ends with `fc7`.
 """
 
 import dataclasses
@@ -21,22 +22,26 @@ from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from alexnet_deploy.errors import UsageError
-from alexnet_deploy.files.records import Within, check_fields, plain_fields, read_record, require
+from alexnet_deploy.files.records import (
+    LATER,
+    Within,
+    check_fields,
+    plain_fields,
+    read_record,
+    require,
+)
 
 SPEC_KEY = "alexnet_deploy.spec"
 """The metadata key of that JSON in checkpoints, models and Parquet files."""
 
-PresetName = Literal["paper", "torchvision", "caffe", "caffenet"]
+PresetName = Literal[
+    "paper", "torchvision", "caffe", "caffenet", "caffe-224", "caffenet-224", "ungrouped"
+]
 PRESET_NAMES: tuple[PresetName, ...] = get_args(PresetName)
 LrnPosition = Literal["before_pool", "after_pool"]
 Resize = Literal["shorter_side", "squash"]
 Filter = Literal["bilinear", "bicubic"]
-_GreyLevel = Annotated[float, Within(-1e6, 1e6)]
-_Deviation = Annotated[float, Within(above=0, most=1e6)]
-_Padding = Annotated[int, Within(0, 4096)]
-_Width = Annotated[int, Within(1, 4096)]
-
-# Krizhevsky et al. 2012, section 3.5; the same in all four presets.
+# Krizhevsky et al. 2012, section 3.5; the same in all presets.
 CONV_KERNELS = (11, 5, 3, 3, 3)
 CONV_STRIDES = (4, 1, 1, 1, 1)
 CONV_PADDINGS = (0, 2, 1, 1, 1)  # conv1's own is `ModelSpec.conv1_padding`
@@ -44,6 +49,12 @@ POOL_SIZE, POOL_STRIDE = 3, 2  # overlapping pooling, section 3.4
 POOLED_CONVS = (1, 2, 5)
 NORMALIZED_CONVS = (1, 2)
 FC_WIDTH = 4096
+
+_GreyLevel = Annotated[float, Within(-1e6, 1e6)]
+_Deviation = Annotated[float, Within(above=0, most=1e6)]
+_Padding = Annotated[int, Within(0, 4096)]
+_Width = Annotated[int, Within(1, 4096)]
+_PoolPadding = Annotated[int, Within(0, POOL_SIZE - 1)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,9 +111,11 @@ class ModelSpec:
         widths: number of kernels of conv1 .. conv5.
         groups: groups of conv1 .. conv5; 2 where the paper's kernels see one tower only.
         lrn: the local response normalization of conv1 and conv2, or None.
-        num_classes: outputs of fc8.
+        num_classes: outputs of fc8; 0 for a network without one.
         labels: one name per class, or empty when unknown.
         provenance: free-form JSON about the weights (data, recipe, measured figures).
+        pool_padding: px by which pool1, pool2 and pool5 reach beyond their input at the bottom and
+            on the right, where it has no maximum.
     """
 
     FORMAT: ClassVar[int] = 2
@@ -114,9 +127,12 @@ class ModelSpec:
     groups: tuple[_Width, _Width, _Width, _Width, _Width]
     lrn: LrnSpec | None
     preprocessing: Preprocessing
-    num_classes: Annotated[int, Within(1, 1_000_000)]
+    num_classes: Annotated[int, Within(0, 1_000_000)]
     labels: tuple[Annotated[str, Within(most=1000)], ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    pool_padding: tuple[_PoolPadding, _PoolPadding, _PoolPadding] = field(
+        default=(0, 0, 0), metadata=LATER
+    )
 
     def __post_init__(self) -> None:
         """Reject impossible values; convert lists to tuples, 5.0 to int and 2 to float.
@@ -161,6 +177,11 @@ class ModelSpec:
             fits = all(width % self.lrn.towers == 0 for width in normalized)
             require(fits, "lrn.towers", self.lrn.towers, expected)
 
+    @property
+    def has_head(self) -> bool:
+        """Whether it classifies: without fc8 it ends with fc7."""
+        return self.num_classes > 0
+
     def label(self, index: int) -> str:
         """Return the name of class `index`, `class 17` if the labels are unknown."""
         return self.labels[index] if self.labels else f"class {index}"
@@ -181,12 +202,14 @@ class ModelSpec:
             if normalized and self.lrn and self.lrn.position == "before_pool":
                 shapes[f"norm{number}"] = (width, size, size)
             if number in POOLED_CONVS:
-                size = (size - POOL_SIZE) // POOL_STRIDE + 1
+                size = (size + self.padding_of_pool(number) - POOL_SIZE) // POOL_STRIDE + 1
                 shapes[f"pool{number}"] = (width, size, size)
             if normalized and self.lrn and self.lrn.position == "after_pool":
                 shapes[f"norm{number}"] = (width, size, size)
         shapes |= {"fc6": (FC_WIDTH,), "fc7_pre": (FC_WIDTH,), "fc7": (FC_WIDTH,)}
-        return shapes | {"logits": (self.num_classes,), "probabilities": (self.num_classes,)}
+        if self.has_head:
+            shapes |= {"logits": (self.num_classes,), "probabilities": (self.num_classes,)}
+        return shapes
 
     def conv_padding(self, number: int) -> tuple[int, int, int, int]:
         """Return the zeros around the input of conv `number` (1..5): top, left, bottom, right."""
@@ -194,6 +217,10 @@ class ModelSpec:
             return self.conv1_padding
         padding = CONV_PADDINGS[number - 1]
         return (padding, padding, padding, padding)
+
+    def padding_of_pool(self, number: int) -> int:
+        """Return `pool_padding` of pool `number` (1, 2 or 5), px."""
+        return self.pool_padding[POOLED_CONVS.index(number)]
 
     def array_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of each weight and bias, under the paper's names, in forward order.
@@ -210,6 +237,8 @@ class ModelSpec:
         for name, width in (("fc6", FC_WIDTH), ("fc7", FC_WIDTH), ("fc8", self.num_classes)):
             shapes |= {f"{name}.weight": (width, fan_in), f"{name}.bias": (width,)}
             fan_in = width
+        if not self.has_head:
+            del shapes["fc8.weight"], shapes["fc8.bias"]
         return shapes
 
     def result_fields(self) -> dict[str, Any]:
@@ -272,34 +301,61 @@ _CAFFE = dataclasses.replace(
         std=(1.0, 1.0, 1.0),
     ),
 )
+_CAFFENET = dataclasses.replace(
+    _CAFFE,
+    preset="caffenet",
+    lrn=LrnSpec(size=5, alpha=1e-4, beta=0.75, k=1.0, towers=1, position="after_pool"),
+)
+_TORCHVISION = dataclasses.replace(
+    _PAPER,
+    preset="torchvision",
+    conv1_padding=(2, 2, 2, 2),
+    widths=(64, 192, 384, 256, 256),
+    groups=(1, 1, 1, 1, 1),
+    lrn=None,
+    preprocessing=Preprocessing(
+        resize="shorter_side",
+        resize_to=256,
+        filter="bilinear",
+        # torchvision's own numbers are in 0..1 (transforms/_presets.py).
+        mean=(0.485 * 255, 0.456 * 255, 0.406 * 255),
+        std=(0.229 * 255, 0.224 * 255, 0.225 * 255),
+    ),
+)
+# The ONNX Model Zoo's files: Caffe's weights at 224 px, where the last pool must reach 1 px beyond
+# its input for fc6 to fit. The whole photograph is squashed to 224 px, as in the script behind the
+# accuracy that the zoo gives.
+_ZOO_224: Mapping[str, Any] = {
+    "input_size": 224,
+    "pool_padding": (0, 0, 1),
+    "preprocessing": Preprocessing(
+        resize="squash",
+        resize_to=224,
+        filter="bilinear",
+        mean=(123.68, 116.779, 103.939),
+        std=(1.0, 1.0, 1.0),
+    ),
+}
 PRESETS: Mapping[str, ModelSpec] = MappingProxyType(
     {
         "paper": _PAPER,
-        "torchvision": dataclasses.replace(
-            _PAPER,
-            preset="torchvision",
-            conv1_padding=(2, 2, 2, 2),
-            widths=(64, 192, 384, 256, 256),
-            groups=(1, 1, 1, 1, 1),
-            lrn=None,
-            preprocessing=Preprocessing(
-                resize="shorter_side",
-                resize_to=256,
-                filter="bilinear",
-                # torchvision's own numbers are in 0..1 (transforms/_presets.py).
-                mean=(0.485 * 255, 0.456 * 255, 0.406 * 255),
-                std=(0.229 * 255, 0.224 * 255, 0.225 * 255),
-            ),
-        ),
+        "torchvision": _TORCHVISION,
         "caffe": _CAFFE,
-        "caffenet": dataclasses.replace(
+        "caffenet": _CAFFENET,
+        "caffe-224": dataclasses.replace(_CAFFE, preset="caffe-224", **_ZOO_224),
+        "caffenet-224": dataclasses.replace(_CAFFENET, preset="caffenet-224", **_ZOO_224),
+        # The paper's widths without its two towers, 62,378,344 parameters, as many programs have
+        # it that were written after the paper's text.
+        "ungrouped": dataclasses.replace(
             _CAFFE,
-            preset="caffenet",
-            lrn=LrnSpec(size=5, alpha=1e-4, beta=0.75, k=1.0, towers=1, position="after_pool"),
+            preset="ungrouped",
+            groups=(1, 1, 1, 1, 1),
+            lrn=LrnSpec(size=5, alpha=1e-4, beta=0.75, k=2.0, towers=1, position="before_pool"),
+            preprocessing=_TORCHVISION.preprocessing,
         ),
     }
 )
-"""The four networks known as AlexNet, with 1000 unnamed classes."""
+"""The networks known as AlexNet, with 1000 unnamed classes."""
 
 
 def preset_spec(name: str, *, num_classes: int = 1000, labels: tuple[str, ...] = ()) -> ModelSpec:

@@ -144,6 +144,9 @@ GRAPHS = {
     "torchvision": "dc2a25e8312fc7df",
     "caffe": "0f5a8d410f998de6",
     "caffenet": "f1d2500db2933046",
+    "caffe-224": "32c87ac05995a54d",
+    "caffenet-224": "0819039e8bee86be",
+    "ungrouped": "aa5d616b6aab2b7b",
 }
 
 

@@ -50,7 +50,10 @@ TOTALS = {
     "paper": 60_965_224,
     "caffe": 60_965_224,
     "caffenet": 60_965_224,
+    "caffe-224": 60_965_224,
+    "caffenet-224": 60_965_224,
     "torchvision": 61_100_840,
+    "ungrouped": 62_378_344,
 }
 
 
@@ -86,10 +89,22 @@ def test_presets_have_the_published_number_of_parameters(preset: str) -> None:
 
 
 @pytest.mark.parametrize("preset", PRESET_NAMES)
-def test_maps_are_55_27_13_6_px(preset: str) -> None:
+def test_maps_are_55_27_13_6_px_and_at_the_zoos_224_54_26_12_6(preset: str) -> None:
     shapes = PRESETS[preset].layer_shapes()
-    sizes = [shapes[name][1:] for name in ("conv1", "pool1", "pool2", "conv5", "pool5")]
-    assert sizes == [(55, 55), (27, 27), (13, 13), (13, 13), (6, 6)]
+    sizes = [shapes[name][1] for name in ("conv1", "pool1", "pool2", "conv5", "pool5")]
+    expected = [54, 26, 12, 12, 6] if preset.endswith("-224") else [55, 27, 13, 13, 6]
+    assert sizes == expected
+
+
+def test_a_network_without_a_head_ends_with_fc7() -> None:
+    spec = preset_spec("paper", num_classes=0)
+    assert not spec.has_head and list(spec.layer_shapes())[-1] == "fc7"
+    assert list(spec.array_shapes())[-2:] == ["fc7.weight", "fc7.bias"]
+
+
+def test_a_file_without_pool_padding_is_the_same_spec_in_every_version() -> None:
+    assert "pool_padding" not in json.loads(PRESETS["paper"].to_json())
+    assert json.loads(PRESETS["caffe-224"].to_json())["pool_padding"] == [0, 0, 1]
 
 
 def test_caffenet_normalizes_after_pooling_and_torchvision_not_at_all() -> None:
@@ -159,7 +174,7 @@ def test_damaged_json_is_refused(text: str) -> None:
         ("widths", 96),
         ("groups", [1, 5, 1, 2, 2]),
         ("groups", [1, 0, 1, 2, 2]),
-        ("num_classes", 0),
+        ("num_classes", -1),
         ("num_classes", 1_000_001),
         ("num_classes", True),
         ("lrn.size", 4),

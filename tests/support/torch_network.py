@@ -36,11 +36,13 @@ def torch_layers(
         if normalized and spec.lrn and spec.lrn.position == "before_pool":
             x = layers[f"norm{number}"] = _normalize(x, checkpoint)
         if number in (1, 2, 5):
+            beyond = spec.pool_padding[(1, 2, 5).index(number)]
+            x = F.pad(x, (0, beyond, 0, beyond), value=-torch.inf)
             x = layers[f"pool{number}"] = F.max_pool2d(x, 3, 2)
         if normalized and spec.lrn and spec.lrn.position == "after_pool":
             x = layers[f"norm{number}"] = _normalize(x, checkpoint)
     x = x.flatten(1)
-    for name in ("fc6", "fc7", "fc8"):
+    for name in ("fc6", "fc7", "fc8") if spec.num_classes else ("fc6", "fc7"):
         x = change_input(name, x)
         if f"{name}.weight" in arrays:
             weight = arrays[f"{name}.weight"]
@@ -51,8 +53,9 @@ def torch_layers(
             layers["fc7_pre"] = x
         if name != "fc8":
             x = layers[name] = torch.relu(x)
-    layers["logits"] = x
-    layers["probabilities"] = torch.softmax(x, dim=1)
+    if spec.num_classes:
+        layers["logits"] = x
+        layers["probabilities"] = torch.softmax(x, dim=1)
     return {name: layer.double().numpy() for name, layer in layers.items()}
 
 
