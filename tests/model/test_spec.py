@@ -98,7 +98,8 @@ def test_maps_are_55_27_13_6_px_and_at_the_zoos_224_54_26_12_6(preset: str) -> N
 
 def test_a_network_without_a_head_ends_with_fc7() -> None:
     spec = preset_spec("paper", num_classes=0)
-    assert not spec.has_head and list(spec.layer_shapes())[-1] == "fc7"
+    assert not spec.has_head
+    assert list(spec.layer_shapes())[-1] == "fc7"
     assert list(spec.array_shapes())[-2:] == ["fc7.weight", "fc7.bias"]
 
 

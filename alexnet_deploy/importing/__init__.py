@@ -1,0 +1,1 @@
+"""AlexNets of other programs: read by content, named as in the paper, given a spec."""
