@@ -1,4 +1,4 @@
-"""Trained weights with their spec: `.safetensors` files, `.pt` files, torch state dicts.
+"""Trained weights with their spec, in `.safetensors` files or torch's.
 
 Arrays have the paper's names, `conv1.weight` .. `fc8.bias`; convolutions are (out, in / groups,
 kernel, kernel), fully connected layers (out, in). `fc6` and `fc7` may be stored as two factors,
@@ -16,22 +16,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import (
-    Argument,
-    IncompatibleFileError,
-    Message,
-    MissingPackageError,
-    UsageError,
-)
+from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError
 from alexnet_deploy.files.input_files import existing_file
 from alexnet_deploy.files.output_files import atomic_write
 from alexnet_deploy.model.spec import SPEC_KEY, ModelSpec
-from alexnet_deploy.model.state_dicts import adopt_state_dict
 
 try:
     from safetensors import SafetensorError, deserialize, safe_open
@@ -50,6 +43,20 @@ class Checkpoint:
 
     spec: ModelSpec
     arrays: Mapping[str, NDArray[Any]]
+
+    def with_labels(self, labels: tuple[str, ...]) -> "Checkpoint":
+        """Return it with other class names.
+
+        Raises:
+            IncompatibleFileError: not one for each class.
+        """
+        if len(labels) != self.spec.num_classes:
+            raise IncompatibleFileError(
+                f"there are {len(labels)} labels for {self.spec.num_classes} classes; give one "
+                "label per line, in the order of the outputs"
+            )
+        spec = dataclasses.replace(self.spec, labels=labels)
+        return dataclasses.replace(self, spec=spec)
 
     @cached_property
     def identity(self) -> str:
@@ -111,51 +118,55 @@ def _digest(array: NDArray[Any]) -> str:
     return f"{wide.dtype.name} {list(wide.shape)} {digest}"
 
 
-def load_checkpoint(
-    path: Path, *, preset: str | None = None, labels: tuple[str, ...] | None = None
-) -> Checkpoint:
-    """Read a checkpoint and check every array.
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint of ours and check every array.
 
     Args:
-        path: `.safetensors`, or `.pt` / `.pth` (these need torch, and loading them never runs
-            code): ours, a torchvision state dict, or another AlexNet's state dict.
-        preset: which AlexNet a state dict without our spec is; see `state_dicts`.
-        labels: class names that replace the file's own.
+        path: in either format, whatever its name; torch's needs torch, and loading it never runs
+            code. `importing.opening` reads other programs' files, too.
 
     Raises:
-        IncompatibleFileError: unreadable, not recognized, or with a missing, extra, misshapen or
+        IncompatibleFileError: unreadable, without a spec, or with a missing, extra, misshapen or
             non-finite array.
-        MissingPackageError: a `.pt` file, and torch is not installed.
-        UsageError: the file is missing or not readable, or it has its own spec and `preset` is
-            given.
+        MissingPackageError: a torch file, and torch is not installed.
+        UsageError: the file is missing or not readable.
     """
-    arrays, spec_json = _read(path)
+    existing_file(path, f"a checkpoint: {', '.join(CHECKPOINT_SUFFIXES)}")
+    with path.open("rb") as file:
+        is_torch = file.read(4).startswith((b"PK", b"\x80"))
+    arrays, spec_json = read_arrays(path, "torch" if is_torch else "safetensors")
     if spec_json is None:
-        spec, arrays = adopt_state_dict(arrays, preset=preset, source=str(path))
-        remedy = Message(
-            f"this is not a {spec.preset} AlexNet with {spec.num_classes} classes: see ",
-            Argument("preset"),
+        raise IncompatibleFileError(
+            f"{path}: has no alexnet-deploy spec; import it: alexnet-deploy import FILE -o CKPT"
         )
-    elif preset is not None:
-        raise UsageError(
-            f"{path}: has its own spec, so ",
-            Argument("preset", preset),
-            " does not apply; omit it",
-        )
-    else:
-        spec = ModelSpec.from_json(spec_json, str(path))
-        remedy = Message("its arrays do not match its spec: write it again")
-    if labels is not None:
-        if len(labels) != spec.num_classes:
-            raise IncompatibleFileError(
-                f"{path}: has {spec.num_classes} classes, the labels file names {len(labels)}; "
-                "give one label per line, in the order of the outputs"
-            )
-        spec = dataclasses.replace(spec, labels=labels)
-    _check_shapes(arrays, spec, str(path), remedy)
-    for name, array in arrays.items():
-        _check_numbers(array, f"{path}: array {name}")
+    return checkpoint_of(arrays, spec_json, path)
+
+
+def checkpoint_of(arrays: Mapping[str, NDArray[Any]], spec_json: str, path: Path) -> Checkpoint:
+    """Return what `read_arrays` read from a file of ours, checked.
+
+    Raises:
+        IncompatibleFileError: as `load_checkpoint`.
+    """
+    spec = ModelSpec.from_json(spec_json, str(path))
+    check_arrays(arrays, spec, str(path), "its arrays do not match its spec: write it again")
     return Checkpoint(spec=spec, arrays=arrays)
+
+
+def read_arrays(
+    path: Path, kind: Literal["torch", "safetensors"]
+) -> tuple[Mapping[str, NDArray[Any]], str | None]:
+    """Return a file's arrays by name and, if it is ours, its spec as JSON; nothing is checked.
+
+    Raises:
+        IncompatibleFileError: unreadable, would run code, or without arrays of numbers.
+        MissingPackageError: a torch file, and torch is not installed.
+    """
+    if kind == "safetensors":
+        return _read_safetensors(path)
+    from alexnet_deploy.model.torch_files import read_pt
+
+    return read_pt(path)
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
@@ -167,25 +178,6 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     arrays = {name: np.ascontiguousarray(array) for name, array in checkpoint.arrays.items()}
     with atomic_write(path) as file:
         file.write(save(arrays, {SPEC_KEY: checkpoint.spec.to_json()}))
-
-
-def _read(path: Path) -> tuple[Mapping[str, NDArray[Any]], str | None]:
-    """Return a file's arrays and, if it is ours, its spec as JSON."""
-    existing_file(path, f"a checkpoint: {', '.join(CHECKPOINT_SUFFIXES)}")
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    if path.suffix in CHECKPOINT_SUFFIXES:
-        from alexnet_deploy.model.torch_files import read_pt
-
-        return read_pt(path)
-    if path.suffix == ".onnx":
-        raise UsageError(
-            f"{path}: is already a model file; give the checkpoint that it was exported from"
-        )
-    raise IncompatibleFileError(
-        f"{path}: a checkpoint ends in {', '.join(CHECKPOINT_SUFFIXES)}, "
-        f"not in {path.suffix or 'no suffix'}; rename it if it is one of them"
-    )
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], str | None]:
@@ -223,10 +215,14 @@ def _bfloat16_arrays(path: Path) -> dict[str, NDArray[np.float32]]:
     return arrays
 
 
-def _check_shapes(
+def check_arrays(
     arrays: Mapping[str, NDArray[Any]], spec: ModelSpec, source: str, remedy: str
 ) -> None:
-    """Reject a missing, misshapen or extra array, naming the first one."""
+    """Hold arrays under the paper's names to a spec and to finite numbers.
+
+    Raises:
+        IncompatibleFileError: naming the first that is missing, extra, misshapen, or holds others.
+    """
     expected = _expected_shapes(arrays, spec)
     for name, shape in expected.items():
         if name not in arrays:
@@ -241,6 +237,8 @@ def _check_shapes(
     for name in arrays:
         if name not in expected:
             raise IncompatibleFileError(f"{source}: array {name} is unexpected; ", remedy)
+    for name, array in arrays.items():
+        _check_numbers(array, f"{source}: array {name}")
 
 
 def _expected_shapes(

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from alexnet_deploy.model.state_dicts import adopt_state_dict
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from alexnet_deploy.errors import IncompatibleFileError
 from alexnet_deploy.model.checkpoints import load_checkpoint
 from alexnet_deploy.model.labels import imagenet_labels
-from alexnet_deploy.model.state_dicts import adopt_state_dict
 from tests.support.networks import random_checkpoint
 
 torch = pytest.importorskip("torch", reason="reading .pt files needs torch")
