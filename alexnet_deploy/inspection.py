@@ -15,8 +15,8 @@ from alexnet_deploy.files.input_files import existing_file
 from alexnet_deploy.files.path_text import path_fields, printable
 from alexnet_deploy.graph.model_file import ModelFile, narrow_name
 from alexnet_deploy.graph.reading import read_model
+from alexnet_deploy.importing.opening import open_weights
 from alexnet_deploy.index.status import describe_index, readable_index
-from alexnet_deploy.model.checkpoints import load_checkpoint
 from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.runtimes.engine_file import (
     ENGINE_SUFFIX,
@@ -68,7 +68,7 @@ def describe(path: Path, *, check: bool = False) -> dict[str, Any]:
             "unchanged": file.is_unchanged(),
             "report": file.report,
         }
-    checkpoint = load_checkpoint(path)
+    checkpoint = open_weights(path)
     described = _described(path, "checkpoint", checkpoint.spec, checkpoint.identity)
     return {**described, "arrays": _arrays(checkpoint.arrays)}
 

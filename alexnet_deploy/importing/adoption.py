@@ -214,7 +214,7 @@ def _is_possible(
         return False
     if stated is not None:
         return all(getattr(stated, name) == getattr(preset, name) for name in _STATED)
-    return named["fc6.weight"].shape[-1] == preset.array_shapes()["fc6.weight"][-1]
+    return bool(named["fc6.weight"].shape == preset.array_shapes()["fc6.weight"])
 
 
 def _is_torchvisions(places: Mapping[str, str]) -> bool:
@@ -264,8 +264,13 @@ def _spec(
     order = slice(None, None, -1 if channels == "BGR" else 1)
     preprocessing = base.preprocessing
     if stated.mean is not None and stated.std is not None:
-        mean, std = stated.mean[order], stated.std[order]
+        mean, std = _triple(stated.mean[order]), _triple(stated.std[order])
         preprocessing = dataclasses.replace(preprocessing, mean=mean, std=std)
     if preprocessing.resize_to < stated.input_size:
         preprocessing = dataclasses.replace(preprocessing, resize_to=stated.input_size)
     return dataclasses.replace(base, **changed, preprocessing=preprocessing)
+
+
+def _triple(values: tuple[float, ...]) -> tuple[float, float, float]:
+    first, second, third = values
+    return first, second, third

@@ -62,7 +62,8 @@ def import_weights(
         path: a torch checkpoint, `.safetensors`, `.caffemodel`, `.onnx`, or a directory as the
             Hugging Face hub has it.
         options: what is said of it.
-        prototxt, mean: of a Caffe model: its description, and its mean photograph.
+        prototxt: the description of a Caffe model that holds none.
+        mean: the mean photograph of a Caffe model.
 
     Raises:
         IncompatibleFileError: damaged, no weights, no AlexNet, or not the one that was said.

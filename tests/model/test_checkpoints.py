@@ -224,18 +224,21 @@ def test_a_truncated_file_is_refused(tmp_path: Path, kept_bytes: int) -> None:
         load_checkpoint(path)
 
 
-def test_a_preset_on_a_file_with_a_spec_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.safetensors", random_checkpoint("paper"))
-    with pytest.raises(UsageError, match="has its own spec"):
-        load_checkpoint(path, preset="caffe")
-
-
-def test_labels_replace_the_files_own_and_must_match_in_number(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.safetensors", random_checkpoint("paper"))
+def test_labels_replace_its_own_and_must_match_in_number() -> None:
+    checkpoint = random_checkpoint("paper")
     labels = tuple(f"new {index}" for index in range(11))
-    assert load_checkpoint(path, labels=labels).spec.labels == labels
-    with pytest.raises(IncompatibleFileError, match="has 11 classes, the labels file names 2"):
-        load_checkpoint(path, labels=("a", "b"))
+    renamed = checkpoint.with_labels(labels)
+    assert renamed.spec.labels == labels
+    assert renamed.identity == checkpoint.identity
+    with pytest.raises(IncompatibleFileError, match="2 labels for 11 classes"):
+        checkpoint.with_labels(("a", "b"))
+
+
+def test_a_file_without_a_spec_is_to_be_imported(tmp_path: Path) -> None:
+    arrays = {name: np.asarray(array) for name, array in random_checkpoint("paper").arrays.items()}
+    save_file(arrays, tmp_path / "a.safetensors")
+    with pytest.raises(IncompatibleFileError, match="alexnet-deploy import FILE"):
+        load_checkpoint(tmp_path / "a.safetensors")
 
 
 def test_a_labels_file_is_one_name_a_line(tmp_path: Path) -> None:
