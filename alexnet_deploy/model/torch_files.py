@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError
 from alexnet_deploy.files.output_files import atomic_write
 from alexnet_deploy.files.path_text import path_base64
+from alexnet_deploy.model.pickles import MAX_BYTES, CostlyPickleError, check_cost
 from alexnet_deploy.model.spec import SPEC_KEY
 
 try:
@@ -29,6 +30,8 @@ ARRAYS_KEY = "arrays"
 # Keys under which training scripts save the weights, beside the optimizer state.
 _NESTED = ("state_dict", "model_state_dict", "model", "net", "weights")
 _REMEDY = "torch.save(model.state_dict(), path)"
+_NUM_LEGACY_PICKLES = 5
+"""At the beginning of a file of torch before 1.6; the numbers follow."""
 
 
 def read_pt(path: Path) -> tuple[dict[str, NDArray[Any]], str | None]:
@@ -76,6 +79,7 @@ def _load(path: Path) -> Any:
         mmap = is_zip and path_base64(path) is None
         if is_zip:
             _check_sums(path)
+        _check_pickles(path, is_zip=is_zip)
         with warnings.catch_warnings():  # what it warns about is rejected below
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
@@ -104,7 +108,22 @@ def _check_sums(path: Path) -> None:
             raise zipfile.BadZipFile("parts of it overlap")
         damaged = file.testzip()
     if damaged is not None:
-        raise zipfile.BadZipFile(f"the checksum of {damaged} in it is wrong")
+        raise zipfile.BadZipFile(f"the checksum of {damaged[:100]} in it is wrong")
+
+
+def _check_pickles(path: Path, *, is_zip: bool) -> None:
+    """Reject a file whose pickles could take for ever, before torch reads them."""
+    with path.open("rb") as file:
+        if is_zip:
+            # By torch's own reader, which finds a member by other rules than Python's.
+            content = torch._C.PyTorchFileReader(file).get_record("data.pkl")
+        else:
+            content = file.read(MAX_BYTES)
+    if len(content) > MAX_BYTES:
+        raise CostlyPickleError(f"describes its tensors in more than {MAX_BYTES:,} bytes")
+    pickles = io.BytesIO(content)
+    for _ in range(1 if is_zip else _NUM_LEGACY_PICKLES):
+        check_cost(pickles)
 
 
 def _reason(error: Exception) -> str:
@@ -120,6 +139,8 @@ def _reason(error: Exception) -> str:
             f"rejected, because reading it would run code (it holds {held}); "
             f"where it was made, save the state dict alone: {_REMEDY}"
         )
+    if isinstance(error, CostlyPickleError):
+        return f"rejected: it {error}, as no checkpoint does; save the state dict alone: {_REMEDY}"
     if isinstance(error, zipfile.BadZipFile):
         return f"is damaged ({error}); copy it again"
     return f"not a readable torch file ({type(error).__name__}); copy it again, or save: {_REMEDY}"

@@ -1,6 +1,7 @@
 """`.pt` files: ours, those of training scripts, and those that must not be read."""
 
 import argparse
+import io
 import pickle
 import re
 import zipfile
@@ -129,7 +130,7 @@ def test_what_a_training_script_should_not_have_saved_is_named(
 def test_a_torchscript_archive_is_called_one(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
         for name in ("data.pkl", "constants.pkl", "version"):
-            archive.writestr(f"a/{name}", b"3\n")
+            archive.writestr(f"a/{name}", b"3\n" if name == "version" else b"\x80\2N.")
     with pytest.raises(IncompatibleFileError, match="is a TorchScript archive"):
         load_checkpoint(tmp_path / "a.pt")
 
@@ -195,3 +196,92 @@ def test_a_name_that_is_no_text_is_passed_over(tmp_path: Path) -> None:
     torch.save({("conv1", "weight"): torch.zeros(3)}, path)
     with pytest.raises(IncompatibleFileError, match="holds no weights"):
         load_checkpoint(path)
+
+
+DOUBLED = b"q\x02h\x02\x86"
+"""Puts what is on the stack into a tuple twice."""
+
+
+def write_pickle(path: Path, content: bytes, *, zipped: bool) -> None:
+    """Write a file that torch takes for a checkpoint, with a pickle made by hand in it."""
+    if zipped:
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, data in (("data.pkl", content), ("byteorder", b"little"), ("version", b"3")):
+                archive.writestr(f"archive/{name}", data)
+        return
+    beginning = io.BytesIO()
+    torch.save({}, beginning, _use_new_zipfile_serialization=False)
+    end = len(pickle.dumps({}, 2)) + len(pickle.dumps([], 2))
+    path.write_bytes(beginning.getvalue()[:-end] + content + pickle.dumps([], 2))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x02}q\x00U\x01a\x85" + DOUBLED * 45 + b"K\x00s.",  # the key of a dict
+        b"\x80\x02U\x01a\x85" + DOUBLED * 45 + b")R.",  # called, named by torch's error
+        b"\x80\x02U\x07storageU\x01a" + DOUBLED * 45 + b"\x86Q.",  # the name of a storage
+        b"\x80\x02]" + b"q\x02]h\x02ah\x02a" * 45 + b".",  # lists
+        b"\x80\x02c__builtin__\nset\nU\x01a" + DOUBLED * 45 + b"\x85R.",  # elements of a set
+        b"\x80\x02]q\x00]q\x01h\x00aa.",  # two lists that hold each other
+        b"\x80\x02}" + b"N" + b"\x85" * 300_000 + b"Ns.",  # its hash would end the process
+    ],
+)
+def test_a_pickle_that_would_never_end_is_refused_unread(
+    tmp_path: Path, content: bytes, zipped: bool
+) -> None:
+    path = tmp_path / "a.pt"
+    write_pickle(path, content, zipped=zipped)
+    with pytest.raises(IncompatibleFileError, match=r"rejected: it holds .* as no checkpoint does"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"c_codecs\nencode\nq\0U\1aU\x08punycode\x86R.",
+        b"c__builtin__\nbytearray\nJ\xff\xff\xff\x7f\x85R.",
+        b"c_codecs\nencode\nq\0U\1aU\6latin1\x86R0h\0U\1aU\x08punycode\x86R.",
+        b"ctorch._tensor\n_rebuild_from_type_v2\n(c_codecs\nencode\nNU\1aU\6latin1\x86NtR.",
+    ],
+)
+def test_a_pickle_that_could_take_all_time_or_memory_is_refused_unread(
+    tmp_path: Path, content: bytes
+) -> None:
+    """By a codec or a size of the file's choice."""
+    path = tmp_path / "a.pt"
+    write_pickle(path, b"\x80\x02" + content, zipped=True)
+    with pytest.raises(IncompatibleFileError, match=r"run code \(it holds _codecs\.encode"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_checkpoint_with_all_that_training_scripts_keep_is_read(
+    tmp_path: Path, zipped: bool
+) -> None:
+    """Groups share their settings, tied layers their tensors, and a history is long."""
+    layers = torch.nn.Sequential(*(torch.nn.Linear(2, 2) for _ in range(100)))
+    layers[1].weight = layers[0].weight
+    betas, history = (0.9, 0.99), {"loss": [0.5] * 20_000}
+    groups = [{"params": [weight], "betas": betas} for weight in layers.parameters()]
+    optimizer = torch.optim.AdamW(groups)
+    layers(torch.zeros(1, 2)).sum().backward()
+    optimizer.step()
+    content = {
+        "state_dict": own_content()["arrays"] | layers.state_dict(),
+        "optimizer_states": [optimizer.state_dict()],
+        "lr_schedulers": [torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 5, 5]).state_dict()],
+        "hyper_parameters": history,
+        "hyper_parameters_before": history,
+        "loops": {"fit": {"epoch": {"batch": {"progress": {"total": {"ready": 1}}}}}},
+        "seen": {1, 2},
+        "bytes": [b"\xff", bytearray(b"\xff")],
+        "rng": [torch.get_rng_state()] * 8,
+    }
+    path = tmp_path / "a.pt"
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    from alexnet_deploy.model.torch_files import read_pt
+
+    arrays, _ = read_pt(path)
+    assert arrays.keys() == content["state_dict"].keys()
