@@ -189,23 +189,11 @@ def test_a_number_type_that_numpy_lacks_is_named(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "a.safetensors")
 
 
-def test_a_model_file_is_no_checkpoint(tmp_path: Path) -> None:
-    (tmp_path / "net.onnx").write_bytes(b"anything")
-    with pytest.raises(UsageError, match="is already a model file; give the checkpoint"):
-        load_checkpoint(tmp_path / "net.onnx")
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("net.bin", r"a checkpoint ends in \.safetensors, \.pt, \.pth, not in \.bin"),
-        ("net", "not in no suffix"),
-    ],
-)
-def test_a_file_of_another_suffix_is_not_opened(tmp_path: Path, name: str, reason: str) -> None:
-    (tmp_path / name).write_bytes(b"anything")
-    with pytest.raises(IncompatibleFileError, match=reason):
-        load_checkpoint(tmp_path / name)
+@pytest.mark.parametrize("name", ["net", "net.bin", "net.pt"])
+def test_a_file_is_known_by_its_content_whatever_its_name(tmp_path: Path, name: str) -> None:
+    checkpoint = random_checkpoint("paper")
+    save_checkpoint(checkpoint, tmp_path / name)
+    assert load_checkpoint(tmp_path / name).identity == checkpoint.identity
 
 
 def test_a_spec_that_cannot_be_is_refused_with_the_files_path(tmp_path: Path) -> None:
