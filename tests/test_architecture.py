@@ -21,14 +21,15 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "alexnet_deploy"
 
 PACKAGES = (
-    "choices, installed < errors < arguments < files < model < graph, photographs < runtimes "
-    "< trt, verification, inference < export, console < index < figures "
+    "choices, installed < errors < arguments < files < model < importing < graph, photographs "
+    "< runtimes < trt, verification, inference < export, console < index < figures "
     "< inspection, doctor < commands < cli < __main__"
 )
 """A package imports from those before it; a comma separates two that do not know each other."""
 MODULES = {
     "files": "path_text input_files regular_files output_files locks records",
     "model": "spec labels state_dicts torch_files checkpoints reference default",
+    "importing": "source messages wire_format prototxt caffe_schema caffe_network caffe_files",
     "graph": (
         "serialization report model_file build lowering casting quantization plugin_nodes reading"
     ),
