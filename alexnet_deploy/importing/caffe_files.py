@@ -147,8 +147,10 @@ def _blaming(path: Path) -> Iterator[None]:
     """Put the file's name before what is wrong with what it describes."""
     try:
         yield
-    except (NotAlexNetError, MessageError) as error:
-        raise IncompatibleFileError(f"{path}: {error}") from error
+    except NotAlexNetError as error:
+        raise IncompatibleFileError(f"{path}: {error}; {error.remedy}") from error
+    except MessageError as error:
+        raise IncompatibleFileError(f"{path}: is damaged ({error}); {_COPY}") from error
 
 
 def _parsed_model(file: BufferedIOBase, source: str) -> Message:
@@ -185,7 +187,9 @@ def _parsed_prototxt(path: Path) -> Message:
             Argument("prototxt"),
         ) from error
     except MessageError as error:
-        raise IncompatibleFileError(f"{path}: not a readable prototxt ({error})") from error
+        raise IncompatibleFileError(
+            f"{path}: not a readable prototxt ({error}); {_COPY}"
+        ) from error
 
 
 def _holder(layer: CaffeLayer, own: list[CaffeLayer]) -> CaffeLayer:
@@ -195,7 +199,8 @@ def _holder(layer: CaffeLayer, own: list[CaffeLayer]) -> CaffeLayer:
         names = ", ".join(other.name[:40] for other in own[:40] if "blobs" in other.message)
         raise NotAlexNetError(
             f"{'no' if not found else len(found)} layers with weights are called {layer.name!r}, "
-            f"expected one ({layer} needs them); there are: {names or 'none'}"
+            f"expected one; there are: {names or 'none'}",
+            "give the prototxt that belongs to the model",
         )
     return found[0]
 
@@ -210,13 +215,13 @@ def _weights(file: BufferedIOBase, layer: CaffeLayer) -> dict[str, Array]:
     try:
         weight, bias = (_array(file, blob) for blob in blobs)
     except MessageError as error:
-        raise MessageError(f"{layer}: {error}; {_COPY}") from error
+        raise MessageError(f"{layer}: {error}") from error
     ndim = 4 if layer.kind == "convolution" else 2
     weight, bias = _trimmed(weight, ndim), _trimmed(bias, 1)
     if weight.ndim != ndim or bias.ndim != 1:
         raise NotAlexNetError(
             f"{layer}: its arrays are {list(weight.shape)} and {list(bias.shape)}, expected "
-            f"{ndim} dimensions and one; give an AlexNet"
+            f"{ndim} dimensions and one"
         )
     is_transposed = ndim == 2 and layer.parameters.flag("transpose", False)
     return {"weight": np.ascontiguousarray(weight.T) if is_transposed else weight, "bias": bias}

@@ -39,7 +39,15 @@ _MAX_NAMED = 40  # layers in a message
 
 
 class NotAlexNetError(ValueError):
-    """The network is another one; the message says what came and what was expected."""
+    """The network is another one; the message says what came and what was expected.
+
+    Attributes:
+        remedy: what to do.
+    """
+
+    def __init__(self, message: str, remedy: str = "give the model of an AlexNet") -> None:
+        super().__init__(message)
+        self.remedy = remedy
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +104,8 @@ def layers_in(net: Message) -> list[CaffeLayer]:
     for message in net.messages("layer") or net.messages("layers"):
         if "layer" in message:
             raise NotAlexNetError(
-                "its layers are in Caffe's format of 2013, expected that of 2014 or later; convert "
-                "it with Caffe's upgrade_net_proto_binary, a prototxt with upgrade_net_proto_text"
+                "its layers are in Caffe's format of 2013, expected that of 2014 or later",
+                "convert it with Caffe's upgrade_net_proto_binary, or upgrade_net_proto_text",
             )
         type_ = message.text("type")
         kind = type_.replace("_", "").lower()
@@ -121,7 +129,7 @@ def alexnet_path(layers: list[CaffeLayer]) -> list[CaffeLayer]:
     if counts not in {(5, 3), (5, 2)}:
         raise NotAlexNetError(
             f"holds {counts[0]} convolutions and {counts[1]} fully connected layers (InnerProduct),"
-            " AlexNet has five and three, or two without classes; give an AlexNet"
+            " AlexNet has five and three, or two without classes"
         )
     if not any("bottom" in layer.message for layer in layers):
         return [layer for layer in layers if layer.kind in ("convolution", "innerproduct")]
@@ -130,7 +138,7 @@ def alexnet_path(layers: list[CaffeLayer]) -> list[CaffeLayer]:
         if layer.kind not in _LETTERS:
             raise NotAlexNetError(
                 f"{layer} is none of AlexNet's, which are Convolution, ReLU, LRN, Pooling, "
-                "InnerProduct and Dropout; give an AlexNet"
+                "InnerProduct and Dropout"
             )
     if _ALEXNET.fullmatch(_letters(path)) is None:
         names = [f"{layer.name[:40]} ({layer.type[:40]})" for layer in path[:_MAX_NAMED]]
@@ -163,8 +171,9 @@ def _chain(layers: list[CaffeLayer]) -> Iterator[CaffeLayer]:
 def _is_passing(layer: CaffeLayer) -> bool:
     if layer.kind == "dropout" and not layer.parameters.flag("scale_train", True):
         raise NotAlexNetError(
-            f"{layer}: its scale_train is false, so it scales when the network is used; expected "
-            "true; scale the weights after it instead"
+            f"{layer}: its scale_train is false, so it scales when the network is used, "
+            "expected true",
+            "multiply the weights of the layer after it instead",
         )
     return layer.kind in _PASSING
 
@@ -209,9 +218,7 @@ def input_size_in(net: Message, layers: list[CaffeLayer]) -> int | None:
     for shape in shapes:
         if len(shape) == 4:
             if shape[2] != shape[3]:
-                raise NotAlexNetError(
-                    f"its input is {shape}, expected as many rows as columns; give an AlexNet"
-                )
+                raise NotAlexNetError(f"its input is {shape}, expected as many rows as columns")
             return shape[2]
     transform = transform_in(layers)
     return (transform.whole("crop_size", 0) or None) if transform else None
@@ -246,8 +253,8 @@ def stated_network(
     else:
         tried_ = "none of 67 .. 512 px" if size is None else f"not {size} px, which it states,"
         raise NotAlexNetError(
-            f"fc6 has {fan_in} inputs, and {tried_} gives as many; "
-            "give the prototxt that belongs to the weights"
+            f"fc6 has {fan_in} inputs, and {tried_} gives as many",
+            "give the prototxt that belongs to the weights",
         )
     mean, std = _mean_and_std(transform) if transform else (None, None)
     return StatedNetwork(
@@ -324,12 +331,12 @@ def _normalization(path: list[CaffeLayer]) -> LrnSpec | None:
                 position=_POSITIONS[match[1]],
             )
         except IncompatibleFileError as error:
-            raise NotAlexNetError(f"{layer}: its {error}; give an AlexNet") from error
+            raise NotAlexNetError(f"{layer}: its {error}") from error
         found.append(lrn)
     if found[0] != found[1]:
         raise NotAlexNetError(
             f"{layers[0]} and {layers[1]} differ ({found[0]}, {found[1]}), expected two that are "
-            "equal; give an AlexNet"
+            "equal"
         )
     return found[0]
 
