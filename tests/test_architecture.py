@@ -21,16 +21,21 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "alexnet_deploy"
 
 PACKAGES = (
-    "choices, installed < errors < arguments < files < model < graph, photographs < runtimes "
-    "< trt, verification, inference < export, console < index < figures "
+    "choices, installed < errors < arguments < files < model < graph, photographs < importing "
+    "< runtimes < trt, verification, inference < weights < export, console < index < figures "
     "< inspection, doctor < commands < cli < __main__"
 )
 """A package imports from those before it; a comma separates two that do not know each other."""
 MODULES = {
     "files": "path_text input_files regular_files output_files locks records",
-    "model": "spec labels state_dicts pickles torch_files checkpoints reference default",
+    "model": "spec labels pickles torch_files checkpoints reference default",
     "graph": (
         "serialization report model_file build lowering casting quantization plugin_nodes reading"
+    ),
+    "importing": (
+        "source messages wire_format prototxt caffe_schema caffe_network caffe_files "
+        "onnx_constants onnx_flow onnx_layers onnx_lrn onnx_walk onnx_files "
+        "known matching containers directories adoption opening"
     ),
     "photographs": (
         "finding memory pixels decoded_size png_data decoding sources file_stamps preprocessing "
@@ -42,11 +47,12 @@ MODULES = {
         "tensorrt_library rtx_plan cuda_memory tensorrt_runner factory"
     ),
     "trt": "kernel plugin builder rtx_builder",
-    "verification": "comparison onnx engine rewritten file",
+    "verification": "comparison onnx engine rewritten file foreign",
     "inference": (
         "failures run classification parquet_files embeddings class_matching ten_crop "
         "evaluation_report evaluation model"
     ),
+    "weights": "places download store pull names",
     "export": "calibration onnx engine opening",
     "console": "signals decoding paths progress reporting group",
     "index": (
@@ -54,7 +60,10 @@ MODULES = {
         "writer update ranking exact_search status results finder session opening"
     ),
     "figures": "png_files drawing classes sheet_cells html_sheets sheets",
-    "commands": "options export classify embed index search verify evaluate info doctor",
+    "commands": (
+        "options import_weights pull models export classify embed index search verify evaluate "
+        "info doctor"
+    ),
 }
 """Within a package, a module imports from those before it; the lists are to be read in order."""
 COMMAND_MODULES = {
@@ -82,6 +91,7 @@ OWNERS = {
     "ml_dtypes": ("graph.casting",),
     "onnx": (
         *(f"graph.{name}" for name in MODULES["graph"].split() if name != "report"),
+        *(f"importing.{name}" for name in ("onnx_constants", "onnx_walk", "onnx_files")),
         "verification.rewritten",
     ),
     "onnxruntime": ("runtimes.onnxruntime_session",),
