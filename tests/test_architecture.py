@@ -21,8 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "alexnet_deploy"
 
 PACKAGES = (
-    "choices, installed < errors < arguments < files < model < graph, photographs < runtimes "
-    "< trt, verification, inference < export, console < index < figures "
+    "choices, installed < errors < arguments < files < model < graph, photographs < importing "
+    "< runtimes < trt, verification, inference < export, console < index < figures "
     "< inspection, doctor < commands < cli < __main__"
 )
 """A package imports from those before it; a comma separates two that do not know each other."""
@@ -32,6 +32,7 @@ MODULES = {
     "graph": (
         "serialization report model_file build lowering casting quantization plugin_nodes reading"
     ),
+    "importing": "source onnx_constants onnx_flow onnx_layers onnx_lrn onnx_walk onnx_files",
     "photographs": (
         "finding memory pixels decoded_size png_data decoding sources file_stamps preprocessing "
         "class_folders pipeline samples"
@@ -42,7 +43,7 @@ MODULES = {
         "tensorrt_library rtx_plan cuda_memory tensorrt_runner factory"
     ),
     "trt": "kernel plugin builder rtx_builder",
-    "verification": "comparison onnx engine rewritten file",
+    "verification": "comparison onnx engine rewritten file foreign",
     "inference": (
         "failures run classification parquet_files embeddings class_matching ten_crop "
         "evaluation_report evaluation model"
@@ -82,6 +83,7 @@ OWNERS = {
     "ml_dtypes": ("graph.casting",),
     "onnx": (
         *(f"graph.{name}" for name in MODULES["graph"].split() if name != "report"),
+        *(f"importing.{name}" for name in ("onnx_constants", "onnx_walk", "onnx_files")),
         "verification.rewritten",
     ),
     "onnxruntime": ("runtimes.onnxruntime_session",),
