@@ -7,6 +7,7 @@ import contextlib
 import io
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -62,7 +63,7 @@ def let_warn(wanted: bool) -> None:
 
 
 def open_session(
-    file: ModelFile,
+    file: ModelFile | Path,
     *,
     provider: str = CPU,
     provider_options: Mapping[str, str] | None = None,
@@ -73,7 +74,7 @@ def open_session(
     """Open a session with one provider, without fallback to another.
 
     Args:
-        file: the graph to run, already lowered.
+        file: the graph to run, already lowered; or a file of another program.
         provider: `CPU` or `CUDA`.
         provider_options: the provider's own, under its names.
         settings: session config entries, under ONNX Runtime's names.
@@ -91,17 +92,20 @@ def open_session(
         options.add_free_dimension_override_by_name("N", batch_size)
     for name, value in (settings or {}).items():
         options.add_session_config_entry(name, value)
+    if isinstance(file, ModelFile):
+        source, remedy = file.source, "export the checkpoint again"
+    else:
+        source, remedy = str(file), "it may be older than opset 7"
     try:
         return onnxruntime.InferenceSession(
-            file.to_bytes(),
+            file.to_bytes() if isinstance(file, ModelFile) else source,
             options,
             providers=[(provider, dict(provider_options or {}))],
             enable_fallback=0,
         )
     except Exception as error:  # its exceptions have no public base
         raise IncompatibleFileError(
-            f"{file.source}: ONNX Runtime cannot load it ({str(error).splitlines()[0]}); "
-            "export the checkpoint again"
+            f"{source}: ONNX Runtime cannot load it ({str(error).splitlines()[0]}); {remedy}"
         ) from error
 
 

@@ -1,0 +1,132 @@
+"""Run a foreign `.onnx` file itself, and compare it with the checkpoint that was made of it.
+
+A spec is read from the file's graph, or chosen; whether it is the right one only the file can say.
+
+N images, S px, K classes.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_deploy.errors import IncompatibleFileError
+from alexnet_deploy.importing.onnx_files import ForeignNetwork, read_foreign_network
+from alexnet_deploy.model.checkpoints import Checkpoint
+from alexnet_deploy.model.reference import Reference
+from alexnet_deploy.runtimes.onnxruntime_session import (
+    is_runtime_error,
+    onnxruntime_version,
+    open_session,
+)
+from alexnet_deploy.verification.comparison import largest_difference, relative_error
+
+Array = NDArray[Any]
+
+_SMALLEST_PROBABILITY = 1e-30  # float32 has none much below
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceComparison:
+    """How far a checkpoint is from the file that it was made of.
+
+    Attributes:
+        layer: what was compared: logits, fc7 or fc7_pre.
+        error: the largest ||checkpoint - file|| / ||file|| of an image; of logits without their
+            mean, which no class depends on. A wrong constant shows in it even where all classes
+            are about equally probable. Right ones differ by about 1e-6.
+        largest_difference: of a probability; None without classes.
+        num_images: how many were run.
+        ran: what computed the file.
+    """
+
+    layer: str
+    error: float
+    largest_difference: float | None
+    num_images: int
+    ran: str
+
+
+def compare_with_source(
+    path: Path,
+    checkpoint: Checkpoint,
+    crops: NDArray[np.uint8],
+    *,
+    channels: Literal["RGB", "BGR"],
+) -> SourceComparison:
+    """Compare the outputs of a foreign file, as ONNX Runtime computes them, with the reference.
+
+    Args:
+        path: of an `.onnx` file that `read_foreign_network` reads.
+        checkpoint: made of it, for RGB pixels.
+        crops: (N, S, S, 3) uint8, RGB, N >= 1.
+        channels: the order that the file wants.
+
+    Raises:
+        IncompatibleFileError: the file cannot be read or run, or has other classes.
+    """
+    network = read_foreign_network(path)
+    session = open_session(path)
+    reference = Reference(checkpoint)
+    is_head = network.layer in ("logits", "probabilities")
+    errors, differences = [0.0], [0.0]
+    for crop in crops:
+        images = _input_of(network, checkpoint, crop, channels)
+        try:
+            (output,) = session.run([network.output_name], {network.input_name: images})
+        except Exception as error:
+            if not is_runtime_error(error):
+                raise
+            raise IncompatibleFileError(
+                f"{path}: ONNX Runtime cannot run it ({str(error).splitlines()[0]})"
+            ) from error
+        actual = output[0].astype(np.float64).ravel()
+        expected = reference.run(crop[np.newaxis], network.layer)[network.layer][0]
+        if actual.shape != expected.shape:
+            raise IncompatibleFileError(
+                f"{path}: gives {actual.size} numbers, its checkpoint {expected.size}"
+            )
+        if is_head:
+            actual, expected = (_scores(array, network.layer) for array in (actual, expected))
+            differences.append(largest_difference(np.exp(expected), np.exp(actual)))
+            actual, expected = actual - actual.mean(), expected - expected.mean()
+        errors.append(relative_error(expected, actual))
+    return SourceComparison(
+        layer="logits" if is_head else network.layer,
+        error=float(np.max(errors)),  # keeps a NaN
+        largest_difference=float(np.max(differences)) if is_head else None,
+        num_images=len(crops),
+        ran=f"ONNX Runtime {onnxruntime_version()} on the CPU",
+    )
+
+
+def _input_of(
+    network: ForeignNetwork,
+    checkpoint: Checkpoint,
+    crop: NDArray[np.uint8],
+    channels: Literal["RGB", "BGR"],
+) -> Array:
+    """Return one crop as the file wants it, as often as its batch is long."""
+    pixels: Array = crop.transpose(2, 0, 1).astype(np.float64)
+    if network.pixels == "normalized":
+        std = np.array(checkpoint.spec.preprocessing.std).reshape(3, 1, 1)
+        pixels = (pixels - checkpoint.mean()) / std
+    elif network.pixels == "0..1":
+        pixels = pixels / 255
+    if channels == "BGR":
+        pixels = pixels[::-1]
+    if network.channels_last:
+        pixels = pixels.transpose(1, 2, 0)
+    return np.repeat(pixels[np.newaxis].astype(network.dtype), network.batch or 1, axis=0)
+
+
+def _scores(array: Array, layer: str) -> Array:
+    """Return the logarithms of (K,) probabilities, or of those that logits stand for."""
+    numbers = array.astype(np.float64)
+    if layer == "logits":
+        numbers = numbers - numbers.max()
+        numbers = np.exp(numbers) / np.exp(numbers).sum()
+    logarithms: Array = np.log(np.maximum(numbers, _SMALLEST_PROBABILITY))
+    return logarithms
