@@ -22,7 +22,7 @@ PACKAGE = ROOT / "alexnet_deploy"
 
 PACKAGES = (
     "choices, installed < errors < arguments < files < model < graph, photographs < runtimes "
-    "< trt, verification, inference < export, console < index < figures "
+    "< trt, verification, inference < weights < export, console < index < figures "
     "< inspection, doctor < commands < cli < __main__"
 )
 """A package imports from those before it; a comma separates two that do not know each other."""
@@ -42,6 +42,7 @@ MODULES = {
         "tensorrt_library rtx_plan cuda_memory tensorrt_runner factory"
     ),
     "trt": "kernel plugin builder rtx_builder",
+    "weights": "places download store pull names",
     "verification": "comparison onnx engine rewritten file",
     "inference": (
         "failures run classification parquet_files embeddings class_matching ten_crop "
@@ -54,7 +55,9 @@ MODULES = {
         "writer update ranking exact_search status results finder session opening"
     ),
     "figures": "png_files drawing classes sheet_cells html_sheets sheets",
-    "commands": "options export classify embed index search verify evaluate info doctor",
+    "commands": (
+        "options models pull export classify embed index search verify evaluate info doctor"
+    ),
 }
 """Within a package, a module imports from those before it; the lists are to be read in order."""
 COMMAND_MODULES = {

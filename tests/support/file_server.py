@@ -109,10 +109,13 @@ def sent(status: int, body: bytes = b"", **headers: str | int) -> Answer:
 @contextmanager
 def serving(content: bytes) -> Iterator[FileServer]:
     """Serve a file to this machine."""
-    handler = type("Handler", (Request,), {})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+
+    class Handler(Request):
+        """Of this server alone."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         file = FileServer(f"http://127.0.0.1:{server.server_port}/file.bin", content)
-        handler.file = file
+        Handler.file = file
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:

@@ -32,8 +32,6 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "HF_HOME": "hf",
     }.items():
         monkeypatch.setenv(variable, str(tmp_path / folder))
-    for variable in ("HF_HUB_CACHE", "HF_HUB_OFFLINE", "ALEXNET_MIRROR"):
-        monkeypatch.delenv(variable, raising=False)
 
 
 @pytest.fixture
