@@ -4,6 +4,7 @@
       MissingPackageError       1  an optional package is not installed
       DeviceError               1  a runtime or device that was asked for cannot be used here
       OutputError               1  a file could not be written
+      DownloadError             1  a public network could not be fetched
       NoPhotographsError        1  nothing to work on
       DatasetError              1  a folder of classes that cannot be trained or judged on
       IndexLockedError          1  another process writes to the index
@@ -112,6 +113,10 @@ class DeviceError(AlexNetDeployError):
 
 class OutputError(AlexNetDeployError):
     """A file could not be written (disk full, no permission); nothing half-written is left."""
+
+
+class DownloadError(AlexNetDeployError):
+    """A public network is not on this disk, and none of its sources gives it."""
 
 
 class NoPhotographsError(AlexNetDeployError):

@@ -2,8 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TextIO
 
@@ -86,6 +86,18 @@ def print_result(text: str | bytes, *, end: str = "\n") -> None:
 def say(line: str) -> None:
     """Print a line for people on stderr, harmless to a terminal whatever it names."""
     click.echo(printable(in_options(line)), err=True)
+
+
+@contextmanager
+def bytes_shown() -> Iterator[Callable[[int, int], None]]:
+    """Yield what shows how many bytes of how many have come: a bar, if stderr is a terminal."""
+    if not _is_terminal(sys.stderr):
+        yield lambda come, total: None
+        return
+    from alexnet_deploy.console.progress import BytesBar
+
+    with BytesBar() as bar:
+        yield bar.update
 
 
 def discard_stdout() -> None:

@@ -23,6 +23,7 @@ from alexnet_deploy.model.spec import PresetName
 _Accuracy = Annotated[float, Within(0, 100)]
 _Text = Annotated[str, Within(most=1000)]
 _CHUNK = 1 << 20
+_TABLE = Path(str(resources.files("alexnet_deploy") / "data" / "known_networks.toml"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,14 +32,14 @@ class KnownFile:
 
     Attributes:
         name: of the file.
-        size: in bytes; 0 where the publisher does not give it.
+        size: in bytes.
         sha256: of the file, or its first digits; "" where only `sha1` was published.
         sha1: of the file, or "".
-        urls: where it is, tried in turn.
+        urls: where it is, tried in turn; none for a file that is only recognized.
     """
 
-    name: Annotated[str, Matching(r"[\w.-]{1,200}")]
-    size: Annotated[int, Within(0, 10**10)]
+    name: Annotated[str, Matching(r"[\w-][\w.-]{0,199}")]
+    size: Annotated[int, Within(1, 10**10)]
     sha256: Annotated[str, Matching("[0-9a-f]{0,64}")]
     sha1: Annotated[str, Matching("|[0-9a-f]{40}")]
     urls: tuple[_Text, ...]
@@ -61,6 +62,7 @@ class KnownNetwork:
     Attributes:
         name: by which every command knows it: `torchvision`.
         title: what it is, in a few words.
+        page: where its publisher describes it.
         preset: its architecture and preprocessing.
         channels: order in which conv1 reads them, in the published files.
         labels: of its outputs; "imagenet" are the 1000 of ILSVRC 2012 in sorted-WNID order.
@@ -73,6 +75,7 @@ class KnownNetwork:
 
     name: Annotated[str, Matching("[a-z0-9-]{1,40}")]
     title: _Text
+    page: _Text
     preset: PresetName
     channels: Literal["RGB", "BGR"]
     labels: Literal["imagenet"]
@@ -96,10 +99,13 @@ class FileDigests:
     sha1: str
 
 
-@cache
 def known_networks() -> Mapping[str, KnownNetwork]:
     """Return the table, by name."""
-    table = resources.files("alexnet_deploy") / "data" / "known_networks.toml"
+    return _networks_in(_TABLE)
+
+
+@cache
+def _networks_in(table: Path) -> Mapping[str, KnownNetwork]:
     rows: list[dict[str, Any]] = tomllib.loads(table.read_text("utf-8"))["network"]
     networks = (read_record(KnownNetwork, row, table.name, "") for row in rows)
     return {network.name: network for network in networks}
