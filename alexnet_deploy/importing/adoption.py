@@ -261,16 +261,15 @@ def _spec(
     if stated is None:
         return dataclasses.replace(base, **changed)
     changed |= {name: getattr(stated, name) for name in _STATED}
-    order = slice(None, None, -1 if channels == "BGR" else 1)
     preprocessing = base.preprocessing
     if stated.mean is not None and stated.std is not None:
-        mean, std = _triple(stated.mean[order]), _triple(stated.std[order])
+        mean, std = _in_rgb(stated.mean, channels), _in_rgb(stated.std, channels)
         preprocessing = dataclasses.replace(preprocessing, mean=mean, std=std)
     if preprocessing.resize_to < stated.input_size:
         preprocessing = dataclasses.replace(preprocessing, resize_to=stated.input_size)
     return dataclasses.replace(base, **changed, preprocessing=preprocessing)
 
 
-def _triple(values: tuple[float, ...]) -> tuple[float, float, float]:
+def _in_rgb(values: tuple[float, float, float], channels: Channels) -> tuple[float, float, float]:
     first, second, third = values
-    return first, second, third
+    return (third, second, first) if channels == "BGR" else values

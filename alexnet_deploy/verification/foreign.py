@@ -12,10 +12,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import IncompatibleFileError
+from alexnet_deploy.errors import IncompatibleFileError, VerificationError
 from alexnet_deploy.importing.onnx_files import ForeignNetwork, read_foreign_network
 from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.reference import Reference
+from alexnet_deploy.model.reference import crop as crop_of
+from alexnet_deploy.photographs.decoding import load_photograph
+from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes.onnxruntime_session import (
     is_runtime_error,
     onnxruntime_version,
@@ -25,7 +28,10 @@ from alexnet_deploy.verification.comparison import largest_difference, relative_
 
 Array = NDArray[Any]
 
+_NUM_SAMPLES = 4
 _SMALLEST_PROBABILITY = 1e-30  # float32 has none much below
+_ALLOWED = 1e-4
+"""Of `SourceComparison.error`; ONNX Runtime's own normalization is off by some 1e-6."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +53,34 @@ class SourceComparison:
     largest_difference: float | None
     num_images: int
     ran: str
+
+    def __str__(self) -> str:
+        """Return it as one line for people."""
+        return (
+            f"{self.ran} runs the file itself: {self.layer} differ by {self.error:.1e} at most, "
+            f"relative, on {self.num_images} photographs (allowed {_ALLOWED:.0e})"
+        )
+
+    def raise_if_failed(self, source: str) -> None:
+        """Raise an error unless the checkpoint computes what the file does.
+
+        Raises:
+            VerificationError: it does not.
+        """
+        if not self.error <= _ALLOWED:  # nor if it is NaN
+            raise VerificationError(
+                f"{source}: computes something else than the network read from it: {self}; please "
+                "report this, with where the file is from"
+            )
+
+
+def compare_on_samples(
+    path: Path, checkpoint: Checkpoint, *, channels: Literal["RGB", "BGR"]
+) -> SourceComparison:
+    """Compare on a few of the package's photographs; see `compare_with_source`."""
+    photographs = map(load_photograph, varied_samples()[:_NUM_SAMPLES])
+    crops = np.stack([crop_of(photograph, checkpoint.spec) for photograph in photographs])
+    return compare_with_source(path, checkpoint, crops, channels=channels)
 
 
 def compare_with_source(

@@ -7,7 +7,7 @@ import pytest
 
 from alexnet_deploy.errors import IncompatibleFileError, UsageError
 from alexnet_deploy.importing import known
-from alexnet_deploy.importing.adoption import Adopted, ImportOptions, adopt
+from alexnet_deploy.importing.adoption import Adopted, Channels, ImportOptions, adopt
 from alexnet_deploy.importing.known import KnownNetwork, arrays_digest
 from alexnet_deploy.importing.source import Array, Source, StatedNetwork
 from alexnet_deploy.model.labels import imagenet_labels
@@ -39,6 +39,7 @@ def table(preset: str, arrays: dict[str, Array], monkeypatch: pytest.MonkeyPatch
     entry = KnownNetwork(
         name="mine",
         title="the test's network",
+        page="",
         preset=preset,  # type: ignore[arg-type]
         channels="BGR",
         labels="imagenet",
@@ -117,14 +118,16 @@ def test_the_mean_of_a_graph_is_taken_and_shows_the_order_of_the_channels() -> N
     assert adopted(network("torchvision"), stated=red_first).channels == "RGB"
 
 
-@pytest.mark.parametrize(("said", "turned"), [({}, True), ({"channels": "RGB"}, False)])
+@pytest.mark.parametrize(("said", "turned"), [(None, True), ("RGB", False)])
 def test_caffes_kernels_and_mean_are_turned_from_bgr_to_rgb(
-    said: dict[str, str], turned: bool
+    said: Channels | None, turned: bool
 ) -> None:
     arrays = network("caffe")
     kernel = arrays["conv1.weight"] = np.random.default_rng(0).random((96, 3, 11, 11), np.float32)
     mean = np.random.default_rng(1).random((3, 256, 256), np.float32)
-    found = adopt(source(arrays, mean_image=mean), "x", ImportOptions(preset="caffe", **said))
+    found = adopt(
+        source(arrays, mean_image=mean), "x", ImportOptions(preset="caffe", channels=said)
+    )
     step = -1 if turned else 1
     read = found.checkpoint.arrays
     np.testing.assert_array_equal(read["conv1.weight"], kernel[:, ::step])

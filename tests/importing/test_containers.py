@@ -88,7 +88,7 @@ def test_a_file_is_held_to_the_hash_in_its_name(tmp_path: Path) -> None:
     named.write_bytes(content)
     check_own_hash(named)
     named.write_bytes(b"weightz")
-    with pytest.raises(IncompatibleFileError, match="its SHA-256 begins with .*its name says"):
+    with pytest.raises(IncompatibleFileError, match=r"its SHA-256 begins with .*its name says"):
         check_own_hash(named)
     plain = tmp_path / "alexnet-final.pth"
     plain.write_bytes(content)
