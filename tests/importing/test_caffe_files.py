@@ -272,6 +272,10 @@ def test_other_files_are_not_taken_for_caffe_models() -> None:
         prototxt(train_val(layers_of())).encode(),
         binary(old_blob(image_of(256)), "blob"),
         binary(blob(image_of(256)), "blob"),
+        # Caffe2's weights and TensorFlow's graphs
+        b"\x0a\x07AlexNet"
+        + 2 * b"\x12\x22\x12\x07conv1_w\x22\x0fGivenTensorFill\x2a\x06\x0a\x04\x73hap",
+        b"\x0a\x0b\x0a\x01x\x12\x06Switch\x12\x04\x0a\x02\x0a\x00",
         b"\x12\x00\x00\x00\x00\x00\x00\x00" + b'{"a": 1}',
         b"\x0a\x01\x00\x00\x00\x00\x00\x00" + b'{"conv1.weight": {"dtype": "F32"}}' * 9,
         b"\x80\x02}q\x00X\x05\x00\x00\x00conv1",
