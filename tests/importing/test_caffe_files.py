@@ -202,7 +202,7 @@ def test_a_prototxt_that_is_none_is_refused(tmp_path: Path) -> None:
 
 SMALL = binary(snapshot(train_val(layers_of()), weights((2,) * 5, 1, 1)))
 MANY = settings(
-    max_examples=150, deadline=1000, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
