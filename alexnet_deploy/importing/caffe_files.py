@@ -47,6 +47,8 @@ def is_caffe_model(head: bytes) -> bool:
     """Return whether a file that begins with `head`, a kilobyte or more, is a `.caffemodel`."""
     try:
         net = parse_message(head, NET, is_cut=True)
+        if not net.text("name").isprintable():
+            return False
         layers = layers_in(net)
     except NotAlexNetError:  # layers, but in a format that is not read
         return True
@@ -129,7 +131,7 @@ def read_mean_image(path: Path) -> Array:
             image = _array(io.BytesIO(content), parse_message(content, BLOB))
     except Exception as error:  # NumPy's reader fails in many ways on a damaged header
         raise IncompatibleFileError(
-            f"{path}: is damaged or no mean image ({error}); {expected}: {_COPY}, or leave it out"
+            f"{path}: is damaged or no mean image ({str(error)[:200]}); {expected}: {_COPY}"
         ) from error
     if image.ndim == 4 and len(image) == 1:
         image = image[0]
@@ -169,7 +171,7 @@ def _parsed_model(file: BufferedIOBase, source: str) -> Message:
         model = parse_message(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), NET)
         if "layer" not in model and "layers" not in model:
             raise MessageError("it has no layers")
-    except MessageError as error:
+    except (MessageError, OSError) as error:
         raise IncompatibleFileError(
             f"{source}: not a readable Caffe model ({error}); it may be truncated: {_COPY}"
         ) from error
@@ -214,7 +216,7 @@ def _weights(file: BufferedIOBase, layer: CaffeLayer) -> dict[str, Array]:
         )
     try:
         weight, bias = (_array(file, blob) for blob in blobs)
-    except MessageError as error:
+    except (MessageError, OSError) as error:
         raise MessageError(f"{layer}: {error}") from error
     ndim = 4 if layer.kind == "convolution" else 2
     weight, bias = _trimmed(weight, ndim), _trimmed(bias, 1)
@@ -276,7 +278,7 @@ def _notes(
     names = {layer.name for layer in weighted.values()}
     unused = [layer.name for layer in own if "blobs" in layer.message and layer.name not in names]
     if unused:
-        yield f"weights of layers that the prototxt does not have are left aside: {unused[:8]}"
+        yield f"weights that the network does not use are left aside: {', '.join(unused[:8])}"
     if transform and "mean_file" in transform and mean_file is None:
         yield (
             f"trained with the mean image {transform.text('mean_file')!r}, which is not in the "

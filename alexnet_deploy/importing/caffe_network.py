@@ -30,8 +30,8 @@ _EXPECTED = (
     "in either order, or Pooling alone, after the fifth Pooling, then three InnerProducts with "
     "ReLU between them, or two with ReLU after each"
 )
-# Layers that pass on what they get, at least when a network is used.
-_PASSING = {"dropout", "split", "flatten"}
+# Layers that pass on the numbers that they get, at least when a network is used.
+_PASSING = {"dropout", "split", "flatten", "reshape"}
 _ENDS = {"softmax", "accuracy", "silence", "argmax", "hdf5output"}
 _TRANSFORMS = ("transform_param", "data_param", "image_data_param", "window_data_param")
 _TRIED_SIZES = (227, 224, *range(67, 513))  # px, where a file states none

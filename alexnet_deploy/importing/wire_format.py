@@ -135,11 +135,13 @@ class _Parser:
             return [self._run(name, *_RUNS[kind], field)]
         if kind == "number" and field.wire in (_FIXED32, _LENGTH):
             return self._numbers(name, field)
-        if kind == "whole" or isinstance(kind, tuple):
-            wholes = self._wholes(name, field)
-            if kind == "whole":
-                return list(wholes)
-            return [kind[n] if 0 <= n < len(kind) else str(n) for n in wholes]
+        if kind == "whole":
+            return list(self._wholes(name, field))
+        if isinstance(kind, tuple):
+            if field.wire != _VARINT:
+                raise MessageError(f"its {name} is not one of an enumeration")
+            value, _ = self._varint(field.start, field.end)
+            return [kind[value] if value < len(kind) else str(value)]
         if field.wire != _LENGTH:
             raise MessageError(f"its {name} is a number")
         if isinstance(kind, Mapping):

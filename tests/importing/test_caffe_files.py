@@ -202,7 +202,7 @@ def test_a_prototxt_that_is_none_is_refused(tmp_path: Path) -> None:
 
 SMALL = binary(snapshot(train_val(layers_of()), weights((2,) * 5, 1, 1)))
 MANY = settings(
-    max_examples=150, deadline=1000, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
@@ -272,6 +272,10 @@ def test_other_files_are_not_taken_for_caffe_models() -> None:
         prototxt(train_val(layers_of())).encode(),
         binary(old_blob(image_of(256)), "blob"),
         binary(blob(image_of(256)), "blob"),
+        # Caffe2's weights and TensorFlow's graphs
+        b"\x0a\x07AlexNet"
+        + 2 * b"\x12\x22\x12\x07conv1_w\x22\x0fGivenTensorFill\x2a\x06\x0a\x04\x73hap",
+        b"\x0a\x0b\x0a\x01x\x12\x06Switch\x12\x04\x0a\x02\x0a\x00",
         b"\x12\x00\x00\x00\x00\x00\x00\x00" + b'{"a": 1}',
         b"\x0a\x01\x00\x00\x00\x00\x00\x00" + b'{"conv1.weight": {"dtype": "F32"}}' * 9,
         b"\x80\x02}q\x00X\x05\x00\x00\x00conv1",

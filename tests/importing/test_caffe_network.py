@@ -82,10 +82,11 @@ def test_a_network_may_end_with_fc7(tmp_path: Path) -> None:
     assert "fc8" in source.notes[0]
 
 
-def test_layers_that_split_drop_and_flatten_are_passed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("type_", ["Flatten", "Reshape"])
+def test_layers_that_split_drop_and_flatten_are_passed(tmp_path: Path, type_: str) -> None:
     layers = layers_of()
     split = layer("conv1_split", "Split", "conv1", "conv1_a", ("top", "conv1_b"))
-    flat = layer("flat", "Flatten", "pool5", "flat")
+    flat = layer("flat", type_, "pool5", "flat")
     layers.insert(2, split)
     layers = changed(layers, "norm1", lambda f: [*f[:2], ("bottom", "conv1_b"), *f[3:]])
     layers = changed(layers, "fc6", lambda f: [*f[:2], ("bottom", "flat"), *f[3:]])
