@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from alexnet_deploy.choices import FILE_PRECISIONS, FilePrecision
 from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError, UsageError
 from alexnet_deploy.files.input_files import existing_file
+from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.files.records import json_object, read_record
 from alexnet_deploy.graph.build import build_model
 from alexnet_deploy.graph.casting import cast_model
@@ -139,7 +140,8 @@ def parsed_model(path: Path) -> onnx.ModelProto:
 def _check_ours(model: onnx.ModelProto, metadata: Mapping[str, str], path: Path) -> None:
     """Reject a file of another program or another version, before anything else of it is read."""
     if SPEC_KEY not in metadata:
-        producer = f" (its producer is {model.producer_name})" if model.producer_name else ""
+        name = printable(model.producer_name[:100])
+        producer = f" (its producer is {name})" if name else ""
         raise RewrittenFileError(
             f"{path}: was not written by alexnet-deploy{producer}: it does not say how to prepare "
             "its input; export the checkpoint with: alexnet-deploy export CKPT -o FILE",

@@ -259,6 +259,18 @@ def test_an_error_is_one_message_and_its_exit_code(
     assert (result.exit_code, result.stderr) == (code, "Error: what, why, remedy\n")
 
 
+@pytest.mark.parametrize("command", ["info", "verify", "classify", "search p --index"])
+def test_a_name_cannot_add_a_line_to_an_error(photographs: Path, command: str) -> None:
+    result = run(*command.split(), "a\nb: is fine.onnx")
+    assert result.exit_code == 2
+    assert re.fullmatch(r"Error: .*a\\nb: is fine\.onnx.*\n", result.stderr), result.stderr
+
+
+def test_an_unknown_option_cannot_add_a_line_to_an_error() -> None:
+    last = run("info", "--a\nError: all is well").stderr.splitlines()[-1]
+    assert last.startswith("Error: No such option")
+
+
 def test_a_bug_keeps_its_traceback(photographs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opening, "open_runner_of", lambda *_, **__: 1 // 0)
     assert isinstance(run("classify", photographs).exception, ZeroDivisionError)

@@ -231,3 +231,11 @@ def test_a_huge_file_is_not_read_into_memory(tmp_path: Path) -> None:
         file.truncate(200 * 10**9)
     with pytest.raises(IncompatibleFileError, match="200,000,000,000 bytes"):
         read_model(tmp_path / "model.onnx")
+
+
+def test_the_producer_of_a_foreign_file_is_named_on_one_line(tmp_path: Path) -> None:
+    producer = "pytorch\n" + "x" * 10**6
+    onnx.save(onnx.ModelProto(producer_name=producer), tmp_path / "a.onnx")
+    with pytest.raises(IncompatibleFileError, match=r"its producer is pytorch\\nx{92}\)") as raised:
+        read_model(tmp_path / "a.onnx")
+    assert len(str(raised.value).splitlines()) == 1
