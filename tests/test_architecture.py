@@ -28,7 +28,7 @@ PACKAGES = (
 """A package imports from those before it; a comma separates two that do not know each other."""
 MODULES = {
     "files": "path_text input_files regular_files output_files locks records",
-    "model": "spec labels state_dicts torch_files checkpoints reference default",
+    "model": "spec labels ranges state_dicts torch_files checkpoints reference default",
     "graph": (
         "serialization report model_file build lowering casting quantization plugin_nodes reading"
     ),
