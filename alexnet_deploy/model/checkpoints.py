@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from alexnet_deploy.errors import (
 )
 from alexnet_deploy.files.input_files import existing_file
 from alexnet_deploy.files.output_files import atomic_write
+from alexnet_deploy.model.ranges import check_range, largest_sum, magnitude
 from alexnet_deploy.model.spec import SPEC_KEY, ModelSpec
 from alexnet_deploy.model.state_dicts import adopt_state_dict
 
@@ -123,8 +125,8 @@ def load_checkpoint(
         labels: class names that replace the file's own.
 
     Raises:
-        IncompatibleFileError: unreadable, not recognized, or with a missing, extra, misshapen or
-            non-finite array.
+        IncompatibleFileError: unreadable, not recognized, with a missing, extra, misshapen or
+            non-finite array, or with numbers so large that the network could overflow.
         MissingPackageError: a `.pt` file, and torch is not installed.
         UsageError: the file is missing or not readable, or it has its own spec and `preset` is
             given.
@@ -153,9 +155,13 @@ def load_checkpoint(
             )
         spec = dataclasses.replace(spec, labels=labels)
     _check_shapes(arrays, spec, str(path), remedy)
-    for name, array in arrays.items():
-        _check_numbers(array, f"{path}: array {name}")
-    return Checkpoint(spec=spec, arrays=arrays)
+    sums = {
+        name: largest_sum(_checked_magnitude(array, f"{path}: array {name}"), array.shape)
+        for name, array in arrays.items()
+    }
+    checkpoint = Checkpoint(spec=spec, arrays=arrays)
+    check_range(spec, sums, magnitude(checkpoint.mean()), str(path))
+    return checkpoint
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
@@ -263,24 +269,15 @@ def _expected_shapes(
     return expected
 
 
-def is_finite(array: NDArray[Any]) -> bool:
-    """Return whether all numbers of a floating-point array are finite in float32."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        if array.dtype != np.float16:
-            array = array.astype(np.float32, copy=False)
-        # A finite sum implies finite terms, and is three times as fast as testing all 61 million; a
-        # sum that overflows proves nothing.
-        return bool(np.isfinite(array.sum(dtype=np.float32)) or np.isfinite(array).all())
-
-
-def _check_numbers(array: NDArray[Any], name: str) -> None:
+def _checked_magnitude(array: NDArray[Any], name: str) -> float:
     """Reject integers, NaN, infinity, and values beyond float32, in which networks compute."""
     if array.dtype not in _FLOATS:
         raise IncompatibleFileError(
             f"{name} is {array.dtype}, expected float16, float32 or float64; convert it first"
         )
-    if is_finite(array):
-        return
+    largest = magnitude(array)
+    if math.isfinite(largest):
+        return largest
     with np.errstate(over="ignore"):
         bad = int(array.size - np.isfinite(array.astype(np.float32)).sum())
     raise IncompatibleFileError(
