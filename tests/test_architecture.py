@@ -27,8 +27,8 @@ PACKAGES = (
 )
 """A package imports from those before it; a comma separates two that do not know each other."""
 MODULES = {
-    "files": "path_text input_files regular_files output_files locks records",
-    "model": "spec labels pickles torch_files checkpoints reference default",
+    "files": "path_text input_files regular_files output_files private_folders locks records",
+    "model": "spec labels ranges pickles torch_files checkpoints reference default",
     "graph": (
         "serialization report model_file build lowering casting quantization plugin_nodes reading"
     ),
@@ -56,8 +56,8 @@ MODULES = {
     "export": "calibration onnx engine opening",
     "console": "signals decoding paths progress reporting group",
     "index": (
-        "manifest lock segments schema ledger roots storage model integrity maintenance scan "
-        "writer update ranking exact_search status results finder session opening"
+        "manifest lock segments schema ledger named_folders roots storage model integrity "
+        "maintenance scan writer update ranking exact_search status results finder session opening"
     ),
     "figures": "png_files drawing classes sheet_cells html_sheets sheets",
     "commands": (

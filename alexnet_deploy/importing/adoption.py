@@ -17,7 +17,7 @@ from alexnet_deploy.errors import Argument, IncompatibleFileError, Message, Usag
 from alexnet_deploy.importing.known import KnownNetwork, arrays_digest, network_of_arrays
 from alexnet_deploy.importing.matching import find_network, groups_of
 from alexnet_deploy.importing.source import Array, Source, StatedNetwork
-from alexnet_deploy.model.checkpoints import Checkpoint, check_arrays
+from alexnet_deploy.model.checkpoints import Checkpoint, checked
 from alexnet_deploy.model.labels import imagenet_labels
 from alexnet_deploy.model.spec import PRESETS, ModelSpec, preset_spec
 
@@ -120,8 +120,7 @@ def adopt(
         if "mean_image" in named:
             named["mean_image"] = np.ascontiguousarray(named["mean_image"][::-1])
     remedy = Message(f"this is not the network of {spec.preset}: see ", Argument("preset"))
-    check_arrays(named, spec, path, remedy)
-    checkpoint = Checkpoint(spec=spec, arrays=named)
+    checkpoint = checked(named, spec, path, remedy)
     return Adopted(
         checkpoint=checkpoint if labels is None else checkpoint.with_labels(labels),
         places=places,

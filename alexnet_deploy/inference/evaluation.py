@@ -93,7 +93,7 @@ def evaluate(
         DatasetError: a folder is not a class of the model.
         IncompatibleFileError: the runners have different classes.
         TooManyFailuresError: no photograph could be read.
-        VerificationError: a network's probabilities contain NaN.
+        VerificationError: a network's probabilities are not finite.
     """
     shares = ensemble_weights(weights, len(runners))
     names = _names(runners, paths)
@@ -178,12 +178,18 @@ class _Average:
         found = (self._folders.path(int(index)) for index in indices)
         with closing(run(runner, found, threads=threads, summary=summary)) as results:
             for index, result in zip(indices, results, strict=True):
+                if result.has_overflowed:
+                    raise VerificationError(
+                        f"{name}: {result.source}: {result.error}, so it is neither right nor "
+                        "wrong; try ",
+                        Argument("precision", "fp32"),
+                        ", and look for the cause with: alexnet-deploy verify",
+                    )
                 if result.outputs is None:
                     self.has_failed[index] = True
                     self.failures.append((result.source, result.error or ""))
                 else:
                     own = result.outputs["probabilities"]
-                    _check_numbers(own, result.source, name)
                     self.probabilities[index] += np.float32(share) * own
                 self._on_result(result.source, result.error)
         if self.has_failed.all():
@@ -214,16 +220,6 @@ class _Average:
             models=models,
             classes=classes,
             seconds=seconds,
-        )
-
-
-def _check_numbers(probabilities: NDArray[np.float32], path: Path, model: str) -> None:
-    if not np.isfinite(probabilities).all():
-        raise VerificationError(
-            f"{model}: its probabilities for {path} are not numbers (NaN), so it is neither "
-            "right nor wrong; try ",
-            Argument("precision", "fp32"),
-            ", and look for the cause with: alexnet-deploy verify",
         )
 
 

@@ -56,7 +56,7 @@ class OnnxRuntimeCudaRunner(BaseRunner):
         """Load `file` onto the first GPU and capture the graph with one dummy batch.
 
         Raises:
-            DeviceError: no GPU, ONNX Runtime built for the CPU or too old, missing CUDA libraries,
+            DeviceError: no GPU, ONNX Runtime built for the CPU, missing CUDA libraries,
                 not enough memory, an unsupported precision, or a node that would run on the CPU.
             IncompatibleFileError: ONNX Runtime cannot load the graph on any device.
             UsageError: a layer that the network does not have, or a precision that does not match

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import DeviceError, IncompatibleFileError, MissingPackageError
+from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError
 from alexnet_deploy.graph.model_file import INPUT, ModelFile
 from alexnet_deploy.runtimes.onnxruntime_distributions import check_distributions, not_importable
 
@@ -113,15 +113,7 @@ def node_placement(session: Any) -> Mapping[str, tuple[str, ...]]:
     """Return the names of the nodes by the provider that runs them.
 
     The session must have been opened with "session.record_ep_graph_assignment_info" = "1".
-
-    Raises:
-        DeviceError: ONNX Runtime is too old to report it.
     """
-    if not hasattr(session, "get_provider_graph_assignment_info"):
-        raise DeviceError(
-            f"ONNX Runtime {onnxruntime_version()} cannot report where nodes run, 1.24 and later "
-            "can; pip install --upgrade 'alexnet-deploy[gpu]'"
-        )
     placement: dict[str, tuple[str, ...]] = {}
     for part in session.get_provider_graph_assignment_info():
         names = tuple(node.name for node in part.get_nodes())

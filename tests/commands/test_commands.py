@@ -260,7 +260,7 @@ def test_the_keys_of_info_are_those_of_its_help(exported: Path) -> None:
     assert model["report"]["passed"] is True
     for key in ("identity", "preset", "parameters", "spec", "layers", "labels", "provenance"):
         assert model[key] == checkpoint[key]
-    assert "passed on 2 photographs" in done("info", exported).stdout
+    assert "says that it passed on 2 photographs" in done("info", exported).stdout
 
 
 @pytest.mark.parametrize("command", ["info", "verify"])

@@ -124,7 +124,8 @@ def test_an_engine_is_described_as_its_record_has_it(tmp_path: Path) -> None:
         "normalizes",
         "  runs on       NVIDIA H200, compute capability 9.0",
         "  outputs       probabilities, fc7",
-        "  verification  passed on 40 photographs, TensorRT 11.4",
+        "  verification  says that it passed on 40 photographs, TensorRT 11.4; to be sure run: "
+        "alexnet-deploy verify FILE --against CKPT",
     ]
 
 

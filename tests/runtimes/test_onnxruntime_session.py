@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from alexnet_deploy.errors import DeviceError, IncompatibleFileError
+from alexnet_deploy.errors import IncompatibleFileError
 from alexnet_deploy.graph.build import build_model
 from alexnet_deploy.graph.model_file import ModelFile
 from tests.support.networks import noise, random_checkpoint
@@ -68,13 +68,6 @@ def test_every_node_is_found_where_it_runs(paper: ModelFile) -> None:
     placement = node_placement(open_session(paper, settings=RECORD))
     assert set(placement) == {CPU}
     assert {"conv1_pre", "norm1_lrn", "pool5", "fc7_pre"} <= set(placement[CPU])
-
-
-def test_a_library_that_cannot_tell_where_nodes_run_is_too_old() -> None:
-    from alexnet_deploy.runtimes.onnxruntime_session import node_placement
-
-    with pytest.raises(DeviceError, match=r"cannot report where nodes run, 1\.24 and later can"):
-        node_placement(object())
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
