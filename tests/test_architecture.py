@@ -34,7 +34,7 @@ MODULES = {
     ),
     "photographs": (
         "finding memory pixels decoded_size png_data decoding sources file_stamps preprocessing "
-        "class_folders pipeline samples"
+        "class_folders truth_files pipeline samples"
     ),
     "runtimes": (
         "base gpu_driver batch_profile engine_file onnxruntime_distributions capabilities "
@@ -45,7 +45,7 @@ MODULES = {
     "verification": "comparison onnx engine rewritten file",
     "inference": (
         "failures run classification parquet_files embeddings class_matching ten_crop "
-        "evaluation_report evaluation model"
+        "published evaluation_report evaluation model"
     ),
     "export": "calibration onnx engine opening",
     "console": "signals decoding paths progress reporting group",
