@@ -175,11 +175,11 @@ class Evaluation:
     def _measured(self, model: EvaluatedModel) -> str:
         """Say in one line how one model saw how many photographs."""
         size, how = model.input_size, model.preprocessing
-        views = "centre crop" if self.num_crops == 1 else f"{self.num_crops} crops averaged"
+        crops = "centre crop" if self.num_crops == 1 else f"mean of {self.num_crops} crops"
         side = f"{how.resize_to} px"
         resized = f"shorter side {side}" if how.resize == "shorter_side" else f"squashed to {side}"
         return (
-            f"{views} of {size} px, {resized}, {how.filter}; {self.num_photographs:,} photographs; "
+            f"{crops} of {size} px, {resized}, {how.filter}; {self.num_photographs:,} photographs; "
             f"{model.runtime} {model.precision}"
         )
 

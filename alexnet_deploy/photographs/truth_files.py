@@ -33,6 +33,8 @@ from alexnet_deploy.photographs.finding import PHOTO_SUFFIXES, find_photographs
 
 NUMBER = re.compile("0|[1-9][0-9]{0,6}")
 WNID = re.compile("n[0-9]{8}")
+_FIRST = "ILSVRC2012_val_00000001"  # a sea snake, n01751748
+_FIRST_OF_DEVKIT = ("490", "489")  # its number there, from 1 as in the kit or from 0
 _NAMED = re.compile(rf"(\S.*?)\s+({NUMBER.pattern}|{WNID.pattern})\s*")
 _FORMS = (
     "expected ImageNet's val.txt, LOC_val_solution.csv or ILSVRC2012_validation_ground_truth.txt, "
@@ -120,6 +122,12 @@ def _labels_by_path(folder: Path, truth: Path, there: set[str]) -> dict[str, str
         by_stem[os.path.splitext(path)[0]].append(path)
     label_of: dict[str, str] = {}
     for name, label in _rows(truth):
+        if label in _FIRST_OF_DEVKIT and Path(name).stem == _FIRST:
+            raise DatasetError(
+                f"{truth}: says {label} of {name}, a number of ImageNet's development kit, whose "
+                "order is not that of outputs: there it is 65; give the kit's own "
+                "ILSVRC2012_validation_ground_truth.txt"
+            )
         path = os.path.normpath(folder / name)
         if os.path.splitext(name)[1].lower() not in PHOTO_SUFFIXES:
             found = sorted(by_stem[path])

@@ -59,10 +59,10 @@ top-1, mean over classes  50.00 %
 photographs               1,695 in 2 classes, 1 more failed
 classes                   folders in sorted order: the model has no labels
 model                     m.onnx (0123456789abcdef, weight 0.250)
-measured                  10 crops averaged of 224 px, shorter side 256 px, bicubic; \
+measured                  mean of 10 crops of 224 px, shorter side 256 px, bicubic; \
 1,695 photographs; openvino fp32
 model                     model (ffffffffffffffff)
-measured                  10 crops averaged of 227 px, squashed to 256 px, bilinear; \
+measured                  mean of 10 crops of 227 px, squashed to 256 px, bilinear; \
 1,695 photographs; onnxruntime int8"""
 
 

@@ -125,6 +125,12 @@ def test_a_bad_file_is_one_message(tmp_path: Path, text: str | bytes, message: s
         labelled(folder, text)
 
 
+@pytest.mark.parametrize("row", ["{}.JPEG 490", "val/{}.JPEG 489", "path,label\n{},490"])
+def test_the_devkits_numbers_are_known_by_the_first_photograph(val: Path, row: str) -> None:
+    with pytest.raises(DatasetError, match="a number of ImageNet's development kit, whose order"):
+        labelled(val, row.format(VAL[0]))
+
+
 def test_a_file_or_folder_that_is_not_there_is_a_usage_error(val: Path) -> None:
     with pytest.raises(UsageError, match=r"none\.txt: no such file; give the file with the photog"):
         find_labelled(val, val.parent / "none.txt")
