@@ -125,7 +125,7 @@ def _labels_by_path(folder: Path, truth: Path, there: set[str]) -> dict[str, str
         if label in _FIRST_OF_DEVKIT and Path(name).stem == _FIRST:
             raise DatasetError(
                 f"{truth}: says {label} of {name}, a number of ImageNet's development kit, whose "
-                "order is not that of outputs: there it is 65; give the kit's own "
+                "order is not that of outputs, where it is 65; give the kit's own "
                 "ILSVRC2012_validation_ground_truth.txt"
             )
         path = os.path.normpath(folder / name)
