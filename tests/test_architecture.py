@@ -39,7 +39,7 @@ MODULES = {
     ),
     "photographs": (
         "finding memory pixels decoded_size png_data decoding sources file_stamps preprocessing "
-        "class_folders pipeline samples"
+        "class_folders truth_files pipeline samples"
     ),
     "runtimes": (
         "base gpu_driver batch_profile engine_file onnxruntime_distributions capabilities "
@@ -50,7 +50,7 @@ MODULES = {
     "verification": "comparison onnx engine rewritten file foreign",
     "inference": (
         "failures run classification parquet_files embeddings class_matching ten_crop "
-        "evaluation_report evaluation model"
+        "published evaluation_report evaluation model"
     ),
     "weights": "places download store pull names",
     "export": "calibration onnx engine opening",
