@@ -30,14 +30,15 @@ MODULES = {
     "files": "path_text input_files regular_files output_files private_folders locks records",
     "model": "spec labels ranges state_dicts pickles torch_files checkpoints reference default",
     "graph": (
-        "serialization report model_file build lowering casting quantization plugin_nodes reading"
+        "interface report serialization model_file build lowering casting quantization "
+        "plugin_nodes reading"
     ),
     "photographs": (
         "finding memory pixels decoded_size png_data decoding sources file_stamps preprocessing "
         "class_folders pipeline samples"
     ),
     "runtimes": (
-        "base gpu_driver batch_profile engine_file onnxruntime_distributions capabilities "
+        "base gpu_driver batch_profile engine_file onnxruntime_distributions capabilities prepared "
         "openvino_runner onnxruntime_session onnxruntime_runner onnxruntime_cuda_runner "
         "tensorrt_library rtx_plan cuda_memory tensorrt_runner factory"
     ),
@@ -47,7 +48,7 @@ MODULES = {
         "failures run classification parquet_files embeddings class_matching ten_crop "
         "evaluation_report evaluation model"
     ),
-    "export": "calibration onnx engine opening",
+    "export": "calibration onnx engine cache opening",
     "console": "signals decoding paths progress reporting group",
     "index": (
         "manifest lock segments schema ledger named_folders roots storage model integrity "
@@ -81,7 +82,7 @@ OWNERS = {
     "google": ("graph.reading",),
     "ml_dtypes": ("graph.casting",),
     "onnx": (
-        *(f"graph.{name}" for name in MODULES["graph"].split() if name != "report"),
+        *(f"graph.{name}" for name in MODULES["graph"].split()[2:]),
         "verification.rewritten",
     ),
     "onnxruntime": ("runtimes.onnxruntime_session",),

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError
-from alexnet_deploy.graph.model_file import INPUT, ModelFile
+from alexnet_deploy.graph.interface import INPUT
 from alexnet_deploy.runtimes.onnxruntime_distributions import check_distributions, not_importable
 
 # Official builds send telemetry to Microsoft unless this is set before the import (PR 27379).
@@ -62,7 +62,8 @@ def let_warn(wanted: bool) -> None:
 
 
 def open_session(
-    file: ModelFile,
+    content: bytes,
+    source: str,
     *,
     provider: str = CPU,
     provider_options: Mapping[str, str] | None = None,
@@ -73,7 +74,8 @@ def open_session(
     """Open a session with one provider, without fallback to another.
 
     Args:
-        file: the graph to run, already lowered.
+        content: the graph to run, an ONNX model.
+        source: where it comes from, for messages.
         provider: `CPU` or `CUDA`.
         provider_options: the provider's own, under its names.
         settings: session config entries, under ONNX Runtime's names.
@@ -93,14 +95,14 @@ def open_session(
         options.add_session_config_entry(name, value)
     try:
         return onnxruntime.InferenceSession(
-            file.to_bytes(),
+            content,
             options,
             providers=[(provider, dict(provider_options or {}))],
             enable_fallback=0,
         )
     except Exception as error:  # its exceptions have no public base
         raise IncompatibleFileError(
-            f"{file.source}: ONNX Runtime cannot load it ({str(error).splitlines()[0]}); "
+            f"{source}: ONNX Runtime cannot load it ({str(error).splitlines()[0]}); "
             "export the checkpoint again"
         ) from error
 

@@ -1,4 +1,4 @@
-"""Run an `.onnx` file with OpenVINO's own API on the CPU; the only importer of openvino."""
+"""Run a network with OpenVINO's own API on the CPU; the only importer of openvino."""
 
 import dataclasses
 import sys
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from alexnet_deploy.choices import Precision
 from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError
-from alexnet_deploy.graph.lowering import banded_convolution, split_towers
-from alexnet_deploy.graph.model_file import INPUT, ModelFile
+from alexnet_deploy.graph.interface import INPUT
 from alexnet_deploy.runtimes.base import BaseRunner, RunnerOptions, check_outputs
 from alexnet_deploy.runtimes.capabilities import run_precision
+from alexnet_deploy.runtimes.prepared import PreparedNetwork
 
 # Importing openvino sends an event to Google Analytics and writes an identifier to the home folder;
 # without this module it does neither (openvino/tools/ovc/telemetry_utils.py).
@@ -44,8 +44,8 @@ class OpenVinoRunner(BaseRunner):
         inference_precision: the precision that OpenVINO reports computing in.
     """
 
-    def __init__(self, file: ModelFile, options: RunnerOptions) -> None:
-        """Compile `file` for the CPU.
+    def __init__(self, network: PreparedNetwork, options: RunnerOptions) -> None:
+        """Compile `network` for the CPU.
 
         Raises:
             IncompatibleFileError: OpenVINO cannot compile the graph.
@@ -53,8 +53,10 @@ class OpenVinoRunner(BaseRunner):
             UsageError: a layer that the network does not have, or a precision that does not match
                 the file's.
         """
-        check_outputs(options.outputs, file.spec)
-        precision = run_precision("openvino", "cpu", options.precision, file.precision, file.source)
+        check_outputs(options.outputs, network.spec)
+        precision = run_precision(
+            "openvino", "cpu", options.precision, network.precision, network.source
+        )
         options = dataclasses.replace(
             options, runtime="openvino", device="cpu", precision=precision
         )
@@ -67,7 +69,7 @@ class OpenVinoRunner(BaseRunner):
         }
         if options.threads is not None:
             settings["INFERENCE_NUM_THREADS"] = options.threads
-        compiled = _compiled(file, options, settings)
+        compiled = _compiled(network, options, settings)
         self.inference_precision = str(compiled.get_property("INFERENCE_PRECISION_HINT"))
         self._request = compiled.create_infer_request()
         threads = options.threads or compiled.get_property("INFERENCE_NUM_THREADS") or "all"
@@ -75,7 +77,7 @@ class OpenVinoRunner(BaseRunner):
             f"OpenVINO {openvino_version()}, CPU, {options.precision}{_remark(precision)}, "
             f"batch {options.batch_size}, threads {threads}"
         )
-        super().__init__(file.spec, file.identity, options, description)
+        super().__init__(network.spec, network.identity, options, description)
 
     def _compute(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
         self._request.infer([images], share_inputs=True)
@@ -96,20 +98,16 @@ def _remark(precision: Precision) -> str:
     return ""
 
 
-def _compiled(file: ModelFile, options: RunnerOptions, settings: dict[str, Any]) -> Any:
-    """Lower `file` and compile it."""
+def _compiled(network: PreparedNetwork, options: RunnerOptions, settings: dict[str, Any]) -> Any:
     core = openvino.Core()
-    size = file.spec.input_size
-    # See `lowering`. Moreover, where towers are concatenated before quantization, OpenVINO 2026.4
-    # gives wrong results: on photographs a tenth of the classes changes.
-    lower = banded_convolution if file.precision in ("int8", "fp16") else split_towers
+    size = network.spec.input_size
     try:
-        model = core.read_model(lower(file.with_outputs(options.outputs)).to_bytes())
+        model = core.read_model(network.to_bytes(options.outputs))
         # As fast as with N fixed, and bitwise the same for any N (tested).
         model.reshape({INPUT: [-1, size, size, 3]})
         return core.compile_model(model, "CPU", settings)
     except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
         raise IncompatibleFileError(
-            f"{file.source}: OpenVINO cannot compile it ({str(error).strip().splitlines()[-1]}); "
-            "export the checkpoint again"
+            f"{network.source}: OpenVINO cannot compile it ({reason}); export the checkpoint again"
         ) from error
