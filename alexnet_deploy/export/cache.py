@@ -39,7 +39,7 @@ def cache_directory() -> Path:
 
 
 def read_network(
-    key: str, *, spec: ModelSpec, precision: FilePrecision, source: str
+    key: str, *, spec: ModelSpec, precision: FilePrecision, source: str, is_compiled: bool = False
 ) -> PreparedNetwork | None:
     """Return the network that was written under `key`, or None if there is none.
 
@@ -48,6 +48,7 @@ def read_network(
         spec: of the network.
         precision: of the network.
         source: of the network, for messages.
+        is_compiled: of the network.
     """
     try:
         with open(open_regular(_entry(key), os.O_RDONLY), "rb") as file:
@@ -66,6 +67,7 @@ def read_network(
         identity=header["identity"],
         precision=precision,
         source=source,
+        is_compiled=is_compiled,
     )
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -115,6 +116,8 @@ def open_runner_of(
         return open_runner(load_model(path), options)
     if path.suffix in CHECKPOINT_SUFFIXES:
         checkpoint, options = load_checkpoint(path), resolve(options)
+        if options.runtime == "openvino":
+            return _open_compiled(checkpoint, path, options, notify)
         return open_prepared(_exported(checkpoint, path, options, notify), options)
     raise IncompatibleFileError(
         f"{path}: a model ends in .onnx, .engine or {', '.join(CHECKPOINT_SUFFIXES)}, "
@@ -140,13 +143,36 @@ def load_model(path: Path) -> "ModelFile":
     return file
 
 
+def _open_compiled(
+    checkpoint: Checkpoint, source: Path, options: RunnerOptions, notify: Callable[[str], None]
+) -> Runner:
+    """Open the checkpoint's export as OpenVINO compiled it before, if the cache has that."""
+    from alexnet_deploy.runtimes.openvino_runner import OpenVinoRunner, compiler
+
+    precision = file_precision("openvino", options.device, _asked(options))
+    parts = (_cache_key(checkpoint, options), compiler(), options.threads, options.outputs)
+    key = "\n".join(map(str, parts))
+    network = read_network(
+        key, spec=checkpoint.spec, precision=precision, source=str(source), is_compiled=True
+    )
+    if network is not None:
+        with suppress(IncompatibleFileError):  # OpenVINO may refuse it for reasons of its own
+            return OpenVinoRunner(network, options)
+    network = _exported(checkpoint, source, options, notify)
+    runner = OpenVinoRunner(network, options)
+    layers = dict.fromkeys(options.outputs, b"")
+    with suppress(OutputError):  # said where the network itself was to be kept
+        body = (runner.compiled_bytes(),)
+        write_network(key, dataclasses.replace(network, body=body, layers=layers))
+    return runner
+
+
 def _exported(
     checkpoint: Checkpoint, source: Path, options: RunnerOptions, notify: Callable[[str], None]
 ) -> PreparedNetwork:
     """Return the checkpoint's verified export, from the cache when it is there."""
-    asked = "fp32" if options.precision == "auto" else options.precision
-    precision = file_precision(options.runtime, options.device, asked)
-    key = _cache_key(checkpoint, options, asked)
+    precision = file_precision(options.runtime, options.device, _asked(options))
+    key = _cache_key(checkpoint, options)
     network = read_network(key, spec=checkpoint.spec, precision=precision, source=str(source))
     if network is not None:
         return network
@@ -178,7 +204,12 @@ def _verified(
     return verified_model(file, checkpoint, varied_samples()[:_NUM_CACHE_SAMPLES], own)
 
 
-def _cache_key(checkpoint: Checkpoint, options: RunnerOptions, precision: Precision) -> str:
+def _asked(options: RunnerOptions) -> Precision:
+    """Return the precision to run a checkpoint in."""
+    return "fp32" if options.precision == "auto" else options.precision
+
+
+def _cache_key(checkpoint: Checkpoint, options: RunnerOptions) -> str:
     """Name all that a verified export depends on: what it computes and what it ran on."""
     parts = (
         GRAPH_VERSION,
@@ -188,6 +219,6 @@ def _cache_key(checkpoint: Checkpoint, options: RunnerOptions, precision: Precis
         options.runtime,
         options.device,
         runtime_version(options.runtime),
-        precision,
+        _asked(options),
     )
     return "\n".join(map(str, parts))

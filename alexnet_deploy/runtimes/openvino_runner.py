@@ -1,6 +1,7 @@
 """Run a network with OpenVINO's own API on the CPU; the only importer of openvino."""
 
 import dataclasses
+import io
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -30,6 +31,12 @@ _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f32", "int8": "f32"}
 def openvino_version() -> str:
     """Return the version of the library, without its build number."""
     return str(openvino.__version__).split("-")[0]
+
+
+def compiler() -> str:
+    """Return all that a compiled network depends on, but for the network and its options."""
+    processor = openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")
+    return f"{openvino.__version__} {processor}"
 
 
 def native_bf16() -> bool:
@@ -69,15 +76,21 @@ class OpenVinoRunner(BaseRunner):
         }
         if options.threads is not None:
             settings["INFERENCE_NUM_THREADS"] = options.threads
-        compiled = _compiled(network, options, settings)
-        self.inference_precision = str(compiled.get_property("INFERENCE_PRECISION_HINT"))
-        self._request = compiled.create_infer_request()
-        threads = options.threads or compiled.get_property("INFERENCE_NUM_THREADS") or "all"
+        self._compiled = _compiled(network, options, settings)
+        self.inference_precision = str(self._compiled.get_property("INFERENCE_PRECISION_HINT"))
+        self._request = self._compiled.create_infer_request()
+        threads = options.threads or self._compiled.get_property("INFERENCE_NUM_THREADS") or "all"
         description = (
             f"OpenVINO {openvino_version()}, CPU, {options.precision}{_remark(precision)}, "
             f"batch {options.batch_size}, threads {threads}"
         )
         super().__init__(network.spec, network.identity, options, description)
+
+    def compiled_bytes(self) -> memoryview:
+        """Return the compiled network, for a machine like this and the same options."""
+        stream = io.BytesIO()
+        self._compiled.export_model(stream)
+        return stream.getbuffer()
 
     def _compute(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
         self._request.infer([images], share_inputs=True)
@@ -86,7 +99,7 @@ class OpenVinoRunner(BaseRunner):
         }
 
     def _free(self) -> None:
-        self._request = None
+        self._request = self._compiled = None
 
 
 def _remark(precision: Precision) -> str:
@@ -101,8 +114,11 @@ def _remark(precision: Precision) -> str:
 def _compiled(network: PreparedNetwork, options: RunnerOptions, settings: dict[str, Any]) -> Any:
     core = openvino.Core()
     size = network.spec.input_size
+    content = network.to_bytes(options.outputs)
     try:
-        model = core.read_model(network.to_bytes(options.outputs))
+        if network.is_compiled:
+            return core.import_model(content, "CPU", settings)
+        model = core.read_model(content)
         # As fast as with N fixed, and bitwise the same for any N (tested).
         model.reshape({INPUT: [-1, size, size, 3]})
         return core.compile_model(model, "CPU", settings)

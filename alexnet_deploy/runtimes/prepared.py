@@ -28,6 +28,7 @@ class PreparedNetwork:
         identity: of the model file.
         precision: of the model file.
         source: where it comes from, for messages.
+        is_compiled: whether the body is what OpenVINO made of the graph, for all of `layers`.
     """
 
     body: tuple[bytes | memoryview, ...]
@@ -36,6 +37,7 @@ class PreparedNetwork:
     identity: str
     precision: FilePrecision
     source: str
+    is_compiled: bool = False
 
     def to_bytes(self, outputs: tuple[str, ...]) -> bytes:
         """Return the graph with the layers `outputs`, in this order, as its only outputs."""

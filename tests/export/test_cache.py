@@ -5,6 +5,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,6 @@ from alexnet_deploy.runtimes.prepared import PreparedNetwork
 from tests.support.networks import noise
 from tests.support.waiting import PATIENCE_S
 
-ONE = RunnerOptions(batch_size=1)
 NETWORK = PreparedNetwork(
     body=(b"a graph,\n", b" its arrays\n"),
     layers={"fc6": b"\n6", "fc7": b"7"},
@@ -139,21 +139,53 @@ def test_one_entry_gives_every_layer_with_the_bits_of_a_fresh_export(
     layers, again, said = run(options, *NETWORK.spec.layer_shapes())
     assert (again, said) == (identity, [])
     assert layers.keys() > expected.keys()
-    assert len(list(cache.iterdir())) == 1
+
+
+def test_what_openvino_compiled_is_for_its_machine_and_options_alone(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = RunnerOptions(batch_size=1, runtime="openvino")
+    expected = run(first, "fc6")[:2]
+    counts = []
+    for options in (first, dataclasses.replace(first, threads=1), first):
+        assert run(options, "fc6")[1:] == (expected[1], [])
+        counts.append(len(list(cache.iterdir())))
+    monkeypatch.setattr("alexnet_deploy.runtimes.openvino_runner.compiler", lambda: "another")
+    assert run(first, "fc6") == (*expected, [])
+    assert [*counts, len(list(cache.iterdir()))] == [2, 3, 3, 4]
+
+
+def test_what_openvino_refuses_is_compiled_again(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = RunnerOptions(batch_size=1, runtime="openvino")
+    expected = run(options, "fc6")[:2]
+    read: list[bool] = []
+
+    def broken(key: str, *, is_compiled: bool = False, **facts: Any) -> PreparedNetwork | None:
+        network = read_network(key, is_compiled=is_compiled, **facts)
+        read.append(is_compiled)
+        assert network is not None
+        return dataclasses.replace(network, body=(b"?",)) if is_compiled else network
+
+    monkeypatch.setattr(opening, "read_network", broken)
+    assert run(options, "fc6") == (*expected, [])
+    assert read == [True, False]
 
 
 def test_the_entry_of_another_checkpoint_is_not_used(cache: Path, tmp_path: Path) -> None:
     """Whoever put it there gave it the name of the bundled one's."""
-    expected = run(ONE, "logits")
+    options = RunnerOptions(batch_size=1, runtime="onnxruntime")
+    expected = run(options, "logits")
     (own,) = cache.iterdir()
     genuine = own.read_bytes()
     bundled = load_checkpoint(bundled_checkpoint())
     arrays = dict(bundled.arrays) | {"fc8.bias": bundled.arrays["fc8.bias"] + 1}
     save_checkpoint(dataclasses.replace(bundled, arrays=arrays), tmp_path / "other.safetensors")
-    opening.open_runner_of(tmp_path / "other.safetensors", ONE).close()
+    opening.open_runner_of(tmp_path / "other.safetensors", options).close()
     (other,) = set(cache.iterdir()) - {own}
     other.replace(own)
-    again = run(ONE, "logits")
+    again = run(options, "logits")
     assert again[:2] == expected[:2]
     assert len(again[2]) == 1
     assert own.read_bytes() == genuine
@@ -175,7 +207,6 @@ for arguments in {commands!r}:
 def test_a_network_out_of_the_cache_needs_no_onnx(cache: Path, tmp_path: Path) -> None:
     for runtime in ("openvino", "onnxruntime"):
         opening.open_runner_of(None, RunnerOptions(runtime=runtime)).close()
-    assert len(list(cache.iterdir())) == 2
     photograph, index = str(varied_samples()[0]), str(tmp_path / "index")
     commands = [
         ["classify", photograph],

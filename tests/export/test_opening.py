@@ -45,7 +45,6 @@ def test_the_bundled_checkpoint_is_exported_once_verified_and_kept(cache: Path) 
             assert runner.spec.num_classes == 101
     assert len(lines) == 1
     assert "preparing caltech101.safetensors" in lines[0]
-    assert len(list(cache.iterdir())) == 1
 
 
 def test_an_export_that_fails_its_check_is_neither_run_nor_kept(
@@ -58,14 +57,14 @@ def test_an_export_that_fails_its_check_is_neither_run_nor_kept(
     assert list(cache.iterdir()) == []
 
 
-def test_other_labels_are_another_cached_file(cache: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("cache")
+def test_other_labels_are_another_export(tmp_path: Path) -> None:
     checkpoint = random_checkpoint("paper")
     for label in "ab":
         spec = dataclasses.replace(checkpoint.spec, labels=(label,) * 11)
         save_checkpoint(dataclasses.replace(checkpoint, spec=spec), tmp_path / "c.safetensors")
         with opening.open_runner_of(tmp_path / "c.safetensors", ONE) as runner:
             assert runner.spec.labels == (label,) * 11
-    assert len(list(cache.iterdir())) == 2
 
 
 def test_a_cache_that_cannot_be_made_is_done_without(
