@@ -14,7 +14,7 @@ import numpy as np
 from alexnet_deploy import installed
 from alexnet_deploy.choices import Device, Precision, Runtime
 from alexnet_deploy.errors import AlexNetDeployError, DeviceError, MissingPackageError
-from alexnet_deploy.export.cache import cache_directory
+from alexnet_deploy.files.private_folders import own_folder
 from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.runtimes.gpu_driver import current_gpu, gpus
 from alexnet_deploy.runtimes.onnxruntime_distributions import (
@@ -171,7 +171,7 @@ def _package(
 
 def _cache() -> Finding:
     try:
-        folder = cache_directory()
+        folder = own_folder("cache")
         existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
         if os.access(existing, os.W_OK):
             return Finding(name="cache", works=True, detail=str(folder))

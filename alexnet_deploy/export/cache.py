@@ -8,34 +8,18 @@ pass over its bytes, and no `onnx`. Where it is not, there is no entry.
 import hashlib
 import json
 import os
-import stat
-from contextlib import suppress
 from pathlib import Path
 
 from alexnet_deploy.choices import FilePrecision
-from alexnet_deploy.errors import AlexNetDeployError, OutputError
-from alexnet_deploy.files.output_files import atomic_write, errors_of
+from alexnet_deploy.errors import AlexNetDeployError
+from alexnet_deploy.files.output_files import atomic_write
+from alexnet_deploy.files.private_folders import private_folder
 from alexnet_deploy.files.regular_files import open_regular
 from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.runtimes.prepared import PreparedNetwork
 
 _SEAL_LENGTH = 64
 """Hexadecimal digits of a SHA-256; a line feed follows them."""
-
-
-def cache_directory() -> Path:
-    """Return where exported checkpoints are kept: `$XDG_CACHE_HOME/alexnet-deploy`.
-
-    Raises:
-        OutputError: neither that variable nor a home folder is known.
-    """
-    home = os.environ.get("XDG_CACHE_HOME")
-    if home and os.path.isabs(home):  # the XDG specification: ignore a relative path
-        return Path(home, "alexnet-deploy")
-    try:
-        return Path.home() / ".cache" / "alexnet-deploy"
-    except RuntimeError as error:
-        raise OutputError(f"no place for a cache ({error}); set XDG_CACHE_HOME") from error
 
 
 def read_network(
@@ -87,20 +71,9 @@ def _entry(key: str) -> Path:
     """Return the path of an entry, in a folder that nobody else may have written to.
 
     Raises:
-        OutputError: the folder cannot be made, or it is another user's, or others may use it.
+        OutputError: as `private_folder`.
     """
-    folder = cache_directory()
-    with errors_of(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
-        status = folder.lstat()
-    is_own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
-    if not is_own or stat.S_IMODE(status.st_mode) & 0o077:
-        raise OutputError(
-            f"{folder}: is not a folder of yours alone (mode {stat.S_IMODE(status.st_mode):o}), so "
-            "others may have put networks into it; remove it, and it is made anew"
-        )
+    folder = private_folder("cache")
     return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.network"
 
 

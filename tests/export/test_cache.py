@@ -11,7 +11,8 @@ import pytest
 
 from alexnet_deploy.errors import OutputError
 from alexnet_deploy.export import opening
-from alexnet_deploy.export.cache import cache_directory, read_network, write_network
+from alexnet_deploy.export.cache import read_network, write_network
+from alexnet_deploy.files.private_folders import own_folder
 from alexnet_deploy.model.checkpoints import load_checkpoint, save_checkpoint
 from alexnet_deploy.model.default import MODEL_VARIABLE, bundled_checkpoint
 from alexnet_deploy.model.spec import preset_spec
@@ -111,7 +112,7 @@ def test_without_a_home_the_message_names_the_variable(monkeypatch: pytest.Monke
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", no_home)
     with pytest.raises(OutputError, match="set XDG_CACHE_HOME"):
-        cache_directory()
+        own_folder("cache")
 
 
 def run(options: RunnerOptions, *layers: str) -> tuple[dict[str, bytes], str, list[str]]:
