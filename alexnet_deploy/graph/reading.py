@@ -21,11 +21,11 @@ from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.files.records import json_object, read_record
 from alexnet_deploy.graph.build import build_model
 from alexnet_deploy.graph.casting import cast_model
+from alexnet_deploy.graph.interface import GRAPH_VERSION
 from alexnet_deploy.graph.model_file import (
     CALIBRATION_KEY,
     CHECKPOINT_KEY,
     CONTENT_KEY,
-    GRAPH_VERSION,
     GRAPH_VERSION_KEY,
     PRECISION_KEY,
     REPORT_KEY,

@@ -102,7 +102,7 @@ def compare_with_source(
         IncompatibleFileError: the file cannot be read or run, or has other classes.
     """
     network = read_foreign_network(path)
-    session = open_session(path)
+    session = open_session(path.read_bytes(), str(path), remedy="it may be older than opset 7")
     reference = Reference(checkpoint)
     is_head = network.layer in ("logits", "probabilities")
     errors, differences = [0.0], [0.0]
