@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from alexnet_deploy.errors import IncompatibleFileError
 from alexnet_deploy.graph.reading import parsed_model, read_model
-from alexnet_deploy.importing.onnx_constants import arrays_of
+from alexnet_deploy.importing.onnx_constants import arrays_of, text_of
 from alexnet_deploy.importing.onnx_flow import Flow, PixelKind
 from alexnet_deploy.importing.onnx_layers import OUTPUT_LAYERS, following
 from alexnet_deploy.importing.onnx_walk import Walk
@@ -95,17 +95,18 @@ def _network(model: onnx.ModelProto, path: Path) -> ForeignNetwork:
         constants = arrays_of(graph.initializer)
     except ValueError as error:
         raise IncompatibleFileError(f"{path}: {error}") from error
-    images = [value for value in graph.input if value.name not in constants]
+    images = [value for value in graph.input if text_of(value.name) not in constants]
     if len(images) != 1:
         names = ", ".join(repr(value.name[:50]) for value in images[:4]) or "none"
         raise IncompatibleFileError(
             f"{path}: its inputs are {names}; an AlexNet has one, its images"
         )
     (image,) = images
+    input_name = text_of(image.name)
     flows = _image_flows(image, path)
     for begin in flows:
         walk = Walk(path, opset)
-        walk.begin(image.name, begin, constants)
+        walk.begin(input_name, begin, constants)
         try:
             walk.follow(graph.node)
         except IncompatibleFileError:
@@ -123,7 +124,7 @@ def _network(model: onnx.ModelProto, path: Path) -> ForeignNetwork:
     pixels, source = _source(walk, begin, image, model, path)
     return ForeignNetwork(
         source=source,
-        input_name=image.name,
+        input_name=input_name,
         dtype=np.dtype(helper.tensor_dtype_to_np_dtype(image.type.tensor_type.elem_type)),
         channels_last=begin.channels_last,
         batch=_length(image, 0),
@@ -136,7 +137,7 @@ def _network(model: onnx.ModelProto, path: Path) -> ForeignNetwork:
 def _checked_opset(model: onnx.ModelProto, path: Path) -> int:
     """Return the version of the operators, all of them ONNX's own and none of them quantized."""
     nodes = model.graph.node
-    if any(any(word in node.op_type for word in _QUANTIZED) for node in nodes):
+    if any(word in text_of(node.op_type) for node in nodes for word in _QUANTIZED):
         raise IncompatibleFileError(
             f"{path}: is quantized; its float weights are gone. Give the float file that it was "
             "made from (of the Model Zoo: -12.onnx, not -12-int8.onnx or -12-qdq.onnx)"
@@ -186,14 +187,14 @@ def _length(image: onnx.ValueInfoProto, axis: int) -> int | None:
 def _furthest_output(walk: Walk, graph: onnx.GraphProto, path: Path) -> tuple[str, str]:
     """Return the name of the graph's furthest output, and the layer that it holds."""
     reached = {
-        output.name: value.num_done
-        for output in graph.output
-        if isinstance(value := walk.values.get(output.name), Flow)
+        name: value.num_done
+        for name in (text_of(output.name) for output in graph.output)
+        if isinstance(value := walk.values.get(name), Flow)
     }
     name = max(reached, key=lambda name: reached[name], default="")
     last = walk.done[reached[name]] if reached else walk.done[-1]
     if last not in OUTPUT_LAYERS:
-        rest = " or ".join(following(walk.done)) or "its output"
+        rest = " or ".join(following(walk.done).values()) or "its output"
         raise IncompatibleFileError(
             f"{path}: its network ends after {last}; an AlexNet goes on with {rest}"
         )
@@ -224,9 +225,9 @@ def _source(
         mean=pixels.mean,
         std=pixels.std,
     )
-    producer = f", written by {model.producer_name[:50]!r}" if model.producer_name else ""
+    producer = text_of(model.producer_name)[:50]
     source = Source(
-        container=f"ONNX model{producer}",
+        container=f"ONNX model, written by {producer!r}" if producer else "ONNX model",
         arrays=walk.arrays,
         places=walk.places,
         stated=stated,

@@ -4,7 +4,6 @@ Every node is computed with stand-ins: constants as arrays, the network's tensor
 and what led to them. A node that is no layer of AlexNet in its place ends the walk.
 """
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,14 @@ from onnx import TensorProto
 
 from alexnet_deploy.errors import IncompatibleFileError
 from alexnet_deploy.files.path_text import printable
-from alexnet_deploy.importing.onnx_constants import RESHAPING, Folding, Node, arrays_of, reshaped
+from alexnet_deploy.importing.onnx_constants import (
+    RESHAPING,
+    Folding,
+    Node,
+    arrays_of,
+    reshaped,
+    text_of,
+)
 from alexnet_deploy.importing.onnx_flow import Flow, Normalization, Padding
 from alexnet_deploy.importing.onnx_layers import (
     check_average,
@@ -146,7 +152,7 @@ class Walk:
         for name, array in arrays_of(graph.initializer).items():
             self.values[name] = Constant(array, name)
         self.follow(graph.node)
-        return [self.values[output.name] for output in graph.output]
+        return [self.values[text_of(output.name)] for output in graph.output]
 
     def _computed(self, node: Node, values: Sequence[Value | None]) -> Value:
         """Compute a node that reads a tensor of the network."""
@@ -201,7 +207,8 @@ class Walk:
             self.pool_padding.append(padding)
             return self._next("MaxPool", flow, size)
         if node.op == "Softmax":
-            if len(flow.size) != 2 or node.integer("axis", 1) not in (1, -1):
+            axis = node.integer("axis", 1 if self._opset < 13 else -1)
+            if flow.size[2:] not in ((), (1, 1)) or axis not in (1, 1 - len(flow.size)):
                 raise ValueError("is not over the classes")
             return self._next("Softmax", flow, flow.size)
         raise ValueError(_NO_LAYER)
@@ -247,8 +254,7 @@ class Walk:
         if flow.padding != (0, 0, 0, 0) and op not in ("Conv", "MaxPool"):
             raise ValueError("reads maps with zeros around them")
         self.done.append(layer)
-        plain = Flow(size=size, num_done=len(self.done) - 1)
-        self._head = dataclasses.replace(plain, towers=flow.towers, flattened=flow.flattened)
+        self._head = Flow(size=size, num_done=len(self.done) - 1, towers=flow.towers)
         return self._head
 
     def _convolution(self, node: Node, flow: Flow, weight: Constant, bias: Value | None) -> Flow:

@@ -1,6 +1,7 @@
 """Run a foreign `.onnx` file itself, and compare it with the checkpoint that was made of it.
 
 A spec is read from the file's graph, or chosen; whether it is the right one only the file can say.
+It cannot say how its input is normalized, unless it does that itself.
 
 N images, S px, K classes.
 """
