@@ -22,15 +22,15 @@ from alexnet_deploy.importing.source import Source, StatedNetwork
 from alexnet_deploy.model.spec import SPEC_KEY
 
 _USUAL_SIDES = (224, 227)
+_LARGEST_SIDE = 4096  # of a spec's input_size
 _QUANTIZED = ("QLinear", "QuantizeLinear", "DequantizeLinear", "DynamicQuantize", "Integer")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ForeignNetwork:
-    """A foreign file's network, and how to run the file itself.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interface:
+    """How to run a foreign file.
 
     Attributes:
-        source: its content.
         input_name: of its only input.
         dtype: of the input.
         channels_last: the input is (N, S, S, 3), not (N, 3, S, S).
@@ -41,7 +41,6 @@ class ForeignNetwork:
         layer: `ModelSpec`'s name of what that output holds: fc7_pre, fc7, logits, probabilities.
     """
 
-    source: Source
     input_name: str
     dtype: np.dtype[Any]
     channels_last: bool
@@ -49,6 +48,14 @@ class ForeignNetwork:
     pixels: PixelKind
     output_name: str
     layer: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ForeignNetwork:
+    """A foreign file's content, and how to run the file itself."""
+
+    source: Source
+    interface: Interface
 
 
 def read_foreign_onnx(path: Path) -> Source:
@@ -111,7 +118,7 @@ def _network(model: onnx.ModelProto, path: Path) -> ForeignNetwork:
             walk.follow(graph.node)
         except IncompatibleFileError:
             # At another size than its own a network fits up to fc6.
-            if begin is flows[-1] or not walk.done[-1].startswith("pool5"):
+            if begin is flows[-1] or walk.done[-1] != "pool5":
                 raise
         else:
             break
@@ -122,8 +129,7 @@ def _network(model: onnx.ModelProto, path: Path) -> ForeignNetwork:
         )
     output, layer = _furthest_output(walk, graph, path)
     pixels, source = _source(walk, begin, image, model, path)
-    return ForeignNetwork(
-        source=source,
+    interface = Interface(
         input_name=input_name,
         dtype=np.dtype(helper.tensor_dtype_to_np_dtype(image.type.tensor_type.elem_type)),
         channels_last=begin.channels_last,
@@ -132,6 +138,7 @@ def _network(model: onnx.ModelProto, path: Path) -> ForeignNetwork:
         output_name=output,
         layer=layer,
     )
+    return ForeignNetwork(source=source, interface=interface)
 
 
 def _checked_opset(model: onnx.ModelProto, path: Path) -> int:
@@ -163,10 +170,17 @@ def _image_flows(image: onnx.ValueInfoProto, path: Path) -> list[Flow]:
     channels_last = rank == 4 and lengths[3] == 3 and lengths[1] != 3
     sides = {lengths[axis] for axis in ((1, 2) if channels_last else (2, 3))} if rank == 4 else {0}
     is_open = sides == {None}
-    if rank != 4 or len(sides) != 1 or image.type.tensor_type.elem_type not in kinds:
+    is_small = max(side or 0 for side in sides) <= _LARGEST_SIDE
+    if (
+        rank != 4
+        or len(sides) != 1
+        or not is_small
+        or image.type.tensor_type.elem_type not in kinds
+    ):
         raise IncompatibleFileError(
-            f"{path}: its input {image.name[:50]!r} is {lengths[:8]}, expected square images, "
-            "[N, 3, S, S] or [N, S, S, 3], as floating-point numbers or bytes"
+            f"{path}: its input {image.name[:50]!r} is {lengths[:8]}, expected square images of "
+            f"{_LARGEST_SIDE} px at most, [N, 3, S, S] or [N, S, S, 3], as floating-point numbers "
+            "or bytes"
         )
     if not channels_last and lengths[1] not in (3, None):
         raise IncompatibleFileError(

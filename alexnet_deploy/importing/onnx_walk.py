@@ -4,6 +4,7 @@ Every node is computed with stand-ins: constants as arrays, the network's tensor
 and what led to them. A node that is no layer of AlexNet in its place ends the walk.
 """
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,6 +163,8 @@ class Walk:
             return self._arithmetic(node, values)
         if first is None or isinstance(first, Constant):
             raise ValueError("does not begin with the tensor that it changes")
+        if any(isinstance(value, Flow | Divisor) for value in values[1:]):
+            raise ValueError("reads two tensors of the network")
         if node.op in RESHAPING:
             shape = reshaped(node, first.shape, others)
             return self._moved(first, first.reshaped(shape))
@@ -243,8 +246,8 @@ class Walk:
         if layer is None:
             raise ValueError(_NO_LAYER)
         self._check_head(flow)
-        if flow.towers > 1 and op != "LRN":
-            raise ValueError("reads the towers one by one")
+        if flow.channels_last or (flow.towers > 1 and op != "LRN"):
+            raise ValueError(f"reads {list(flow.shape)}, expected maps (N, C, H, W)")
         return layer
 
     def _next(self, op: str, flow: Flow, size: tuple[int, ...]) -> Flow:
@@ -314,16 +317,12 @@ class Walk:
         given = [value.array.item() if isinstance(value, Constant) else None for value in bounds]
         low = given[0] if given and given[0] is not None else low
         high = given[1] if len(given) > 1 and given[1] is not None else high
-        if self.done == ["images"] and (low, high) == (0, 255):
-            return flow
         if high < _LARGEST or low not in (0, -_LARGEST, -np.inf):
             raise ValueError(f"cuts off at {low} and {high}")
         return self._next("Relu", flow, flow.size) if low == 0 else flow
 
     def _normalized(self, flow: Flow, lrn: LrnSpec) -> Flow:
         self._expect("LRN", flow)
-        if flow.channels_last or len(flow.size) != 4:
-            raise ValueError(f"reads {list(flow.shape)}, expected maps (N, C, H, W)")
         self.lrns.append(lrn)
         return self._next("LRN", flow, flow.size)
 
@@ -356,16 +355,18 @@ class Walk:
         layer = self.done[-1]
         if node.op == "Pow" and not comes_first and array.size == 1 and array.item() == 2:
             return Divisor.squares(flow)
-        self._check_head(flow)
-        if layer == "images" and node.op != "Pow" and flow.padding == (0, 0, 0, 0):
-            self.normalization.apply(node.op, array, flow, comes_first=comes_first)
-            return flow
+        if flow.padding != (0, 0, 0, 0):
+            raise ValueError("computes with maps with zeros around them")
         is_linear = layer.startswith(("conv", "fc")) and f"{layer}.bias" not in self.places
-        if node.op == "Add" and is_linear and not flow.channels_last:
+        if layer == "images" and node.op != "Pow":
+            self.normalization.apply(node.op, array, flow, comes_first=comes_first)
+        elif node.op == "Add" and is_linear and not flow.channels_last:
             bias = vector(array, flow.size[1], len(flow.size))
             self._store(f"{layer}.bias", constant.name, bias)
-            return flow
-        raise ValueError(_NO_LAYER)
+        else:
+            raise ValueError(_NO_LAYER)
+        # Another tensor than before: what still reads that one is on a second branch.
+        return self._moved(flow, dataclasses.replace(flow))
 
 
 def _shape(value: Value) -> tuple[int, ...]:

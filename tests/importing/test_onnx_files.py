@@ -60,8 +60,12 @@ def test_the_model_zoos_files_are_read(opset: int, preset: str, tmp_path: Path) 
     assert network.source.stated == stated(checkpoint)
     assert network.source.places is not None
     assert network.source.places["conv1.weight"] == "conv1_w_0"
-    assert (network.input_name, network.batch, network.pixels) == ("data_0", 1, "normalized")
-    assert (network.output_name, network.layer) == ("prob_1", "probabilities")
+    assert (network.interface.input_name, network.interface.batch, network.interface.pixels) == (
+        "data_0",
+        1,
+        "normalized",
+    )
+    assert (network.interface.output_name, network.interface.layer) == ("prob_1", "probabilities")
     assert "onnx-caffe2" in network.source.container
 
 
@@ -96,21 +100,21 @@ def test_weights_that_are_turned_and_channels_that_are_last_are_put_in_place(
     network = read_foreign_network(written(writer.model(writer.image()), tmp_path))
     assert_holds(network.source, checkpoint)
     assert network.source.stated == stated(checkpoint)
-    assert (network.channels_last, network.batch) == (True, None)
+    assert (network.interface.channels_last, network.interface.batch) == (True, None)
 
 
 def test_fully_connected_layers_may_be_convolutions(tmp_path: Path) -> None:
     checkpoint = small_checkpoint()
     network = read_foreign_network(written(ConvolutionalWriter(checkpoint).model(), tmp_path))
     assert_holds(network.source, checkpoint)
-    assert network.layer == "probabilities"
+    assert network.interface.layer == "probabilities"
 
 
 def test_a_network_without_a_head_is_read(tmp_path: Path) -> None:
     checkpoint = small_checkpoint(num_classes=0)
     network = read_foreign_network(written(ZooWriter(checkpoint).model(), tmp_path))
     assert_holds(network.source, checkpoint)
-    assert (network.layer, network.output_name) == ("fc7", "fc7_3")
+    assert (network.interface.layer, network.interface.output_name) == ("fc7", "fc7_3")
 
 
 @pytest.mark.parametrize(
@@ -216,7 +220,7 @@ def test_what_the_graph_does_to_pixels_is_stated(
     expected = (TORCH_MEAN, TORCH_STD) if mean == "torch" else (mean, std)
     assert given.mean == pytest.approx(expected[0], rel=1e-6)
     assert given.std == pytest.approx(expected[1], rel=1e-6)
-    assert network.pixels.startswith(pixels)
+    assert network.interface.pixels.startswith(pixels)
 
 
 def test_a_mean_image_in_the_graph_is_read(tmp_path: Path) -> None:
@@ -263,7 +267,10 @@ def test_our_graph_says_what_our_metadata_says(preset: str, tmp_path: Path) -> N
     assert given.std == pytest.approx(by_metadata.std)
     assert dataclasses.replace(given, mean=by_metadata.mean, std=by_metadata.std) == by_metadata
     assert_holds(by_graph.source, checkpoint)
-    assert (by_graph.output_name, by_graph.pixels) == ("probabilities", "grey levels")
+    assert (by_graph.interface.output_name, by_graph.interface.pixels) == (
+        "probabilities",
+        "grey levels",
+    )
 
 
 def test_one_array_may_serve_two_layers(tmp_path: Path) -> None:

@@ -28,7 +28,11 @@ Change = Callable[[onnx.ModelProto], None]
 
 
 def zoo() -> onnx.ModelProto:
-    return ZooWriter(small_checkpoint(), 13).model()
+    """Return a file with two constants more, for the changes."""
+    writer = ZooWriter(small_checkpoint(), 13)
+    writer.array("one", np.ones(1, np.float32))
+    writer.array("amounts", np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64))
+    return writer.model()
 
 
 def attribute(output: str, **attributes: Any) -> Change:
@@ -105,6 +109,16 @@ def shorter(model: onnx.ModelProto) -> None:
     tensor.raw_data = tensor.raw_data[:-4]
 
 
+def before_conv1(op: str, other: str) -> Change:
+    """Change the images before conv1, which still reads them unchanged."""
+
+    def change(model: onnx.ModelProto) -> None:
+        node = helper.make_node(op, ["data_0", other], ["unused"], name="guest")
+        model.graph.node.insert(0, node)
+
+    return change
+
+
 def cut_at_pool5(model: onnx.ModelProto) -> None:
     place = list(model.graph.node).index(node_that_makes(model, "pool5_1")) + 1
     del model.graph.node[place:]
@@ -139,6 +153,19 @@ CHANGES: dict[str, tuple[Change, str]] = {
         lambda model: rename(model, "conv4_2", "conv3_2"),
         r"\(Conv\) after relu4.* begins a second branch",
     ),
+    "unused normalization": (
+        before_conv1("Sub", "conv1_b_0"),
+        r"\(Sub\) after images, .* computes with float32 \[8\] and \[1, 3, 83, 83\]",
+    ),
+    "second images": (
+        before_conv1("Mul", "one"),
+        r"\(Conv\) after images, .* begins a second branch",
+    ),
+    "channels last": (
+        after("conv3_1", "Transpose", perm=[0, 2, 3, 1]),
+        r"\(Relu\) after conv3, where AlexNet has relu3, reads \[1, 4, 4, 12\]",
+    ),
+    "padded relu": (after("conv3_1", "Pad", "amounts"), "reads maps with zeros around them"),
     "another layer": (
         after("conv5_2", "Conv", "conv5_w_0", "conv5_b_0", pads=[1, 1, 1, 1], group=2),
         r"\(Conv\) after relu5, where AlexNet has pool5",

@@ -113,7 +113,7 @@ def test_an_export_of_torch_is_read(
     found = read_foreign_network(path)
     lrn = LrnSpec(size=5, alpha=2e-4, beta=0.6, k=1.5, towers=1, position="before_pool")
     assert_holds(found, module, lrn if norm else None)
-    assert (found.layer, found.batch) == (layer, None if has_open_batch else 1)
+    assert (found.interface.layer, found.interface.batch) == (layer, None if has_open_batch else 1)
 
 
 def test_an_adaptive_pooling_that_changes_nothing_is_read(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_a_file_that_normalizes_is_given_pixels(
         writer.operations = (("Sub", planes[0]), ("Div", planes[1]))
         image = helper.make_tensor_value_info("data_0", TensorProto.FLOAT, ["N", 3, side, side])
     path = written(writer.model(image), tmp_path)
-    assert read_foreign_network(path).pixels == pixels
+    assert read_foreign_network(path).interface.pixels == pixels
     preprocessing = dataclasses.replace(
         checkpoint.spec.preprocessing, mean=tuple(mean), std=tuple(std)
     )
