@@ -1,6 +1,7 @@
 """Run a foreign `.onnx` file itself, and compare it with the checkpoint that was made of it.
 
 A spec is read from the file's graph, or chosen; whether it is the right one only the file can say.
+It cannot say how its input is normalized, unless it does that itself.
 
 N images, S px, K classes.
 """
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.errors import IncompatibleFileError, VerificationError
-from alexnet_deploy.importing.onnx_files import ForeignNetwork, read_foreign_network
+from alexnet_deploy.importing.onnx_files import Interface, read_foreign_network
 from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.reference import Reference
 from alexnet_deploy.model.reference import crop as crop_of
@@ -101,15 +102,15 @@ def compare_with_source(
     Raises:
         IncompatibleFileError: the file cannot be read or run, or has other classes.
     """
-    network = read_foreign_network(path)
+    file = read_foreign_network(path).interface
     session = open_session(path.read_bytes(), str(path), remedy="it may be older than opset 7")
     reference = Reference(checkpoint)
-    is_head = network.layer in ("logits", "probabilities")
+    is_head = file.layer in ("logits", "probabilities")
     errors, differences = [0.0], [0.0]
     for crop in crops:
-        images = _input_of(network, checkpoint, crop, channels)
+        images = _input_of(file, checkpoint, crop, channels)
         try:
-            (output,) = session.run([network.output_name], {network.input_name: images})
+            (output,) = session.run([file.output_name], {file.input_name: images})
         except Exception as error:
             if not is_runtime_error(error):
                 raise
@@ -117,18 +118,18 @@ def compare_with_source(
                 f"{path}: ONNX Runtime cannot run it ({str(error).splitlines()[0]})"
             ) from error
         actual = output[0].astype(np.float64).ravel()
-        expected = reference.run(crop[np.newaxis], network.layer)[network.layer][0]
+        expected = reference.run(crop[np.newaxis], file.layer)[file.layer][0]
         if actual.shape != expected.shape:
             raise IncompatibleFileError(
                 f"{path}: gives {actual.size} numbers, its checkpoint {expected.size}"
             )
         if is_head:
-            actual, expected = (_scores(array, network.layer) for array in (actual, expected))
+            actual, expected = (_scores(array, file.layer) for array in (actual, expected))
             differences.append(largest_difference(np.exp(expected), np.exp(actual)))
             actual, expected = actual - actual.mean(), expected - expected.mean()
         errors.append(relative_error(expected, actual))
     return SourceComparison(
-        layer="logits" if is_head else network.layer,
+        layer="logits" if is_head else file.layer,
         error=float(np.max(errors)),  # keeps a NaN
         largest_difference=float(np.max(differences)) if is_head else None,
         num_images=len(crops),
@@ -137,23 +138,23 @@ def compare_with_source(
 
 
 def _input_of(
-    network: ForeignNetwork,
+    file: Interface,
     checkpoint: Checkpoint,
     crop: NDArray[np.uint8],
     channels: Literal["RGB", "BGR"],
 ) -> Array:
     """Return one crop as the file wants it, as often as its batch is long."""
     pixels: Array = crop.transpose(2, 0, 1).astype(np.float64)
-    if network.pixels == "normalized":
+    if file.pixels == "normalized":
         std = np.array(checkpoint.spec.preprocessing.std).reshape(3, 1, 1)
         pixels = (pixels - checkpoint.mean()) / std
-    elif network.pixels == "0..1":
+    elif file.pixels == "0..1":
         pixels = pixels / 255
     if channels == "BGR":
         pixels = pixels[::-1]
-    if network.channels_last:
+    if file.channels_last:
         pixels = pixels.transpose(1, 2, 0)
-    return np.repeat(pixels[np.newaxis].astype(network.dtype), network.batch or 1, axis=0)
+    return np.repeat(pixels[np.newaxis].astype(file.dtype), file.batch or 1, axis=0)
 
 
 def _scores(array: Array, layer: str) -> Array:
