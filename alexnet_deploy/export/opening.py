@@ -14,13 +14,14 @@ from alexnet_deploy.export.cache import read_network, write_network
 from alexnet_deploy.files.input_files import existing_file
 from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.graph.interface import GRAPH_VERSION
+from alexnet_deploy.importing.opening import open_weights
 from alexnet_deploy.inference.model import Model
-from alexnet_deploy.model.checkpoints import CHECKPOINT_SUFFIXES, Checkpoint, load_checkpoint
+from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.default import default_model
 from alexnet_deploy.photographs.samples import varied_samples
-from alexnet_deploy.runtimes.base import DEFAULT_OUTPUTS, Runner, RunnerOptions
+from alexnet_deploy.runtimes.base import Runner, RunnerOptions, usual_outputs
 from alexnet_deploy.runtimes.capabilities import file_precision
-from alexnet_deploy.runtimes.engine_file import ENGINE_SUFFIX, read_engine
+from alexnet_deploy.runtimes.engine_file import ENGINE_SUFFIX, EngineFile, read_engine
 from alexnet_deploy.runtimes.factory import (
     open_engine_file,
     open_prepared,
@@ -85,10 +86,9 @@ def open_model(
         return open_runner_of(path, own, notify=notify)
 
     if path.suffix != ENGINE_SUFFIX:
-        return Model(open_runner_for(DEFAULT_OUTPUTS), open_runner_for)
+        return Model(open_runner_for(()), open_runner_for)
     engine = read_engine(path)
-    own = dataclasses.replace(options, outputs=engine.record.outputs)
-    return Model(open_engine_file(engine, own), open_runner_for)
+    return Model(_open_engine(engine, options), open_runner_for)
 
 
 def open_runner_of(
@@ -110,19 +110,21 @@ def open_runner_of(
     """
     path = model or default_model()
     if path.suffix == ENGINE_SUFFIX:
-        return open_engine_file(read_engine(path), options)
+        return _open_engine(read_engine(path), options)
     existing_file(path, "a checkpoint or an .onnx file")
     if path.suffix == ".onnx":
         return open_runner(load_model(path), options)
-    if path.suffix in CHECKPOINT_SUFFIXES:
-        checkpoint, options = load_checkpoint(path), resolve(options)
-        if options.runtime == "openvino":
-            return _open_compiled(checkpoint, path, options, notify)
-        return open_prepared(_exported(checkpoint, path, options, notify), options)
-    raise IncompatibleFileError(
-        f"{path}: a model ends in .onnx, .engine or {', '.join(CHECKPOINT_SUFFIXES)}, "
-        f"not in {path.suffix or 'no suffix'}; rename or export it"
-    )
+    checkpoint = open_weights(path)
+    outputs = options.outputs or usual_outputs(checkpoint.spec)
+    options = dataclasses.replace(resolve(options), outputs=outputs)
+    if options.runtime == "openvino":
+        return _open_compiled(checkpoint, path, options, notify)
+    return open_prepared(_exported(checkpoint, path, options, notify), options)
+
+
+def _open_engine(engine: EngineFile, options: RunnerOptions) -> Runner:
+    outputs = options.outputs or engine.record.outputs
+    return open_engine_file(engine, dataclasses.replace(options, outputs=outputs))
 
 
 def load_model(path: Path) -> "ModelFile":
@@ -200,7 +202,7 @@ def _verified(
     from alexnet_deploy.export.onnx import build_file, verified_model
 
     own = dataclasses.replace(options, batch_size=_NUM_CACHE_SAMPLES)
-    file = build_file(checkpoint, DEFAULT_OUTPUTS, precision, options=own, notify=notify)
+    file = build_file(checkpoint, (), precision, options=own, notify=notify)
     return verified_model(file, checkpoint, varied_samples()[:_NUM_CACHE_SAMPLES], own)
 
 
