@@ -11,6 +11,9 @@ from alexnet_deploy.console.group import CommandGroup, ignore_warnings_of_pillow
 from alexnet_deploy.console.signals import end_in_order
 
 COMMANDS = {
+    "models": "alexnet_deploy.commands.models:models",
+    "pull": "alexnet_deploy.commands.pull:pull",
+    "import": "alexnet_deploy.commands.import_weights:import_",
     "export": "alexnet_deploy.commands.export:export",
     "classify": "alexnet_deploy.commands.classify:classify",
     "embed": "alexnet_deploy.commands.embed:embed",
@@ -21,7 +24,7 @@ COMMANDS = {
     "info": "alexnet_deploy.commands.info:info",
     "doctor": "alexnet_deploy.commands.doctor:doctor",
 }
-"""Where each command is, in the order of the help: from a checkpoint to results, then questions."""
+"""Where each command is, in the order of the help: from weights to results, then questions."""
 
 
 @click.group(

@@ -4,8 +4,9 @@
       MissingPackageError       1  an optional package is not installed
       DeviceError               1  a runtime or device that was asked for cannot be used here
       OutputError               1  a file could not be written
+      DownloadError             1  a public network could not be fetched
       NoPhotographsError        1  nothing to work on
-      DatasetError              1  a folder of classes that cannot be trained or judged on
+      DatasetError              1  photographs with classes that do not do for training or judging
       IndexLockedError          1  another process writes to the index
       MissingPhotographsError   1  too many indexed photographs are not where they were
       ClosedError               1  a model or an index that is closed, or another process's
@@ -114,12 +115,16 @@ class OutputError(AlexNetDeployError):
     """A file could not be written (disk full, no permission); nothing half-written is left."""
 
 
+class DownloadError(AlexNetDeployError):
+    """A public network is not on this disk, and none of its sources gives it."""
+
+
 class NoPhotographsError(AlexNetDeployError):
     """The paths given hold no photograph."""
 
 
 class DatasetError(AlexNetDeployError):
-    """A folder of class sub-folders cannot be used as it is: an empty class, other classes."""
+    """Photographs with classes cannot be used as they are: an empty class, other classes."""
 
 
 class IndexLockedError(AlexNetDeployError):

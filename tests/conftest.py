@@ -20,6 +20,10 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 _CALTECH_TEST = Path(__file__).resolve().parents[2] / "shared" / "data" / "caltech101" / "test"
+_VARIABLES = (
+    *("ALEXNET_MODEL", "ALEXNET_INDEX", "ALEXNET_MIRROR"),
+    *("TORCH_HOME", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE"),
+)
 
 if importlib.util.find_spec("hypothesis"):  # the tests that a GPU's machine runs need it not
     from hypothesis import settings
@@ -38,11 +42,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep the user's cache and default model out of the tests, and the tests out of the cache."""
+    """Keep the user's files and choices out of the tests, and the tests out of the user's files."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        patch.delenv("ALEXNET_MODEL", raising=False)
-        patch.delenv("ALEXNET_INDEX", raising=False)
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        for variable in _VARIABLES:
+            patch.delenv(variable, raising=False)
         yield
 
 

@@ -131,7 +131,7 @@ def test_every_requirement_has_a_floor() -> None:
 # Folders that only one machine has, and places that packages are fetched from.
 PRIVATE = re.compile(
     rb"(?<![\w.~-])/(?:home|root|Users|work|opt)/|/tmp/[a-z]"
-    rb"|index-url|find-links|trusted-host|pypi[.]org|pythonhosted|download[.]pytorch"
+    rb"|index-url|find-links|trusted-host|pypi[.]org|pythonhosted|download[.]pytorch[.]org/whl"
 )
 
 

@@ -5,7 +5,16 @@ from collections.abc import Callable, Iterable
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.text import Text
 
 
@@ -61,6 +70,33 @@ class ProgressBar:
                 return
             total += 1
         self._progress.update(self._task, total=total)
+
+
+class BytesBar:
+    """Show how much of a download is there; lines on stderr pass above it."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(compact=True),
+            console=Console(stderr=True),
+            transient=True,
+            redirect_stdout=False,
+        )
+        self._task = self._progress.add_task("", visible=False)
+
+    def update(self, come: int, total: int) -> None:
+        """Show that `come` of `total` bytes are there."""
+        self._progress.update(self._task, completed=come, total=total, visible=come < total)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
 
 
 class _CountColumn(ProgressColumn):

@@ -2,15 +2,15 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TextIO
 
 import click
 
 from alexnet_deploy.errors import Argument, Message, OutputError
-from alexnet_deploy.files.path_text import printable, printable_lines
+from alexnet_deploy.files.path_text import printable
 
 if TYPE_CHECKING:
     from alexnet_deploy.console.progress import ProgressBar
@@ -88,6 +88,18 @@ def say(line: str) -> None:
     click.echo(printable(in_options(line)), err=True)
 
 
+@contextmanager
+def bytes_shown() -> Iterator[Callable[[int, int], None]]:
+    """Yield what shows how many bytes of how many have come: a bar, if stderr is a terminal."""
+    if not _is_terminal(sys.stderr):
+        yield lambda come, total: None
+        return
+    from alexnet_deploy.console.progress import BytesBar
+
+    with BytesBar() as bar:
+        yield bar.update
+
+
 def discard_stdout() -> None:
     """Send what is still buffered nowhere: Python would write it at exit and fail once more."""
     # A test's stdout has no descriptor, and nothing that is written at exit.
@@ -114,7 +126,8 @@ class Reporter:
     def result(self, text: str | bytes) -> None:
         """Print one result on stdout, byte for byte if it is bytes, but harmless to a terminal."""
         if isinstance(text, bytes) and _is_terminal(sys.stdout):
-            text = printable_lines(os.fsdecode(text).removesuffix("\n"))
+            lines = os.fsdecode(text).removesuffix("\n").split("\n")
+            text = "\n".join(map(printable, lines))
         if self._bar is not None and isinstance(text, str) and _is_same_terminal(sys.stdout):
             self._bar.print(text)
         else:

@@ -1,4 +1,4 @@
-"""Trained weights with their spec: `.safetensors` files, `.pt` files, torch state dicts.
+"""Trained weights with their spec, in `.safetensors` files or torch's.
 
 Arrays have the paper's names, `conv1.weight` .. `fc8.bias`; convolutions are (out, in / groups,
 kernel, kernel), fully connected layers (out, in). `fc6` and `fc7` may be stored as two factors,
@@ -11,27 +11,22 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import (
-    Argument,
-    IncompatibleFileError,
-    Message,
-    MissingPackageError,
-    UsageError,
-)
+from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError
 from alexnet_deploy.files.input_files import existing_file
 from alexnet_deploy.files.output_files import atomic_write
+from alexnet_deploy.model.ranges import check_range, largest_sum, magnitude
 from alexnet_deploy.model.spec import SPEC_KEY, ModelSpec
-from alexnet_deploy.model.state_dicts import adopt_state_dict
 
 try:
     from safetensors import SafetensorError, deserialize, safe_open
@@ -50,6 +45,20 @@ class Checkpoint:
 
     spec: ModelSpec
     arrays: Mapping[str, NDArray[Any]]
+
+    def with_labels(self, labels: tuple[str, ...]) -> "Checkpoint":
+        """Return it with other class names.
+
+        Raises:
+            IncompatibleFileError: not one for each class.
+        """
+        if len(labels) != self.spec.num_classes:
+            raise IncompatibleFileError(
+                f"there are {len(labels)} labels for {self.spec.num_classes} classes; give one "
+                "label per line, in the order of the outputs"
+            )
+        spec = dataclasses.replace(self.spec, labels=labels)
+        return dataclasses.replace(self, spec=spec)
 
     @cached_property
     def identity(self) -> str:
@@ -111,51 +120,73 @@ def _digest(array: NDArray[Any]) -> str:
     return f"{wide.dtype.name} {list(wide.shape)} {digest}"
 
 
-def load_checkpoint(
-    path: Path, *, preset: str | None = None, labels: tuple[str, ...] | None = None
-) -> Checkpoint:
-    """Read a checkpoint and check every array.
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint of ours and check every array.
 
     Args:
-        path: `.safetensors`, or `.pt` / `.pth` (these need torch, and loading them never runs
-            code): ours, a torchvision state dict, or another AlexNet's state dict.
-        preset: which AlexNet a state dict without our spec is; see `state_dicts`.
-        labels: class names that replace the file's own.
+        path: in either format, whatever its name; torch's needs torch, and loading it never runs
+            code. `importing.opening` reads other programs' files, too.
 
     Raises:
-        IncompatibleFileError: unreadable, not recognized, or with a missing, extra, misshapen or
-            non-finite array.
-        MissingPackageError: a `.pt` file, and torch is not installed.
-        UsageError: the file is missing or not readable, or it has its own spec and `preset` is
-            given.
+        IncompatibleFileError: unreadable, without a spec, with a missing, extra, misshapen or
+            non-finite array, or with numbers so large that the network could overflow.
+        MissingPackageError: a torch file, and torch is not installed.
+        UsageError: the file is missing or not readable.
     """
-    arrays, spec_json = _read(path)
+    existing_file(path, f"a checkpoint: {', '.join(CHECKPOINT_SUFFIXES)}")
+    with path.open("rb") as file:
+        is_torch = file.read(4).startswith((b"PK", b"\x80"))
+    arrays, spec_json = read_arrays(path, "torch" if is_torch else "safetensors")
     if spec_json is None:
-        spec, arrays = adopt_state_dict(arrays, preset=preset, source=str(path))
-        remedy = Message(
-            f"this is not a {spec.preset} AlexNet with {spec.num_classes} classes: see ",
-            Argument("preset"),
+        raise IncompatibleFileError(
+            f"{path}: has no alexnet-deploy spec; import it: alexnet-deploy import FILE -o CKPT"
         )
-    elif preset is not None:
-        raise UsageError(
-            f"{path}: has its own spec, so ",
-            Argument("preset", preset),
-            " does not apply; omit it",
-        )
-    else:
-        spec = ModelSpec.from_json(spec_json, str(path))
-        remedy = Message("its arrays do not match its spec: write it again")
-    if labels is not None:
-        if len(labels) != spec.num_classes:
-            raise IncompatibleFileError(
-                f"{path}: has {spec.num_classes} classes, the labels file names {len(labels)}; "
-                "give one label per line, in the order of the outputs"
-            )
-        spec = dataclasses.replace(spec, labels=labels)
-    _check_shapes(arrays, spec, str(path), remedy)
-    for name, array in arrays.items():
-        _check_numbers(array, f"{path}: array {name}")
-    return Checkpoint(spec=spec, arrays=arrays)
+    return checkpoint_of(arrays, spec_json, path)
+
+
+def checkpoint_of(arrays: Mapping[str, NDArray[Any]], spec_json: str, path: Path) -> Checkpoint:
+    """Return what `read_arrays` read from a file of ours, checked.
+
+    Raises:
+        IncompatibleFileError: as `load_checkpoint`.
+    """
+    spec = ModelSpec.from_json(spec_json, str(path))
+    return checked(arrays, spec, str(path), "its arrays do not match its spec: write it again")
+
+
+def checked(
+    arrays: Mapping[str, NDArray[Any]], spec: ModelSpec, source: str, remedy: str
+) -> Checkpoint:
+    """Return arrays under the paper's names as a checkpoint, if they are one.
+
+    Raises:
+        IncompatibleFileError: naming the first that is missing, extra, misshapen, of another type
+            or not finite; or with numbers so large that the network could overflow.
+    """
+    _check_shapes(arrays, spec, source, remedy)
+    sums = {
+        name: largest_sum(_checked_magnitude(array, f"{source}: array {name}"), array.shape)
+        for name, array in arrays.items()
+    }
+    checkpoint = Checkpoint(spec=spec, arrays=arrays)
+    check_range(spec, sums, magnitude(checkpoint.mean()), source)
+    return checkpoint
+
+
+def read_arrays(
+    path: Path, kind: Literal["torch", "safetensors"]
+) -> tuple[Mapping[str, NDArray[Any]], str | None]:
+    """Return a file's arrays by name and, if it is ours, its spec as JSON; nothing is checked.
+
+    Raises:
+        IncompatibleFileError: unreadable, would run code, or without arrays of numbers.
+        MissingPackageError: a torch file, and torch is not installed.
+    """
+    if kind == "safetensors":
+        return _read_safetensors(path)
+    from alexnet_deploy.model.torch_files import read_pt
+
+    return read_pt(path)
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
@@ -167,25 +198,6 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     arrays = {name: np.ascontiguousarray(array) for name, array in checkpoint.arrays.items()}
     with atomic_write(path) as file:
         file.write(save(arrays, {SPEC_KEY: checkpoint.spec.to_json()}))
-
-
-def _read(path: Path) -> tuple[Mapping[str, NDArray[Any]], str | None]:
-    """Return a file's arrays and, if it is ours, its spec as JSON."""
-    existing_file(path, f"a checkpoint: {', '.join(CHECKPOINT_SUFFIXES)}")
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    if path.suffix in CHECKPOINT_SUFFIXES:
-        from alexnet_deploy.model.torch_files import read_pt
-
-        return read_pt(path)
-    if path.suffix == ".onnx":
-        raise UsageError(
-            f"{path}: is already a model file; give the checkpoint that it was exported from"
-        )
-    raise IncompatibleFileError(
-        f"{path}: a checkpoint ends in {', '.join(CHECKPOINT_SUFFIXES)}, "
-        f"not in {path.suffix or 'no suffix'}; rename it if it is one of them"
-    )
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], str | None]:
@@ -263,24 +275,15 @@ def _expected_shapes(
     return expected
 
 
-def is_finite(array: NDArray[Any]) -> bool:
-    """Return whether all numbers of a floating-point array are finite in float32."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        if array.dtype != np.float16:
-            array = array.astype(np.float32, copy=False)
-        # A finite sum implies finite terms, and is three times as fast as testing all 61 million; a
-        # sum that overflows proves nothing.
-        return bool(np.isfinite(array.sum(dtype=np.float32)) or np.isfinite(array).all())
-
-
-def _check_numbers(array: NDArray[Any], name: str) -> None:
+def _checked_magnitude(array: NDArray[Any], name: str) -> float:
     """Reject integers, NaN, infinity, and values beyond float32, in which networks compute."""
     if array.dtype not in _FLOATS:
         raise IncompatibleFileError(
             f"{name} is {array.dtype}, expected float16, float32 or float64; convert it first"
         )
-    if is_finite(array):
-        return
+    largest = magnitude(array)
+    if math.isfinite(largest):
+        return largest
     with np.errstate(over="ignore"):
         bad = int(array.size - np.isfinite(array.astype(np.float32)).sum())
     raise IncompatibleFileError(

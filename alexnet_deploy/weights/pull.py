@@ -1,0 +1,171 @@
+"""Bring a public network into the store: from this disk, or from where it is published."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from alexnet_deploy.errors import DownloadError, IncompatibleFileError, UsageError
+from alexnet_deploy.files.input_files import existing_file
+from alexnet_deploy.importing.adoption import ImportOptions
+from alexnet_deploy.importing.containers import container_of
+from alexnet_deploy.importing.known import KnownFile, KnownNetwork, file_digests
+from alexnet_deploy.importing.opening import import_weights
+from alexnet_deploy.weights.download import STALL_S, SourceError, download
+from alexnet_deploy.weights.places import files_on_disk, is_offline, parsed_source, sources_of
+from alexnet_deploy.weights.store import load_stored, made_store, store, stored_path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pulled:
+    """A network that is in the store.
+
+    Attributes:
+        path: its file.
+        identity: of its numbers.
+        source: the file or the address that it came from; None where it was there already.
+    """
+
+    path: Path
+    identity: str
+    source: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reporting:
+    """How a pull tells what it does.
+
+    Attributes:
+        notify: called with one line for a person.
+        on_bytes: called with the bytes that have come, and their number in the end.
+        stall_s: seconds without a byte after which a connection counts as broken.
+    """
+
+    notify: Callable[[str], None] = lambda _: None
+    on_bytes: Callable[[int, int], None] = lambda come, total: None
+    stall_s: float = STALL_S
+
+
+_SILENT = Reporting()
+
+
+def pull(
+    network: KnownNetwork,
+    *,
+    source: str | None = None,
+    offline: bool = False,
+    reporting: Reporting = _SILENT,
+) -> Pulled:
+    """Bring a network into the store, verified, unless it is there and as it was written.
+
+    Args:
+        network: which.
+        source: the only file, folder or address to take it from; None for all that are known.
+        offline: whether to open no connection; also `$HF_HUB_OFFLINE`.
+        reporting: what tells how far it is.
+
+    Raises:
+        DownloadError: nothing that was asked gives it.
+        IncompatibleFileError: `source` is a file in which it was not published.
+        MissingPackageError: its file cannot be read here; it is kept until it can.
+        OutputError: the store cannot be written.
+        UsageError: `source` is no file, or an address while connections are forbidden.
+    """
+    there = stored_path(network.name)
+    if there is not None:
+        try:
+            identity = load_stored(network.name, there).identity
+            return Pulled(path=there, identity=identity, source=None)
+        except IncompatibleFileError as error:
+            reporting.notify(f"{error}: which is done now")
+    folder = made_store()
+    path, origin = _obtained(network, source, offline or is_offline(), folder, reporting)
+    checkpoint = import_weights(path, ImportOptions()).checkpoint
+    stored = store(network.name, checkpoint)
+    for file in network.files:  # what was fetched, now or by a pull that was broken off
+        for name in (file.name, f"{file.name}.part"):
+            (folder / name).unlink(missing_ok=True)
+    return Pulled(path=stored, identity=checkpoint.identity, source=origin)
+
+
+def _obtained(
+    network: KnownNetwork, source: str | None, offline: bool, folder: Path, reporting: Reporting
+) -> tuple[Path, str]:
+    """Return a file in which the network was published, and where it is from."""
+    if source is None:
+        copy = _copy(network, folder, reporting)
+        if copy is not None:
+            return copy, str(copy)
+        places = [(file, place) for file in network.files for place in sources_of(file)]
+    else:
+        place = parsed_source(source)
+        if isinstance(place, Path):
+            return _given(network, place), str(place)
+        if offline:
+            raise UsageError(f"{source}: is an address, and connections are forbidden")
+        names = {file.name: file for file in network.files}
+        places = [(names.get(place.rpartition("/")[2], network.files[0]), place)]
+    if offline:
+        places = [(file, place) for file, place in places if isinstance(place, Path)]
+    reasons: list[str] = []
+    for file, place in places:
+        if reasons:
+            reporting.notify(reasons[-1])
+        try:
+            return _fetched(file, place, folder, reporting), str(place)
+        except SourceError as error:
+            reasons.append(f"{place}: {error}")
+    first = network.files[0]
+    if offline and not reasons:
+        why = "connections are forbidden"
+    else:
+        why = f"nothing that was asked gives it: {'; '.join(reasons)}"
+    raise DownloadError(
+        f"{network.name}: is not on this disk, and {why}. Try again later, or get {first.name} "
+        f"({first.size:,} bytes) in another way, and then: "
+        f"alexnet-deploy pull {network.name} --from FILE"
+    )
+
+
+def _copy(network: KnownNetwork, folder: Path, reporting: Reporting) -> Path | None:
+    """Return a copy that is on this disk and as it was published, None if there is none."""
+    for file in network.files:
+        for path in files_on_disk(file, folder):
+            if file.is_hash_of(file_digests(path)):
+                return path
+            reporting.notify(f"{path}: is not used, since it is damaged or another file")
+    return None
+
+
+def _given(network: KnownNetwork, path: Path) -> Path:
+    """Return the file at `path`, or in that folder, in which the network was published."""
+    if path.is_dir():
+        inside = (path / file.name for file in network.files)
+        path = next((one for one in inside if one.is_file()), path / network.files[0].name)
+    existing_file(path, f"a file in which {network.name} was published, or a folder with it")
+    digests = file_digests(path)
+    if not any(file.is_hash_of(digests) for file in network.files):
+        container_of(path)  # tells what it is, if it is no weights at all
+        raise IncompatibleFileError(
+            f"{path}: is none of the files in which {network.name} was published (its SHA-256 is "
+            f"{digests.sha256}); to use its weights all the same: alexnet-deploy import FILE"
+        )
+    return path
+
+
+def _fetched(file: KnownFile, place: str | Path, folder: Path, reporting: Reporting) -> Path:
+    """Return the file at a mirror's folder where it is, or fetch it."""
+    if isinstance(place, Path):
+        if not place.is_file():
+            raise SourceError("no such file")
+        if not file.is_hash_of(file_digests(place)):
+            raise SourceError("is another file, or damaged")
+        return place
+    reporting.notify(f"fetching {file.name} ({file.size / 1e6:.1f} MB) from {place}")
+    download(
+        place,
+        folder / file.name,
+        file,
+        on_bytes=lambda come: reporting.on_bytes(come, file.size),
+        stall_s=reporting.stall_s,
+    )
+    return folder / file.name
