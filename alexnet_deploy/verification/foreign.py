@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from alexnet_deploy.errors import IncompatibleFileError, VerificationError
 from alexnet_deploy.importing.onnx_files import Interface, read_foreign_network
+from alexnet_deploy.importing.onnx_versions import runnable_bytes
 from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.reference import Reference
 from alexnet_deploy.model.reference import crop as crop_of
@@ -100,7 +101,7 @@ def compare_with_source(
     from alexnet_deploy.runtimes.onnxruntime_session import onnxruntime_version, open_session
 
     file = read_foreign_network(path).interface
-    session = open_session(path.read_bytes(), str(path), remedy="it may be older than opset 7")
+    session = open_session(runnable_bytes(path), str(path), remedy="give a file that it runs")
     reference = Reference(checkpoint)
     errors, differences = [0.0], [0.0]
     has_head = file.layer in ("logits", "probabilities")
