@@ -13,6 +13,7 @@ from alexnet_deploy.console.signals import end_in_order
 COMMANDS = {
     "models": "alexnet_deploy.commands.models:models",
     "pull": "alexnet_deploy.commands.pull:pull",
+    "import": "alexnet_deploy.commands.import_weights:import_",
     "export": "alexnet_deploy.commands.export:export",
     "classify": "alexnet_deploy.commands.classify:classify",
     "embed": "alexnet_deploy.commands.embed:embed",

@@ -6,7 +6,7 @@
       OutputError               1  a file could not be written
       DownloadError             1  a public network could not be fetched
       NoPhotographsError        1  nothing to work on
-      DatasetError              1  a folder of classes that cannot be trained or judged on
+      DatasetError              1  photographs with classes that do not do for training or judging
       IndexLockedError          1  another process writes to the index
       MissingPhotographsError   1  too many indexed photographs are not where they were
       ClosedError               1  a model or an index that is closed, or another process's
@@ -124,7 +124,7 @@ class NoPhotographsError(AlexNetDeployError):
 
 
 class DatasetError(AlexNetDeployError):
-    """A folder of class sub-folders cannot be used as it is: an empty class, other classes."""
+    """Photographs with classes cannot be used as they are: an empty class, other classes."""
 
 
 class IndexLockedError(AlexNetDeployError):

@@ -15,8 +15,8 @@ from alexnet_deploy.files.input_files import existing_file
 from alexnet_deploy.files.path_text import path_fields, printable
 from alexnet_deploy.graph.model_file import ModelFile, narrow_name
 from alexnet_deploy.graph.reading import read_model
+from alexnet_deploy.importing.opening import open_weights
 from alexnet_deploy.index.status import describe_index, readable_index
-from alexnet_deploy.model.checkpoints import load_checkpoint
 from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.runtimes.engine_file import (
     ENGINE_SUFFIX,
@@ -32,10 +32,11 @@ def describe(path: Path, *, check: bool = False) -> dict[str, Any]:
     Keys: path, kind ("checkpoint", "onnx" or "engine"), size_bytes, identity, preset, parameters
     (weights and biases of the dense network), spec (all of it but labels and provenance), layers
     (name to shape without the batch), labels, provenance. For "checkpoint" and "onnx" also arrays
-    (name to "dtype shape"); for "onnx" and "engine" outputs, precision and report (None if never
-    verified); for "onnx" unchanged (since it was exported) and calibration ("photographs" and
-    "are_samples" of int8, None for other precisions); for "engine" the other fields of
-    `EngineRecord`, and status. A path that is not UTF-8 comes with path_base64.
+    (name to "dtype shape"); for "onnx" and "engine" outputs, precision and report (the
+    file's own word; None if never verified); for "onnx" unchanged (since it was exported) and
+    calibration ("photographs" and "are_samples" of int8, None for other precisions); for
+    "engine" the other fields of `EngineRecord`, and status. A path that is not UTF-8 comes
+    with path_base64.
 
     Args:
         path: a checkpoint, an .onnx or .engine file, or the directory of an index.
@@ -68,7 +69,7 @@ def describe(path: Path, *, check: bool = False) -> dict[str, Any]:
             "unchanged": file.is_unchanged(),
             "report": file.report,
         }
-    checkpoint = load_checkpoint(path)
+    checkpoint = open_weights(path)
     described = _described(path, "checkpoint", checkpoint.spec, checkpoint.identity)
     return {**described, "arrays": _arrays(checkpoint.arrays)}
 
@@ -106,7 +107,7 @@ def readable(description: dict[str, Any]) -> str:
     if labels:
         lines.append(f"  labels        {', '.join(labels[:6])}{', ...' if len(labels) > 6 else ''}")
     for key, value in description["provenance"].items():
-        text = f"  {key:<13} {_flat(value)}"
+        text = printable(f"  {key:<13} {_flat(value)}")
         lines += textwrap.wrap(text, 100, subsequent_indent=" " * 16, break_long_words=False)
     return "\n".join(map(printable, lines))
 
@@ -208,4 +209,7 @@ def _verification(description: dict[str, Any]) -> str:
     if report is None:
         return "never verified; run: alexnet-deploy verify FILE"
     verdict = "passed" if report["passed"] else "FAILED"
-    return f"{verdict} on {report['num_photographs']} photographs, {report['runs']}"
+    return (
+        f"says that it {verdict} on {report['num_photographs']} photographs, {report['runs']}; "
+        "to be sure run: alexnet-deploy verify FILE --against CKPT"
+    )

@@ -21,42 +21,49 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "alexnet_deploy"
 
 PACKAGES = (
-    "choices, installed < errors < arguments < files < model < graph, photographs < runtimes "
-    "< trt, verification, inference < weights < export, console < index < figures "
+    "choices, installed < errors < arguments < files < model < graph, photographs < importing "
+    "< runtimes < trt, verification, inference < weights < export, console < index < figures "
     "< inspection, doctor < commands < cli < __main__"
 )
 """A package imports from those before it; a comma separates two that do not know each other."""
 MODULES = {
-    "files": "path_text input_files regular_files output_files locks records",
-    "model": "spec labels state_dicts torch_files checkpoints reference default",
+    "files": "path_text input_files regular_files output_files private_folders locks records",
+    "model": "spec labels ranges pickles torch_files checkpoints reference default",
     "graph": (
-        "serialization report model_file build lowering casting quantization plugin_nodes reading"
+        "interface report serialization model_file build lowering casting quantization "
+        "plugin_nodes reading"
+    ),
+    "importing": (
+        "source messages wire_format prototxt caffe_schema caffe_network caffe_files "
+        "onnx_constants onnx_flow onnx_layers onnx_lrn onnx_walk onnx_files "
+        "known matching containers directories adoption opening"
     ),
     "photographs": (
         "finding memory pixels decoded_size png_data decoding sources file_stamps preprocessing "
-        "class_folders pipeline samples"
+        "class_folders truth_files pipeline samples"
     ),
     "runtimes": (
-        "base gpu_driver batch_profile engine_file onnxruntime_distributions capabilities "
+        "base gpu_driver batch_profile engine_file onnxruntime_distributions capabilities prepared "
         "openvino_runner onnxruntime_session onnxruntime_runner onnxruntime_cuda_runner "
         "tensorrt_library rtx_plan cuda_memory tensorrt_runner factory"
     ),
     "trt": "kernel plugin builder rtx_builder",
-    "weights": "places download store pull names",
-    "verification": "comparison onnx engine rewritten file",
+    "verification": "comparison onnx engine rewritten file foreign",
     "inference": (
         "failures run classification parquet_files embeddings class_matching ten_crop "
-        "evaluation_report evaluation model"
+        "published evaluation_report evaluation model"
     ),
-    "export": "calibration onnx engine opening",
+    "weights": "places download store pull names",
+    "export": "calibration onnx engine cache opening",
     "console": "signals decoding paths progress reporting group",
     "index": (
-        "manifest lock segments schema ledger roots storage model integrity maintenance scan "
-        "writer update ranking exact_search status results finder session opening"
+        "manifest lock segments schema ledger named_folders roots storage model integrity "
+        "maintenance scan writer update ranking exact_search status results finder session opening"
     ),
     "figures": "png_files drawing classes sheet_cells html_sheets sheets",
     "commands": (
-        "options models pull export classify embed index search verify evaluate info doctor"
+        "options import_weights pull models export classify embed index search verify evaluate "
+        "info doctor"
     ),
 }
 """Within a package, a module imports from those before it; the lists are to be read in order."""
@@ -84,7 +91,8 @@ OWNERS = {
     "google": ("graph.reading",),
     "ml_dtypes": ("graph.casting",),
     "onnx": (
-        *(f"graph.{name}" for name in MODULES["graph"].split() if name != "report"),
+        *(f"graph.{name}" for name in MODULES["graph"].split()[2:]),
+        *(f"importing.{name}" for name in ("onnx_constants", "onnx_walk", "onnx_files")),
         "verification.rewritten",
     ),
     "onnxruntime": ("runtimes.onnxruntime_session",),

@@ -38,9 +38,9 @@ from alexnet_deploy.figures.drawing import (
 from alexnet_deploy.figures.png_files import DPI
 from alexnet_deploy.files.output_files import atomic_write
 from alexnet_deploy.files.path_text import printable
-from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint
+from alexnet_deploy.importing.opening import open_weights
+from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.default import bundled_checkpoint
-from alexnet_deploy.model.spec import PRESET_NAMES
 
 COLUMNS = 16  # kernels per row, as in figure 3
 SCALE = 6  # px per weight
@@ -56,11 +56,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("checkpoint", type=Path, nargs="?", default=bundled_checkpoint())
-    parser.add_argument("--preset", choices=PRESET_NAMES, help="of a state dict without a spec")
     parser.add_argument("-o", "--output", type=Path, required=True, help="PNG file to write")
     arguments = parser.parse_args()
     try:
-        checkpoint = load_checkpoint(arguments.checkpoint, preset=arguments.preset)
+        checkpoint = open_weights(arguments.checkpoint)
         towers = tower_kernels(checkpoint)
         with atomic_write(arguments.output) as file:
             draw_kernels(towers, arguments.checkpoint.name).save(file, format="PNG", dpi=DPI)

@@ -46,9 +46,10 @@ def embed(
     PATH is a file, a folder (searched recursively) or a pattern such as '*.png'.
 
     Rows are in the order of the photographs; one that cannot be read has none. Several layers
-    go to one .npy each, OUTPUT.LAYER.npy. With --json: {"files", "num_rows",
-    "num_failed", "identity", "precision", "layers", "shapes": {layer: [sizes]}}. Vectors are
-    comparable if identity and precision are the same; --json and .parquet hold both.
+    go to one .npy each, OUTPUT.LAYER.npy. With --json: {"files", "num_rows", "num_failed",
+    "identity", "precision", "decode", "layers", "shapes": {layer: [sizes]}}. Vectors are comparable
+    if identity, precision and decode, how files became pixels, are the same; --json and .parquet
+    hold all three.
     """
     from alexnet_deploy.inference import embeddings
     from alexnet_deploy.inference.run import RunSummary

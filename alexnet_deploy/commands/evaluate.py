@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     multiple=True,
     help="Weight of a --model in the average, in the same order.  [default: equal]",
 )
+@click.option(
+    "--truth",
+    type=FILE,
+    help="File with the classes of the photographs in DIR, where it has no sub-folders for them.",
+)
 @click.option("--ten-crop", is_flag=True, help="Average the paper's ten crops, not the centre one.")
 @click.option("--per-class", is_flag=True, help="Also print a line for each class.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -41,39 +46,49 @@ def evaluate(
     directory: Path,
     models: tuple[Path, ...],
     weights: tuple[float, ...],
+    truth: Path | None,
     ten_crop: bool,
     per_class: bool,
     as_json: bool,
     max_failures: "FailureLimit",
     model_arguments: shared.ModelArguments,
 ) -> None:
-    """Measure top-1 and top-5 on a folder of classes.
+    """Measure top-1 and top-5 on photographs of known classes.
 
-    DIR has one sub-folder of photographs for each class, named like the model's labels; labels
-    without a folder are allowed. Ties count fractionally, as in the 2012 code. Several models are
-    an ensemble: their probabilities are averaged. With --json: {"top1", "top5", "mean_class_top1",
-    "photographs", "failures": [{"path", "error"}], "crops", "matched_by", "models": [{"path",
-    "identity", "runtime", "precision", "weight"}], "classes": [{"label", "index",
-    "photographs", "top1", "top5"}], "seconds"}; a path that is not UTF-8 comes with
-    "path_base64".
+    DIR has one sub-folder of photographs for each class, named like the model's labels or, for
+    ImageNet's, by WordNet id: n01440764. With --truth it has the photographs that a file names:
+    Caffe's val.txt (lines such as "ILSVRC2012_val_00000001.JPEG 65"), the development kit's
+    ILSVRC2012_validation_ground_truth.txt, Kaggle's LOC_val_solution.csv, or a CSV that begins with
+    path,label, where labels are the model's, WordNet ids, or numbers of its outputs from 0.
+
+    Not every class needs a photograph. Ties count fractionally, as in the 2012 code; intervals are
+    Wilson's, of 95 % confidence. Several models are an ensemble: their probabilities are averaged.
+    The figures of a public network on all of ImageNet's classes come with its publisher's.
+
+    With --json: {"top1", "top1_interval": [low, high], "top5", "top5_interval", "mean_class_top1",
+    "photographs", "failures": [{"path", "error"}], "unlabelled", "crops", "matched_by",
+    "models": [{"path", "identity", "runtime", "precision", "weight", "input_size", "resize",
+    "resize_to", "filter"}], "classes": [{"label", "index", "photographs", "top1", "top5"}],
+    "published": {"network", "top1", "top1_inside", "top5", "top5_inside", "measured"} or null,
+    "seconds"}; a path that is not UTF-8 comes with "path_base64".
     """
     from alexnet_deploy.inference import evaluation
     from alexnet_deploy.inference.run import RunSummary
     from alexnet_deploy.model.default import default_model
-    from alexnet_deploy.photographs.class_folders import find_class_folders
+    from alexnet_deploy.photographs.truth_files import find_labelled
 
     summary, report = RunSummary(), Reporter()
     paths = models or (default_model(),)
     evaluation.ensemble_weights(weights or None, len(paths))
-    folders = find_class_folders(directory)
+    photographs = find_labelled(directory, truth)
     with ExitStack() as stack:
         arguments = [dataclasses.replace(model_arguments, model=path) for path in paths]
         runners = [stack.enter_context(one.open_runner(("probabilities",))) for one in arguments]
         stack.enter_context(report)
-        report.expect(len(folders) * len(runners))
+        report.expect(len(photographs) * len(runners))
         found = evaluation.evaluate(
             runners,
-            folders,
+            photographs,
             ten_crop=ten_crop,
             weights=weights or None,
             paths=paths,

@@ -37,8 +37,6 @@ class ExportArguments:
     max_batch: int | None
     compute_capability: tuple[str, ...]
     layers: tuple[str, ...]
-    preset: str | None
-    labels: Path | None
     verify_on: Path | None
     no_verify: bool
     as_json: bool
@@ -71,12 +69,10 @@ class ExportArguments:
         return self.layers or DEFAULT_OUTPUTS
 
     def load(self) -> "Checkpoint":
-        """Read the checkpoint, with the labels that were named."""
-        from alexnet_deploy.model.checkpoints import load_checkpoint
-        from alexnet_deploy.model.labels import read_labels
+        """Read the checkpoint."""
+        from alexnet_deploy.importing.opening import open_weights
 
-        labels = None if self.labels is None else read_labels(self.labels)
-        return load_checkpoint(self.source, preset=self.preset, labels=labels)
+        return open_weights(self.source)
 
     def verification_photographs(self) -> tuple[Path, ...] | None:
         """Find what to verify on; None is not to verify."""
@@ -160,10 +156,6 @@ def _engine_options(command: Callable[..., None]) -> Callable[..., None]:
     multiple=True,
     help="Layer to offer as an output; repeat for more.  [default: probabilities, fc7]",
 )
-@click.option(
-    "--preset", help="Which AlexNet a state dict is: paper, torchvision, caffe, caffenet."
-)
-@click.option("--labels", type=FILE, help="Class names, one per line, in output order.")
 @click.option("--verify-on", type=FILE, help="Photographs to verify on.  [default: samples]")
 @click.option("--no-verify", is_flag=True, help="Write the file unverified, and say so in it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -281,7 +273,6 @@ def _verify_command(arguments: ExportArguments) -> str:
     command = ["alexnet-deploy", "verify", str(arguments.target)]
     if arguments.source != bundled_checkpoint():  # which is there, and elsewhere than here
         command += ["--against", str(arguments.source)]
-        command += [] if arguments.preset is None else ["--preset", arguments.preset]
     return shlex.join(command)
 
 

@@ -1,5 +1,6 @@
 """`alexnet-deploy import`."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,24 +73,29 @@ def import_(
     from alexnet_deploy.importing.adoption import ImportOptions
     from alexnet_deploy.importing.opening import import_weights
     from alexnet_deploy.model.checkpoints import save_checkpoint
-    from alexnet_deploy.verification.foreign import compare_with_source
+    from alexnet_deploy.verification.foreign import compare_on_samples
 
     options = ImportOptions(labels=_labels(labels), **said)
     imported = import_weights(source, options, prototxt=prototxt, mean=mean)
-    target = None if dry_run else output or Path(f"{source.stem}.safetensors")
-    comparison = compare_with_source(source, imported)
+    comparison = None
+    if imported.adopted and imported.kind == "onnx":
+        channels = imported.adopted.channels
+        comparison = compare_on_samples(source, imported.checkpoint, channels=channels)
     if not as_json:
         print_result(_table(imported))
-        for note in imported.notes:
-            say(f"note: {note}")
+        if comparison is not None:
+            print_result(str(comparison))
+    for note in imported.notes:
+        say(f"note: {note}")
     if comparison is not None:
-        if not as_json:
-            print_result(comparison.line())
         comparison.raise_if_failed(printable(source))
+    target = None if dry_run else output or Path(f"{source.stem}.safetensors")
     if target is not None:
         save_checkpoint(imported.checkpoint, target)
     if as_json:
-        print_result(json.dumps(_fields(source, imported, comparison, target)))
+        compared = comparison and dataclasses.asdict(comparison)
+        fields = _fields(imported) | {"comparison": compared, "file": target and str(target)}
+        print_result(json.dumps({"source": str(source)} | fields))
     elif target is not None:
         print_result(f"{printable(target)}: {target.stat().st_size / 1e6:.1f} MB")
 
@@ -132,13 +138,12 @@ def _table(imported: "Import") -> str:
     return "\n".join(lines)
 
 
-def _fields(source: Path, imported: "Import", target: Path | None) -> dict[str, Any]:
-    """Return what --json prints."""
+def _fields(imported: "Import") -> dict[str, Any]:
+    """Return what --json prints of what was read."""
     from alexnet_deploy.importing.known import arrays_digest
 
     adopted = imported.adopted
     return {
-        "source": str(source),
         "container": imported.container,
         "network": adopted and adopted.network and adopted.network.name,
         "reason": adopted and adopted.reason,
@@ -147,5 +152,4 @@ def _fields(source: Path, imported: "Import", target: Path | None) -> dict[str, 
         "unused": list(adopted.unused) if adopted else [],
         "digest": arrays_digest(imported.checkpoint.arrays),
         "identity": imported.checkpoint.identity,
-        "file": target and str(target),
     }

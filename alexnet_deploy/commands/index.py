@@ -47,7 +47,8 @@ def index(
     """Index folders of photographs, to search them.
 
     Run it again at any time, after any interruption: it resumes, adds what is new or has
-    changed, and drops what is gone. Without FOLDER, all folders of the index.
+    changed, and drops what is gone. Without FOLDER, all folders of the index, if you have named
+    them for it before.
 
     Renamed and copied files keep their vectors. A folder that lost more than a fifth of its
     photographs, perhaps because its drive is not mounted, keeps them until --prune (exit 1).

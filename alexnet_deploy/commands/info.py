@@ -16,8 +16,8 @@ from alexnet_deploy.console.reporting import print_result
 def info(file: Path | None, check: bool, as_json: bool) -> None:
     """Describe a checkpoint, an ONNX file, an engine or an index.
 
-    Network, preprocessing, labels, identity, provenance, verification; of an index its
-    photographs, roots, last runs and most frequent failures.
+    Network, preprocessing, labels, identity, provenance, and what the file says of its own
+    verification; of an index its photographs, roots, last runs and most frequent failures.
 
     FILE is a checkpoint, an .onnx or .engine file of ours, or the directory of an index; without
     one, $ALEXNET_MODEL or the bundled checkpoint. The keys of --json: path, kind, size_bytes,

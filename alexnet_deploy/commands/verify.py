@@ -13,14 +13,12 @@ from alexnet_deploy.console.reporting import Reporter, print_result, say
 @click.command(epilog="Example: alexnet-deploy verify alexnet.onnx --against ckpt.pt --on photos/")
 @click.argument("file", type=FILE)
 @click.option("--against", type=FILE, help="Checkpoint that FILE should equal.")
-@click.option("--preset", help="Which AlexNet a state dict given with --against is.")
 @click.option("--on", "folder", type=FILE, help="Photographs to use.  [default: samples]")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
 @shared.runtime_options
 def verify(
     file: Path,
     against: Path | None,
-    preset: str | None,
     folder: Path | None,
     as_json: bool,
     model_arguments: shared.ModelArguments,
@@ -35,12 +33,12 @@ def verify(
     "against", "num_photographs", "skipped"}.
     """
     from alexnet_deploy.files.path_text import printable
-    from alexnet_deploy.model.checkpoints import load_checkpoint
+    from alexnet_deploy.importing.opening import open_weights
     from alexnet_deploy.photographs.finding import find_photographs
     from alexnet_deploy.photographs.samples import varied_samples
     from alexnet_deploy.verification.file import verify_file
 
-    checkpoint = None if against is None else load_checkpoint(against, preset=preset)
+    checkpoint = None if against is None else open_weights(against)
     photographs = varied_samples() if folder is None else tuple(find_photographs([folder]))
     options = model_arguments.runner_options()
     with Reporter(lambda: photographs) as reporter:

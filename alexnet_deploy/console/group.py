@@ -15,7 +15,7 @@ import click
 from alexnet_deploy.console.reporting import BROKEN_PIPE_EXIT, discard_stdout, in_options
 from alexnet_deploy.console.signals import word_for
 from alexnet_deploy.errors import AlexNetDeployError
-from alexnet_deploy.files.path_text import printable_lines
+from alexnet_deploy.files.path_text import printable
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -68,7 +68,7 @@ def _errors_reported() -> Iterator[None]:
         raise
     except click.UsageError as error:
         # Its message repeats what the user wrote, which may be a file's name.
-        message = printable_lines(error.format_message())
+        message = printable(error.format_message())
         raise click.UsageError(message, ctx=error.ctx) from error
     except KeyboardInterrupt as interrupt:
         number = interrupt.args[0] if interrupt.args else signal.SIGINT
@@ -87,7 +87,7 @@ def _errors_reported() -> Iterator[None]:
 
 def _failed(message: str, exit_code: int) -> click.exceptions.Exit:
     """Print the one message of a failure; return what ends the command with `exit_code`."""
-    click.echo(f"Error: {printable_lines(message)}", err=True)
+    click.echo(f"Error: {printable(message)}", err=True)
     return click.exceptions.Exit(exit_code)
 
 

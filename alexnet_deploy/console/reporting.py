@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self, TextIO
 import click
 
 from alexnet_deploy.errors import Argument, Message, OutputError
-from alexnet_deploy.files.path_text import printable, printable_lines
+from alexnet_deploy.files.path_text import printable
 
 if TYPE_CHECKING:
     from alexnet_deploy.console.progress import ProgressBar
@@ -126,7 +126,8 @@ class Reporter:
     def result(self, text: str | bytes) -> None:
         """Print one result on stdout, byte for byte if it is bytes, but harmless to a terminal."""
         if isinstance(text, bytes) and _is_terminal(sys.stdout):
-            text = printable_lines(os.fsdecode(text).removesuffix("\n"))
+            lines = os.fsdecode(text).removesuffix("\n").split("\n")
+            text = "\n".join(map(printable, lines))
         if self._bar is not None and isinstance(text, str) and _is_same_terminal(sys.stdout):
             self._bar.print(text)
         else:

@@ -8,19 +8,20 @@ import base64
 import os
 from pathlib import Path
 
+_MAX_CHARS = 10_000
+"""Of a line for people: two of the longest paths fit, and a name of a megabyte does not."""
+
 
 def printable(text: str | Path) -> str:
     r"""Return `text` on one line, with what a terminal would interpret or reject escaped.
 
     Control characters, line breaks and direction marks become `\n`, `\x1b` or `\u202e`; a byte
-    that is not UTF-8 becomes `\xff`.
+    that is not UTF-8 becomes `\xff`. Of more than 10,000 characters the middle is left out.
     """
-    return "".join(char if char.isprintable() else _escaped(char) for char in str(text))
-
-
-def printable_lines(text: str) -> str:
-    """Return `text` with each of its lines as `printable` has it."""
-    return "\n".join(map(printable, text.split("\n")))
+    whole = str(text)
+    if len(whole) > _MAX_CHARS:
+        whole = f"{whole[: _MAX_CHARS // 2]} ... {whole[-_MAX_CHARS // 2 :]}"
+    return "".join(char if char.isprintable() else _escaped(char) for char in whole)
 
 
 def path_fields(path: Path) -> dict[str, str]:

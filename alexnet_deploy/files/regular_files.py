@@ -1,4 +1,4 @@
-"""Open files that a stranger may have left: regular ones only, and never through a link.
+"""Open and remove files that a stranger may have left: regular ones only, and never through a link.
 
 A link could lead to a file that is none of ours, and so could a second name of a file, a hard link,
 where it is written to; a pipe or a device could hold the program up.
@@ -76,6 +76,21 @@ def open_folder(path: Path) -> int:
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR) and os.path.lexists(path):
             raise _refusal("it is a link or a file, expected a folder") from error
+        raise
+
+
+def remove_file(path: str | Path, *, folder: int | None = None) -> None:
+    """Delete the file at `path`, relative to `folder` if that is given; of a link, only the link.
+
+    Raises:
+        ForeignEntryError: what is there is a folder.
+        OSError: as `os.unlink`.
+    """
+    try:
+        os.unlink(path, dir_fd=folder)
+    except (IsADirectoryError, PermissionError) as error:  # the latter on macOS
+        if stat.S_ISDIR(os.lstat(path, dir_fd=folder).st_mode):
+            raise _refusal("it is a folder, expected a file") from error
         raise
 
 

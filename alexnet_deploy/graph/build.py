@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from alexnet_deploy import __version__
 from alexnet_deploy.errors import MissingPackageError
-from alexnet_deploy.graph.model_file import INPUT, ModelFile
+from alexnet_deploy.graph.interface import INPUT
+from alexnet_deploy.graph.model_file import ModelFile
 from alexnet_deploy.model.checkpoints import Checkpoint, widened
 from alexnet_deploy.model.spec import (
     CONV_STRIDES,

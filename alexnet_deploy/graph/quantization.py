@@ -32,6 +32,8 @@ except ImportError as error:
 _LARGEST = 127
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 """Of a file of ours: dividing by it stays finite."""
+LARGEST_SCALE = 1e30
+"""Likewise: multiplying by it stays finite."""
 _NUM_BINS = 4096
 _QUANTIZED_OPS = ("Conv", "Gemm")
 

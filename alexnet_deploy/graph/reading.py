@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 from alexnet_deploy.choices import FILE_PRECISIONS, FilePrecision
 from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError, UsageError
 from alexnet_deploy.files.input_files import existing_file
+from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.files.records import json_object, read_record
 from alexnet_deploy.graph.build import build_model
 from alexnet_deploy.graph.casting import cast_model
+from alexnet_deploy.graph.interface import GRAPH_VERSION
 from alexnet_deploy.graph.model_file import (
     CALIBRATION_KEY,
     CHECKPOINT_KEY,
     CONTENT_KEY,
-    GRAPH_VERSION,
     GRAPH_VERSION_KEY,
     PRECISION_KEY,
     REPORT_KEY,
@@ -35,12 +36,14 @@ from alexnet_deploy.graph.model_file import (
     scale_name,
 )
 from alexnet_deploy.graph.quantization import (
+    LARGEST_SCALE,
     SMALLEST_SCALE,
     quantize_model,
     quantized_tensors,
 )
 from alexnet_deploy.graph.report import check_report
-from alexnet_deploy.model.checkpoints import CHECKPOINT_SUFFIXES, FACTORED, Checkpoint, is_finite
+from alexnet_deploy.model.checkpoints import CHECKPOINT_SUFFIXES, FACTORED, Checkpoint
+from alexnet_deploy.model.ranges import check_range, largest_sum, magnitude
 from alexnet_deploy.model.spec import SPEC_KEY, ModelSpec
 
 try:
@@ -139,7 +142,8 @@ def parsed_model(path: Path) -> onnx.ModelProto:
 def _check_ours(model: onnx.ModelProto, metadata: Mapping[str, str], path: Path) -> None:
     """Reject a file of another program or another version, before anything else of it is read."""
     if SPEC_KEY not in metadata:
-        producer = f" (its producer is {model.producer_name})" if model.producer_name else ""
+        name = printable(model.producer_name[:100])
+        producer = f" (its producer is {name})" if name else ""
         raise RewrittenFileError(
             f"{path}: was not written by alexnet-deploy{producer}: it does not say how to prepare "
             "its input; export the checkpoint with: alexnet-deploy export CKPT -o FILE",
@@ -198,6 +202,7 @@ def _check_graph(file: ModelFile) -> None:
     if _canonical(file.graph) != _canonical(expected.graph):
         raise ValueError("its graph is not the one that its spec gives")
     shapes = _shapes(file.spec, file.arrays)
+    magnitudes: dict[str, float] = {}
     for name, like in expected.arrays.items():
         if name not in file.arrays:
             raise ValueError(f"array {name} is missing")
@@ -212,12 +217,30 @@ def _check_graph(file: ModelFile) -> None:
         is_given = follows_from_spec(name) or (name == "mean" and shape == like.shape)
         if is_given and not np.array_equal(array, like):
             raise ValueError(f"array {name} does not follow from its spec")
-        if name.endswith("_scale") and not (array >= SMALLEST_SCALE).all():
-            raise ValueError(f"array {name} holds scales that are not above 0")
-        if array.dtype.kind not in "iu" and not is_finite(array):
-            raise ValueError(f"array {name} holds NaN or infinity")
+        is_scale = name.endswith("_scale")
+        if is_scale and not ((array >= SMALLEST_SCALE) & (array <= LARGEST_SCALE)).all():
+            raise ValueError(f"array {name} holds scales that are not above 0, or too large")
+        if array.dtype.kind not in "iu":
+            magnitudes[name] = magnitude(array)
+            if not math.isfinite(magnitudes[name]):
+                raise ValueError(f"array {name} holds NaN or infinity")
     if extra := file.arrays.keys() - expected.arrays.keys():
         raise ValueError(f"array {min(extra)[:100]!r} is in no layer")
+    _check_range(file, magnitudes)
+
+
+def _check_range(file: ModelFile, magnitudes: Mapping[str, float]) -> None:
+    """Reject a network that could overflow, by the magnitudes of its floating-point arrays."""
+    sums = {}
+    for name, array in file.arrays.items():
+        weight = name.removesuffix("_int8")
+        if weight != name:
+            rows = array.reshape(len(array), -1).astype(np.int16)  # -128 has no magnitude in int8
+            largest = np.abs(rows).max(1) * file.arrays[scale_name(weight)].astype(np.float64)
+            sums[weight] = largest_sum(float(largest.max()), array.shape)
+        elif name in magnitudes:
+            sums[name] = largest_sum(magnitudes[name], array.shape)
+    check_range(file.spec, sums, magnitudes["mean"], file.source)
 
 
 def _canonical(graph: onnx.ModelProto) -> bytes:

@@ -64,7 +64,7 @@ class Report:
         return dataclasses.asdict(self) | {"passed": self.passed}
 
     def table(self) -> str:
-        """Return the report as aligned text, one line per check."""
+        """Return the report as aligned text for a terminal, one line per check."""
         rows = [("check", "measured", "allowed", "")]
         for check in self.checks:
             verdict = "ok" if check.passed else "FAILED"
@@ -76,8 +76,8 @@ class Report:
         ]
         title = f"{self.num_photographs} photographs, {self.runs}, against {self.against[:12]}"
         lines = [title, *(line.rstrip() for line in lines)]
-        lines += [f"not compared: {printable(reason)}" for reason in self.skipped]
-        return "\n".join(lines)
+        lines += [f"not compared: {reason}" for reason in self.skipped]
+        return "\n".join(map(printable, lines))
 
     def raise_if_failed(self, source: str, advice: str = ADVICE) -> None:
         """Raise `VerificationError`, naming the failed checks and what to do, unless all passed."""

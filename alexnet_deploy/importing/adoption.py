@@ -17,7 +17,7 @@ from alexnet_deploy.errors import Argument, IncompatibleFileError, Message, Usag
 from alexnet_deploy.importing.known import KnownNetwork, arrays_digest, network_of_arrays
 from alexnet_deploy.importing.matching import find_network, groups_of
 from alexnet_deploy.importing.source import Array, Source, StatedNetwork
-from alexnet_deploy.model.checkpoints import Checkpoint, check_arrays
+from alexnet_deploy.model.checkpoints import Checkpoint, checked
 from alexnet_deploy.model.labels import imagenet_labels
 from alexnet_deploy.model.spec import PRESETS, ModelSpec, preset_spec
 
@@ -120,8 +120,7 @@ def adopt(
         if "mean_image" in named:
             named["mean_image"] = np.ascontiguousarray(named["mean_image"][::-1])
     remedy = Message(f"this is not the network of {spec.preset}: see ", Argument("preset"))
-    check_arrays(named, spec, path, remedy)
-    checkpoint = Checkpoint(spec=spec, arrays=named)
+    checkpoint = checked(named, spec, path, remedy)
     return Adopted(
         checkpoint=checkpoint if labels is None else checkpoint.with_labels(labels),
         places=places,
@@ -214,7 +213,7 @@ def _is_possible(
         return False
     if stated is not None:
         return all(getattr(stated, name) == getattr(preset, name) for name in _STATED)
-    return named["fc6.weight"].shape[-1] == preset.array_shapes()["fc6.weight"][-1]
+    return bool(named["fc6.weight"].shape == preset.array_shapes()["fc6.weight"])
 
 
 def _is_torchvisions(places: Mapping[str, str]) -> bool:
@@ -261,11 +260,15 @@ def _spec(
     if stated is None:
         return dataclasses.replace(base, **changed)
     changed |= {name: getattr(stated, name) for name in _STATED}
-    order = slice(None, None, -1 if channels == "BGR" else 1)
     preprocessing = base.preprocessing
     if stated.mean is not None and stated.std is not None:
-        mean, std = stated.mean[order], stated.std[order]
+        mean, std = _in_rgb(stated.mean, channels), _in_rgb(stated.std, channels)
         preprocessing = dataclasses.replace(preprocessing, mean=mean, std=std)
     if preprocessing.resize_to < stated.input_size:
         preprocessing = dataclasses.replace(preprocessing, resize_to=stated.input_size)
     return dataclasses.replace(base, **changed, preprocessing=preprocessing)
+
+
+def _in_rgb(values: tuple[float, float, float], channels: Channels) -> tuple[float, float, float]:
+    first, second, third = values
+    return (third, second, first) if channels == "BGR" else values

@@ -36,41 +36,18 @@ def container_of(path: Path) -> Container:
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(_HEAD)
-    if not head:
-        raise IncompatibleFileError(f"{path}: is empty; {_AGAIN}")
-    if head.startswith(_LFS):
-        raise IncompatibleFileError(f"{path}: {_pointer(head)}")
-    text = head.lstrip().lower()
-    if text.startswith((b"<!doctype html", b"<html", b"<?xml")):
-        raise IncompatibleFileError(
-            f"{path}: is a web page, not weights: the server answered with a page, such as an "
-            f"error or a login; open the address in a browser, then {_AGAIN}"
-        )
+    _refuse_what_is_no_file(head, path)
     if head.startswith(b"PK\3\4"):
         return _zip(path)
     if re.match(rb"\x80[\x02-\x05]", head):
         return "torch"
     if int.from_bytes(head[:8], "little") < size and head[8:9] == b"{":
         return "safetensors"
-    for beginning, what in _OTHERS:
-        if head.startswith(beginning):
-            raise IncompatibleFileError(f"{path}: is {what}")
     if is_caffe_model(head):
         return "caffe"
     if _is_onnx(head):
         return "onnx"
-    if text.startswith((b"{", b"name:", b"layer", b"input")):
-        raise IncompatibleFileError(
-            f"{path}: describes a network but holds no weights; give the file with the weights"
-        )
-    if len(head) > 8 and head[8:9] == b"{":
-        raise IncompatibleFileError(
-            f"{path}: begins like a safetensors file but is cut short; {_AGAIN}"
-        )
-    raise IncompatibleFileError(
-        f"{path}: is none of the files that hold weights (it begins with {head[:8].hex(' ')}); "
-        "expected a torch checkpoint, .safetensors, .caffemodel or .onnx"
-    )
+    raise IncompatibleFileError(f"{path}: {_unknown(head)}")
 
 
 def check_own_hash(path: Path) -> None:
@@ -90,6 +67,34 @@ def check_own_hash(path: Path) -> None:
             f"{path}: is damaged or another file: its SHA-256 begins with "
             f"{came[: len(named[1])]}, its name says {named[1]}; {_AGAIN}"
         )
+
+
+def _refuse_what_is_no_file(head: bytes, path: Path) -> None:
+    """Refuse what a failed download leaves."""
+    if not head:
+        raise IncompatibleFileError(f"{path}: is empty; {_AGAIN}")
+    if head.startswith(_LFS):
+        raise IncompatibleFileError(f"{path}: {_pointer(head)}")
+    if head.lstrip().lower().startswith((b"<!doctype html", b"<html", b"<?xml")):
+        raise IncompatibleFileError(
+            f"{path}: is a web page, not weights: the server answered with a page, such as an "
+            f"error or a login; open the address in a browser, then {_AGAIN}"
+        )
+
+
+def _unknown(head: bytes) -> str:
+    """Describe what holds no weights that can be read."""
+    for beginning, what in _OTHERS:
+        if head.startswith(beginning):
+            return f"is {what}"
+    if head[8:9] == b"{":
+        return f"begins like a safetensors file but is cut short; {_AGAIN}"
+    if head.lstrip().startswith((b"{", b"name:", b"layer", b"input")):
+        return "describes a network but holds no weights; give the file with the weights"
+    return (
+        f"is none of the files that hold weights (it begins with {head[:8].hex(' ')}); "
+        "expected a torch checkpoint, .safetensors, .caffemodel or .onnx"
+    )
 
 
 def _pointer(head: bytes) -> str:

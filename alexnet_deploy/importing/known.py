@@ -149,5 +149,5 @@ def arrays_digest(arrays: Mapping[str, Array]) -> str:
     for name in sorted(arrays):
         if name not in ("conv1.weight", "mean_image"):
             numbers = np.ascontiguousarray(widened(arrays[name]), "<f4")
-            lines.append(f"{name} {list(numbers.shape)} {hashlib.sha256(numbers).hexdigest()}")
+            lines.append(f"{name} {list(numbers.shape)} {hashlib.sha256(numbers.data).hexdigest()}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -3,13 +3,13 @@
 Shapes tell: one kernel of 11 px on three channels, one of 5 px, three of 3 px whose channels
 follow one another, and three matrices of which two have 4096 outputs. Where shapes leave a choice,
 as between fc7 and fc8 with 4096 classes, the names' natural order decides. A wrapper's name
-(`module.`, `backbone.`) never matters: the arrays may lie anywhere, as long as there is one network.
+(`module.`, `backbone.`) never matters: the arrays may lie anywhere, if there is one network.
 """
 
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from alexnet_deploy.errors import Argument, IncompatibleFileError
@@ -19,7 +19,7 @@ from alexnet_deploy.model.spec import CONV_KERNELS, FC_WIDTH
 
 _WEIGHT = re.compile(r"(?i)(?<![a-z])(weight|kernel|w)(?![a-z])")
 _BIAS_WORDS = {"weight": "bias", "kernel": "bias", "w": "b"}
-_MOST_LISTED = 6
+_MOST_LISTED, _MOST_NESTED = 6, 16
 _TINY = 3
 """Numbers in an array that can be no layer's, such as a mean of three channels, a counter."""
 
@@ -55,59 +55,54 @@ def find_network(
     Raises:
         IncompatibleFileError: none found, or several.
     """
+    within = dict(arrays)
     if key is not None:
         prefix = f"{key.rstrip('.')}."
         within = {name: array for name, array in arrays.items() if name.startswith(prefix)}
         if not within:
             raise IncompatibleFileError(
-                f"{path}: holds no array whose name begins with {prefix!r}; {_listed(arrays)}"
+                f"{path}: holds no array whose name begins with {printable(prefix)}; "
+                f"{_listed(arrays)}"
             )
-        scopes = [within]
-    else:
-        scopes = [dict(arrays)]
     try:
-        found = [_match(scopes[0], has_head=has_head)]
+        found = [_match(within, has_head=has_head)]
     except _NoNetworkError as error:
         reason = str(error)
-        found = list(_within_parts(scopes[0], has_head))
+        found = list(_within_parts(within, has_head))
     if len(found) == 1:
         match = found[0]
         used = set(match.places.values())
         return Match(places=match.places, unused=tuple(n for n in arrays if n not in used))
     if not found:
         raise IncompatibleFileError(f"{path}: is no AlexNet: {reason}; {_listed(arrays)}")
-    keys = [printable(_shared_prefix(match)) for match in found]
+    keys = [printable(".".join(_shared_parts(match.places.values()))) for match in found]
     raise IncompatibleFileError(
         f"{path}: holds {len(found)} networks, {', '.join(keys[:_MOST_LISTED])}; choose one with ",
         Argument("key"),
     )
 
 
-def _within_parts(arrays: Mapping[str, Array], has_head: bool) -> Iterator[Match]:
+def _within_parts(
+    arrays: Mapping[str, Array], has_head: bool, depth: int = _MOST_NESTED
+) -> Iterator[Match]:
     """Yield the AlexNets below the first parts of the names that differ."""
     groups: dict[str, dict[str, Array]] = {}
-    shared = _shared_dots(arrays)
+    shared = len(_shared_parts(arrays))
     for name, array in arrays.items():
         groups.setdefault(".".join(name.split(".")[: shared + 1]), {})[name] = array
-    if len(groups) < 2:  # nothing to tell apart
+    if len(groups) < 2 or not depth:  # nothing to tell apart, or names that nobody gives
         return
     for group in groups.values():
         try:
             yield _match(group, has_head=has_head)
         except _NoNetworkError:
-            yield from _within_parts(group, has_head)
+            yield from _within_parts(group, has_head, depth - 1)
 
 
-def _shared_dots(names: Mapping[str, Array]) -> int:
-    """Count the leading parts that all names share."""
-    split = [name.split(".") for name in names]
-    return sum(1 for _ in itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*split)))
-
-
-def _shared_prefix(match: Match) -> str:
-    parts = [name.split(".") for name in match.places.values()]
-    shared = itertools.takewhile(lambda same: len(set(same)) == 1, zip(*parts))
-    return ".".join(same[0] for same in shared)
+def _shared_parts(names: Iterable[str]) -> list[str]:
+    """Return the parts between dots with which all names begin."""
+    columns = zip(*(name.split(".") for name in names), strict=False)
+    return [same[0] for same in itertools.takewhile(lambda parts: len(set(parts)) == 1, columns)]
 
 
 def _match(arrays: Mapping[str, Array], *, has_head: bool) -> Match:
@@ -121,10 +116,11 @@ def _match(arrays: Mapping[str, Array], *, has_head: bool) -> Match:
     biases = {name: bias for name in weights if (bias := _bias_of(name, arrays)) is not None}
     # What stands beside a network, as the centres of a loss, has no bias.
     layers = {name: array for name, array in weights.items() if name in biases}
-    if not layers and weights:
-        raise _NoNetworkError("its weights have no biases, which AlexNet has in every layer")
     convolutions = {name: array for name, array in layers.items() if _is_convolution(array)}
     matrices = {name: array for name, array in layers.items() if name not in convolutions}
+    _check_sizes(
+        [array for array in weights.values() if _is_convolution(array)], convolutions.values()
+    )
     kernels = _convolutions(convolutions)
     width = len(arrays[kernels[-1][1]])
     chosen = [*kernels, *_matrices(matrices, width, has_head=has_head)]
@@ -139,7 +135,7 @@ def _match(arrays: Mapping[str, Array], *, has_head: bool) -> Match:
 
 
 def _holds_weights(array: Array) -> bool:
-    return array.ndim in (2, 4) and array.dtype.kind == "f"
+    return array.ndim in (2, 4) and array.dtype.kind == "f" and array.size > 0
 
 
 def _natural(name: str) -> tuple[tuple[int, str], ...]:
@@ -149,7 +145,7 @@ def _natural(name: str) -> tuple[tuple[int, str], ...]:
 
 
 def _bias_of(weight: str, arrays: Mapping[str, Array]) -> str | None:
-    """Return the name of a weight's bias: `fc8.bias` of `fc8.weight`, `conv1_b_0` of `conv1_w_0`."""
+    """Return the name of a weight's bias: `conv1_b_0` of `conv1_w_0`."""
     outputs = arrays[weight].shape[:1]
     found = list(_WEIGHT.finditer(weight))
     named = [
@@ -165,15 +161,26 @@ def _is_convolution(array: Array) -> bool:
     return array.ndim == 4 and array.shape[0] != FC_WIDTH and array.shape[1] != FC_WIDTH
 
 
+def _check_sizes(kernels: Collection[Array], with_biases: Collection[Array]) -> None:
+    """Refuse other convolutions than AlexNet's five; what has no bias counts only if named."""
+    five = [(size, size) for size in CONV_KERNELS]
+    if _sizes(with_biases) == five:
+        return
+    is_bare = _sizes(kernels) == five
+    found = with_biases if is_bare else kernels
+    counts = ", ".join(f"{count} of {a}x{b} px" for (a, b), count in _counted(_sizes(found)))
+    raise _NoNetworkError(
+        f"it has {len(found)} convolutions{' with biases' * is_bare} ({counts or 'none'}), AlexNet "
+        "has five: one of 11x11 px, one of 5x5 and three of 3x3"
+    )
+
+
+def _sizes(kernels: Collection[Array]) -> list[tuple[int, ...]]:
+    return sorted((array.shape[2:] for array in kernels), reverse=True)
+
+
 def _convolutions(kernels: Mapping[str, Array]) -> list[tuple[str, str]]:
     """Return the layers conv1 .. conv5 with their weights' names."""
-    sizes = sorted((array.shape[2:] for array in kernels.values()), reverse=True)
-    if sizes != [(size, size) for size in CONV_KERNELS]:
-        counts = ", ".join(f"{count} of {a}x{b} px" for (a, b), count in _counted(sizes))
-        raise _NoNetworkError(
-            f"it has {len(kernels)} convolutions ({counts or 'none'}), AlexNet has five: "
-            "one of 11x11 px, one of 5x5 and three of 3x3"
-        )
     by_size = {size: [n for n, a in kernels.items() if a.shape[2] == size] for size in (11, 5, 3)}
     for order in itertools.permutations(by_size[3]):
         names = [*by_size[11], *by_size[5], *order]

@@ -3,11 +3,12 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from alexnet_deploy.errors import UsageError
 from alexnet_deploy.files.input_files import existing_file
 from alexnet_deploy.importing.adoption import Adopted, ImportOptions, UndecidedError, adopt
-from alexnet_deploy.importing.containers import check_own_hash, container_of
+from alexnet_deploy.importing.containers import Container, check_own_hash, container_of
 from alexnet_deploy.importing.directories import read_directory
 from alexnet_deploy.importing.known import file_digests, network_of_file
 from alexnet_deploy.importing.source import Source
@@ -22,12 +23,14 @@ class Import:
 
     Attributes:
         checkpoint: with where it came from in its provenance, if it is not ours.
-        container: what kind of file it is, for people.
+        kind: of file.
+        container: the same, for people.
         adopted: how another program's file became a checkpoint; None for one of ours.
         notes: what else a person should know of the file.
     """
 
     checkpoint: Checkpoint
+    kind: Container | Literal["directory"]
     container: str
     adopted: Adopted | None = None
     notes: tuple[str, ...] = ()
@@ -62,7 +65,8 @@ def import_weights(
         path: a torch checkpoint, `.safetensors`, `.caffemodel`, `.onnx`, or a directory as the
             Hugging Face hub has it.
         options: what is said of it.
-        prototxt, mean: of a Caffe model: its description, and its mean photograph.
+        prototxt: the description of a Caffe model that holds none.
+        mean: the mean photograph of a Caffe model.
 
     Raises:
         IncompatibleFileError: damaged, no weights, no AlexNet, or not the one that was said.
@@ -71,7 +75,7 @@ def import_weights(
     """
     if path.is_dir():
         arrays, container = read_directory(path)
-        return _adopted(Source(container=container, arrays=arrays), path, options)
+        return _adopted(Source(container=container, arrays=arrays), "directory", path, options)
     existing_file(path, "a file with weights: .safetensors, .pt, .pth, .ckpt, .caffemodel, .onnx")
     kind = container_of(path)
     if kind != "caffe" and (prototxt or mean):
@@ -79,32 +83,38 @@ def import_weights(
     if kind == "caffe":
         from alexnet_deploy.importing.caffe_files import read_caffe
 
-        return _adopted(read_caffe(path, prototxt, mean), path, options)
+        return _adopted(read_caffe(path, prototxt, mean), kind, path, options)
     if kind == "onnx":
-        from alexnet_deploy.importing.onnx_files import own_weights, read_foreign_onnx
+        from alexnet_deploy.importing.onnx_files import read_foreign_onnx
 
-        own = own_weights(path)
-        if own is None:
-            return _adopted(read_foreign_onnx(path), path, options)
-        return _own(own, "model file of alexnet-deploy", path, options)
+        source = read_foreign_onnx(path)
+        if source.spec is None:
+            return _adopted(source, kind, path, options)
+        image = {} if source.mean_image is None else {"mean_image": source.mean_image}
+        own = Checkpoint(spec=source.spec, arrays={**source.arrays, **image})
+        return _own(own, kind, source.container, path, options)
     check_own_hash(path)
     arrays, spec_json = read_arrays(path, kind)
     if spec_json is None:
-        return _adopted(Source(container=_KINDS[kind], arrays=arrays), path, options)
+        return _adopted(Source(container=_KINDS[kind], arrays=arrays), kind, path, options)
     checkpoint = checkpoint_of(arrays, spec_json, path)
-    return _own(checkpoint, "checkpoint of alexnet-deploy", path, options)
+    return _own(checkpoint, kind, "checkpoint of alexnet-deploy", path, options)
 
 
-def _own(checkpoint: Checkpoint, container: str, path: Path, options: ImportOptions) -> Import:
+def _own(
+    checkpoint: Checkpoint, kind: Container, container: str, path: Path, options: ImportOptions
+) -> Import:
     """Take a file of ours as it is; only labels may be given to it."""
     if dataclasses.replace(options, labels=None) != ImportOptions():
         raise UsageError(f"{path}: has its own spec, so only labels can be given to it")
     if options.labels is not None:
         checkpoint = checkpoint.with_labels(options.labels)
-    return Import(checkpoint=checkpoint, container=container)
+    return Import(checkpoint=checkpoint, kind=kind, container=container)
 
 
-def _adopted(source: Source, path: Path, options: ImportOptions) -> Import:
+def _adopted(
+    source: Source, kind: Container | Literal["directory"], path: Path, options: ImportOptions
+) -> Import:
     digests = None if path.is_dir() else file_digests(path)
     network = None if digests is None else network_of_file(digests)
     adopted = adopt(source, str(path), options, network)
@@ -121,6 +131,7 @@ def _adopted(source: Source, path: Path, options: ImportOptions) -> Import:
     spec = dataclasses.replace(checkpoint.spec, provenance=provenance)
     return Import(
         checkpoint=Checkpoint(spec=spec, arrays=checkpoint.arrays),
+        kind=kind,
         container=source.container,
         adopted=adopted,
         notes=source.notes,

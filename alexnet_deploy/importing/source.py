@@ -6,7 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from alexnet_deploy.model.spec import LrnSpec
+from alexnet_deploy.model.spec import LrnSpec, ModelSpec
 
 Array = NDArray[Any]
 
@@ -47,6 +47,7 @@ class Source:
         stated: the network as the file describes it; None where it holds arrays alone.
         mean_image: (3, S, S) grey levels, its channels in the order of conv1's.
         notes: lines for people: what was read and left aside.
+        spec: of a file of ours: its own, labels and preprocessing included.
     """
 
     container: str
@@ -55,3 +56,4 @@ class Source:
     stated: StatedNetwork | None = None
     mean_image: Array | None = None
     notes: tuple[str, ...] = ()
+    spec: ModelSpec | None = None

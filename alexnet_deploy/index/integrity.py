@@ -1,10 +1,11 @@
 """Check the integrity of an index: sizes, counts, and the checksum of every vector."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from alexnet_deploy.errors import IncompatibleFileError
+from alexnet_deploy.errors import Argument, IncompatibleFileError
 from alexnet_deploy.index.ledger import BLOB, INTEGER
 from alexnet_deploy.index.roots import Roots
 from alexnet_deploy.index.segments import vector_checksum
@@ -66,6 +67,27 @@ def damaged_vectors(index: Storage) -> Iterator[tuple[int, str]]:
                 "SELECT 1 FROM vectors WHERE position = ?", (position,)
             ):
                 yield position, reason
+
+
+def intact_rows(index: Storage, positions: Sequence[int]) -> NDArray[np.float16]:
+    """Return a copy of the vectors at `positions`, (N, D), each as it was written.
+
+    Raises:
+        IncompatibleFileError: one is missing or has changed, as all have under a manifest that
+            states another dimension.
+    """
+    rows = index.segments.take(np.array(positions, np.int64))
+    for position, row in zip(positions, rows, strict=True):
+        sql = "SELECT checksum FROM vectors WHERE position = ?"
+        found = index.ledger.one(sql, (position,), kinds=(BLOB,))
+        if found is None or found[0] != vector_checksum(row):
+            raise IncompatibleFileError(
+                f"index {index.directory}: vector {position} was changed since it was written; "
+                "index with ",
+                Argument("repair", True),
+                " to embed its photograph again, or restore the index from a copy",
+            )
+    return rows
 
 
 def _damage(index: Storage, position: int, checksum: bytes) -> str | None:

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import urllib.parse
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,7 +24,7 @@ from alexnet_deploy.errors import (
     OutputError,
 )
 from alexnet_deploy.files.output_files import errors_of, sync_directory
-from alexnet_deploy.files.regular_files import ForeignEntryError, open_regular
+from alexnet_deploy.files.regular_files import ForeignEntryError, open_regular, remove_file
 from alexnet_deploy.index.schema import SCHEMAS, VERSION, check_schema, damaged_ledger
 
 LEDGER_NAME = "ledger.sqlite"
@@ -87,9 +87,9 @@ class Ledger:
     def create(cls, directory: Path) -> None:
         """Create an empty ledger atomically."""
         part = directory / PART_NAME
-        with errors_of(part):
-            part.unlink(missing_ok=True)
-            Path(f"{part}-journal").unlink(missing_ok=True)
+        for left in (part, Path(f"{part}-journal")):
+            with errors_of(left), suppress(FileNotFoundError):
+                remove_file(left)
         with _errors_reported(part):
             connection = _connect(part, "rwc")
             try:

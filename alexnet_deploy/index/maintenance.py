@@ -1,8 +1,6 @@
 """Maintenance of committed vectors: compact segments, forget damaged vectors."""
 
-import numpy as np
-
-from alexnet_deploy.index.integrity import damaged_vectors
+from alexnet_deploy.index.integrity import damaged_vectors, intact_rows
 from alexnet_deploy.index.ledger import INTEGER
 from alexnet_deploy.index.storage import Storage
 
@@ -31,6 +29,9 @@ def compact(index: Storage) -> None:
 
     If less than three quarters of a segment are in use, its vectors are appended again, block by
     block; each block is committed separately, so a killed run loses nothing.
+
+    Raises:
+        IncompatibleFileError: one of them is damaged; so it stays where it is, to be found.
     """
     ledger = index.ledger
     with ledger.transaction():
@@ -86,7 +87,7 @@ def _move(index: Storage, segment: int, positions: list[int]) -> None:
     for first in range(0, len(positions), _BLOCK_ROWS):
         some = positions[first : first + _BLOCK_ROWS]
         start = index.next_position()
-        rows = index.segments.take(np.array(some, np.int64))
+        rows = intact_rows(index, some)
         stop = start + len(rows)
         index.segments.append(start, rows)
         index.segments.sync(start, stop)

@@ -12,7 +12,7 @@ from alexnet_deploy.errors import Argument, IncompatibleFileError, UsageError
 from alexnet_deploy.files.output_files import atomic_write
 from alexnet_deploy.files.records import Matching, Within, plain_fields, read_record
 from alexnet_deploy.files.regular_files import read_file
-from alexnet_deploy.model.spec import ModelSpec
+from alexnet_deploy.model.spec import FC_WIDTH, ModelSpec
 from alexnet_deploy.photographs.pixels import DECODE, Decode
 
 MANIFEST_NAME = "manifest.json"
@@ -122,7 +122,22 @@ def read_manifest(directory: Path) -> Manifest:
         ) from error
     except NotADirectoryError as error:
         raise UsageError(f"index {directory}: is a file, expected a directory") from error
-    return read_record(Manifest, text, str(path), _AGAIN)
+    manifest = read_record(Manifest, text, str(path), _AGAIN)
+    _check_dimension(manifest.space, path)
+    return manifest
+
+
+def _check_dimension(space: VectorSpace, path: Path) -> None:
+    """Reject a dimension that its layer cannot have in any network.
+
+    That of other layers depends on the spec, which is not in the manifest; with vectors of another
+    length their checksums would disagree.
+    """
+    if space.layer in ("fc6", "fc7_pre", "fc7") and space.dimension != FC_WIDTH:
+        raise IncompatibleFileError(
+            f"{path}: damaged (its vectors of {space.layer} have dimension {space.dimension:,}, "
+            f"expected {FC_WIDTH:,}); {_AGAIN}"
+        )
 
 
 def check_space(directory: Path, space: VectorSpace, asked: Mapping[str, Any]) -> None:

@@ -69,7 +69,8 @@ def update_index(
 
     Args:
         directory: of the index; made if it does not exist.
-        folders: of photographs; none for all that the index has.
+        folders: of photographs; none for all that the index has, if its user named them in an
+            earlier run here.
         model: as for `open_index`, and so are the next six; of a new index the default model.
         layer: of a new index; None for "fc7".
         runtime: see model.

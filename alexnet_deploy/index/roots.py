@@ -11,6 +11,7 @@ from pathlib import Path
 
 from alexnet_deploy.errors import Argument, UsageError
 from alexnet_deploy.index.ledger import BLOB, INTEGER, Ledger
+from alexnet_deploy.index.named_folders import check_named, remember_folders
 from alexnet_deploy.photographs.finding import has_hidden_part
 
 
@@ -101,13 +102,15 @@ def scopes(
 
     Args:
         ledger: in a transaction.
-        folders: as the user gave them.
+        folders: as the user gave them, which is remembered; only what was given in some run is
+            scanned without being given.
         include_hidden: stored with each root from now on.
         directory: of the index itself, which must not be one of them.
 
     Raises:
         UsageError: a folder that does not exist and is not known, a file, the index itself, a
-            hidden folder of a root without hidden files, or no folder for an index without any.
+            hidden folder of a root without hidden files, no folder for an index without any, or
+            for one with roots that were never given.
     """
     found: list[Scope] = []
     for folder in folders:
@@ -118,10 +121,13 @@ def scopes(
         if not os.path.isdir(path) and scope is None:
             raise _not_a_folder(folder)
         found.append(scope or Scope(root=_add_root(ledger, path)))
-    if not folders:
+    if folders:
+        remember_folders(directory, [scope.folder for scope in found])
+    else:
         found = [Scope(root=root) for root in all_roots(ledger)]
         if not found:
             raise UsageError("the index has no photographs yet; give their folder")
+        check_named(directory, [scope.folder for scope in found])
     for scope in found:
         if include_hidden:
             ledger.execute("UPDATE roots SET include_hidden = 1 WHERE id = ?", (scope.root.id,))
@@ -182,6 +188,7 @@ def move_root(ledger: Ledger, old_and_new: str, *, directory: Path) -> None:
     for other in roots.keys() - {moved.path}:
         if other == path or other in path.parents or path in other.parents:
             raise UsageError(argument, f": {path} overlaps the root {other}; index it as it is now")
+    remember_folders(directory, [path])
     ledger.execute("UPDATE roots SET path = ? WHERE id = ?", (os.fsencode(path), moved.id))
 
 

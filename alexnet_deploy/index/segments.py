@@ -17,7 +17,12 @@ from numpy.typing import NDArray
 
 from alexnet_deploy.errors import Argument, IncompatibleFileError
 from alexnet_deploy.files.output_files import errors_of
-from alexnet_deploy.files.regular_files import ForeignEntryError, open_folder, open_regular
+from alexnet_deploy.files.regular_files import (
+    ForeignEntryError,
+    open_folder,
+    open_regular,
+    remove_file,
+)
 
 FOLDER_NAME = "vectors"
 _ROW_TYPE = np.dtype("<f2")
@@ -132,7 +137,7 @@ class Segments:
         """Delete a segment that the ledger no longer names; existing memory maps stay valid."""
         self._maps.pop(segment, None)
         with errors_of(self.path(segment)), suppress(FileNotFoundError):
-            os.unlink(self.path(segment).name, dir_fd=self._open_folder())
+            remove_file(self.path(segment).name, folder=self._open_folder())
 
     def close(self) -> None:
         """Let go of the maps, and with them of the files; no row may be in use any more."""

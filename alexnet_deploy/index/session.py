@@ -21,6 +21,7 @@ from alexnet_deploy import arguments
 from alexnet_deploy.choices import METRICS, Metric
 from alexnet_deploy.errors import ClosedError, PhotographError, UsageError
 from alexnet_deploy.index.finder import Criteria, PhotographFinder
+from alexnet_deploy.index.integrity import intact_rows
 from alexnet_deploy.index.manifest import VectorSpace
 from alexnet_deploy.index.model import ModelRequest, check_request, open_model_of
 from alexnet_deploy.index.ranking import Ranker
@@ -289,7 +290,7 @@ class Index:
                 position = self._storage.position_of(sha256)
                 if position is None:
                     return query
-                (vector,) = self._storage.segments.take(np.array([position], np.int64))
+                (vector,) = intact_rows(self._storage, [position])
         return _Vector(query=query.query, sha256=sha256, vector=vector)
 
     def _embedded(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alexnet_deploy.files.output_files import errors_of
+from alexnet_deploy.files.regular_files import remove_file
 from alexnet_deploy.index.ledger import INTEGER, LEDGER_NAME, Ledger
 from alexnet_deploy.index.lock import writer_lock
 from alexnet_deploy.index.manifest import MANIFEST_NAME, Manifest, read_manifest
@@ -103,4 +104,4 @@ def remove_parts(directory: Path) -> None:
     """Delete temporary files of a killed process; the caller holds the lock."""
     for path in directory.glob(".alexnet-deploy-*.part"):
         with errors_of(path):
-            path.unlink()
+            remove_file(path)

@@ -168,7 +168,7 @@ def bring_up_to_date(
 
     Args:
         directory: of the index; created if it does not exist.
-        folders: of photographs; empty for all roots of the index.
+        folders: of photographs; empty for all roots of the index, see `named_folders`.
         request: the model; what it leaves open is the index's own.
         options: what else to do.
         report: updated during the run.

@@ -117,9 +117,15 @@ class BatchWriter:
         return counts
 
     def _vectors(self, results: Sequence[PhotographResult[Path]]) -> "_Vectors":
-        """Round the new vectors to float16; one that does not fit becomes a failure."""
+        """Round the new vectors to float16; one that does not fit becomes a failure.
+
+        So do its copies in the batch, and those of a photograph with which the network overflows.
+        """
         vectors = _Vectors()
         for result in results:
+            if result.has_overflowed:
+                assert result.stamp is not None
+                vectors.reasons[result.stamp.sha256] = result.error or ""
             if result.outputs is None:
                 continue
             assert result.stamp is not None

@@ -65,9 +65,6 @@ class Classification:
     error: str | None = None
 
 
-_NOT_NUMBERS = "its probabilities are not numbers (NaN): the network overflows; use another model"
-
-
 def classify(
     runner: Runner,
     photographs: Iterable[ImageSource],
@@ -77,8 +74,6 @@ def classify(
     summary: RunSummary | None = None,
 ) -> Generator[Classification, None, None]:
     """Classify photographs with `runner`, one result each, in input order.
-
-    One for which the network computes no probabilities has failed.
 
     Args:
         runner: opened with the output `probabilities`.
@@ -96,29 +91,23 @@ def classify(
             f"runner: returns {', '.join(runner.options.outputs)}; open it with the output "
             "'probabilities' to classify"
         )
-    summary = RunSummary() if summary is None else summary
     results = run(runner, photographs, threads=threads, summary=summary)
-    return _classifications(results, runner.spec, top, summary)
+    return _classifications(results, runner.spec, top)
 
 
 def _classifications(
     results: Generator[PhotographResult[ImageSource], None, None],
     spec: ModelSpec,
     top: int,
-    summary: RunSummary,
 ) -> Generator[Classification, None, None]:
     with closing(results):
         for result in results:
             path = path_of(result.source)
             if result.outputs is None:
                 yield Classification(path=path, error=result.error)
-                continue
-            probabilities = result.outputs["probabilities"]
-            if np.isfinite(probabilities).all():
-                yield Classification(path=path, predictions=top_k(probabilities, spec, top))
-                continue
-            summary.num_done, summary.num_failed = summary.num_done - 1, summary.num_failed + 1
-            yield Classification(path=path, error=_NOT_NUMBERS)
+            else:
+                best = top_k(result.outputs["probabilities"], spec, top)
+                yield Classification(path=path, predictions=best)
 
 
 def top_k(probabilities: NDArray[np.float32], spec: ModelSpec, k: int) -> tuple[Prediction, ...]:

@@ -11,6 +11,7 @@ while replacing them leaves an array missing, never one beside the paths of anot
 Line n of `.paths.jsonl` is the path of row n: {"path"}, with "path_base64" where it is not UTF-8.
 """
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -26,6 +27,7 @@ from alexnet_deploy.files.output_files import atomic_write, write_together
 from alexnet_deploy.files.path_text import path_fields, printable
 from alexnet_deploy.inference.failures import at_least_one
 from alexnet_deploy.inference.run import PhotographResult, RunSummary, run
+from alexnet_deploy.photographs.pixels import DECODE, Decode
 from alexnet_deploy.runtimes.base import Runner, check_outputs
 
 SUFFIXES = (".npy", ".parquet")
@@ -43,7 +45,8 @@ class EmbeddingFiles:
         num_rows: photographs in the files.
         num_failed: photographs that could not be read and have no row.
         identity: of the checkpoint.
-        precision: arithmetic of the network; vectors are comparable if it and the identity are
+        precision: arithmetic of the network.
+        decode: how files became pixels; vectors are comparable if identity, precision and it are
             the same.
     """
 
@@ -53,6 +56,7 @@ class EmbeddingFiles:
     num_failed: int
     identity: str
     precision: str
+    decode: Decode = DECODE
 
     def to_json(self) -> str:
         """Return one JSON object: the attributes, and `layers`, the names in `shapes`."""
@@ -63,6 +67,7 @@ class EmbeddingFiles:
                 "num_failed": self.num_failed,
                 "identity": self.identity,
                 "precision": self.precision,
+                "decode": dataclasses.asdict(self.decode),
                 "layers": list(self.shapes),
                 "shapes": {layer: list(shape) for layer, shape in self.shapes.items()},
             }

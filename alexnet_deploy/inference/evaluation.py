@@ -1,6 +1,6 @@
-"""Evaluate one model or an ensemble: top-1 and top-5 accuracy on class folders.
+"""Evaluate one model or an ensemble: top-1 and top-5 accuracy on photographs of known classes.
 
-    class folders -> inference.run per model -> mean probabilities -> top_k_credit -> Evaluation
+    photographs -> inference.run per model -> mean probabilities -> top_k_credit -> Evaluation
 
 N photographs, K classes of the model. Memory: one float32 array [N, K], 200 MB for ImageNet's
 50,000 validation photographs, and at the end a quarter of that for comparisons.
@@ -10,18 +10,20 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.errors import Argument, UsageError, VerificationError
-from alexnet_deploy.inference.class_matching import check_same_classes, class_indices
+from alexnet_deploy.inference.class_matching import ClassMatch, check_same_classes, match_classes
 from alexnet_deploy.inference.evaluation_report import ClassAccuracy, EvaluatedModel, Evaluation
 from alexnet_deploy.inference.failures import FailureLimit, check_failures
+from alexnet_deploy.inference.published import published_accuracy
 from alexnet_deploy.inference.run import RunSummary, run
 from alexnet_deploy.inference.ten_crop import NUM_CROPS, TenCropRunner
-from alexnet_deploy.photographs.class_folders import ClassFolders
+from alexnet_deploy.model.spec import ModelSpec
+from alexnet_deploy.photographs.truth_files import Labelled, LabelledFiles
 from alexnet_deploy.runtimes.base import Runner
 
 
@@ -63,7 +65,7 @@ def top_k_credit(
 
 def evaluate(
     runners: Sequence[Runner],
-    folders: ClassFolders,
+    photographs: Labelled,
     *,
     ten_crop: bool = False,
     weights: Sequence[float] | None = None,
@@ -72,7 +74,7 @@ def evaluate(
     on_result: Callable[[Path, str | None], None] = lambda path, error: None,
     summary: RunSummary | None = None,
 ) -> Evaluation:
-    """Classify the photographs of `folders` and compare with their folders' names.
+    """Classify photographs and compare with their classes.
 
     Several runners are an ensemble: their probabilities are averaged. Each has its own
     preprocessing, so the photographs are read once per runner, one runner after the other. A
@@ -80,7 +82,7 @@ def evaluate(
 
     Args:
         runners: opened with the output `probabilities`; all with the same classes.
-        folders: classes are matched with the model's labels by name; see `class_matching`.
+        photographs: their classes are matched with the model's outputs; see `class_matching`.
         ten_crop: average the paper's ten crops instead of taking the centre crop.
         weights: of each runner in the average, see `ensemble_weights`.
         paths: the runners' files, for the report and messages.
@@ -90,26 +92,25 @@ def evaluate(
 
     Raises:
         UsageError: no runner, one without `probabilities`, wrong weights or threads.
-        DatasetError: a folder is not a class of the model.
+        DatasetError: a class is not one of the model.
         IncompatibleFileError: the runners have different classes.
         TooManyFailuresError: no photograph could be read.
-        VerificationError: a network's probabilities contain NaN.
+        VerificationError: a network's probabilities are not finite.
     """
     shares = ensemble_weights(weights, len(runners))
     names = _names(runners, paths)
     _check_runners(runners, names)
-    indices = class_indices(folders, runners[0].spec, names[0])
+    match = match_classes(photographs, runners[0].spec, names[0])
     summary = RunSummary() if summary is None else summary
-    average = _Average(folders, runners[0].spec.num_classes, on_result)
+    average = _Average(photographs, runners[0].spec, on_result)
     for runner, share, name in zip(runners, shares, names, strict=True):
         viewer = TenCropRunner(runner) if ten_crop else runner
         average.add(viewer, share, name=name, threads=threads, summary=summary)
-    summary.num_done = len(folders) - len(average.failures)
+    summary.num_done = len(photographs) - len(average.failures)
     summary.stop_clock()
     return average.evaluation(
-        indices,
+        match,
         num_crops=NUM_CROPS if ten_crop else 1,
-        matched_by="label" if runners[0].spec.labels else "order",
         models=tuple(
             _model(runner, share, None if paths is None else paths[number])
             for number, (runner, share) in enumerate(zip(runners, shares, strict=True))
@@ -154,14 +155,15 @@ class _Average:
 
     def __init__(
         self,
-        folders: ClassFolders,
-        num_classes: int,
+        photographs: Labelled,
+        spec: ModelSpec,
         on_result: Callable[[Path, str | None], None],
     ) -> None:
-        self._folders = folders
+        self._photographs = photographs
+        self._spec = spec
         self._on_result = on_result
-        self.probabilities = np.zeros((len(folders), num_classes), np.float32)
-        self.has_failed = np.zeros(len(folders), np.bool_)
+        self.probabilities = np.zeros((len(photographs), spec.num_classes), np.float32)
+        self.has_failed = np.zeros(len(photographs), np.bool_)
         self.failures: list[tuple[Path, str]] = []
 
     def add(
@@ -175,15 +177,21 @@ class _Average:
     ) -> None:
         """Add one runner's probabilities, times `share`, for all remaining photographs."""
         indices = np.flatnonzero(~self.has_failed)
-        found = (self._folders.path(int(index)) for index in indices)
+        found = (self._photographs.path(int(index)) for index in indices)
         with closing(run(runner, found, threads=threads, summary=summary)) as results:
             for index, result in zip(indices, results, strict=True):
+                if result.has_overflowed:
+                    raise VerificationError(
+                        f"{name}: {result.source}: {result.error}, so it is neither right nor "
+                        "wrong; try ",
+                        Argument("precision", "fp32"),
+                        ", and look for the cause with: alexnet-deploy verify",
+                    )
                 if result.outputs is None:
                     self.has_failed[index] = True
                     self.failures.append((result.source, result.error or ""))
                 else:
                     own = result.outputs["probabilities"]
-                    _check_numbers(own, result.source, name)
                     self.probabilities[index] += np.float32(share) * own
                 self._on_result(result.source, result.error)
         if self.has_failed.all():
@@ -191,39 +199,61 @@ class _Average:
 
     def evaluation(
         self,
-        indices: NDArray[np.int64],
+        match: ClassMatch,
         *,
         num_crops: int,
-        matched_by: Literal["label", "order"],
         models: tuple[EvaluatedModel, ...],
         seconds: float,
     ) -> Evaluation:
-        """Compare with the folders' classes, whose output indices are `indices`."""
-        truth, counted = indices[self._folders.labels], ~self.has_failed
+        """Compare with the photographs' classes."""
+        truth, counted = match.indices[self._photographs.labels], ~self.has_failed
         top1, top5 = (top_k_credit(self.probabilities, truth, k) for k in (1, 5))
-        classes = _classes(self._folders, indices, counted, top1, top5)
+        classes = self._classes(match.indices, counted, top1, top5)
         own = [one.top1 for one in classes if one.top1 is not None]
+        photographs = self._photographs
+        # Folders in sorted order may be anybody's classes.
+        is_whole = len(own) == self._spec.num_classes and match.by != "order"
         return Evaluation(
             top1=float(top1[counted].mean()),
             top5=float(top5[counted].mean()),
             mean_class_top1=math.fsum(own) / len(own),
             num_photographs=int(counted.sum()),
             failures=tuple(self.failures),
+            num_unlabelled=(
+                photographs.num_unlabelled if isinstance(photographs, LabelledFiles) else 0
+            ),
             num_crops=num_crops,
-            matched_by=matched_by,
+            matched_by=match.by,
             models=models,
             classes=classes,
+            published=published_accuracy(self._spec) if is_whole and len(models) == 1 else None,
             seconds=seconds,
         )
 
-
-def _check_numbers(probabilities: NDArray[np.float32], path: Path, model: str) -> None:
-    if not np.isfinite(probabilities).all():
-        raise VerificationError(
-            f"{model}: its probabilities for {path} are not numbers (NaN), so it is neither "
-            "right nor wrong; try ",
-            Argument("precision", "fp32"),
-            ", and look for the cause with: alexnet-deploy verify",
+    def _classes(
+        self,
+        indices: NDArray[np.int64],
+        counted: NDArray[np.bool_],
+        top1: NDArray[np.float64],
+        top5: NDArray[np.float64],
+    ) -> tuple[ClassAccuracy, ...]:
+        """Average the credits by class; one without readable photographs has no accuracy."""
+        numbers = self._photographs.labels[counted]
+        size = len(indices)
+        counts = np.bincount(numbers, minlength=size).tolist()
+        sums1 = np.bincount(numbers, weights=top1[counted], minlength=size).tolist()
+        sums5 = np.bincount(numbers, weights=top5[counted], minlength=size).tolist()
+        return tuple(
+            ClassAccuracy(
+                label=self._spec.labels[index] if self._spec.labels else name,
+                index=index,
+                num_photographs=counts[number],
+                top1=sums1[number] / counts[number] if counts[number] else None,
+                top5=sums5[number] / counts[number] if counts[number] else None,
+            )
+            for number, (name, index) in enumerate(
+                zip(self._photographs.classes, indices.tolist(), strict=True)
+            )
         )
 
 
@@ -242,6 +272,8 @@ def _model(runner: Runner, share: float, path: Path | None) -> EvaluatedModel:
         runtime=runner.options.runtime,
         precision=runner.options.precision,
         weight=share,
+        input_size=runner.spec.input_size,
+        preprocessing=runner.spec.preprocessing,
     )
 
 
@@ -254,28 +286,3 @@ def _check_runners(runners: Sequence[Runner], names: Sequence[str]) -> None:
                 "the output 'probabilities' to evaluate"
             )
         check_same_classes(runners[0].spec, runner.spec, names[0], name)
-
-
-def _classes(
-    folders: ClassFolders,
-    indices: NDArray[np.int64],
-    counted: NDArray[np.bool_],
-    top1: NDArray[np.float64],
-    top5: NDArray[np.float64],
-) -> tuple[ClassAccuracy, ...]:
-    """Average the credits by folder; one without readable photographs has no accuracy."""
-    numbers = folders.labels[counted]
-    size = len(folders.classes)
-    counts = np.bincount(numbers, minlength=size).tolist()
-    sums1 = np.bincount(numbers, weights=top1[counted], minlength=size).tolist()
-    sums5 = np.bincount(numbers, weights=top5[counted], minlength=size).tolist()
-    return tuple(
-        ClassAccuracy(
-            label=name,
-            index=int(indices[number]),
-            num_photographs=counts[number],
-            top1=sums1[number] / counts[number] if counts[number] else None,
-            top5=sums5[number] / counts[number] if counts[number] else None,
-        )
-        for number, name in enumerate(folders.classes)
-    )

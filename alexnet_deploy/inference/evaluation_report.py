@@ -1,11 +1,38 @@
 """An evaluation report: a table for people, JSON for scripts."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from alexnet_deploy.files.path_text import path_fields, printable
+from alexnet_deploy.inference.class_matching import MatchedBy
+from alexnet_deploy.inference.published import PublishedAccuracy
+from alexnet_deploy.model.spec import Preprocessing
+
+_Z_95 = 1.959963984540054  # of the normal distribution, 95 % within
+_MATCHED_BY = {
+    "order": "folders in sorted order: the model has no labels",
+    "wnid": "ImageNet's, by their WordNet ids",
+    "number": "numbers of the model's outputs, from 0",
+}
+
+
+def wilson_interval(share: float, number: int) -> tuple[float, float]:
+    """Return the bounds between which a true share lies with 95 % confidence (Wilson 1927).
+
+    It says how far another sample of photographs could move the share. On the very photographs of
+    a published figure, the same network comes much closer to it.
+
+    Args:
+        share: 0..1, measured; a sum of fractions for ties is as good as a count.
+        number: of photographs, 1 or more.
+    """
+    squared = _Z_95**2 / number
+    middle = (share + squared / 2) / (1 + squared)
+    half = math.sqrt(squared * (share * (1 - share) + squared / 4)) / (1 + squared)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,7 +40,7 @@ class ClassAccuracy:
     """The accuracy of one class.
 
     Attributes:
-        label: name of its folder.
+        label: the model's, or the class's own where the model has none.
         index: of the model's output.
         num_photographs: readable photographs.
         top1: 0..1, or None without photographs.
@@ -37,6 +64,8 @@ class EvaluatedModel:
         runtime: library that ran it.
         precision: arithmetic of the network.
         weight: its share in the average, 0..1.
+        input_size: side of each view, px.
+        preprocessing: how photographs were resized before.
     """
 
     path: Path | None
@@ -44,11 +73,13 @@ class EvaluatedModel:
     runtime: str
     precision: str
     weight: float
+    input_size: int
+    preprocessing: Preprocessing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """Accuracy of one model, or of several averaged, on a folder of classes.
+    """Accuracy of one model, or of several averaged, on photographs whose classes are known.
 
     Attributes:
         top1: share of photographs whose class is the most likely one, 0..1; ties count
@@ -58,11 +89,12 @@ class Evaluation:
             photograph are skipped.
         num_photographs: number evaluated, without failures.
         failures: photographs that could not be read, with the reason.
+        num_unlabelled: photographs of the folder that the file with the classes does not name.
         num_crops: views per photograph, 1 (centre) or 10.
-        matched_by: how folders were matched with outputs: by the model's labels, or by sorted order
-            if it has none.
+        matched_by: how classes were matched with outputs; see `class_matching.ClassMatch`.
         models: in the order given.
-        classes: in the order of the folders.
+        classes: in the order of the folders, or sorted.
+        published: what its publisher measured, if it is one public network on all its classes.
         seconds: since the start of the command, or of the given summary.
     """
 
@@ -71,51 +103,111 @@ class Evaluation:
     mean_class_top1: float
     num_photographs: int
     failures: tuple[tuple[Path, str], ...]
+    num_unlabelled: int
     num_crops: int
-    matched_by: Literal["label", "order"]
+    matched_by: MatchedBy
     models: tuple[EvaluatedModel, ...]
     classes: tuple[ClassAccuracy, ...]
+    published: PublishedAccuracy | None
     seconds: float
+
+    @property
+    def top1_interval(self) -> tuple[float, float]:
+        """The 95 % confidence interval of `top1`."""
+        return wilson_interval(self.top1, self.num_photographs)
+
+    @property
+    def top5_interval(self) -> tuple[float, float]:
+        """The 95 % confidence interval of `top5`."""
+        return wilson_interval(self.top5, self.num_photographs)
 
     def to_json(self) -> str:
         """Return one ASCII JSON object on one line.
 
-        {"top1", "top5", "mean_class_top1", "photographs", "failures": [{"path", "error"}], "crops",
-        "matched_by", "models": [{"path", "identity", "runtime", "precision", "weight"}],
-        "classes": [{"label", "index", "photographs", "top1", "top5"}], "seconds"}; a path that is
-        not UTF-8 comes with "path_base64". Accuracies are 0..1, or null for a class without
-        photographs.
+        {"top1", "top1_interval", "top5", "top5_interval", "mean_class_top1", "photographs",
+        "failures": [{"path", "error"}], "unlabelled", "crops", "matched_by", "models": [{"path",
+        "identity", "runtime", "precision", "weight", "input_size", "resize", "resize_to",
+        "filter"}], "classes": [{"label", "index", "photographs", "top1", "top5"}], "published":
+        {"network", "top1", "top1_inside", "top5", "top5_inside", "measured"}, "seconds"}; a path
+        that is not UTF-8 comes with "path_base64". Accuracies are 0..1, or null for a class without
+        photographs; intervals are [low, high], of 95 % confidence; "published" may be null.
         """
         fields: dict[str, Any] = {
             "top1": self.top1,
+            "top1_interval": self.top1_interval,
             "top5": self.top5,
+            "top5_interval": self.top5_interval,
             "mean_class_top1": self.mean_class_top1,
             "photographs": self.num_photographs,
             "failures": [path_fields(path) | {"error": error} for path, error in self.failures],
+            "unlabelled": self.num_unlabelled,
             "crops": self.num_crops,
             "matched_by": self.matched_by,
             "models": [_model_fields(model) for model in self.models],
             "classes": [_class_fields(one) for one in self.classes],
+            "published": self._published_fields(),
             "seconds": round(self.seconds, 3),
         }
         return json.dumps(fields)
 
     def table(self, *, per_class: bool = False) -> str:
         """Return the figures as aligned text; `per_class` adds a line for each class."""
-        failed = f", {len(self.failures):,} more failed" if self.failures else ""
-        crops = "centre crop" if self.num_crops == 1 else f"{self.num_crops} crops averaged"
+        counts = f"{self.num_photographs:,} in {len(self.classes):,} classes"
+        if self.failures:
+            counts += f", {len(self.failures):,} more failed"
+        if self.num_unlabelled:
+            counts += f"; {self.num_unlabelled:,} in the folder without a class"
         rows = [
-            ("top-1", _percent(self.top1)),
-            ("top-5", _percent(self.top5)),
+            ("top-1", f"{_percent(self.top1)} ({_interval(self.top1_interval)})"),
+            ("top-5", f"{_percent(self.top5)} ({_interval(self.top5_interval)})"),
             ("top-1, mean over classes", _percent(self.mean_class_top1)),
-            ("photographs", f"{self.num_photographs:,} in {len(self.classes):,} classes{failed}"),
-            ("views", crops),
+            ("photographs", counts),
         ]
-        if self.matched_by == "order":
-            rows.append(("classes", "folders in sorted order: the model has no labels"))
-        rows += [("model", _model_line(model)) for model in self.models]
+        if self.matched_by in _MATCHED_BY:
+            rows.append(("classes", _MATCHED_BY[self.matched_by]))
+        for model in self.models:
+            rows += [("model", _model_line(model)), ("measured", self._measured(model))]
+        if self.published is not None:
+            rows.append(("published", self._published_line(self.published)))
         lines = [f"{name:<26}{text}" for name, text in rows]
         return "\n".join(lines + (self._class_lines() if per_class else []))
+
+    def _measured(self, model: EvaluatedModel) -> str:
+        """Say in one line how one model saw how many photographs."""
+        size, how = model.input_size, model.preprocessing
+        crops = "centre crop" if self.num_crops == 1 else f"mean of {self.num_crops} crops"
+        side = f"{how.resize_to} px"
+        resized = f"shorter side {side}" if how.resize == "shorter_side" else f"squashed to {side}"
+        return (
+            f"{crops} of {size} px, {resized}, {how.filter}; {self.num_photographs:,} photographs; "
+            f"{model.runtime} {model.precision}"
+        )
+
+    def _inside(self, published: PublishedAccuracy) -> tuple[bool, bool]:
+        """Return whether the published top-1 and top-5 lie in the intervals."""
+        (low1, high1), (low5, high5) = self.top1_interval, self.top5_interval
+        return low1 <= published.top1 <= high1, low5 <= published.top5 <= high5
+
+    def _published_fields(self) -> dict[str, Any] | None:
+        if self.published is None:
+            return None
+        inside1, inside5 = self._inside(self.published)
+        return {
+            "network": self.published.network,
+            "top1": self.published.top1,
+            "top1_inside": inside1,
+            "top5": self.published.top5,
+            "top5_inside": inside5,
+            "measured": self.published.measured,
+        }
+
+    def _published_line(self, published: PublishedAccuracy) -> str:
+        accuracies = (("top-1", published.top1), ("top-5", published.top5))
+        figures = ", ".join(
+            f"{name} {_percent(share)} ({'inside' if inside else 'outside'} the interval)"
+            for (name, share), inside in zip(accuracies, self._inside(published), strict=True)
+        )
+        return f"{figures}; {published.network}: {published.measured}"
 
     def _class_lines(self) -> list[str]:
         names = [printable(one.label) for one in self.classes]
@@ -133,6 +225,10 @@ def _model_fields(model: EvaluatedModel) -> dict[str, Any]:
         "runtime": model.runtime,
         "precision": model.precision,
         "weight": model.weight,
+        "input_size": model.input_size,
+        "resize": model.preprocessing.resize,
+        "resize_to": model.preprocessing.resize_to,
+        "filter": model.preprocessing.filter,
     }
 
 
@@ -149,8 +245,12 @@ def _class_fields(one: ClassAccuracy) -> dict[str, Any]:
 def _model_line(model: EvaluatedModel) -> str:
     name = model.path.name if model.path is not None else "model"
     share = "" if model.weight == 1 else f", weight {model.weight:.3f}"
-    how = f"{model.identity[:16]}, {model.runtime} {model.precision}{share}"
-    return f"{printable(name)} ({how})"
+    return f"{printable(name)} ({model.identity[:16]}{share})"
+
+
+def _interval(bounds: tuple[float, float]) -> str:
+    low, high = (100 * bound for bound in bounds)
+    return f"95 % interval {low:.2f} to {high:.2f} %"
 
 
 def _percent(share: float | None) -> str:

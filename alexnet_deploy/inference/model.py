@@ -18,6 +18,7 @@ from alexnet_deploy.errors import ClosedError
 from alexnet_deploy.inference.classification import Classification, classify
 from alexnet_deploy.inference.run import RunSummary, run
 from alexnet_deploy.model.spec import ModelSpec
+from alexnet_deploy.photographs.pixels import DECODE, Decode
 from alexnet_deploy.photographs.sources import ImageInput, image_sources, path_of
 from alexnet_deploy.runtimes.base import FORKED, Runner, check_outputs
 
@@ -50,7 +51,8 @@ class Embeddings:
         failures: the reason for each such row, by its number.
         layer: whose activations they are.
         identity: of the checkpoint.
-        precision: arithmetic of the network; vectors are comparable where it and the identity
+        precision: arithmetic of the network.
+        decode: how files became pixels; vectors are comparable where identity, precision and it
             are the same.
     """
 
@@ -59,6 +61,7 @@ class Embeddings:
     layer: str
     identity: str
     precision: str
+    decode: Decode = DECODE
 
     def __len__(self) -> int:
         return len(self.vectors)

@@ -5,7 +5,7 @@ valid UTF-8), then per layer a fixed-size list of float32; maps are flattened in
 their shape is in the field's metadata. The schema's metadata identifies the model:
 `alexnet_deploy.spec` (`ModelSpec.to_json`), `alexnet_deploy.identity`, `alexnet_deploy.precision`,
 the arithmetic of the network, and `alexnet_deploy.decode`, how files became pixels; vectors are
-comparable if these three are the same. `alexnet_deploy.format` is 2.
+comparable if identity, precision and decode are the same. `alexnet_deploy.format` is 2.
 """
 
 import dataclasses

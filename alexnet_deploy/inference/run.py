@@ -1,4 +1,7 @@
-"""Run the network on photographs: one result each, failures included, and a run summary."""
+"""Run the network on photographs: one result each, failures included, and a run summary.
+
+A photograph for which the network computes anything but finite numbers has failed, too.
+"""
 
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -36,12 +39,14 @@ class PhotographResult(Generic[Item]):
             copied, so keeping it does not keep the batch alive. None if it failed, or if its loader
             found that the network need not see it.
         error: the reason for the failure, or None.
+        has_overflowed: whether that is the network's fault: its outputs are not finite.
         stamp: of the file, from loaders that record one.
     """
 
     source: Item
     outputs: Mapping[str, NDArray[np.float32]] | None
     error: str | None
+    has_overflowed: bool = False
     stamp: FileStamp | None = None
 
 
@@ -174,22 +179,47 @@ def _run(
             summary.waiting_s += batch.waiting_s
             outputs = _infer(runner, batch, summary)
             summary.stop_clock()
-            yield tuple(_result(slot, outputs, summary) for slot in batch.slots)
+            precision = runner.options.precision
+            yield tuple(_result(slot, outputs, precision, summary) for slot in batch.slots)
     summary.stop_clock()
 
 
 def _result(
-    slot: Slot[Item], outputs: Mapping[str, NDArray[np.float32]], summary: RunSummary
+    slot: Slot[Item],
+    outputs: Mapping[str, NDArray[np.float32]],
+    precision: str,
+    summary: RunSummary,
 ) -> PhotographResult[Item]:
     """Extract one photograph's result from a batch, and count it."""
-    own = None
+    own, error, overflow = None, slot.error, None
     if slot.row is not None:
-        summary.num_done += 1
         # A copy, because a view would keep the outputs of the whole batch alive.
         own = {name: array[slot.row].copy() for name, array in outputs.items()}
-    elif slot.error is not None:
-        summary.num_failed += 1
-    return PhotographResult(source=slot.item, outputs=own, error=slot.error, stamp=slot.stamp)
+        overflow = _overflow(own, precision)
+    if overflow is not None:
+        own, error = None, overflow
+    summary.num_done += own is not None
+    summary.num_failed += error is not None
+    return PhotographResult(
+        source=slot.item,
+        outputs=own,
+        error=error,
+        has_overflowed=overflow is not None,
+        stamp=slot.stamp,
+    )
+
+
+def _overflow(outputs: Mapping[str, NDArray[np.float32]], precision: str) -> str | None:
+    """Return what to say of outputs that are not all finite, None if they are.
+
+    In float32 no file that was read can overflow: see `model.ranges`. In float16 one can, and what
+    is in an engine is not known.
+    """
+    for name, array in outputs.items():
+        if not np.isfinite(array).all():
+            what = name if name in ("logits", "probabilities") else f"{name} activations"
+            return f"its {what} are not finite numbers: the network overflows in {precision}"
+    return None
 
 
 def _infer(

@@ -17,9 +17,23 @@ def imagenet_labels() -> tuple[str, ...]:
 @cache
 def imagenet_names() -> Mapping[str, str]:
     """Return the ILSVRC-2012 name of each WNID, such as n01440764, in sorted-WNID order."""
+    return {wnid: name for _, wnid, _, name in _imagenet_rows()}
+
+
+@cache
+def imagenet_devkit() -> tuple[str, ...]:
+    """Return the WNIDs in the order of the development kit, whose ILSVRC2012_ID counts from 1.
+
+    It is the order of the kit's validation ground truth and of the 2012 code, not that of outputs.
+    """
+    rows = sorted(_imagenet_rows(), key=lambda row: int(row[2]))
+    return tuple(wnid for _, wnid, _, _ in rows)
+
+
+def _imagenet_rows() -> list[list[str]]:
+    """Return index, WNID, ILSVRC2012_ID and names of each class."""
     table = resources.files("alexnet_deploy") / "data" / "imagenet_classes.tsv"
-    rows = table.read_text("utf-8").splitlines()[1:]
-    return {wnid: name for _, wnid, name in (row.split("\t") for row in rows)}
+    return [row.split("\t") for row in table.read_text("utf-8").splitlines()[1:]]
 
 
 def read_labels(path: Path) -> tuple[str, ...]:

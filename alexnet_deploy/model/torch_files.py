@@ -9,7 +9,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError
 from alexnet_deploy.files.output_files import atomic_write
 from alexnet_deploy.files.path_text import path_base64
+from alexnet_deploy.model.pickles import MAX_BYTES, CostlyPickleError, check_cost
 from alexnet_deploy.model.spec import SPEC_KEY
 
 try:
@@ -26,24 +27,54 @@ except ImportError as error:
     raise MissingPackageError("torch", "torch", "reading a .pt file") from error
 
 ARRAYS_KEY = "arrays"
-# Keys under which training scripts save the weights, beside the optimizer state.
-_NESTED = ("state_dict", "model_state_dict", "model", "net", "weights")
+# What training programs save beside weights, by what torch's reader puts into it: attributes, items
+# by key, items in order. It is read as data and left aside: none of it runs.
+_BESIDE = {
+    "object": (
+        *("argparse.Namespace", "types.SimpleNamespace", "typing.Any"),
+        *("numpy.dtype", "numpy.ndarray"),
+        *("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"),
+        *("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"),
+        *("pathlib.Path", "pathlib.PosixPath", "pathlib.WindowsPath", "pathlib.PurePosixPath"),
+        *("datetime.datetime", "datetime.date", "datetime.timedelta"),
+        *(f"builtins.{name}" for name in ("bool", "int", "float", "str", "list", "tuple", "dict")),
+        *("omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig"),
+        *("omegaconf.base.ContainerMetadata", "omegaconf.base.Metadata", "omegaconf.nodes.AnyNode"),
+    ),
+    "dict": (
+        "collections.defaultdict",
+        "pytorch_lightning.utilities.parsing.AttributeDict",
+        "lightning.fabric.utilities.data.AttributeDict",
+        "lightning_fabric.utilities.data.AttributeDict",
+    ),
+    "list": ("collections.deque",),
+}
+_MOST_NESTED, _MOST_CHARACTERS = 8, 1000
+"""Of dicts in one another, and of a tensor's name."""
 _REMEDY = "torch.save(model.state_dict(), path)"
+_NUM_LEGACY_PICKLES = 5
+"""At the beginning of a file of torch before 1.6; the numbers follow."""
 
 
 def read_pt(path: Path) -> tuple[dict[str, NDArray[Any]], str | None]:
     """Return the arrays of a `.pt` file and, if the file is ours, its spec as JSON.
+
+    Of another program's file these are all its tensors, those of an optimizer included, each under
+    the keys that lead to it: `state_dict.features.0.weight`.
 
     Raises:
         IncompatibleFileError: unreadable, would run code, or holds no tensors.
     """
     content = _load(path)
     spec = content.get(SPEC_KEY) if isinstance(content, dict) else None
-    tensors = _state_dict(content) if spec is None else _tensors(content.get(ARRAYS_KEY))
+    if spec is None:
+        tensors = dict(_tensors(content, "", _MOST_NESTED, set()))
+    else:
+        tensors = dict(_tensors(content.get(ARRAYS_KEY), "", 1, set()))
     if not tensors:
         raise IncompatibleFileError(
-            f"{path}: holds no weights; expected a state dict: a dict of name to tensor, "
-            f"alone or under one of {', '.join(_NESTED)}; save one: {_REMEDY}"
+            f"{path}: holds no weights; expected a state dict: a dict of name to tensor, alone or "
+            f"in the dicts that a trainer saves; save one: {_REMEDY}"
         )
     _check_storage(path, tensors)
     return {name: _array(path, name, tensor) for name, tensor in tensors.items()}, spec
@@ -76,9 +107,15 @@ def _load(path: Path) -> Any:
         mmap = is_zip and path_base64(path) is None
         if is_zip:
             _check_sums(path)
+        _check_pickles(path, is_zip=is_zip)
         with warnings.catch_warnings():  # what it warns about is rejected below
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+            kinds = {"object": _ObjectBeside, "dict": _DictBeside, "list": _ListBeside}
+            beside: list[Any] = [
+                (kinds[kind], name) for kind, names in _BESIDE.items() for name in names
+            ]
+            with torch.serialization.safe_globals(beside):
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # torch propagates whatever its unpickler raises
         raise IncompatibleFileError(f"{path}: {_reason(error)}") from error
 
@@ -104,7 +141,22 @@ def _check_sums(path: Path) -> None:
             raise zipfile.BadZipFile("parts of it overlap")
         damaged = file.testzip()
     if damaged is not None:
-        raise zipfile.BadZipFile(f"the checksum of {damaged} in it is wrong")
+        raise zipfile.BadZipFile(f"the checksum of {damaged[:100]} in it is wrong")
+
+
+def _check_pickles(path: Path, *, is_zip: bool) -> None:
+    """Reject a file whose pickles could take for ever, before torch reads them."""
+    with path.open("rb") as file:
+        if is_zip:
+            # By torch's own reader, which finds a member by other rules than Python's.
+            content = torch._C.PyTorchFileReader(file).get_record("data.pkl")
+        else:
+            content = file.read(MAX_BYTES)
+    if len(content) > MAX_BYTES:
+        raise CostlyPickleError(f"describes its tensors in more than {MAX_BYTES:,} bytes")
+    pickles = io.BytesIO(content)
+    for _ in range(1 if is_zip else _NUM_LEGACY_PICKLES):
+        check_cost(pickles)
 
 
 def _reason(error: Exception) -> str:
@@ -120,39 +172,62 @@ def _reason(error: Exception) -> str:
             f"rejected, because reading it would run code (it holds {held}); "
             f"where it was made, save the state dict alone: {_REMEDY}"
         )
+    if isinstance(error, CostlyPickleError):
+        return f"rejected: it {error}, as no checkpoint does; save the state dict alone: {_REMEDY}"
     if isinstance(error, zipfile.BadZipFile):
         return f"is damaged ({error}); copy it again"
     return f"not a readable torch file ({type(error).__name__}); copy it again, or save: {_REMEDY}"
 
 
-def _state_dict(content: Any) -> dict[str, torch.Tensor]:
-    """Return the weights: under a training script's key, or else the file's own tensors.
+class _ObjectBeside:
+    """Stands for any object that is left aside."""
 
-    A training script may put other tensors, such as the best accuracy, beside that key.
-    """
-    if not isinstance(content, dict):
+    def __init__(self, *arguments: object, **options: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+class _DictBeside:
+    """Makes the plain dict into which alone torch's reader puts items by key."""
+
+    def __new__(cls, *arguments: object) -> dict[object, object]:  # type: ignore[misc]
         return {}
-    nested = (_tensors(content.get(key)) for key in _NESTED)
-    return next(filter(None, nested), _tensors(content))
 
 
-def _tensors(value: Any) -> dict[str, torch.Tensor]:
-    items = value.items() if isinstance(value, dict) else ()
-    # Another key's text can be far longer than the file: tuples that hold one tuple twice, nested.
-    return {
-        name: item
-        for name, item in items
-        if isinstance(name, str) and isinstance(item, torch.Tensor)
-    }
+class _ListBeside:
+    """Makes the plain list to which alone torch's reader appends."""
+
+    def __new__(cls, *arguments: object) -> list[object]:  # type: ignore[misc]
+        return []
+
+
+def _tensors(
+    value: Any, prefix: str, depth: int, seen: set[int]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the tensors of nested dicts, of each dict once, however often it is held."""
+    if not isinstance(value, dict) or id(value) in seen:
+        return
+    seen.add(id(value))
+    for key, item in value.items():
+        # Another key's text can be far longer than the file: tuples that hold one tuple twice.
+        if not isinstance(key, str | int) or len(name := f"{prefix}{key}") > _MOST_CHARACTERS:
+            continue
+        if isinstance(item, torch.Tensor):
+            yield name, item
+        elif depth > 1:
+            yield from _tensors(item, f"{name}.", depth - 1, seen)
 
 
 def _check_storage(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Reject tensors with more numbers than the file holds, before they are copied apart."""
-    size = sum(
-        tensor.numel() * tensor.element_size()
+    sizes = {
+        (tensor.data_ptr(), tensor.stride()): tensor.numel() * tensor.element_size()
         for tensor in tensors.values()
         if tensor.layout == torch.strided and tensor.device.type == "cpu"  # `_array` refuses others
-    )
+    }
+    size = sum(sizes.values())
     if size > path.stat().st_size:
         raise IncompatibleFileError(
             f"{path}: its tensors have {size:,} bytes, more than the file: some share their "

@@ -59,18 +59,22 @@ class ClassFolders:
         )
 
 
-def find_class_folders(root: Path) -> ClassFolders:
+def find_class_folders(root: Path, *, if_flat: str = "move them") -> ClassFolders:
     """Find the photographs below each sub-folder of `root`, sorted by class, then by path.
 
     As in `finding.find_photographs`, hidden files and folders are skipped and folders within a
     class searched; files that cannot be loaded, such as broken links, are included.
+
+    Args:
+        root: the data set.
+        if_flat: what to do about photographs beside the sub-folders, for the message.
 
     Raises:
         UsageError: `root` does not exist or is not a folder.
         DatasetError: there are no sub-folders; one is empty of photographs, cannot be listed, or
             links to a folder that contains it; or photographs without a class lie beside them.
     """
-    classes = _class_names(root)
+    classes = _class_names(root, if_flat)
     names: list[bytes] = []
     counts = []
     for name in classes:
@@ -94,7 +98,7 @@ def find_class_folders(root: Path) -> ClassFolders:
     )
 
 
-def _class_names(root: Path) -> tuple[str, ...]:
+def _class_names(root: Path, if_flat: str) -> tuple[str, ...]:
     """Return the names of the sub-folders, sorted."""
     folders: list[str] = []
     photographs: list[str] = []
@@ -116,7 +120,8 @@ def _class_names(root: Path) -> tuple[str, ...]:
     if photographs:
         raise DatasetError(
             f"{root}: {_count(len(photographs), 'photograph')} outside the sub-folders "
-            f"({_some(sorted(photographs))}), so without a class; {_LAYOUT}: move them"
+            f"({_some(sorted(photographs))}), so without a class; {_LAYOUT}: ",
+            if_flat,
         )
     if not folders:
         raise DatasetError(f"{root}: no sub-folders; {_LAYOUT}")

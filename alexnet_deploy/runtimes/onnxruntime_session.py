@@ -12,8 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import DeviceError, IncompatibleFileError, MissingPackageError
-from alexnet_deploy.graph.model_file import INPUT, ModelFile
+from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError
+from alexnet_deploy.graph.interface import INPUT
 from alexnet_deploy.runtimes.onnxruntime_distributions import check_distributions, not_importable
 
 # Official builds send telemetry to Microsoft unless this is set before the import (PR 27379).
@@ -62,8 +62,10 @@ def let_warn(wanted: bool) -> None:
 
 
 def open_session(
-    file: ModelFile,
+    content: bytes,
+    source: str,
     *,
+    remedy: str = "export the checkpoint again",
     provider: str = CPU,
     provider_options: Mapping[str, str] | None = None,
     settings: Mapping[str, str] | None = None,
@@ -73,7 +75,9 @@ def open_session(
     """Open a session with one provider, without fallback to another.
 
     Args:
-        file: the graph to run, already lowered.
+        content: the graph to run, an ONNX model.
+        source: where it comes from, for messages.
+        remedy: what to do if it cannot be loaded, for messages.
         provider: `CPU` or `CUDA`.
         provider_options: the provider's own, under its names.
         settings: session config entries, under ONNX Runtime's names.
@@ -93,15 +97,14 @@ def open_session(
         options.add_session_config_entry(name, value)
     try:
         return onnxruntime.InferenceSession(
-            file.to_bytes(),
+            content,
             options,
             providers=[(provider, dict(provider_options or {}))],
             enable_fallback=0,
         )
     except Exception as error:  # its exceptions have no public base
         raise IncompatibleFileError(
-            f"{file.source}: ONNX Runtime cannot load it ({str(error).splitlines()[0]}); "
-            "export the checkpoint again"
+            f"{source}: ONNX Runtime cannot load it ({str(error).splitlines()[0]}); {remedy}"
         ) from error
 
 
@@ -109,15 +112,7 @@ def node_placement(session: Any) -> Mapping[str, tuple[str, ...]]:
     """Return the names of the nodes by the provider that runs them.
 
     The session must have been opened with "session.record_ep_graph_assignment_info" = "1".
-
-    Raises:
-        DeviceError: ONNX Runtime is too old to report it.
     """
-    if not hasattr(session, "get_provider_graph_assignment_info"):
-        raise DeviceError(
-            f"ONNX Runtime {onnxruntime_version()} cannot report where nodes run, 1.24 and later "
-            "can; pip install --upgrade 'alexnet-deploy[gpu]'"
-        )
     placement: dict[str, tuple[str, ...]] = {}
     for part in session.get_provider_graph_assignment_info():
         names = tuple(node.name for node in part.get_nodes())

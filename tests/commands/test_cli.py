@@ -221,6 +221,7 @@ def test_embed_writes_rows_and_says_what(photographs: Path) -> None:
         "num_failed": 0,
         "identity": "0123456789abcdef",
         "precision": "fp16",
+        "decode": {"decoder": "pillow-13", "scale": "exact", "colour": "ignored"},
         "layers": ["fc6"],
         "shapes": {"fc6": [4096]},
     }
@@ -257,6 +258,18 @@ def test_an_error_is_one_message_and_its_exit_code(
     monkeypatch.setattr(opening, "open_runner_of", fail)
     result = run("classify", photographs)
     assert (result.exit_code, result.stderr) == (code, "Error: what, why, remedy\n")
+
+
+@pytest.mark.parametrize("command", ["info", "verify", "classify", "search p --index"])
+def test_a_name_cannot_add_a_line_to_an_error(photographs: Path, command: str) -> None:
+    result = run(*command.split(), "a\nb: is fine.onnx")
+    assert result.exit_code == 2
+    assert re.fullmatch(r"Error: .*a\\nb: is fine\.onnx.*\n", result.stderr), result.stderr
+
+
+def test_an_unknown_option_cannot_add_a_line_to_an_error() -> None:
+    last = run("info", "--a\nError: all is well").stderr.splitlines()[-1]
+    assert last.startswith("Error: No such option")
 
 
 def test_a_bug_keeps_its_traceback(photographs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

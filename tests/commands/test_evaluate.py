@@ -64,12 +64,13 @@ def test_the_table_goes_to_stdout_and_the_time_to_stderr(data: Path, opened: Ope
     result = run(data)
     assert result.exit_code == 0, result.output
     assert result.stdout == (
-        "top-1                     75.00 %\n"
-        "top-5                     100.00 %\n"
+        "top-1                     75.00 % (95 % interval 30.06 to 95.44 %)\n"
+        "top-5                     100.00 % (95 % interval 51.01 to 100.00 %)\n"
         "top-1, mean over classes  75.00 %\n"
         "photographs               4 in 2 classes\n"
-        "views                     centre crop\n"
-        "model                     caltech101.safetensors (0123456789abcdef, onnxruntime fp32)\n"
+        "model                     caltech101.safetensors (0123456789abcdef)\n"
+        "measured                  centre crop of 224 px, shorter side 256 px, bicubic; "
+        "4 photographs; onnxruntime fp32\n"
     )
     assert result.stderr.startswith("fake runner\n4 done, 0 failed in ")
     options = RunnerOptions(outputs=("probabilities",), exact_batch=False)
@@ -84,6 +85,28 @@ def test_a_line_for_each_class_comes_on_request(data: Path) -> None:
     ]
 
 
+def test_classes_may_come_from_a_file(data: Path) -> None:
+    truth = Path("truth.csv")
+    truth.write_text("path,label\nred/1.png,red\nblue/4.png,blue\nred/gone.png,red\n")
+    result = run(data, "--truth", truth, "--max-failures", "1")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("top-1                     50.00 % (95 % interval 9.45 to 90.")
+    assert "2 in 2 classes, 1 more failed; 2 in the folder without a class\n" in result.stdout
+    assert "failed: d/red/gone.png: " in result.stderr
+    assert run(data, "--truth", truth).exit_code == 3
+    truth.write_text("red/1.png 0\nblue/4.png 2\n")
+    found = parsed(data, "--truth", truth)
+    assert (found["photographs"], found["unlabelled"], found["matched_by"]) == (2, 2, "number")
+
+
+def test_photographs_without_classes_are_told_of_the_file_that_has_them(data: Path) -> None:
+    result = run(data / "red")
+    assert result.exit_code == 1
+    assert "move them, or name the file with their classes: --truth" in result.stderr
+    result = run(data, "--truth", "gone.txt")
+    assert (result.exit_code, result.stdout) == (2, "")
+
+
 def keys(value: object) -> set[str]:
     """Return the keys of a JSON document at every depth."""
     if isinstance(value, dict):
@@ -96,7 +119,8 @@ def test_the_keys_of_the_json_are_those_of_the_help(data: Path) -> None:
     found = parsed(data, "--max-failures", "1")
     help_text = " ".join(run("--help").stdout.split())
     (documented,) = re.findall(r"\{.*\}", help_text)
-    assert keys(found) == set(re.findall(r'"(\w+)"', documented))
+    inside = {"network", "top1_inside", "top5_inside", "measured"}  # of "published", null here
+    assert keys(found) | inside == set(re.findall(r'"(\w+)"', documented))
     assert found["failures"][0]["path"] == "d/red/5.png"
     assert (found["photographs"], found["top1"], found["crops"]) == (4, 0.75, 1)
     assert found["matched_by"] == "label"

@@ -57,7 +57,7 @@ def test_a_path_that_is_no_file_is_a_wrong_argument(tmp_path: Path, name: str, r
 
 def test_a_file_that_is_neither_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a")
-    with pytest.raises(IncompatibleFileError, match="a checkpoint ends in"):
+    with pytest.raises(IncompatibleFileError, match="none of the files that hold weights"):
         describe(tmp_path / "a.txt")
 
 
@@ -124,7 +124,8 @@ def test_an_engine_is_described_as_its_record_has_it(tmp_path: Path) -> None:
         "normalizes",
         "  runs on       NVIDIA H200, compute capability 9.0",
         "  outputs       probabilities, fc7",
-        "  verification  passed on 40 photographs, TensorRT 11.4",
+        "  verification  says that it passed on 40 photographs, TensorRT 11.4; to be sure run: "
+        "alexnet-deploy verify FILE --against CKPT",
     ]
 
 

@@ -133,7 +133,7 @@ def test_every_option_reaches_the_builder(machine: Machine, quick: list[str], fo
     ("checkpoint", "against"),
     [
         ([], ""),
-        (["dict.safetensors", "--preset", "caffe"], " --against dict.safetensors --preset caffe"),
+        (["ckpt.safetensors"], " --against ckpt.safetensors"),
     ],
 )
 def test_the_verify_command_that_is_printed_is_understood(

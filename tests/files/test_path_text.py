@@ -27,6 +27,12 @@ def test_what_a_terminal_would_obey_is_made_visible(name: bytes, shown: str) -> 
     assert printable(Path(os.fsdecode(name))) == shown
 
 
+def test_the_middle_of_a_name_that_no_disk_has_is_left_out() -> None:
+    longest = "/".join(["a" * 255] * 16)
+    assert printable(f"{longest}: is a copy of {longest}").count("a" * 255) == 32
+    assert printable(f"{'a' * 10**6}; the remedy") == f"{'a' * 5000} ... {'a' * 4988}; the remedy"
+
+
 @given(NAMES)
 def test_every_name_is_one_printable_line_and_valid_utf8(name: bytes) -> None:
     path = Path(os.fsdecode(name))

@@ -198,14 +198,42 @@ def test_a_forged_graph_is_refused_before_it_runs(kind: str, genuine: Path, tmp_
 
 
 @pytest.mark.parametrize("name", ["pool1_scale", "conv2.weight_scale"])
-@pytest.mark.parametrize("scale", [0.0, -0.5])
-def test_a_scale_that_is_not_above_zero_is_refused(name: str, scale: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize("scale", [0.0, -0.5, 3e38])
+def test_a_scale_that_is_none_is_refused(name: str, scale: float, tmp_path: Path) -> None:
     """Each runtime makes something else of it."""
     file = in_precision(build_model(random_checkpoint("caffe"), OUTPUTS), "int8")
     arrays = {**file.arrays, name: np.full_like(file.arrays[name], scale)}
     path = written(dataclasses.replace(file, arrays=arrays), tmp_path / "a.onnx")
     with pytest.raises(IncompatibleFileError, match=f"array {name} holds scales"):
         read_model(path)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_weights_with_which_the_network_could_overflow_are_refused(
+    precision: FilePrecision, tmp_path: Path
+) -> None:
+    """OpenVINO would compute results from the overflow that look like any others."""
+    file = in_precision(build_model(random_checkpoint("caffe"), OUTPUTS), precision)
+    name = "conv2.weight_scale" if precision == "int8" else "conv2.weight"
+    huge = (1e20 * file.arrays[name].astype(np.float32)).astype(file.arrays[name].dtype)
+    path = written(
+        dataclasses.replace(file, arrays={**file.arrays, name: huge}), tmp_path / "a.onnx"
+    )
+    with pytest.raises(IncompatibleFileError, match=r"a\.onnx: the numbers of conv2 could reach"):
+        read_model(path)
+
+
+def test_kernels_that_are_all_zero_do_not_count_for_an_int8_file(tmp_path: Path) -> None:
+    """Their scale is 1, some thousand times the others'."""
+    checkpoint = random_checkpoint("torchvision")
+    arrays = dict(checkpoint.arrays)
+    for name, array in arrays.items():
+        if not name.endswith("bias"):
+            arrays[name] = array.copy()
+            arrays[name][0] = 0
+    dead = dataclasses.replace(checkpoint, arrays=arrays)
+    file = in_precision(build_model(dead, OUTPUTS), "int8")
+    assert read_model(written(file, tmp_path / "a.onnx")).identity == file.identity
 
 
 def test_a_rewritten_but_equal_file_is_read(genuine: Path, tmp_path: Path) -> None:
@@ -231,3 +259,11 @@ def test_a_huge_file_is_not_read_into_memory(tmp_path: Path) -> None:
         file.truncate(200 * 10**9)
     with pytest.raises(IncompatibleFileError, match="200,000,000,000 bytes"):
         read_model(tmp_path / "model.onnx")
+
+
+def test_the_producer_of_a_foreign_file_is_named_on_one_line(tmp_path: Path) -> None:
+    producer = "pytorch\n" + "x" * 10**6
+    onnx.save(onnx.ModelProto(producer_name=producer), tmp_path / "a.onnx")
+    with pytest.raises(IncompatibleFileError, match=r"its producer is pytorch\\nx{92}\)") as raised:
+        read_model(tmp_path / "a.onnx")
+    assert len(str(raised.value).splitlines()) == 1

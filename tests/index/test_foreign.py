@@ -16,7 +16,8 @@ import pytest
 
 from alexnet_deploy.choices import Metric
 from alexnet_deploy.errors import AlexNetDeployError, IncompatibleFileError, UsageError
-from alexnet_deploy.index.ledger import JOURNAL_NAME, LEDGER_NAME
+from alexnet_deploy.index.ledger import JOURNAL_NAME, LEDGER_NAME, PART_NAME
+from alexnet_deploy.index.lock import LOCK_NAME
 from alexnet_deploy.index.model import ModelRequest
 from alexnet_deploy.index.status import describe_index, readable_index
 from tests.support.index_runner import (
@@ -276,6 +277,38 @@ def test_only_segments_by_their_own_names_are_any(index: Path, name: str) -> Non
     other.write_bytes(SECRET)
     assert use_in_every_way(index) == []
     assert other.read_bytes() == SECRET
+
+
+@pytest.mark.parametrize(
+    "name", [".alexnet-deploy-0123456789abcdef.part", "vectors/00001.f16", LOCK_NAME, JOURNAL_NAME]
+)
+def test_a_folder_in_place_of_a_file_is_damage(index: Path, name: str) -> None:
+    shutil.rmtree(index / name, ignore_errors=True)
+    (index / name).unlink(missing_ok=True)
+    (index / name).mkdir()
+    refusals = use_in_every_way(index)
+    assert refusals
+    assert all(isinstance(error, IncompatibleFileError) for error in refusals), refusals
+    assert (index / name).is_dir()
+
+
+def test_a_folder_in_place_of_a_ledger_to_be_is_damage(tmp_path: Path) -> None:
+    save_colours(tmp_path / "photos", 1)
+    (tmp_path / "index" / PART_NAME).mkdir(parents=True)
+    with pytest.raises(IncompatibleFileError, match="is a folder, expected a file; remove it"):
+        update(tmp_path / "index", tmp_path / "photos")
+
+
+@pytest.mark.parametrize(("table", "start"), [("roots", "/"), ("photographs", "")])
+def test_a_path_that_no_disk_has_does_not_fill_the_terminal(
+    index: Path, table: str, start: str
+) -> None:
+    path = f"CAST('{start}' || hex(zeroblob(450000)) AS BLOB)"
+    run_sql(index, f"UPDATE {table} SET path = {path} WHERE id = 1")
+    (index / "vectors" / "00000.f16").unlink()
+    text = readable_index(describe_index(index, check=True))
+    assert len(text) < 60_000
+    assert "000 ... 000" in text
 
 
 def test_a_place_that_is_taken_is_damage(index: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from alexnet_deploy.errors import IncompatibleFileError, UsageError
 from alexnet_deploy.index.model import ModelRequest
+from alexnet_deploy.index.status import describe_index
 from alexnet_deploy.model.default import bundled_checkpoint
 from tests.support.index_runner import Runners, counts, indexed, save, save_colours, search, update
 
@@ -116,6 +117,7 @@ def test_a_manifest_that_cannot_be_understood_is_refused(
         ("metric", "dot"),
         ("decode", "x"),
         ("layer", []),
+        ("layer", "fc7"),  # which has more numbers than the dimension says
     ],
 )
 def test_a_manifest_with_an_impossible_value_is_refused(
@@ -128,6 +130,28 @@ def test_a_manifest_with_an_impossible_value_is_refused(
     for run in (lambda: update(index, photos), lambda: list(search(index, [photos / "00.bmp"]))):
         with pytest.raises(IncompatibleFileError):
             run()
+
+
+@pytest.mark.parametrize("dimension", [4, 7, 16])
+def test_vectors_of_another_dimension_are_neither_searched_nor_moved(
+    photos: Path, index: Path, runners: Runners, dimension: int
+) -> None:
+    """No network is opened for either, with which the manifest would be compared."""
+    path = index / "manifest.json"
+    genuine = json.loads(path.read_text("utf-8"))
+    space = genuine["space"] | {"dimension": dimension}
+    path.write_text(json.dumps(genuine | {"space": space}), "utf-8")
+    for number in range(1, 9):
+        (photos / f"{number:02}.bmp").unlink()
+    runners.num_opened = 0
+    with pytest.raises(IncompatibleFileError, match=r"was changed since|has \d+ bytes, the ledger"):
+        list(search(index, [photos / "09.bmp"]))
+    with pytest.raises(IncompatibleFileError, match=r"was changed since|has \d+ bytes, the ledger"):
+        update(index, photos, prune=True)
+    assert runners.num_opened == 0
+    path.write_text(json.dumps(genuine), "utf-8")
+    assert list(describe_index(index, check=True)["problems"]) == []
+    assert set(indexed(index)) == {photos / "00.bmp", photos / "09.bmp"}
 
 
 def test_a_batch_of_no_photographs_is_refused(photos: Path, index: Path) -> None:

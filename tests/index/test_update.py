@@ -15,6 +15,7 @@ from alexnet_deploy.inference.run import PhotographResult
 from alexnet_deploy.runtimes.base import RunnerOptions
 from tests.support.index_runner import (
     DIMENSION,
+    OVERFLOWING,
     REQUEST,
     TOO_BRIGHT,
     Colour,
@@ -209,14 +210,23 @@ def test_a_photograph_that_becomes_damaged_is_found_no_more(photos: Path, index:
     assert result.neighbours == ()
 
 
-def test_activations_beyond_float16_are_a_failure_that_says_so(photos: Path, index: Path) -> None:
+@pytest.mark.parametrize(
+    ("colour", "expected"),
+    [
+        (TOO_BRIGHT, "its logits activations reach 1e+06, an index holds up to 65504"),
+        (OVERFLOWING, "its logits are not finite numbers: the network overflows in fp32"),
+    ],
+)
+def test_activations_that_are_no_vector_are_a_failure_that_says_so(
+    colour: Colour, expected: str, photos: Path, index: Path
+) -> None:
     for name in ("bright.bmp", "sub/bright.bmp"):
-        save(photos / name, TOO_BRIGHT)
+        save(photos / name, colour)
     save(photos / "blue.bmp", BLUE)
     assert counts(update(index, photos)) == (1, 0, 2, 0, 2)
     for name in ("bright.bmp", "sub/bright.bmp"):
         reason = rows_of(index)[photos / name].reason or ""
-        assert "its logits activations reach 1e+06, an index holds up to 65504" in reason
+        assert expected in reason
     assert check(index) == []
 
 

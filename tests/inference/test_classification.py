@@ -90,7 +90,7 @@ def test_probabilities_that_are_no_numbers_are_a_failure(
     monkeypatch.setattr(runner, "run", lambda images: nothing)
     (result,) = classify(runner, [path], summary=summary)
     assert result.error is not None
-    assert "not numbers (NaN)" in result.error
+    assert "probabilities are not finite numbers" in result.error
     assert (summary.num_done, summary.num_failed) == (0, 1)
 
 

@@ -88,7 +88,8 @@ def test_what_was_written_is_told_in_json_and_in_words(tmp_path: Path) -> None:
     )
     assert written.to_json() == (
         '{"files": ["v.npy", "v.paths.jsonl"], "num_rows": 1200, "num_failed": 3, '
-        '"identity": "abc", "precision": "int8", "layers": ["fc7"], "shapes": {"fc7": [4096]}}'
+        '"identity": "abc", "precision": "int8", "decode": {"decoder": "pillow-13", '
+        '"scale": "exact", "colour": "ignored"}, "layers": ["fc7"], "shapes": {"fc7": [4096]}}'
     )
     assert written.describe() == (
         "v.npy: fc7 1,200 x 4096 float32\nv.paths.jsonl: the path of each row"

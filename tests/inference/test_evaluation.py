@@ -21,11 +21,15 @@ from alexnet_deploy.errors import (
     VerificationError,
 )
 from alexnet_deploy.export.opening import open_runner_of
+from alexnet_deploy.importing.known import KnownNetwork
+from alexnet_deploy.inference import published
 from alexnet_deploy.inference.classification import classify
 from alexnet_deploy.inference.evaluation import ensemble_weights, evaluate, top_k_credit
+from alexnet_deploy.inference.published import published_accuracy
 from alexnet_deploy.inference.run import RunSummary
 from alexnet_deploy.model.spec import ModelSpec, preset_spec
 from alexnet_deploy.photographs.class_folders import ClassFolders, find_class_folders
+from alexnet_deploy.photographs.truth_files import find_labelled
 from alexnet_deploy.runtimes.base import RunnerOptions
 from tests.support.fake_runner import SPEC, FakeRunner, save_photograph
 
@@ -212,7 +216,7 @@ def test_nothing_but_failures_is_an_error(folders: ClassFolders) -> None:
 
 
 def test_probabilities_that_are_no_numbers_are_an_error(folders: ClassFolders) -> None:
-    with pytest.raises(VerificationError, match=r"^m\.onnx: its probabilities for .* \(NaN\)"):
+    with pytest.raises(VerificationError, match=r"^m\.onnx: .*: its probabilities are not finite"):
         evaluate([TableRunner(np.full((256, 4), np.nan))], folders, paths=[Path("m.onnx")])
 
 
@@ -231,6 +235,81 @@ def test_what_cannot_be_evaluated_fails_before_a_photograph_is_read(folders: Cla
         evaluate([without], folders, on_result=refuse)
     with pytest.raises(UsageError, match="got none"):
         evaluate([], folders)
+
+
+def test_classes_in_a_file_give_what_sub_folders_give(folders: ClassFolders) -> None:
+    table = eighths(8)
+    by_folder = evaluate([TableRunner(table)], folders)
+    rows = [f"{folders.path(n).relative_to(folders.root)} " for n in range(len(folders))]
+    truth = folders.root.parent / "truth.txt"
+    indices = [SPEC.labels.index(folders.classes[label]) for label in folders.labels]
+    truth.write_text("\n".join(f"{row}{index}" for row, index in zip(rows, indices, strict=True)))
+    by_file = evaluate([TableRunner(table)], find_labelled(folders.root, truth))
+    assert (by_file.top1, by_file.top5) == (by_folder.top1, by_folder.top5)
+    # Here in the order of the outputs; the model's labels name them in both.
+    assert by_file.classes == tuple(sorted(by_folder.classes, key=lambda one: one.index))
+    assert (by_folder.matched_by, by_file.matched_by) == ("label", "number")
+    truth.write_text(
+        "".join(f"{row}{index}\n" for row, index in zip(rows[:4], indices, strict=False))
+    )
+    some = evaluate([TableRunner(table)], find_labelled(folders.root, truth))
+    assert (some.num_photographs, some.num_unlabelled) == (4, 2)
+
+
+KNOWN = KnownNetwork(
+    name="own",
+    title="a network",
+    page="",
+    preset="caffe",
+    channels="RGB",
+    labels="imagenet",
+    licence="none",
+    top1=57.1,
+    top5=80.2,
+    measured="one crop",
+    arrays="",
+    files=(),
+)
+
+
+@pytest.fixture
+def of_four_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the fake runner's classes be ImageNet's, and the network be known."""
+    monkeypatch.setattr(published, "known_networks", lambda: {"own": KNOWN})
+    monkeypatch.setattr(published, "imagenet_names", lambda: dict(enumerate(SPEC.labels)))
+
+
+OWN = dataclasses.replace(SPEC, provenance={"imported": {"network": "own"}})
+
+
+@pytest.mark.usefixtures("of_four_classes")
+def test_a_public_networks_published_figures_come_with_all_classes(folders: ClassFolders) -> None:
+    runner, other = TableRunner(eighths(9), OWN), TableRunner(eighths(9))
+    assert evaluate([runner], folders).published is None  # no green
+    save_photograph(folders.root / "green" / "6.png", (6, 0, 0))
+    every = find_class_folders(folders.root)
+    found = evaluate([runner], every).published
+    assert found is not None
+    assert (found.network, found.measured) == ("own", "one crop")
+    assert (found.top1, found.top5) == pytest.approx((0.571, 0.802))
+    assert evaluate([runner, other], every).published is None
+    # Folders that the model's labels do not name may be any four.
+    unnamed = TableRunner(eighths(9), dataclasses.replace(OWN, labels=()))
+    assert evaluate([unnamed], every).published is None
+    (folders.root / "green" / "6.png").write_bytes(b"")
+    assert evaluate([runner], every).published is None
+
+
+@pytest.mark.usefixtures("of_four_classes")
+@pytest.mark.parametrize(
+    "provenance",
+    [{}, {"imported": "own"}, *({"imported": {"network": name}} for name in (["own"], "x", None))],
+)
+def test_a_provenance_that_anybody_could_write_names_no_network(provenance: Any) -> None:
+    assert published_accuracy(OWN) is not None
+    assert published_accuracy(dataclasses.replace(SPEC, provenance=provenance)) is None
+    other = preset_spec("caffe", num_classes=5)
+    assert published_accuracy(dataclasses.replace(other, provenance=OWN.provenance)) is None
 
 
 def test_weights_are_normalized() -> None:

@@ -1,10 +1,20 @@
 """The exact table and the exact JSON of an evaluation."""
 
+import dataclasses
 import json
 import os
 from pathlib import Path
 
-from alexnet_deploy.inference.evaluation_report import ClassAccuracy, EvaluatedModel, Evaluation
+import pytest
+
+from alexnet_deploy.inference.evaluation_report import (
+    ClassAccuracy,
+    EvaluatedModel,
+    Evaluation,
+    wilson_interval,
+)
+from alexnet_deploy.inference.published import PublishedAccuracy
+from alexnet_deploy.model.spec import PRESETS
 
 ONE = Evaluation(
     top1=0.716224,
@@ -12,6 +22,7 @@ ONE = Evaluation(
     mean_class_top1=0.5,
     num_photographs=1695,
     failures=((Path(os.fsdecode(b"d/caf\xe9.jpg")), "is empty"),),
+    num_unlabelled=0,
     num_crops=10,
     matched_by="order",
     models=(
@@ -21,26 +32,38 @@ ONE = Evaluation(
             runtime="openvino",
             precision="fp32",
             weight=0.25,
+            input_size=224,
+            preprocessing=PRESETS["paper"].preprocessing,
         ),
         EvaluatedModel(
-            path=None, identity="f" * 64, runtime="onnxruntime", precision="fp32", weight=1.0
+            path=None,
+            identity="f" * 64,
+            runtime="onnxruntime",
+            precision="int8",
+            weight=1.0,
+            input_size=227,
+            preprocessing=PRESETS["caffe"].preprocessing,
         ),
     ),
     classes=(
         ClassAccuracy(label="dog\n", index=3, num_photographs=1695, top1=0.716224, top5=1.0),
         ClassAccuracy(label="cat", index=0, num_photographs=0, top1=None, top5=None),
     ),
+    published=None,
     seconds=12.34567,
 )
 TOTALS = """\
-top-1                     71.62 %
-top-5                     100.00 %
+top-1                     71.62 % (95 % interval 69.43 to 73.72 %)
+top-5                     100.00 % (95 % interval 99.77 to 100.00 %)
 top-1, mean over classes  50.00 %
 photographs               1,695 in 2 classes, 1 more failed
-views                     10 crops averaged
 classes                   folders in sorted order: the model has no labels
-model                     m.onnx (0123456789abcdef, openvino fp32, weight 0.250)
-model                     model (ffffffffffffffff, onnxruntime fp32)"""
+model                     m.onnx (0123456789abcdef, weight 0.250)
+measured                  mean of 10 crops of 224 px, shorter side 256 px, bicubic; \
+1,695 photographs; openvino fp32
+model                     model (ffffffffffffffff)
+measured                  mean of 10 crops of 227 px, squashed to 256 px, bilinear; \
+1,695 photographs; onnxruntime int8"""
 
 
 def test_the_table_is_exactly_this() -> None:
@@ -56,12 +79,15 @@ def test_the_table_is_exactly_this() -> None:
 def test_json_is_exactly_this() -> None:
     assert json.loads(ONE.to_json()) == {
         "top1": 0.716224,
+        "top1_interval": [pytest.approx(0.6943, abs=5e-5), pytest.approx(0.7372, abs=5e-5)],
         "top5": 1.0,
+        "top5_interval": [pytest.approx(0.9977, abs=5e-5), pytest.approx(1.0, abs=1e-12)],
         "mean_class_top1": 0.5,
         "photographs": 1695,
         "failures": [
             {"path": "d/caf\udce9.jpg", "path_base64": "ZC9jYWbpLmpwZw==", "error": "is empty"}
         ],
+        "unlabelled": 0,
         "crops": 10,
         "matched_by": "order",
         "models": [
@@ -71,20 +97,78 @@ def test_json_is_exactly_this() -> None:
                 "runtime": "openvino",
                 "precision": "fp32",
                 "weight": 0.25,
+                "input_size": 224,
+                "resize": "shorter_side",
+                "resize_to": 256,
+                "filter": "bicubic",
             },
             {
                 "path": None,
                 "identity": "f" * 64,
                 "runtime": "onnxruntime",
-                "precision": "fp32",
+                "precision": "int8",
                 "weight": 1.0,
+                "input_size": 227,
+                "resize": "squash",
+                "resize_to": 256,
+                "filter": "bilinear",
             },
         ],
         "classes": [
             {"label": "dog\n", "index": 3, "photographs": 1695, "top1": 0.716224, "top5": 1.0},
             {"label": "cat", "index": 0, "photographs": 0, "top1": None, "top5": None},
         ],
+        "published": None,
         "seconds": 12.346,
     }
     assert ONE.to_json().isascii()
     assert "\n" not in ONE.to_json()
+
+
+@pytest.mark.parametrize(
+    ("right", "number", "low", "high"),
+    [
+        # R. G. Newcombe, Statistics in Medicine 17 (1998), table I, method 3.
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+        (20, 20, 0.8389, 1.0),
+        # By hand, with z^2 = 3.8414588: (0.5 + 0.1920729 -+ 1.959964 * 0.1860206) / 1.3841459.
+        (5, 10, 0.2366, 0.7634),
+        # By hand: (0.56518 + 0.0000384 -+ 1.959964 * 0.0022171) / 1.0000768.
+        (28_259, 50_000, 0.5608, 0.5695),
+    ],
+)
+def test_wilsons_interval_is_that_of_tables(
+    right: int, number: int, low: float, high: float
+) -> None:
+    assert wilson_interval(right / number, number) == pytest.approx((low, high), abs=5e-5)
+
+
+PUBLISHED = dataclasses.replace(
+    ONE,
+    num_unlabelled=7,
+    matched_by="wnid",
+    published=PublishedAccuracy(network="own", top1=0.73, top5=0.79, measured="one crop"),
+)
+
+
+def test_a_published_figure_stands_beside_and_says_whether_it_is_inside() -> None:
+    lines = PUBLISHED.table().splitlines()
+    assert lines[-1] == (
+        "published                 top-1 73.00 % (inside the interval), "
+        "top-5 79.00 % (outside the interval); own: one crop"
+    )
+    assert lines[3].endswith("1 more failed; 7 in the folder without a class")
+    assert lines[4] == "classes                   ImageNet's, by their WordNet ids"
+    found = json.loads(PUBLISHED.to_json())
+    assert found["unlabelled"] == 7
+    assert found["published"] == {
+        "network": "own",
+        "top1": 0.73,
+        "top1_inside": True,
+        "top5": 0.79,
+        "top5_inside": False,
+        "measured": "one crop",
+    }

@@ -103,6 +103,28 @@ def test_files_go_through_with_their_reasons(tmp_path: Path) -> None:
     assert second.error == "not an image: it begins with '<!DOCTYPE html>'"
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_a_photograph_with_which_the_network_overflows_has_failed(
+    number: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OverflowingRunner(MeanRunner):
+        def run(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+            means = super().run(images)["mean"].copy()
+            means[means[:, 0] == 7, 1] = number
+            return {"mean": means}
+
+    monkeypatch.setattr(pipeline, "load_image", load_by_name)
+    summary = RunSummary()
+    paths = [Path("good-6"), Path("good-7"), Path("bad-8"), Path("good-9")]
+    results = list(run(OverflowingRunner(4), paths, summary=summary))
+    assert [result.outputs is None for result in results] == [False, True, True, False]
+    assert [result.has_overflowed for result in results] == [False, True, False, False]
+    assert results[1].error == (
+        "its mean activations are not finite numbers: the network overflows in auto"
+    )
+    assert (summary.num_done, summary.num_failed) == (2, 2)
+
+
 def test_no_photographs_give_no_results_or_where_one_is_needed_an_error(tmp_path: Path) -> None:
     assert list(run(MeanRunner(2), find_photographs([tmp_path]))) == []
     with pytest.raises(NoPhotographsError, match=r"\.jpg .*\.tiff .*HEIC"):

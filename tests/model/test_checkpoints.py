@@ -189,23 +189,11 @@ def test_a_number_type_that_numpy_lacks_is_named(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "a.safetensors")
 
 
-def test_a_model_file_is_no_checkpoint(tmp_path: Path) -> None:
-    (tmp_path / "net.onnx").write_bytes(b"anything")
-    with pytest.raises(UsageError, match="is already a model file; give the checkpoint"):
-        load_checkpoint(tmp_path / "net.onnx")
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("net.bin", r"a checkpoint ends in \.safetensors, \.pt, \.pth, not in \.bin"),
-        ("net", "not in no suffix"),
-    ],
-)
-def test_a_file_of_another_suffix_is_not_opened(tmp_path: Path, name: str, reason: str) -> None:
-    (tmp_path / name).write_bytes(b"anything")
-    with pytest.raises(IncompatibleFileError, match=reason):
-        load_checkpoint(tmp_path / name)
+@pytest.mark.parametrize("name", ["net", "net.bin", "net.pt"])
+def test_a_file_is_known_by_its_content_whatever_its_name(tmp_path: Path, name: str) -> None:
+    checkpoint = random_checkpoint("paper")
+    save_checkpoint(checkpoint, tmp_path / name)
+    assert load_checkpoint(tmp_path / name).identity == checkpoint.identity
 
 
 def test_a_spec_that_cannot_be_is_refused_with_the_files_path(tmp_path: Path) -> None:
@@ -224,18 +212,21 @@ def test_a_truncated_file_is_refused(tmp_path: Path, kept_bytes: int) -> None:
         load_checkpoint(path)
 
 
-def test_a_preset_on_a_file_with_a_spec_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.safetensors", random_checkpoint("paper"))
-    with pytest.raises(UsageError, match="has its own spec"):
-        load_checkpoint(path, preset="caffe")
-
-
-def test_labels_replace_the_files_own_and_must_match_in_number(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.safetensors", random_checkpoint("paper"))
+def test_labels_replace_its_own_and_must_match_in_number() -> None:
+    checkpoint = random_checkpoint("paper")
     labels = tuple(f"new {index}" for index in range(11))
-    assert load_checkpoint(path, labels=labels).spec.labels == labels
-    with pytest.raises(IncompatibleFileError, match="has 11 classes, the labels file names 2"):
-        load_checkpoint(path, labels=("a", "b"))
+    renamed = checkpoint.with_labels(labels)
+    assert renamed.spec.labels == labels
+    assert renamed.identity == checkpoint.identity
+    with pytest.raises(IncompatibleFileError, match="2 labels for 11 classes"):
+        checkpoint.with_labels(("a", "b"))
+
+
+def test_a_file_without_a_spec_is_to_be_imported(tmp_path: Path) -> None:
+    arrays = {name: np.asarray(array) for name, array in random_checkpoint("paper").arrays.items()}
+    save_file(arrays, tmp_path / "a.safetensors")
+    with pytest.raises(IncompatibleFileError, match="alexnet-deploy import FILE"):
+        load_checkpoint(tmp_path / "a.safetensors")
 
 
 def test_a_labels_file_is_one_name_a_line(tmp_path: Path) -> None:

@@ -1,8 +1,12 @@
 """`.pt` files: ours, those of training scripts, and those that must not be read."""
 
 import argparse
+import collections
+import datetime
+import io
 import pickle
-import re
+import sys
+import types
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -109,32 +113,69 @@ def test_a_pickle_that_would_run_code_is_refused(
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize(
-    ("beside", "held"),
-    [
-        (argparse.Namespace(lr=0.1), "argparse.Namespace"),
-        (np.float64(56.5), "numpy._core.multiarray.scalar"),
-        (torch.nn.Linear(2, 2), "torch.nn.modules.linear.Linear"),
-    ],
-)
-def test_what_a_training_script_should_not_have_saved_is_named(
-    tmp_path: Path, beside: object, held: str
-) -> None:
-    torch.save({"state_dict": {"a.weight": torch.zeros(2)}, "beside": beside}, tmp_path / "a.pt")
-    with pytest.raises(IncompatibleFileError, match=rf"it holds {re.escape(held)}\)") as raised:
+def test_a_whole_network_is_refused_by_its_class(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}, "beside": torch.nn.Linear(2, 2)}, tmp_path / "a.pt")
+    held = r"it holds torch\.nn\.modules\.linear\.Linear\)"
+    with pytest.raises(IncompatibleFileError, match=held) as raised:
         load_checkpoint(tmp_path / "a.pt")
     assert "torch.save(model.state_dict(), path)" in str(raised.value)
+
+
+def lightnings_dict(**fields: object) -> object:
+    """Return what Lightning keeps hyper-parameters in: a dict of its own class."""
+    name = "pytorch_lightning.utilities.parsing"
+    kind = type("AttributeDict", (dict,), {"__module__": name})
+    module = types.ModuleType(name)
+    module.AttributeDict = kind  # type: ignore[attr-defined]
+    sys.modules[name] = module
+    return kind(fields)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_what_training_programs_keep_beside_weights_is_left_aside(
+    tmp_path: Path, zipped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("pytorch_lightning", "pytorch_lightning.utilities.parsing"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    content = {
+        "args": argparse.Namespace(lr=0.1, out=Path("runs"), when=datetime.date(2012, 9, 30)),
+        "best": np.float64(56.5),
+        "history": np.arange(3.0),
+        "counts": collections.defaultdict(int, a=1),
+        "last": collections.deque([1, 2]),
+        "hyper_parameters": lightnings_dict(width=64, nested=types.SimpleNamespace(a=1)),
+        "state_dict": {"net.conv1.bias": torch.ones(2)},
+        "optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}},
+    }
+    path = tmp_path / "a.pt"
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    from alexnet_deploy.model.torch_files import read_pt
+
+    arrays, spec = read_pt(path)
+    assert spec is None
+    assert list(arrays) == ["state_dict.net.conv1.bias", "optimizer.state.0.exp_avg"]
+
+
+def test_a_dict_in_itself_and_one_in_many_places_are_read_once(tmp_path: Path) -> None:
+    content: dict[str, Any] = {"a": torch.ones(1)}
+    content["self"] = content
+    for _ in range(3):
+        content = {str(index): content for index in range(5)}
+    torch.save(content, tmp_path / "a.pt")
+    from alexnet_deploy.model.torch_files import read_pt
+
+    assert list(read_pt(tmp_path / "a.pt")[0]) == ["0.0.0.a"]
 
 
 def test_a_torchscript_archive_is_called_one(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
         for name in ("data.pkl", "constants.pkl", "version"):
-            archive.writestr(f"a/{name}", b"3\n")
+            archive.writestr(f"a/{name}", b"3\n" if name == "version" else b"\x80\2N.")
     with pytest.raises(IncompatibleFileError, match="is a TorchScript archive"):
         load_checkpoint(tmp_path / "a.pt")
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip", b"<html>", b"\x80\x04."])
+@pytest.mark.parametrize("content", [b"PK\x03\x04 not a zip", b"\x80\x04."])
 def test_a_file_that_is_no_torch_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.pt"
     path.write_bytes(content)
@@ -195,3 +236,92 @@ def test_a_name_that_is_no_text_is_passed_over(tmp_path: Path) -> None:
     torch.save({("conv1", "weight"): torch.zeros(3)}, path)
     with pytest.raises(IncompatibleFileError, match="holds no weights"):
         load_checkpoint(path)
+
+
+DOUBLED = b"q\x02h\x02\x86"
+"""Puts what is on the stack into a tuple twice."""
+
+
+def write_pickle(path: Path, content: bytes, *, zipped: bool) -> None:
+    """Write a file that torch takes for a checkpoint, with a pickle made by hand in it."""
+    if zipped:
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, data in (("data.pkl", content), ("byteorder", b"little"), ("version", b"3")):
+                archive.writestr(f"archive/{name}", data)
+        return
+    beginning = io.BytesIO()
+    torch.save({}, beginning, _use_new_zipfile_serialization=False)
+    end = len(pickle.dumps({}, 2)) + len(pickle.dumps([], 2))
+    path.write_bytes(beginning.getvalue()[:-end] + content + pickle.dumps([], 2))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x02}q\x00U\x01a\x85" + DOUBLED * 45 + b"K\x00s.",  # the key of a dict
+        b"\x80\x02U\x01a\x85" + DOUBLED * 45 + b")R.",  # called, named by torch's error
+        b"\x80\x02U\x07storageU\x01a" + DOUBLED * 45 + b"\x86Q.",  # the name of a storage
+        b"\x80\x02]" + b"q\x02]h\x02ah\x02a" * 45 + b".",  # lists
+        b"\x80\x02c__builtin__\nset\nU\x01a" + DOUBLED * 45 + b"\x85R.",  # elements of a set
+        b"\x80\x02]q\x00]q\x01h\x00aa.",  # two lists that hold each other
+        b"\x80\x02}" + b"N" + b"\x85" * 300_000 + b"Ns.",  # its hash would end the process
+    ],
+)
+def test_a_pickle_that_would_never_end_is_refused_unread(
+    tmp_path: Path, content: bytes, zipped: bool
+) -> None:
+    path = tmp_path / "a.pt"
+    write_pickle(path, content, zipped=zipped)
+    with pytest.raises(IncompatibleFileError, match=r"rejected: it holds .* as no checkpoint does"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"c_codecs\nencode\nq\0U\1aU\x08punycode\x86R.",
+        b"c__builtin__\nbytearray\nJ\xff\xff\xff\x7f\x85R.",
+        b"c_codecs\nencode\nq\0U\1aU\6latin1\x86R0h\0U\1aU\x08punycode\x86R.",
+        b"ctorch._tensor\n_rebuild_from_type_v2\n(c_codecs\nencode\nNU\1aU\6latin1\x86NtR.",
+    ],
+)
+def test_a_pickle_that_could_take_all_time_or_memory_is_refused_unread(
+    tmp_path: Path, content: bytes
+) -> None:
+    """By a codec or a size of the file's choice."""
+    path = tmp_path / "a.pt"
+    write_pickle(path, b"\x80\x02" + content, zipped=True)
+    with pytest.raises(IncompatibleFileError, match=r"run code \(it holds _codecs\.encode"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_checkpoint_with_all_that_training_scripts_keep_is_read(
+    tmp_path: Path, zipped: bool
+) -> None:
+    """Groups share their settings, tied layers their tensors, and a history is long."""
+    layers = torch.nn.Sequential(*(torch.nn.Linear(2, 2) for _ in range(100)))
+    layers[1].weight = layers[0].weight
+    betas, history = (0.9, 0.99), {"loss": [0.5] * 20_000}
+    groups = [{"params": [weight], "betas": betas} for weight in layers.parameters()]
+    optimizer = torch.optim.AdamW(groups)
+    layers(torch.zeros(1, 2)).sum().backward()
+    optimizer.step()
+    content = {
+        "state_dict": own_content()["arrays"] | layers.state_dict(),
+        "optimizer_states": [optimizer.state_dict()],
+        "lr_schedulers": [torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 5, 5]).state_dict()],
+        "hyper_parameters": history,
+        "hyper_parameters_before": history,
+        "loops": {"fit": {"epoch": {"batch": {"progress": {"total": {"ready": 1}}}}}},
+        "seen": {1, 2},
+        "bytes": [b"\xff", bytearray(b"\xff")],
+        "rng": [torch.get_rng_state()] * 8,
+    }
+    path = tmp_path / "a.pt"
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    from alexnet_deploy.model.torch_files import read_pt
+
+    arrays, _ = read_pt(path)
+    assert arrays.keys() == {f"state_dict.{name}" for name in content["state_dict"]}

@@ -10,7 +10,7 @@ from PIL import Image
 
 from alexnet_deploy.model.checkpoints import load_checkpoint
 from alexnet_deploy.model.default import bundled_checkpoint
-from alexnet_deploy.model.labels import imagenet_labels
+from alexnet_deploy.model.labels import imagenet_devkit, imagenet_labels, imagenet_names
 from alexnet_deploy.photographs.samples import sample_paths, varied_samples
 
 DATA = bundled_checkpoint().parent
@@ -90,8 +90,17 @@ def test_the_bundled_checkpoint_is_aligned_for_reading_without_a_copy() -> None:
 
 def test_the_imagenet_table_is_in_the_order_of_wordnet_ids() -> None:
     rows = (DATA / "imagenet_classes.tsv").read_text("utf-8").splitlines()
-    assert rows[0].split("\t") == ["index", "wnid", "names"]
-    indices, wnids, _ = zip(*(row.split("\t") for row in rows[1:]), strict=True)
+    assert rows[0].split("\t") == ["index", "wnid", "devkit", "names"]
+    indices, wnids, devkit, _ = zip(*(row.split("\t") for row in rows[1:]), strict=True)
     assert [int(index) for index in indices] == list(range(1000))
     assert list(wnids) == sorted(set(wnids))
     assert imagenet_labels()[207].startswith("golden retriever")
+    assert sorted(map(int, devkit)) == list(range(1, 1001))
+
+
+def test_the_numbers_of_the_devkit_are_those_of_its_ground_truth() -> None:
+    # The first ten validation photographs, in the devkit's file and in Caffe's val.txt.
+    numbers = [490, 361, 171, 822, 297, 482, 13, 704, 599, 164]
+    indices = [65, 970, 230, 809, 516, 57, 334, 415, 674, 332]
+    wnids = list(imagenet_names())
+    assert [imagenet_devkit()[number - 1] for number in numbers] == [wnids[i] for i in indices]

@@ -28,6 +28,8 @@ DIMENSION = 8
 REQUEST = ModelRequest(layer=LAYER, batch_size=3, threads=2)
 TOO_BRIGHT = (255, 255, 255)
 """The colour whose vector is beyond float16."""
+OVERFLOWING = (255, 255, 254)
+"""The colour with which the network overflows."""
 
 _PAPER = preset_spec("paper", num_classes=DIMENSION)
 # The smallest network: the photographs are decoded, cropped and copied in next to no time.
@@ -43,6 +45,8 @@ def logits_of(colour: Colour) -> NDArray[np.float32]:
     """Return what the runner computes of a photograph of one colour, (D,)."""
     if colour == TOO_BRIGHT:
         return np.full(DIMENSION, 1e6, np.float32)
+    if colour == OVERFLOWING:
+        return np.full(DIMENSION, np.inf, np.float32)
     centred = np.array(colour) / 255 - 0.5
     logits: NDArray[np.float64] = (centred[:, None] * _PROJECTION).sum(axis=0)
     return logits.astype(np.float32)

@@ -144,6 +144,7 @@ class Cage:
             os.dup2(nowhere, descriptor)
         for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME"):
             os.environ[name] = str(self.inside)
+        os.environ["XDG_STATE_HOME"] = str(self.inside / "state")
         faulthandler.disable()  # a crash is told by its signal
         sys.dont_write_bytecode = True
         limit = _address_space() + self._limit_bytes

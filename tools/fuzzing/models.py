@@ -23,7 +23,7 @@ from alexnet_deploy.inspection import describe, readable
 from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from alexnet_deploy.model.spec import SPEC_KEY, ModelSpec, preset_spec
 from alexnet_deploy.model.torch_files import ARRAYS_KEY, write_pt
-from alexnet_deploy.runtimes.base import DEFAULT_OUTPUTS, RunnerOptions
+from alexnet_deploy.runtimes.base import DEFAULT_OUTPUTS
 from alexnet_deploy.runtimes.engine_file import read_engine, sidecar_path, write_engine
 from fuzzing.kinds import Kind, check
 from fuzzing.mutations import CANARY, changed_bytes, changed_json
@@ -294,7 +294,7 @@ def _read_onnx(folder: Path) -> None:
     check(is_whole, "a weight was read from another file")
     readable(describe(path))
     file.weights()
-    loaded = load_model(path, RunnerOptions())
+    loaded = load_model(path)
     check(loaded.is_unchanged(), "changed, and loaded")
 
 

@@ -72,6 +72,7 @@ def environment(scratch: Path, *, wheels_first: bool) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "PYTHONFAULTHANDLER": "1",
         "XDG_CACHE_HOME": str(scratch / "cache"),
+        "XDG_STATE_HOME": str(scratch / "state"),
     }
 
 
