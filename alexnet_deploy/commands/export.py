@@ -58,9 +58,7 @@ class ExportArguments:
     @property
     def outputs(self) -> tuple[str, ...]:
         """The layers to offer."""
-        from alexnet_deploy.runtimes.base import DEFAULT_OUTPUTS
-
-        return self.layers or DEFAULT_OUTPUTS
+        return self.layers
 
     def load(self) -> "Checkpoint":
         """Read the checkpoint."""

@@ -33,9 +33,9 @@ class ModelArguments:
     threads: int | None
     model: str | None = None
 
-    def runner_options(self, outputs: tuple[str, ...] | None = None) -> "RunnerOptions":
-        """Return the runner options; `outputs` are the layers to compute, None for the default."""
-        from alexnet_deploy.runtimes.base import DEFAULT_OUTPUTS, RunnerOptions
+    def runner_options(self, outputs: tuple[str, ...] = ()) -> "RunnerOptions":
+        """Return the runner options; `outputs` are the layers to compute."""
+        from alexnet_deploy.runtimes.base import RunnerOptions
 
         return RunnerOptions(
             runtime=self.runtime,
@@ -44,7 +44,7 @@ class ModelArguments:
             batch_size=self.batch_size or 32,
             exact_batch=self.batch_size is not None,
             threads=self.threads,
-            outputs=outputs or DEFAULT_OUTPUTS,
+            outputs=outputs,
         )
 
     def request(self, layer: str | None = None) -> "ModelRequest":

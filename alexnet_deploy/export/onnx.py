@@ -13,7 +13,7 @@ from alexnet_deploy.graph.casting import cast_model
 from alexnet_deploy.graph.model_file import ModelFile
 from alexnet_deploy.graph.report import ADVICE, Report
 from alexnet_deploy.model.checkpoints import Checkpoint
-from alexnet_deploy.runtimes.base import DEFAULT_OUTPUTS, RunnerOptions, check_outputs
+from alexnet_deploy.runtimes.base import RunnerOptions, check_outputs, usual_outputs
 
 _INT8_ADVICE = Message(
     "do not use this file: calibrate on a few hundred photographs like those to come, with ",
@@ -28,7 +28,7 @@ def export_onnx(
     checkpoint: Checkpoint,
     path: Path,
     *,
-    outputs: tuple[str, ...] = DEFAULT_OUTPUTS,
+    outputs: tuple[str, ...] = (),
     precision: FilePrecision = "fp32",
     photographs: Iterable[Path] | None,
     calibrate_on: Iterable[Path] | None = None,
@@ -41,7 +41,7 @@ def export_onnx(
     Args:
         checkpoint: what to export.
         path: the file to write; it appears only when verification passed.
-        outputs: layers that the file offers.
+        outputs: layers that the file offers; none for `usual_outputs`.
         precision: of the graph; every one has float32 outputs.
         photographs: what to verify on; None writes the file unverified, without a report.
         calibrate_on: as for `build_file`.
@@ -84,7 +84,7 @@ def build_file(
 
     Args:
         checkpoint: what to build.
-        outputs: layers that the file offers.
+        outputs: layers that the file offers; none for `usual_outputs`.
         precision: of the graph.
         calibrate_on: with int8, photographs for the ranges; None for the varied samples.
         options: with int8, how to run the network on them.
@@ -94,7 +94,7 @@ def build_file(
         IncompatibleFileError: a weight is beyond what the precision holds, or the ranges are.
         NoPhotographsError: none to calibrate on could be read.
     """
-    file = build_model(checkpoint, outputs)
+    file = build_model(checkpoint, outputs or usual_outputs(checkpoint.spec))
     if precision in ("fp16", "bf16"):
         return cast_model(file, precision)
     if precision != "int8":

@@ -14,11 +14,11 @@ from alexnet_deploy.files.input_files import existing_file
 from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.graph.interface import GRAPH_VERSION
 from alexnet_deploy.inference.model import Model
-from alexnet_deploy.model.checkpoints import CHECKPOINT_SUFFIXES, Checkpoint
+from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.photographs.samples import varied_samples
-from alexnet_deploy.runtimes.base import DEFAULT_OUTPUTS, Runner, RunnerOptions
+from alexnet_deploy.runtimes.base import Runner, RunnerOptions, usual_outputs
 from alexnet_deploy.runtimes.capabilities import file_precision
-from alexnet_deploy.runtimes.engine_file import ENGINE_SUFFIX, read_engine
+from alexnet_deploy.runtimes.engine_file import ENGINE_SUFFIX, EngineFile, read_engine
 from alexnet_deploy.runtimes.factory import (
     open_engine_file,
     open_prepared,
@@ -84,10 +84,9 @@ def open_model(
         return open_runner_of(source, own, notify=notify)
 
     if not isinstance(source, Path) or source.suffix != ENGINE_SUFFIX:
-        return Model(open_runner_for(DEFAULT_OUTPUTS), open_runner_for)
+        return Model(open_runner_for(()), open_runner_for)
     engine = read_engine(source)
-    own = dataclasses.replace(options, outputs=engine.record.outputs)
-    return Model(open_engine_file(engine, own), open_runner_for)
+    return Model(_open_engine(engine, options), open_runner_for)
 
 
 def open_runner_of(
@@ -113,19 +112,21 @@ def open_runner_of(
     source = model or chosen_model(notify=notify)
     if isinstance(source, Path):
         if source.suffix == ENGINE_SUFFIX:
-            return open_engine_file(read_engine(source), options)
+            return _open_engine(read_engine(source), options)
         existing_file(source, "a checkpoint or an .onnx file")
         if source.suffix == ".onnx":
             return open_runner(load_model(source), options)
-        if source.suffix not in CHECKPOINT_SUFFIXES:
-            raise IncompatibleFileError(
-                f"{source}: a model ends in .onnx, .engine or {', '.join(CHECKPOINT_SUFFIXES)}, "
-                f"not in {source.suffix or 'no suffix'}; rename or export it"
-            )
-    checkpoint, options = open_checkpoint(source), resolve(options)
+    checkpoint = open_checkpoint(source)
+    outputs = options.outputs or usual_outputs(checkpoint.spec)
+    options = dataclasses.replace(resolve(options), outputs=outputs)
     if options.runtime == "openvino":
         return _open_compiled(checkpoint, source, options, notify)
     return open_prepared(_exported(checkpoint, source, options, notify), options)
+
+
+def _open_engine(engine: EngineFile, options: RunnerOptions) -> Runner:
+    outputs = options.outputs or engine.record.outputs
+    return open_engine_file(engine, dataclasses.replace(options, outputs=outputs))
 
 
 def load_model(path: Path) -> "ModelFile":
@@ -209,7 +210,7 @@ def _verified(
     from alexnet_deploy.export.onnx import build_file, verified_model
 
     own = dataclasses.replace(options, batch_size=_NUM_CACHE_SAMPLES)
-    file = build_file(checkpoint, DEFAULT_OUTPUTS, precision, options=own, notify=notify)
+    file = build_file(checkpoint, (), precision, options=own, notify=notify)
     return verified_model(file, checkpoint, varied_samples()[:_NUM_CACHE_SAMPLES], own)
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from alexnet_deploy import installed
 from alexnet_deploy.choices import Device, FilePrecision, Runtime
-from alexnet_deploy.runtimes.base import Runner, RunnerOptions
+from alexnet_deploy.runtimes.base import Runner, RunnerOptions, usual_outputs
 from alexnet_deploy.runtimes.capabilities import computes, resolve_runtime
 from alexnet_deploy.runtimes.engine_file import EngineFile
 from alexnet_deploy.runtimes.gpu_driver import current_gpu, gpus
@@ -33,6 +33,8 @@ def open_runner(file: "ModelFile", options: RunnerOptions) -> Runner:
 
 def open_prepared(network: PreparedNetwork, options: RunnerOptions) -> Runner:
     """Open a network as `open_runner` does, with the options that it was prepared for, resolved."""
+    outputs = options.outputs or usual_outputs(network.spec)
+    options = dataclasses.replace(options, outputs=outputs)
     if options.runtime == "openvino":
         from alexnet_deploy.runtimes.openvino_runner import OpenVinoRunner
 

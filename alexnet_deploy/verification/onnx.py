@@ -72,7 +72,8 @@ def verify(
     identity = file.identity if checkpoint is None else checkpoint.identity
     if not same_architecture(file.spec, model.spec):
         return Report(checks=tuple(checks), runs="not run", against=identity, num_photographs=0)
-    layers = tuple(dict.fromkeys((*file.outputs(), "logits", "fc7", "probabilities")))
+    compared = ("logits", "fc7", "probabilities") if file.spec.has_head else ("fc7",)
+    layers = tuple(dict.fromkeys((*file.outputs(), *compared)))
     with open_runner(file, dataclasses.replace(options, outputs=layers)) as runner:
         comparison = Comparison(Reference(model), layers, runner.options.precision)
         skipped = compare(runner, photographs, comparison, on_photograph)

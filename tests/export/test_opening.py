@@ -21,7 +21,7 @@ from alexnet_deploy.graph.model_file import write_model
 from alexnet_deploy.model.checkpoints import save_checkpoint
 from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.photographs.samples import varied_samples
-from alexnet_deploy.runtimes.base import DEFAULT_OUTPUTS, RunnerOptions
+from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
 from alexnet_deploy.runtimes.engine_file import EngineFile, read_engine, sidecar_path, write_engine
 from alexnet_deploy.weights.names import MODEL_VARIABLE
@@ -51,7 +51,7 @@ def test_the_bundled_checkpoint_is_exported_once_verified_and_kept(cache: Path) 
 def test_an_export_that_fails_its_check_is_neither_run_nor_kept(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = build_model(random_checkpoint("paper"), DEFAULT_OUTPUTS)
+    other = build_model(random_checkpoint("paper"), ("probabilities", "fc7"))
     monkeypatch.setattr(exported, "build_model", lambda *_: other)
     with pytest.raises(VerificationError):
         opening.open_runner_of(None, ONE)
@@ -89,7 +89,7 @@ import os, sys
 from pathlib import Path
 from alexnet_deploy.export import opening
 from alexnet_deploy.model.default import bundled_checkpoint
-from alexnet_deploy.runtimes.base import DEFAULT_OUTPUTS, RunnerOptions
+from alexnet_deploy.runtimes.base import RunnerOptions, usual_outputs
 options = RunnerOptions(batch_size=1)
 opening.open_runner_of(bundled_checkpoint(), options).close()
 os.environ["XDG_CACHE_HOME"] = sys.argv[1]
@@ -156,10 +156,8 @@ def test_an_engine_is_read_with_its_record_and_opened_by_its_library(
 
 
 def test_a_file_of_another_kind_names_those_that_work(tmp_path: Path) -> None:
-    (tmp_path / "model.h5").write_bytes(b"x")
-    with pytest.raises(
-        IncompatibleFileError, match=r"\.onnx, \.engine or \.safetensors, \.pt, \.pth"
-    ):
+    (tmp_path / "model.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    with pytest.raises(IncompatibleFileError, match="HDF5 file, as Keras writes"):
         opening.open_runner_of(tmp_path / "model.h5", ONE)
 
 
