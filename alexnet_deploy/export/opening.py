@@ -7,17 +7,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alexnet_deploy import arguments
 from alexnet_deploy.choices import Device, FilePrecision, Precision, Runtime
 from alexnet_deploy.errors import IncompatibleFileError, OutputError
 from alexnet_deploy.export.cache import read_network, write_network
 from alexnet_deploy.files.input_files import existing_file
 from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.graph.interface import GRAPH_VERSION
-from alexnet_deploy.importing.opening import open_weights
 from alexnet_deploy.inference.model import Model
 from alexnet_deploy.model.checkpoints import Checkpoint
-from alexnet_deploy.model.default import default_model
 from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes.base import Runner, RunnerOptions, usual_outputs
 from alexnet_deploy.runtimes.capabilities import file_precision
@@ -31,6 +28,7 @@ from alexnet_deploy.runtimes.factory import (
 )
 from alexnet_deploy.runtimes.gpu_driver import current_gpu
 from alexnet_deploy.runtimes.prepared import LOWERING_VERSION, PreparedNetwork, prepare
+from alexnet_deploy.weights.names import ModelSource, chosen_model, open_checkpoint
 
 if TYPE_CHECKING:
     from alexnet_deploy.graph.model_file import ModelFile
@@ -54,8 +52,8 @@ def open_model(
     A checkpoint is exported once, verified, and kept in the user's cache.
 
     Args:
-        model: `.safetensors`, `.pt`, `.onnx` or `.engine`; None for `$ALEXNET_MODEL`, else the
-            bundled checkpoint.
+        model: `.safetensors`, `.pt`, `.onnx` or `.engine`; a string that is the name of a public
+            network, such as "torchvision"; None for `$ALEXNET_MODEL`, else the bundled checkpoint.
         runtime: library that runs the network; "auto" takes the fastest installed.
         device: "auto" is the GPU where the installed ONNX Runtime can use one, else the CPU.
         precision: arithmetic; "auto" is the file's own, of a checkpoint fp32.
@@ -65,13 +63,13 @@ def open_model(
         notify: called with one line for a person when something takes a while.
 
     Raises:
-        UsageError: no such file, or an argument is out of its range.
+        UsageError: no such file, a network that was not pulled, or an argument out of its range.
         IncompatibleFileError: the file is not one of ours or is damaged.
         MissingPackageError: the runtime is not installed.
         DeviceError: a GPU was asked for, and there is none.
         VerificationError: the checkpoint's export does not compute what it should.
     """
-    path = default_model() if model is None else arguments.path("model", model)
+    source = chosen_model(model, notify=notify)
     options = RunnerOptions(
         runtime=runtime,
         device=device,
@@ -83,43 +81,47 @@ def open_model(
 
     def open_runner_for(layers: tuple[str, ...]) -> Runner:
         own = dataclasses.replace(options, outputs=layers)
-        return open_runner_of(path, own, notify=notify)
+        return open_runner_of(source, own, notify=notify)
 
-    if path.suffix != ENGINE_SUFFIX:
+    if not isinstance(source, Path) or source.suffix != ENGINE_SUFFIX:
         return Model(open_runner_for(()), open_runner_for)
-    engine = read_engine(path)
+    engine = read_engine(source)
     return Model(_open_engine(engine, options), open_runner_for)
 
 
 def open_runner_of(
-    model: Path | None, options: RunnerOptions, *, notify: Callable[[str], None] = lambda _: None
+    model: ModelSource | None,
+    options: RunnerOptions,
+    *,
+    notify: Callable[[str], None] = lambda _: None,
 ) -> Runner:
-    """Open an engine, a model file or a checkpoint, ready to run.
+    """Open an engine, a model file, a checkpoint or a public network, ready to run.
 
     Args:
-        model: `.engine`, `.onnx`, `.safetensors` or `.pt`; None for `default_model()`.
+        model: of a file `.engine`, `.onnx`, `.safetensors` or `.pt`; None for `chosen_model()`.
         options: how to run it.
         notify: called with one line for a person when something takes a while or is done
             differently: an export, a cache that cannot be used.
 
     Raises:
         IncompatibleFileError: the file is not one of ours or is damaged.
-        UsageError: the file does not exist.
+        UsageError: the file does not exist, or the network was not pulled.
         DeviceError: a GPU was asked for, and there is none.
         VerificationError: the checkpoint's export does not compute what it should.
     """
-    path = model or default_model()
-    if path.suffix == ENGINE_SUFFIX:
-        return _open_engine(read_engine(path), options)
-    existing_file(path, "a checkpoint or an .onnx file")
-    if path.suffix == ".onnx":
-        return open_runner(load_model(path), options)
-    checkpoint = open_weights(path)
+    source = model or chosen_model(notify=notify)
+    if isinstance(source, Path):
+        if source.suffix == ENGINE_SUFFIX:
+            return _open_engine(read_engine(source), options)
+        existing_file(source, "a checkpoint or an .onnx file")
+        if source.suffix == ".onnx":
+            return open_runner(load_model(source), options)
+    checkpoint = open_checkpoint(source)
     outputs = options.outputs or usual_outputs(checkpoint.spec)
     options = dataclasses.replace(resolve(options), outputs=outputs)
     if options.runtime == "openvino":
-        return _open_compiled(checkpoint, path, options, notify)
-    return open_prepared(_exported(checkpoint, path, options, notify), options)
+        return _open_compiled(checkpoint, source, options, notify)
+    return open_prepared(_exported(checkpoint, source, options, notify), options)
 
 
 def _open_engine(engine: EngineFile, options: RunnerOptions) -> Runner:
@@ -146,7 +148,10 @@ def load_model(path: Path) -> "ModelFile":
 
 
 def _open_compiled(
-    checkpoint: Checkpoint, source: Path, options: RunnerOptions, notify: Callable[[str], None]
+    checkpoint: Checkpoint,
+    source: ModelSource,
+    options: RunnerOptions,
+    notify: Callable[[str], None],
 ) -> Runner:
     """Open the checkpoint's export as OpenVINO compiled it before, if the cache has that."""
     from alexnet_deploy.runtimes.openvino_runner import OpenVinoRunner, compiler
@@ -170,7 +175,10 @@ def _open_compiled(
 
 
 def _exported(
-    checkpoint: Checkpoint, source: Path, options: RunnerOptions, notify: Callable[[str], None]
+    checkpoint: Checkpoint,
+    source: ModelSource,
+    options: RunnerOptions,
+    notify: Callable[[str], None],
 ) -> PreparedNetwork:
     """Return the checkpoint's verified export, from the cache when it is there."""
     precision = file_precision(options.runtime, options.device, _asked(options))

@@ -14,11 +14,12 @@ from alexnet_deploy.export import opening
 from alexnet_deploy.export.cache import read_network, write_network
 from alexnet_deploy.files.private_folders import own_folder
 from alexnet_deploy.model.checkpoints import load_checkpoint, save_checkpoint
-from alexnet_deploy.model.default import MODEL_VARIABLE, bundled_checkpoint
+from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.model.spec import preset_spec
 from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.runtimes.prepared import PreparedNetwork
+from alexnet_deploy.weights.names import MODEL_VARIABLE
 from tests.support.networks import noise
 from tests.support.waiting import PATIENCE_S
 

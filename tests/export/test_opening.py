@@ -19,11 +19,12 @@ from alexnet_deploy.export import opening
 from alexnet_deploy.graph.build import build_model
 from alexnet_deploy.graph.model_file import write_model
 from alexnet_deploy.model.checkpoints import save_checkpoint
-from alexnet_deploy.model.default import MODEL_VARIABLE, bundled_checkpoint
+from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
 from alexnet_deploy.runtimes.engine_file import EngineFile, read_engine, sidecar_path, write_engine
+from alexnet_deploy.weights.names import MODEL_VARIABLE
 from tests.support.cpu_plans import CpuPlan, built
 from tests.support.networks import random_checkpoint
 from tests.support.waiting import PATIENCE_S
