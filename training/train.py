@@ -1,6 +1,8 @@
 """`train`: set up a run from its options, and start it."""
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -63,18 +65,17 @@ def train(options: TrainOptions, reporter: Reporter) -> RunReport:
     keep_freed_memory()
     with own_folder(options.output):
         state = None if checkpoint is None else _load(checkpoint)
-        began = state or init
-        spec = preset_spec("paper") if began is None else began.spec
+        network = state or init
+        spec = preset_spec("paper") if network is None else network.spec
         data = open_data(found, options, reporter, form_of(spec.preprocessing))
-        if state is None:
+        if checkpoint is None or state is None:
             beginning = _begin(options, data, init, reporter)
         else:
-            check_photographs(options, *data.folders)
-            beginning = from_state(state, options.recipe)
+            beginning = _resume(checkpoint, state, options, data)
         write_run(options, *data.folders)
         with too_little_memory_reported(Argument("devices", options.devices)):
             run = _put_together(options, data, beginning, state, devices, reporter)
-            del beginning, state, init  # free what network and optimizer have copied
+            del beginning, state, init, network  # free what network and optimizer have copied
             with stop_after_step() as stop:
                 return run.train(stop)
 
@@ -133,10 +134,15 @@ def _what_is_new(options: TrainOptions, beginning: Beginning) -> str:
     return f"{fc8}, {others}; mean and std of its inputs stay as they were"
 
 
-def _load(checkpoint: Path) -> RunState:
-    """Read the state of a run."""
+@contextmanager
+def _remedy_named() -> Iterator[None]:
+    """Say what to do about a checkpoint that a run cannot resume from.
+
+    Raises:
+        IncompatibleFileError: with the remedy.
+    """
     try:
-        return load_state(checkpoint)
+        yield
     except IncompatibleFileError as error:
         raise IncompatibleFileError(
             error.message,
@@ -144,6 +150,20 @@ def _load(checkpoint: Path) -> RunState:
             Argument("resume", True),
             " then continues from the checkpoint before it, if there is one",
         ) from error
+
+
+def _load(checkpoint: Path) -> RunState:
+    with _remedy_named():
+        return load_state(checkpoint)
+
+
+def _resume(checkpoint: Path, state: RunState, options: TrainOptions, data: Data) -> Beginning:
+    """Go on with the same photographs and classes."""
+    check_photographs(options, *data.folders)
+    with _remedy_named():
+        if state.spec.labels != data.classes:
+            raise IncompatibleFileError(f"{checkpoint}: is a network with other classes")
+    return from_state(state, options.recipe)
 
 
 def _put_together(
