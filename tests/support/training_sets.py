@@ -14,8 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from alexnet_deploy.model.spec import ModelSpec, preset_spec
+from alexnet_deploy.model.checkpoints import Checkpoint, save_checkpoint
+from alexnet_deploy.model.spec import PRESETS, ModelSpec, preset_spec
 from training.epoch_log import LOG_NAME, EpochRecord, read_log
+from training.initialization import initial_weights
 from training.options import TrainOptions
 from training.pictures import PictureForm
 from training.recipes import MODERN, PAPER, Recipe
@@ -89,6 +91,32 @@ def small_network(patch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+KNOWN = ("rose", "fern")
+"""Classes of `small_checkpoint`: one of those that photographs are of, and another."""
+
+
+def small_checkpoint(preset: str) -> Checkpoint:
+    """Return a preset with few kernels, for the sides above."""
+    spec = PRESETS[preset]
+    spec = dataclasses.replace(
+        spec,
+        widths=(8, 8, 12, 12, 8),
+        input_size=INPUT,
+        preprocessing=dataclasses.replace(spec.preprocessing, resize_to=PICTURE),
+        num_classes=len(KNOWN),
+        labels=KNOWN,
+    )
+    recipe = MODERN.with_options({"input_std": spec.preprocessing.std[0]})
+    weights = initial_weights(spec, recipe, seed=3)
+    return Checkpoint(spec=spec, arrays={name: one.numpy() for name, one in weights.items()})
+
+
+def saved_checkpoint(preset: str, folder: Path) -> Path:
+    path = folder / f"{preset}.safetensors"
+    save_checkpoint(small_checkpoint(preset), path)
+    return path
 
 
 def options(

@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from alexnet_deploy.errors import IncompatibleFileError, UsageError
-from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from alexnet_deploy.model.checkpoints import load_checkpoint
 from alexnet_deploy.model.reference import Reference
 from alexnet_deploy.model.spec import PRESETS
 from tests.support.plain_network import relative_difference
 from tests.support.training_sets import (
     COLOURS,
     INPUT,
+    KNOWN,
     PICTURE,
     SMALL_MODERN,
     SMALL_PAPER,
@@ -26,13 +27,14 @@ from tests.support.training_sets import (
     options,
     same_but_for_times,
     save_classes,
+    saved_checkpoint,
     signalling,
+    small_checkpoint,
     small_network,
 )
 from training.augmentation import Augmentation, ColourComponents
 from training.beginning import dropout_scale, from_checkpoint
 from training.colour import ColourStatistics
-from training.initialization import initial_weights
 from training.networks import network_of
 from training.optimizers import optimizer_of
 from training.photographs import PhotographBatch
@@ -44,8 +46,6 @@ from training.trainer import Trainer
 from training.weights import after_dropout, deployable
 
 CPU = torch.device("cpu")
-KNOWN = ("rose", "fern")
-"""Classes of the checkpoints: one of those to learn, and another."""
 
 
 @pytest.fixture(autouse=True)
@@ -59,36 +59,13 @@ def photographs(tmp_path: Path) -> Path:
     return save_classes(tmp_path / "photographs")
 
 
-def small_checkpoint(preset: str) -> Checkpoint:
-    """Return a preset with few kernels, its fc8 larger than a new one."""
-    spec = PRESETS[preset]
-    preprocessing = dataclasses.replace(spec.preprocessing, resize_to=PICTURE)
-    spec = dataclasses.replace(
-        spec,
-        widths=(8, 8, 12, 12, 8),
-        input_size=INPUT,
-        preprocessing=preprocessing,
-        num_classes=len(KNOWN),
-        labels=KNOWN,
-    )
-    recipe = MODERN.with_options({"input_std": spec.preprocessing.std[0]})
-    weights = initial_weights(spec, recipe, seed=3)
-    return Checkpoint(spec=spec, arrays={name: one.numpy() for name, one in weights.items()})
-
-
-def saved(preset: str, folder: Path) -> Path:
-    path = folder / f"{preset}.safetensors"
-    save_checkpoint(small_checkpoint(preset), path)
-    return path
-
-
 @pytest.mark.parametrize("recipe", [SMALL_MODERN, SMALL_PAPER], ids=["modern", "paper"])
 @pytest.mark.parametrize("preset", PRESETS)
 def test_any_network_is_fine_tuned_and_stays_what_it_is(
     photographs: Path, tmp_path: Path, preset: str, recipe: Recipe
 ) -> None:
     recipe = recipe.with_options({"num_epochs": 1, "learning_rate": 1e-4})
-    init = saved(preset, tmp_path)
+    init = saved_checkpoint(preset, tmp_path)
     reporter = Recorder()
     report = train(options(photographs, tmp_path / "run", recipe, init=init), reporter)
     before, after = load_checkpoint(init), load_checkpoint(report.checkpoint)
@@ -144,7 +121,7 @@ def test_a_checkpoint_means_the_same_before_and_after(preset: str, recipe: Recip
 def test_a_head_learns_alone(
     photographs: Path, tmp_path: Path, preset: str, recipe: Recipe
 ) -> None:
-    init = saved(preset, tmp_path)
+    init = saved_checkpoint(preset, tmp_path)
     asked = options(photographs, tmp_path / "run", recipe, init=init, train="head", keep=9)
     report = train(asked, reporter := Recorder())
     before, after = load_checkpoint(init).arrays, load_checkpoint(report.checkpoint)
@@ -165,7 +142,7 @@ def test_a_head_learns_alone(
 def test_fine_tuning_goes_on_to_the_same_bits(
     photographs: Path, tmp_path: Path, preset: str, layers: str
 ) -> None:
-    init = saved(preset, tmp_path)
+    init = saved_checkpoint(preset, tmp_path)
     recipe = SMALL_MODERN.with_options({"num_epochs": 2, "learning_rate": 1e-4})
     whole = options(photographs, tmp_path / "whole", recipe, init=init, train=layers)
     train(whole, Recorder())
@@ -183,7 +160,9 @@ def test_a_head_that_has_learnt_nothing_is_not_left_alone(
 
 
 def test_other_layers_on_a_resumption_are_refused(photographs: Path, tmp_path: Path) -> None:
-    asked = options(photographs, tmp_path / "run", init=saved("caffe", tmp_path), train="head")
+    asked = options(
+        photographs, tmp_path / "run", init=saved_checkpoint("caffe", tmp_path), train="head"
+    )
     train(asked, signalling(signal.SIGTERM, VALIDATION_BATCHES + 1))
     with pytest.raises(UsageError, match='the run began with train="head", now it is "all"'):
         train(dataclasses.replace(asked, train="all", resume=True), Recorder())
@@ -191,7 +170,7 @@ def test_other_layers_on_a_resumption_are_refused(photographs: Path, tmp_path: P
 
 def test_photographs_are_resized_as_the_network_wants(photographs: Path, tmp_path: Path) -> None:
     """Prepared for the paper's network they do not serve Caffe's, which squashes them."""
-    init = saved("caffe", tmp_path)
+    init = saved_checkpoint("caffe", tmp_path)
     form = form_of(load_checkpoint(init).spec.preprocessing)
     assert (form.size, form.resize, form.filter) == (PICTURE, "squash", "bilinear")
     recipe = SMALL_MODERN.with_options({"num_epochs": 1, "learning_rate": 1e-4})
