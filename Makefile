@@ -39,9 +39,9 @@ floors: | check-python ## run the smoke tests with the oldest packages that pypr
 	rm -rf .venv-floors
 	$(PYTHON) -m venv .venv-floors
 	.venv-floors/bin/python -m pip install -qq --disable-pip-version-check packaging
-	.venv-floors/bin/python tools/floors.py cpu parquet > .venv-floors/floors.txt
+	.venv-floors/bin/python tools/floors.py cpu parquet photos > .venv-floors/floors.txt
 	.venv-floors/bin/python -m pip install -qq --disable-pip-version-check --no-input \
-		--constraint .venv-floors/floors.txt --editable '.[cpu,parquet]' pytest hypothesis
+		--constraint .venv-floors/floors.txt --editable '.[cpu,parquet,photos]' pytest hypothesis
 	.venv-floors/bin/python -m pytest -q $(SMOKE_TESTS)
 
 gpu-check: | check-version ## run all that needs an NVIDIA GPU (WHEELS=DIR, PHOTOGRAPHS=DIR)
@@ -60,7 +60,7 @@ clean: ## remove the environments, the demo's files and all caches
 
 .venv-dev/installed: pyproject.toml constraints.txt | check-python
 	$(call create,.venv-dev)
-	@.venv-dev/bin/python $(PIP_INSTALL) --editable '.[cpu,parquet,train,dev]'
+	@.venv-dev/bin/python $(PIP_INSTALL) --editable '.[cpu,parquet,photos,train,dev]'
 	@touch $@
 
 define create

@@ -39,7 +39,8 @@ MODULES = {
         "known matching containers directories adoption opening"
     ),
     "photographs": (
-        "finding memory pixels decoded_size png_data decoding sources file_stamps preprocessing "
+        "finding memory pixels decoded_size png_data tiff_tags tiff_layouts jpeg_headers "
+        "raw_previews heif_files unread_files decoding sources file_stamps preprocessing "
         "class_folders truth_files pipeline samples"
     ),
     "runtimes": (
@@ -80,7 +81,8 @@ LIGHT = ("", "choices", "installed", "errors", "files.path_text", *CONSOLE)
 OWNERS = {
     "PIL": (
         "model.reference",
-        *("photographs.decoded_size", "photographs.png_data", "photographs.decoding"),
+        *("photographs.decoded_size", "photographs.png_data", "photographs.heif_files"),
+        "photographs.decoding",
         *("photographs.sources", "photographs.preprocessing"),
         *("figures.png_files", "figures.drawing", "figures.classes"),
         *("figures.sheet_cells", "figures.sheets"),
@@ -100,6 +102,7 @@ OWNERS = {
     ),
     "onnxruntime": ("runtimes.onnxruntime_session",),
     "openvino": ("runtimes.openvino_runner",),
+    "pillow_heif": ("photographs.heif_files",),
     "pyarrow": ("inference.parquet_files",),
     "rich": ("console.progress",),
     "safetensors": ("model.checkpoints",),

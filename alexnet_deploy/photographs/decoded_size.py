@@ -2,10 +2,12 @@
 
 Measured with Pillow 13 as the peak of a process, in bytes per px of 24 megapixels: JPEG 4.2 (turned
 8, progressive 7, grey 5), PNG 4.2 (grey and palettes 5, with transparency 9 to 12), WebP 16 (alpha
-20), AVIF 9 (alpha 16), JPEG 2000 19 (alpha 24). What is estimated here is that or more.
+20), AVIF 9 (alpha 16), HEIC 7 (10 bits 13), JPEG 2000 19 (alpha 24). What is estimated here is that
+or more.
 """
 
 import struct
+from dataclasses import dataclass
 from typing import IO
 
 from PIL import Image
@@ -15,7 +17,7 @@ _PIXEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16
 
 _ROW_POINTER_BYTES = 8
 
-_DECODER_BYTES = {"JPEG2000": 6, "AVIF": 1, "QOI": 1, "SGI": 3, "PPM": 4, "BMP": 1, "DIB": 1}
+_DECODER_BYTES = {"JPEG2000": 6, "HEIF": 4, "QOI": 1, "SGI": 3, "PPM": 4, "BMP": 1, "DIB": 1}
 """What decoders take beside the picture, per px and channel, until it is complete."""
 
 _CODESTREAM = b"\xff\x4f\xff\x51"
@@ -98,15 +100,40 @@ def _jpeg2000_tiles_bytes(image: Image.Image) -> int:
     if file is None:  # it is loaded
         return 0
     position = file.tell()
-    file.seek(_codestream_start(file))
-    header = file.read(40)
+    header = jpeg2000_header(file)
     file.seek(position)
-    if len(header) < 40:
-        return 0
-    values: tuple[int, ...] = struct.unpack_from(">8I", header, 8)
-    width, height, _, _, tile_width, tile_height, left, top = values
+    return (
+        0 if header is None else _JPEG2000_TILE_BYTES * min(header.num_tiles, _MAX_JPEG2000_TILES)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Jpeg2000Header:
+    """What the header of a JPEG 2000 says.
+
+    Attributes:
+        num_tiles: of the picture.
+        num_channels: alpha included.
+        bits: of the channel that has the most.
+    """
+
+    num_tiles: int
+    num_channels: int
+    bits: int
+
+
+def jpeg2000_header(file: IO[bytes]) -> Jpeg2000Header | None:
+    """Read the header of a JPEG 2000; None where there is none."""
+    file.seek(_codestream_start(file))
+    header = file.read(42)
+    if len(header) < 42 or not header.startswith(_CODESTREAM):
+        return None
+    num_channels = int.from_bytes(header[40:], "big")
+    depths = file.read(3 * num_channels)[::3] or b"\0"
+    width, height, _, _, tile_width, tile_height, left, top = struct.unpack_from(">8I", header, 8)
     tiles = -(-(width - left) // max(1, tile_width)) * -(-(height - top) // max(1, tile_height))
-    return _JPEG2000_TILE_BYTES * max(0, min(tiles, _MAX_JPEG2000_TILES))
+    bits = 1 + max(depth & 0x7F for depth in depths)  # the eighth is a sign
+    return Jpeg2000Header(max(0, tiles), num_channels, bits)
 
 
 def _codestream_start(file: IO[bytes]) -> int:

@@ -41,8 +41,17 @@ from PIL import (  # noqa: F401 - each registers its format; Pillow's own lazy w
 from alexnet_deploy.errors import Argument, PhotographError
 from alexnet_deploy.files.regular_files import open_regular
 from alexnet_deploy.photographs.decoded_size import bytes_needed
+from alexnet_deploy.photographs.heif_files import HEAD_BYTES, is_heif, open_heif
 from alexnet_deploy.photographs.memory import DECODED, MAX_FILE_BYTES, READ
 from alexnet_deploy.photographs.png_data import is_cut_short
+from alexnet_deploy.photographs.raw_previews import Preview, preview_of
+from alexnet_deploy.photographs.tiff_layouts import Layout, layout_of
+from alexnet_deploy.photographs.unread_files import (
+    check_jpeg2000,
+    damaged,
+    not_an_image,
+    of_an_unread_kind,
+)
 
 MAX_PIXELS = 2 * 89_478_485
 """Largest photograph that is decoded, in px (179 megapixels): Pillow's own limit."""
@@ -55,14 +64,9 @@ _FORMATS = (
     *("QOI", "PSD", "SGI", "SUN", "PCX", "TGA"),
 )
 
-
-_MARKS = (
-    (0, b"\xff\xd8\xff", "a JPEG"),
-    (0, b"\x89PNG\r\n\x1a\n", "a PNG"),
-    (0, b"GIF8", "a GIF"),
-    (0, b"II*\0", "a TIFF"),
-    (0, b"MM\0*", "a TIFF"),
-    (8, b"WEBP", "a WebP"),  # after RIFF and a length, as in an AVI or a WAV
+# What Pillow says of a file that is in order, in a kind that it does not read.
+_UNREAD_KIND = re.compile(
+    r"(?i)\bunsupported|not (yet )?supported|unknown \w+ mode|not implemented"
 )
 
 _TRANSPOSITIONS = {
@@ -155,11 +159,39 @@ def _check_regular(path: Path) -> None:
 
 
 def _decode(file: BinaryIO) -> Image.Image:
-    with _failures_reported(file), Image.open(file, formats=_FORMATS) as image:
+    with _failures_reported(file):
+        preview = preview_of(file)
+    if preview is not None:
+        return _decode_preview(preview)
+    file.seek(0)
+    with _failures_reported(file), _opened(file) as image:
         picture = _upright_rgb(image)
         if image.format == "PNG" and is_cut_short(file, image):
-            raise PhotographError("damaged or cut short (pixels are missing); copy it again")
+            raise damaged("pixels are missing")
         return picture
+
+
+def _decode_preview(preview: Preview) -> Image.Image:
+    """Decode a raw file's preview; the raw file says how to turn one that does not itself."""
+    file = io.BytesIO(preview.jpeg)
+    with _failures_reported(file), Image.open(file, formats=("JPEG",)) as image:
+        picture = _upright_rgb(image)
+        transposition = _TRANSPOSITIONS.get(preview.orientation)
+        if transposition is None or _orientation(image) is not None:
+            return picture
+        return picture.transpose(transposition)
+
+
+def _opened(file: BinaryIO) -> Image.Image:
+    """Open a file that is no raw file; the image is not loaded."""
+    head = file.read(HEAD_BYTES)
+    file.seek(0)
+    if not is_heif(head):
+        return Image.open(file, formats=_FORMATS)
+    try:
+        return open_heif(file)
+    except SyntaxError as error:
+        raise damaged(str(error)) from error
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
@@ -169,9 +201,10 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
         raise _too_large(width * height)
     with DECODED.released_at_end():
         _reserve_memory(image)
+        layout = _layout(image)
         image.load()
         transposition = _TRANSPOSITIONS.get(_orientation(image))
-        rgb = _rgb(image)
+        rgb = _rgb(image, layout)
         return rgb if transposition is None else rgb.transpose(transposition)
 
 
@@ -212,7 +245,7 @@ def _failures_reported(file: BinaryIO | None) -> Iterator[None]:
         raise
     except UnidentifiedImageError as error:
         assert file is not None
-        raise _not_an_image(file) from error
+        raise not_an_image(file) from error
     except Image.DecompressionBombError as error:
         pixels = re.search(r"(\d+) pixels", str(error))
         raise _too_large(int(pixels[1]) if pixels else MAX_PIXELS + 1) from error
@@ -229,7 +262,8 @@ def _failures_reported(file: BinaryIO | None) -> Iterator[None]:
         if isinstance(error, OSError) and _is_of_the_disk(error, file):
             raise
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise PhotographError(f"damaged or cut short ({reason}); copy it again") from error
+        refusal = of_an_unread_kind if _UNREAD_KIND.search(reason) else damaged
+        raise refusal(reason) from error
 
 
 def _is_of_the_disk(error: OSError, file: BinaryIO | None) -> bool:
@@ -237,10 +271,33 @@ def _is_of_the_disk(error: OSError, file: BinaryIO | None) -> bool:
     return error.errno not in (None, errno.EINVAL) and not isinstance(file, io.BytesIO)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _layout(image: Image.Image) -> Layout:
+    """Return how the 16-bit greys of an opened image are to be read.
+
+    Raises:
+        PhotographError: Pillow would decode it to something else.
+    """
+    file = getattr(image, "fp", None)  # None once it is loaded
+    if image.format == "JPEG2000" and file is not None:
+        position = file.tell()
+        check_jpeg2000(file)
+        file.seek(position)
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return Layout()
+    tags = image.tag_v2
+
+    def numbers(tag: int) -> tuple[int, ...]:
+        value = tags.get(tag, ())
+        values = value if isinstance(value, tuple) else (value,)
+        return values if all(isinstance(one, int) for one in values) else ()
+
+    return layout_of(numbers)
+
+
+def _rgb(image: Image.Image, layout: Layout) -> Image.Image:
     """Convert a loaded image of any mode to RGB; one in RGB is returned unchanged."""
     if image.mode.startswith("I"):
-        return _from_high_byte(image)
+        return _from_high_byte(image, layout)
     if image.mode == "F":
         raise PhotographError(
             "holds floating-point greys, whose range is unknown; save it with 8 or 16 bits"
@@ -255,15 +312,20 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _from_high_byte(image: Image.Image) -> Image.Image:
-    """Convert 16-bit greys, in mode I;16 (any byte order) or I, by their high byte."""
+def _from_high_byte(image: Image.Image, layout: Layout) -> Image.Image:
+    """Convert greys of 9 to 16 bits, in mode I;16 (any byte order) or I, by their 8 highest."""
     greys = np.asarray(image)
     if greys.min() < 0 or greys.max() > 0xFFFF:
         raise PhotographError(
             f"holds 32-bit greys from {greys.min()} to {greys.max()}, expected 0 to 65535; "
             "save it with 8 or 16 bits"
         )
-    return Image.fromarray((greys >> 8).astype(np.uint8)).convert("RGB")
+    high = np.minimum(greys >> (layout.bits - 8), 0xFF).astype(np.uint8)
+    high = 0xFF - high if layout.is_negative else high
+    transparent = image.info.get("transparency")  # a PNG's: one of its greys
+    if isinstance(transparent, int):
+        high[greys == transparent] = 0xFF
+    return Image.fromarray(high).convert("RGB")
 
 
 def _from_lab(image: Image.Image) -> Image.Image:
@@ -289,16 +351,3 @@ def _too_large(pixels: int) -> PhotographError:
         f"has {pixels / 1e6:.1f} megapixels, at most {MAX_PIXELS / 1e6:.1f} are decoded; "
         "scale it down first"
     )
-
-
-def _not_an_image(file: BinaryIO) -> PhotographError:
-    """Say what the file is instead, from its first bytes."""
-    file.seek(0)
-    head = file.read(32)
-    if head[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc", b"ftypmsf1"):
-        return PhotographError("is a HEIC photograph, which Pillow does not read; convert to JPEG")
-    for offset, mark, kind in _MARKS:
-        if head.startswith(mark, offset):
-            return PhotographError(f"damaged or cut short (begins as {kind}); copy it again")
-    line = head.splitlines()[0][:24].decode("latin-1")
-    return PhotographError(f"not an image: it begins with {line!a}")

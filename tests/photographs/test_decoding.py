@@ -247,7 +247,13 @@ def test_a_truncated_jpeg_is_reported_at_whatever_length(tmp_path: Path) -> None
     [
         (b"", r"is empty \(0 bytes\)"),
         (b"<!DOCTYPE html>\n<html>", "not an image: it begins with '<!DOCTYPE html>'"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC.*convert to JPEG"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "damaged or cut|pip install 'alexnet-deploy.photos.'"),
+        (b"\0\0\0\x1cftypavif\0\0\0\0mif1miaf", "begins as an AVIF|damaged"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0", "is a film or sound, not a photograph"),
+        (b"\xff\x0a\xfa\x7f\1\x90\x28", "is a JPEG XL, which is not read; convert it"),
+        (b"%PDF-1.7", "is a PDF, which is not read"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "damaged or cut short"),
+        (b"FUJIFILMCCD-RAW 0201", "camera raw file without a preview of 200 px"),
         (
             b"RIFF\x24\0\0\0AVI LIST",
             r"not an image: it begins with 'RIFF\$\\x00\\x00\\x00AVI LIST'",
