@@ -42,7 +42,12 @@ if TYPE_CHECKING:
     help="Leave out what is farther: 1 - cosine similarity, or the L2 distance.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one line per query.")
-@click.option("--paths", "as_paths", is_flag=True, help="Print only the neighbours' paths.")
+@click.option(
+    "--paths",
+    "as_paths",
+    is_flag=True,
+    help="Print only the neighbours' paths, but of those that are gone.",
+)
 @click.option("-0", "--null", "null", is_flag=True, help="End each path of --paths with a NUL.")
 @click.option("--sheet", type=FILE, help="Draw queries and neighbours as .png or .html.")
 @shared.failure_options
@@ -65,9 +70,13 @@ def search(
 
     QUERY is a photograph, a folder, a pattern such as '*.png', or - for standard input.
 
-    Every vector is compared. A query's own file is left out, copies of it are not. With --json,
-    a line for each query: {"query", "results": [{"path", "l2_distance", "cosine_similarity"}]}
-    or {"query", "error"}; paths that are not UTF-8 come with "query_base64", "path_base64".
+    Every vector is compared. A query's own file is left out, copies of it are not. A file with
+    the very bytes of the query is "identical", one that is no longer there "gone". At distance 0
+    others may be, too: the network sees only the middle of a photograph.
+
+    With --json, a line for each query: {"query", "results": [{"path", "l2_distance",
+    "cosine_similarity", "identical", "gone"}]} or {"query", "error"}; paths that are not UTF-8
+    come with "query_base64", "path_base64".
     """
     from alexnet_deploy.index.session import Index
     from alexnet_deploy.inference.failures import at_least_one
@@ -143,6 +152,6 @@ def _stdout_writer(
     if as_paths:
         end = b"\0" if null else b"\n"
         return lambda result: report.result(
-            b"".join(os.fsencode(neighbour.path) + end for neighbour in result.neighbours)
+            b"".join(os.fsencode(one.path) + end for one in result.neighbours if not one.is_gone)
         )
     return lambda result: report.result(result.to_text() + "\n") if result.error is None else None

@@ -114,8 +114,8 @@ class Index:
 
         The search is exact: every vector is compared. A query whose bytes are indexed has its
         vector there already; the network is loaded and run only for others. The query's own
-        file is not a neighbour of itself; a copy elsewhere is, at distance 0. Equally near
-        photographs come in the order in which they were indexed.
+        file is not a neighbour of itself; a copy elsewhere is, at distance 0, and identical.
+        Equally near photographs come in the order in which they were indexed.
 
         A pass over the vectors serves 32 queries, so up to 32 are taken from a lazy iterable
         before the first is answered. For an answer at once, search for one.
@@ -347,7 +347,7 @@ class Index:
         for query, ids in zip(queries, own, strict=True):
             neighbours: Iterable[Neighbour] = ()
             if query.vector is not None:
-                neighbours = finder.neighbours(next(rankings), ids, criteria)
+                neighbours = finder.neighbours(next(rankings), ids, criteria, sha256=query.sha256)
             some = tuple(islice(neighbours, criteria.k))
             results.append(SearchResult(query=query.query, neighbours=some, error=query.error))
         return results

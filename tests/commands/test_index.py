@@ -148,7 +148,7 @@ def test_search_prints_a_table_for_each_query(photos: Path) -> None:
     result = done("search", "photos/red.bmp", "photos/blue.bmp", "-k", "1")
     lines = result.stdout.splitlines()
     assert [lines[0], lines[4]] == [f"neighbours of photos/{name}.bmp" for name in ("red", "blue")]
-    assert lines[1] == lines[5] == "cosine        L2  path"
+    assert lines[1] == lines[5] == "cosine        L2             path"
     assert [lines[3], lines[7:]] == ["", [""]]
     assert lines[2].split()[2] in (str(photos / "green.bmp"), str(photos / "blue.bmp"))
     assert "2 " in result.stderr.splitlines()[-1]
@@ -158,6 +158,7 @@ def test_search_json_has_a_line_for_each_query_failures_included(photos: Path) -
     save(photos / "bad.jpg", b"bad")
     result = done("search", "photos", "--json", "--max-failures", "1", "--threads", "1")
     lines: list[dict[str, Any]] = [json.loads(line) for line in result.stdout.splitlines()]
+    told_by_help = " ".join(done("search", "--help").stdout.split())
     assert [line["query"] for line in lines] == [
         f"photos/{name}" for name in ("bad.jpg", "blue.bmp", "green.bmp", "red.bmp")
     ]
@@ -165,7 +166,9 @@ def test_search_json_has_a_line_for_each_query_failures_included(photos: Path) -
     for line in lines[1:]:
         assert list(line) == ["query", "results"]
         assert len(line["results"]) == 2
-        assert list(line["results"][0]) == ["path", "l2_distance", "cosine_similarity"]
+        keys = ["path", "l2_distance", "cosine_similarity", "identical", "gone"]
+        assert list(line["results"][0]) == keys
+        assert ", ".join(f'"{key}"' for key in keys) + "}]" in told_by_help
         similarities = [one["cosine_similarity"] for one in line["results"]]
         assert similarities == sorted(similarities, reverse=True)
     assert "failed: photos/bad.jpg: " in result.stderr
@@ -192,6 +195,24 @@ def test_search_paths_are_bytes_that_other_programs_take(photos: Path) -> None:
     assert with_nul.endswith(b"\0")
     table = done("search", "photos/red.bmp", "-k1").stdout
     assert r"new\nline \xff.bmp" in table
+
+
+def test_what_is_gone_is_marked_and_left_out_of_the_paths(photos: Path) -> None:
+    save(photos / "copy.bmp", RED)
+    done("index")
+    (photos / "green.bmp").unlink()
+    table = done("search", "photos/red.bmp").stdout.splitlines()[2:-1]
+    remarks = {Path(line.split()[-1]).name: line.split()[2:-1] for line in table}
+    assert remarks == {"copy.bmp": ["identical"], "green.bmp": ["gone"], "blue.bmp": []}
+    paths = done("search", "photos/red.bmp", "--paths").stdout.splitlines()
+    assert {Path(path).name for path in paths} == {"copy.bmp", "blue.bmp"}
+    told = json.loads(done("search", "photos/red.bmp", "--json").stdout)["results"]
+    flags = {Path(one["path"]).name: (one["identical"], one["gone"]) for one in told}
+    assert flags["copy.bmp"] == (True, False)
+    assert flags["green.bmp"] == (False, True)
+    done("search", "photos/red.bmp", "--sheet", "sheet.html")
+    page = Path("sheet.html").read_text("utf-8")
+    assert page.count(">gone<") == page.count(">identical<") == 1
 
 
 def test_search_takes_a_photograph_from_standard_input_in_its_place(photos: Path) -> None:
