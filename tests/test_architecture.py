@@ -83,7 +83,7 @@ OWNERS = {
         *("photographs.decoded_size", "photographs.png_data", "photographs.decoding"),
         *("photographs.sources", "photographs.preprocessing"),
         *("figures.png_files", "figures.drawing", "figures.classes"),
-        *("figures.sheet_cells", "figures.sheets"),
+        *("figures.sheet_cells", "figures.html_sheets", "figures.sheets"),
     ),
     "click": START_UP,
     "cuda": ("trt.kernel", "runtimes.cuda_memory"),

@@ -49,7 +49,13 @@ if TYPE_CHECKING:
     help="Print only the neighbours' paths, but of those that are gone.",
 )
 @click.option("-0", "--null", "null", is_flag=True, help="End each path of --paths with a NUL.")
-@click.option("--sheet", type=FILE, help="Draw queries and neighbours as .png or .html.")
+@click.option(
+    "--sheet",
+    "sheets",
+    type=FILE,
+    multiple=True,
+    help="Draw queries and neighbours as .png or .html; repeat for both.",
+)
 @shared.failure_options
 @shared.index_options
 def search(
@@ -61,7 +67,7 @@ def search(
     as_json: bool,
     as_paths: bool,
     null: bool,
-    sheet: Path | None,
+    sheets: tuple[Path, ...],
     include_hidden: bool,
     max_failures: "FailureLimit",
     model_arguments: shared.ModelArguments,
@@ -83,18 +89,18 @@ def search(
     from alexnet_deploy.inference.run import RunSummary
     from alexnet_deploy.photographs.sources import path_of
 
-    _check(as_json, as_paths, null, sheet)
+    _check(as_json, as_paths, null, sheets)
     stdin = _read_stdin() if "-" in queries else b""
     find = functools.partial(_find, queries, stdin, include_hidden)
     found, summary, report = at_least_one(find()), RunSummary(), Reporter(find)
     with ExitStack() as stack:
         index = stack.enter_context(Index(directory, model_arguments.request(), notify=say))
-        if sheet is not None:
+        for sheet in sheets:
             index.check_not_photograph(sheet, find())
         results = index.search(found, k, metric=metric, max_distance=max_distance, summary=summary)
         stack.enter_context(closing(results))
         writers = [_stdout_writer(report, as_json, as_paths, null)]
-        if sheet is not None:
+        for sheet in sheets:
             from alexnet_deploy.figures.sheets import open_sheet
 
             add = open_sheet(sheet, metric=metric or index.metric, notify=say)
@@ -118,16 +124,18 @@ def _read_stdin() -> bytes:
     return photograph
 
 
-def _check(as_json: bool, as_paths: bool, null: bool, sheet: Path | None) -> None:
+def _check(as_json: bool, as_paths: bool, null: bool, sheets: tuple[Path, ...]) -> None:
     """Refuse options that exclude each other before any work is done."""
     if as_json and as_paths:
         raise UsageError("--json and --paths: both say what goes to stdout; choose one")
     if null and not as_paths:
         raise UsageError("-0 ends the paths of --paths; add --paths")
-    if sheet is not None:
+    for number, sheet in enumerate(sheets):
         from alexnet_deploy.figures.sheets import check_sheet
 
         check_sheet(sheet)
+        if os.path.realpath(sheet) in map(os.path.realpath, sheets[:number]):
+            raise UsageError(f"--sheet {sheet}: is named twice; give it two names")
 
 
 def _find(queries: tuple[str, ...], stdin: bytes, include_hidden: bool) -> Iterator[Path | bytes]:

@@ -251,8 +251,18 @@ def test_search_draws_a_sheet_beside_its_results(photos: Path, suffix: str) -> N
             assert min(image.size) > 300
     else:
         text = sheet.read_text("utf-8")
-        assert text.count("<img") == 2 + 2 + 3
+        assert text.count("<svg") == 2 + 2 + 3
+        assert text.count("<image") == 3
         assert "green.bmp" in text
+
+
+def test_several_sheets_are_all_written_and_one_is_not_named_twice(photos: Path) -> None:
+    sheets = ("--sheet", "a.html", "--sheet", "b.png")
+    done("search", "photos/red.bmp", *sheets)
+    assert Path("a.html").read_text("utf-8").count("<svg") == 3
+    assert Path("b.png").stat().st_size > 1000
+    again = ("--sheet", "photos/../a.html")
+    assert "a.html: is named twice" in refused(2, "search", "photos/red.bmp", *sheets, *again)
 
 
 @pytest.mark.parametrize(
