@@ -58,7 +58,8 @@ MODULES = {
     "console": "signals decoding paths progress reporting group",
     "index": (
         "manifest lock segments schema ledger named_folders roots storage model integrity "
-        "maintenance scan writer update ranking exact_search status results finder session opening"
+        "maintenance scan writer update ranking exact_search status results queries rotations "
+        "finder session opening"
     ),
     "figures": "png_files drawing classes sheet_cells html_sheets sheets",
     "commands": (

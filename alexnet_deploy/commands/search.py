@@ -41,6 +41,11 @@ if TYPE_CHECKING:
     type=click.FloatRange(min=0),
     help="Leave out what is farther: 1 - cosine similarity, or the L2 distance.",
 )
+@click.option(
+    "--rotations",
+    is_flag=True,
+    help="Find copies that were turned, too: search in four orientations, take the nearest.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one line per query.")
 @click.option(
     "--paths",
@@ -64,6 +69,7 @@ def search(
     k: int,
     metric: Metric | None,
     max_distance: float | None,
+    rotations: bool,
     as_json: bool,
     as_paths: bool,
     null: bool,
@@ -81,8 +87,8 @@ def search(
     others may be, too: the network sees only the middle of a photograph.
 
     With --json, a line for each query: {"query", "results": [{"path", "l2_distance",
-    "cosine_similarity", "identical", "gone"}]} or {"query", "error"}; paths that are not UTF-8
-    come with "query_base64", "path_base64".
+    "cosine_similarity", "rotation", "identical", "gone"}]} or {"query", "error"}; paths that are
+    not UTF-8 come with "query_base64", "path_base64".
     """
     from alexnet_deploy.index.session import Index
     from alexnet_deploy.inference.failures import at_least_one
@@ -97,7 +103,14 @@ def search(
         index = stack.enter_context(Index(directory, model_arguments.request(), notify=say))
         for sheet in sheets:
             index.check_not_photograph(sheet, find())
-        results = index.search(found, k, metric=metric, max_distance=max_distance, summary=summary)
+        results = index.search(
+            found,
+            k,
+            metric=metric,
+            max_distance=max_distance,
+            rotations=rotations,
+            summary=summary,
+        )
         stack.enter_context(closing(results))
         writers = [_stdout_writer(report, as_json, as_paths, null)]
         for sheet in sheets:

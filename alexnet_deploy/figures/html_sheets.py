@@ -182,10 +182,11 @@ class _Thumbnails:
             if path:
                 self._numbers[path] = number
         width, height = self._sizes[number]
+        inside = inside or f'<use href="#p{number}"/>'
         label = escape(f"{cell.folder}{cell.name}")
         return (
             f'<svg class="photograph" role="img" aria-label="{label}" '
-            f'viewBox="0 0 {width} {height}">{inside or f"""<use href="#p{number}"/>"""}</svg>'
+            f'viewBox="0 0 {width} {height}">{inside}</svg>'
         )
 
     def _added(self, photograph: Image.Image) -> tuple[int, str]:

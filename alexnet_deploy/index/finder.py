@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alexnet_deploy.choices import Metric
 from alexnet_deploy.index.ledger import BLOB, INTEGER, NULL
@@ -72,8 +73,17 @@ class PhotographFinder:
         criteria: Criteria,
         *,
         sha256: bytes | None,
+        rotations: NDArray[np.int64],
     ) -> Iterator[Neighbour]:
-        """Yield the photographs of a ranking, ties by id; `sha256` is of the query's bytes."""
+        """Yield the photographs of a ranking, ties by id.
+
+        Args:
+            ranking: of one query.
+            own_ids: photographs to leave out.
+            criteria: which ones, and how many.
+            sha256: of the query's bytes, where the index has them.
+            rotations: (K,) of the query, by which each vector of the ranking was found.
+        """
         own_position = self._storage.position_of(sha256)
         cosines, distances = ranking.cosine_similarity, ranking.l2_distance
         is_cosine = criteria.metric == "cosine"
@@ -92,6 +102,7 @@ class PhotographFinder:
                         path=row.path,
                         cosine_similarity=float(cosines[number]),
                         l2_distance=float(distances[number]),
+                        rotation=int(rotations[number]),
                         is_identical=row.position == own_position and row.is_as_indexed(),
                     )
             start = stop

@@ -24,6 +24,7 @@ class Neighbour:
         path: absolute.
         cosine_similarity: -1..1, higher is nearer.
         l2_distance: 0 or more, lower is nearer.
+        rotation: 0, 90, 180 or 270, the degrees clockwise by which the query was turned.
         is_identical: whether its file has the bytes of the query's, and has not changed since it
             was indexed. At distance 0 it may be another that only looks alike to the network.
     """
@@ -31,6 +32,7 @@ class Neighbour:
     path: Path
     cosine_similarity: float
     l2_distance: float
+    rotation: int = 0
     is_identical: bool = False
 
     @property
@@ -46,8 +48,12 @@ class Neighbour:
 
     @property
     def remark(self) -> str:
-        """What a table or a sheet says of it: "gone", "identical", or nothing."""
-        return "gone" if self.is_gone else "identical" if self.is_identical else ""
+        """What a table or a sheet says of it: "gone", "identical", "turned 90", or nothing."""
+        if self.is_gone:
+            return "gone"
+        if self.is_identical:
+            return "identical"
+        return f"turned {self.rotation}" if self.rotation else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -69,7 +75,7 @@ class SearchResult:
 
         "query" is its path, "-" where it has none: standard input, a picture in memory, a vector.
         A path that is not UTF-8 comes with "query_base64" or "path_base64". Each result has "path",
-        "l2_distance", "cosine_similarity", "identical" and "gone".
+        "l2_distance", "cosine_similarity", "rotation", "identical" and "gone".
         """
         path = self._path()
         encoded = path_base64(path)
@@ -81,6 +87,7 @@ class SearchResult:
             | {
                 "l2_distance": neighbour.l2_distance,
                 "cosine_similarity": neighbour.cosine_similarity,
+                "rotation": neighbour.rotation,
                 "identical": neighbour.is_identical,
                 "gone": neighbour.is_gone,
             }
@@ -90,9 +97,9 @@ class SearchResult:
 
     def to_text(self) -> str:
         """Return a table for people: a heading, then a line for each neighbour."""
-        lines = [printable(f"neighbours of {self._path()}"), "cosine        L2             path"]
+        lines = [printable(f"neighbours of {self._path()}"), "cosine        L2              path"]
         lines += [
-            f"{one.cosine_similarity:6.4f}  {one.l2_distance:8.2f}  {one.remark:9}  "
+            f"{one.cosine_similarity:6.4f}  {one.l2_distance:8.2f}  {one.remark:10}  "
             f"{printable(one.path)}"
             for one in self.neighbours
         ]

@@ -148,7 +148,7 @@ def test_search_prints_a_table_for_each_query(photos: Path) -> None:
     result = done("search", "photos/red.bmp", "photos/blue.bmp", "-k", "1")
     lines = result.stdout.splitlines()
     assert [lines[0], lines[4]] == [f"neighbours of photos/{name}.bmp" for name in ("red", "blue")]
-    assert lines[1] == lines[5] == "cosine        L2             path"
+    assert lines[1] == lines[5] == "cosine        L2              path"
     assert [lines[3], lines[7:]] == ["", [""]]
     assert lines[2].split()[2] in (str(photos / "green.bmp"), str(photos / "blue.bmp"))
     assert "2 " in result.stderr.splitlines()[-1]
@@ -166,7 +166,7 @@ def test_search_json_has_a_line_for_each_query_failures_included(photos: Path) -
     for line in lines[1:]:
         assert list(line) == ["query", "results"]
         assert len(line["results"]) == 2
-        keys = ["path", "l2_distance", "cosine_similarity", "identical", "gone"]
+        keys = ["path", "l2_distance", "cosine_similarity", "rotation", "identical", "gone"]
         assert list(line["results"][0]) == keys
         assert ", ".join(f'"{key}"' for key in keys) + "}]" in told_by_help
         similarities = [one["cosine_similarity"] for one in line["results"]]
@@ -195,6 +195,18 @@ def test_search_paths_are_bytes_that_other_programs_take(photos: Path) -> None:
     assert with_nul.endswith(b"\0")
     table = done("search", "photos/red.bmp", "-k1").stdout
     assert r"new\nline \xff.bmp" in table
+
+
+def test_search_with_rotations_says_which_was_the_nearest(photos: Path) -> None:
+    picture = Image.new("RGB", (80, 80), (9, 90, 9))
+    picture.paste((250, 9, 90), (0, 0, 40, 40))
+    picture.save(photos / "upright.png")
+    picture.rotate(-90).save(photos / "clockwise.png")
+    done("index")
+    arguments = ("search", "photos/upright.png", "-k", "1", "--rotations")
+    (nearest,) = json.loads(done(*arguments, "--json").stdout)["results"]
+    assert (Path(nearest["path"]).name, nearest["rotation"]) == ("clockwise.png", 90)
+    assert "  turned 90   " in done(*arguments).stdout
 
 
 def test_what_is_gone_is_marked_and_left_out_of_the_paths(photos: Path) -> None:

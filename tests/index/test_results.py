@@ -24,6 +24,7 @@ def test_json_has_the_query_and_its_results() -> None:
                 "path": "/a.jpg",
                 "l2_distance": 12.3456,
                 "cosine_similarity": 0.51234,
+                "rotation": 0,
                 "identical": False,
                 "gone": True,
             }
@@ -65,4 +66,4 @@ def test_text_has_a_line_for_each_neighbour_and_is_harmless_to_a_terminal() -> N
     lines = text.split("\n")
     assert all(line.isprintable() for line in lines)
     assert lines[0] == r"neighbours of /p/\x1b[31m\n\u202e.jpg"
-    assert lines[2:] == [r"0.5123     12.35  gone       /p/\x1b[31m\n\u202e.jpg"] * 2
+    assert lines[2:] == [r"0.5123     12.35  gone        /p/\x1b[31m\n\u202e.jpg"] * 2
