@@ -57,7 +57,8 @@ MODULES = {
     "export": "calibration onnx engine cache opening",
     "console": "signals decoding paths progress reporting group",
     "index": (
-        "manifest lock segments schema ledger named_folders roots storage model integrity "
+        "manifest lock segments schema ledger named_folders exclusions roots storage model "
+        "integrity scopes "
         "maintenance scan writer update ranking exact_search status results queries rotations "
         "finder session opening"
     ),

@@ -118,6 +118,26 @@ def test_a_folder_that_was_moved_is_named_with_root(photos: Path, runners: Runne
     assert runners.colours == []
 
 
+def test_patterns_are_excluded_until_others_are_given_and_folders_removed(photos: Path) -> None:
+    def removed(*arguments: str) -> int:
+        told = json.loads(done("index", *arguments, "--json").stdout)
+        return int(told["removed"])
+
+    assert removed("--exclude", "red*", "--exclude", "blue.bmp") == 2
+    (root,) = json.loads(done("info", "alexnet-index", "--json").stdout)["roots"]
+    assert root["exclude"] == ["blue.bmp", "red*"]
+    assert (
+        f"  root          {photos}  1  without blue.bmp, red*\n"
+        in done("info", "alexnet-index").stdout
+    )
+    assert removed() == 0
+    again = json.loads(done("index", "--exclude", "", "--json").stdout)
+    assert (again["reused"], again["unchanged"]) == (2, 1)
+    assert "--exclude ..: expected names" in refused(2, "index", "--exclude", "..")
+    assert removed("--remove", "photos") == 3
+    assert "--remove photos: no folder of the index" in refused(2, "index", "--remove", "photos")
+
+
 def test_index_takes_its_directory_from_the_option_then_the_variable(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -356,6 +376,25 @@ def test_info_tells_about_an_index(photos: Path) -> None:
     checked = json.loads(done("info", "alexnet-index", "--check", "--json").stdout)
     assert checked == told | {"problems": []}
     assert "  problem       none: " in done("info", "alexnet-index", "--check").stdout
+
+
+def test_info_names_every_failure(photos: Path) -> None:
+    name = os.fsdecode(b"new\nline \xff.bmp")
+    bad = [save(photos / each, b"") for each in (*(f"{n}.bmp" for n in range(7)), name)]
+    done("index", "--max-failures", "100")
+    paths = done("info", "alexnet-index", "--failures", "-0").stdout_bytes.split(b"\0")
+    assert sorted(paths) == sorted([b"", *map(os.fsencode, bad)])
+    lines = done("info", "alexnet-index", "--failures").stdout.splitlines()
+    assert len(lines) == 8
+    assert lines[0].startswith(f"{photos / '0.bmp'}: is empty (0 bytes)")
+    told = list(
+        map(json.loads, done("info", "alexnet-index", "--failures", "--json").stdout.splitlines())
+    )
+    assert {tuple(one) for one in told} == {("path", "error"), ("path", "path_base64", "error")}
+    for arguments in (["-0"], ["--failures", "--check"], ["--failures", "-0", "--json"]):
+        refused(2, "info", "alexnet-index", *arguments)
+    assert "--failures is for an index" in refused(2, "info", "--failures")
+    assert "--failures is for an index" in refused(2, "info", photos / "red.bmp", "--failures")
 
 
 @pytest.mark.parametrize("as_json", [False, True])
