@@ -1,10 +1,8 @@
 """`alexnet-deploy search`."""
 
 import functools
-import itertools
 import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog="Example: alexnet-deploy search query.jpg --sheet neighbours.html")
-@click.argument("queries", metavar="QUERY...", nargs=-1, required=True)
 @click.option(
     "-k",
     type=click.IntRange(min=1),
@@ -61,10 +58,10 @@ if TYPE_CHECKING:
     multiple=True,
     help="Draw queries and neighbours as .png or .html; repeat for both.",
 )
-@shared.failure_options
+@functools.partial(shared.photograph_options, metavar="QUERY")
 @shared.index_options
 def search(
-    queries: tuple[str, ...],
+    photographs: shared.Photographs,
     directory: Path,
     k: int,
     metric: Metric | None,
@@ -74,7 +71,6 @@ def search(
     as_paths: bool,
     null: bool,
     sheets: tuple[Path, ...],
-    include_hidden: bool,
     max_failures: "FailureLimit",
     model_arguments: shared.ModelArguments,
 ) -> None:
@@ -96,8 +92,7 @@ def search(
     from alexnet_deploy.photographs.sources import path_of
 
     _check(as_json, as_paths, null, sheets)
-    stdin = _read_stdin() if "-" in queries else b""
-    find = functools.partial(_find, queries, stdin, include_hidden)
+    find = photographs.find
     found, summary, report = at_least_one(find()), RunSummary(), Reporter(find)
     with ExitStack() as stack:
         index = stack.enter_context(Index(directory, model_arguments.request(), notify=say))
@@ -126,17 +121,6 @@ def search(
     report.finish(summary, max_failures)
 
 
-def _read_stdin() -> bytes:
-    if sys.stdin is None:
-        raise UsageError("-: standard input is closed; name a file")
-    from alexnet_deploy.photographs.memory import MAX_FILE_BYTES
-
-    photograph = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
-    if len(photograph) > MAX_FILE_BYTES:
-        raise UsageError("-: standard input has more than 1.1 GB; name a photograph")
-    return photograph
-
-
 def _check(as_json: bool, as_paths: bool, null: bool, sheets: tuple[Path, ...]) -> None:
     """Refuse options that exclude each other before any work is done."""
     if as_json and as_paths:
@@ -149,19 +133,6 @@ def _check(as_json: bool, as_paths: bool, null: bool, sheets: tuple[Path, ...]) 
         check_sheet(sheet)
         if os.path.realpath(sheet) in map(os.path.realpath, sheets[:number]):
             raise UsageError(f"--sheet {sheet}: is named twice; give it two names")
-
-
-def _find(queries: tuple[str, ...], stdin: bytes, include_hidden: bool) -> Iterator[Path | bytes]:
-    """Check the queries at once, then yield them lazily, standard input in its place."""
-    from alexnet_deploy.photographs.finding import find_photographs
-
-    where = queries.index("-") if "-" in queries else len(queries)
-    before, after = queries[:where], [query for query in queries[where:] if query != "-"]
-    return itertools.chain(
-        find_photographs(before, include_hidden=include_hidden),
-        [stdin] if where < len(queries) else [],
-        find_photographs(after, include_hidden=include_hidden),
-    )
 
 
 def _stdout_writer(
