@@ -58,8 +58,10 @@ MODULES = {
     "export": "calibration onnx engine cache opening",
     "console": "signals decoding paths progress reporting group",
     "index": (
-        "manifest lock segments schema ledger named_folders roots storage model integrity "
-        "maintenance scan writer update ranking exact_search status results finder session opening"
+        "manifest lock segments schema ledger named_folders exclusions roots storage model "
+        "integrity scopes "
+        "maintenance scan writer update ranking exact_search status results queries rotations "
+        "finder session opening"
     ),
     "figures": "png_files drawing classes sheet_cells html_sheets sheets",
     "commands": (
@@ -85,7 +87,7 @@ OWNERS = {
         "photographs.decoding",
         *("photographs.sources", "photographs.preprocessing"),
         *("figures.png_files", "figures.drawing", "figures.classes"),
-        *("figures.sheet_cells", "figures.sheets"),
+        *("figures.sheet_cells", "figures.html_sheets", "figures.sheets"),
     ),
     "click": START_UP,
     "cuda": ("trt.kernel", "runtimes.cuda_memory"),

@@ -61,6 +61,8 @@ def update_index(
     retry_failed: bool = False,
     prune: bool = False,
     repair: bool = False,
+    exclude: str | Sequence[str] | None = None,
+    remove: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     progress: Callable[[int], None] = lambda _: None,
     notify: Callable[[str], None] = lambda _: None,
 ) -> IndexReport:
@@ -83,6 +85,11 @@ def update_index(
         retry_failed: read again what failed in an earlier run.
         prune: remove what is gone, even where it is more than a fifth of a folder.
         repair: check all vectors, and embed again those that are damaged.
+        exclude: patterns of what these folders leave out from now on: `raw` or `*.png` for a name
+            at any depth, `2019/raw` for a path from the folder, where `**` stands for any folders;
+            an empty sequence for nothing, None for what they left out before.
+        remove: folders to take out of the index, there or not; without `folders` nothing else is
+            done. One inside a folder of the index is left out from now on.
         progress: called after each photograph that had to be read, with their number so far.
         notify: as for `open_index`.
 
@@ -95,7 +102,12 @@ def update_index(
     """
     request = _request(model, layer, runtime, device, precision, batch_size, threads, notify)
     options = UpdateOptions(
-        include_hidden=include_hidden, retry_failed=retry_failed, prune=prune, repair=repair
+        include_hidden=include_hidden,
+        retry_failed=retry_failed,
+        prune=prune,
+        repair=repair,
+        exclude=None if exclude is None else tuple(arguments.paths("exclude", exclude)),
+        remove=tuple(map(Path, arguments.paths("remove", remove))),
     )
     num_read = itertools.count(1)
     return bring_up_to_date(

@@ -118,6 +118,26 @@ def test_a_folder_that_was_moved_is_named_with_root(photos: Path, runners: Runne
     assert runners.colours == []
 
 
+def test_patterns_are_excluded_until_others_are_given_and_folders_removed(photos: Path) -> None:
+    def removed(*arguments: str) -> int:
+        told = json.loads(done("index", *arguments, "--json").stdout)
+        return int(told["removed"])
+
+    assert removed("--exclude", "red*", "--exclude", "blue.bmp") == 2
+    (root,) = json.loads(done("info", "alexnet-index", "--json").stdout)["roots"]
+    assert root["exclude"] == ["blue.bmp", "red*"]
+    assert (
+        f"  root          {photos}  1  without blue.bmp, red*\n"
+        in done("info", "alexnet-index").stdout
+    )
+    assert removed() == 0
+    again = json.loads(done("index", "--exclude", "", "--json").stdout)
+    assert (again["reused"], again["unchanged"]) == (2, 1)
+    assert "--exclude ..: expected names" in refused(2, "index", "--exclude", "..")
+    assert removed("--remove", "photos") == 3
+    assert "--remove photos: no folder of the index" in refused(2, "index", "--remove", "photos")
+
+
 def test_index_takes_its_directory_from_the_option_then_the_variable(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,7 +168,7 @@ def test_search_prints_a_table_for_each_query(photos: Path) -> None:
     result = done("search", "photos/red.bmp", "photos/blue.bmp", "-k", "1")
     lines = result.stdout.splitlines()
     assert [lines[0], lines[4]] == [f"neighbours of photos/{name}.bmp" for name in ("red", "blue")]
-    assert lines[1] == lines[5] == "cosine        L2  path"
+    assert lines[1] == lines[5] == "cosine        L2              path"
     assert [lines[3], lines[7:]] == ["", [""]]
     assert lines[2].split()[2] in (str(photos / "green.bmp"), str(photos / "blue.bmp"))
     assert "2 " in result.stderr.splitlines()[-1]
@@ -158,6 +178,7 @@ def test_search_json_has_a_line_for_each_query_failures_included(photos: Path) -
     save(photos / "bad.jpg", b"bad")
     result = done("search", "photos", "--json", "--max-failures", "1", "--threads", "1")
     lines: list[dict[str, Any]] = [json.loads(line) for line in result.stdout.splitlines()]
+    told_by_help = " ".join(done("search", "--help").stdout.split())
     assert [line["query"] for line in lines] == [
         f"photos/{name}" for name in ("bad.jpg", "blue.bmp", "green.bmp", "red.bmp")
     ]
@@ -165,7 +186,9 @@ def test_search_json_has_a_line_for_each_query_failures_included(photos: Path) -
     for line in lines[1:]:
         assert list(line) == ["query", "results"]
         assert len(line["results"]) == 2
-        assert list(line["results"][0]) == ["path", "l2_distance", "cosine_similarity"]
+        keys = ["path", "l2_distance", "cosine_similarity", "rotation", "identical", "gone"]
+        assert list(line["results"][0]) == keys
+        assert ", ".join(f'"{key}"' for key in keys) + "}]" in told_by_help
         similarities = [one["cosine_similarity"] for one in line["results"]]
         assert similarities == sorted(similarities, reverse=True)
     assert "failed: photos/bad.jpg: " in result.stderr
@@ -192,6 +215,36 @@ def test_search_paths_are_bytes_that_other_programs_take(photos: Path) -> None:
     assert with_nul.endswith(b"\0")
     table = done("search", "photos/red.bmp", "-k1").stdout
     assert r"new\nline \xff.bmp" in table
+
+
+def test_search_with_rotations_says_which_was_the_nearest(photos: Path) -> None:
+    picture = Image.new("RGB", (80, 80), (9, 90, 9))
+    picture.paste((250, 9, 90), (0, 0, 40, 40))
+    picture.save(photos / "upright.png")
+    picture.rotate(-90).save(photos / "clockwise.png")
+    done("index")
+    arguments = ("search", "photos/upright.png", "-k", "1", "--rotations")
+    (nearest,) = json.loads(done(*arguments, "--json").stdout)["results"]
+    assert (Path(nearest["path"]).name, nearest["rotation"]) == ("clockwise.png", 90)
+    assert "  turned 90   " in done(*arguments).stdout
+
+
+def test_what_is_gone_is_marked_and_left_out_of_the_paths(photos: Path) -> None:
+    save(photos / "copy.bmp", RED)
+    done("index")
+    (photos / "green.bmp").unlink()
+    table = done("search", "photos/red.bmp").stdout.splitlines()[2:-1]
+    remarks = {Path(line.split()[-1]).name: line.split()[2:-1] for line in table}
+    assert remarks == {"copy.bmp": ["identical"], "green.bmp": ["gone"], "blue.bmp": []}
+    paths = done("search", "photos/red.bmp", "--paths").stdout.splitlines()
+    assert {Path(path).name for path in paths} == {"copy.bmp", "blue.bmp"}
+    told = json.loads(done("search", "photos/red.bmp", "--json").stdout)["results"]
+    flags = {Path(one["path"]).name: (one["identical"], one["gone"]) for one in told}
+    assert flags["copy.bmp"] == (True, False)
+    assert flags["green.bmp"] == (False, True)
+    done("search", "photos/red.bmp", "--sheet", "sheet.html")
+    page = Path("sheet.html").read_text("utf-8")
+    assert page.count(">gone<") == page.count(">identical<") == 1
 
 
 def test_search_takes_a_photograph_from_standard_input_in_its_place(photos: Path) -> None:
@@ -230,8 +283,18 @@ def test_search_draws_a_sheet_beside_its_results(photos: Path, suffix: str) -> N
             assert min(image.size) > 300
     else:
         text = sheet.read_text("utf-8")
-        assert text.count("<img") == 2 + 2 + 3
+        assert text.count("<svg") == 2 + 2 + 3
+        assert text.count("<image") == 3
         assert "green.bmp" in text
+
+
+def test_several_sheets_are_all_written_and_one_is_not_named_twice(photos: Path) -> None:
+    sheets = ("--sheet", "a.html", "--sheet", "b.png")
+    done("search", "photos/red.bmp", *sheets)
+    assert Path("a.html").read_text("utf-8").count("<svg") == 3
+    assert Path("b.png").stat().st_size > 1000
+    again = ("--sheet", "photos/../a.html")
+    assert "a.html: is named twice" in refused(2, "search", "photos/red.bmp", *sheets, *again)
 
 
 @pytest.mark.parametrize(
@@ -313,6 +376,25 @@ def test_info_tells_about_an_index(photos: Path) -> None:
     checked = json.loads(done("info", "alexnet-index", "--check", "--json").stdout)
     assert checked == told | {"problems": []}
     assert "  problem       none: " in done("info", "alexnet-index", "--check").stdout
+
+
+def test_info_names_every_failure(photos: Path) -> None:
+    name = os.fsdecode(b"new\nline \xff.bmp")
+    bad = [save(photos / each, b"") for each in (*(f"{n}.bmp" for n in range(7)), name)]
+    done("index", "--max-failures", "100")
+    paths = done("info", "alexnet-index", "--failures", "-0").stdout_bytes.split(b"\0")
+    assert sorted(paths) == sorted([b"", *map(os.fsencode, bad)])
+    lines = done("info", "alexnet-index", "--failures").stdout.splitlines()
+    assert len(lines) == 8
+    assert lines[0].startswith(f"{photos / '0.bmp'}: is empty (0 bytes)")
+    told = list(
+        map(json.loads, done("info", "alexnet-index", "--failures", "--json").stdout.splitlines())
+    )
+    assert {tuple(one) for one in told} == {("path", "error"), ("path", "path_base64", "error")}
+    for arguments in (["-0"], ["--failures", "--check"], ["--failures", "-0", "--json"]):
+        refused(2, "info", "alexnet-index", *arguments)
+    assert "--failures is for an index" in refused(2, "info", "--failures")
+    assert "--failures is for an index" in refused(2, "info", photos / "red.bmp", "--failures")
 
 
 @pytest.mark.parametrize("as_json", [False, True])
