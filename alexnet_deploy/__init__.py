@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from alexnet_deploy.inference.model import Model as Model
     from alexnet_deploy.photographs.finding import find_photographs as find_photographs
     from alexnet_deploy.photographs.memory import limit_decoded_memory as limit_decoded_memory
+    from alexnet_deploy.photographs.pixel_limit import limit_megapixels as limit_megapixels
 
 __version__ = "0.1.0"
 
@@ -37,6 +38,7 @@ _HOMES = {
     "inference.model": ("Embedding", "Embeddings", "Model"),
     "photographs.finding": ("find_photographs",),
     "photographs.memory": ("limit_decoded_memory",),
+    "photographs.pixel_limit": ("limit_megapixels",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -54,6 +56,7 @@ __all__ = [
     "__version__",
     "find_photographs",
     "limit_decoded_memory",
+    "limit_megapixels",
     "open_index",
     "open_model",
     "update_index",

@@ -39,9 +39,9 @@ MODULES = {
         "known matching containers directories adoption opening"
     ),
     "photographs": (
-        "finding memory pixels decoded_size png_data tiff_tags tiff_layouts jpeg_headers "
-        "raw_previews heif_files unread_files decoding sources file_stamps preprocessing "
-        "class_folders truth_files pipeline samples"
+        "suffixes finding memory pixel_limit pixels decoded_size png_data tiff_tags tiff_layouts "
+        "jpeg_headers raw_previews heif_files unread_files rgb decoding sources file_stamps "
+        "preprocessing class_folders truth_files pipeline samples"
     ),
     "runtimes": (
         "base gpu_driver batch_profile engine_file onnxruntime_distributions capabilities prepared "
@@ -83,8 +83,8 @@ LIGHT = ("", "choices", "installed", "errors", "files.path_text", *CONSOLE)
 OWNERS = {
     "PIL": (
         "model.reference",
-        *("photographs.decoded_size", "photographs.png_data", "photographs.heif_files"),
-        "photographs.decoding",
+        *("photographs.pixel_limit", "photographs.decoded_size", "photographs.png_data"),
+        *("photographs.heif_files", "photographs.rgb", "photographs.decoding"),
         *("photographs.sources", "photographs.preprocessing"),
         *("figures.png_files", "figures.drawing", "figures.classes"),
         *("figures.sheet_cells", "figures.html_sheets", "figures.sheets"),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from alexnet_deploy import installed
-from alexnet_deploy.console.decoding import decoded_memory_option
+from alexnet_deploy.console.decoding import decoding_options
 from alexnet_deploy.console.group import CommandGroup, ignore_warnings_of_pillow
 from alexnet_deploy.console.paths import FILE
 from alexnet_deploy.console.reporting import Reporter, print_result, say
@@ -97,7 +97,7 @@ def _reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("-o", "--output", type=FILE, required=True, help="Folder to fill.")
 @click.option("--init", type=FILE, help="Checkpoint whose pictures to make, to fine-tune it.")
 @click.option("--threads", type=click.IntRange(1), help="Decode threads.  [default: one per core]")
-@decoded_memory_option
+@decoding_options
 def prepare(source: Path, output: Path, init: Path | None, threads: int | None) -> None:
     """Store photographs as 256x256 JPEGs, with their mean image and RGB covariance.
 

@@ -62,7 +62,8 @@ def classify(
     for output in (csv_file, figure):
         if output is not None and output != _STDOUT:
             check_not_photograph(output, find())
-    found, summary, report = at_least_one(find()), RunSummary(), Reporter(find)
+    summary, report = RunSummary(), Reporter(find)
+    found = at_least_one(find(summary.left_out), summary.left_out)
     num_classes = top or (1 if figure is None else 5)
     with ExitStack() as stack:
         model = stack.enter_context(model_arguments.open())
@@ -86,7 +87,7 @@ def classify(
 
 def _check(as_json: bool, csv_file: Path | None, figure: Path | None) -> None:
     """Refuse options that exclude each other, and names that are a slip, before any work."""
-    from alexnet_deploy.photographs.finding import PHOTO_SUFFIXES
+    from alexnet_deploy.photographs.suffixes import PHOTO_SUFFIXES
 
     if as_json and csv_file == _STDOUT:
         raise UsageError("--json and --csv -: both would go to stdout; give --csv a file")

@@ -46,9 +46,9 @@ def embed(
 
     Rows are in the order of the photographs; one that cannot be read has none. Several layers
     go to one .npy each, OUTPUT.LAYER.npy. With --json: {"files", "num_rows", "num_failed",
-    "identity", "precision", "decode", "layers", "shapes": {layer: [sizes]}}. Vectors are comparable
-    if identity, precision and decode, how files became pixels, are the same; --json and .parquet
-    hold all three.
+    "left_out": {suffix: number}, "identity", "precision", "decode", "layers", "shapes": {layer:
+    [sizes]}}. Vectors are comparable if identity, precision and decode, how files became pixels,
+    are the same; --json and .parquet hold all three.
     """
     from alexnet_deploy.inference import embeddings
     from alexnet_deploy.inference.run import RunSummary
@@ -56,7 +56,8 @@ def embed(
 
     embeddings.files_of(output, layers)
     find = photographs.find
-    found, summary, report = find(), RunSummary(), Reporter(find)
+    summary, report = RunSummary(), Reporter(find)
+    found = find(summary.left_out)
     with model_arguments.open_runner(layers) as runner, report:
         written = embeddings.embed(
             runner,

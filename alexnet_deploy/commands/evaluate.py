@@ -67,11 +67,11 @@ def evaluate(
     The figures of a public network on all of ImageNet's classes come with its publisher's.
 
     With --json: {"top1", "top1_interval": [low, high], "top5", "top5_interval", "mean_class_top1",
-    "photographs", "failures": [{"path", "error"}], "unlabelled", "crops", "matched_by",
-    "models": [{"path", "identity", "runtime", "precision", "weight", "input_size", "resize",
-    "resize_to", "filter"}], "classes": [{"label", "index", "photographs", "top1", "top5"}],
-    "published": {"network", "top1", "top1_inside", "top5", "top5_inside", "measured"} or null,
-    "seconds"}; a path that is not UTF-8 comes with "path_base64".
+    "photographs", "failures": [{"path", "error"}], "unlabelled", "left_out": {suffix: number},
+    "crops", "matched_by", "models": [{"path", "identity", "runtime", "precision", "weight",
+    "input_size", "resize", "resize_to", "filter"}], "classes": [{"label", "index", "photographs",
+    "top1", "top5"}], "published": {"network", "top1", "top1_inside", "top5", "top5_inside",
+    "measured"} or null, "seconds"}; a path that is not UTF-8 comes with "path_base64".
     """
     from alexnet_deploy.inference import evaluation
     from alexnet_deploy.inference.run import RunSummary
@@ -81,7 +81,7 @@ def evaluate(
     summary, report = RunSummary(), Reporter()
     names = models or (None,)
     evaluation.ensemble_weights(weights or None, len(names))
-    photographs = find_labelled(directory, truth)
+    photographs = find_labelled(directory, truth, left_out=summary.left_out)
     with ExitStack() as stack:
         arguments = [dataclasses.replace(model_arguments, model=name) for name in names]
         runners = [stack.enter_context(one.open_runner(("probabilities",))) for one in arguments]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from alexnet_deploy.choices import FILE_PRECISIONS, RUNTIMES, FilePrecision, Runtime
-from alexnet_deploy.console.decoding import decoded_memory_option
+from alexnet_deploy.console.decoding import decoding_options
 from alexnet_deploy.console.paths import FILE, MODEL
 from alexnet_deploy.console.reporting import print_result, say
 from alexnet_deploy.errors import UsageError
@@ -166,7 +166,7 @@ def _engine_options(command: Callable[..., None]) -> Callable[..., None]:
     help="Library that runs the network to calibrate and to verify an ONNX file.",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Its CPU threads.  [default: all]")
-@decoded_memory_option
+@decoding_options
 def export(checkpoint: str | None, model: str | None, **options: Any) -> None:
     """Write a checkpoint as a verified ONNX file, or as a verified TensorRT engine.
 

@@ -34,7 +34,7 @@ def info(file: str | None, check: bool, failures: bool, null: bool, as_json: boo
     except arrays, calibration and unchanged, and also runtime, runtime_version, cuda_version,
     gpu_name, compute_capabilities, profile, lrn, plugin_sha256, status. For an index: path, kind,
     size_bytes, format, metric, model, identity, layer, dimension, preprocessing, precision,
-    decode, photographs, vectors, roots, runs, failures; with --check also problems. With
+    decode, photographs, vectors, roots, left_out, runs, failures; with --check also problems. With
     --failures a line for each: {"path", "error"}; a path that is not UTF-8 comes with
     "path_base64".
     """

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import click
 
 from alexnet_deploy.choices import DEVICES, PRECISIONS, RUNTIMES, Device, Precision, Runtime
-from alexnet_deploy.console.decoding import decoded_memory_option
+from alexnet_deploy.console.decoding import decoding_options
 from alexnet_deploy.console.paths import FILE, MODEL
 from alexnet_deploy.console.reporting import say
 from alexnet_deploy.errors import UsageError
@@ -128,17 +128,22 @@ class Photographs:
         stdin = _read_stdin() if "-" in paths else b""
         return cls(paths=paths, listed=names, stdin=stdin, include_hidden=include_hidden)
 
-    def find(self) -> Iterator[Path | bytes]:
-        """Check the paths at once, then yield what they name, standard input in its place."""
+    def find(self, left_out: Callable[[str], None] = lambda path: None) -> Iterator[Path | bytes]:
+        """Check the paths at once, then yield what they name, standard input in its place.
+
+        Args:
+            left_out: as for `finding.find_photographs`.
+        """
         from alexnet_deploy.photographs.finding import find_listed, find_photographs
 
         where = self.paths.index("-") if "-" in self.paths else len(self.paths)
         after = [path for path in self.paths[where:] if path != "-"]
+        options: Any = {"include_hidden": self.include_hidden, "left_out": left_out}
         return itertools.chain(
-            find_photographs(self.paths[:where], include_hidden=self.include_hidden),
+            find_photographs(self.paths[:where], **options),
             [self.stdin] if where < len(self.paths) else [],
-            find_photographs(after, include_hidden=self.include_hidden),
-            find_listed(self.listed, include_hidden=self.include_hidden),
+            find_photographs(after, **options),
+            find_listed(self.listed, **options),
         )
 
 
@@ -176,7 +181,7 @@ def runtime_options(
 ) -> _Command:
     """Add `--runtime --device --precision --batch-size --threads`, collected in one argument.
 
-    And `--max-decoded-memory`, which holds for the process.
+    And those of `decoding_options`, which hold for the process.
     """
     options = (
         click.option(
@@ -209,7 +214,7 @@ def runtime_options(
             type=click.IntRange(min=1),
             help="CPU threads, for the network and for decoding.  [default: all cores]",
         ),
-        decoded_memory_option,
+        decoding_options,
     )
 
     @functools.wraps(command)

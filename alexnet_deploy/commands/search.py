@@ -93,7 +93,8 @@ def search(
 
     _check(as_json, as_paths, null, sheets)
     find = photographs.find
-    found, summary, report = at_least_one(find()), RunSummary(), Reporter(find)
+    summary, report = RunSummary(), Reporter(find)
+    found = at_least_one(find(summary.left_out), summary.left_out)
     with ExitStack() as stack:
         index = stack.enter_context(Index(directory, model_arguments.request(), notify=say))
         for sheet in sheets:

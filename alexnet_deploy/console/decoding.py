@@ -1,4 +1,6 @@
-"""What every command that decodes sets for its process: a bound of memory, and a quiet libtiff."""
+"""What every command that decodes sets for its process: bounds, and a quiet libtiff."""
+
+from collections.abc import Callable
 
 import click
 
@@ -11,13 +13,39 @@ def _prepare(context: click.Context, option: click.Parameter, value: str) -> Non
     silence_libtiff()
 
 
-decoded_memory_option = click.option(
-    "--max-decoded-memory",
-    callback=_prepare,
-    expose_value=False,
-    metavar="SIZE",
-    default="2GB",
-    show_default=True,
-    help="Memory for photographs being decoded, in all threads; 500MB, 2GB.",
+def _limit_pixels(context: click.Context, option: click.Parameter, value: float | None) -> None:
+    if value is not None:
+        from alexnet_deploy.photographs.pixel_limit import limit_megapixels
+
+        limit_megapixels(value)
+
+
+_OPTIONS = (
+    click.option(
+        "--max-decoded-memory",
+        callback=_prepare,
+        expose_value=False,
+        metavar="SIZE",
+        default="2GB",
+        show_default=True,
+        help="Memory for photographs being decoded, in all threads; 500MB, 2GB.",
+    ),
+    click.option(
+        "--max-megapixels",
+        callback=_limit_pixels,
+        expose_value=False,
+        metavar="NUMBER",
+        type=float,
+        help="Largest photograph to decode; it also needs the memory.  [default: 179]",
+    ),
 )
-"""Adds `--max-decoded-memory`, which holds for the process and is no argument of the command."""
+
+
+def decoding_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the bounds of decoding, which hold for the process and are no arguments of the command.
+
+    They are `--max-decoded-memory` and `--max-megapixels`.
+    """
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command

@@ -147,7 +147,7 @@ class Reporter:
             self._bar.advance(self._num_failed)
 
     def finish(self, summary: "RunSummary", limit: "FailureLimit") -> None:
-        """Print the last line: how many were done and failed, and where the time went.
+        """Print the last lines: what was left out, how many were done and failed, and the time.
 
         Raises:
             TooManyFailuresError: more failed than `limit` allows.
@@ -155,6 +155,8 @@ class Reporter:
         from alexnet_deploy.inference.failures import check_failures
 
         summary.stop_clock()
+        if left_out := summary.left_out.line():
+            say(left_out)
         say(summary.line())
         check_failures(summary.num_failed, summary.num_done + summary.num_failed, limit)
 

@@ -4,9 +4,10 @@ SQLite compares, in temporary tables on disk, so that memory does not grow with 
 photographs.
 """
 
+import functools
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from alexnet_deploy.index.roots import Root, Roots
 from alexnet_deploy.index.scopes import IN_SCOPE, Scope, scope_bounds
 from alexnet_deploy.photographs.file_stamps import is_settled, modified_ns
 from alexnet_deploy.photographs.finding import find_photographs
+from alexnet_deploy.photographs.suffixes import needs_extra
 
 _TABLES = (
     "CREATE TEMP TABLE found (number INTEGER PRIMARY KEY, root INTEGER NOT NULL, "
@@ -77,6 +79,7 @@ class Scan:
         scopes: to scan, none inside another.
         directory: of the index, which is not scanned.
         retry_failed: whether to retry failures even if nothing changed.
+        left_out: as for `finding.find_photographs`.
 
     Attributes:
         num_found: photographs in the scopes.
@@ -86,9 +89,16 @@ class Scan:
     """
 
     def __init__(
-        self, ledger: Ledger, scopes: Sequence[Scope], *, directory: Path, retry_failed: bool
+        self,
+        ledger: Ledger,
+        scopes: Sequence[Scope],
+        *,
+        directory: Path,
+        retry_failed: bool,
+        left_out: Callable[[str], None] = lambda path: None,
     ) -> None:
         self._ledger = ledger
+        self._left_out = left_out
         self._roots = Roots(ledger)
         self._exclusions = {root.id: Exclusions(root.exclude) for root in self._roots}
         self._num_indexed = dict(
@@ -100,6 +110,10 @@ class Scan:
         for table in _TABLES:
             ledger.execute(table)
         for scope in scopes:
+            ledger.execute(
+                f"DELETE FROM left_out WHERE root = ? AND {IN_SCOPE}",
+                (scope.root.id, *scope_bounds(scope)),
+            )
             ledger.execute_many(
                 "INSERT OR IGNORE INTO found VALUES (NULL, ?, ?, ?, ?, ?)",
                 self._entries(scope, directory),
@@ -148,12 +162,14 @@ class Scan:
     def losses(self) -> list[Loss]:
         """Return each root's losses, after the tasks are done.
 
-        A renamed or copied photograph is not a loss: its content is elsewhere.
+        A renamed or copied photograph is not a loss: its content is elsewhere. Nor is a raw file
+        that now lies beside its JPEG.
         """
         self._ledger.execute(
             "UPDATE gone SET is_lost = 0 WHERE id IN ("
             "SELECT g.id FROM gone g JOIN photographs p ON p.id = g.id "
-            "WHERE p.status = 'failed' OR EXISTS (SELECT 1 FROM photographs other "
+            "WHERE p.status = 'failed' OR EXISTS (SELECT 1 FROM left_out l "
+            "WHERE l.root = p.root AND l.path = p.path) OR EXISTS (SELECT 1 FROM photographs other "
             "WHERE other.position = p.position AND other.id NOT IN (SELECT id FROM gone)))"
         )
         return [
@@ -196,7 +212,13 @@ class Scan:
             ) from error
         folder, place = "", None
         exclusions = self._exclusions[scope.root.id]
-        photographs = photographs_in(scope.folder, scope.root, exclusions, exclude=directory)
+        photographs = photographs_in(
+            scope.folder,
+            scope.root,
+            exclusions,
+            exclude=directory,
+            left_out=functools.partial(self._note_left_out, scope.root),
+        )
         for photograph in photographs:
             parent, name = os.path.split(photograph)
             if parent != folder:
@@ -220,6 +242,15 @@ class Scan:
             mtime_ns = modified_ns(status)
             yield scope.root.id, path, status.st_size, mtime_ns, is_settled(mtime_ns)
 
+    def _note_left_out(self, root: Root, photograph: str) -> None:
+        """Write down, and count, a photograph that is not tried."""
+        parent, name = os.path.split(photograph)
+        place = self._place(parent, root)
+        if place is not None:
+            self._left_out(photograph)
+            path = os.fsencode(os.path.join(place, name))
+            self._ledger.execute("INSERT OR IGNORE INTO left_out VALUES (?, ?)", (root.id, path))
+
     def _place(self, folder: str, root: Root) -> str | None:
         """Return the path in `root` under which a folder's photographs are filed.
 
@@ -233,6 +264,7 @@ class Scan:
         return _relative(Path(folder), root)
 
     def _note_gone(self, scope: Scope) -> None:
+        """Note the rows of a scope that were not found, but for those that an extra would read."""
         self._ledger.execute(
             "INSERT INTO gone (id, root) SELECT id, root FROM photographs p "
             f"WHERE root = ? AND {IN_SCOPE} "
@@ -241,6 +273,14 @@ class Scan:
             "AND p.path > CAST(u.path || '/' AS BLOB) AND p.path < CAST(u.path || '0' AS BLOB))",
             (scope.root.id, *scope_bounds(scope)),
         )
+        kept = self._ledger.rows(
+            "SELECT g.id, p.path FROM gone g JOIN photographs p ON p.id = g.id "
+            "JOIN left_out l ON l.root = p.root AND l.path = p.path WHERE p.root = ?",
+            (scope.root.id,),
+            kinds=(INTEGER, BLOB),
+        )
+        waiting = [(key,) for key, path in kept if needs_extra(os.fsdecode(path))]
+        self._ledger.execute_many("DELETE FROM gone WHERE id = ?", waiting)
         exclusions = self._exclusions[scope.root.id]
         if exclusions:
             rows = self._ledger.rows(
@@ -255,7 +295,12 @@ class Scan:
 
 
 def photographs_in(
-    folder: Path, root: Root, exclusions: Exclusions, *, exclude: Path | None = None
+    folder: Path,
+    root: Root,
+    exclusions: Exclusions,
+    *,
+    exclude: Path | None = None,
+    left_out: Callable[[str], None] = lambda path: None,
 ) -> Iterator[Path]:
     """Yield the photographs in a folder of a root, but for what the root leaves out.
 
@@ -264,12 +309,14 @@ def photographs_in(
         root: says whether hidden files are included.
         exclusions: of the root.
         exclude: as for `find_photographs`.
+        left_out: as for `find_photographs`.
     """
     start = len(os.path.join(root.path, ""))
     return find_photographs(
         [folder],
         include_hidden=root.include_hidden,
         exclude=exclude,
+        left_out=left_out,
         skip=(lambda path: exclusions.match(path[start:])) if exclusions else None,
     )
 

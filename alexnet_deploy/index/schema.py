@@ -8,7 +8,7 @@ from pathlib import Path
 
 from alexnet_deploy.errors import IncompatibleFileError
 
-VERSION = 3
+VERSION = 4
 _FIRST = """
 CREATE TABLE settings (
     next_position INTEGER NOT NULL, -- where the next vector goes; never lowered
@@ -59,9 +59,16 @@ CREATE TABLE exclusions (
     PRIMARY KEY (root, pattern)
 );
 """
-SCHEMAS = {2: _FIRST, VERSION: _FIRST + _EXCLUSIONS}
+_LEFT_OUT = """
+CREATE TABLE left_out (             -- photographs that the last search of their folder left out
+    root INTEGER NOT NULL REFERENCES roots ON DELETE CASCADE,
+    path BLOB NOT NULL,             -- relative to the root
+    PRIMARY KEY (root, path)
+);
+"""
+SCHEMAS = {2: _FIRST, 3: _FIRST + _EXCLUSIONS, VERSION: _FIRST + _EXCLUSIONS + _LEFT_OUT}
 """By `user_version`. Older ones are read, too, and migrated when they are first written to."""
-MIGRATIONS = {2: _EXCLUSIONS}
+MIGRATIONS = {2: _EXCLUSIONS, 3: _LEFT_OUT}
 """By `user_version`, the one statement that makes the tables those of the next."""
 
 

@@ -14,6 +14,7 @@ from alexnet_deploy.index.ledger import BLOB, INTEGER, NULL, REAL, TEXT
 from alexnet_deploy.index.roots import Roots, all_roots
 from alexnet_deploy.index.storage import Storage, open_storage
 from alexnet_deploy.photographs.pixels import Decode
+from alexnet_deploy.photographs.suffixes import LeftOut, describe_left_out
 
 _NUM_RUNS = 5
 _NUM_REASONS = 5
@@ -26,9 +27,9 @@ def describe_index(directory: Path, *, check: bool) -> dict[str, Any]:
     Keys: path, kind ("index"), size_bytes, format, metric, model (None for the bundled checkpoint),
     the fields of `VectorSpace`, photographs (by state), vectors (used, unused: unused ones are kept
     until a prune, in case their photographs return), roots (path, photographs, include_hidden,
-    exclude, exists), runs (the last, newest first; finished is None if interrupted or still
-    running; times in seconds since 1970), failures (the commonest: reason, count, example) and,
-    with `check`, problems.
+    exclude, exists), left_out (by suffix, how many photographs of the roots were not tried), runs
+    (the last, newest first; finished is None if interrupted or still running; times in seconds
+    since 1970), failures (the commonest: reason, count, example) and, with `check`, problems.
 
     Args:
         directory: of the index.
@@ -84,6 +85,8 @@ def readable_index(description: dict[str, Any]) -> str:
         gone = "" if root["exists"] else "  NOT THERE"
         without = f"  without {', '.join(root['exclude'])}" if root["exclude"] else ""
         lines.append(f"  root          {root['path']}  {root['photographs']:,}{without}{gone}")
+    if description["left_out"]:
+        lines.append(f"  {describe_left_out(description['left_out'])}".replace(": ", "      ", 1))
     lines += [f"  run           {_run_line(run)}" for run in description["runs"]]
     for failure in description["failures"]:
         lines.append(
@@ -113,6 +116,7 @@ def _description(index: Storage) -> dict[str, Any]:
         "photographs": {state: states.get(state, 0) for state in ("indexed", "failed", "pending")},
         "vectors": {"used": num_used, "unused": num_vectors - num_used},
         "roots": _roots(index),
+        "left_out": _left_out(index),
         "runs": _runs(index),
         "failures": _failures(index),
     }
@@ -143,6 +147,14 @@ def _roots(index: Storage) -> list[dict[str, Any]]:
         }
         for root in all_roots(index.ledger)
     ]
+
+
+def _left_out(index: Storage) -> dict[str, int]:
+    left_out = LeftOut()
+    if index.ledger.version() > 3:
+        for (path,) in index.ledger.rows("SELECT path FROM left_out ORDER BY path", kinds=(BLOB,)):
+            left_out(os.fsdecode(path))
+    return dict(left_out.counts)
 
 
 def _runs(index: Storage) -> list[dict[str, Any]]:

@@ -32,6 +32,7 @@ from alexnet_deploy.index.storage import Storage, is_index, open_storage_to_writ
 from alexnet_deploy.index.writer import BatchCounts, BatchWriter
 from alexnet_deploy.inference.failures import FailureLimit, check_failures, no_photographs
 from alexnet_deploy.inference.run import PhotographResult, RunSummary, run_batches
+from alexnet_deploy.photographs.suffixes import LeftOut
 from alexnet_deploy.runtimes.base import Runner
 
 
@@ -89,7 +90,7 @@ class IndexReport:
     summary: RunSummary = field(default_factory=RunSummary)
 
     def line(self) -> Message:
-        """Render the run in one line: counts, rate, and where the time went."""
+        """Render the run: counts, rate, and where the time went; below that what was left out."""
         counts: list[str | Argument] = [
             f"{self.num_embedded:,} embedded, {self.num_reused:,} reused, "
             f"{self.num_unchanged:,} unchanged, {self.num_removed:,} removed, "
@@ -98,13 +99,14 @@ class IndexReport:
         if self.num_failed_before:
             retry = Argument("retry_failed", True)
             counts += [f", {self.num_failed_before:,} failed before (", retry, " tries again)"]
-        return Message(*counts, f" {self.summary.times()}")
+        left_out = self.summary.left_out.line()
+        return Message(*counts, f" {self.summary.times()}", f"\n{left_out}" if left_out else "")
 
     def to_json(self) -> str:
         """Return one JSON object.
 
         Keys: index, embedded, reused, unchanged, failed, failed_before, removed, missing (by root,
-        how many are gone and were kept).
+        how many are gone and were kept), left_out (by suffix, how many were not tried).
         """
         return json.dumps(
             {
@@ -116,6 +118,7 @@ class IndexReport:
                 "failed_before": self.num_failed_before,
                 "removed": self.num_removed,
                 "missing": {str(loss.root.path): loss.num_lost for loss in self.losses},
+                "left_out": dict(self.summary.left_out.counts),
             }
         )
 
@@ -226,14 +229,16 @@ def _check_for_photographs(folders: Sequence[Path], options: UpdateOptions) -> N
                 Argument(name, values[0]), ": the index does not exist yet, so it has no folders"
             )
     check_folders(folders)
+    left_out = LeftOut()
     for folder in folders:
         path = Path(os.path.realpath(folder))
         root = Root(id=0, path=path, include_hidden=options.include_hidden)
         inside = (within(pattern, path) for pattern in options.exclude or ())
         exclusions = Exclusions(pattern for pattern in inside if pattern is not None)
-        if next(photographs_in(path, root, exclusions), None) is not None:
+        found = photographs_in(path, root, exclusions, left_out=left_out)
+        if next(found, None) is not None:
             return
-    raise no_photographs()
+    raise no_photographs(left_out)
 
 
 class _Run:
@@ -286,9 +291,10 @@ class _Run:
                 found,
                 directory=self._index.directory,
                 retry_failed=self._options.retry_failed,
+                left_out=self._report.summary.left_out,
             )
             if not (scan.num_found or scan.num_gone or self._options.remove):
-                raise no_photographs()
+                raise no_photographs(self._report.summary.left_out)
             self._tell_unmatched(scan, found)
             ledger.execute("INSERT INTO runs (started) VALUES (?)", (time.time(),))
             (self._run_id,) = ledger.one("SELECT max(id) FROM runs")

@@ -46,6 +46,7 @@ class EmbeddingFiles:
         shapes: per layer the shape of one row: (D,) or (C, H, W).
         num_rows: photographs in the files.
         num_failed: photographs that could not be read and have no row.
+        left_out: photographs in the folders that were not tried, by suffix; see `finding`.
         identity: of the checkpoint.
         precision: arithmetic of the network.
         decode: how files became pixels; vectors are comparable if identity, precision and it are
@@ -56,6 +57,7 @@ class EmbeddingFiles:
     shapes: Mapping[str, tuple[int, ...]]
     num_rows: int
     num_failed: int
+    left_out: Mapping[str, int]
     identity: str
     precision: str
     decode: Decode = DECODE
@@ -67,6 +69,7 @@ class EmbeddingFiles:
                 "files": [str(file) for file in self.files],
                 "num_rows": self.num_rows,
                 "num_failed": self.num_failed,
+                "left_out": dict(self.left_out),
                 "identity": self.identity,
                 "precision": self.precision,
                 "decode": dataclasses.asdict(self.decode),
@@ -122,7 +125,8 @@ def embed(
     shapes = {layer: runner.spec.layer_shapes()[layer] for layer in layers}
     files = files_of(output, layers)
     num_rows = num_failed = 0
-    some = at_least_one(photographs)
+    summary = RunSummary() if summary is None else summary
+    some = at_least_one(photographs, summary.left_out)
     with (
         _open_rows(files, runner, shapes) as append,
         closing(run(runner, some, threads=threads, summary=summary)) as results,
@@ -144,6 +148,7 @@ def embed(
         shapes=shapes,
         num_rows=num_rows,
         num_failed=num_failed,
+        left_out=summary.left_out.counts,
         identity=runner.identity,
         precision=runner.options.precision,
     )

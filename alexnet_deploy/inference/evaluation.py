@@ -7,7 +7,7 @@ N photographs, K classes of the model. Memory: one float32 array [N, K], 200 MB 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -115,6 +115,7 @@ def evaluate(
             _model(runner, share, None if paths is None else paths[number])
             for number, (runner, share) in enumerate(zip(runners, shares, strict=True))
         ),
+        left_out=summary.left_out.counts,
         seconds=summary.wall_s,
     )
 
@@ -203,6 +204,7 @@ class _Average:
         *,
         num_crops: int,
         models: tuple[EvaluatedModel, ...],
+        left_out: Mapping[str, int],
         seconds: float,
     ) -> Evaluation:
         """Compare with the photographs' classes."""
@@ -222,6 +224,7 @@ class _Average:
             num_unlabelled=(
                 photographs.num_unlabelled if isinstance(photographs, LabelledFiles) else 0
             ),
+            left_out=left_out,
             num_crops=num_crops,
             matched_by=match.by,
             models=models,

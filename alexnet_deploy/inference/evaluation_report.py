@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,7 @@ class Evaluation:
         num_photographs: number evaluated, without failures.
         failures: photographs that could not be read, with the reason.
         num_unlabelled: photographs of the folder that the file with the classes does not name.
+        left_out: photographs of the folder that were not tried, by suffix; see `finding`.
         num_crops: views per photograph, 1 (centre) or 10.
         matched_by: how classes were matched with outputs; see `class_matching.ClassMatch`.
         models: in the order given.
@@ -104,6 +106,7 @@ class Evaluation:
     num_photographs: int
     failures: tuple[tuple[Path, str], ...]
     num_unlabelled: int
+    left_out: Mapping[str, int]
     num_crops: int
     matched_by: MatchedBy
     models: tuple[EvaluatedModel, ...]
@@ -125,12 +128,13 @@ class Evaluation:
         """Return one ASCII JSON object on one line.
 
         {"top1", "top1_interval", "top5", "top5_interval", "mean_class_top1", "photographs",
-        "failures": [{"path", "error"}], "unlabelled", "crops", "matched_by", "models": [{"path",
-        "identity", "runtime", "precision", "weight", "input_size", "resize", "resize_to",
-        "filter"}], "classes": [{"label", "index", "photographs", "top1", "top5"}], "published":
-        {"network", "top1", "top1_inside", "top5", "top5_inside", "measured"}, "seconds"}; a path
-        that is not UTF-8 comes with "path_base64". Accuracies are 0..1, or null for a class without
-        photographs; intervals are [low, high], of 95 % confidence; "published" may be null.
+        "failures": [{"path", "error"}], "unlabelled", "left_out": {suffix: number}, "crops",
+        "matched_by", "models": [{"path", "identity", "runtime", "precision", "weight",
+        "input_size", "resize", "resize_to", "filter"}], "classes": [{"label", "index",
+        "photographs", "top1", "top5"}], "published": {"network", "top1", "top1_inside", "top5",
+        "top5_inside", "measured"}, "seconds"}; a path that is not UTF-8 comes with "path_base64".
+        Accuracies are 0..1, or null for a class without photographs; intervals are [low, high], of
+        95 % confidence; "published" may be null.
         """
         fields: dict[str, Any] = {
             "top1": self.top1,
@@ -141,6 +145,7 @@ class Evaluation:
             "photographs": self.num_photographs,
             "failures": [path_fields(path) | {"error": error} for path, error in self.failures],
             "unlabelled": self.num_unlabelled,
+            "left_out": dict(self.left_out),
             "crops": self.num_crops,
             "matched_by": self.matched_by,
             "models": [_model_fields(model) for model in self.models],

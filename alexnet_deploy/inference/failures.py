@@ -10,7 +10,7 @@ from alexnet_deploy.errors import (
     NoPhotographsError,
     TooManyFailuresError,
 )
-from alexnet_deploy.photographs.finding import PHOTO_SUFFIXES
+from alexnet_deploy.photographs.suffixes import PHOTO_SUFFIXES, LeftOut
 
 _Item = TypeVar("_Item")
 
@@ -56,16 +56,17 @@ class FailureLimit:
         return num_failed <= self.value
 
 
-def no_photographs() -> NoPhotographsError:
+def no_photographs(left_out: LeftOut | None = None) -> NoPhotographsError:
     """Return the error for paths without photographs."""
+    line = "" if left_out is None else left_out.line()
     return NoPhotographsError(
         "no photograph found in the paths given; looked for files with the suffixes "
         f"{' '.join(PHOTO_SUFFIXES)} (hidden files and service folders are skipped); "
-        "give another folder, name the files themselves, or convert HEIC and raw files first"
+        "give another folder, or name the files themselves" + (f"; {line}" if line else "")
     )
 
 
-def at_least_one(photographs: Iterable[_Item]) -> Iterator[_Item]:
+def at_least_one(photographs: Iterable[_Item], left_out: LeftOut | None = None) -> Iterator[_Item]:
     """Yield the photographs, for work that makes no sense without any.
 
     Raises:
@@ -76,7 +77,7 @@ def at_least_one(photographs: Iterable[_Item]) -> Iterator[_Item]:
         is_empty = False
         yield photograph
     if is_empty:
-        raise no_photographs()
+        raise no_photographs(left_out)
 
 
 def check_failures(num_failed: int, num_total: int, limit: FailureLimit) -> None:

@@ -24,6 +24,7 @@ from alexnet_deploy.photographs.pipeline import (
     default_threads,
 )
 from alexnet_deploy.photographs.sources import ImageSource
+from alexnet_deploy.photographs.suffixes import LeftOut
 from alexnet_deploy.runtimes.base import Runner
 
 _Source = TypeVar("_Source", bound=ImageSource)
@@ -64,6 +65,7 @@ class RunSummary:
         decode_s: seconds of finding, decoding and preprocessing, summed over threads.
         waiting_s: seconds that the runner waited for decoding.
         infer_s: seconds in the runner.
+        left_out: photographs in the folders that are not among those counted; see `finding`.
     """
 
     num_done: int = 0
@@ -73,6 +75,7 @@ class RunSummary:
     decode_s: float = 0.0
     waiting_s: float = 0.0
     infer_s: float = 0.0
+    left_out: LeftOut = field(default_factory=LeftOut)
     _start: float = field(default_factory=time.perf_counter, repr=False)
 
     @property

@@ -8,6 +8,7 @@ would take more than 400 MB in each worker.
 
 import errno
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.errors import DatasetError, UsageError
-from alexnet_deploy.photographs.finding import PHOTO_SUFFIXES, find_photographs, has_hidden_part
+from alexnet_deploy.photographs.finding import find_photographs, has_hidden_part
+from alexnet_deploy.photographs.suffixes import PHOTO_SUFFIXES, Suffixes, split
 
 _LAYOUT = "expected one sub-folder of photographs for each class, as in root/daisy/1.jpg"
 _MAX_NAMED = 5  # more would make the message unreadable
@@ -59,7 +61,12 @@ class ClassFolders:
         )
 
 
-def find_class_folders(root: Path, *, if_flat: str = "move them") -> ClassFolders:
+def find_class_folders(
+    root: Path,
+    *,
+    if_flat: str = "move them",
+    left_out: Callable[[str], None] = lambda path: None,
+) -> ClassFolders:
     """Find the photographs below each sub-folder of `root`, sorted by class, then by path.
 
     As in `finding.find_photographs`, hidden files and folders are skipped and folders within a
@@ -68,6 +75,7 @@ def find_class_folders(root: Path, *, if_flat: str = "move them") -> ClassFolder
     Args:
         root: the data set.
         if_flat: what to do about photographs beside the sub-folders, for the message.
+        left_out: as for `finding.find_photographs`.
 
     Raises:
         UsageError: `root` does not exist or is not a folder.
@@ -78,7 +86,7 @@ def find_class_folders(root: Path, *, if_flat: str = "move them") -> ClassFolder
     names: list[bytes] = []
     counts = []
     for name in classes:
-        found = _photographs_of(root / name)
+        found = _photographs_of(root / name, left_out)
         counts.append(len(found))
         names.extend(found)
     empty = [name for name, count in zip(classes, counts, strict=True) if not count]
@@ -102,6 +110,7 @@ def _class_names(root: Path, if_flat: str) -> tuple[str, ...]:
     """Return the names of the sub-folders, sorted."""
     folders: list[str] = []
     photographs: list[str] = []
+    read = Suffixes().read
     try:
         with os.scandir(root) as entries:
             for entry in entries:
@@ -110,7 +119,7 @@ def _class_names(root: Path, if_flat: str) -> tuple[str, ...]:
                 if entry.is_dir():
                     _refuse_loop(root, entry)
                     folders.append(entry.name)
-                elif os.path.splitext(entry.name)[1].lower() in PHOTO_SUFFIXES:
+                elif split(entry.name)[1] in read:
                     photographs.append(entry.name)
     except (OSError, ValueError) as error:  # ValueError: a null character
         reason = getattr(error, "strerror", None) or str(error)
@@ -136,11 +145,11 @@ def _refuse_loop(root: Path, entry: "os.DirEntry[str]") -> None:
         )
 
 
-def _photographs_of(folder: Path) -> list[bytes]:
+def _photographs_of(folder: Path, left_out: Callable[[str], None]) -> list[bytes]:
     """Return the paths of the photographs below one class's folder, relative to it, sorted."""
     start = len(os.fsencode(folder)) + 1
     found = []
-    for path in find_photographs([folder]):
+    for path in find_photographs([folder], left_out=left_out):
         if path == folder:  # this is how a folder that cannot be listed is reported
             raise DatasetError(f"{folder}: cannot be listed; get permission to read it")
         found.append(os.fsencode(path)[start:])

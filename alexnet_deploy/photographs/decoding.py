@@ -14,7 +14,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 from PIL import (  # noqa: F401 - each registers its format; Pillow's own lazy way is not thread-safe
     AvifImagePlugin,
     BmpImagePlugin,
@@ -43,18 +42,15 @@ from alexnet_deploy.files.regular_files import open_regular
 from alexnet_deploy.photographs.decoded_size import bytes_needed
 from alexnet_deploy.photographs.heif_files import HEAD_BYTES, is_heif, open_heif
 from alexnet_deploy.photographs.memory import DECODED, MAX_FILE_BYTES, READ
+from alexnet_deploy.photographs.pixel_limit import PIXELS
 from alexnet_deploy.photographs.png_data import is_cut_short
 from alexnet_deploy.photographs.raw_previews import Preview, preview_of
-from alexnet_deploy.photographs.tiff_layouts import Layout, layout_of
+from alexnet_deploy.photographs.rgb import layout_of, to_rgb
 from alexnet_deploy.photographs.unread_files import (
-    check_jpeg2000,
     damaged,
     not_an_image,
     of_an_unread_kind,
 )
-
-MAX_PIXELS = 2 * 89_478_485
-"""Largest photograph that is decoded, in px (179 megapixels): Pillow's own limit."""
 
 # Formats that Pillow may open. Left out: those that start other programs (EPS), that only Windows
 # reads (WMF), and stubs. MPO is opened as JPEG. Targa comes last, because its files have no magic
@@ -197,14 +193,14 @@ def _opened(file: BinaryIO) -> Image.Image:
 def _upright_rgb(image: Image.Image) -> Image.Image:
     """Return a new image, or `image` itself if it is already loaded, upright and RGB."""
     width, height = image.size
-    if width * height > MAX_PIXELS:
+    if width * height > PIXELS.limit:
         raise _too_large(width * height)
     with DECODED.released_at_end():
         _reserve_memory(image)
-        layout = _layout(image)
+        layout = layout_of(image)
         image.load()
         transposition = _TRANSPOSITIONS.get(_orientation(image))
-        rgb = _rgb(image, layout)
+        rgb = to_rgb(image, layout)
         return rgb if transposition is None else rgb.transpose(transposition)
 
 
@@ -248,7 +244,7 @@ def _failures_reported(file: BinaryIO | None) -> Iterator[None]:
         raise not_an_image(file) from error
     except Image.DecompressionBombError as error:
         pixels = re.search(r"(\d+) pixels", str(error))
-        raise _too_large(int(pixels[1]) if pixels else MAX_PIXELS + 1) from error
+        raise _too_large(int(pixels[1]) if pixels else PIXELS.limit + 1) from error
     except MemoryError as error:
         raise PhotographError(
             "needs more memory to decode than is available; use fewer threads"
@@ -271,73 +267,6 @@ def _is_of_the_disk(error: OSError, file: BinaryIO | None) -> bool:
     return error.errno not in (None, errno.EINVAL) and not isinstance(file, io.BytesIO)
 
 
-def _layout(image: Image.Image) -> Layout:
-    """Return how the 16-bit greys of an opened image are to be read.
-
-    Raises:
-        PhotographError: Pillow would decode it to something else.
-    """
-    file = getattr(image, "fp", None)  # None once it is loaded
-    if image.format == "JPEG2000" and file is not None:
-        position = file.tell()
-        check_jpeg2000(file)
-        file.seek(position)
-    if not isinstance(image, TiffImagePlugin.TiffImageFile):
-        return Layout()
-    tags = image.tag_v2
-
-    def numbers(tag: int) -> tuple[int, ...]:
-        value = tags.get(tag, ())
-        values = value if isinstance(value, tuple) else (value,)
-        return values if all(isinstance(one, int) for one in values) else ()
-
-    return layout_of(numbers)
-
-
-def _rgb(image: Image.Image, layout: Layout) -> Image.Image:
-    """Convert a loaded image of any mode to RGB; one in RGB is returned unchanged."""
-    if image.mode.startswith("I"):
-        return _from_high_byte(image, layout)
-    if image.mode == "F":
-        raise PhotographError(
-            "holds floating-point greys, whose range is unknown; save it with 8 or 16 bits"
-        )
-    if image.mode == "LAB":
-        return _from_lab(image)
-    if image.has_transparency_data:
-        rgba = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
-        rgb = Image.new("RGB", image.size, "white")
-        rgb.paste(rgba, mask=rgba)
-        return rgb
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _from_high_byte(image: Image.Image, layout: Layout) -> Image.Image:
-    """Convert greys of 9 to 16 bits, in mode I;16 (any byte order) or I, by their 8 highest."""
-    greys = np.asarray(image)
-    if greys.min() < 0 or greys.max() > 0xFFFF:
-        raise PhotographError(
-            f"holds 32-bit greys from {greys.min()} to {greys.max()}, expected 0 to 65535; "
-            "save it with 8 or 16 bits"
-        )
-    high = np.minimum(greys >> (layout.bits - 8), 0xFF).astype(np.uint8)
-    high = 0xFF - high if layout.is_negative else high
-    transparent = image.info.get("transparency")  # a PNG's: one of its greys
-    if isinstance(transparent, int):
-        high[greys == transparent] = 0xFF
-    return Image.fromarray(high).convert("RGB")
-
-
-def _from_lab(image: Image.Image) -> Image.Image:
-    """Convert CIE LAB to sRGB; `Image.convert` would treat L, a, b as R, G, B."""
-    from PIL import ImageCms
-
-    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-    converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-    assert converted is not None  # None only when converting in place
-    return converted
-
-
 def _orientation(image: Image.Image) -> Any:
     """Return the EXIF orientation, 1 to 8, or anything else if there is none."""
     try:
@@ -348,6 +277,7 @@ def _orientation(image: Image.Image) -> Any:
 
 def _too_large(pixels: int) -> PhotographError:
     return PhotographError(
-        f"has {pixels / 1e6:.1f} megapixels, at most {MAX_PIXELS / 1e6:.1f} are decoded; "
-        "scale it down first"
+        f"has {pixels / 1e6:.1f} megapixels, at most {PIXELS.limit / 1e6:.1f} are decoded; raise ",
+        Argument("max_megapixels"),
+        " or scale it down first",
     )

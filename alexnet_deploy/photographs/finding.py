@@ -9,14 +9,7 @@ from pathlib import Path
 
 from alexnet_deploy import arguments
 from alexnet_deploy.errors import UsageError
-
-PHOTO_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".bmp", ".dib"),
-    *(".webp", ".tif", ".tiff", ".avif", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
-    *(".ppm", ".pgm", ".pbm", ".pnm", ".pcx", ".tga", ".qoi"),
-)
-"""Suffixes of photographs when a folder is searched, in upper or lower case."""
-
+from alexnet_deploy.photographs.suffixes import Suffixes, split
 
 # Thumbnails, recycle bins and snapshots of Synology, QNAP, Windows and macOS (zip), and ext4's.
 _SERVICE_FOLDERS = frozenset(
@@ -31,14 +24,16 @@ def find_photographs(
     include_hidden: bool = False,
     exclude: Path | None = None,
     skip: Callable[[str], bool] | None = None,
+    left_out: Callable[[str], None] = lambda path: None,
 ) -> Iterator[Path]:
     """Check the paths immediately, then yield each photograph once, lazily.
 
-    A folder is searched recursively for files with one of `PHOTO_SUFFIXES`: its own files by name,
-    then its sub-folders by name, then linked folders. A file given explicitly is always yielded,
-    whatever its suffix. A path that does not exist and contains one of `*?[` is a pattern; `**`
-    crosses folders. A folder that cannot be listed, and a broken link with a photograph's suffix,
-    are yielded too: loading them raises the reason.
+    A folder is searched recursively for files with the suffix of a photograph: its own files by
+    name, then its sub-folders by name, then linked folders. A raw file beside a JPEG of its name is
+    the same photograph, and left out. A file given explicitly is always yielded, whatever it is. A
+    path that does not exist and contains one of `*?[` is a pattern; `**` crosses folders. A folder
+    that cannot be listed, and a broken link with a photograph's suffix, are yielded too: loading
+    them raises the reason.
 
     A folder is visited once, under the first path that leads to it, so links cannot loop; a file
     given twice, or also below a given folder, is yielded once. Memory holds the visited folders,
@@ -51,21 +46,28 @@ def find_photographs(
         exclude: an existing folder that is never searched, by whichever path it is reached.
         skip: called with the path of each file and folder that is found in a folder; True leaves it
             out.
+        left_out: called with the path of each photograph in a folder that is left out: a raw file
+            beside its JPEG, or one that nothing reads that is installed.
 
     Raises:
         UsageError: a path does not exist, or a pattern matches nothing.
     """
     several = arguments.paths("paths", paths)
     given = [name for path in several for name in _expand(path, include_hidden)]
-    return _Search(given, include_hidden, exclude, skip).photographs()
+    return _Search(given, include_hidden, exclude, skip, left_out).photographs()
 
 
-def find_listed(paths: Sequence[str], *, include_hidden: bool = False) -> Iterator[Path]:
+def find_listed(
+    paths: Sequence[str],
+    *,
+    include_hidden: bool = False,
+    left_out: Callable[[str], None] = lambda path: None,
+) -> Iterator[Path]:
     """Yield what a list names, as `find_photographs` does, but each name is what it says.
 
     No name is a pattern, and one that is not there is yielded: loading it raises the reason.
     """
-    return _Search(list(paths), include_hidden, None, None).photographs()
+    return _Search(list(paths), include_hidden, None, None, left_out).photographs()
 
 
 def check_not_photograph(output: Path, photographs: Iterable[object]) -> None:
@@ -126,7 +128,10 @@ class _Search:
         include_hidden: bool,
         exclude: Path | None,
         skip: Callable[[str], bool] | None,
+        left_out: Callable[[str], None],
     ) -> None:
+        self._suffixes = Suffixes()
+        self._left_out = left_out
         self._given = given
         self._skip = skip
         self._include_hidden = include_hidden
@@ -179,6 +184,7 @@ class _Search:
     def _list(self, folder: str) -> tuple[list[str], list[str], list[str]]:
         """Return the names of photographs, folders and links to folders, each sorted."""
         files: list[str] = []
+        unread: list[str] = []
         folders: list[str] = []
         links: list[str] = []
         with os.scandir(folder) as entries:
@@ -190,8 +196,13 @@ class _Search:
                     continue
                 if _is_folder(entry):
                     (links if entry.is_symlink() else folders).append(name)
-                elif os.path.splitext(name)[1].lower() in PHOTO_SUFFIXES:
+                elif (suffix := split(name)[1]) in self._suffixes.read:
                     files.append(name)
+                elif suffix in self._suffixes.left_out:
+                    unread.append(name)
+        files, twins = self._suffixes.without_twins(files)
+        for name in sorted(unread + twins):
+            self._left_out(os.path.join(folder, name))
         return sorted(files), sorted(folders), sorted(links)
 
 

@@ -6,9 +6,7 @@ from typing import BinaryIO
 from PIL import Image
 
 from alexnet_deploy.errors import PhotographError
-
-HEIF_SUFFIXES = (".heic", ".heif", ".hif")
-HEIF_MODULE, HEIF_EXTRA = "pillow_heif", "photos"
+from alexnet_deploy.photographs.suffixes import HEIF_EXTRA
 
 _HEIF = {
     *(b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"),

@@ -12,12 +12,6 @@ from alexnet_deploy.errors import PhotographError
 from alexnet_deploy.photographs.jpeg_headers import find_jpegs
 from alexnet_deploy.photographs.tiff_tags import ORIENTATION, Directory, directories
 
-RAW_SUFFIXES = (
-    *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef"),
-    *(".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srw"),
-    ".x3f",
-)
-
 _MARKS = (
     *((0, b"FUJIFILMCCD-RAW"), (4, b"ftypcrx "), (0, b"\0MRM"), (0, b"FOVb"), (6, b"HEAPCCDR")),
     *((8, b"IIII"), (0, b"IIU\0"), (0, b"IIRO"), (0, b"IIRS"), (0, b"MMOR"), (8, b"CR\2\0")),

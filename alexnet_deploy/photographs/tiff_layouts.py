@@ -57,7 +57,7 @@ class Layout:
     is_negative: bool = False
 
 
-def layout_of(numbers: Numbers) -> Layout:
+def tiff_layout(numbers: Numbers) -> Layout:
     """Return how the greys of a TIFF that Pillow has opened are to be read.
 
     Raises:

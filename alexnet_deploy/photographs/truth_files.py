@@ -17,7 +17,7 @@ import io
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,8 @@ from alexnet_deploy.files.input_files import existing_file
 from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.model.labels import imagenet_devkit
 from alexnet_deploy.photographs.class_folders import ClassFolders, find_class_folders
-from alexnet_deploy.photographs.finding import PHOTO_SUFFIXES, find_photographs
+from alexnet_deploy.photographs.finding import find_photographs
+from alexnet_deploy.photographs.suffixes import Suffixes, split
 
 NUMBER = re.compile("0|[1-9][0-9]{0,6}")
 WNID = re.compile("n[0-9]{8}")
@@ -72,13 +73,19 @@ Labelled = ClassFolders | LabelledFiles
 """Photographs with their classes, whichever way they were given."""
 
 
-def find_labelled(folder: Path, truth: Path | None = None) -> Labelled:
+def find_labelled(
+    folder: Path,
+    truth: Path | None = None,
+    *,
+    left_out: Callable[[str], None] = lambda path: None,
+) -> Labelled:
     """Find the photographs of a folder and their classes.
 
     Args:
         folder: has a sub-folder for each class, or the photographs that `truth` names.
         truth: the file with their classes; see above for its forms. Names are relative to `folder`;
             one without a photograph's suffix is that of the file which has one.
+        left_out: as for `finding.find_photographs`.
 
     Raises:
         UsageError: `folder` or `truth` is not there.
@@ -87,11 +94,11 @@ def find_labelled(folder: Path, truth: Path | None = None) -> Labelled:
     """
     if truth is None:
         remedy = Message("move them, or name the file with their classes: ", Argument("truth"))
-        return find_class_folders(folder, if_flat=remedy)
+        return find_class_folders(folder, if_flat=remedy, left_out=left_out)
     existing_file(truth, "the file with the photographs' classes")
     if not folder.is_dir():
         raise UsageError(f"{folder}: is no folder; give the one with the photographs of {truth}")
-    there = {os.path.normpath(path) for path in find_photographs([folder])}
+    there = {os.path.normpath(path) for path in find_photographs([folder], left_out=left_out)}
     label_of = _labels_by_path(folder, truth, there)
     if not label_of:
         raise DatasetError(f"{truth}: names no photograph")
@@ -120,6 +127,7 @@ def _labels_by_path(folder: Path, truth: Path, there: set[str]) -> dict[str, str
     by_stem = defaultdict(list)
     for path in there:
         by_stem[os.path.splitext(path)[0]].append(path)
+    read = Suffixes().read
     label_of: dict[str, str] = {}
     for name, label in _rows(truth):
         if label in _FIRST_OF_DEVKIT and Path(name).stem == _FIRST:
@@ -129,7 +137,7 @@ def _labels_by_path(folder: Path, truth: Path, there: set[str]) -> dict[str, str
                 "ILSVRC2012_validation_ground_truth.txt"
             )
         path = os.path.normpath(folder / name)
-        if os.path.splitext(name)[1].lower() not in PHOTO_SUFFIXES:
+        if split(name)[1] not in read:
             found = sorted(by_stem[path])
             if len(found) > 1:
                 raise DatasetError(

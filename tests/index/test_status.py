@@ -68,7 +68,7 @@ def test_the_keys_are_those_that_are_documented(photos: Path, index: Path) -> No
     assert list(description) == [
         *("path", "kind", "size_bytes", "format", "metric", "model"),
         *(field.name for field in dataclasses.fields(VectorSpace)),
-        *("photographs", "vectors", "roots", "runs", "failures"),
+        *("photographs", "vectors", "roots", "left_out", "runs", "failures"),
     ]
     assert list(describe_index(index, check=True)) == [*description, "problems"]
     assert list(description["photographs"]) == ["indexed", "failed", "pending"]

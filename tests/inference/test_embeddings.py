@@ -54,6 +54,7 @@ def test_one_layer_is_one_array_and_the_paths_of_its_rows(tmp_path: Path) -> Non
         shapes={"fc7": (4096,)},
         num_rows=2,
         num_failed=1,
+        left_out={},
         identity="0123456789abcdef",
         precision="fp16",
     )
@@ -83,13 +84,15 @@ def test_what_was_written_is_told_in_json_and_in_words(tmp_path: Path) -> None:
         shapes={"fc7": (4096,)},
         num_rows=1200,
         num_failed=3,
+        left_out={".heic": 2},
         identity="abc",
         precision="int8",
     )
     assert written.to_json() == (
         '{"files": ["v.npy", "v.paths.jsonl"], "num_rows": 1200, "num_failed": 3, '
-        '"identity": "abc", "precision": "int8", "decode": {"decoder": "pillow-13", '
-        '"scale": "exact", "colour": "ignored"}, "layers": ["fc7"], "shapes": {"fc7": [4096]}}'
+        '"left_out": {".heic": 2}, "identity": "abc", "precision": "int8", '
+        '"decode": {"decoder": "pillow-13", "scale": "exact", "colour": "ignored"}, '
+        '"layers": ["fc7"], "shapes": {"fc7": [4096]}}'
     )
     assert written.describe() == (
         "v.npy: fc7 1,200 x 4096 float32\nv.paths.jsonl: the path of each row"

@@ -23,6 +23,7 @@ ONE = Evaluation(
     num_photographs=1695,
     failures=((Path(os.fsdecode(b"d/caf\xe9.jpg")), "is empty"),),
     num_unlabelled=0,
+    left_out={".heic": 2},
     num_crops=10,
     matched_by="order",
     models=(
@@ -88,6 +89,7 @@ def test_json_is_exactly_this() -> None:
             {"path": "d/caf\udce9.jpg", "path_base64": "ZC9jYWbpLmpwZw==", "error": "is empty"}
         ],
         "unlabelled": 0,
+        "left_out": {".heic": 2},
         "crops": 10,
         "matched_by": "order",
         "models": [

@@ -146,7 +146,7 @@ def test_a_class_that_cannot_be_listed_is_an_error_not_a_photograph(
 ) -> None:
     fill(tmp_path, "a/1.jpg")
     # What `find_photographs` yields for such a folder; for a superuser there is none.
-    monkeypatch.setattr(class_folders, "find_photographs", lambda paths: iter(paths))
+    monkeypatch.setattr(class_folders, "find_photographs", lambda paths, left_out: iter(paths))
     with pytest.raises(DatasetError, match="a: cannot be listed"):
         find_class_folders(tmp_path)
 

@@ -16,9 +16,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, PcxImagePlugin
 
-from alexnet_deploy.errors import PhotographError
+from alexnet_deploy.errors import ArgumentError, PhotographError
 from alexnet_deploy.photographs.decoding import decode_photograph, load_photograph
-from alexnet_deploy.photographs.finding import PHOTO_SUFFIXES
+from alexnet_deploy.photographs.pixel_limit import limit_megapixels
+from alexnet_deploy.photographs.suffixes import PHOTO_SUFFIXES, RAW_SUFFIXES
 
 
 def saved(image: Image.Image, path: Path, **options: Any) -> Path:
@@ -38,7 +39,11 @@ def noise(*shape: int) -> NDArray[np.uint8]:
 
 @pytest.mark.parametrize(
     "suffix",
-    [s for s in PHOTO_SUFFIXES if s not in (".pgm", ".pbm", ".pnm", ".mpo", ".jpc", ".j2c")],
+    [
+        s
+        for s in PHOTO_SUFFIXES
+        if s not in (".pgm", ".pbm", ".pnm", ".mpo", ".jpc", ".j2c", *RAW_SUFFIXES)
+    ],
 )
 def test_every_suffix_is_of_a_format_that_is_read(suffix: str, tmp_path: Path) -> None:
     path = saved(Image.new("RGB", (40, 30), (200, 100, 50)), tmp_path / f"x{suffix}")
@@ -214,6 +219,45 @@ def test_the_size_counts_whatever_limit_the_process_has_set(
     path = tmp_path / "x.png"
     path.write_bytes(png(20_000, 10_000, b""))
     with pytest.raises(PhotographError, match=r"has 200\.0 megapixels"):
+        load_photograph(path)
+
+
+def test_a_photograph_of_200_megapixels_is_read_by_who_asks_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    path = tmp_path / "x.png"
+    Image.new("1", (20_000, 10_000)).save(path)
+    try:
+        limit_megapixels(200)
+        assert load_photograph(path).size == (20_000, 10_000)
+        limit_megapixels(199.9)
+        with pytest.raises(
+            PhotographError, match=r"has 200\.0 megapixels, at most 199\.9 .*; raise max_megapixels"
+        ):
+            load_photograph(path)
+    finally:
+        limit_megapixels()
+
+
+@pytest.mark.parametrize("limit", [0, -1, float("nan"), 1e9, "many", None])
+def test_what_is_no_number_of_megapixels_is_refused(limit: Any) -> None:
+    with pytest.raises(ArgumentError, match=r"max_megapixels is .*, expected a number above 0"):
+        limit_megapixels(limit)
+
+
+def test_a_transparent_16_bit_grey_is_white(tmp_path: Path) -> None:
+    greys = Image.fromarray(np.array([[0x1234, 0x5678]], np.uint16))
+    path = saved(greys, tmp_path / "x.png", transparency=0x1234)
+    assert pixels(path)[..., 0].tolist() == [[255, 0x56]]
+
+
+def test_a_bmp_of_a_kind_that_is_not_read_is_not_damaged(tmp_path: Path) -> None:
+    path = saved(Image.new("RGB", (4, 4)), tmp_path / "x.bmp")
+    content = bytearray(path.read_bytes())
+    content[28:30] = (2).to_bytes(2, "little")  # bits a pixel, as of bmpsuite's pal2.bmp
+    path.write_bytes(content)
+    with pytest.raises(PhotographError, match=r"is of a kind that is not read \(Unsupported BMP"):
         load_photograph(path)
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from PIL import ExifTags, Image
 
-from alexnet_deploy.photographs.decoding import MAX_PIXELS, decode_photograph, load_photograph
+from alexnet_deploy.photographs.decoding import decode_photograph, load_photograph
+from alexnet_deploy.photographs.pixel_limit import PIXELS
 from alexnet_deploy.photographs.preprocessing import preprocess
 from fuzzing.kinds import Kind, check
 from fuzzing.mutations import changed_bytes
@@ -31,7 +32,7 @@ def _read(folder: Path) -> None:
     path = folder / "photograph"
     image = load_photograph(path)
     check(image.mode == "RGB", f"mode {image.mode}")
-    check(0 < image.width * image.height <= MAX_PIXELS, f"size {image.size}")
+    check(0 < image.width * image.height <= PIXELS.limit, f"size {image.size}")
     crop = preprocess(image, SPEC)
     side = SPEC.input_size
     check(crop.shape == (side, side, 3) and crop.dtype == "uint8", f"crop {crop.shape}")

@@ -1,0 +1,45 @@
+"""How many pixels a photograph may have, in this process."""
+
+from PIL import Image
+
+from alexnet_deploy.errors import ArgumentError
+
+DEFAULT_MEGAPIXELS = 2 * 89_478_485 / 1e6
+"""179, Pillow's own limit."""
+
+_MOST_MEGAPIXELS = 10_000
+
+
+class _PixelLimit:
+    """The limit in px, as `limit_megapixels` has set it."""
+
+    limit = round(DEFAULT_MEGAPIXELS * 1e6)
+
+
+PIXELS = _PixelLimit()
+"""Larger photographs are refused before they are decoded."""
+
+
+def limit_megapixels(max_megapixels: float = DEFAULT_MEGAPIXELS) -> None:
+    """Limit the size of photographs, for the rest of the process.
+
+    Above Pillow's own limit, which is the default, this raises that, too. How much memory they take
+    is another matter: see `memory.limit_decoded_memory`.
+
+    Args:
+        max_megapixels: in millions of pixels, up to 10,000.
+
+    Raises:
+        ArgumentError: it is no such number.
+    """
+    try:
+        limit = float(max_megapixels)
+    except (TypeError, ValueError):
+        limit = 0.0
+    if not 0 < limit <= _MOST_MEGAPIXELS:
+        expected = f"a number above 0, up to {_MOST_MEGAPIXELS:,}"
+        raise ArgumentError("max_megapixels", max_megapixels, expected)
+    PIXELS.limit = round(limit * 1e6)
+    # Pillow warns above its limit, and refuses above twice that.
+    if Image.MAX_IMAGE_PIXELS is not None and PIXELS.limit > 2 * Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = PIXELS.limit
