@@ -56,7 +56,7 @@ MODULES = {
     ),
     "weights": "places download store pull names",
     "export": "calibration onnx engine cache opening",
-    "console": "signals decoding paths progress reporting group",
+    "console": "signals decoding paths progress verbosity reporting group",
     "index": (
         "manifest lock segments schema ledger named_folders exclusions roots storage model "
         "integrity scopes "
@@ -75,7 +75,8 @@ COMMAND_MODULES = {
     for name, target in COMMANDS.items()
 }
 CONSOLE = tuple(
-    f"console.{name}" for name in ["signals", "decoding", "paths", "reporting", "group"]
+    f"console.{name}"
+    for name in ["signals", "decoding", "paths", "verbosity", "reporting", "group"]
 )
 START_UP = (*CONSOLE, "commands.options", *COMMAND_MODULES.values(), "cli", "__main__")
 """Modules that every `--help` loads: the standard library, click, each other and LIGHT."""

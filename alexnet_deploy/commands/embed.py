@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from alexnet_deploy.commands import options as shared
-from alexnet_deploy.console.paths import FILE
+from alexnet_deploy.console.paths import FILE, LAYER
 from alexnet_deploy.console.reporting import Reporter, print_result
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @click.option(
     "--layer",
     "layers",
+    type=LAYER,
     multiple=True,
     default=("fc7",),
     help="Layer to take, conv1 to logits; repeat for more.  [default: fc7]",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from alexnet_deploy.commands import options as shared
-from alexnet_deploy.console.paths import FILE
+from alexnet_deploy.console.paths import FILE, LAYER
 from alexnet_deploy.console.reporting import Reporter, print_result, say
 
 if TYPE_CHECKING:
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 @click.command(epilog="Example: alexnet-deploy index photos/")
 @click.argument("folders", metavar="[FOLDER]...", nargs=-1, type=FILE)
-@click.option("--layer", help="Layer to index, conv1 to logits.  [default: the index's, else fc7]")
+@click.option(
+    "--layer", type=LAYER, help="Layer to index, conv1 to logits.  [default: the index's, else fc7]"
+)
 @click.option("--retry-failed", is_flag=True, help="Retry what failed in an earlier run.")
 @click.option(
     "--prune", is_flag=True, help="Remove what is gone, however much, and free its space."

@@ -14,7 +14,7 @@ import click
 
 from alexnet_deploy.choices import DEVICES, PRECISIONS, RUNTIMES, Device, Precision, Runtime
 from alexnet_deploy.console.decoding import decoding_options
-from alexnet_deploy.console.paths import FILE, MODEL
+from alexnet_deploy.console.paths import FILE, MODEL, PHOTOGRAPHS
 from alexnet_deploy.console.reporting import say
 from alexnet_deploy.errors import UsageError
 
@@ -291,7 +291,7 @@ def photograph_options(command: _Command, *, metavar: str = "PATH") -> _Command:
 
     And the options of `failure_options`.
     """
-    paths = click.argument("paths", metavar=f"[{metavar}]...", nargs=-1)
+    paths = click.argument("paths", metavar=f"[{metavar}]...", nargs=-1, type=PHOTOGRAPHS)
     from_file = click.option(
         "--from-file",
         metavar="LIST",

@@ -85,11 +85,10 @@ def update_index(
         retry_failed: read again what failed in an earlier run.
         prune: remove what is gone, even where it is more than a fifth of a folder.
         repair: check all vectors, and embed again those that are damaged.
-        exclude: patterns of what these folders leave out from now on: `raw` or `*.png` for a name
-            at any depth, `2019/raw` for a path from the folder, where `**` stands for any folders;
-            an empty sequence for nothing, None for what they left out before.
-        remove: folders to take out of the index, there or not; without `folders` nothing else is
-            done. One inside a folder of the index is left out from now on.
+        exclude: patterns of what these folders leave out from now on: `*.png` for names, `2019/raw`
+            for a path from the folder, `**` in it for any folders; none with an empty sequence,
+            those before with None.
+        remove: folders to take out, there or not; without `folders` nothing else is done.
         progress: called after each photograph that had to be read, with their number so far.
         notify: as for `open_index`.
 
@@ -101,22 +100,29 @@ def update_index(
             their docstrings say; what was committed stays.
     """
     request = _request(model, layer, runtime, device, precision, batch_size, threads, notify)
-    options = UpdateOptions(
+    options = _options(include_hidden, retry_failed, prune, repair, exclude, remove)
+    num_read, path = itertools.count(1), arguments.path("directory", directory)
+    some = [Path(folder) for folder in arguments.paths("folders", folders)]
+    return bring_up_to_date(
+        path, some, request, options, on_result=lambda _: progress(next(num_read)), notify=notify
+    )
+
+
+def _options(
+    include_hidden: bool,
+    retry_failed: bool,
+    prune: bool,
+    repair: bool,
+    exclude: str | Sequence[str] | None,
+    remove: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+) -> UpdateOptions:
+    return UpdateOptions(
         include_hidden=include_hidden,
         retry_failed=retry_failed,
         prune=prune,
         repair=repair,
         exclude=None if exclude is None else tuple(arguments.paths("exclude", exclude)),
-        remove=tuple(map(Path, arguments.paths("remove", remove))),
-    )
-    num_read = itertools.count(1)
-    return bring_up_to_date(
-        arguments.path("directory", directory),
-        [Path(folder) for folder in arguments.paths("folders", folders)],
-        request,
-        options,
-        on_result=lambda _: progress(next(num_read)),
-        notify=notify,
+        remove=tuple(Path(folder) for folder in arguments.paths("remove", remove)),
     )
 
 

@@ -85,6 +85,8 @@ def scopes(
         if not found:
             raise UsageError("the index has no photographs yet; give their folder")
         check_named(directory, [scope.folder for scope in found])
+    if exclude is not None:
+        set_exclusions(ledger, exclude, {scope.root.id for scope in found})
     for scope in found:
         if include_hidden:
             ledger.execute("UPDATE roots SET include_hidden = 1 WHERE id = ?", (scope.root.id,))
@@ -95,17 +97,19 @@ def scopes(
                 Argument("include_hidden", True),
                 " to index them from now on",
             )
-    if exclude is not None:
-        set_exclusions(ledger, exclude, {scope.root.id for scope in found})
     widest = list(_widest(found, {root.id: root for root in all_roots(ledger)}))
-    for scope in widest:
+    _check_not_excluded(widest)
+    return widest
+
+
+def _check_not_excluded(scopes: Sequence[Scope]) -> None:
+    for scope in scopes:
         if scope.prefix and Exclusions(scope.root.exclude).match(os.fsdecode(scope.prefix)):
             raise UsageError(
                 f"{scope.folder}: is excluded from {scope.root.path}; give the patterns that are "
                 "to stay with ",
                 Argument("exclude"),
             )
-    return widest
 
 
 def remove_folder(ledger: Ledger, folder: Path) -> int:
