@@ -56,9 +56,8 @@ def embed(
     from alexnet_deploy.photographs.sources import path_of
 
     embeddings.files_of(output, layers)
-    find = photographs.find
-    summary, report = RunSummary(), Reporter(find)
-    found = find(summary.left_out)
+    find, summary = photographs.find, RunSummary()
+    found, report = find(summary.left_out), Reporter(find)
     with model_arguments.open_runner(layers) as runner, report:
         written = embeddings.embed(
             runner,

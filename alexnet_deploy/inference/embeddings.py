@@ -125,8 +125,7 @@ def embed(
     shapes = {layer: runner.spec.layer_shapes()[layer] for layer in layers}
     files = files_of(output, layers)
     num_rows = num_failed = 0
-    summary = RunSummary() if summary is None else summary
-    some = at_least_one(photographs, summary.left_out)
+    some = at_least_one(photographs, (summary := summary or RunSummary()).left_out)
     with (
         _open_rows(files, runner, shapes) as append,
         closing(run(runner, some, threads=threads, summary=summary)) as results,

@@ -219,6 +219,7 @@ def test_embed_writes_rows_and_says_what(photographs: Path) -> None:
         "files": ["v.npy", "v.paths.jsonl"],
         "num_rows": 3,
         "num_failed": 0,
+        "left_out": {},
         "identity": "0123456789abcdef",
         "precision": "fp16",
         "decode": {"decoder": "pillow-13", "scale": "exact", "colour": "ignored"},

@@ -63,6 +63,7 @@ def test_the_keys_of_index_json_are_those_of_its_help(photos: Path) -> None:
         "failed_before": 0,
         "removed": 0,
         "missing": {},
+        "left_out": {},
     }
     text = " ".join(done("index", "--help").stdout.split())
     assert ", ".join(f'"{key}"' for key in list(told)[:-1]) + ', "missing": {root: number}' in text
