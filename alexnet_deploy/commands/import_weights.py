@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +80,7 @@ def import_(
     from alexnet_deploy.verification.foreign import compare_on_samples
 
     target = None if dry_run else output or _default_output(source)
-    if target is not None and target.exists() and target.samefile(source):
+    if target is not None and os.path.realpath(target) == os.path.realpath(source):
         raise UsageError(f"{printable(target)}: is the source itself; name another file with -o")
     options = ImportOptions(labels=_labels(labels), **said)
     imported = import_weights(source, options, prototxt=prototxt, mean=mean)
