@@ -35,7 +35,7 @@ MODULES = {
     ),
     "importing": (
         "source messages wire_format prototxt caffe_schema caffe_network caffe_files "
-        "onnx_constants onnx_flow onnx_layers onnx_lrn onnx_walk onnx_files "
+        "onnx_constants onnx_flow onnx_layers onnx_lrn onnx_walk onnx_files onnx_versions "
         "known matching containers directories adoption opening"
     ),
     "photographs": (
@@ -92,7 +92,10 @@ OWNERS = {
     "ml_dtypes": ("graph.casting",),
     "onnx": (
         *(f"graph.{name}" for name in MODULES["graph"].split()[2:]),
-        *(f"importing.{name}" for name in ("onnx_constants", "onnx_walk", "onnx_files")),
+        *(
+            f"importing.{name}"
+            for name in ("onnx_constants", "onnx_walk", "onnx_files", "onnx_versions")
+        ),
         "verification.rewritten",
     ),
     "onnxruntime": ("runtimes.onnxruntime_session",),

@@ -38,6 +38,7 @@ class ExportArguments:
     max_batch: int | None
     compute_capability: tuple[str, ...]
     layers: tuple[str, ...]
+    opset: int | None
     verify_on: Path | None
     no_verify: bool
     as_json: bool
@@ -149,6 +150,11 @@ def _engine_options(command: Callable[..., None]) -> Callable[..., None]:
     multiple=True,
     help="Layer to offer as an output; repeat for more.  [default: probabilities, fc7]",
 )
+@click.option(
+    "--opset",
+    type=click.IntRange(17, 22),
+    help="Version of ONNX's operators, for older tools.  [default: 20; of bf16 always 22]",
+)
 @click.option("--verify-on", type=FILE, help="Photographs to verify on.  [default: samples]")
 @click.option("--no-verify", is_flag=True, help="Write the file unverified, and say so in it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -205,6 +211,9 @@ def _check(arguments: ExportArguments) -> None:
         raise UsageError(
             f"{option}: is for ONNX files, an engine runs as it is built; leave it out"
         )
+    if arguments.opset and (arguments.is_engine or arguments.precision == "bf16"):
+        what = "an engine has no operators of ONNX" if arguments.is_engine else "bf16 needs 22"
+        raise UsageError(f"--opset: {what}; leave it out")
     if arguments.verify_on and arguments.no_verify:
         raise UsageError("--verify-on and --no-verify: mean opposite things; choose one")
     if arguments.calibrate and arguments.precision != "int8":
@@ -214,6 +223,7 @@ def _check(arguments: ExportArguments) -> None:
 def _write_onnx(checkpoint: "Checkpoint", arguments: ExportArguments) -> Mapping[str, Any] | None:
     """Export to ONNX; return the report, None where none was asked for."""
     from alexnet_deploy.export.onnx import export_onnx
+    from alexnet_deploy.graph.build import OPSET
     from alexnet_deploy.runtimes.base import RunnerOptions
 
     file = export_onnx(
@@ -223,6 +233,7 @@ def _write_onnx(checkpoint: "Checkpoint", arguments: ExportArguments) -> Mapping
         precision=arguments.precision,
         photographs=arguments.verification_photographs(),
         calibrate_on=arguments.calibration_photographs(),
+        opset=arguments.opset or OPSET,
         options=RunnerOptions(runtime=arguments.runtime, threads=arguments.threads),
         on_report=arguments.show,
         notify=say,

@@ -15,16 +15,12 @@ from numpy.typing import NDArray
 
 from alexnet_deploy.errors import IncompatibleFileError, VerificationError
 from alexnet_deploy.importing.onnx_files import Interface, read_foreign_network
+from alexnet_deploy.importing.onnx_versions import runnable_bytes
 from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.reference import Reference
 from alexnet_deploy.model.reference import crop as crop_of
 from alexnet_deploy.photographs.decoding import load_photograph
 from alexnet_deploy.photographs.samples import varied_samples
-from alexnet_deploy.runtimes.onnxruntime_session import (
-    is_runtime_error,
-    onnxruntime_version,
-    open_session,
-)
 from alexnet_deploy.verification.comparison import largest_difference, relative_error
 
 Array = NDArray[Any]
@@ -102,39 +98,48 @@ def compare_with_source(
     Raises:
         IncompatibleFileError: the file cannot be read or run, or has other classes.
     """
+    from alexnet_deploy.runtimes.onnxruntime_session import onnxruntime_version, open_session
+
     file = read_foreign_network(path).interface
-    session = open_session(path.read_bytes(), str(path), remedy="it may be older than opset 7")
+    session = open_session(runnable_bytes(path), str(path), remedy="give a file that it runs")
     reference = Reference(checkpoint)
-    is_head = file.layer in ("logits", "probabilities")
     errors, differences = [0.0], [0.0]
+    has_head = file.layer in ("logits", "probabilities")
     for crop in crops:
-        images = _input_of(file, checkpoint, crop, channels)
-        try:
-            (output,) = session.run([file.output_name], {file.input_name: images})
-        except Exception as error:
-            if not is_runtime_error(error):
-                raise
-            raise IncompatibleFileError(
-                f"{path}: ONNX Runtime cannot run it ({str(error).splitlines()[0]})"
-            ) from error
-        actual = output[0].astype(np.float64).ravel()
+        actual = _output_of(session, file, _input_of(file, checkpoint, crop, channels), path)
         expected = reference.run(crop[np.newaxis], file.layer)[file.layer][0]
         if actual.shape != expected.shape:
             raise IncompatibleFileError(
                 f"{path}: gives {actual.size} numbers, its checkpoint {expected.size}"
             )
-        if is_head:
-            actual, expected = (_scores(array, file.layer) for array in (actual, expected))
+        if has_head:
+            actual, expected = _scores(actual, file.layer), _scores(expected, file.layer)
             differences.append(largest_difference(np.exp(expected), np.exp(actual)))
             actual, expected = actual - actual.mean(), expected - expected.mean()
         errors.append(relative_error(expected, actual))
     return SourceComparison(
-        layer="logits" if is_head else file.layer,
+        layer="logits" if has_head else file.layer,
         error=float(np.max(errors)),  # keeps a NaN
-        largest_difference=float(np.max(differences)) if is_head else None,
+        largest_difference=float(np.max(differences)) if has_head else None,
         num_images=len(crops),
         ran=f"ONNX Runtime {onnxruntime_version()} on the CPU",
     )
+
+
+def _output_of(session: Any, file: Interface, images: Array, path: Path) -> Array:
+    """Return what the file gives for the first of `images`, flat."""
+    from alexnet_deploy.runtimes.onnxruntime_session import is_runtime_error
+
+    try:
+        (output,) = session.run([file.output_name], {file.input_name: images})
+    except Exception as error:
+        if not is_runtime_error(error):
+            raise
+        raise IncompatibleFileError(
+            f"{path}: ONNX Runtime cannot run it ({str(error).splitlines()[0]})"
+        ) from error
+    numbers: Array = output[0].ravel()
+    return numbers
 
 
 def _input_of(

@@ -147,9 +147,7 @@ def test_a_file_that_normalizes_is_given_pixels(
     assert compared(path, checkpoint).error > WRONG
 
 
-def test_what_cannot_be_run_or_compared_is_an_error(
-    zoo: Path, checkpoint: Checkpoint, tmp_path: Path
-) -> None:
+def test_other_classes_than_the_files_are_an_error(zoo: Path, checkpoint: Checkpoint) -> None:
     fewer = {
         name: array[:5] if name.startswith("fc8") else array
         for name, array in checkpoint.arrays.items()
@@ -157,9 +155,15 @@ def test_what_cannot_be_run_or_compared_is_an_error(
     other = changed(dataclasses.replace(checkpoint, arrays=fewer), num_classes=5)
     with pytest.raises(IncompatibleFileError, match="gives 7 numbers, its checkpoint 5"):
         compared(zoo, other)
-    old = written(ZooWriter(small_checkpoint(), 6).model(), tmp_path)
-    with pytest.raises(IncompatibleFileError, match="it may be older than opset 7"):
-        compared(old, small_checkpoint())
+
+
+@pytest.mark.parametrize("opset", [3, 6])
+def test_a_file_older_than_the_runtime_is_run(
+    opset: int, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    path = written(ZooWriter(checkpoint, opset).model(), tmp_path)
+    assert compared(path, checkpoint).error < RIGHT
+    assert compared(path, with_lrn(checkpoint, k=2.0)).error > WRONG
 
 
 def test_a_wrong_constant_shows_where_all_classes_are_as_probable(
