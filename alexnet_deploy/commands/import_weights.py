@@ -9,10 +9,13 @@ import click
 
 from alexnet_deploy.console.paths import FILE
 from alexnet_deploy.console.reporting import print_result, say
+from alexnet_deploy.errors import UsageError
 from alexnet_deploy.files.path_text import printable
 
 if TYPE_CHECKING:
     from alexnet_deploy.importing.opening import Import
+
+_SUFFIXES = (".tar", ".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".caffemodel", ".onnx")
 
 
 @click.command(
@@ -75,6 +78,9 @@ def import_(
     from alexnet_deploy.model.checkpoints import save_checkpoint
     from alexnet_deploy.verification.foreign import compare_on_samples
 
+    target = None if dry_run else output or _default_output(source)
+    if target is not None and target.exists() and target.samefile(source):
+        raise UsageError(f"{printable(target)}: is the source itself; name another file with -o")
     options = ImportOptions(labels=_labels(labels), **said)
     imported = import_weights(source, options, prototxt=prototxt, mean=mean)
     comparison = None
@@ -89,7 +95,6 @@ def import_(
         say(f"note: {note}")
     if comparison is not None:
         comparison.raise_if_failed(printable(source))
-    target = None if dry_run else output or Path(f"{source.stem}.safetensors")
     if target is not None:
         save_checkpoint(imported.checkpoint, target)
     if as_json:
@@ -98,6 +103,14 @@ def import_(
         print_result(json.dumps({"source": str(source)} | fields))
     elif target is not None:
         print_result(f"{printable(target)}: {target.stat().st_size / 1e6:.1f} MB")
+
+
+def _default_output(source: Path) -> Path:
+    """Return `model_best.safetensors` for `model_best.pth.tar`."""
+    name = source.resolve().name
+    while (suffix := Path(name).suffix.lower()) in _SUFFIXES:
+        name = name[: -len(suffix)]
+    return Path(f"{name}.safetensors")
 
 
 def _labels(said: str | None) -> tuple[str, ...] | None:

@@ -146,7 +146,7 @@ def _check_ours(model: onnx.ModelProto, metadata: Mapping[str, str], path: Path)
         producer = f" (its producer is {name})" if name else ""
         raise RewrittenFileError(
             f"{path}: was not written by alexnet-deploy{producer}: it does not say how to prepare "
-            "its input; export the checkpoint with: alexnet-deploy export CKPT -o FILE",
+            "its input; if it is an AlexNet, take its weights: alexnet-deploy import FILE -o CKPT",
             "it has no spec",
         )
     version = metadata.get(GRAPH_VERSION_KEY, "1")

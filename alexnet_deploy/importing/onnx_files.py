@@ -39,6 +39,7 @@ class Interface:
             normalizes them, else "normalized".
         output_name: of its furthest output.
         layer: `ModelSpec`'s name of what that output holds: fc7_pre, fc7, logits, probabilities.
+        is_narrow: it holds float16, in which it may also compute.
     """
 
     input_name: str
@@ -48,6 +49,7 @@ class Interface:
     pixels: PixelKind
     output_name: str
     layer: str
+    is_narrow: bool
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -137,6 +139,7 @@ def _network(model: onnx.ModelProto, path: Path) -> ForeignNetwork:
         pixels=pixels,
         output_name=output,
         layer=layer,
+        is_narrow=any(array.dtype == np.float16 for array in source.arrays.values()),
     )
     return ForeignNetwork(source=source, interface=interface)
 

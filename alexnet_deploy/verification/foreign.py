@@ -21,14 +21,12 @@ from alexnet_deploy.model.reference import Reference
 from alexnet_deploy.model.reference import crop as crop_of
 from alexnet_deploy.photographs.decoding import load_photograph
 from alexnet_deploy.photographs.samples import varied_samples
-from alexnet_deploy.verification.comparison import largest_difference, relative_error
+from alexnet_deploy.verification.comparison import TOLERANCES, largest_difference, relative_error
 
 Array = NDArray[Any]
 
 _NUM_SAMPLES = 4
 _SMALLEST_PROBABILITY = 1e-30  # float32 has none much below
-_ALLOWED = 1e-4
-"""Of `SourceComparison.error`; ONNX Runtime's own normalization is off by some 1e-6."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +37,8 @@ class SourceComparison:
         layer: what was compared: logits, fc7 or fc7_pre.
         error: the largest ||checkpoint - file|| / ||file|| of an image; of logits without their
             mean, which no class depends on. A wrong constant shows in it even where all classes
-            are about equally probable. Right ones differ by about 1e-6.
+            are about equally probable. Right ones differ by about 1e-6, in float16 by 1e-3.
+        allowed: of the error.
         largest_difference: of a probability; None without classes.
         num_images: how many were run.
         ran: what computed the file.
@@ -47,6 +46,7 @@ class SourceComparison:
 
     layer: str
     error: float
+    allowed: float
     largest_difference: float | None
     num_images: int
     ran: str
@@ -55,7 +55,7 @@ class SourceComparison:
         """Return it as one line for people."""
         return (
             f"{self.ran} runs the file itself: {self.layer} differ by {self.error:.1e} at most, "
-            f"relative, on {self.num_images} photographs (allowed {_ALLOWED:.0e})"
+            f"relative, on {self.num_images} photographs (allowed {self.allowed:.0e})"
         )
 
     def raise_if_failed(self, source: str) -> None:
@@ -64,7 +64,7 @@ class SourceComparison:
         Raises:
             VerificationError: it does not.
         """
-        if not self.error <= _ALLOWED:  # nor if it is NaN
+        if not self.error <= self.allowed:  # nor if it is NaN
             raise VerificationError(
                 f"{source}: computes something else than the network read from it: {self}; please "
                 "report this, with where the file is from"
@@ -113,13 +113,18 @@ def compare_with_source(
                 f"{path}: gives {actual.size} numbers, its checkpoint {expected.size}"
             )
         if has_head:
-            actual, expected = _scores(actual, file.layer), _scores(expected, file.layer)
+            # What the file's type cannot hold counts as the smallest that it can.
+            smallest = max(_SMALLEST_PROBABILITY, float(np.finfo(actual.dtype).tiny))
+            actual, expected = (
+                _scores(array, file.layer, smallest) for array in (actual, expected)
+            )
             differences.append(largest_difference(np.exp(expected), np.exp(actual)))
             actual, expected = actual - actual.mean(), expected - expected.mean()
         errors.append(relative_error(expected, actual))
     return SourceComparison(
         layer="logits" if has_head else file.layer,
         error=float(np.max(errors)),  # keeps a NaN
+        allowed=TOLERANCES["fp16" if file.is_narrow else "fp32"].relative,
         largest_difference=float(np.max(differences)) if has_head else None,
         num_images=len(crops),
         ran=f"ONNX Runtime {onnxruntime_version()} on the CPU",
@@ -162,11 +167,11 @@ def _input_of(
     return np.repeat(pixels[np.newaxis].astype(file.dtype), file.batch or 1, axis=0)
 
 
-def _scores(array: Array, layer: str) -> Array:
+def _scores(array: Array, layer: str, smallest: float) -> Array:
     """Return the logarithms of (K,) probabilities, or of those that logits stand for."""
     numbers = array.astype(np.float64)
     if layer == "logits":
         numbers = numbers - numbers.max()
         numbers = np.exp(numbers) / np.exp(numbers).sum()
-    logarithms: Array = np.log(np.maximum(numbers, _SMALLEST_PROBABILITY))
+    logarithms: Array = np.log(np.maximum(numbers, smallest))
     return logarithms

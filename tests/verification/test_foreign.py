@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from alexnet_deploy.errors import IncompatibleFileError
+from alexnet_deploy.errors import IncompatibleFileError, VerificationError
 from alexnet_deploy.importing.onnx_files import read_foreign_network
 from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.spec import LrnSpec
@@ -145,6 +145,23 @@ def test_a_file_that_normalizes_is_given_pixels(
     )
     assert compared(path, changed(checkpoint, preprocessing=preprocessing)).error < RIGHT
     assert compared(path, checkpoint).error > WRONG
+
+
+def test_a_file_of_float16_may_differ_as_much_as_float16_does(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    narrow = {name: array.astype(np.float16) for name, array in checkpoint.arrays.items()}
+    checkpoint = dataclasses.replace(checkpoint, arrays=narrow)
+    side = checkpoint.spec.input_size
+    image = helper.make_tensor_value_info("data_0", TensorProto.FLOAT16, ["N", 3, side, side])
+    model = ZooWriter(checkpoint, 13).model(image)
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+    path = written(model, tmp_path)
+    right, wrong = compared(path, checkpoint), compared(path, with_lrn(checkpoint, k=2.0))
+    assert RIGHT < right.error < right.allowed < wrong.error
+    right.raise_if_failed("model.onnx")
+    with pytest.raises(VerificationError, match=r"model.onnx: computes something else"):
+        wrong.raise_if_failed("model.onnx")
 
 
 def test_other_classes_than_the_files_are_an_error(zoo: Path, checkpoint: Checkpoint) -> None:
