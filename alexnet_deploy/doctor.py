@@ -14,6 +14,7 @@ import numpy as np
 from alexnet_deploy import installed
 from alexnet_deploy.choices import Device, Precision, Runtime
 from alexnet_deploy.errors import AlexNetDeployError, DeviceError, MissingPackageError
+from alexnet_deploy.files.private_folders import own_folder
 from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.runtimes.gpu_driver import current_gpu, gpus
 from alexnet_deploy.runtimes.onnxruntime_distributions import (
@@ -79,15 +80,13 @@ def _try_runtime(runtime: Runtime, device: Device, precision: Precision) -> Find
     """Load the bundled checkpoint and time the second of two batches."""
     name = f"{runtime} {device} {precision}"
     try:
-        from alexnet_deploy.export.opening import load_model
+        from alexnet_deploy.export.opening import open_runner_of
         from alexnet_deploy.model.default import bundled_checkpoint
-        from alexnet_deploy.runtimes.factory import open_runner
 
         options = RunnerOptions(
             runtime=runtime, device=device, precision=precision, outputs=("probabilities",)
         )
-        file = load_model(bundled_checkpoint(), options)
-        with open_runner(file, options) as runner:
+        with open_runner_of(bundled_checkpoint(), options) as runner:
             size = runner.spec.input_size
             noise = np.random.default_rng(0).integers(0, 256, (32, size, size, 3), np.uint8)
             runner.run(noise)
@@ -127,7 +126,7 @@ def _packages(*, for_gpu: bool) -> Iterator[Finding]:
     """Look for required packages, then for optional ones."""
     wanted = f"'alexnet-deploy[{'gpu' if for_gpu else 'cpu'}]'"
     yield _package(("safetensors",), "safetensors", "reading checkpoints", wanted, if_missing=False)
-    yield _package(("onnx",), "onnx", "every model", wanted, if_missing=False)
+    yield _package(("onnx",), "onnx", "exports and .onnx files", wanted, if_missing=False)
     yield _onnxruntime(wanted, for_gpu=for_gpu)
     yield _package(
         *(("openvino",), "openvino", "the runtime OpenVINO"),
@@ -172,15 +171,11 @@ def _package(
 
 def _cache() -> Finding:
     try:
-        from alexnet_deploy.export.opening import cache_directory
-
-        folder = cache_directory()
+        folder = own_folder("cache")
         existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
         if os.access(existing, os.W_OK):
             return Finding(name="cache", works=True, detail=str(folder))
         problem = f"{folder} cannot be written"
-    except MissingPackageError as error:
-        return Finding(name="cache", works=None, detail=f"not checked: {error}")
     except Exception as error:
         problem = _reason(error)
     return Finding(

@@ -30,11 +30,12 @@ MODULES = {
     "files": "path_text input_files regular_files output_files private_folders locks records",
     "model": "spec labels ranges pickles torch_files checkpoints reference default",
     "graph": (
-        "serialization report model_file build lowering casting quantization plugin_nodes reading"
+        "interface report serialization model_file build lowering casting quantization "
+        "plugin_nodes reading"
     ),
     "importing": (
         "source messages wire_format prototxt caffe_schema caffe_network caffe_files "
-        "onnx_constants onnx_flow onnx_layers onnx_lrn onnx_walk onnx_files "
+        "onnx_constants onnx_flow onnx_layers onnx_lrn onnx_walk onnx_files onnx_versions "
         "known matching containers directories adoption opening"
     ),
     "photographs": (
@@ -42,7 +43,7 @@ MODULES = {
         "class_folders truth_files pipeline samples"
     ),
     "runtimes": (
-        "base gpu_driver batch_profile engine_file onnxruntime_distributions capabilities "
+        "base gpu_driver batch_profile engine_file onnxruntime_distributions capabilities prepared "
         "openvino_runner onnxruntime_session onnxruntime_runner onnxruntime_cuda_runner "
         "tensorrt_library rtx_plan cuda_memory tensorrt_runner factory"
     ),
@@ -53,7 +54,7 @@ MODULES = {
         "published evaluation_report evaluation model"
     ),
     "weights": "places download store pull names",
-    "export": "calibration onnx engine opening",
+    "export": "calibration onnx engine cache opening",
     "console": "signals decoding paths progress reporting group",
     "index": (
         "manifest lock segments schema ledger named_folders roots storage model integrity "
@@ -90,8 +91,11 @@ OWNERS = {
     "google": ("graph.reading",),
     "ml_dtypes": ("graph.casting",),
     "onnx": (
-        *(f"graph.{name}" for name in MODULES["graph"].split() if name != "report"),
-        *(f"importing.{name}" for name in ("onnx_constants", "onnx_walk", "onnx_files")),
+        *(f"graph.{name}" for name in MODULES["graph"].split()[2:]),
+        *(
+            f"importing.{name}"
+            for name in ("onnx_constants", "onnx_walk", "onnx_files", "onnx_versions")
+        ),
         "verification.rewritten",
     ),
     "onnxruntime": ("runtimes.onnxruntime_session",),

@@ -22,6 +22,7 @@ from PIL import Image
 
 from alexnet_deploy.photographs.class_folders import find_class_folders
 from training.photographs import batches, open_source
+from training.pictures import PictureForm
 
 NUM_DIFFERENT, PER_CLASS = 500, 1000
 BATCH_SIZE = 128
@@ -65,7 +66,7 @@ def make_photographs(folder: Path, count: int, size: int) -> None:
 def measure(root: Path, size: int, num_workers: int) -> dict[str, Any]:
     """Read two epochs, sampling the processes at `MOMENTS` of each."""
     folders = find_class_folders(root)
-    source = open_source(folders, size=size, memory_limit_bytes=0)
+    source = open_source(folders, form=PictureForm(size=size), memory_limit_bytes=0)
     bytes_each = (len(folders.names) + folders.spans.nbytes + folders.labels.nbytes) / len(folders)
     print(
         f"{len(folders):,} photographs, {bytes_each:.0f} bytes each in a process "

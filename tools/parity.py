@@ -28,8 +28,7 @@ from numpy.typing import NDArray
 from alexnet_deploy import installed
 from alexnet_deploy.choices import FilePrecision, Precision, Runtime
 from alexnet_deploy.export.onnx import build_file
-from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint
-from alexnet_deploy.model.default import default_model
+from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.reference import Reference, crop
 from alexnet_deploy.photographs.decoding import load_photograph
 from alexnet_deploy.photographs.finding import find_photographs
@@ -37,6 +36,7 @@ from alexnet_deploy.photographs.preprocessing import preprocess
 from alexnet_deploy.runtimes.base import Runner, RunnerOptions
 from alexnet_deploy.runtimes.factory import open_runner
 from alexnet_deploy.verification.comparison import cosine_similarity, relative_error
+from alexnet_deploy.weights.names import chosen_model, open_checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +75,10 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("calibration", type=Path)
-    parser.add_argument("--model", type=Path, default=default_model())
+    parser.add_argument("--model", type=chosen_model, default=chosen_model())
     parser.add_argument("--json", type=Path, help="also write the figures here")
     arguments = parser.parse_args()
-    checkpoint = load_checkpoint(arguments.model)
+    checkpoint = open_checkpoint(arguments.model)
     paths = list(find_photographs([arguments.folder]))
     truth = np.array([checkpoint.spec.labels.index(path.parent.name) for path in paths])
     others = list(find_photographs([arguments.calibration]))

@@ -30,13 +30,13 @@ from numpy.typing import NDArray
 
 from alexnet_deploy.export.opening import open_runner_of
 from alexnet_deploy.inference.run import run
-from alexnet_deploy.model.default import default_model
 from alexnet_deploy.model.spec import preset_spec
 from alexnet_deploy.photographs.decoding import load_photograph
 from alexnet_deploy.photographs.finding import find_photographs
 from alexnet_deploy.photographs.pipeline import default_threads
 from alexnet_deploy.photographs.preprocessing import preprocess
 from alexnet_deploy.runtimes.base import Runner, RunnerOptions
+from alexnet_deploy.weights.names import chosen_model
 
 LAYERS = ("pool5", "fc6", "fc7", "logits")
 MEASURES = ("l2", "cosine")
@@ -70,7 +70,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--model", type=Path, default=default_model())
+    parser.add_argument("--model", type=chosen_model, default=chosen_model())
     parser.add_argument("--json", type=Path, help="also write the figures here")
     arguments = parser.parse_args()
     paths = list(find_photographs([arguments.folder]))

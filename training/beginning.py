@@ -3,23 +3,20 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import Argument, UsageError
-from alexnet_deploy.model.checkpoints import FACTORED, Checkpoint, load_checkpoint
+from alexnet_deploy.model.checkpoints import FACTORED, Checkpoint
 from alexnet_deploy.model.spec import ModelSpec, preset_spec
 from training.augmentation import ColourComponents
 from training.checkpointing import RunState
 from training.colour import ColourStatistics
 from training.initialization import initial_weights
 from training.recipes import Recipe
-from training.towers import lrn_of_two_towers
-from training.weights import trainable
+from training.weights import after_dropout, trainable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +28,8 @@ class Beginning:
         weights: under the package's names, scaled for the recipe's form of dropout.
         mean_image: (S, S, 3) float32 RGB, or None for the spec's channel means.
         components: of the training pixels' colours.
-        old_layers: layers from a checkpoint that was trained on other classes.
+        old_layers: layers from a checkpoint that lacked some of the classes.
+        num_new_classes: classes whose rows of fc8 are not from that checkpoint.
         init: the checkpoint it is fine-tuned from, if any: its "identity", and as "provenance"
             what it says of its own origin, including licence and attribution.
     """
@@ -41,6 +39,7 @@ class Beginning:
     mean_image: NDArray[np.float32] | None
     components: ColourComponents
     old_layers: frozenset[str] = frozenset()
+    num_new_classes: int = 0
     init: Mapping[str, object] | None = None
 
     def effective(self, recipe: Recipe) -> dict[str, object]:
@@ -77,32 +76,6 @@ def new_network(
     )
 
 
-def load_init(path: Path) -> Checkpoint:
-    """Read a checkpoint to start from.
-
-    Raises:
-        UsageError: there is no such file, it does not have the paper's two towers, or it resizes
-            photographs differently from the trainer.
-        IncompatibleFileError: it is damaged or not a checkpoint.
-    """
-    checkpoint = load_checkpoint(path)
-    init = Argument("init", str(path))
-    try:
-        lrn_of_two_towers(checkpoint.spec)
-    except UsageError as error:
-        raise UsageError(init, ": ", error.message) from error
-    expected = preset_spec("paper").preprocessing
-    came = checkpoint.spec.preprocessing
-    for name in ("resize", "resize_to", "filter"):
-        if getattr(came, name) != getattr(expected, name):
-            raise UsageError(
-                init,
-                f": its preprocessing has {name} {getattr(came, name)!r}, the trainer's has "
-                f"{getattr(expected, name)!r}; start from another checkpoint, or none",
-            )
-    return checkpoint
-
-
 def from_checkpoint(
     checkpoint: Checkpoint,
     classes: tuple[str, ...],
@@ -110,19 +83,27 @@ def from_checkpoint(
     recipe: Recipe,
     seed: int,
 ) -> Beginning:
-    """Start from trained weights, with a new fc8 if the classes differ.
+    """Start from trained weights of any network of the package.
 
-    The checkpoint's preprocessing is kept, since its weights were trained for it; factored fc6 and
-    fc7 are multiplied out.
+    Rows of fc8 go with their labels, wherever those stand among `classes`; rows of labels that the
+    checkpoint lacks, or has more than once, are initialized. The checkpoint's preprocessing is
+    kept, since its weights were trained for it; factored fc6 and fc7 are multiplied out.
     """
     spec = dataclasses.replace(
         checkpoint.spec, num_classes=len(classes), labels=classes, provenance={}
     )
-    weights = trainable(dense_arrays(checkpoint), dropout_scale(recipe))
+    weights = trainable(dense_arrays(checkpoint), dropout_scale(recipe), after_dropout(spec))
+    labels = checkpoint.spec.labels
+    kept = {name: labels.index(name) for name in classes if labels.count(name) == 1}
     old: frozenset[str] = frozenset()
-    if checkpoint.spec.labels != classes:
+    if labels != classes:
         fresh = initial_weights(spec, recipe, seed)
-        weights |= {name: fresh[name] for name in ("fc8.weight", "fc8.bias")}
+        for array in ("fc8.weight", "fc8.bias"):
+            for row, name in enumerate(classes):
+                if name in kept:
+                    fresh[array][row] = weights[array][kept[name]]
+            weights[array] = fresh[array]
+    if len(kept) < len(classes):
         old = frozenset(name.split(".")[0] for name in weights) - {"fc8"}
     return Beginning(
         spec=spec,
@@ -130,6 +111,7 @@ def from_checkpoint(
         mean_image=mean_image_of(checkpoint.arrays),
         components=_components(colour),
         old_layers=old,
+        num_new_classes=len(classes) - len(kept),
         init={
             "identity": checkpoint.identity,
             "provenance": dict(checkpoint.spec.provenance),
@@ -142,7 +124,7 @@ def from_state(state: RunState, recipe: Recipe) -> Beginning:
     arrays = {name: state.arrays[name] for name in state.spec.array_shapes()}
     return Beginning(
         spec=state.spec,
-        weights=trainable(arrays, dropout_scale(recipe)),
+        weights=trainable(arrays, dropout_scale(recipe), after_dropout(state.spec)),
         mean_image=mean_image_of(state.arrays),
         components=state.components,
         old_layers=state.old_layers,

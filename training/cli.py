@@ -95,21 +95,27 @@ def _reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @cli.command(epilog="Example: python -m training prepare imagenet/train -o prepared/train")
 @click.argument("source", type=FILE)
 @click.option("-o", "--output", type=FILE, required=True, help="Folder to fill.")
+@click.option("--init", type=FILE, help="Checkpoint whose pictures to make, to fine-tune it.")
 @click.option("--threads", type=click.IntRange(1), help="Decode threads.  [default: one per core]")
 @decoded_memory_option
-def prepare(source: Path, output: Path, threads: int | None) -> None:
+def prepare(source: Path, output: Path, init: Path | None, threads: int | None) -> None:
     """Store photographs as 256x256 JPEGs, with their mean image and RGB covariance.
 
     SOURCE has one sub-folder of photographs for each class, and so will the output. As in section 2
-    of the paper, the shorter side is scaled to 256 px and the central square is cut out. If
-    interrupted, run it again to continue.
+    of the paper, the shorter side is scaled to 256 px and the central square is cut out, unless
+    the network of --init resizes in another way. If interrupted, run it again to continue.
     """
     _require_torch()
+    from alexnet_deploy.model.checkpoints import load_checkpoint
     from alexnet_deploy.photographs.finding import find_photographs
+    from training.pictures import PAPER_FORM, form_of
     from training.prepare import prepare as prepare_folder
 
+    form = PAPER_FORM if init is None else form_of(load_checkpoint(init).spec.preprocessing)
     with Reporter(lambda: find_photographs([source])) as reporter:
-        report = prepare_folder(source, output, threads=threads, on_result=reporter.advance)
+        report = prepare_folder(
+            source, output, form=form, threads=threads, on_result=reporter.advance
+        )
     say(report.line())
 
 
@@ -137,7 +143,8 @@ def prepare(source: Path, output: Path, threads: int | None) -> None:
     "--devices",
     default="cpu,cpu",
     show_default=True,
-    help="Of the two towers: cuda:0,cuda:1 or cuda:0,cuda:0 or cpu,cpu.",
+    help="Of the two towers: cuda:0,cuda:1 or cuda:0,cuda:0 or cpu,cpu. A network "
+    "without towers, from --init, is on the first.",
 )
 @click.option(
     "--precision",
@@ -148,14 +155,23 @@ def prepare(source: Path, output: Path, threads: int | None) -> None:
     "tf32 needs such a GPU.",
 )
 @click.option(
-    "--init", type=FILE, help="Checkpoint to start from; fc8 is new if the classes differ."
+    "--init",
+    type=FILE,
+    help="Checkpoint of any network to fine-tune; fc8 keeps the rows of classes of the same name.",
 )
 @click.option(
     "--old-rate-factor",
     type=float,
     default=0.1,
     show_default=True,
-    help="Factor on the learning rate of all layers but a new fc8, with --init.",
+    help="Factor on the learning rate of all layers but fc8, where --init lacks some classes.",
+)
+@click.option(
+    "--train",
+    type=click.Choice(["all", "head"]),
+    default="all",
+    show_default=True,
+    help="The layers that learn; head is fc8 alone, three times as fast, with --init.",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed.")
 @click.option("--epochs", "num_epochs", type=int, help="Overrides the recipe's.")

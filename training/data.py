@@ -20,8 +20,8 @@ from training.photographs import (
     hold_out,
     open_source,
 )
-from training.pictures import Failure
-from training.prepared import read_prepared
+from training.pictures import Failure, PictureForm
+from training.prepared import PreparedFolder, read_prepared
 from training.reporting import Reporter, counting
 
 SAMPLE_SIZE = 10_000
@@ -43,15 +43,14 @@ class FoundData:
     Attributes:
         training: those to train on.
         validation: those to validate on, or None.
-        prepared: statistics that `prepare` stored in the training folder, or None if it is not
-            prepared.
+        prepared: what `prepare` stored in the training folder, or None if it is not prepared.
         validation_prepared: the same for the folder given for validation.
     """
 
     training: ClassFolders
     validation: ClassFolders | None
-    prepared: ColourStatistics | None
-    validation_prepared: ColourStatistics | None = None
+    prepared: PreparedFolder | None
+    validation_prepared: PreparedFolder | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +60,7 @@ class Data:
     Attributes:
         training: those to train on, without those known to be unreadable.
         validation: those to validate on, likewise, or None.
-        prepared: as in `FoundData`.
+        prepared: statistics that `prepare` stored in the training folder, if it is prepared.
         num_workers: processes that read what is not in memory.
     """
 
@@ -132,7 +131,7 @@ class Data:
                 f"colours: from {len(numbers):,} of {len(self.training):,} photographs, since "
                 f"{self.root} is not prepared"
             )
-        sums = ColourSums(self.training.size)
+        sums = ColourSums(self.training.form.size)
         with counting(reporter, "colours of the photographs", len(numbers)):
             for batch in self.training_batches(numbers, _SAMPLE_BATCH):
                 sums.add(batch.images.numpy())
@@ -176,45 +175,56 @@ def find_data(options: TrainOptions) -> FoundData:
     )
 
 
-def open_data(found: FoundData, options: TrainOptions, reporter: Reporter, size: int) -> Data:
+def open_data(
+    found: FoundData, options: TrainOptions, reporter: Reporter, form: PictureForm
+) -> Data:
     """Read into memory what fits.
 
     Args:
         found: the photographs.
         options: set the memory limit and the number of workers.
         reporter: told of progress, and of each photograph that cannot be read.
-        size: side of the pictures, px.
+        form: of the pictures that the network wants.
 
     Raises:
         DatasetError: so few can be read that a class has none, or there is no full batch.
-        IncompatibleFileError: a folder was prepared for pictures of another size.
+        IncompatibleFileError: a folder was prepared for pictures of another form.
     """
-    for folder, prepared in (
-        (options.data, found.prepared),
-        (options.validation, found.validation_prepared),
-    ):
-        if prepared is not None and len(prepared.mean_image) != size:
-            raise IncompatibleFileError(
-                f"{folder}: was prepared for {len(prepared.mean_image)} px, expected {size}; "
-                "prepare into another folder"
-            )
-    training = read_what_fits(found.training, size, options.memory_bytes, reporter)
+    check_form(found.training, found.prepared, form)
+    if found.validation is not None:
+        check_form(found.validation, found.validation_prepared, form)
+    training = read_what_fits(found.training, form, options.memory_bytes, reporter)
     check_batch(training.folders, options.recipe.batch_size, _BATCH_SIZE)
     _check_every_class(training)
     validation = None
     if found.validation is not None:
         used = 0 if training.images is None else training.images.nbytes
-        validation = read_what_fits(found.validation, size, options.memory_bytes - used, reporter)
+        validation = read_what_fits(found.validation, form, options.memory_bytes - used, reporter)
     return Data(
         training=training,
         validation=validation,
-        prepared=found.prepared,
+        prepared=None if found.prepared is None else found.prepared.statistics,
         num_workers=options.num_workers,
     )
 
 
+def check_form(folders: ClassFolders, prepared: PreparedFolder | None, form: PictureForm) -> None:
+    """Refuse a folder of pictures in another form than the network wants.
+
+    Raises:
+        IncompatibleFileError: naming both, and what to do.
+    """
+    if prepared is not None and prepared.form != form:
+        raise IncompatibleFileError(
+            f"{folders.root}: its pictures were prepared as {prepared.form}, the network wants "
+            f"{form}; prepare the photographs again, for that network, with its checkpoint as ",
+            Argument("init"),
+            ", or name the photographs themselves",
+        )
+
+
 def read_what_fits(
-    folders: ClassFolders, size: int, memory_bytes: int, reporter: Reporter
+    folders: ClassFolders, form: PictureForm, memory_bytes: int, reporter: Reporter
 ) -> PhotographSource:
     """Call `open_source`, reporting progress and each photograph that cannot be read."""
 
@@ -224,7 +234,7 @@ def read_what_fits(
             reporter.failed(path, reason)
 
     with counting(reporter, "reading photographs", len(folders)):
-        return open_source(folders, size=size, memory_limit_bytes=memory_bytes, on_result=on_result)
+        return open_source(folders, form=form, memory_limit_bytes=memory_bytes, on_result=on_result)
 
 
 def _batches(

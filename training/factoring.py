@@ -6,7 +6,7 @@ eigenvectors of the mean of z z^T as columns of U, no product of rank r is neare
 U (U^T W) x. Then the factors and fc8 are distilled for a few epochs from the full network. conv1
 to conv5 are frozen, so that a step costs little more than a forward pass.
 
-    N photographs; D = 9216, pool5 of both towers; K classes
+    N photographs; D = 9216, pool5; K classes
 """
 
 import math
@@ -21,8 +21,8 @@ from torch import nn
 
 from alexnet_deploy.model.checkpoints import FACTORED
 from training.augmentation import Augmentation
+from training.networks import Network
 from training.photographs import PhotographBatch
-from training.towers import TwoTowers
 
 _TEMPERATURE = 2.0
 """Softens the full network's outputs: how it ranks the other classes is informative, too."""
@@ -92,7 +92,7 @@ class Factoring:
 
     def __init__(
         self,
-        network: TwoTowers,
+        network: Network,
         arrays: Mapping[str, NDArray[np.float32]],
         augmentation: Augmentation,
         seed: int,

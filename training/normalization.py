@@ -1,13 +1,13 @@
 """ReLU and local response normalization in one step, with its gradient (section 3.3).
 
-    a = max(0, z);  s = k + alpha/n * (sum of a^2 over n channels of the tower);  y = a * s^-3/4
+    a = max(0, z);  s = k + alpha/n * (sum of a^2 over n channels of the tower);  y = a * s^-beta
 
 Left to autograd, this would store and traverse ten tensors the size of the layer; here it is two.
 The sum over channels is a product with a band matrix: with channels last in memory, each pixel is
 a row. On a CPU the work is done photograph by photograph, so that a map (1 MB for conv1) stays in
 the cache from the first operation to the last.
 
-    N photographs, C channels of one tower, H/W pixels
+    N photographs, C channels, H/W pixels
 """
 
 from collections.abc import Iterator
@@ -17,28 +17,19 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from alexnet_deploy.errors import UsageError
 from alexnet_deploy.model.spec import LrnSpec
-
-BETA = 0.75
-"""The exponent, section 3.3: s^-3/4 takes two square roots, which are cheaper than a power."""
 
 
 def rectify_and_normalize(z: torch.Tensor, lrn: LrnSpec) -> torch.Tensor:
-    """Return the normalized ReLU of one tower's pre-activations.
+    """Return the normalized ReLU of a layer's pre-activations.
 
     Args:
-        z: (N, C, H, W) float, of one tower; copied unless channels are last in memory.
-        lrn: its `towers` is ignored, since `z` is one tower's.
+        z: (N, C, H, W) float; copied unless channels are last in memory.
+        lrn: the normalization; its `towers` divides C.
 
     Returns:
         (N, C, H, W) of `z`'s dtype, channels last. Sums are at least float32.
-
-    Raises:
-        UsageError: beta is not 0.75.
     """
-    if lrn.beta != BETA:
-        raise UsageError(f"lrn.beta is {lrn.beta}, the trainer supports only {BETA}")
     y: torch.Tensor = _RectifyAndNormalize.apply(z, lrn)  # type: ignore[no-untyped-call]
     return y
 
@@ -48,7 +39,7 @@ class _RectifyAndNormalize(torch.autograd.Function):
     def forward(ctx: Any, z: torch.Tensor, lrn: LrnSpec) -> torch.Tensor:
         rows = _rows(z)
         exact = torch.promote_types(z.dtype, torch.float32)
-        band = _band(z.shape[1], lrn.size, exact, z.device) * (lrn.alpha / lrn.size)
+        band = _band(z.shape[1], lrn, exact, z.device)
         a, y = torch.empty_like(rows), torch.empty_like(rows)
         root = torch.empty_like(rows, dtype=exact)  # s^-1/2
         for part in _parts(rows):
@@ -56,8 +47,9 @@ class _RectifyAndNormalize(torch.autograd.Function):
             activations = a[part].to(exact)
             torch.mm(activations * activations, band, out=root[part])
             root[part].add_(lrn.k).rsqrt_()
-            y[part] = _power(root[part]).mul_(activations)
+            y[part] = _power(root[part], lrn.beta).mul_(activations)
         ctx.save_for_backward(a, root, band)
+        ctx.beta = lrn.beta
         return _maps(y, z.shape)
 
     @staticmethod
@@ -68,17 +60,19 @@ class _RectifyAndNormalize(torch.autograd.Function):
         dz = torch.empty_like(a)
         for part in _parts(a):
             activations, r = a[part].to(band.dtype), root[part]
-            direct = _power(r).mul_(incoming[part])
+            direct = _power(r, ctx.beta).mul_(incoming[part])
             # dy_j/da_i through s_j, for all j whose window contains i; the band is symmetric.
             through_sums = torch.mm((direct * activations).mul_(r).mul_(r), band)
-            direct.addcmul_(through_sums, activations, value=-2 * BETA)
+            direct.addcmul_(through_sums, activations, value=-2 * ctx.beta)
             dz[part] = torch.where(activations > 0, direct, 0)
         return _maps(dz, gradient.shape), None
 
 
-def _power(root: torch.Tensor) -> torch.Tensor:
-    """Return s^-3/4 from s^-1/2."""
-    return torch.sqrt(root).mul_(root)
+def _power(root: torch.Tensor, beta: float) -> torch.Tensor:
+    """Return s^-beta from s^-1/2."""
+    if beta == 0.75:  # section 3.3; a square root is cheaper than a power
+        return torch.sqrt(root).mul_(root)
+    return root.pow(2 * beta)
 
 
 def _rows(maps: torch.Tensor) -> torch.Tensor:
@@ -102,7 +96,9 @@ def _parts(rows: torch.Tensor) -> Iterator[slice]:
 
 
 @cache
-def _band(channels: int, size: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Return a (C, C) matrix: 1 where column j is in the window around row i, else 0."""
+def _band(channels: int, lrn: LrnSpec, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Return a (C, C) matrix: alpha/n where column j is in the window around row i, else 0."""
     index = torch.arange(channels, device=device)
-    return ((index[:, None] - index[None, :]).abs() <= size // 2).to(dtype)
+    tower = index // (channels // lrn.towers)
+    near = (index[:, None] - index).abs() <= lrn.size // 2
+    return (near & (tower[:, None] == tower)).to(dtype) * (lrn.alpha / lrn.size)

@@ -19,9 +19,8 @@ from typing import Any
 
 import torch
 
+from training.networks import Network, layer_of
 from training.recipes import Recipe
-from training.towers import TwoTowers
-from training.weights import merge, split
 
 _MEMORY = ("momentum_buffer", "exp_avg", "exp_avg_sq")
 """torch's names for the optimizer state that has the shape of the weights."""
@@ -83,13 +82,16 @@ Optimizer = PaperSGD | AdamW
 
 
 def optimizer_of(
-    network: TwoTowers, recipe: Recipe, old_layers: frozenset[str], old_rate_factor: float
+    network: Network, recipe: Recipe, old_layers: frozenset[str], old_rate_factor: float
 ) -> Optimizer:
-    """Return the optimizer: biases have their own rate and no decay, old layers a lower rate."""
+    """Return the optimizer: biases have their own rate and no decay, old layers a lower rate.
+
+    Layers that do not learn (see `networks.set_trained`) are left out.
+    """
     groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
-    for name, parameter in network.named_parameters():
-        layer = name.split(".")[2]
-        groups.setdefault((name.endswith("bias"), layer in old_layers), []).append(parameter)
+    for name, parameter in _learning(network).items():
+        key = name.endswith("bias"), layer_of(name) in old_layers
+        groups.setdefault(key, []).append(parameter)
     arguments = [
         {
             "params": parameters,
@@ -102,13 +104,13 @@ def optimizer_of(
     return (AdamW if recipe.update_rule == "adamw" else PaperSGD)(arguments, recipe)
 
 
-def memory_of(network: TwoTowers, optimizer: Optimizer) -> dict[str, torch.Tensor]:
+def memory_of(network: Network, optimizer: Optimizer) -> dict[str, torch.Tensor]:
     """Return the optimizer state, on the CPU; empty before the first step.
 
     `momentum_buffer.conv1.weight` and so on, by torch's names and merged like the weights; `rate`
     of the last step, which is the unit of V (see above); for AdamW also `step`.
     """
-    parameters = dict(network.named_parameters())
+    parameters = _learning(network)
     memory: dict[str, torch.Tensor] = {}
     for kind in _MEMORY:
         kept = {
@@ -117,7 +119,7 @@ def memory_of(network: TwoTowers, optimizer: Optimizer) -> dict[str, torch.Tenso
             if kind in optimizer.state[parameter]
         }
         if kept:
-            memory |= {f"{kind}.{name}": tensor for name, tensor in merge(kept).items()}
+            memory |= {f"{kind}.{name}": tensor for name, tensor in network.merged(kept).items()}
     if not memory:
         return {}
     step = optimizer.state[next(iter(parameters.values()))].get("step")
@@ -126,13 +128,12 @@ def memory_of(network: TwoTowers, optimizer: Optimizer) -> dict[str, torch.Tenso
     return memory | {"rate": torch.tensor(optimizer.rate, dtype=torch.float64)}
 
 
-def set_memory(
-    network: TwoTowers, optimizer: Optimizer, memory: Mapping[str, torch.Tensor]
-) -> None:
+def set_memory(network: Network, optimizer: Optimizer, memory: Mapping[str, torch.Tensor]) -> None:
     """Restore what `memory_of` returned, on the network's devices and in its memory layout."""
     if not memory:
         return
     optimizer.set_rate(memory["rate"].item())
+    parameters = _learning(network)
     for kind in _MEMORY:
         prefix = f"{kind}."
         merged = {
@@ -142,10 +143,14 @@ def set_memory(
         }
         if not merged:
             continue
-        parts = split(merged)
-        for name, parameter in network.named_parameters():
+        parts = network.parts(merged)
+        for name, parameter in parameters.items():
             optimizer.state[parameter][kind] = torch.empty_like(parameter).copy_(parts[name])
     if "step" in memory:
-        for parameter in network.parameters():
+        for parameter in parameters.values():
             # The fused update wants it on the parameter's device.
             optimizer.state[parameter]["step"] = memory["step"].to(parameter.device, copy=True)
+
+
+def _learning(network: Network) -> dict[str, torch.nn.Parameter]:
+    return {name: one for name, one in network.named_parameters() if one.requires_grad}

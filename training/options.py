@@ -16,9 +16,10 @@ from alexnet_deploy.errors import (
     UsageError,
 )
 from alexnet_deploy.files.output_files import atomic_write
-from alexnet_deploy.files.records import Within, json_object, read_record
+from alexnet_deploy.files.records import LATER, Within, json_object, read_record
 from alexnet_deploy.files.regular_files import read_file
 from alexnet_deploy.photographs.class_folders import ClassFolders
+from training.networks import Trained
 from training.recipes import Recipe
 from training.trainer import Precision
 
@@ -44,8 +45,9 @@ class TrainOptions:
         precision: of products; weights are float32.
         seed: of everything random.
         init: a checkpoint to start from, or None.
-        old_rate_factor: if the classes of `init` differ, a factor on the learning rate of all
-            layers but the new fc8.
+        old_rate_factor: if `init` lacks some of the classes, a factor on the learning rate of all
+            layers but fc8.
+        train: which layers learn; "head", fc8 alone, only from `init`.
         keep: number of checkpoints to keep for resuming.
         save_minutes: interval between checkpoints within an epoch.
         num_workers: processes that decode photographs that do not fit in memory.
@@ -63,6 +65,7 @@ class TrainOptions:
     seed: int
     init: Path | None
     old_rate_factor: float
+    train: Trained
     keep: int
     save_minutes: float
     num_workers: int
@@ -87,6 +90,13 @@ class TrainOptions:
             )
         if not 0 < self.old_rate_factor <= 1:
             raise ArgumentError("old_rate_factor", self.old_rate_factor, "more than 0, at most 1")
+        if self.train == "head" and self.init is None:
+            raise UsageError(
+                Argument("train", "head"),
+                " leaves all layers but fc8 as they are, which have learnt nothing yet; give a "
+                "trained network as ",
+                Argument("init"),
+            )
         if not self.save_minutes > 0:
             raise ArgumentError("save_minutes", self.save_minutes, "more than 0")
         if not 0 <= self.seed < 2**63:
@@ -117,6 +127,7 @@ class TrainOptions:
             "seed": self.seed,
             "init": None if self.init is None else str(self.init.resolve()),
             "old_rate_factor": None if self.init is None else self.old_rate_factor,
+            "train": self.train,
         }
 
 
@@ -137,6 +148,7 @@ class _Begun:
     classes: tuple[str, ...]
     photographs: str
     validation_photographs: str | None
+    train: Trained = dataclasses.field(default="all", metadata=LATER)
 
 
 def write_run(

@@ -40,7 +40,7 @@ from alexnet_deploy.console.group import ignore_warnings_of_pillow
 from alexnet_deploy.errors import DatasetError, PhotographError
 from alexnet_deploy.photographs import pipeline
 from alexnet_deploy.photographs.class_folders import ClassFolders
-from training.pictures import Failure, read_picture
+from training.pictures import Failure, PictureForm, read_picture
 
 _LOADING_BATCH = 64
 
@@ -66,14 +66,14 @@ class PhotographSource:
 
     Attributes:
         folders: the photographs, indexed as `batches` expects.
-        size: S.
+        form: of the pictures; its size is S.
         images: [N, S, S, 3] uint8, all pictures, or None if they are read from their files.
         failures: photographs that could not be read and were removed from `folders`. Without
             `images`, failures come with each batch instead.
     """
 
     folders: ClassFolders
-    size: int
+    form: PictureForm
     images: torch.Tensor | None = None
     failures: tuple[Failure, ...] = ()
 
@@ -113,7 +113,7 @@ def hold_out(folders: ClassFolders, share: float, seed: int) -> tuple[ClassFolde
 def open_source(
     folders: ClassFolders,
     *,
-    size: int,
+    form: PictureForm,
     memory_limit_bytes: int,
     on_result: Callable[[Path, str | None], None] = lambda path, error: None,
 ) -> PhotographSource:
@@ -121,7 +121,7 @@ def open_source(
 
     Args:
         folders: which photographs.
-        size: S, one of `pictures.PICTURE_SIZES`; photographs of S x S px are used unchanged.
+        form: of the pictures; photographs of S x S px are used unchanged.
         memory_limit_bytes: limit on the N x S x S x 3 bytes of the pictures.
         on_result: called in order for each photograph when reading into memory, with its path and
             the reason why it cannot be read, or None.
@@ -129,14 +129,15 @@ def open_source(
     Raises:
         DatasetError: the set fits, and no photograph can be read.
     """
+    size = form.size
     if len(folders) * size * size * 3 > memory_limit_bytes:
-        return PhotographSource(folders=folders, size=size)
+        return PhotographSource(folders=folders, form=form)
     images = torch.empty((len(folders), size, size, 3), dtype=torch.uint8)
     is_read = np.zeros(len(folders), np.bool_)
     failures: list[Failure] = []
     stream = pipeline.batches(
         (folders.path(index) for index in range(len(folders))),
-        lambda path: pipeline.Loaded(crop=read_picture(path, size)),
+        lambda path: pipeline.Loaded(crop=read_picture(path, form)),
         input_size=size,
         batch_size=_LOADING_BATCH,
         threads=pipeline.default_threads(),
@@ -160,7 +161,7 @@ def open_source(
         )
     return PhotographSource(
         folders=folders.select(np.flatnonzero(is_read)),
-        size=size,
+        form=form,
         images=images[:num_read],
         failures=tuple(failures),
     )
@@ -184,18 +185,19 @@ def batches(
     parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     if source.images is not None:
         return _from_memory(source.images, source.folders.labels, parts)
-    return _from_files(_PictureFiles(source.folders, source.size), parts, num_workers)
+    return _from_files(_PictureFiles(source.folders, source.form), parts, num_workers)
 
 
 class _PictureFiles(Dataset[PhotographBatch]):
     """What a worker knows: where the files are."""
 
-    def __init__(self, folders: ClassFolders, size: int) -> None:
+    def __init__(self, folders: ClassFolders, form: PictureForm) -> None:
         self._folders = folders
-        self._size = size
+        self._form = form
 
     def __getitem__(self, part: NDArray[np.int64]) -> PhotographBatch:
-        images = torch.empty((len(part), self._size, self._size, 3), dtype=torch.uint8)
+        size = self._form.size
+        images = torch.empty((len(part), size, size, 3), dtype=torch.uint8)
         if get_worker_info() is not None:
             # Sending would copy it there anyway, and the freed 25 MB blocks would fragment the
             # heap: a worker takes 170 MB this way, 380 MB otherwise.
@@ -206,7 +208,7 @@ class _PictureFiles(Dataset[PhotographBatch]):
             path = self._folders.path(index)
             try:
                 # A copy into the batch, since Pillow's array may be read-only.
-                images.numpy()[len(labels)] = read_picture(path, self._size)
+                images.numpy()[len(labels)] = read_picture(path, self._form)
             except PhotographError as reason:
                 failures.append(Failure(path=path, reason=str(reason)))
             else:

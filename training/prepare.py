@@ -1,5 +1,7 @@
 """Section 2, done once: every photograph as a 256 x 256 JPEG, and the set's colour statistics.
 
+The squares are the paper's, or those that another network wants (`pictures.PictureForm`).
+
     target/daisy/1.jpg, ...   classes and folders as in the source; 2.png becomes 2.png.jpg
     target/mean_image.npy     [256, 256, 3] float32, RGB, 0..255, in NumPy's format
     target/prepared.json      counts, RGB covariance, what was skipped and why; written last
@@ -25,7 +27,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from alexnet_deploy.errors import (
-    ArgumentError,
     DatasetError,
     OutputError,
     PhotographError,
@@ -38,7 +39,7 @@ from alexnet_deploy.photographs.decoding import decode_photograph, open_photogra
 from alexnet_deploy.photographs.finding import find_photographs, has_hidden_part
 from alexnet_deploy.photographs.pipeline import Batch, Loaded, batches, default_threads
 from training.colour import MEAN_IMAGE_NAME, ColourStatistics, ColourSums
-from training.pictures import PICTURE_SIZES, Failure, square_picture
+from training.pictures import PAPER_FORM, Failure, PictureForm, square_picture
 from training.prepared import (
     FORMAT_VERSION,
     PREPARED_NAME,
@@ -79,7 +80,7 @@ def prepare(
     source: Path,
     target: Path,
     *,
-    size: int = 256,
+    form: PictureForm = PAPER_FORM,
     threads: int | None = None,
     on_result: Callable[[Path, str | None], None] = lambda path, error: None,
 ) -> PrepareReport:
@@ -90,7 +91,7 @@ def prepare(
     Args:
         source: as for `class_folders.find_class_folders`.
         target: created if necessary; may hold the output of an earlier run on this source.
-        size: S, px.
+        form: of the pictures; that of the network to train.
         threads: that decode and encode; None for one per processor.
         on_result: called for each photograph, in order, with its path and the reason why it is
             skipped, or None.
@@ -103,16 +104,16 @@ def prepare(
         OutputError: a file cannot be written, or another process is preparing this target; stored
             pictures are kept.
     """
-    _check_options(source, target, size)
+    _check_folders(source, target)
     folders = find_class_folders(source)
     _check_target(folders, target)
-    store = _Store(source, target, size)
-    sums = ColourSums(size)
+    store = _Store(source, target, form)
+    sums = ColourSums(form.size)
     with _unfinished(target):
         stream = batches(
             (folders.path(index) for index in range(len(folders))),
             store.load,
-            input_size=size,
+            input_size=form.size,
             batch_size=_BATCH_SIZE,
             threads=default_threads() if threads is None else threads,
         )
@@ -123,7 +124,7 @@ def prepare(
         statistics = sums.statistics()
         write_prepared(
             target,
-            size=size,
+            form=form,
             counts=counts,
             statistics=statistics,
             skipped=[replace(one, path=one.path.relative_to(source)) for one in skipped],
@@ -154,11 +155,11 @@ def _store_all(
 class _Store:
     """The folder being filled."""
 
-    def __init__(self, source: Path, target: Path, size: int) -> None:
+    def __init__(self, source: Path, target: Path, form: PictureForm) -> None:
         self.num_made = 0
         self._source = source
         self._target = target
-        self._size = size
+        self._form = form
         self._counting = threading.Lock()
 
     def load(self, path: Path) -> Loaded:
@@ -171,7 +172,7 @@ class _Store:
             comment = self._comment(os.fstat(file.fileno()))
             picture = self._read(stored, comment)
             if picture is None:
-                data = self._encode(square_picture(decode_photograph(file), self._size), comment)
+                data = self._encode(square_picture(decode_photograph(file), self._form), comment)
                 with errors_of(stored):
                     stored.parent.mkdir(parents=True, exist_ok=True)
                 with atomic_write(stored) as output:
@@ -200,7 +201,7 @@ class _Store:
     def _comment(self, status: os.stat_result) -> bytes:
         """Return the comment that identifies a version of a photograph and these settings."""
         return (
-            f"alexnet-deploy prepare {FORMAT_VERSION}: {self._size} px, quality {QUALITY}, "
+            f"alexnet-deploy prepare {FORMAT_VERSION}: {self._form}, quality {QUALITY}, "
             f"of {status.st_size} bytes, mtime_ns {status.st_mtime_ns}\n"
         ).encode()
 
@@ -213,7 +214,7 @@ class _Store:
                 picture = np.asarray(decode_photograph(file))
         except PhotographError:
             return None
-        return picture if picture.shape == (self._size, self._size, 3) else None
+        return picture if picture.shape == (self._form.size, self._form.size, 3) else None
 
     def _encode(self, picture: NDArray[np.uint8], comment: bytes) -> bytes:
         data = io.BytesIO()
@@ -229,9 +230,7 @@ def _stored_name(name: Path) -> Path:
     return name.with_name(f"{name.name}.jpg")
 
 
-def _check_options(source: Path, target: Path, size: int) -> None:
-    if size not in PICTURE_SIZES:
-        raise ArgumentError("size", size, f"{PICTURE_SIZES[0]} to {PICTURE_SIZES[-1]}")
+def _check_folders(source: Path, target: Path) -> None:
     real_source, real_target = (Path(os.path.realpath(path)) for path in (source, target))
     if real_source.is_relative_to(real_target) or real_target.is_relative_to(real_source):
         raise UsageError(

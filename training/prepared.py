@@ -5,7 +5,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -14,11 +14,12 @@ import numpy as np
 from alexnet_deploy.errors import IncompatibleFileError
 from alexnet_deploy.files.output_files import atomic_write
 from alexnet_deploy.files.path_text import path_fields
-from alexnet_deploy.files.records import Within, read_record
+from alexnet_deploy.files.records import LATER, Within, read_record
 from alexnet_deploy.files.regular_files import read_file
+from alexnet_deploy.model.spec import Filter, Resize
 from alexnet_deploy.photographs.class_folders import ClassFolders
 from training.colour import ColourStatistics, StoredStatistics, load_statistics, save_statistics
-from training.pictures import PICTURE_SIZES, Failure
+from training.pictures import PAPER_FORM, PICTURE_SIZES, Failure, PictureForm
 
 FORMAT_VERSION = 1
 QUALITY = 95
@@ -40,7 +41,7 @@ class _Prepared(StoredStatistics):
     """The content of `prepared.json`.
 
     Attributes:
-        size: S, px.
+        size, resize, filter: the form of the pictures.
         quality: of the JPEGs.
         classes: number of pictures by class.
         skipped: photographs that could not be read: "path" below the source, "path_base64" where
@@ -53,12 +54,22 @@ class _Prepared(StoredStatistics):
     quality: Annotated[int, Within(1, 100)]
     classes: Mapping[str, Any]
     skipped: tuple[Mapping[str, Any], ...]
+    resize: Resize = field(default=PAPER_FORM.resize, metadata=LATER)
+    filter: Filter = field(default=PAPER_FORM.filter, metadata=LATER)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PreparedFolder:
+    """What `prepare` says of its pictures: their form, and their colours."""
+
+    form: PictureForm
+    statistics: ColourStatistics
 
 
 def write_prepared(
     folder: Path,
     *,
-    size: int,
+    form: PictureForm,
     counts: Mapping[str, int],
     statistics: ColourStatistics,
     skipped: Sequence[Failure],
@@ -67,7 +78,7 @@ def write_prepared(
 
     Args:
         folder: the one with the pictures.
-        size: S, px.
+        form: of the pictures.
         counts: number of pictures by class.
         statistics: of all pictures.
         skipped: photographs that could not be read, with paths relative to the source.
@@ -76,7 +87,7 @@ def write_prepared(
         OutputError: a file cannot be written.
     """
     prepared = _Prepared(
-        size=size,
+        **asdict(form),
         quality=QUALITY,
         classes=dict(counts),
         skipped=tuple(path_fields(one.path) | {"reason": one.reason} for one in skipped),
@@ -87,8 +98,8 @@ def write_prepared(
         file.write(json.dumps(fields, indent=1).encode() + b"\n")
 
 
-def read_prepared(folders: ClassFolders) -> ColourStatistics | None:
-    """Return the statistics that `prepare` stored in a folder.
+def read_prepared(folders: ClassFolders) -> PreparedFolder | None:
+    """Return what `prepare` stored of the pictures in a folder.
 
     Args:
         folders: all classes of the folder, from `find_class_folders`.
@@ -123,7 +134,8 @@ def read_prepared(folders: ClassFolders) -> ColourStatistics | None:
             f"{statistics.num_photographs} photographs, expected {(size, size, 3)} over "
             f"{len(folders)}; {_AGAIN}"
         )
-    return statistics
+    form = PictureForm(size=size, resize=prepared.resize, filter=prepared.filter)
+    return PreparedFolder(form=form, statistics=statistics)
 
 
 def _difference(found: Mapping[str, int], recorded: Mapping[str, Any]) -> str:

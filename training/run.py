@@ -35,7 +35,7 @@ from training.reporting import Reporter, counting, epoch_line
 from training.skipped import SkippedPhotographs
 from training.stopping import Stopped, StopRequest
 from training.trainer import DivergedError, Trainer, Validation, lower_rate
-from training.weights import deployable, merge
+from training.weights import after_dropout, deployable
 
 MOST_LOST = 100
 """Unreadable photographs in a row that end a run; so many are not just single bad files."""
@@ -326,11 +326,12 @@ class Run:
             DivergedError: a weight or the optimizer state is not finite.
         """
         network = self._trainer.network
-        merged = merge(dict(network.named_parameters()))
+        merged = network.merged(dict(network.named_parameters()))
         memory = memory_of(network, self._trainer.optimizer)
         self._check(merged)
         self._check({f"the optimizer's {name}": tensor for name, tensor in memory.items()})
-        arrays = deployable(merged, dropout_scale(self._recipe))
+        scale, after = dropout_scale(self._recipe), after_dropout(self._beginning.spec)
+        arrays = deployable(merged, scale, after)
         if self._beginning.mean_image is not None:
             image = self._beginning.mean_image.transpose(2, 0, 1)
             arrays["mean_image"] = np.ascontiguousarray(image)
@@ -365,7 +366,7 @@ class Run:
             "num_photographs": len(self._data.training),
         }
         if self._beginning.init is not None:
-            origin["init"] = self._beginning.init
+            origin |= {"init": self._beginning.init, "trained": options.train}
         if validation is not None:
             origin["validation"] = dataclasses.asdict(validation)
         return origin

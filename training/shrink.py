@@ -15,17 +15,17 @@ from alexnet_deploy.model.checkpoints import FACTORED, Checkpoint, load_checkpoi
 from alexnet_deploy.photographs.class_folders import find_class_folders
 from training.augmentation import Augmentation, ColourComponents
 from training.beginning import dense_arrays, mean_image_of
-from training.data import check_batch, read_what_fits
+from training.data import check_batch, check_form, read_what_fits
 from training.devices import keep_freed_memory, parse_device, too_little_memory_reported
 from training.factoring import Factoring, Ranks
+from training.networks import network_of
 from training.photographs import PhotographBatch, PhotographSource
 from training.photographs import batches as batches_of
+from training.pictures import form_of
 from training.prepared import read_prepared
 from training.recipes import MODERN
 from training.reporting import Reporter, counting
-from training.towers import TwoTowers
 from training.trainer import DivergedError
-from training.weights import split
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +77,7 @@ def shrink(options: ShrinkOptions, reporter: Reporter) -> ShrinkReport:
 
     Raises:
         UsageError: the output is not a `.safetensors` file, a rank is out of range, or the network
-            is factored already or does not have the paper's two towers.
+            is factored already or has no fc8.
         DatasetError: no photographs can be read, or there are fewer than a batch.
         IncompatibleFileError: the checkpoint is damaged, or `prepare` has not finished the folder.
         OutputError: the file cannot be written.
@@ -97,9 +97,9 @@ def _shrink(
     options: ShrinkOptions, checkpoint: Checkpoint, device: torch.device, reporter: Reporter
 ) -> ShrinkReport:
     arrays = dense_arrays(checkpoint)
-    network = TwoTowers(checkpoint.spec, (device, device))
+    network = network_of(checkpoint.spec, (device, device))
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    network.load_state_dict(split(tensors))
+    network.load_state_dict(network.parts(tensors))
     source = _open(options, checkpoint, reporter)
     factoring = Factoring(network, arrays, _augmentation(checkpoint, device), options.seed)
     reporter.say(f"decomposing fc6 to rank {options.ranks.fc6}, fc7 to {options.ranks.fc7}")
@@ -176,6 +176,11 @@ def _check_output(options: ShrinkOptions) -> None:
 
 
 def _check_ranks(options: ShrinkOptions, checkpoint: Checkpoint) -> None:
+    if not checkpoint.spec.has_head:
+        raise UsageError(
+            f"{options.checkpoint}: has no fc8, by which the factors are judged; give a network "
+            "that classifies"
+        )
     shapes = checkpoint.spec.array_shapes()
     for layer in FACTORED:
         name, rank = f"{layer}.weight", getattr(options.ranks, layer)
@@ -192,9 +197,9 @@ def _check_ranks(options: ShrinkOptions, checkpoint: Checkpoint) -> None:
 
 def _open(options: ShrinkOptions, checkpoint: Checkpoint, reporter: Reporter) -> PhotographSource:
     folders = find_class_folders(options.data)
-    read_prepared(folders)  # refuses an unfinished folder
-    size = checkpoint.spec.preprocessing.resize_to
-    source = read_what_fits(folders, size, options.memory_bytes, reporter)
+    form = form_of(checkpoint.spec.preprocessing)
+    check_form(folders, read_prepared(folders), form)
+    source = read_what_fits(folders, form, options.memory_bytes, reporter)
     check_batch(source.folders, options.batch_size, Argument("batch_size"))
     return source
 

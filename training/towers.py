@@ -8,20 +8,21 @@ computed from the local maps while the other tower's are in transit.
     N photographs, K classes; maps (N, C, H, W) float, channels last in memory
 """
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from alexnet_deploy.errors import UsageError
-from alexnet_deploy.model.spec import FC_WIDTH, LrnSpec, ModelSpec
+from alexnet_deploy.model.spec import FC_WIDTH, ModelSpec
 from training.exchange import Exchange, receive, start_copy
 from training.normalization import rectify_and_normalize
+from training.weights import AFTER_DROPOUT, after_dropout, merge, split
 
 Devices = tuple[torch.device, torch.device]
 Dropout = Callable[[torch.Tensor, str, int], torch.Tensor]
-"""From fc6's or fc7's outputs, the layer's name and the tower's number to the masked outputs."""
+"""From a layer's outputs, the layer's name and the tower's number to the masked outputs."""
 
 
 class SeesBothTowers(nn.Module):
@@ -36,13 +37,14 @@ class SeesBothTowers(nn.Module):
 class Tower(nn.Module):
     """One device's half of the network."""
 
-    def __init__(self, spec: ModelSpec, lrn: LrnSpec, *, owns_fc8: bool) -> None:
+    def __init__(self, spec: ModelSpec, *, owns_fc8: bool) -> None:
         super().__init__()
         c1, c2, c3, c4, c5 = (width // 2 for width in spec.widths)
         channels, height, width = spec.layer_shapes()["pool5"]
         pool5, hidden = channels // 2 * height * width, FC_WIDTH // 2
+        assert spec.lrn is not None
         self.padding = spec.conv1_padding
-        self.lrn = lrn
+        self.lrn = dataclasses.replace(spec.lrn, towers=1)
         self.conv1 = nn.Conv2d(3, c1, 11, stride=4)
         self.conv2 = nn.Conv2d(c1, c2, 5, padding=2)
         self.conv3 = SeesBothTowers(
@@ -77,24 +79,21 @@ class TwoTowers(nn.Module):
     """AlexNet in two towers, each on its device.
 
     Args:
-        spec: with the connectivity of the `paper` preset; widths, classes and sizes are free.
+        spec: one that `has_two_towers`.
         devices: of tower 0 and tower 1; they may be the same.
 
     Attributes:
         exchange: counts the bytes that cross between the devices.
-
-    Raises:
-        UsageError: the spec's network does not have two towers.
     """
 
     def __init__(self, spec: ModelSpec, devices: Devices) -> None:
         super().__init__()
-        lrn = lrn_of_two_towers(spec)
+        assert has_two_towers(spec)
         self.spec = spec
         self.devices = devices
         self.exchange = Exchange()
         self._pair: list[Tower] = [
-            Tower(spec, lrn, owns_fc8=index == 0).to(  # type: ignore[call-overload]
+            Tower(spec, owns_fc8=index == 0).to(  # type: ignore[call-overload]
                 device=device, memory_format=torch.channels_last
             )
             for index, device in enumerate(devices)
@@ -129,6 +128,14 @@ class TwoTowers(nn.Module):
         logits: torch.Tensor = fc8.own(x[0]) + fc8.other(receive(arriving))
         return logits
 
+    def merged(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return copies on the CPU under the package's names; see `weights.merge`."""
+        return merge(tensors)
+
+    def parts(self, merged: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return views under the names of this network's parameters; see `weights.split`."""
+        return split(merged)
+
     def _both(self, layer: str, x: list[torch.Tensor]) -> list[torch.Tensor]:
         """Return each tower's half of a layer that sees both towers, before the ReLU."""
         arriving = [
@@ -143,21 +150,12 @@ class TwoTowers(nn.Module):
         ]
 
 
-def lrn_of_two_towers(spec: ModelSpec) -> LrnSpec:
-    """Return a network's normalization; refuse one that does not have two towers.
-
-    Raises:
-        UsageError: naming what it has instead.
-    """
-    lrn = spec.lrn
-    if spec.groups != (1, 2, 1, 2, 2) or lrn is None or lrn.towers != 2:
-        raise UsageError(
-            f"preset {spec.preset} has groups {spec.groups} and normalizes "
-            f"{f'in {lrn.towers} slices' if lrn else 'nothing'}; the trainer supports only the "
-            "paper's two towers: groups (1, 2, 1, 2, 2) and two slices"
-        )
-    if lrn.position != "before_pool":
-        raise UsageError(
-            f"the spec normalizes {lrn.position}, the trainer supports only before_pool"
-        )
-    return lrn
+def has_two_towers(spec: ModelSpec) -> bool:
+    """Return whether a network is wired as the paper's; widths, classes and sizes are free."""
+    return (
+        spec.groups == (1, 2, 1, 2, 2)
+        and spec.lrn is not None
+        and (spec.lrn.towers, spec.lrn.position) == (2, "before_pool")
+        and not any(spec.pool_padding)
+        and after_dropout(spec) == AFTER_DROPOUT
+    )

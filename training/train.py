@@ -1,14 +1,17 @@
 """`train`: set up a run from its options, and start it."""
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from alexnet_deploy.errors import Argument, IncompatibleFileError, Message, UsageError
-from alexnet_deploy.model.checkpoints import Checkpoint
+from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint
+from alexnet_deploy.model.spec import preset_spec
 from training.augmentation import Augmentation
-from training.beginning import Beginning, from_checkpoint, from_state, load_init, new_network
+from training.beginning import Beginning, from_checkpoint, from_state, new_network
 from training.checkpointing import (
     BEST_NAME,
     Progress,
@@ -25,17 +28,15 @@ from training.devices import (
     use_precision,
 )
 from training.epoch_log import LOG_NAME, cut_back
+from training.networks import network_of, set_trained
 from training.optimizers import optimizer_of, set_memory
 from training.options import TrainOptions, check_options, check_photographs, write_run
+from training.pictures import form_of
 from training.reporting import Reporter
 from training.run import Run, RunReport
 from training.stopping import stop_after_step
-from training.towers import Devices, TwoTowers
+from training.towers import Devices
 from training.trainer import Trainer
-from training.weights import split
-
-PICTURE_SIZE = 256
-"""Side of the square pictures, px (section 2)."""
 
 
 def train(options: TrainOptions, reporter: Reporter) -> RunReport:
@@ -60,21 +61,21 @@ def train(options: TrainOptions, reporter: Reporter) -> RunReport:
     if checkpoint is not None:
         check_options(options)
     found = find_data(options)
-    init = None if options.init is None or checkpoint else load_init(options.init)
+    init = None if options.init is None or checkpoint else load_checkpoint(options.init)
     keep_freed_memory()
     with own_folder(options.output):
-        data = open_data(found, options, reporter, PICTURE_SIZE)
-        if checkpoint is None:
-            state = None
+        state = None if checkpoint is None else _load(checkpoint)
+        network = state or init
+        spec = preset_spec("paper") if network is None else network.spec
+        data = open_data(found, options, reporter, form_of(spec.preprocessing))
+        if checkpoint is None or state is None:
             beginning = _begin(options, data, init, reporter)
         else:
-            check_photographs(options, *data.folders)
-            state = _load(checkpoint, data)
-            beginning = from_state(state, options.recipe)
+            beginning = _resume(checkpoint, state, options, data)
         write_run(options, *data.folders)
         with too_little_memory_reported(Argument("devices", options.devices)):
             run = _put_together(options, data, beginning, state, devices, reporter)
-            del beginning, state, init  # free what network and optimizer have copied
+            del beginning, state, init, network  # free what network and optimizer have copied
             with stop_after_step() as stop:
                 return run.train(stop)
 
@@ -111,19 +112,37 @@ def _begin(
     if init is None:
         return new_network(data.classes, colour, options.recipe, options.seed)
     beginning = from_checkpoint(init, data.classes, colour, options.recipe, options.seed)
-    new = f"fc8 is new, the other layers learn at {options.old_rate_factor:g} of the rate"
-    fc8 = new if beginning.old_layers else "same classes, fc8 is kept"
-    line = f": {fc8}; mean and std of its inputs stay as they were"
-    reporter.say(Message(Argument("init", str(options.init)), line))
+    reporter.say(
+        Message(Argument("init", str(options.init)), f": {_what_is_new(options, beginning)}")
+    )
     return beginning
 
 
-def _load(checkpoint: Path, data: Data) -> RunState:
-    """Read the state of a run with these classes."""
+def _what_is_new(options: TrainOptions, beginning: Beginning) -> str:
+    """Say what fine-tuning keeps of a network, and what of it learns how fast."""
+    num_new, num_classes = beginning.num_new_classes, len(beginning.spec.labels)
+    if num_new:
+        fc8 = f"{num_new:,} of {num_classes:,} classes are new to fc8"
+    else:
+        fc8 = "fc8 knows all classes"
+    if options.train == "head":
+        others = "no other layer learns"
+    elif beginning.old_layers:
+        others = f"the other layers learn at {options.old_rate_factor:g} of the rate"
+    else:
+        others = "all layers learn at the same rate"
+    return f"{fc8}, {others}; mean and std of its inputs stay as they were"
+
+
+@contextmanager
+def _remedy_named() -> Iterator[None]:
+    """Say what to do about a checkpoint that a run cannot resume from.
+
+    Raises:
+        IncompatibleFileError: with the remedy.
+    """
     try:
-        state = load_state(checkpoint)
-        if state.spec.labels != data.classes:
-            raise IncompatibleFileError(f"{checkpoint}: is a network with other classes")
+        yield
     except IncompatibleFileError as error:
         raise IncompatibleFileError(
             error.message,
@@ -131,7 +150,20 @@ def _load(checkpoint: Path, data: Data) -> RunState:
             Argument("resume", True),
             " then continues from the checkpoint before it, if there is one",
         ) from error
-    return state
+
+
+def _load(checkpoint: Path) -> RunState:
+    with _remedy_named():
+        return load_state(checkpoint)
+
+
+def _resume(checkpoint: Path, state: RunState, options: TrainOptions, data: Data) -> Beginning:
+    """Go on with the same photographs and classes."""
+    check_photographs(options, *data.folders)
+    with _remedy_named():
+        if state.spec.labels != data.classes:
+            raise IncompatibleFileError(f"{checkpoint}: is a network with other classes")
+    return from_state(state, options.recipe)
 
 
 def _put_together(
@@ -143,8 +175,9 @@ def _put_together(
     reporter: Reporter,
 ) -> Run:
     """Return a run ready to start, its log truncated to where it continues."""
-    network = TwoTowers(beginning.spec, devices)
-    network.load_state_dict(split(beginning.weights))
+    network = network_of(beginning.spec, devices)
+    network.load_state_dict(network.parts(beginning.weights))
+    set_trained(network, options.train)
     optimizer = optimizer_of(network, options.recipe, beginning.old_layers, options.old_rate_factor)
     progress = Progress()
     if state is not None:

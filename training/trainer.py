@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from alexnet_deploy.errors import AlexNetDeployError, Argument, DatasetError, Message
 from alexnet_deploy.inference.evaluation import top_k_credit
 from training.augmentation import Augmentation
+from training.networks import Network
 from training.optimizers import Optimizer
 from training.photographs import PhotographBatch
 from training.recipes import Recipe
-from training.towers import Dropout, TwoTowers
+from training.towers import Dropout
 
 Precision = Literal["fp32", "tf32", "bf16"]
 """Of products; weights are float32. "tf32" keeps 10 mantissa bits, on GPUs."""
@@ -68,7 +69,7 @@ class Trainer:
 
     def __init__(
         self,
-        network: TwoTowers,
+        network: Network,
         recipe: Recipe,
         optimizer: Optimizer,
         augmentation: Augmentation,
@@ -166,7 +167,7 @@ class Trainer:
         devices = self.network.devices
         generators = [
             torch.Generator(device).manual_seed(seed)
-            for device, seed in zip(devices, seeds, strict=True)
+            for device, seed in zip(devices, seeds, strict=False)  # one device needs one
         ]
         keep = 1 - self.recipe.dropout_rate
         scale = 1 / keep if self.recipe.dropout == "inverted" else 1.0

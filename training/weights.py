@@ -3,9 +3,9 @@
 Outputs and inputs are concatenated, those of the first tower first. (In the 2012 code's own files
 the inputs of the second half of fc7 are in the opposite order.)
 
-Under the paper's form of dropout, fc7 and fc8 expect inputs that are halved at inference (section
-4.2); the package halves nothing, so their matrices are stored halved. Scaling by a power of two is
-exact, so a rate of 0.5 survives the round trip bit for bit.
+Under the paper's form of dropout, layers after it expect inputs that are halved at inference
+(section 4.2); the package halves nothing, so their matrices are stored halved. Scaling by a power
+of two is exact, so a rate of 0.5 survives the round trip bit for bit.
 """
 
 from collections.abc import Mapping
@@ -14,29 +14,37 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from alexnet_deploy.model.spec import ModelSpec
+
 Arrays = dict[str, NDArray[np.float32]]
 SEES_BOTH = ("conv3", "fc6", "fc7")
 AFTER_DROPOUT = ("fc7.weight", "fc8.weight")
-"""Weights that the two forms of dropout scale differently."""
+"""Weights whose inputs drop out, in the paper's network and in Caffe's (section 4.2)."""
+
+
+def after_dropout(spec: ModelSpec) -> tuple[str, str]:
+    """Return the weights whose inputs drop out in training, where the network's publishers do it.
+
+    torchvision's network has its dropout before fc6 and fc7, every other before fc7 and fc8.
+    """
+    return ("fc6.weight", "fc7.weight") if spec.preset == "torchvision" else AFTER_DROPOUT
 
 
 def merge(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Join tensors named like `TwoTowers.named_parameters` into the package's, on the CPU.
 
-    Weights, gradients and optimizer state all join the same way. The result is contiguous and
-    shares no memory with the network.
+    Weights, gradients and optimizer state all join the same way, of all layers or of some. The
+    result is contiguous and shares no memory with the network.
     """
     home = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
     merged: dict[str, torch.Tensor] = {}
-    for number in range(1, 6):
-        layer = f"conv{number}"
-        merged |= _both_halves(home, layer) if layer in SEES_BOTH else _stacked(home, layer)
-    for layer in SEES_BOTH[1:]:
-        merged |= _both_halves(home, layer)
-    merged["fc8.weight"] = torch.cat(
-        [home["towers.0.fc8.own.weight"], home["towers.0.fc8.other.weight"]], dim=1
-    )
-    merged["fc8.bias"] = home["towers.0.fc8.own.bias"].clone()
+    for layer in dict.fromkeys(name.split(".")[2] for name in home):
+        if layer == "fc8":
+            halves = [home[f"towers.0.fc8.{half}.weight"] for half in ("own", "other")]
+            merged["fc8.weight"] = torch.cat(halves, dim=1)
+            merged["fc8.bias"] = home["towers.0.fc8.own.bias"].clone()
+        else:
+            merged |= _both_halves(home, layer) if layer in SEES_BOTH else _stacked(home, layer)
     return {name: tensor.contiguous() for name, tensor in merged.items()}
 
 
@@ -70,29 +78,36 @@ def split(arrays: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def deployable(merged: Mapping[str, torch.Tensor], dropout_scale: float) -> Arrays:
+def deployable(
+    merged: Mapping[str, torch.Tensor],
+    dropout_scale: float,
+    after_dropout: tuple[str, str] = AFTER_DROPOUT,
+) -> Arrays:
     """Return a checkpoint's float32 arrays from merged weights.
 
     Args:
-        merged: from `merge`.
-        dropout_scale: factor on fc6's and fc7's outputs at inference: 1 minus the rate for the
+        merged: a network's `merged`.
+        dropout_scale: factor at inference on what drops out in training: 1 minus the rate for the
             paper's form of dropout, 1 for the inverted one.
+        after_dropout: from `after_dropout`.
     """
     return {
-        name: (tensor * dropout_scale if name in AFTER_DROPOUT else tensor).numpy()
+        name: (tensor * dropout_scale if name in after_dropout else tensor).numpy()
         for name, tensor in merged.items()
     }
 
 
 def trainable(
-    arrays: Mapping[str, NDArray[np.float32]], dropout_scale: float
+    arrays: Mapping[str, NDArray[np.float32]],
+    dropout_scale: float,
+    after_dropout: tuple[str, str] = AFTER_DROPOUT,
 ) -> dict[str, torch.Tensor]:
     """Undo `deployable`."""
     tensors = {
         name: torch.from_numpy(np.array(array, np.float32)) for name, array in arrays.items()
     }
     return {
-        name: tensor / dropout_scale if name in AFTER_DROPOUT else tensor
+        name: tensor / dropout_scale if name in after_dropout else tensor
         for name, tensor in tensors.items()
     }
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from alexnet_deploy.commands import options as shared
-from alexnet_deploy.console.paths import FILE
+from alexnet_deploy.console.paths import FILE, MODEL
 from alexnet_deploy.console.reporting import Reporter, print_result
 
 if TYPE_CHECKING:
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 @click.option(
     "--model",
     "models",
-    type=FILE,
+    type=MODEL,
     multiple=True,
-    help="Checkpoint, .onnx or .engine file; repeat to average several.  "
+    help="Checkpoint, .onnx or .engine file, or a public network's name; repeat to average "
+    "several.  "
     "[default: $ALEXNET_MODEL, else the bundled checkpoint]",
 )
 @click.option(
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 @shared.runtime_options
 def evaluate(
     directory: Path,
-    models: tuple[Path, ...],
+    models: tuple[str, ...],
     weights: tuple[float, ...],
     truth: Path | None,
     ten_crop: bool,
@@ -74,15 +75,15 @@ def evaluate(
     """
     from alexnet_deploy.inference import evaluation
     from alexnet_deploy.inference.run import RunSummary
-    from alexnet_deploy.model.default import default_model
     from alexnet_deploy.photographs.truth_files import find_labelled
+    from alexnet_deploy.weights.names import chosen_model
 
     summary, report = RunSummary(), Reporter()
-    paths = models or (default_model(),)
-    evaluation.ensemble_weights(weights or None, len(paths))
+    names = models or (None,)
+    evaluation.ensemble_weights(weights or None, len(names))
     photographs = find_labelled(directory, truth)
     with ExitStack() as stack:
-        arguments = [dataclasses.replace(model_arguments, model=path) for path in paths]
+        arguments = [dataclasses.replace(model_arguments, model=name) for name in names]
         runners = [stack.enter_context(one.open_runner(("probabilities",))) for one in arguments]
         stack.enter_context(report)
         report.expect(len(photographs) * len(runners))
@@ -91,7 +92,7 @@ def evaluate(
             photographs,
             ten_crop=ten_crop,
             weights=weights or None,
-            paths=paths,
+            paths=[Path(str(chosen_model(name))) for name in names],
             threads=model_arguments.threads,
             on_result=report.advance,
             summary=summary,

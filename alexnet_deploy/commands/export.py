@@ -11,7 +11,7 @@ import click
 
 from alexnet_deploy.choices import FILE_PRECISIONS, RUNTIMES, FilePrecision, Runtime
 from alexnet_deploy.console.decoding import decoded_memory_option
-from alexnet_deploy.console.paths import FILE
+from alexnet_deploy.console.paths import FILE, MODEL
 from alexnet_deploy.console.reporting import print_result, say
 from alexnet_deploy.errors import UsageError
 from alexnet_deploy.files.path_text import printable
@@ -19,13 +19,14 @@ from alexnet_deploy.files.path_text import printable
 if TYPE_CHECKING:
     from alexnet_deploy.graph.report import Report
     from alexnet_deploy.model.checkpoints import Checkpoint
+    from alexnet_deploy.weights.names import ModelSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportArguments:
     """What was said on the command line, under the names of its options."""
 
-    checkpoint: Path | None
+    source: "ModelSource"
     output: Path | None
     precision: FilePrecision
     calibrate: Path | None
@@ -37,6 +38,7 @@ class ExportArguments:
     max_batch: int | None
     compute_capability: tuple[str, ...]
     layers: tuple[str, ...]
+    opset: int | None
     verify_on: Path | None
     no_verify: bool
     as_json: bool
@@ -49,30 +51,21 @@ class ExportArguments:
         return self.trt or self.rtx
 
     @property
-    def source(self) -> Path:
-        """The checkpoint to read."""
-        from alexnet_deploy.model.default import default_model
-
-        return self.checkpoint or default_model()
-
-    @property
     def target(self) -> Path:
         """The file to write."""
         suffix = ".engine" if self.is_engine else ".onnx"
-        return self.output or Path(f"{self.source.stem}{suffix}")
+        return self.output or Path(f"{Path(str(self.source)).stem}{suffix}")
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """The layers to offer."""
-        from alexnet_deploy.runtimes.base import DEFAULT_OUTPUTS
-
-        return self.layers or DEFAULT_OUTPUTS
+        return self.layers
 
     def load(self) -> "Checkpoint":
         """Read the checkpoint."""
-        from alexnet_deploy.importing.opening import open_weights
+        from alexnet_deploy.weights.names import open_checkpoint
 
-        return open_weights(self.source)
+        return open_checkpoint(self.source)
 
     def verification_photographs(self) -> tuple[Path, ...] | None:
         """Find what to verify on; None is not to verify."""
@@ -128,7 +121,8 @@ def _engine_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.command(epilog="Example: alexnet-deploy export ckpt.pt -o alexnet.onnx --verify-on photos/")
-@click.argument("checkpoint", type=FILE, required=False)
+@click.argument("checkpoint", type=MODEL, required=False)
+@click.option("--model", type=MODEL, help="The same as CHECKPOINT: a file or a public network.")
 @click.option(
     "-o",
     "--output",
@@ -156,6 +150,11 @@ def _engine_options(command: Callable[..., None]) -> Callable[..., None]:
     multiple=True,
     help="Layer to offer as an output; repeat for more.  [default: probabilities, fc7]",
 )
+@click.option(
+    "--opset",
+    type=click.IntRange(17, 22),
+    help="Version of ONNX's operators, for older tools.  [default: 20; of bf16 always 22]",
+)
 @click.option("--verify-on", type=FILE, help="Photographs to verify on.  [default: samples]")
 @click.option("--no-verify", is_flag=True, help="Write the file unverified, and say so in it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -168,7 +167,7 @@ def _engine_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Its CPU threads.  [default: all]")
 @decoded_memory_option
-def export(**options: Any) -> None:
+def export(checkpoint: str | None, model: str | None, **options: Any) -> None:
     """Write a checkpoint as a verified ONNX file, or as a verified TensorRT engine.
 
     The file is compared with a NumPy reference on photographs, and written only if it computes
@@ -177,12 +176,17 @@ def export(**options: Any) -> None:
     the bundled one. With --json: {"file", "identity", "status", "report"}; report is null for a
     file that was not verified, and status says why.
     """
-    arguments = ExportArguments(**options)
+    from alexnet_deploy.weights.names import chosen_model
+
+    if checkpoint is not None and model is not None:
+        raise UsageError(f"--model {model}: means the same as {checkpoint}; give one of them")
+    source = chosen_model(checkpoint if model is None else model, notify=say)
+    arguments = ExportArguments(source=source, **options)
     _check(arguments)
-    checkpoint = arguments.load()
+    loaded = arguments.load()
     write = _write_engine if arguments.is_engine else _write_onnx
-    report = write(checkpoint, arguments)
-    _print_written(checkpoint, report, arguments)
+    report = write(loaded, arguments)
+    _print_written(loaded, report, arguments)
 
 
 def _check(arguments: ExportArguments) -> None:
@@ -207,6 +211,9 @@ def _check(arguments: ExportArguments) -> None:
         raise UsageError(
             f"{option}: is for ONNX files, an engine runs as it is built; leave it out"
         )
+    if arguments.opset and (arguments.is_engine or arguments.precision == "bf16"):
+        what = "an engine has no operators of ONNX" if arguments.is_engine else "bf16 needs 22"
+        raise UsageError(f"--opset: {what}; leave it out")
     if arguments.verify_on and arguments.no_verify:
         raise UsageError("--verify-on and --no-verify: mean opposite things; choose one")
     if arguments.calibrate and arguments.precision != "int8":
@@ -216,6 +223,7 @@ def _check(arguments: ExportArguments) -> None:
 def _write_onnx(checkpoint: "Checkpoint", arguments: ExportArguments) -> Mapping[str, Any] | None:
     """Export to ONNX; return the report, None where none was asked for."""
     from alexnet_deploy.export.onnx import export_onnx
+    from alexnet_deploy.graph.build import OPSET
     from alexnet_deploy.runtimes.base import RunnerOptions
 
     file = export_onnx(
@@ -225,6 +233,7 @@ def _write_onnx(checkpoint: "Checkpoint", arguments: ExportArguments) -> Mapping
         precision=arguments.precision,
         photographs=arguments.verification_photographs(),
         calibrate_on=arguments.calibration_photographs(),
+        opset=arguments.opset or OPSET,
         options=RunnerOptions(runtime=arguments.runtime, threads=arguments.threads),
         on_report=arguments.show,
         notify=say,

@@ -14,6 +14,8 @@ from alexnet_deploy.files.path_text import printable
 if TYPE_CHECKING:
     from alexnet_deploy.importing.opening import Import
 
+_SUFFIXES = (".tar", ".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".caffemodel", ".onnx")
+
 
 @click.command(
     "import", epilog="Example: alexnet-deploy import alexnet.caffemodel -o caffe.safetensors"
@@ -91,7 +93,7 @@ def import_(
         say(f"note: {note}")
     if comparison is not None:
         comparison.raise_if_failed(printable(source))
-    target = None if dry_run else output or Path(f"{source.stem}.safetensors")
+    target = None if dry_run else output or _default_output(source)
     if target is not None:
         save_checkpoint(imported.checkpoint, target)
     if as_json:
@@ -100,6 +102,14 @@ def import_(
         print_result(json.dumps({"source": str(source)} | fields))
     elif target is not None:
         print_result(f"{printable(target)}: {target.stat().st_size / 1e6:.1f} MB")
+
+
+def _default_output(source: Path) -> Path:
+    """Return `model_best.safetensors` for `model_best.pth.tar`."""
+    name = source.resolve().name
+    while (suffix := Path(name).suffix.lower()) in _SUFFIXES:
+        name = name[: -len(suffix)]
+    return Path(f"{name}.safetensors")
 
 
 def _labels(said: str | None) -> tuple[str, ...] | None:

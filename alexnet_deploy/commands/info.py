@@ -1,19 +1,18 @@
 """`alexnet-deploy info`."""
 
 import json
-from pathlib import Path
 
 import click
 
-from alexnet_deploy.console.paths import FILE
-from alexnet_deploy.console.reporting import print_result
+from alexnet_deploy.console.paths import MODEL
+from alexnet_deploy.console.reporting import print_result, say
 
 
 @click.command(epilog="Example: alexnet-deploy info alexnet.onnx")
-@click.argument("file", type=FILE, required=False)
+@click.argument("file", type=MODEL, required=False)
 @click.option("--check", is_flag=True, help="Read all of an index; exit 5 if anything is wrong.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def info(file: Path | None, check: bool, as_json: bool) -> None:
+def info(file: str | None, check: bool, as_json: bool) -> None:
     """Describe a checkpoint, an ONNX file, an engine or an index.
 
     Network, preprocessing, labels, identity, provenance, and what the file says of its own
@@ -30,9 +29,9 @@ def info(file: Path | None, check: bool, as_json: bool) -> None:
     """
     from alexnet_deploy.errors import IncompatibleFileError
     from alexnet_deploy.inspection import describe, readable
-    from alexnet_deploy.model.default import default_model
+    from alexnet_deploy.weights.names import chosen_model, file_of
 
-    description = describe(file or default_model(), check=check)
+    description = describe(file_of(chosen_model(file, notify=say)), check=check)
     print_result(json.dumps(description) if as_json else readable(description))
     if description.get("problems"):
         raise IncompatibleFileError(

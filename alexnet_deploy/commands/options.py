@@ -4,14 +4,13 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from alexnet_deploy.choices import DEVICES, PRECISIONS, RUNTIMES, Device, Precision, Runtime
 from alexnet_deploy.console.decoding import decoded_memory_option
-from alexnet_deploy.console.paths import FILE
+from alexnet_deploy.console.paths import FILE, MODEL
 from alexnet_deploy.console.reporting import say
 
 if TYPE_CHECKING:
@@ -32,11 +31,11 @@ class ModelArguments:
     precision: Precision
     batch_size: int | None
     threads: int | None
-    model: Path | None = None
+    model: str | None = None
 
-    def runner_options(self, outputs: tuple[str, ...] | None = None) -> "RunnerOptions":
-        """Return the runner options; `outputs` are the layers to compute, None for the default."""
-        from alexnet_deploy.runtimes.base import DEFAULT_OUTPUTS, RunnerOptions
+    def runner_options(self, outputs: tuple[str, ...] = ()) -> "RunnerOptions":
+        """Return the runner options; `outputs` are the layers to compute."""
+        from alexnet_deploy.runtimes.base import RunnerOptions
 
         return RunnerOptions(
             runtime=self.runtime,
@@ -45,15 +44,16 @@ class ModelArguments:
             batch_size=self.batch_size or 32,
             exact_batch=self.batch_size is not None,
             threads=self.threads,
-            outputs=outputs or DEFAULT_OUTPUTS,
+            outputs=outputs,
         )
 
     def request(self, layer: str | None = None) -> "ModelRequest":
         """Return what to ask of an index's runner; what was not said is the index's to say."""
         from alexnet_deploy.index.model import ModelRequest
+        from alexnet_deploy.weights.names import chosen_model
 
         return ModelRequest(
-            model=self.model,
+            model=None if self.model is None else chosen_model(self.model, notify=say),
             layer=layer,
             precision=self.precision,
             runtime=self.runtime,
@@ -81,8 +81,10 @@ class ModelArguments:
     def open_runner(self, outputs: tuple[str, ...]) -> "Runner":
         """Open a runner for these layers and print on stderr, once, what runs."""
         from alexnet_deploy.export.opening import open_runner_of
+        from alexnet_deploy.weights.names import chosen_model
 
-        runner = open_runner_of(self.model, self.runner_options(outputs), notify=say)
+        source = chosen_model(self.model, notify=say)
+        runner = open_runner_of(source, self.runner_options(outputs), notify=say)
         say(runner.description)
         return runner
 
@@ -150,8 +152,9 @@ def model_options(command: _Command) -> _Command:
     """Add `--model` and the runtime options, collected in one argument `model_arguments`."""
     model = click.option(
         "--model",
-        type=FILE,
-        help="Checkpoint, .onnx or .engine file.  [default: $ALEXNET_MODEL, else the bundled one]",
+        type=MODEL,
+        help="Checkpoint, .onnx or .engine file, or a public network's name.  "
+        "[default: $ALEXNET_MODEL, else the bundled checkpoint]",
     )
     return model(runtime_options(command))
 
@@ -170,8 +173,9 @@ def index_options(command: _Command) -> _Command:
     )
     model = click.option(
         "--model",
-        type=FILE,
-        help="Checkpoint, .onnx or .engine file.  [default: the index's; else as for classify]",
+        type=MODEL,
+        help="Checkpoint, .onnx or .engine file, or a public network's name.  "
+        "[default: the index's; else as for classify]",
     )
     runtime = functools.partial(
         runtime_options,

@@ -6,19 +6,19 @@ from pathlib import Path
 import click
 
 from alexnet_deploy.commands import options as shared
-from alexnet_deploy.console.paths import FILE
+from alexnet_deploy.console.paths import FILE, MODEL
 from alexnet_deploy.console.reporting import Reporter, print_result, say
 
 
 @click.command(epilog="Example: alexnet-deploy verify alexnet.onnx --against ckpt.pt --on photos/")
 @click.argument("file", type=FILE)
-@click.option("--against", type=FILE, help="Checkpoint that FILE should equal.")
+@click.option("--against", type=MODEL, help="Checkpoint or public network to compare FILE with.")
 @click.option("--on", "folder", type=FILE, help="Photographs to use.  [default: samples]")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
 @shared.runtime_options
 def verify(
     file: Path,
-    against: Path | None,
+    against: str | None,
     folder: Path | None,
     as_json: bool,
     model_arguments: shared.ModelArguments,
@@ -33,12 +33,13 @@ def verify(
     "against", "num_photographs", "skipped"}.
     """
     from alexnet_deploy.files.path_text import printable
-    from alexnet_deploy.importing.opening import open_weights
     from alexnet_deploy.photographs.finding import find_photographs
     from alexnet_deploy.photographs.samples import varied_samples
     from alexnet_deploy.verification.file import verify_file
+    from alexnet_deploy.weights.names import chosen_model, open_checkpoint
 
-    checkpoint = None if against is None else open_weights(against)
+    source = None if against is None else chosen_model(against, notify=say)
+    checkpoint = None if source is None else open_checkpoint(source)
     photographs = varied_samples() if folder is None else tuple(find_photographs([folder]))
     options = model_arguments.runner_options()
     with Reporter(lambda: photographs) as reporter:

@@ -18,3 +18,6 @@ class _File(click.Path):
 
 FILE = _File(path_type=Path)
 """A file or folder, whether it exists or not; the library says what is wrong with it."""
+
+MODEL = _File()
+"""The same or the name of a public network, as it was written: `./torchvision` is a file."""

@@ -27,6 +27,7 @@ _OPTIONS = {
     "directory": "index",
     "profile.max": "max-batch",
     "profile.min": "min-batch",
+    "photographs": "no-verify",
     "moved_roots": "root",
     "num_epochs": "epochs",
     "num_workers": "workers",

@@ -20,7 +20,7 @@ from alexnet_deploy.graph.model_file import ModelFile
 from alexnet_deploy.graph.plugin_nodes import with_plugins
 from alexnet_deploy.graph.report import Report
 from alexnet_deploy.model.checkpoints import Checkpoint
-from alexnet_deploy.runtimes.base import DEFAULT_OUTPUTS, RunnerOptions, check_outputs
+from alexnet_deploy.runtimes.base import RunnerOptions, check_outputs
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
 from alexnet_deploy.runtimes.engine_file import (
     ENGINE_PRECISIONS,
@@ -52,7 +52,7 @@ class EngineRequest:
     profile: BatchProfile = field(default_factory=BatchProfile)
     lrn: Literal["plugin", "native"] | None = None
     compute_capabilities: tuple[str, ...] = ()
-    outputs: tuple[str, ...] = DEFAULT_OUTPUTS
+    outputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what one of the libraries does not have.

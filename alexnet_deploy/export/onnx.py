@@ -8,18 +8,13 @@ from alexnet_deploy.choices import FilePrecision
 from alexnet_deploy.errors import Argument, Message, UsageError
 from alexnet_deploy.files.output_files import atomic_write
 from alexnet_deploy.files.path_text import printable
-from alexnet_deploy.graph.build import build_model
+from alexnet_deploy.graph.build import OPSET, build_model
 from alexnet_deploy.graph.casting import cast_model
 from alexnet_deploy.graph.model_file import ModelFile
-from alexnet_deploy.graph.report import ADVICE, Report
+from alexnet_deploy.graph.report import Report
 from alexnet_deploy.model.checkpoints import Checkpoint
-from alexnet_deploy.runtimes.base import DEFAULT_OUTPUTS, RunnerOptions, check_outputs
+from alexnet_deploy.runtimes.base import RunnerOptions, check_outputs, usual_outputs
 
-_INT8_ADVICE = Message(
-    "do not use this file: calibrate on a few hundred photographs like those to come, with ",
-    Argument("calibrate_on"),
-    ", or take another precision",
-)
 _FEW = 100
 """Photographs: with fewer to calibrate on, those to come are clipped more often."""
 
@@ -28,10 +23,11 @@ def export_onnx(
     checkpoint: Checkpoint,
     path: Path,
     *,
-    outputs: tuple[str, ...] = DEFAULT_OUTPUTS,
+    outputs: tuple[str, ...] = (),
     precision: FilePrecision = "fp32",
     photographs: Iterable[Path] | None,
     calibrate_on: Iterable[Path] | None = None,
+    opset: int = OPSET,
     options: RunnerOptions | None = None,
     on_report: Callable[[Report], None] = lambda report: None,
     notify: Callable[[str], None] = lambda line: None,
@@ -41,10 +37,11 @@ def export_onnx(
     Args:
         checkpoint: what to export.
         path: the file to write; it appears only when verification passed.
-        outputs: layers that the file offers.
+        outputs: layers that the file offers; none for `usual_outputs`.
         precision: of the graph; every one has float32 outputs.
         photographs: what to verify on; None writes the file unverified, without a report.
         calibrate_on: as for `build_file`.
+        opset: as for `build_file`.
         options: how to run the artefact while verifying.
         on_report: called with the report, passed or failed, before anything is written.
         notify: as for `build_file`.
@@ -63,7 +60,13 @@ def export_onnx(
     with atomic_write(path) as target:
         options = options or RunnerOptions()
         file = build_file(
-            checkpoint, outputs, precision, calibrate_on, options=options, notify=notify
+            checkpoint,
+            outputs,
+            precision,
+            calibrate_on,
+            opset=opset,
+            options=options,
+            notify=notify,
         )
         if photographs is not None:
             file = verified_model(file, checkpoint, photographs, options, on_report)
@@ -77,6 +80,7 @@ def build_file(
     precision: FilePrecision,
     calibrate_on: Iterable[Path] | None = None,
     *,
+    opset: int = OPSET,
     options: RunnerOptions | None = None,
     notify: Callable[[str], None] = lambda line: None,
 ) -> ModelFile:
@@ -84,9 +88,10 @@ def build_file(
 
     Args:
         checkpoint: what to build.
-        outputs: layers that the file offers.
+        outputs: layers that the file offers; none for `usual_outputs`.
         precision: of the graph.
         calibrate_on: with int8, photographs for the ranges; None for the varied samples.
+        opset: version of ONNX's operators, one of `OPSETS`; bf16 has 22 in any case.
         options: with int8, how to run the network on them.
         notify: called with lines for people: where the ranges come from, what could not be read.
 
@@ -94,7 +99,7 @@ def build_file(
         IncompatibleFileError: a weight is beyond what the precision holds, or the ranges are.
         NoPhotographsError: none to calibrate on could be read.
     """
-    file = build_model(checkpoint, outputs)
+    file = build_model(checkpoint, outputs or usual_outputs(checkpoint.spec), opset)
     if precision in ("fp16", "bf16"):
         return cast_model(file, precision)
     if precision != "int8":
@@ -138,9 +143,9 @@ def verified_model(
         VerificationError: it differs from the reference.
     """
     # Here, because an export without verification needs none of what it brings along.
-    from alexnet_deploy.verification.onnx import verify
+    from alexnet_deploy.verification.onnx import advice, verify
 
     report = verify(file, checkpoint, photographs, options)
     on_report(report)
-    report.raise_if_failed(file.source, _INT8_ADVICE if file.precision == "int8" else ADVICE)
+    report.raise_if_failed(file.source, advice(report, file.precision))
     return dataclasses.replace(file, report=report.to_dict())

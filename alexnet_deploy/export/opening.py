@@ -1,31 +1,37 @@
 """From a model's path to what runs it: find the file, export a checkpoint once, open it."""
 
 import dataclasses
-import hashlib
 import os
-import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alexnet_deploy import arguments
-from alexnet_deploy.choices import Device, Precision, Runtime
-from alexnet_deploy.errors import AlexNetDeployError, IncompatibleFileError, OutputError
-from alexnet_deploy.export.onnx import build_file, verified_model
+from alexnet_deploy.choices import Device, FilePrecision, Precision, Runtime
+from alexnet_deploy.errors import IncompatibleFileError, OutputError
+from alexnet_deploy.export.cache import read_network, write_network
 from alexnet_deploy.files.input_files import existing_file
-from alexnet_deploy.files.output_files import errors_of
 from alexnet_deploy.files.path_text import printable
-from alexnet_deploy.graph.model_file import GRAPH_VERSION, ModelFile, write_model
-from alexnet_deploy.graph.reading import read_model
+from alexnet_deploy.graph.interface import GRAPH_VERSION
 from alexnet_deploy.inference.model import Model
-from alexnet_deploy.model.checkpoints import CHECKPOINT_SUFFIXES, Checkpoint, load_checkpoint
-from alexnet_deploy.model.default import default_model
+from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.photographs.samples import varied_samples
-from alexnet_deploy.runtimes.base import DEFAULT_OUTPUTS, Runner, RunnerOptions
+from alexnet_deploy.runtimes.base import Runner, RunnerOptions, usual_outputs
 from alexnet_deploy.runtimes.capabilities import file_precision
-from alexnet_deploy.runtimes.engine_file import ENGINE_SUFFIX, read_engine
-from alexnet_deploy.runtimes.factory import open_engine_file, open_runner, resolve, runtime_version
+from alexnet_deploy.runtimes.engine_file import ENGINE_SUFFIX, EngineFile, read_engine
+from alexnet_deploy.runtimes.factory import (
+    open_engine_file,
+    open_prepared,
+    open_runner,
+    resolve,
+    runtime_version,
+)
 from alexnet_deploy.runtimes.gpu_driver import current_gpu
+from alexnet_deploy.runtimes.prepared import LOWERING_VERSION, PreparedNetwork, prepare
+from alexnet_deploy.weights.names import ModelSource, chosen_model, open_checkpoint
+
+if TYPE_CHECKING:
+    from alexnet_deploy.graph.model_file import ModelFile
 
 # Enough to catch a wrong export; a full check is `alexnet-deploy export` or `verify`.
 _NUM_CACHE_SAMPLES = 4
@@ -46,8 +52,8 @@ def open_model(
     A checkpoint is exported once, verified, and kept in the user's cache.
 
     Args:
-        model: `.safetensors`, `.pt`, `.onnx` or `.engine`; None for `$ALEXNET_MODEL`, else the
-            bundled checkpoint.
+        model: `.safetensors`, `.pt`, `.onnx` or `.engine`; a string that is the name of a public
+            network, such as "torchvision"; None for `$ALEXNET_MODEL`, else the bundled checkpoint.
         runtime: library that runs the network; "auto" takes the fastest installed.
         device: "auto" is the GPU where the installed ONNX Runtime can use one, else the CPU.
         precision: arithmetic; "auto" is the file's own, of a checkpoint fp32.
@@ -57,13 +63,13 @@ def open_model(
         notify: called with one line for a person when something takes a while.
 
     Raises:
-        UsageError: no such file, or an argument is out of its range.
+        UsageError: no such file, a network that was not pulled, or an argument out of its range.
         IncompatibleFileError: the file is not one of ours or is damaged.
         MissingPackageError: the runtime is not installed.
         DeviceError: a GPU was asked for, and there is none.
         VerificationError: the checkpoint's export does not compute what it should.
     """
-    path = default_model() if model is None else arguments.path("model", model)
+    source = chosen_model(model, notify=notify)
     options = RunnerOptions(
         runtime=runtime,
         device=device,
@@ -75,139 +81,154 @@ def open_model(
 
     def open_runner_for(layers: tuple[str, ...]) -> Runner:
         own = dataclasses.replace(options, outputs=layers)
-        return open_runner_of(path, own, notify=notify)
+        return open_runner_of(source, own, notify=notify)
 
-    if path.suffix != ENGINE_SUFFIX:
-        return Model(open_runner_for(DEFAULT_OUTPUTS), open_runner_for)
-    engine = read_engine(path)
-    own = dataclasses.replace(options, outputs=engine.record.outputs)
-    return Model(open_engine_file(engine, own), open_runner_for)
+    if not isinstance(source, Path) or source.suffix != ENGINE_SUFFIX:
+        return Model(open_runner_for(()), open_runner_for)
+    engine = read_engine(source)
+    return Model(_open_engine(engine, options), open_runner_for)
 
 
 def open_runner_of(
-    model: Path | None, options: RunnerOptions, *, notify: Callable[[str], None] = lambda _: None
+    model: ModelSource | None,
+    options: RunnerOptions,
+    *,
+    notify: Callable[[str], None] = lambda _: None,
 ) -> Runner:
-    """Open an engine, a model file or a checkpoint, ready to run.
+    """Open an engine, a model file, a checkpoint or a public network, ready to run.
 
     Args:
-        model: `.engine`, `.onnx`, `.safetensors` or `.pt`; None for `default_model()`.
+        model: of a file `.engine`, `.onnx`, `.safetensors` or `.pt`; None for `chosen_model()`.
         options: how to run it.
         notify: called with one line for a person when something takes a while or is done
             differently: an export, a cache that cannot be used.
 
     Raises:
         IncompatibleFileError: the file is not one of ours or is damaged.
-        UsageError: the file does not exist.
+        UsageError: the file does not exist, or the network was not pulled.
         DeviceError: a GPU was asked for, and there is none.
         VerificationError: the checkpoint's export does not compute what it should.
     """
-    model = model or default_model()
-    if model.suffix == ENGINE_SUFFIX:
-        return open_engine_file(read_engine(model), options)
-    return open_runner(load_model(model, options, notify=notify), options)
+    source = model or chosen_model(notify=notify)
+    if isinstance(source, Path):
+        if source.suffix == ENGINE_SUFFIX:
+            return _open_engine(read_engine(source), options)
+        existing_file(source, "a checkpoint or an .onnx file")
+        if source.suffix == ".onnx":
+            return open_runner(load_model(source), options)
+    checkpoint = open_checkpoint(source)
+    outputs = options.outputs or usual_outputs(checkpoint.spec)
+    options = dataclasses.replace(resolve(options), outputs=outputs)
+    if options.runtime == "openvino":
+        return _open_compiled(checkpoint, source, options, notify)
+    return open_prepared(_exported(checkpoint, source, options, notify), options)
 
 
-def load_model(
-    path: Path, options: RunnerOptions, *, notify: Callable[[str], None] = lambda _: None
-) -> ModelFile:
-    """Read an `.onnx` file, or take a checkpoint's verified export from the user's cache."""
-    existing_file(path, "a checkpoint or an .onnx file")
-    if path.suffix == ".onnx":
-        file = read_model(path)
-        if not file.is_unchanged():
-            raise IncompatibleFileError(
-                f"{path}: changed since it was exported, so its results would not be its "
-                "checkpoint's; copy it again or export the checkpoint again"
-            )
-        return file
-    if path.suffix in CHECKPOINT_SUFFIXES:
-        return _exported(load_checkpoint(path), path, options, notify)
-    raise IncompatibleFileError(
-        f"{path}: a model ends in .onnx, .engine or {', '.join(CHECKPOINT_SUFFIXES)}, "
-        f"not in {path.suffix or 'no suffix'}; rename or export it"
-    )
+def _open_engine(engine: EngineFile, options: RunnerOptions) -> Runner:
+    outputs = options.outputs or engine.record.outputs
+    return open_engine_file(engine, dataclasses.replace(options, outputs=outputs))
 
 
-def cache_directory() -> Path:
-    """Return where exported checkpoints are kept: `$XDG_CACHE_HOME/alexnet-deploy`.
+def load_model(path: Path) -> "ModelFile":
+    """Read an `.onnx` file, and check that it is as it was exported.
 
     Raises:
-        OutputError: neither that variable nor a home folder is known.
+        IncompatibleFileError: as `read_model`, or it has changed since.
     """
-    home = os.environ.get("XDG_CACHE_HOME")
-    if home and os.path.isabs(home):  # the XDG specification: ignore a relative path
-        return Path(home, "alexnet-deploy")
-    try:
-        return Path.home() / ".cache" / "alexnet-deploy"
-    except RuntimeError as error:
-        raise OutputError(f"no place for a cache ({error}); set XDG_CACHE_HOME") from error
+    # Here, because a checkpoint out of the cache needs no `onnx`.
+    from alexnet_deploy.graph.reading import read_model
 
-
-def _private_cache() -> Path:
-    """Return the cache's directory, made if need be, which nobody else may have written to.
-
-    Raises:
-        OutputError: it cannot be made, or it is another user's, or others may use it.
-    """
-    folder = cache_directory()
-    with errors_of(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
-        status = folder.lstat()
-    is_own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
-    if not is_own or stat.S_IMODE(status.st_mode) & 0o077:
-        raise OutputError(
-            f"{folder}: is not a folder of yours alone (mode {stat.S_IMODE(status.st_mode):o}), so "
-            "others may have put networks into it; remove it, and it is made anew"
+    file = read_model(path)
+    if not file.is_unchanged():
+        raise IncompatibleFileError(
+            f"{path}: changed since it was exported, so its results would not be its "
+            "checkpoint's; copy it again or export the checkpoint again"
         )
-    return folder
+    return file
 
 
-def _is_export_of(file: ModelFile, checkpoint: Checkpoint) -> bool:
-    """Return whether a cached file is what was exported from `checkpoint` and verified.
+def _open_compiled(
+    checkpoint: Checkpoint,
+    source: ModelSource,
+    options: RunnerOptions,
+    notify: Callable[[str], None],
+) -> Runner:
+    """Open the checkpoint's export as OpenVINO compiled it before, if the cache has that."""
+    from alexnet_deploy.runtimes.openvino_runner import OpenVinoRunner, compiler
 
-    In fp32 its own numbers show it; a narrower file is believed, as the cache is private.
-    """
-    shown = file.identity if file.precision == "fp32" else file.checkpoint_identity
-    is_verified = file.report is not None and file.report["passed"]
-    return is_verified and file.is_unchanged() and shown == checkpoint.identity
+    precision = file_precision("openvino", options.device, _asked(options))
+    parts = (_cache_key(checkpoint, options), compiler(), options.threads, options.outputs)
+    key = "\n".join(map(str, parts))
+    network = read_network(
+        key, spec=checkpoint.spec, precision=precision, source=str(source), is_compiled=True
+    )
+    if network is not None:
+        with suppress(IncompatibleFileError):  # OpenVINO may refuse it for reasons of its own
+            return OpenVinoRunner(network, options)
+    network = _exported(checkpoint, source, options, notify)
+    runner = OpenVinoRunner(network, options)
+    layers = dict.fromkeys(options.outputs, b"")
+    with suppress(OutputError):  # said where the network itself was to be kept
+        body = (runner.compiled_bytes(),)
+        write_network(key, dataclasses.replace(network, body=body, layers=layers))
+    return runner
 
 
 def _exported(
-    checkpoint: Checkpoint, source: Path, options: RunnerOptions, notify: Callable[[str], None]
-) -> ModelFile:
+    checkpoint: Checkpoint,
+    source: ModelSource,
+    options: RunnerOptions,
+    notify: Callable[[str], None],
+) -> PreparedNetwork:
     """Return the checkpoint's verified export, from the cache when it is there."""
-    options = resolve(options)
-    asked = "fp32" if options.precision == "auto" else options.precision
-    precision = file_precision(options.runtime, options.device, asked)
-    name = f"{_cache_key(checkpoint, options, asked)}.onnx"
-    with suppress(AlexNetDeployError):  # not there, damaged, or no place for a cache
-        file = read_model(_private_cache() / name)
-        if _is_export_of(file, checkpoint):
-            return dataclasses.replace(file, source=str(source))
+    precision = file_precision(options.runtime, options.device, _asked(options))
+    key = _cache_key(checkpoint, options)
+    network = read_network(key, spec=checkpoint.spec, precision=precision, source=str(source))
+    if network is not None:
+        return network
     if options.device == "cuda":
         current_gpu()  # without one the work would be for nothing
     notify(f"preparing {printable(source.name)}, once: exporting and verifying it")
-    own = dataclasses.replace(options, batch_size=_NUM_CACHE_SAMPLES)
-    file = build_file(checkpoint, DEFAULT_OUTPUTS, precision, options=own, notify=notify)
-    file = verified_model(file, checkpoint, varied_samples()[:_NUM_CACHE_SAMPLES], own)
+    file = dataclasses.replace(
+        _verified(checkpoint, precision, options, notify), source=str(source)
+    )
+    network = prepare(file, options.runtime, options.device)
     try:
-        write_model(file, _private_cache() / name)
+        write_network(key, network)
     except OutputError as error:
         notify(f"the cache cannot be used, so this is for one run only: {error}")
-    return dataclasses.replace(file, source=str(source))
+    return network
 
 
-def _cache_key(checkpoint: Checkpoint, options: RunnerOptions, precision: Precision) -> str:
+def _verified(
+    checkpoint: Checkpoint,
+    precision: FilePrecision,
+    options: RunnerOptions,
+    notify: Callable[[str], None],
+) -> "ModelFile":
+    # Here, because a checkpoint out of the cache needs no `onnx`.
+    from alexnet_deploy.export.onnx import build_file, verified_model
+
+    own = dataclasses.replace(options, batch_size=_NUM_CACHE_SAMPLES)
+    file = build_file(checkpoint, (), precision, options=own, notify=notify)
+    return verified_model(file, checkpoint, varied_samples()[:_NUM_CACHE_SAMPLES], own)
+
+
+def _asked(options: RunnerOptions) -> Precision:
+    """Return the precision to run a checkpoint in."""
+    return "fp32" if options.precision == "auto" else options.precision
+
+
+def _cache_key(checkpoint: Checkpoint, options: RunnerOptions) -> str:
     """Name all that a verified export depends on: what it computes and what it ran on."""
     parts = (
         GRAPH_VERSION,
+        LOWERING_VERSION,
         checkpoint.identity,
         checkpoint.spec.to_json(),
         options.runtime,
         options.device,
         runtime_version(options.runtime),
-        precision,
+        _asked(options),
     )
-    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:32]
+    return "\n".join(map(str, parts))

@@ -4,21 +4,29 @@ import os
 import stat
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 from alexnet_deploy.errors import OutputError
 from alexnet_deploy.files.output_files import errors_of
 
+Kind = Literal["cache", "data", "state"]
+_PLACES = {
+    "cache": ("XDG_CACHE_HOME", ".cache"),
+    "data": ("XDG_DATA_HOME", ".local/share"),
+    "state": ("XDG_STATE_HOME", ".local/state"),
+}
+"""As in the XDG specification: a variable, and a folder in the home where it is not absolute."""
 
-def own_folder(variable: str, fallback: str) -> Path:
-    """Return `$VARIABLE/alexnet-deploy`, which need not exist.
 
-    Args:
-        variable: of the environment, as in the XDG specification.
-        fallback: folder in the user's home, where the variable is not set or is relative.
+def own_folder(kind: Kind) -> Path:
+    """Return the program's folder of that kind, such as `$XDG_CACHE_HOME/alexnet-deploy`.
+
+    It need not exist.
 
     Raises:
-        OutputError: neither that variable nor a home folder is known.
+        OutputError: neither the variable nor a home folder is known.
     """
+    variable, fallback = _PLACES[kind]
     base = os.environ.get(variable)
     if base and os.path.isabs(base):
         return Path(base, "alexnet-deploy")
@@ -28,14 +36,14 @@ def own_folder(variable: str, fallback: str) -> Path:
         raise OutputError(f"no home folder is known ({error}); set {variable}") from error
 
 
-def private_folder(variable: str, fallback: str) -> Path:
+def private_folder(kind: Kind) -> Path:
     """Return `own_folder`, made if need be.
 
     Raises:
         OutputError: as `own_folder`; or it cannot be made, it is another user's, or others may
             use it.
     """
-    folder = own_folder(variable, fallback)
+    folder = own_folder(kind)
     with errors_of(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):

@@ -5,14 +5,17 @@ Input `images`: uint8 [N, H, W, 3], RGB, resized and cropped. Outputs: any layer
 is a tensor under its own name, so that any of them can be made an output later.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy import __version__
-from alexnet_deploy.errors import MissingPackageError
-from alexnet_deploy.graph.model_file import INPUT, ModelFile
+from alexnet_deploy.errors import ArgumentError, MissingPackageError
+from alexnet_deploy.graph.interface import INPUT
+from alexnet_deploy.graph.model_file import ModelFile
 from alexnet_deploy.model.checkpoints import Checkpoint, widened
 from alexnet_deploy.model.spec import (
     CONV_STRIDES,
@@ -29,20 +32,29 @@ try:
 except ImportError as error:
     raise MissingPackageError("onnx", "cpu", "exporting a checkpoint") from error
 
-OPSET, IR_VERSION = 20, 10
+OPSET = 20
+OPSETS: Mapping[int, int] = MappingProxyType({17: 8, 18: 8, 19: 9, 20: 10, 21: 10, 22: 10})
+"""The versions of ONNX's operators that a file may have, each with that of the file format."""
+
 NETWORK_INPUT = "input"
 """The tensor that conv1 reads: pixels minus the mean, divided by the standard deviation."""
 
 
-def build_model(checkpoint: Checkpoint, outputs: tuple[str, ...]) -> ModelFile:
+def build_model(checkpoint: Checkpoint, outputs: tuple[str, ...], opset: int = OPSET) -> ModelFile:
     """Return the checkpoint as an fp32 ONNX model.
 
     Args:
         checkpoint: weights in any stored precision; factored layers stay factored.
         outputs: layers to expose as graph outputs, in this order.
+        opset: one of `OPSETS`.
+
+    Raises:
+        ArgumentError: another opset.
     """
+    if opset not in OPSETS:
+        raise ArgumentError("opset", opset, f"{min(OPSETS)} to {max(OPSETS)}")
     spec = checkpoint.spec
-    graph = _GraphBuilder(checkpoint)
+    graph = _GraphBuilder(checkpoint, opset)
     x = graph.normalized_input()
     for number in range(1, 6):
         x = graph.convolution(x, number)
@@ -66,15 +78,15 @@ def build_model(checkpoint: Checkpoint, outputs: tuple[str, ...]) -> ModelFile:
 class _GraphBuilder:
     """Nodes and initializers under construction; one method for each kind of layer."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, opset: int) -> None:
         self._checkpoint = checkpoint
         self._spec = checkpoint.spec
         self.arrays: dict[str, NDArray[Any]] = {}
         self._model = onnx.ModelProto(
-            ir_version=IR_VERSION,
+            ir_version=OPSETS[opset],
             producer_name="alexnet-deploy",
             producer_version=__version__,
-            opset_import=[helper.make_opsetid("", OPSET)],
+            opset_import=[helper.make_opsetid("", opset)],
         )
 
     def add(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.errors import Argument, IncompatibleFileError, MissingPackageError
+from alexnet_deploy.graph.build import OPSETS
 from alexnet_deploy.graph.model_file import ModelFile, narrow_name
 
 try:
@@ -55,6 +56,7 @@ def cast_model(file: ModelFile, precision: NarrowPrecision) -> ModelFile:
     if precision == "bf16":
         (opset,) = (each for each in cast.graph.opset_import if not each.domain)
         opset.version = max(opset.version, _BF16_OPSET)
+        cast.graph.ir_version = OPSETS[opset.version]
     return cast.with_outputs(file.outputs())
 
 

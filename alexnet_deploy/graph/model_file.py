@@ -22,7 +22,8 @@ from alexnet_deploy.choices import FilePrecision
 from alexnet_deploy.errors import MissingPackageError
 from alexnet_deploy.files.output_files import atomic_write
 from alexnet_deploy.files.records import Within
-from alexnet_deploy.graph.serialization import graph_chunks, shell_bytes
+from alexnet_deploy.graph.interface import GRAPH_VERSION
+from alexnet_deploy.graph.serialization import graph_chunks, shell_bytes, without_outputs
 from alexnet_deploy.model.checkpoints import Checkpoint, identity
 from alexnet_deploy.model.spec import SPEC_KEY, ModelSpec
 
@@ -31,11 +32,6 @@ try:
     from onnx import TensorProto, helper
 except ImportError as error:
     raise MissingPackageError("onnx", "cpu", "reading or writing a model file") from error
-
-INPUT = "images"
-
-GRAPH_VERSION = 2
-"""Incremented when the same checkpoint would give another graph; a file of another is refused."""
 
 GRAPH_VERSION_KEY = "alexnet_deploy.graph_version"
 CHECKPOINT_KEY = "alexnet_deploy.checkpoint"
@@ -173,6 +169,11 @@ class ModelFile:
     def to_bytes(self) -> bytes:
         """Return the file without our metadata, for a runtime."""
         return b"".join([shell_bytes(self.graph, {}), *graph_chunks(self.graph.graph, self.arrays)])
+
+    def in_pieces(self) -> tuple[tuple[bytes | memoryview, ...], dict[str, bytes]]:
+        """Return `to_bytes` without outputs, in chunks, and what makes each output, to append."""
+        graph, outputs = without_outputs(self.graph)
+        return (shell_bytes(graph, {}), *graph_chunks(graph.graph, self.arrays)), outputs
 
     def chunks(self) -> Iterator[bytes | memoryview]:
         """Yield the whole file in pieces, the arrays as views of their own memory.

@@ -19,13 +19,13 @@ from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError, Us
 from alexnet_deploy.files.input_files import existing_file
 from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.files.records import json_object, read_record
-from alexnet_deploy.graph.build import build_model
+from alexnet_deploy.graph.build import OPSETS, build_model
 from alexnet_deploy.graph.casting import cast_model
+from alexnet_deploy.graph.interface import GRAPH_VERSION
 from alexnet_deploy.graph.model_file import (
     CALIBRATION_KEY,
     CHECKPOINT_KEY,
     CONTENT_KEY,
-    GRAPH_VERSION,
     GRAPH_VERSION_KEY,
     PRECISION_KEY,
     REPORT_KEY,
@@ -146,7 +146,7 @@ def _check_ours(model: onnx.ModelProto, metadata: Mapping[str, str], path: Path)
         producer = f" (its producer is {name})" if name else ""
         raise RewrittenFileError(
             f"{path}: was not written by alexnet-deploy{producer}: it does not say how to prepare "
-            "its input; export the checkpoint with: alexnet-deploy export CKPT -o FILE",
+            "its input; if it is an AlexNet, take its weights: alexnet-deploy import FILE -o CKPT",
             "it has no spec",
         )
     version = metadata.get(GRAPH_VERSION_KEY, "1")
@@ -198,7 +198,10 @@ def _check_graph(file: ModelFile) -> None:
     layers, outputs = file.spec.layer_shapes(), file.outputs()
     if not outputs or len(set(outputs) & layers.keys()) != len(outputs):
         raise ValueError("its outputs are no layers of the network")
-    expected = _skeleton(file.spec, file.arrays.keys(), file.precision, outputs)
+    opset = next((entry.version for entry in file.graph.opset_import if not entry.domain), 0)
+    if opset not in OPSETS:
+        raise ValueError(f"its operators are of version {opset}")
+    expected = _skeleton(file, outputs, opset)
     if _canonical(file.graph) != _canonical(expected.graph):
         raise ValueError("its graph is not the one that its spec gives")
     shapes = _shapes(file.spec, file.arrays)
@@ -252,28 +255,22 @@ def _canonical(graph: onnx.ModelProto) -> bytes:
     return content
 
 
-def _skeleton(
-    spec: ModelSpec, names: Collection[str], precision: FilePrecision, outputs: tuple[str, ...]
-) -> ModelFile:
-    """Return the file that `spec` gives, with arrays of the right types and next to no elements.
+def _skeleton(file: ModelFile, outputs: tuple[str, ...], opset: int) -> ModelFile:
+    """Return what the spec of `file` gives, with arrays of the right types and next to no elements.
 
-    Args:
-        spec: of the network.
-        names: arrays of the file, which tell the factored layers.
-        precision: of the graph.
-        outputs: of the graph.
+    The names of its arrays tell the factored layers.
     """
     arrays: dict[str, NDArray[Any]] = {}
-    for name, shape in spec.array_shapes().items():
-        for part in _parts(name, names):
+    for name, shape in file.spec.array_shapes().items():
+        for part in _parts(name, file.arrays.keys()):
             # Of the shapes, only that of a kernel is in the graph.
             arrays[part] = np.zeros((1,) * min(len(shape), 2) + shape[2:], np.float32)
-    file = build_model(Checkpoint(spec=spec, arrays=arrays), outputs)
-    if precision == "fp32":
-        return file
-    if precision == "int8":
-        return quantize_model(file, dict.fromkeys(quantized_tensors(file), 1.0))
-    return cast_model(file, precision)
+    wide = build_model(Checkpoint(spec=file.spec, arrays=arrays), outputs, opset)
+    if file.precision == "fp32":
+        return wide
+    if file.precision == "int8":
+        return quantize_model(wide, dict.fromkeys(quantized_tensors(wide), 1.0))
+    return cast_model(wide, file.precision)
 
 
 def _parts(name: str, names: Collection[str]) -> tuple[str, ...]:

@@ -90,6 +90,10 @@ class KnownNetwork:
         """Check the fields; see `ModelSpec.__post_init__`."""
         check_fields(self)
 
+    def __str__(self) -> str:
+        """Return its name, as messages show a path."""
+        return self.name
+
 
 @dataclass(frozen=True, slots=True)
 class FileDigests:

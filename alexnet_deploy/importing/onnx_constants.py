@@ -34,11 +34,13 @@ class Node:
     """A node and its attributes, each of the type that the operator wants."""
 
     def __init__(self, proto: onnx.NodeProto) -> None:
-        self.op: str = proto.op_type
-        self.name: str = proto.name or (proto.output[0] if proto.output else "")
-        self.inputs: tuple[str, ...] = tuple(proto.input)
-        self.outputs: tuple[str, ...] = tuple(proto.output)
-        self._attributes = {attribute.name: attribute for attribute in proto.attribute}
+        self.op = text_of(proto.op_type)
+        self.inputs, self.outputs = (
+            tuple(map(text_of, proto.input)),
+            tuple(map(text_of, proto.output)),
+        )
+        self.name = text_of(proto.name) or next(iter(self.outputs), "")
+        self._attributes = {text_of(attribute.name): attribute for attribute in proto.attribute}
 
     def ints(self, name: str, default: Sequence[int] | None = None) -> Shape | None:
         """Return a list of integers, or `default`."""
@@ -91,29 +93,35 @@ def shortest(number: float) -> float:
     return float(str(np.float32(number)))
 
 
+def text_of(text: str | bytes) -> str:
+    """Return a text of a file, which protobuf gives as bytes where they are not UTF-8."""
+    return text if isinstance(text, str) else text.decode("utf-8", "replace")
+
+
 def array_of(tensor: TensorProto) -> Array:
     """Return the numbers of a tensor, if they are in the file.
 
     Raises:
         ValueError: they are not, or not as many as it states.
     """
+    name = text_of(tensor.name)[:100]
     if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
         raise ValueError(
-            f"the numbers of {tensor.name[:100]!r} are in another file beside it; put all into "
-            "one file first: onnx.save(onnx.load(FILE), ONE_FILE)"
+            f"the numbers of {name!r} are in another file beside it, as torch's exporter puts them "
+            "by default; put all into one file first: onnx.save(onnx.load(FILE), ONE_FILE)"
         )
     if min(tensor.dims, default=0) < 0:
-        raise ValueError(f"array {tensor.name[:100]!r} has the shape {list(tensor.dims)}")
+        raise ValueError(f"array {name!r} has the shape {list(tensor.dims)}")
     try:
         array: Array = numpy_helper.to_array(tensor)
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"array {tensor.name[:100]!r} is damaged ({error})") from error
+        raise ValueError(f"array {name!r} is damaged ({error})") from error
     return array
 
 
 def arrays_of(tensors: Iterable[TensorProto]) -> dict[str, Array]:
     """Return initializers by name; see `array_of`."""
-    return {tensor.name: array_of(tensor) for tensor in tensors}
+    return {text_of(tensor.name): array_of(tensor) for tensor in tensors}
 
 
 def reshaped(node: Node, shape: Shape, operands: Sequence[Array | None]) -> Shape:

@@ -12,7 +12,7 @@ import numpy as np
 
 from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError
 from alexnet_deploy.graph.reading import parsed_model, read_model
-from alexnet_deploy.importing.onnx_constants import arrays_of
+from alexnet_deploy.importing.onnx_constants import arrays_of, text_of
 from alexnet_deploy.importing.onnx_flow import Flow, PixelKind
 from alexnet_deploy.importing.onnx_layers import OUTPUT_LAYERS, following
 from alexnet_deploy.importing.onnx_walk import Walk
@@ -26,15 +26,15 @@ except ImportError as error:
     raise MissingPackageError("onnx", "cpu", "reading an ONNX file") from error
 
 _USUAL_SIDES = (224, 227)
+_LARGEST_SIDE = 4096  # of a spec's input_size
 _QUANTIZED = ("QLinear", "QuantizeLinear", "DequantizeLinear", "DynamicQuantize", "Integer")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ForeignNetwork:
-    """A foreign file's network, and how to run the file itself.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interface:
+    """How to run a foreign file.
 
     Attributes:
-        source: its content.
         input_name: of its only input.
         dtype: of the input.
         channels_last: the input is (N, S, S, 3), not (N, 3, S, S).
@@ -43,9 +43,9 @@ class ForeignNetwork:
             normalizes them, else "normalized".
         output_name: of its furthest output.
         layer: `ModelSpec`'s name of what that output holds: fc7_pre, fc7, logits, probabilities.
+        is_narrow: it holds float16, in which it may also compute.
     """
 
-    source: Source
     input_name: str
     dtype: np.dtype[Any]
     channels_last: bool
@@ -53,6 +53,15 @@ class ForeignNetwork:
     pixels: PixelKind
     output_name: str
     layer: str
+    is_narrow: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ForeignNetwork:
+    """A foreign file's content, and how to run the file itself."""
+
+    source: Source
+    interface: Interface
 
 
 def read_foreign_onnx(path: Path) -> Source:
@@ -99,22 +108,23 @@ def _network(model: onnx.ModelProto, path: Path) -> ForeignNetwork:
         constants = arrays_of(graph.initializer)
     except ValueError as error:
         raise IncompatibleFileError(f"{path}: {error}") from error
-    images = [value for value in graph.input if value.name not in constants]
+    images = [value for value in graph.input if text_of(value.name) not in constants]
     if len(images) != 1:
         names = ", ".join(repr(value.name[:50]) for value in images[:4]) or "none"
         raise IncompatibleFileError(
             f"{path}: its inputs are {names}; an AlexNet has one, its images"
         )
     (image,) = images
+    input_name = text_of(image.name)
     flows = _image_flows(image, path)
     for begin in flows:
         walk = Walk(path, opset)
-        walk.begin(image.name, begin, constants)
+        walk.begin(input_name, begin, constants)
         try:
             walk.follow(graph.node)
         except IncompatibleFileError:
             # At another size than its own a network fits up to fc6.
-            if begin is flows[-1] or not walk.done[-1].startswith("pool5"):
+            if begin is flows[-1] or walk.done[-1] != "pool5":
                 raise
         else:
             break
@@ -125,22 +135,23 @@ def _network(model: onnx.ModelProto, path: Path) -> ForeignNetwork:
         )
     output, layer = _furthest_output(walk, graph, path)
     pixels, source = _source(walk, begin, image, model, path)
-    return ForeignNetwork(
-        source=source,
-        input_name=image.name,
+    interface = Interface(
+        input_name=input_name,
         dtype=np.dtype(helper.tensor_dtype_to_np_dtype(image.type.tensor_type.elem_type)),
         channels_last=begin.channels_last,
         batch=_length(image, 0),
         pixels=pixels,
         output_name=output,
         layer=layer,
+        is_narrow=any(array.dtype == np.float16 for array in source.arrays.values()),
     )
+    return ForeignNetwork(source=source, interface=interface)
 
 
 def _checked_opset(model: onnx.ModelProto, path: Path) -> int:
     """Return the version of the operators, all of them ONNX's own and none of them quantized."""
     nodes = model.graph.node
-    if any(any(word in node.op_type for word in _QUANTIZED) for node in nodes):
+    if any(word in text_of(node.op_type) for node in nodes for word in _QUANTIZED):
         raise IncompatibleFileError(
             f"{path}: is quantized; its float weights are gone. Give the float file that it was "
             "made from (of the Model Zoo: -12.onnx, not -12-int8.onnx or -12-qdq.onnx)"
@@ -166,10 +177,17 @@ def _image_flows(image: onnx.ValueInfoProto, path: Path) -> list[Flow]:
     channels_last = rank == 4 and lengths[3] == 3 and lengths[1] != 3
     sides = {lengths[axis] for axis in ((1, 2) if channels_last else (2, 3))} if rank == 4 else {0}
     is_open = sides == {None}
-    if rank != 4 or len(sides) != 1 or image.type.tensor_type.elem_type not in kinds:
+    is_small = max(side or 0 for side in sides) <= _LARGEST_SIDE
+    if (
+        rank != 4
+        or len(sides) != 1
+        or not is_small
+        or image.type.tensor_type.elem_type not in kinds
+    ):
         raise IncompatibleFileError(
-            f"{path}: its input {image.name[:50]!r} is {lengths[:8]}, expected square images, "
-            "[N, 3, S, S] or [N, S, S, 3], as floating-point numbers or bytes"
+            f"{path}: its input {image.name[:50]!r} is {lengths[:8]}, expected square images of "
+            f"{_LARGEST_SIDE} px at most, [N, 3, S, S] or [N, S, S, 3], as floating-point numbers "
+            "or bytes"
         )
     if not channels_last and lengths[1] not in (3, None):
         raise IncompatibleFileError(
@@ -190,14 +208,14 @@ def _length(image: onnx.ValueInfoProto, axis: int) -> int | None:
 def _furthest_output(walk: Walk, graph: onnx.GraphProto, path: Path) -> tuple[str, str]:
     """Return the name of the graph's furthest output, and the layer that it holds."""
     reached = {
-        output.name: value.num_done
-        for output in graph.output
-        if isinstance(value := walk.values.get(output.name), Flow)
+        name: value.num_done
+        for name in (text_of(output.name) for output in graph.output)
+        if isinstance(value := walk.values.get(name), Flow)
     }
     name = max(reached, key=lambda name: reached[name], default="")
     last = walk.done[reached[name]] if reached else walk.done[-1]
     if last not in OUTPUT_LAYERS:
-        rest = " or ".join(following(walk.done)) or "its output"
+        rest = " or ".join(following(walk.done).values()) or "its output"
         raise IncompatibleFileError(
             f"{path}: its network ends after {last}; an AlexNet goes on with {rest}"
         )
@@ -228,9 +246,9 @@ def _source(
         mean=pixels.mean,
         std=pixels.std,
     )
-    producer = f", written by {model.producer_name[:50]!r}" if model.producer_name else ""
+    producer = text_of(model.producer_name)[:50]
     source = Source(
-        container=f"ONNX model{producer}",
+        container=f"ONNX model, written by {producer!r}" if producer else "ONNX model",
         arrays=walk.arrays,
         places=walk.places,
         stated=stated,

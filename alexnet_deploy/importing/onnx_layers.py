@@ -109,7 +109,7 @@ def convolved(node: Node, flow: Flow, weight: Array, number: int) -> tuple[Paddi
     group, shape = node.integer("group", 1), weight.shape
     if len(shape) != 4 or shape[2:] != (length, length):
         raise ValueError(f"has a kernel of {list(shape[2:])}, expected {[length, length]}")
-    if len(flow.size) != 4 or flow.channels_last or flow.towers > 1:
+    if len(flow.size) != 4:
         raise ValueError(f"reads {list(flow.shape)}, expected maps (N, C, H, W)")
     images, channels, height, width = flow.size
     if group < 1 or shape[1] * group != channels or shape[0] % group:
@@ -189,7 +189,7 @@ def connected_as_maps(layer: str, node: Node, flow: Flow, weight: Array) -> Arra
     Raises:
         ValueError: its kernel does not cover the whole map.
     """
-    if len(flow.size) != 4 or weight.ndim != 4 or flow.channels_last or flow.towers > 1:
+    if len(flow.size) != 4 or weight.ndim != 4:
         raise ValueError(f"reads {list(flow.shape)}, expected maps (N, C, H, W)")
     padding = window(node, flow.size[2:], weight.shape[2:], 1)
     if weight.shape[1:] != flow.size[1:] or any((*padding, *flow.padding)):

@@ -17,7 +17,14 @@ from onnx import TensorProto
 
 from alexnet_deploy.errors import IncompatibleFileError
 from alexnet_deploy.files.path_text import printable
-from alexnet_deploy.importing.onnx_constants import RESHAPING, Folding, Node, arrays_of, reshaped
+from alexnet_deploy.importing.onnx_constants import (
+    RESHAPING,
+    Folding,
+    Node,
+    arrays_of,
+    reshaped,
+    text_of,
+)
 from alexnet_deploy.importing.onnx_flow import Flow, Normalization, Padding
 from alexnet_deploy.importing.onnx_layers import (
     check_average,
@@ -146,7 +153,7 @@ class Walk:
         for name, array in arrays_of(graph.initializer).items():
             self.values[name] = Constant(array, name)
         self.follow(graph.node)
-        return [self.values[output.name] for output in graph.output]
+        return [self.values[text_of(output.name)] for output in graph.output]
 
     def _computed(self, node: Node, values: Sequence[Value | None]) -> Value:
         """Compute a node that reads a tensor of the network."""
@@ -156,6 +163,8 @@ class Walk:
             return self._arithmetic(node, values)
         if first is None or isinstance(first, Constant):
             raise ValueError("does not begin with the tensor that it changes")
+        if any(isinstance(value, Flow | Divisor) for value in values[1:]):
+            raise ValueError("reads two tensors of the network")
         if node.op in RESHAPING:
             shape = reshaped(node, first.shape, others)
             return self._moved(first, first.reshaped(shape))
@@ -201,7 +210,8 @@ class Walk:
             self.pool_padding.append(padding)
             return self._next("MaxPool", flow, size)
         if node.op == "Softmax":
-            if len(flow.size) != 2 or node.integer("axis", 1) not in (1, -1):
+            axis = node.integer("axis", 1 if self._opset < 13 else -1)
+            if flow.size[2:] not in ((), (1, 1)) or axis not in (1, 1 - len(flow.size)):
                 raise ValueError("is not over the classes")
             return self._next("Softmax", flow, flow.size)
         raise ValueError(_NO_LAYER)
@@ -236,8 +246,8 @@ class Walk:
         if layer is None:
             raise ValueError(_NO_LAYER)
         self._check_head(flow)
-        if flow.towers > 1 and op != "LRN":
-            raise ValueError("reads the towers one by one")
+        if flow.channels_last or (flow.towers > 1 and op != "LRN"):
+            raise ValueError(f"reads {list(flow.shape)}, expected maps (N, C, H, W)")
         return layer
 
     def _next(self, op: str, flow: Flow, size: tuple[int, ...]) -> Flow:
@@ -247,8 +257,7 @@ class Walk:
         if flow.padding != (0, 0, 0, 0) and op not in ("Conv", "MaxPool"):
             raise ValueError("reads maps with zeros around them")
         self.done.append(layer)
-        plain = Flow(size=size, num_done=len(self.done) - 1)
-        self._head = dataclasses.replace(plain, towers=flow.towers, flattened=flow.flattened)
+        self._head = Flow(size=size, num_done=len(self.done) - 1, towers=flow.towers)
         return self._head
 
     def _convolution(self, node: Node, flow: Flow, weight: Constant, bias: Value | None) -> Flow:
@@ -308,16 +317,12 @@ class Walk:
         given = [value.array.item() if isinstance(value, Constant) else None for value in bounds]
         low = given[0] if given and given[0] is not None else low
         high = given[1] if len(given) > 1 and given[1] is not None else high
-        if self.done == ["images"] and (low, high) == (0, 255):
-            return flow
         if high < _LARGEST or low not in (0, -_LARGEST, -np.inf):
             raise ValueError(f"cuts off at {low} and {high}")
         return self._next("Relu", flow, flow.size) if low == 0 else flow
 
     def _normalized(self, flow: Flow, lrn: LrnSpec) -> Flow:
         self._expect("LRN", flow)
-        if flow.channels_last or len(flow.size) != 4:
-            raise ValueError(f"reads {list(flow.shape)}, expected maps (N, C, H, W)")
         self.lrns.append(lrn)
         return self._next("LRN", flow, flow.size)
 
@@ -350,16 +355,18 @@ class Walk:
         layer = self.done[-1]
         if node.op == "Pow" and not comes_first and array.size == 1 and array.item() == 2:
             return Divisor.squares(flow)
-        self._check_head(flow)
-        if layer == "images" and node.op != "Pow" and flow.padding == (0, 0, 0, 0):
-            self.normalization.apply(node.op, array, flow, comes_first=comes_first)
-            return flow
+        if flow.padding != (0, 0, 0, 0):
+            raise ValueError("computes with maps with zeros around them")
         is_linear = layer.startswith(("conv", "fc")) and f"{layer}.bias" not in self.places
-        if node.op == "Add" and is_linear and not flow.channels_last:
+        if layer == "images" and node.op != "Pow":
+            self.normalization.apply(node.op, array, flow, comes_first=comes_first)
+        elif node.op == "Add" and is_linear and not flow.channels_last:
             bias = vector(array, flow.size[1], len(flow.size))
             self._store(f"{layer}.bias", constant.name, bias)
-            return flow
-        raise ValueError(_NO_LAYER)
+        else:
+            raise ValueError(_NO_LAYER)
+        # Another tensor than before: what still reads that one is on a second branch.
+        return self._moved(flow, dataclasses.replace(flow))
 
 
 def _shape(value: Value) -> tuple[int, ...]:

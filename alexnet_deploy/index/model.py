@@ -11,6 +11,7 @@ from alexnet_deploy.choices import Device, Precision, Runtime
 from alexnet_deploy.errors import Argument, IncompatibleFileError, UsageError
 from alexnet_deploy.export.opening import open_runner_of
 from alexnet_deploy.files.output_files import errors_of, sync_directory
+from alexnet_deploy.importing.known import KnownNetwork, known_networks
 from alexnet_deploy.index.ledger import BLOB, JOURNAL_NAME, LEDGER_NAME, NULL, PART_NAME, Ledger
 from alexnet_deploy.index.lock import LOCK_NAME, writer_lock
 from alexnet_deploy.index.manifest import (
@@ -23,9 +24,10 @@ from alexnet_deploy.index.manifest import (
 )
 from alexnet_deploy.index.segments import FOLDER_NAME
 from alexnet_deploy.index.storage import Storage, is_index, remove_parts
-from alexnet_deploy.model.default import bundled_checkpoint, default_model
+from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.photographs.pixels import DECODE
 from alexnet_deploy.runtimes.base import Runner, RunnerOptions
+from alexnet_deploy.weights.names import ModelSource, chosen_model
 
 _PLAIN_SUFFIXES = (".onnx", ".safetensors")
 _LEFTOVERS = {LOCK_NAME, LEDGER_NAME, JOURNAL_NAME, PART_NAME, f"{PART_NAME}-journal", FOLDER_NAME}
@@ -37,7 +39,7 @@ class ModelRequest:
     """The runner that a caller requests; None, or "auto", stands for the index's own.
 
     Attributes:
-        model: checkpoint or model file; for a new index None is `default.default_model()`.
+        model: file or public network; for a new index None is `names.chosen_model()`.
         layer: for a new index None is "fc7".
         precision: for a new index "auto" is the model file's own.
         runtime: as in `RunnerOptions`, and so is device.
@@ -46,7 +48,7 @@ class ModelRequest:
         threads: for the network and for decoding; None for all cores.
     """
 
-    model: Path | None = None
+    model: ModelSource | None = None
     layer: str | None = None
     precision: Precision = "auto"
     runtime: Runtime = "auto"
@@ -70,7 +72,7 @@ def create_index(directory: Path, request: ModelRequest, notify: Callable[[str],
         IndexLockedError: another process is creating it.
     """
     _check_is_free(directory)
-    model = request.model or default_model()
+    model = request.model or chosen_model(notify=notify)
     layer = request.layer or "fc7"
     with ExitStack() as stack:
         runner = stack.enter_context(
@@ -100,7 +102,7 @@ def _make_durable_folder(directory: Path) -> None:
     sync_directory(directory.parent)
 
 
-def _fill(directory: Path, manifest: Manifest, model: Path) -> None:
+def _fill(directory: Path, manifest: Manifest, model: ModelSource) -> None:
     """Create the files of an index in a locked directory, the manifest last."""
     remove_parts(directory)
     with errors_of(directory):
@@ -122,7 +124,7 @@ def open_model_of(index: Storage, request: ModelRequest, notify: Callable[[str],
     """Open the runner that computes the index's vectors.
 
     Args:
-        index: its manifest gives layer and precision, its ledger the model's path.
+        index: its manifest gives layer and precision, its ledger the model's path or name.
         request: its values must agree with these.
         notify: as for `opening.open_runner_of`.
 
@@ -142,12 +144,12 @@ def open_model_of(index: Storage, request: ModelRequest, notify: Callable[[str],
     return runner
 
 
-def _own_model(index: Storage) -> Path:
+def _own_model(index: Storage) -> ModelSource:
     """Return the model that an index names, if it may be opened for that alone.
 
     A stranger may have made the index. A plan of TensorRT is a program, and what lies in the
     index's directory came with it; weights that are nothing but numbers do no harm, and are
-    compared with the manifest.
+    compared with the manifest. So are public networks, which are the user's own.
 
     Raises:
         UsageError: the caller has to name it.
@@ -155,8 +157,10 @@ def _own_model(index: Storage) -> Path:
     recorded = _recorded_model(index.ledger)
     if recorded is None:
         return bundled_checkpoint()
+    if isinstance(recorded, KnownNetwork):
+        return recorded
     if not os.path.exists(recorded):
-        return default_model()
+        return chosen_model()
     reason = None
     if recorded.suffix not in _PLAIN_SUFFIXES:
         reason = f"only {' and '.join(_PLAIN_SUFFIXES)} files are opened because an index says so"
@@ -171,13 +175,13 @@ def _own_model(index: Storage) -> Path:
     return recorded
 
 
-def check_model(index: Storage, runner: Runner, model: Path | None) -> None:
+def check_model(index: Storage, runner: Runner, model: ModelSource | None) -> None:
     """Reject a runner whose vectors are not in the index's space.
 
     Args:
         index: the index.
         runner: opened for its layer.
-        model: the path of the runner's model, for the message.
+        model: the runner's, for the message.
 
     Raises:
         IncompatibleFileError: naming the difference.
@@ -187,7 +191,7 @@ def check_model(index: Storage, runner: Runner, model: Path | None) -> None:
         raise IncompatibleFileError(
             f"index {index.directory}: made by "
             f"{_recorded_model(index.ledger) or 'the bundled checkpoint'}, identity "
-            f"{space.identity[:16]}..., but {model or default_model()} has "
+            f"{space.identity[:16]}..., but {model or chosen_model()} has "
             f"{runner.identity[:16]}...; vectors of the two cannot be compared: give the "
             "index's own ",
             Argument("model"),
@@ -211,26 +215,32 @@ def check_request(index: Storage, request: ModelRequest) -> None:
     check_space(index.directory, index.manifest.space, stated | {"decode": DECODE})
 
 
-def remember_model(index: Storage, model: Path) -> None:
-    """Record the path of the index's model for later runs."""
+def remember_model(index: Storage, model: ModelSource) -> None:
+    """Record the path or the name of the index's model for later runs."""
     _remember_model(index.ledger, model)
 
 
-def _remember_model(ledger: Ledger, model: Path) -> None:
-    path = Path(os.path.realpath(model))
-    is_bundled = path == Path(os.path.realpath(bundled_checkpoint()))
+def _remember_model(ledger: Ledger, model: ModelSource) -> None:
+    if isinstance(model, KnownNetwork):
+        recorded: str | None = model.name
+    else:
+        path = os.path.realpath(model)
+        recorded = None if path == os.path.realpath(bundled_checkpoint()) else path
     with ledger.transaction():
-        ledger.execute(
-            "UPDATE settings SET model = ?", (None if is_bundled else os.fsencode(path),)
-        )
+        ledger.execute("UPDATE settings SET model = ?", (recorded and os.fsencode(recorded),))
 
 
-def _recorded_model(ledger: Ledger) -> Path | None:
-    """Return the recorded path of the model; None for the bundled checkpoint."""
-    (path,) = ledger.one("SELECT model FROM settings", kinds=(BLOB | NULL,))
-    if path is not None and (not path.startswith(b"/") or b"\0" in path):
-        raise ledger.damaged(f"the model {path!r} is no absolute path")
-    return None if path is None else Path(os.fsdecode(path))
+def _recorded_model(ledger: Ledger) -> ModelSource | None:
+    """Return the recorded path or network; None for the bundled checkpoint."""
+    (recorded,) = ledger.one("SELECT model FROM settings", kinds=(BLOB | NULL,))
+    if recorded is None:
+        return None
+    text = os.fsdecode(recorded)
+    if text in known_networks():
+        return known_networks()[text]
+    if not text.startswith("/") or "\0" in text:
+        raise ledger.damaged(f"the model {recorded!r} is no absolute path and no public network")
+    return Path(text)
 
 
 def _options(request: ModelRequest, layer: str, precision: str) -> RunnerOptions:

@@ -59,4 +59,4 @@ def check_named(directory: Path, folders: Iterable[Path]) -> None:
 def _mark(directory: Path, folder: Path) -> Path:
     paths = os.fsencode(os.path.realpath(directory)) + b"\0" + os.fsencode(folder)
     name = f"named-{hashlib.sha256(paths).hexdigest()[:32]}"
-    return private_folder("XDG_STATE_HOME", ".local/state") / name
+    return private_folder("state") / name

@@ -10,6 +10,7 @@ from alexnet_deploy.choices import Device, Precision, Runtime
 from alexnet_deploy.index.model import ModelRequest
 from alexnet_deploy.index.session import Index
 from alexnet_deploy.index.update import IndexReport, UpdateOptions, bring_up_to_date
+from alexnet_deploy.weights.names import chosen_model
 
 
 def open_index(
@@ -27,7 +28,7 @@ def open_index(
 
     Args:
         directory: of the index.
-        model: checkpoint or model file; None for the index's own, where it was.
+        model: as for `open_model`; None for the index's own, where it was.
         runtime: library that runs the network; "auto" takes the fastest installed.
         device: "auto" is the GPU where the installed ONNX Runtime can use one, else the CPU.
         precision: arithmetic; "auto" is the index's, and no other is taken.
@@ -41,7 +42,7 @@ def open_index(
         MissingPackageError: faiss or the runtime is not installed.
         DeviceError: `device` is a GPU, and there is none.
     """
-    request = _request(model, None, runtime, device, precision, batch_size, threads)
+    request = _request(model, None, runtime, device, precision, batch_size, threads, notify)
     return Index(arguments.path("directory", directory), request, notify=notify)
 
 
@@ -92,7 +93,7 @@ def update_index(
         NoPhotographsError, UsageError, IncompatibleFileError, IndexLockedError, OutputError: as
             their docstrings say; what was committed stays.
     """
-    request = _request(model, layer, runtime, device, precision, batch_size, threads)
+    request = _request(model, layer, runtime, device, precision, batch_size, threads, notify)
     options = UpdateOptions(
         include_hidden=include_hidden, retry_failed=retry_failed, prune=prune, repair=repair
     )
@@ -115,9 +116,10 @@ def _request(
     precision: Precision,
     batch_size: int | None,
     threads: int | None,
+    notify: Callable[[str], None],
 ) -> ModelRequest:
     return ModelRequest(
-        model=None if model is None else arguments.path("model", model),
+        model=None if model is None else chosen_model(model, notify=notify),
         layer=layer,
         precision=precision,
         runtime=runtime,

@@ -18,7 +18,6 @@ from alexnet_deploy.choices import DEVICES, PRECISIONS, RUNTIMES, Device, Precis
 from alexnet_deploy.errors import ClosedError, UsageError
 from alexnet_deploy.model.spec import ModelSpec
 
-DEFAULT_OUTPUTS = ("probabilities", "fc7")
 FORKED = "the model was opened before this process was forked; open it in each process"
 _MOST = 65_536
 """Images per call, and threads: beyond all use, and within the integers of every runtime."""
@@ -39,7 +38,8 @@ class RunnerOptions:
             On a CPU the runtime itself gets 32 at a time at most.
         exact_batch: False lets an engine use the nearest size that it was built for.
         threads: CPU threads of the runtime; None for all cores.
-        outputs: layers to return, named as in `ModelSpec.layer_shapes`.
+        outputs: layers to return, named as in `ModelSpec.layer_shapes`; none for `usual_outputs`,
+            or all that an engine was built with.
     """
 
     runtime: Runtime = "auto"
@@ -48,7 +48,7 @@ class RunnerOptions:
     batch_size: int = 32
     exact_batch: bool = True
     threads: int | None = None
-    outputs: tuple[str, ...] = DEFAULT_OUTPUTS
+    outputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Reject values outside the choices.
@@ -193,6 +193,11 @@ def check_images(images: NDArray[np.uint8], spec: ModelSpec, batch_size: int) ->
         )
 
 
+def usual_outputs(spec: ModelSpec) -> tuple[str, ...]:
+    """Return the layers that a file offers and a runner returns unless others are named."""
+    return ("probabilities", "fc7") if spec.has_head else ("fc7",)
+
+
 def check_outputs(outputs: tuple[str, ...], spec: ModelSpec) -> None:
     """Reject a layer that the network does not have.
 
@@ -201,10 +206,15 @@ def check_outputs(outputs: tuple[str, ...], spec: ModelSpec) -> None:
     """
     layers = tuple(spec.layer_shapes())
     for name in outputs:
+        if name in ("logits", "probabilities") and not spec.has_head:
+            raise UsageError(
+                f"this {spec.preset} network has no head, so it has no {name} and classifies "
+                "nothing; take vectors of it, to embed or to search"
+            )
         if name not in layers:
             raise UsageError(
                 f"layer {name!r} does not exist in this {spec.preset} network; "
                 f"choose from: {', '.join(layers)}"
             )
-    if not outputs or len(set(outputs)) != len(outputs):
-        raise UsageError(f"layers: expected one or more different names, got {outputs}")
+    if len(set(outputs)) != len(outputs):
+        raise UsageError(f"layers: expected different names, got {outputs}")

@@ -1,19 +1,23 @@
 """Choose a runtime and a device, and open a model with them."""
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 from alexnet_deploy import installed
 from alexnet_deploy.choices import Device, FilePrecision, Runtime
-from alexnet_deploy.graph.model_file import ModelFile
-from alexnet_deploy.runtimes.base import Runner, RunnerOptions
+from alexnet_deploy.runtimes.base import Runner, RunnerOptions, usual_outputs
 from alexnet_deploy.runtimes.capabilities import computes, resolve_runtime
 from alexnet_deploy.runtimes.engine_file import EngineFile
 from alexnet_deploy.runtimes.gpu_driver import current_gpu, gpus
 from alexnet_deploy.runtimes.onnxruntime_distributions import ONNX_RUNTIMES, is_installed_for_gpu
+from alexnet_deploy.runtimes.prepared import PreparedNetwork, prepare
 from alexnet_deploy.runtimes.tensorrt_library import load_library
 
+if TYPE_CHECKING:
+    from alexnet_deploy.graph.model_file import ModelFile
 
-def open_runner(file: ModelFile, options: RunnerOptions) -> Runner:
+
+def open_runner(file: "ModelFile", options: RunnerOptions) -> Runner:
     """Open `file` with the runtime, on the device and in the precision that `options` name.
 
     Raises:
@@ -24,17 +28,24 @@ def open_runner(file: ModelFile, options: RunnerOptions) -> Runner:
             match the file's.
     """
     options = resolve(options, file.precision)
+    return open_prepared(prepare(file, options.runtime, options.device), options)
+
+
+def open_prepared(network: PreparedNetwork, options: RunnerOptions) -> Runner:
+    """Open a network as `open_runner` does, with the options that it was prepared for, resolved."""
+    outputs = options.outputs or usual_outputs(network.spec)
+    options = dataclasses.replace(options, outputs=outputs)
     if options.runtime == "openvino":
         from alexnet_deploy.runtimes.openvino_runner import OpenVinoRunner
 
-        return OpenVinoRunner(file, options)
+        return OpenVinoRunner(network, options)
     if options.device == "cuda":
         from alexnet_deploy.runtimes.onnxruntime_cuda_runner import OnnxRuntimeCudaRunner
 
-        return OnnxRuntimeCudaRunner(file, options)
+        return OnnxRuntimeCudaRunner(network, options)
     from alexnet_deploy.runtimes.onnxruntime_runner import OnnxRuntimeRunner
 
-    return OnnxRuntimeRunner(file, options)
+    return OnnxRuntimeRunner(network, options)
 
 
 def open_engine_file(file: EngineFile, options: RunnerOptions) -> Runner:

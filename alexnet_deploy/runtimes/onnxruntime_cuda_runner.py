@@ -1,4 +1,4 @@
-"""Run an `.onnx` file with ONNX Runtime on an NVIDIA GPU, entirely or not at all.
+"""Run a network with ONNX Runtime on an NVIDIA GPU, entirely or not at all.
 
 The graph is not lowered: cuDNN implements local response normalization, so the folded form
 (Reshape, LRN, Reshape) is fast; in an fp16 file it is in float32, between casts. The whole network
@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.errors import Argument, DeviceError, IncompatibleFileError, Message
-from alexnet_deploy.graph.model_file import ModelFile
 from alexnet_deploy.runtimes.base import BaseRunner, RunnerOptions, check_outputs, padded
 from alexnet_deploy.runtimes.capabilities import run_precision
 from alexnet_deploy.runtimes.gpu_driver import current_gpu
@@ -31,6 +30,7 @@ from alexnet_deploy.runtimes.onnxruntime_session import (
     onnxruntime_version,
     open_session,
 )
+from alexnet_deploy.runtimes.prepared import PreparedNetwork
 
 _PROVIDER_OPTIONS = {
     "device_id": "0",
@@ -52,8 +52,8 @@ class OnnxRuntimeCudaRunner(BaseRunner):
         placement: names of the nodes by the provider that runs them.
     """
 
-    def __init__(self, file: ModelFile, options: RunnerOptions) -> None:
-        """Load `file` onto the first GPU and capture the graph with one dummy batch.
+    def __init__(self, network: PreparedNetwork, options: RunnerOptions) -> None:
+        """Load `network` onto the first GPU and capture the graph with one dummy batch.
 
         Raises:
             DeviceError: no GPU, ONNX Runtime built for the CPU, missing CUDA libraries,
@@ -62,23 +62,22 @@ class OnnxRuntimeCudaRunner(BaseRunner):
             UsageError: a layer that the network does not have, or a precision that does not match
                 the file's.
         """
-        check_outputs(options.outputs, file.spec)
+        check_outputs(options.outputs, network.spec)
         precision = run_precision(
-            "onnxruntime", "cuda", options.precision, file.precision, file.source
+            "onnxruntime", "cuda", options.precision, network.precision, network.source
         )
         gpu = _usable_gpu()
         options = dataclasses.replace(
             options, runtime="onnxruntime", device="cuda", precision=precision
         )
-        served = file.with_outputs(options.outputs)
-        session = _open(served, options)
+        session = _open(network.to_bytes(options.outputs), network.source, options)
         self.placement = node_placement(session)
-        _check_placement(self.placement, file.source)
+        _check_placement(self.placement, network.source)
         description = (
             f"ONNX Runtime {onnxruntime_version()}, CUDA on {gpu}, {precision}, "
             f"batch {options.batch_size}"
         )
-        super().__init__(file.spec, file.identity, options, description)
+        super().__init__(network.spec, network.identity, options, description)
         # ONNX Runtime captures one graph per calling thread, so every call goes through this one.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="cuda")
         try:
@@ -121,7 +120,7 @@ def _usable_gpu() -> str:
     return gpu.name
 
 
-def _open(file: ModelFile, options: RunnerOptions) -> Any:
+def _open(content: bytes, source: str, options: RunnerOptions) -> Any:
     """Open a session with every node on the GPU.
 
     Raises:
@@ -132,7 +131,8 @@ def _open(file: ModelFile, options: RunnerOptions) -> Any:
     missing = load_cuda_libraries()
     try:
         return open_session(
-            file,
+            content,
+            source,
             provider=CUDA,
             provider_options=_PROVIDER_OPTIONS,
             settings=_RECORD | _ALL_ON_THE_GPU,
@@ -140,18 +140,19 @@ def _open(file: ModelFile, options: RunnerOptions) -> Any:
             threads=options.threads,
         )
     except IncompatibleFileError as error:
-        open_session(file)  # raises if the graph itself is at fault
+        open_session(content, source)  # raises if the graph itself is at fault
         raise DeviceError(
-            f"{file.source}: ONNX Runtime {onnxruntime_version()} cannot run it on the GPU: ",
-            _reason(file, missing) or str(error.__cause__).splitlines()[0],
+            f"{source}: ONNX Runtime {onnxruntime_version()} cannot run it on the GPU: ",
+            _reason(content, source, missing) or str(error.__cause__).splitlines()[0],
         ) from error
 
 
-def _reason(file: ModelFile, missing: str) -> Message | None:
+def _reason(content: bytes, source: str, missing: str) -> Message | None:
     """Explain why there is no session and what to do; None if only the error itself can.
 
     Args:
-        file: the model.
+        content: the graph, an ONNX model.
+        source: where it comes from.
         missing: CUDA libraries that were not found.
     """
     remedy = "install CUDA's libraries: pip install 'onnxruntime-gpu[cuda,cudnn]'"
@@ -160,7 +161,9 @@ def _reason(file: ModelFile, missing: str) -> Message | None:
     let_warn(True)  # a provider that does not start is only a warning
     options = _PROVIDER_OPTIONS | {"enable_cuda_graph": "0"}
     try:
-        session = open_session(file, provider=CUDA, provider_options=options, settings=_RECORD)
+        session = open_session(
+            content, source, provider=CUDA, provider_options=options, settings=_RECORD
+        )
     except IncompatibleFileError:
         return None
     placement = node_placement(session)

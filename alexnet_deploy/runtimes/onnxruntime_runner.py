@@ -1,20 +1,26 @@
-"""Run an `.onnx` file with ONNX Runtime on the CPU."""
+"""Run a network with ONNX Runtime on the CPU."""
 
 import dataclasses
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.choices import Precision
-from alexnet_deploy.graph.lowering import banded_convolution
-from alexnet_deploy.graph.model_file import INPUT, ModelFile
+from alexnet_deploy.graph.interface import INPUT
 from alexnet_deploy.runtimes.base import BaseRunner, RunnerOptions, check_outputs
 from alexnet_deploy.runtimes.capabilities import run_precision
 from alexnet_deploy.runtimes.onnxruntime_session import onnxruntime_version, open_session
+from alexnet_deploy.runtimes.prepared import PreparedNetwork
+
+if TYPE_CHECKING:
+    from alexnet_deploy.graph.model_file import ModelFile
 
 
-def run_as_written(file: ModelFile, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+def run_as_written(
+    file: "ModelFile", images: NDArray[np.uint8]
+) -> Mapping[str, NDArray[np.float32]]:
     """Run the graph as written, not lowered, and return its outputs.
 
     Args:
@@ -25,7 +31,8 @@ def run_as_written(file: ModelFile, images: NDArray[np.uint8]) -> Mapping[str, N
         IncompatibleFileError: ONNX Runtime cannot load the graph.
     """
     names = list(file.outputs())
-    return dict(zip(names, open_session(file).run(names, {INPUT: images}), strict=True))
+    session = open_session(file.to_bytes(), file.source)
+    return dict(zip(names, session.run(names, {INPUT: images}), strict=True))
 
 
 # Version 1.31 removes the casts to float16, for which it has no CPU kernels, and fuses none of this
@@ -39,8 +46,8 @@ _REMARKS: Mapping[Precision, str] = {
 class OnnxRuntimeRunner(BaseRunner):
     """One inference session for batches of any size."""
 
-    def __init__(self, file: ModelFile, options: RunnerOptions) -> None:
-        """Load `file` for the CPU.
+    def __init__(self, network: PreparedNetwork, options: RunnerOptions) -> None:
+        """Load `network` for the CPU.
 
         Raises:
             DeviceError: a precision that ONNX Runtime does not compute in on a CPU.
@@ -48,20 +55,20 @@ class OnnxRuntimeRunner(BaseRunner):
             UsageError: a layer that the network does not have, or a precision that does not match
                 the file's.
         """
-        check_outputs(options.outputs, file.spec)
+        check_outputs(options.outputs, network.spec)
         precision = run_precision(
-            "onnxruntime", "cpu", options.precision, file.precision, file.source
+            "onnxruntime", "cpu", options.precision, network.precision, network.source
         )
         options = dataclasses.replace(
             options, runtime="onnxruntime", device="cpu", precision=precision
         )
-        lowered = banded_convolution(file.with_outputs(options.outputs))
-        self._session = open_session(lowered, threads=options.threads)
+        content = network.to_bytes(options.outputs)
+        self._session = open_session(content, network.source, threads=options.threads)
         description = (
             f"ONNX Runtime {onnxruntime_version()}, CPU, {precision}{_REMARKS.get(precision, '')}, "
             f"batch {options.batch_size}, threads {options.threads or 'all'}"
         )
-        super().__init__(file.spec, file.identity, options, description)
+        super().__init__(network.spec, network.identity, options, description)
 
     def _compute(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
         names = list(self.options.outputs)

@@ -7,14 +7,13 @@ import contextlib
 import io
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError
-from alexnet_deploy.graph.model_file import INPUT, ModelFile
+from alexnet_deploy.graph.interface import INPUT
 from alexnet_deploy.runtimes.onnxruntime_distributions import check_distributions, not_importable
 
 # Official builds send telemetry to Microsoft unless this is set before the import (PR 27379).
@@ -63,8 +62,10 @@ def let_warn(wanted: bool) -> None:
 
 
 def open_session(
-    file: ModelFile | Path,
+    content: bytes,
+    source: str,
     *,
+    remedy: str = "export the checkpoint again",
     provider: str = CPU,
     provider_options: Mapping[str, str] | None = None,
     settings: Mapping[str, str] | None = None,
@@ -74,7 +75,9 @@ def open_session(
     """Open a session with one provider, without fallback to another.
 
     Args:
-        file: the graph to run, already lowered; or a file of another program.
+        content: the graph to run, an ONNX model.
+        source: where it comes from, for messages.
+        remedy: what to do if it cannot be loaded, for messages.
         provider: `CPU` or `CUDA`.
         provider_options: the provider's own, under its names.
         settings: session config entries, under ONNX Runtime's names.
@@ -92,13 +95,9 @@ def open_session(
         options.add_free_dimension_override_by_name("N", batch_size)
     for name, value in (settings or {}).items():
         options.add_session_config_entry(name, value)
-    if isinstance(file, ModelFile):
-        source, remedy = file.source, "export the checkpoint again"
-    else:
-        source, remedy = str(file), "it may be older than opset 7"
     try:
         return onnxruntime.InferenceSession(
-            file.to_bytes() if isinstance(file, ModelFile) else source,
+            content,
             options,
             providers=[(provider, dict(provider_options or {}))],
             enable_fallback=0,

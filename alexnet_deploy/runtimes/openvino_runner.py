@@ -1,6 +1,7 @@
-"""Run an `.onnx` file with OpenVINO's own API on the CPU; the only importer of openvino."""
+"""Run a network with OpenVINO's own API on the CPU; the only importer of openvino."""
 
 import dataclasses
+import io
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -10,10 +11,10 @@ from numpy.typing import NDArray
 
 from alexnet_deploy.choices import Precision
 from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError
-from alexnet_deploy.graph.lowering import banded_convolution, split_towers
-from alexnet_deploy.graph.model_file import INPUT, ModelFile
+from alexnet_deploy.graph.interface import INPUT
 from alexnet_deploy.runtimes.base import BaseRunner, RunnerOptions, check_outputs
 from alexnet_deploy.runtimes.capabilities import run_precision
+from alexnet_deploy.runtimes.prepared import PreparedNetwork
 
 # Importing openvino sends an event to Google Analytics and writes an identifier to the home folder;
 # without this module it does neither (openvino/tools/ovc/telemetry_utils.py).
@@ -32,6 +33,12 @@ def openvino_version() -> str:
     return str(openvino.__version__).split("-")[0]
 
 
+def compiler() -> str:
+    """Return all that a compiled network depends on, but for the network and its options."""
+    processor = openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")
+    return f"{openvino.__version__} {processor}"
+
+
 def native_bf16() -> bool:
     """Return whether this CPU multiplies bfloat16 natively; others emulate it, slower than fp32."""
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -44,8 +51,8 @@ class OpenVinoRunner(BaseRunner):
         inference_precision: the precision that OpenVINO reports computing in.
     """
 
-    def __init__(self, file: ModelFile, options: RunnerOptions) -> None:
-        """Compile `file` for the CPU.
+    def __init__(self, network: PreparedNetwork, options: RunnerOptions) -> None:
+        """Compile `network` for the CPU.
 
         Raises:
             IncompatibleFileError: OpenVINO cannot compile the graph.
@@ -53,8 +60,10 @@ class OpenVinoRunner(BaseRunner):
             UsageError: a layer that the network does not have, or a precision that does not match
                 the file's.
         """
-        check_outputs(options.outputs, file.spec)
-        precision = run_precision("openvino", "cpu", options.precision, file.precision, file.source)
+        check_outputs(options.outputs, network.spec)
+        precision = run_precision(
+            "openvino", "cpu", options.precision, network.precision, network.source
+        )
         options = dataclasses.replace(
             options, runtime="openvino", device="cpu", precision=precision
         )
@@ -67,15 +76,21 @@ class OpenVinoRunner(BaseRunner):
         }
         if options.threads is not None:
             settings["INFERENCE_NUM_THREADS"] = options.threads
-        compiled = _compiled(file, options, settings)
-        self.inference_precision = str(compiled.get_property("INFERENCE_PRECISION_HINT"))
-        self._request = compiled.create_infer_request()
-        threads = options.threads or compiled.get_property("INFERENCE_NUM_THREADS") or "all"
+        self._compiled = _compiled(network, options, settings)
+        self.inference_precision = str(self._compiled.get_property("INFERENCE_PRECISION_HINT"))
+        self._request = self._compiled.create_infer_request()
+        threads = options.threads or self._compiled.get_property("INFERENCE_NUM_THREADS") or "all"
         description = (
             f"OpenVINO {openvino_version()}, CPU, {options.precision}{_remark(precision)}, "
             f"batch {options.batch_size}, threads {threads}"
         )
-        super().__init__(file.spec, file.identity, options, description)
+        super().__init__(network.spec, network.identity, options, description)
+
+    def compiled_bytes(self) -> memoryview:
+        """Return the compiled network, for a machine like this and the same options."""
+        stream = io.BytesIO()
+        self._compiled.export_model(stream)
+        return stream.getbuffer()
 
     def _compute(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
         self._request.infer([images], share_inputs=True)
@@ -84,7 +99,7 @@ class OpenVinoRunner(BaseRunner):
         }
 
     def _free(self) -> None:
-        self._request = None
+        self._request = self._compiled = None
 
 
 def _remark(precision: Precision) -> str:
@@ -96,20 +111,19 @@ def _remark(precision: Precision) -> str:
     return ""
 
 
-def _compiled(file: ModelFile, options: RunnerOptions, settings: dict[str, Any]) -> Any:
-    """Lower `file` and compile it."""
+def _compiled(network: PreparedNetwork, options: RunnerOptions, settings: dict[str, Any]) -> Any:
     core = openvino.Core()
-    size = file.spec.input_size
-    # See `lowering`. Moreover, where towers are concatenated before quantization, OpenVINO 2026.4
-    # gives wrong results: on photographs a tenth of the classes changes.
-    lower = banded_convolution if file.precision in ("int8", "fp16") else split_towers
+    size = network.spec.input_size
+    content = network.to_bytes(options.outputs)
     try:
-        model = core.read_model(lower(file.with_outputs(options.outputs)).to_bytes())
+        if network.is_compiled:
+            return core.import_model(content, "CPU", settings)
+        model = core.read_model(content)
         # As fast as with N fixed, and bitwise the same for any N (tested).
         model.reshape({INPUT: [-1, size, size, 3]})
         return core.compile_model(model, "CPU", settings)
     except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
         raise IncompatibleFileError(
-            f"{file.source}: OpenVINO cannot compile it ({str(error).strip().splitlines()[-1]}); "
-            "export the checkpoint again"
+            f"{network.source}: OpenVINO cannot compile it ({reason}); export the checkpoint again"
         ) from error

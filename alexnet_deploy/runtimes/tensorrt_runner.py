@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.errors import Argument, DeviceError, IncompatibleFileError, UsageError
-from alexnet_deploy.graph.model_file import INPUT
+from alexnet_deploy.graph.interface import INPUT
 from alexnet_deploy.runtimes.base import BaseRunner, RunnerOptions, check_outputs, padded
 from alexnet_deploy.runtimes.cuda_memory import DeviceBuffer, HostBuffer, Stream
 from alexnet_deploy.runtimes.engine_file import (

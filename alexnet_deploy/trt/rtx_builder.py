@@ -16,7 +16,8 @@ from alexnet_deploy.errors import (
     MissingPackageError,
     UsageError,
 )
-from alexnet_deploy.graph.model_file import INPUT, ModelFile
+from alexnet_deploy.graph.interface import INPUT
+from alexnet_deploy.graph.model_file import ModelFile
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
 from alexnet_deploy.runtimes.engine_file import (
     ENGINE_PRECISIONS,

@@ -1,6 +1,7 @@
 """Run a foreign `.onnx` file itself, and compare it with the checkpoint that was made of it.
 
 A spec is read from the file's graph, or chosen; whether it is the right one only the file can say.
+It cannot say how its input is normalized, unless it does that itself.
 
 N images, S px, K classes.
 """
@@ -13,25 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.errors import IncompatibleFileError, VerificationError
-from alexnet_deploy.importing.onnx_files import ForeignNetwork, read_foreign_network
+from alexnet_deploy.importing.onnx_files import Interface, read_foreign_network
+from alexnet_deploy.importing.onnx_versions import runnable_bytes
 from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.reference import Reference
 from alexnet_deploy.model.reference import crop as crop_of
 from alexnet_deploy.photographs.decoding import load_photograph
 from alexnet_deploy.photographs.samples import varied_samples
-from alexnet_deploy.runtimes.onnxruntime_session import (
-    is_runtime_error,
-    onnxruntime_version,
-    open_session,
-)
-from alexnet_deploy.verification.comparison import largest_difference, relative_error
+from alexnet_deploy.verification.comparison import TOLERANCES, largest_difference, relative_error
 
 Array = NDArray[Any]
 
 _NUM_SAMPLES = 4
 _SMALLEST_PROBABILITY = 1e-30  # float32 has none much below
-_ALLOWED = 1e-4
-"""Of `SourceComparison.error`; ONNX Runtime's own normalization is off by some 1e-6."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +37,8 @@ class SourceComparison:
         layer: what was compared: logits, fc7 or fc7_pre.
         error: the largest ||checkpoint - file|| / ||file|| of an image; of logits without their
             mean, which no class depends on. A wrong constant shows in it even where all classes
-            are about equally probable. Right ones differ by about 1e-6.
+            are about equally probable. Right ones differ by about 1e-6, in float16 by 1e-3.
+        allowed: of the error.
         largest_difference: of a probability; None without classes.
         num_images: how many were run.
         ran: what computed the file.
@@ -50,6 +46,7 @@ class SourceComparison:
 
     layer: str
     error: float
+    allowed: float
     largest_difference: float | None
     num_images: int
     ran: str
@@ -58,7 +55,7 @@ class SourceComparison:
         """Return it as one line for people."""
         return (
             f"{self.ran} runs the file itself: {self.layer} differ by {self.error:.1e} at most, "
-            f"relative, on {self.num_images} photographs (allowed {_ALLOWED:.0e})"
+            f"relative, on {self.num_images} photographs (allowed {self.allowed:.0e})"
         )
 
     def raise_if_failed(self, source: str) -> None:
@@ -67,7 +64,7 @@ class SourceComparison:
         Raises:
             VerificationError: it does not.
         """
-        if not self.error <= _ALLOWED:  # nor if it is NaN
+        if not self.error <= self.allowed:  # nor if it is NaN
             raise VerificationError(
                 f"{source}: computes something else than the network read from it: {self}; please "
                 "report this, with where the file is from"
@@ -101,66 +98,80 @@ def compare_with_source(
     Raises:
         IncompatibleFileError: the file cannot be read or run, or has other classes.
     """
-    network = read_foreign_network(path)
-    session = open_session(path)
+    from alexnet_deploy.runtimes.onnxruntime_session import onnxruntime_version, open_session
+
+    file = read_foreign_network(path).interface
+    session = open_session(runnable_bytes(path), str(path), remedy="give a file that it runs")
     reference = Reference(checkpoint)
-    is_head = network.layer in ("logits", "probabilities")
     errors, differences = [0.0], [0.0]
+    has_head = file.layer in ("logits", "probabilities")
     for crop in crops:
-        images = _input_of(network, checkpoint, crop, channels)
-        try:
-            (output,) = session.run([network.output_name], {network.input_name: images})
-        except Exception as error:
-            if not is_runtime_error(error):
-                raise
-            raise IncompatibleFileError(
-                f"{path}: ONNX Runtime cannot run it ({str(error).splitlines()[0]})"
-            ) from error
-        actual = output[0].astype(np.float64).ravel()
-        expected = reference.run(crop[np.newaxis], network.layer)[network.layer][0]
+        actual = _output_of(session, file, _input_of(file, checkpoint, crop, channels), path)
+        expected = reference.run(crop[np.newaxis], file.layer)[file.layer][0]
         if actual.shape != expected.shape:
             raise IncompatibleFileError(
                 f"{path}: gives {actual.size} numbers, its checkpoint {expected.size}"
             )
-        if is_head:
-            actual, expected = (_scores(array, network.layer) for array in (actual, expected))
+        if has_head:
+            # What the file's type cannot hold counts as the smallest that it can.
+            smallest = max(_SMALLEST_PROBABILITY, float(np.finfo(actual.dtype).tiny))
+            actual, expected = (
+                _scores(array, file.layer, smallest) for array in (actual, expected)
+            )
             differences.append(largest_difference(np.exp(expected), np.exp(actual)))
             actual, expected = actual - actual.mean(), expected - expected.mean()
         errors.append(relative_error(expected, actual))
     return SourceComparison(
-        layer="logits" if is_head else network.layer,
+        layer="logits" if has_head else file.layer,
         error=float(np.max(errors)),  # keeps a NaN
-        largest_difference=float(np.max(differences)) if is_head else None,
+        allowed=TOLERANCES["fp16" if file.is_narrow else "fp32"].relative,
+        largest_difference=float(np.max(differences)) if has_head else None,
         num_images=len(crops),
         ran=f"ONNX Runtime {onnxruntime_version()} on the CPU",
     )
 
 
+def _output_of(session: Any, file: Interface, images: Array, path: Path) -> Array:
+    """Return what the file gives for the first of `images`, flat."""
+    from alexnet_deploy.runtimes.onnxruntime_session import is_runtime_error
+
+    try:
+        (output,) = session.run([file.output_name], {file.input_name: images})
+    except Exception as error:
+        if not is_runtime_error(error):
+            raise
+        raise IncompatibleFileError(
+            f"{path}: ONNX Runtime cannot run it ({str(error).splitlines()[0]})"
+        ) from error
+    numbers: Array = output[0].ravel()
+    return numbers
+
+
 def _input_of(
-    network: ForeignNetwork,
+    file: Interface,
     checkpoint: Checkpoint,
     crop: NDArray[np.uint8],
     channels: Literal["RGB", "BGR"],
 ) -> Array:
     """Return one crop as the file wants it, as often as its batch is long."""
     pixels: Array = crop.transpose(2, 0, 1).astype(np.float64)
-    if network.pixels == "normalized":
+    if file.pixels == "normalized":
         std = np.array(checkpoint.spec.preprocessing.std).reshape(3, 1, 1)
         pixels = (pixels - checkpoint.mean()) / std
-    elif network.pixels == "0..1":
+    elif file.pixels == "0..1":
         pixels = pixels / 255
     if channels == "BGR":
         pixels = pixels[::-1]
-    if network.channels_last:
+    if file.channels_last:
         pixels = pixels.transpose(1, 2, 0)
-    return np.repeat(pixels[np.newaxis].astype(network.dtype), network.batch or 1, axis=0)
+    return np.repeat(pixels[np.newaxis].astype(file.dtype), file.batch or 1, axis=0)
 
 
-def _scores(array: Array, layer: str) -> Array:
+def _scores(array: Array, layer: str, smallest: float) -> Array:
     """Return the logarithms of (K,) probabilities, or of those that logits stand for."""
     numbers = array.astype(np.float64)
     if layer == "logits":
         numbers = numbers - numbers.max()
         numbers = np.exp(numbers) / np.exp(numbers).sum()
-    logarithms: Array = np.log(np.maximum(numbers, _SMALLEST_PROBABILITY))
+    logarithms: Array = np.log(np.maximum(numbers, smallest))
     return logarithms

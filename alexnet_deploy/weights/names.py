@@ -1,4 +1,4 @@
-"""What a model's name means: a file, or a public network that was pulled.
+"""What a caller's word for a model means: a file, or a public network that was pulled.
 
 A word in the table of `importing.known` is a network's name; anything else is a path, and so is
 `./torchvision`.
@@ -12,27 +12,48 @@ from pathlib import Path
 
 from alexnet_deploy import arguments
 from alexnet_deploy.errors import UsageError
+from alexnet_deploy.files.input_files import existing_file
 from alexnet_deploy.importing.known import KnownNetwork, known_networks
 from alexnet_deploy.importing.opening import open_weights
 from alexnet_deploy.model.checkpoints import Checkpoint
+from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.weights.places import files_on_disk
 from alexnet_deploy.weights.store import load_stored, stored_path
 
-Notify = Callable[[str], None]
+MODEL_VARIABLE = "ALEXNET_MODEL"
+
+ModelSource = KnownNetwork | Path
+"""A public network in the store, or a file; its text is what a person would write."""
 
 
-def resolve(
-    model: str | os.PathLike[str], *, notify: Notify = lambda _: None
-) -> KnownNetwork | Path:
+def chosen_model(
+    model: str | os.PathLike[str] | None = None, *, notify: Callable[[str], None] = lambda _: None
+) -> ModelSource:
     """Return the network that a word names, or the path that anything else is.
 
     Args:
-        model: a `Path` is never a name.
+        model: a `Path` is never a name; None for `$ALEXNET_MODEL`, else the bundled checkpoint.
         notify: called with one line where a file has the name of a network.
 
     Raises:
-        UsageError: a single word that is neither a network nor there as a file.
+        UsageError: a single word that is neither a network nor there as a file, or the variable
+            does not name a readable file.
     """
+    if model is not None:
+        return _resolved(model, notify)
+    variable = os.environ.get(MODEL_VARIABLE)
+    if not variable:
+        return bundled_checkpoint()
+    try:
+        source = _resolved(variable, notify)
+    except UsageError as error:
+        raise UsageError(f"${MODEL_VARIABLE}: {error}") from error
+    if isinstance(source, Path):
+        existing_file(source, f"a checkpoint, an .onnx or an .engine file in ${MODEL_VARIABLE}")
+    return source
+
+
+def _resolved(model: str | os.PathLike[str], notify: Callable[[str], None]) -> ModelSource:
     path = arguments.path("model", model)
     if not isinstance(model, str):
         return path
@@ -58,6 +79,15 @@ def named_network(name: str) -> KnownNetwork:
     return network
 
 
+def open_checkpoint(source: ModelSource) -> Checkpoint:
+    """Read the weights of a public network, or of a file as `open_weights` does.
+
+    Raises:
+        IncompatibleFileError, MissingPackageError, UsageError: as `open_named` and `open_weights`.
+    """
+    return open_named(source) if isinstance(source, KnownNetwork) else open_weights(source)
+
+
 def open_named(network: KnownNetwork) -> Checkpoint:
     """Read a public network from the store.
 
@@ -65,26 +95,30 @@ def open_named(network: KnownNetwork) -> Checkpoint:
         IncompatibleFileError: it is damaged.
         UsageError: it is not there.
     """
+    return load_stored(network.name, _path_of(network))
+
+
+def file_of(source: ModelSource) -> Path:
+    """Return the file that a source is, or in which the store has it, as it was written.
+
+    Raises:
+        IncompatibleFileError, UsageError: as `open_named`.
+    """
+    if isinstance(source, Path):
+        return source
+    open_named(source)
+    return _path_of(source)
+
+
+def _path_of(network: KnownNetwork) -> Path:
     path = stored_path(network.name)
-    if path is None:
-        on_disk = any(True for file in network.files for _ in files_on_disk(file))
-        how = (
-            "takes it from this disk"
-            if on_disk
-            else f"fetches {network.files[0].size / 1e6:.0f} MB"
-        )
-        raise UsageError(
-            f"{network.name}: is not here yet; this {how}: alexnet-deploy pull {network.name}"
-        )
-    return load_stored(network.name, path)
-
-
-def open_checkpoint(
-    model: str | os.PathLike[str], *, notify: Notify = lambda _: None
-) -> Checkpoint:
-    """Read the weights that a name or a path stands for; see `resolve` and `open_weights`."""
-    found = resolve(model, notify=notify)
-    return open_weights(found) if isinstance(found, Path) else open_named(found)
+    if path is not None:
+        return path
+    on_disk = any(True for file in network.files for _ in files_on_disk(file))
+    how = "takes it from this disk" if on_disk else f"fetches {network.files[0].size / 1e6:.0f} MB"
+    raise UsageError(
+        f"{network.name}: is not here yet; this {how}: alexnet-deploy pull {network.name}"
+    )
 
 
 def _unknown(word: str, what: str) -> str:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 from alexnet_deploy.errors import DownloadError, IncompatibleFileError, UsageError
 from alexnet_deploy.files.input_files import existing_file
+from alexnet_deploy.files.private_folders import private_folder
 from alexnet_deploy.importing.adoption import ImportOptions
 from alexnet_deploy.importing.containers import container_of
 from alexnet_deploy.importing.known import KnownFile, KnownNetwork, file_digests
 from alexnet_deploy.importing.opening import import_weights
 from alexnet_deploy.weights.download import STALL_S, SourceError, download
 from alexnet_deploy.weights.places import files_on_disk, is_offline, parsed_source, sources_of
-from alexnet_deploy.weights.store import load_stored, made_store, store, stored_path
+from alexnet_deploy.weights.store import load_stored, store, stored_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +78,7 @@ def pull(
             return Pulled(path=there, identity=identity, source=None)
         except IncompatibleFileError as error:
             reporting.notify(f"{error}: which is done now")
-    folder = made_store()
+    folder = private_folder("data")
     path, origin = _obtained(network, source, offline or is_offline(), folder, reporting)
     checkpoint = import_weights(path, ImportOptions()).checkpoint
     stored = store(network.name, checkpoint)

@@ -21,7 +21,6 @@ from alexnet_deploy.graph.reading import read_model
 from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.photographs.samples import varied_samples
-from alexnet_deploy.runtimes import factory
 from alexnet_deploy.runtimes.base import RunnerOptions
 from tests.support.fake_runner import FakeRunner
 
@@ -275,13 +274,12 @@ def test_a_file_that_is_missing_or_not_ours_has_its_code(command: str, tmp_path:
 def pretend(monkeypatch: pytest.MonkeyPatch, *, working: tuple[str, ...]) -> None:
     """Let `doctor` find fake runners: those of the runtimes `working` run, the others fail."""
 
-    def open_runner(_: object, options: RunnerOptions) -> FakeRunner:
+    def open_runner_of(_: object, options: RunnerOptions) -> FakeRunner:
         if options.runtime not in working:
             raise DeviceError("what, why, remedy")
         return FakeRunner(options)
 
-    monkeypatch.setattr(opening, "load_model", lambda *_: None)
-    monkeypatch.setattr(factory, "open_runner", open_runner)
+    monkeypatch.setattr(opening, "open_runner_of", open_runner_of)
 
 
 def test_doctor_tries_each_runtime_and_says_what_it_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,7 @@ def test_a_path_that_is_no_file_is_a_wrong_argument(tmp_path: Path, name: str, r
 
 def test_a_file_that_is_neither_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a")
-    with pytest.raises(IncompatibleFileError, match="a checkpoint ends in"):
+    with pytest.raises(IncompatibleFileError, match="none of the files that hold weights"):
         describe(tmp_path / "a.txt")
 
 

@@ -2,24 +2,29 @@
 
 import dataclasses
 import os
-import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from alexnet_deploy.choices import Precision
-from alexnet_deploy.errors import DeviceError, IncompatibleFileError, UsageError
+from alexnet_deploy.errors import (
+    DeviceError,
+    IncompatibleFileError,
+    UsageError,
+    VerificationError,
+)
+from alexnet_deploy.export import onnx as exported
 from alexnet_deploy.export import opening
 from alexnet_deploy.graph.build import build_model
 from alexnet_deploy.graph.model_file import write_model
 from alexnet_deploy.model.checkpoints import save_checkpoint
-from alexnet_deploy.model.default import MODEL_VARIABLE, bundled_checkpoint
+from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
 from alexnet_deploy.runtimes.engine_file import EngineFile, read_engine, sidecar_path, write_engine
+from alexnet_deploy.weights.names import MODEL_VARIABLE
 from tests.support.cpu_plans import CpuPlan, built
 from tests.support.networks import random_checkpoint
 from tests.support.waiting import PATIENCE_S
@@ -41,33 +46,26 @@ def test_the_bundled_checkpoint_is_exported_once_verified_and_kept(cache: Path) 
             assert runner.spec.num_classes == 101
     assert len(lines) == 1
     assert "preparing caltech101.safetensors" in lines[0]
-    (kept,) = cache.iterdir()
-    file = opening.load_model(kept, ONE)
-    assert file.report is not None
-    assert file.report["passed"]
 
 
-def test_a_cached_export_goes_by_the_name_of_what_was_opened(cache: Path) -> None:
-    for _ in ("made", "kept"):
-        assert opening.load_model(bundled_checkpoint(), ONE).source == str(bundled_checkpoint())
+def test_an_export_that_fails_its_check_is_neither_run_nor_kept(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = build_model(random_checkpoint("paper"), ("probabilities", "fc7"))
+    monkeypatch.setattr(exported, "build_model", lambda *_: other)
+    with pytest.raises(VerificationError):
+        opening.open_runner_of(None, ONE)
+    assert list(cache.iterdir()) == []
 
 
-def test_other_labels_are_another_cached_file(cache: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("cache")
+def test_other_labels_are_another_export(tmp_path: Path) -> None:
     checkpoint = random_checkpoint("paper")
     for label in "ab":
         spec = dataclasses.replace(checkpoint.spec, labels=(label,) * 11)
         save_checkpoint(dataclasses.replace(checkpoint, spec=spec), tmp_path / "c.safetensors")
-        assert opening.load_model(tmp_path / "c.safetensors", ONE).spec.labels == (label,) * 11
-    assert len(list(cache.iterdir())) == 2
-
-
-def test_a_damaged_cached_file_is_made_again(cache: Path) -> None:
-    opening.load_model(bundled_checkpoint(), ONE)
-    (kept,) = cache.iterdir()
-    kept.write_bytes(kept.read_bytes()[:1000])
-    lines: list[str] = []
-    assert opening.load_model(bundled_checkpoint(), ONE, notify=lines.append).report
-    assert len(lines) == 1
+        with opening.open_runner_of(tmp_path / "c.safetensors", ONE) as runner:
+            assert runner.spec.labels == (label,) * 11
 
 
 def test_a_cache_that_cannot_be_made_is_done_without(
@@ -91,7 +89,7 @@ import os, sys
 from pathlib import Path
 from alexnet_deploy.export import opening
 from alexnet_deploy.model.default import bundled_checkpoint
-from alexnet_deploy.runtimes.base import RunnerOptions
+from alexnet_deploy.runtimes.base import RunnerOptions, usual_outputs
 options = RunnerOptions(batch_size=1)
 opening.open_runner_of(bundled_checkpoint(), options).close()
 os.environ["XDG_CACHE_HOME"] = sys.argv[1]
@@ -127,7 +125,7 @@ def test_the_environment_names_the_default_model(
 
 def test_a_model_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
-        opening.load_model(tmp_path / "missing.onnx", ONE)
+        opening.open_runner_of(tmp_path / "missing.onnx", ONE)
 
 
 def test_an_engine_is_read_with_its_record_and_opened_by_its_library(
@@ -158,70 +156,9 @@ def test_an_engine_is_read_with_its_record_and_opened_by_its_library(
 
 
 def test_a_file_of_another_kind_names_those_that_work(tmp_path: Path) -> None:
-    (tmp_path / "model.h5").write_bytes(b"x")
-    with pytest.raises(
-        IncompatibleFileError, match=r"\.onnx, \.engine or \.safetensors, \.pt, \.pth"
-    ):
-        opening.load_model(tmp_path / "model.h5", ONE)
-
-
-def test_each_runtime_and_precision_has_an_export_of_its_own(cache: Path) -> None:
-    for runtime in ("openvino", "onnxruntime"):
-        options = RunnerOptions(batch_size=1, runtime=runtime)
-        assert opening.load_model(bundled_checkpoint(), options).report
-    assert len(list(cache.iterdir())) == 2
-
-
-def test_a_cached_file_with_a_flipped_bit_is_made_again(cache: Path) -> None:
-    opening.load_model(bundled_checkpoint(), ONE)
-    (kept,) = cache.iterdir()
-    content = bytearray(kept.read_bytes())
-    content[len(content) // 2] ^= 1
-    kept.write_bytes(content)
-    lines: list[str] = []
-    opening.load_model(bundled_checkpoint(), ONE, notify=lines.append)
-    assert len(lines) == 1
-
-
-@pytest.mark.parametrize("precision", ["auto", "fp16"])
-def test_a_cached_export_of_another_checkpoint_is_made_again(
-    cache: Path, precision: Precision
-) -> None:
-    """Whoever put it there sealed it well, under the name of the bundled checkpoint's export."""
-    options = dataclasses.replace(ONE, precision=precision)
-    genuine = opening.load_model(bundled_checkpoint(), options)
-    (kept,) = cache.iterdir()
-    other = {
-        name: array * 2 if name == "fc8.weight" else array for name, array in genuine.arrays.items()
-    }
-    forged = dataclasses.replace(genuine, arrays=other, origin="0" * 64)
-    if precision == "auto":
-        forged = dataclasses.replace(forged, origin=genuine.checkpoint_identity)
-    write_model(forged, kept)
-    assert opening.load_model(bundled_checkpoint(), options).identity == genuine.identity
-
-
-@pytest.mark.parametrize("mode", [0o755, 0o770, 0o777])
-def test_a_cache_that_others_may_use_is_not_used(cache: Path, mode: int) -> None:
-    opening.load_model(bundled_checkpoint(), ONE)
-    assert stat.S_IMODE(cache.stat().st_mode) == 0o700
-    (kept,) = cache.iterdir()
-    before = kept.stat().st_mtime_ns
-    cache.chmod(mode)
-    lines: list[str] = []
-    opening.load_model(bundled_checkpoint(), ONE, notify=lines.append)
-    assert f"not a folder of yours alone (mode {mode:o})" in lines[1]
-    assert kept.stat().st_mtime_ns == before
-
-
-def test_a_cache_behind_a_link_is_not_used(cache: Path, tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").mkdir(mode=0o700)
-    cache.parent.mkdir()
-    cache.symlink_to(tmp_path / "elsewhere")
-    lines: list[str] = []
-    opening.load_model(bundled_checkpoint(), ONE, notify=lines.append)
-    assert "not a folder of yours alone" in lines[1]
-    assert list((tmp_path / "elsewhere").iterdir()) == []
+    (tmp_path / "model.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    with pytest.raises(IncompatibleFileError, match="HDF5 file, as Keras writes"):
+        opening.open_runner_of(tmp_path / "model.h5", ONE)
 
 
 def test_a_changed_model_file_is_refused(tmp_path: Path) -> None:
@@ -231,20 +168,7 @@ def test_a_changed_model_file_is_refused(tmp_path: Path) -> None:
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(IncompatibleFileError, match="changed since it was exported"):
-        opening.load_model(path, ONE)
-
-
-def test_without_any_place_for_a_cache_the_model_opens_all_the_same(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def no_home() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(Path, "home", no_home)
-    lines: list[str] = []
-    opening.load_model(bundled_checkpoint(), ONE, notify=lines.append)
-    assert "set XDG_CACHE_HOME" in lines[1]
+        opening.open_runner_of(path, ONE)
 
 
 def test_nothing_is_exported_for_a_gpu_that_is_not_there(

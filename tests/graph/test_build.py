@@ -11,7 +11,8 @@ from onnx import TensorProto, helper
 
 from alexnet_deploy.errors import IncompatibleFileError
 from alexnet_deploy.graph.build import build_model
-from alexnet_deploy.graph.model_file import GRAPH_VERSION, ModelFile, write_model
+from alexnet_deploy.graph.interface import GRAPH_VERSION
+from alexnet_deploy.graph.model_file import ModelFile, write_model
 from alexnet_deploy.graph.reading import read_model
 from alexnet_deploy.model.reference import Reference
 from alexnet_deploy.model.spec import PRESET_NAMES

@@ -10,12 +10,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from alexnet_deploy.choices import FILE_PRECISIONS, FilePrecision
-from alexnet_deploy.errors import IncompatibleFileError
-from alexnet_deploy.graph.build import build_model
+from alexnet_deploy.errors import ArgumentError, IncompatibleFileError
+from alexnet_deploy.graph.build import OPSETS, build_model
 from alexnet_deploy.graph.casting import cast_model
-from alexnet_deploy.graph.model_file import ModelFile, write_model
+from alexnet_deploy.graph.model_file import ModelFile, check_onnx, write_model
 from alexnet_deploy.graph.quantization import quantize_model, quantized_tensors
-from alexnet_deploy.graph.reading import read_model
+from alexnet_deploy.graph.reading import RewrittenFileError, read_model
 from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.spec import PRESET_NAMES
 from tests.support.networks import random_checkpoint
@@ -267,3 +267,24 @@ def test_the_producer_of_a_foreign_file_is_named_on_one_line(tmp_path: Path) -> 
     with pytest.raises(IncompatibleFileError, match=r"its producer is pytorch\\nx{92}\)") as raised:
         read_model(tmp_path / "a.onnx")
     assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("opset", OPSETS)
+def test_every_version_of_the_operators_is_valid_and_read(opset: int, tmp_path: Path) -> None:
+    checkpoint = random_checkpoint("paper")
+    for precision in FILE_PRECISIONS:
+        file = in_precision(build_model(checkpoint, OUTPUTS, opset), precision)
+        assert check_onnx(file) == "valid"
+        read = read_model(written(file, tmp_path / "model.onnx"))
+        assert read.checkpoint_identity == checkpoint.identity
+        expected = 22 if precision == "bf16" else opset
+        assert [entry.version for entry in read.graph.opset_import] == [expected]
+
+
+def test_operators_of_another_version_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="opset is 16, expected 17 to 22"):
+        build_model(random_checkpoint("paper"), OUTPUTS, 16)
+    file = build_model(random_checkpoint("paper"), OUTPUTS)
+    file.graph.opset_import[0].version = 16
+    with pytest.raises(RewrittenFileError, match="operators are of version 16"):
+        read_model(written(file, tmp_path / "model.onnx"))

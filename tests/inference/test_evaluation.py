@@ -259,6 +259,7 @@ def test_classes_in_a_file_give_what_sub_folders_give(folders: ClassFolders) -> 
 KNOWN = KnownNetwork(
     name="own",
     title="a network",
+    page="",
     preset="caffe",
     channels="RGB",
     labels="imagenet",

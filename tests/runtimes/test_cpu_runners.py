@@ -15,6 +15,7 @@ from alexnet_deploy.model.reference import Reference
 from alexnet_deploy.model.spec import PRESET_NAMES
 from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.runtimes.factory import open_runner
+from alexnet_deploy.runtimes.prepared import prepare
 from tests.support.networks import noise, random_checkpoint, relative_error
 from tests.support.waiting import PATIENCE_S
 
@@ -196,8 +197,8 @@ def test_openvino_is_told_the_precision() -> None:
     """Without the hint it takes bf16 wherever the CPU has it, which no error would show."""
     from alexnet_deploy.runtimes.openvino_runner import OpenVinoRunner
 
-    file = build_model(random_checkpoint("paper"), ("fc7",))
+    network = prepare(build_model(random_checkpoint("paper"), ("fc7",)), "openvino", "cpu")
     for precision, hint in (("fp32", "float32"), ("bf16", "bfloat16")):
         options = RunnerOptions(batch_size=1, precision=precision, outputs=("fc7",))  # type: ignore[arg-type]
-        with OpenVinoRunner(file, options) as runner:
+        with OpenVinoRunner(network, options) as runner:
             assert hint in runner.inference_precision

@@ -20,6 +20,7 @@ from alexnet_deploy.model.spec import PRESET_NAMES
 from alexnet_deploy.runtimes import gpu_driver
 from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.runtimes.factory import open_runner
+from alexnet_deploy.runtimes.prepared import prepare
 from tests.support.networks import noise, random_checkpoint, relative_error
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def model(precision: Precision = "fp32", preset: str = "paper") -> ModelFile:
 def cuda_runner(file: ModelFile, options: RunnerOptions) -> "OnnxRuntimeCudaRunner":
     from alexnet_deploy.runtimes.onnxruntime_cuda_runner import OnnxRuntimeCudaRunner
 
-    return OnnxRuntimeCudaRunner(file, options)
+    return OnnxRuntimeCudaRunner(prepare(file, "onnxruntime", "cuda"), options)
 
 
 def options(**changed: Any) -> RunnerOptions:

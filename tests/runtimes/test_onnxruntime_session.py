@@ -22,7 +22,7 @@ def paper() -> ModelFile:
 def test_a_bound_session_gives_bit_for_bit_what_a_plain_one_gives(paper: ModelFile) -> None:
     from alexnet_deploy.runtimes.onnxruntime_session import BoundSession, open_session
 
-    session = open_session(paper, batch_size=2)
+    session = open_session(paper.to_bytes(), "paper", batch_size=2)
     bound = BoundSession(session, "cpu")
     for seed in (1, 2):
         images = noise(paper.spec, 2, seed=seed)
@@ -36,7 +36,7 @@ def test_a_bound_session_gives_bit_for_bit_what_a_plain_one_gives(paper: ModelFi
 def test_arrays_of_a_bound_session_belong_to_the_caller(paper: ModelFile) -> None:
     from alexnet_deploy.runtimes.onnxruntime_session import BoundSession, open_session
 
-    bound = BoundSession(open_session(paper, batch_size=1), "cpu")
+    bound = BoundSession(open_session(paper.to_bytes(), "paper", batch_size=1), "cpu")
     first = bound.run(noise(paper.spec, 1, seed=1))["fc7"]
     kept = first.copy()
     assert (bound.run(noise(paper.spec, 1, seed=2))["fc7"] != kept).any()
@@ -46,7 +46,7 @@ def test_arrays_of_a_bound_session_belong_to_the_caller(paper: ModelFile) -> Non
 def test_a_view_of_images_runs_as_its_copy_does(paper: ModelFile) -> None:
     from alexnet_deploy.runtimes.onnxruntime_session import BoundSession, open_session
 
-    bound = BoundSession(open_session(paper, batch_size=1), "cpu")
+    bound = BoundSession(open_session(paper.to_bytes(), "paper", batch_size=1), "cpu")
     mirrored = noise(paper.spec, 1)[:, :, ::-1]
     assert not mirrored.flags.c_contiguous
     actual = bound.run(mirrored)["norm1"]
@@ -56,7 +56,7 @@ def test_a_view_of_images_runs_as_its_copy_does(paper: ModelFile) -> None:
 def test_a_batch_size_is_the_only_one_that_its_session_takes(paper: ModelFile) -> None:
     from alexnet_deploy.runtimes.onnxruntime_session import open_session
 
-    session = open_session(paper, batch_size=2)
+    session = open_session(paper.to_bytes(), "paper", batch_size=2)
     assert session.get_inputs()[0].shape == [2, 224, 224, 3]
     with pytest.raises(Exception, match=r"(?i)got.* 1 .*expected.* 2"):
         session.run(None, {"images": noise(paper.spec, 1)})
@@ -65,7 +65,7 @@ def test_a_batch_size_is_the_only_one_that_its_session_takes(paper: ModelFile) -
 def test_every_node_is_found_where_it_runs(paper: ModelFile) -> None:
     from alexnet_deploy.runtimes.onnxruntime_session import node_placement, open_session
 
-    placement = node_placement(open_session(paper, settings=RECORD))
+    placement = node_placement(open_session(paper.to_bytes(), "paper", settings=RECORD))
     assert set(placement) == {CPU}
     assert {"conv1_pre", "norm1_lrn", "pool5", "fc7_pre"} <= set(placement[CPU])
 
@@ -78,7 +78,7 @@ def test_a_provider_that_is_not_there_is_not_replaced_by_the_cpu(paper: ModelFil
         pytest.skip("this build of ONNX Runtime has CUDA")
     forbid = {"session.disable_cpu_ep_fallback": "1"}
     with pytest.raises(IncompatibleFileError, match="fallback to CPU EP"):
-        open_session(paper, provider=CUDA, settings=forbid)
+        open_session(paper.to_bytes(), "paper", provider=CUDA, settings=forbid)
 
 
 def test_libraries_that_are_missing_are_returned_and_not_printed(

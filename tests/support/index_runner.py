@@ -22,6 +22,7 @@ from alexnet_deploy.index.storage import open_storage
 from alexnet_deploy.index.update import IndexReport, UpdateOptions, bring_up_to_date
 from alexnet_deploy.model.spec import preset_spec
 from alexnet_deploy.runtimes.base import RunnerOptions, check_images, check_outputs
+from alexnet_deploy.weights.names import ModelSource
 
 LAYER = "logits"
 DIMENSION = 8
@@ -71,11 +72,11 @@ class Runners:
         self.identity = identity
         self.num_opened = 0
         self.precision: Precision = "fp32"
-        self.models: list[Path | None] = []
+        self.models: list[ModelSource | None] = []
         self.colours: list[Colour] = []
 
     def open(
-        self, model: Path | None, options: RunnerOptions, *, notify: Callable[[str], None]
+        self, model: ModelSource | None, options: RunnerOptions, *, notify: Callable[[str], None]
     ) -> "IndexRunner":
         self.num_opened += 1
         self.models.append(model)

@@ -1,4 +1,4 @@
-"""The paper's network on one device in torch's own functions: the oracle of the trainer's tests."""
+"""Any network on one device in torch's own functions: the oracle of the trainer's tests."""
 
 import dataclasses
 import math
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from alexnet_deploy.model.spec import ModelSpec, preset_spec
+from alexnet_deploy.model.spec import LrnSpec, ModelSpec, preset_spec
 
 SMALL_WIDTHS = (8, 16, 12, 12, 8)
 SMALL_SIDE = 99
@@ -54,28 +54,39 @@ def plain_logits(
 
     Args:
         weights: by the package's names, merged.
-        spec: of the paper's wiring.
+        spec: any.
         inputs: (N, 3, S, S).
-        masks: (N, 4096) factors of fc6's and fc7's outputs, by layer: dropout.
+        masks: factors of the outputs of layers, by their names: dropout.
     """
+
+    def masked(x: torch.Tensor, layer: str) -> torch.Tensor:
+        return x if masks is None or layer not in masks else x * masks[layer]
+
     top, left, bottom, right = spec.conv1_padding
     x = F.pad(inputs, (left, right, top, bottom))
-    for number, (stride, padding, groups) in enumerate(
-        [(4, 0, 1), (1, 2, 2), (1, 1, 1), (1, 1, 2), (1, 1, 2)], start=1
-    ):
+    for number, (stride, padding) in enumerate([(4, 0), (1, 2), (1, 1), (1, 1), (1, 1)], start=1):
         weight, bias = weights[f"conv{number}.weight"], weights[f"conv{number}.bias"]
-        x = torch.relu(F.conv2d(x, weight, bias, stride, padding, 1, groups))
-        if number <= 2:
-            towers = x.chunk(2, dim=1)
-            x = torch.cat([F.local_response_norm(tower, 5, 1e-4, 0.75, 2.0) for tower in towers], 1)
+        x = torch.relu(F.conv2d(x, weight, bias, stride, padding, 1, spec.groups[number - 1]))
+        lrn = spec.lrn if number <= 2 else None
+        if lrn is not None and lrn.position == "before_pool":
+            x = _normalized(x, lrn)
         if number in (1, 2, 5):
-            x = F.max_pool2d(x, 3, 2)
-    x = x.flatten(1)
+            beyond = spec.pool_padding[(1, 2, 5).index(number)]
+            x = F.max_pool2d(F.pad(x, (0, beyond, 0, beyond), value=-torch.inf), 3, 2)
+        if lrn is not None and lrn.position == "after_pool":
+            x = _normalized(x, lrn)
+    x = masked(x.flatten(1), "pool5")
     for layer in ("fc6", "fc7"):
         x = torch.relu(F.linear(x, weights[f"{layer}.weight"], weights[f"{layer}.bias"]))
-        if masks is not None:
-            x = x * masks[layer]
+        x = masked(x, layer)
     return F.linear(x, weights["fc8.weight"], weights["fc8.bias"])
+
+
+def _normalized(x: torch.Tensor, lrn: LrnSpec) -> torch.Tensor:
+    towers = x.chunk(lrn.towers, dim=1)
+    return torch.cat(
+        [F.local_response_norm(one, lrn.size, lrn.alpha, lrn.beta, lrn.k) for one in towers], 1
+    )
 
 
 def relative_difference(actual: torch.Tensor, expected: torch.Tensor) -> float:

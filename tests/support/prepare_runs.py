@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.support.class_pictures import SIZE, UNSPOKEN
+from training.pictures import PictureForm
 from training.prepare import PrepareReport, prepare
 
 STORED = {
@@ -18,10 +19,11 @@ STORED = {
     "elk/small.bmp": "elk/small.bmp.jpg",
 }
 """What each good photograph is stored as."""
+FORM = PictureForm(size=SIZE)
 
 
-def run(source: Path, target: Path, *, size: int = SIZE, threads: int = 2) -> PrepareReport:
-    return prepare(source, target, size=size, threads=threads)
+def run(source: Path, target: Path, *, form: PictureForm = FORM, threads: int = 2) -> PrepareReport:
+    return prepare(source, target, form=form, threads=threads)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -44,7 +46,7 @@ def interrupted_run(source: Path, target: Path, after: int) -> None:
         num_done += 1
 
     with suppress(KeyboardInterrupt):
-        prepare(source, target, size=SIZE, threads=2, on_result=stop)
+        prepare(source, target, form=FORM, threads=2, on_result=stop)
     wait_for_threads()
 
 

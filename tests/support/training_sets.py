@@ -14,13 +14,17 @@ import pytest
 import torch
 from PIL import Image
 
-from alexnet_deploy.model.spec import ModelSpec, preset_spec
+from alexnet_deploy.model.checkpoints import Checkpoint, save_checkpoint
+from alexnet_deploy.model.spec import PRESETS, ModelSpec, preset_spec
 from training.epoch_log import LOG_NAME, EpochRecord, read_log
+from training.initialization import initial_weights
 from training.options import TrainOptions
+from training.pictures import PictureForm
 from training.recipes import MODERN, PAPER, Recipe
 
 PICTURE, INPUT, HIDDEN = 75, 67, 32
 """Sides of a picture and of the network's input in px; outputs of fc6 and fc7."""
+FORM = PictureForm(size=PICTURE)
 COLOURS = {"ash": (150, 150, 150), "rose": (200, 40, 60), "sky": (40, 90, 200)}
 """Classes, and the colour around which their photographs are."""
 # The small network takes He's weights: with Gaussian ones it would stay at ln K for the few steps
@@ -78,7 +82,7 @@ def small_network(patch: pytest.MonkeyPatch) -> Iterator[None]:
     patch.setattr("alexnet_deploy.model.spec.FC_WIDTH", HIDDEN)
     patch.setattr("training.towers.FC_WIDTH", HIDDEN)
     patch.setattr("training.initialization._FC_STD", {})
-    patch.setattr("training.train.PICTURE_SIZE", PICTURE)
+    patch.setattr("training.train.preset_spec", small_spec)
     patch.setattr("training.train.keep_freed_memory", lambda: None)
     patch.setattr("training.run.draw_curves", lambda *records, **texts: None)
     threads = torch.get_num_threads()
@@ -87,6 +91,32 @@ def small_network(patch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+KNOWN = ("rose", "fern")
+"""Classes of `small_checkpoint`: one of those that photographs are of, and another."""
+
+
+def small_checkpoint(preset: str) -> Checkpoint:
+    """Return a preset with few kernels, for the sides above."""
+    spec = PRESETS[preset]
+    spec = dataclasses.replace(
+        spec,
+        widths=(8, 8, 12, 12, 8),
+        input_size=INPUT,
+        preprocessing=dataclasses.replace(spec.preprocessing, resize_to=PICTURE),
+        num_classes=len(KNOWN),
+        labels=KNOWN,
+    )
+    recipe = MODERN.with_options({"input_std": spec.preprocessing.std[0]})
+    weights = initial_weights(spec, recipe, seed=3)
+    return Checkpoint(spec=spec, arrays={name: one.numpy() for name, one in weights.items()})
+
+
+def saved_checkpoint(preset: str, folder: Path) -> Path:
+    path = folder / f"{preset}.safetensors"
+    save_checkpoint(small_checkpoint(preset), path)
+    return path
 
 
 def options(
@@ -101,6 +131,7 @@ def options(
         "seed": 5,
         "init": None,
         "old_rate_factor": 0.1,
+        "train": "all",
         "keep": 2,
         "save_minutes": 60.0,
         "num_workers": 0,

@@ -9,7 +9,7 @@ from PIL import Image
 from alexnet_deploy.model.spec import ModelSpec, preset_spec
 from alexnet_deploy.photographs.preprocessing import preprocess
 from training.augmentation import Augmentation, ColourComponents
-from training.pictures import square_picture
+from training.pictures import PAPER_FORM, square_picture
 from training.recipes import MODERN, PAPER, Recipe
 
 CPU = torch.device("cpu")
@@ -240,7 +240,7 @@ def test_resized_pixels_are_bilinear() -> None:
 def test_validation_sees_what_the_package_would_show_the_network(size: tuple[int, int]) -> None:
     random = np.random.default_rng(2)
     photograph = Image.fromarray(random.integers(0, 256, (size[1], size[0], 3), np.uint8))
-    picture = torch.from_numpy(square_picture(photograph, 256).copy())
+    picture = torch.from_numpy(square_picture(photograph, PAPER_FORM).copy())
     inputs = _augmentation(224, PLAIN).for_validation(picture[None])
     expected = preprocess(photograph, _spec(224))
     assert np.array_equal(inputs[0].permute(1, 2, 0).numpy(), expected)

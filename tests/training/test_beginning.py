@@ -11,9 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from alexnet_deploy.errors import IncompatibleFileError, UsageError
-from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint
 from alexnet_deploy.model.default import bundled_checkpoint
-from tests.support.networks import random_checkpoint
 from tests.support.training_sets import (
     COLOURS,
     HIDDEN,
@@ -27,7 +26,7 @@ from tests.support.training_sets import (
     signalling,
     small_network,
 )
-from training.beginning import from_checkpoint, load_init, new_network
+from training.beginning import from_checkpoint, new_network
 from training.colour import ColourStatistics
 from training.options import TrainOptions
 from training.recipes import MODERN, PAPER
@@ -92,7 +91,7 @@ def test_a_seed_is_a_network(small: None) -> None:
 
 
 def test_the_bundled_network_goes_on_with_its_factors_multiplied() -> None:
-    checkpoint = load_init(bundled_checkpoint())
+    checkpoint = load_checkpoint(bundled_checkpoint())
     assert "fc6.weight.left" in checkpoint.arrays
     classes = checkpoint.spec.labels
     beginning = from_checkpoint(checkpoint, classes, COLOUR, PAPER, 0)
@@ -135,28 +134,39 @@ def test_as_many_classes_of_other_names_are_other_classes(small: None) -> None:
         assert "fc8" not in beginning.old_layers
 
 
-@pytest.mark.parametrize("preset", ["torchvision", "caffe", "caffenet"])
-def test_a_network_without_two_towers_is_refused_by_its_file(preset: str, tmp_path: Path) -> None:
-    path = tmp_path / "other.safetensors"
-    save_checkpoint(random_checkpoint(preset), path)
-    with pytest.raises(UsageError, match=f'init="{path}": preset {preset} has groups .* two tow'):
-        load_init(path)
+def test_rows_of_fc8_go_with_their_labels(small: None) -> None:
+    checkpoint = small_checkpoint(("cat", "crane", "crane", "dog"))
+    checkpoint.arrays["fc8.bias"][:] = (1, 2, 3, 4)
+    classes = ("ant", "cat", "crane", "dog")
+    beginning = from_checkpoint(checkpoint, classes, COLOUR, PAPER, 0)
+    weight, bias = beginning.weights["fc8.weight"], beginning.weights["fc8.bias"]
+    for row, old in ((1, 0), (3, 3)):  # which crane a folder holds cannot be told
+        assert np.array_equal(weight[row] * 0.5, checkpoint.arrays["fc8.weight"][old])
+        assert bias[row] == checkpoint.arrays["fc8.bias"][old]
+    fresh = from_checkpoint(small_checkpoint(("x", "y")), classes, COLOUR, PAPER, 0)
+    for row in (0, 2):
+        assert torch.equal(weight[row], fresh.weights["fc8.weight"][row])
+        assert bias[row] == 0
+    assert beginning.num_new_classes == 2
+    assert "conv1" in beginning.old_layers
 
 
-def test_photographs_made_in_another_way_are_refused(tmp_path: Path) -> None:
-    checkpoint = random_checkpoint("paper")
-    path = tmp_path / "other.safetensors"
-    preprocessing = checkpoint.spec.preprocessing
-    for fields, message in (
-        ({"resize_to": 300}, "resize_to 300, the trainer's has 256"),
-        ({"filter": "bilinear"}, "filter 'bilinear', the trainer's has 'bicubic'"),
-        ({"resize": "squash"}, "resize 'squash', the trainer's has 'shorter_side'"),
-    ):
-        other = dataclasses.replace(preprocessing, **fields)
-        spec = dataclasses.replace(checkpoint.spec, preprocessing=other)
-        save_checkpoint(Checkpoint(spec=spec, arrays=checkpoint.arrays), path)
-        with pytest.raises(UsageError, match=f"its preprocessing has {message}"):
-            load_init(path)
+def test_a_choice_of_the_classes_has_nothing_new(small: None) -> None:
+    checkpoint = small_checkpoint(("ant", "bee", "cat"))
+    beginning = from_checkpoint(checkpoint, ("cat", "bee"), COLOUR, MODERN, 0)
+    expected = checkpoint.arrays["fc8.weight"][[2, 1]]
+    assert np.array_equal(beginning.weights["fc8.weight"], expected)
+    assert not beginning.old_layers
+    assert beginning.num_new_classes == 0
+
+
+def test_a_network_without_a_head_gets_one(small: None) -> None:
+    whole = small_checkpoint(("a", "b"))
+    spec = dataclasses.replace(whole.spec, num_classes=0, labels=())
+    arrays = {name: whole.arrays[name] for name in spec.array_shapes()}
+    beginning = from_checkpoint(Checkpoint(spec=spec, arrays=arrays), ("a", "b"), COLOUR, MODERN, 0)
+    assert beginning.weights["fc8.weight"].shape == (2, HIDDEN)
+    assert beginning.num_new_classes == 2
 
 
 def test_a_bad_file_is_refused_before_a_photograph_is_read(

@@ -13,7 +13,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from alexnet_deploy.model.checkpoints import load_checkpoint
-from tests.support.training_sets import Recorder, save_classes, small_network, spoil
+from tests.support.training_sets import (
+    FORM,
+    Recorder,
+    save_classes,
+    saved_checkpoint,
+    small_network,
+    spoil,
+)
 from training import reporting
 from training.cli import cli
 from training.epoch_log import EpochRecord
@@ -222,9 +229,30 @@ def test_a_photograph_that_cannot_be_read_is_named_harmlessly() -> None:
 
 @pytest.mark.usefixtures("photographs")
 def test_what_prepare_made_can_be_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.train.PICTURE_SIZE", 256)
+    monkeypatch.setattr("training.pictures.PAPER_FORM", FORM)
     prepared = run("prepare", "p", "-o", "q", "--threads", "2")
     assert prepared.exit_code == 0
     result = run("train", "q", "-o", "run", *BRIEF, "--memory", "0", "--workers", "0")
     assert result.exit_code == 0
     assert "is not prepared" not in result.stderr
+
+
+@pytest.mark.usefixtures("photographs")
+def test_a_head_alone_needs_a_network_to_be_the_head_of() -> None:
+    result = run("train", "p", "-o", "run", *BRIEF, "--train", "head")
+    assert result.exit_code == 2
+    assert "--train head leaves all layers but fc8 as they are" in result.stderr
+    assert "give a trained network as --init" in result.stderr
+
+
+@pytest.mark.usefixtures("photographs")
+def test_pictures_are_prepared_for_the_network_to_fine_tune() -> None:
+    init = saved_checkpoint("caffe", Path())
+    assert run("prepare", "p", "-o", "q", "--init", str(init)).exit_code == 0
+    prepared = json.loads(Path("q/prepared.json").read_text("utf-8"))
+    assert [prepared[name] for name in ("size", "resize", "filter")] == [75, "squash", "bilinear"]
+    arguments = ["--init", str(init), "--train", "head"]
+    assert run("train", "q", "-o", "run", *BRIEF, *arguments).exit_code == 0
+    refused = run("train", "q", "-o", "papers", *BRIEF)
+    assert refused.exit_code == 5
+    assert "prepared as 75 px, squash, bilinear, the network wants 75 px, sh" in refused.stderr

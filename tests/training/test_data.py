@@ -1,8 +1,10 @@
 """What a run is given to learn from, and what it refuses before it begins."""
 
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from alexnet_deploy.errors import (
 from alexnet_deploy.photographs.class_folders import find_class_folders
 from tests.support.training_sets import (
     COLOURS,
+    FORM,
     PICTURE,
     SMALL_MODERN,
     Recorder,
@@ -51,7 +54,7 @@ def own(photographs: Path, tmp_path: Path) -> Path:
 
 
 def opened(asked: TrainOptions) -> Data:
-    return open_data(find_data(asked), asked, Recorder(), PICTURE)
+    return open_data(find_data(asked), asked, Recorder(), FORM)
 
 
 def refused(asked: TrainOptions, kind: type[AlexNetDeployError], message: str) -> Recorder:
@@ -170,7 +173,7 @@ def test_guessing_names_the_most_frequent_class(tmp_path: Path) -> None:
 
 def by_hand(root: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return mean image and covariance of all photographs below `root`."""
-    pictures = np.stack([read_picture(path, PICTURE) for path in sorted(root.glob("*/*.jpg"))])
+    pictures = np.stack([read_picture(path, FORM) for path in sorted(root.glob("*/*.jpg"))])
     return pictures.mean(axis=0), np.cov(pictures.reshape(-1, 3).T.astype(float), bias=True)
 
 
@@ -202,7 +205,7 @@ def test_colours_of_a_prepared_folder_are_those_that_were_counted(
     photographs: Path, tmp_path: Path
 ) -> None:
     prepared = tmp_path / "prepared"
-    prepare(photographs, prepared, size=PICTURE, threads=2)
+    prepare(photographs, prepared, form=FORM, threads=2)
     data = opened(options(prepared, tmp_path / "run", memory_bytes=0))
     statistics = data.colour_statistics(Recorder(), 0)
     assert statistics.num_photographs == len(find_class_folders(photographs))
@@ -220,12 +223,14 @@ def test_a_folder_that_prepare_has_not_finished_is_refused(
     refused(asked, IncompatibleFileError, message)
 
 
-def test_a_folder_that_was_prepared_for_another_size_is_refused(
-    photographs: Path, tmp_path: Path
+@pytest.mark.parametrize("change", [{"size": PICTURE + 1}, {"resize": "squash"}])
+def test_a_folder_that_was_prepared_in_another_form_is_refused(
+    photographs: Path, tmp_path: Path, change: dict[str, Any]
 ) -> None:
     prepared = tmp_path / "prepared"
-    prepare(photographs, prepared, size=PICTURE + 1, threads=2)
-    message = f"was prepared for {PICTURE + 1} px, expected {PICTURE}"
+    other = dataclasses.replace(FORM, **change)
+    prepare(photographs, prepared, form=other, threads=2)
+    message = f"were prepared as {other}, the network wants {FORM}"
     refused(options(prepared, tmp_path / "run"), IncompatibleFileError, message)
     asked = options(photographs, tmp_path / "run", validation=prepared)
     refused(asked, IncompatibleFileError, message)

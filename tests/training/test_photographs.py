@@ -27,6 +27,7 @@ from tests.support.class_pictures import (
     save_noise,
     square_by_hand,
 )
+from tests.support.prepare_runs import FORM
 from training.photographs import PhotographBatch, PhotographSource, batches, hold_out, open_source
 
 LABELS = {"bee": 0, "cow": 1, "elk": 2}
@@ -48,7 +49,7 @@ def few_cores() -> Iterator[None]:
 
 
 def opened(root: Path, memory_limit_bytes: int = 2**30) -> PhotographSource:
-    return open_source(find_class_folders(root), size=SIZE, memory_limit_bytes=memory_limit_bytes)
+    return open_source(find_class_folders(root), form=FORM, memory_limit_bytes=memory_limit_bytes)
 
 
 def taken(
@@ -103,7 +104,7 @@ def test_a_source_in_memory_has_dropped_what_it_could_not_read(root: Path) -> No
     folders = find_class_folders(root)
     source = open_source(
         folders,
-        size=SIZE,
+        form=FORM,
         memory_limit_bytes=2**30,
         on_result=lambda path, error: results.append((path, error)),
     )

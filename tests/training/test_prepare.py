@@ -1,9 +1,11 @@
 """`prepare` stores what a plain Pillow loop would, and says what it cannot store."""
 
+import dataclasses
 import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +23,8 @@ from tests.support.class_pictures import (
     save_noise,
     square_by_hand,
 )
-from tests.support.prepare_runs import STORED, contents, run
+from tests.support.prepare_runs import FORM, STORED, contents, run
+from training.pictures import PictureForm
 from training.prepare import prepare
 from training.prepared import read_prepared
 
@@ -81,7 +84,7 @@ def test_photographs_that_cannot_be_read_are_reported_and_listed(
     report = prepare(
         source,
         tmp_path / "target",
-        size=SIZE,
+        form=FORM,
         on_result=lambda path, error: results.append((path, error)),
     )
     folders = find_class_folders(source)
@@ -96,9 +99,10 @@ def test_photographs_that_cannot_be_read_are_reported_and_listed(
     assert fields["skipped"][1]["reason"].startswith("is empty")
     assert fields["classes"] == {"bee": 3, "cow": 3, "elk": 2}
     assert (fields["size"], fields["quality"], fields["num_photographs"]) == (SIZE, 95, 8)
-    statistics = read_prepared(find_class_folders(tmp_path / "target"))
-    assert statistics is not None
-    np.testing.assert_array_equal(statistics.mean_image, report.statistics.mean_image)
+    prepared = read_prepared(find_class_folders(tmp_path / "target"))
+    assert prepared is not None
+    assert prepared.form == FORM
+    np.testing.assert_array_equal(prepared.statistics.mean_image, report.statistics.mean_image)
 
 
 def test_a_second_run_makes_nothing_and_changes_nothing(source: Path, tmp_path: Path) -> None:
@@ -150,25 +154,22 @@ def test_only_what_changed_is_made_again(
     assert contents(target) == contents(tmp_path / "whole")
 
 
-def test_another_size_makes_all_again(source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "change", [{"size": SIZE + 1}, {"resize": "squash"}, {"filter": "bilinear"}]
+)
+def test_another_form_makes_all_again(source: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+    other = dataclasses.replace(FORM, **change)
     run(source, tmp_path / "target")
-    assert run(source, tmp_path / "target", size=SIZE + 1).num_made == len(GOOD)
-    run(source, tmp_path / "whole", size=SIZE + 1)
+    assert run(source, tmp_path / "target", form=other).num_made == len(GOOD)
+    run(source, tmp_path / "whole", form=other)
     assert contents(tmp_path / "target") == contents(tmp_path / "whole")
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"size": 66}, "size is 66, expected 67 to 4096"),
-        ({"threads": 0}, "threads is 0"),
-    ],
-)
-def test_options_out_of_range_are_usage_errors(
-    source: Path, tmp_path: Path, options: dict[str, int], message: str
-) -> None:
-    with pytest.raises(UsageError, match=message):
-        run(source, tmp_path / "target", **options)
+def test_options_out_of_range_are_usage_errors(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="size is 62, expected 63 to 4096"):
+        PictureForm(size=62)
+    with pytest.raises(UsageError, match="threads is 0"):
+        run(source, tmp_path / "target", threads=0)
 
 
 @pytest.mark.parametrize(

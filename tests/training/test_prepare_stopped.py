@@ -15,7 +15,14 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 from alexnet_deploy.errors import OutputError
 from tests.support.class_pictures import GOOD, SIZE, save_bad, save_good, save_noise
 from tests.support.full_disk import files_limited_to
-from tests.support.prepare_runs import STORED, contents, interrupted_run, run, wait_for_threads
+from tests.support.prepare_runs import (
+    FORM,
+    STORED,
+    contents,
+    interrupted_run,
+    run,
+    wait_for_threads,
+)
 from training.prepare import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,7 +67,7 @@ def test_a_finished_folder_is_unfinished_while_it_is_gone_over_again(
 KILLED_AT_A_RENAME = """
 import os, signal, sys
 from pathlib import Path
-from training import prepare
+from training import pictures, prepare
 replace, count = os.replace, 0
 def kill_or_replace(*paths):
     global count
@@ -69,7 +76,8 @@ def kill_or_replace(*paths):
         os.kill(os.getpid(), signal.SIGKILL)
     replace(*paths)
 os.replace = kill_or_replace
-prepare.prepare(Path(sys.argv[1]), Path(sys.argv[2]), size=int(sys.argv[4]), threads=1)
+form = pictures.PictureForm(size=int(sys.argv[4]))
+prepare.prepare(Path(sys.argv[1]), Path(sys.argv[2]), form=form, threads=1)
 """
 
 
@@ -164,5 +172,5 @@ def test_two_runs_at_once_do_not_meet(source: Path, tmp_path: Path) -> None:
             run(source, target)
         refused.append(path)
 
-    report = prepare(source, target, size=SIZE, on_result=run_again)
+    report = prepare(source, target, form=FORM, on_result=run_again)
     assert len(refused) == report.num_made == len(GOOD)

@@ -9,9 +9,8 @@ import pytest
 from alexnet_deploy.errors import IncompatibleFileError
 from alexnet_deploy.photographs.class_folders import find_class_folders
 from tests.support.class_pictures import SIZE, save_bad, save_good, save_noise
-from tests.support.prepare_runs import interrupted_run, run
-from training.colour import ColourStatistics
-from training.prepared import read_prepared
+from tests.support.prepare_runs import FORM, interrupted_run, run
+from training.prepared import PreparedFolder, read_prepared
 
 
 @pytest.fixture
@@ -20,14 +19,16 @@ def prepared(tmp_path: Path) -> Path:
     return tmp_path / "prepared"
 
 
-def read(folder: Path) -> ColourStatistics | None:
+def read(folder: Path) -> PreparedFolder | None:
     return read_prepared(find_class_folders(folder))
 
 
 def test_statistics_are_read_back(tmp_path: Path, prepared: Path) -> None:
     written = run(tmp_path / "source", prepared).statistics
-    statistics = read(prepared)
-    assert statistics is not None
+    found = read(prepared)
+    assert found is not None
+    assert found.form == FORM
+    statistics = found.statistics
     np.testing.assert_array_equal(statistics.mean_image, written.mean_image)
     np.testing.assert_array_equal(statistics.covariance, written.covariance)
     assert statistics.num_photographs == 8
@@ -78,7 +79,8 @@ def test_a_damaged_record_is_refused(prepared: Path, text: str) -> None:
     ("field", "value", "message"),
     [
         ("format", 2, "format is 2, this version of alexnet-deploy reads 1; .*run prepare again"),
-        ("size", 66, "size is 66, expected at least 67"),
+        ("size", 62, "size is 62, expected at least 63"),
+        ("resize", "crop", "resize is 'crop', expected"),
         ("size", 256, r"a mean image of shape \(72, 72, 3\) .* expected \(256, 256, 3\)"),
         ("num_photographs", 9, "over 9 photographs, expected .* over 8"),
         ("num_photographs", None, "num_photographs is None, expected a whole number"),

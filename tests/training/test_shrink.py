@@ -20,6 +20,8 @@ from alexnet_deploy.errors import (
     UsageError,
 )
 from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from alexnet_deploy.model.reference import Reference
+from tests.support.networks import noise
 from tests.support.training_sets import (
     INPUT,
     SMALL_MODERN,
@@ -27,6 +29,8 @@ from tests.support.training_sets import (
     Recorder,
     options,
     save_classes,
+    saved_checkpoint,
+    small_checkpoint,
     small_network,
     spoil,
 )
@@ -198,6 +202,27 @@ def test_what_is_small_already_is_refused(whole: Path, photographs: Path, tmp_pa
     again = asked(first.output, photographs, tmp_path, output=tmp_path / "again.safetensors")
     with pytest.raises(UsageError, match="fc6 is factored already; give the original"):
         shrink(again, Recorder())
+
+
+def test_a_network_without_two_towers_is_shrunk(photographs: Path, tmp_path: Path) -> None:
+    whole = saved_checkpoint("caffenet", tmp_path)
+    ranks = Ranks(fc6=6, fc7=16)
+    report = shrink(asked(whole, photographs, tmp_path, ranks=ranks), Recorder())
+    before, after = load_checkpoint(whole), load_checkpoint(report.output)
+    assert after.spec == dataclasses.replace(before.spec, provenance=after.spec.provenance)
+    crops = noise(before.spec, 8)
+    expected, logits = (Reference(one).run(crops, "logits")["logits"] for one in (before, after))
+    assert np.linalg.norm(logits - expected) < 0.5 * np.linalg.norm(expected - expected.mean(0))
+
+
+def test_a_network_without_a_head_is_refused(photographs: Path, tmp_path: Path) -> None:
+    whole = small_checkpoint("caffenet")
+    spec = dataclasses.replace(whole.spec, num_classes=0, labels=())
+    arrays = {name: whole.arrays[name] for name in spec.array_shapes()}
+    path = tmp_path / "headless.safetensors"
+    save_checkpoint(Checkpoint(spec=spec, arrays=arrays), path)
+    with pytest.raises(UsageError, match="has no fc8"):
+        shrink(asked(path, photographs, tmp_path), Recorder())
 
 
 @pytest.mark.parametrize("memory_bytes", [10**9, 0], ids=["memory", "files"])

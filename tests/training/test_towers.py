@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet_deploy.errors import UsageError
 from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.reference import Reference
 from alexnet_deploy.model.spec import PRESETS, ModelSpec, preset_spec
@@ -19,7 +18,7 @@ from tests.support.plain_network import (
     small_spec,
 )
 from training import exchange, towers
-from training.towers import TwoTowers
+from training.towers import TwoTowers, has_two_towers
 from training.weights import merge, split
 
 CPU = torch.device("cpu")
@@ -173,15 +172,11 @@ def test_towers_have_no_way_to_each_other_but_the_exchange(
     assert reached == expected
 
 
-@pytest.mark.parametrize("preset", ["torchvision", "caffe", "caffenet"])
-def test_networks_without_two_towers_are_refused(preset: str) -> None:
-    with pytest.raises(UsageError, match="paper's two towers"):
-        TwoTowers(PRESETS[preset], (CPU, CPU))
-
-
-def test_normalization_after_the_pool_is_refused() -> None:
-    spec = small_spec()
-    assert spec.lrn is not None
-    late = dataclasses.replace(spec.lrn, position="after_pool")
-    with pytest.raises(UsageError, match="normalizes after_pool"):
-        TwoTowers(dataclasses.replace(spec, lrn=late), (CPU, CPU))
+def test_the_papers_network_alone_has_two_towers() -> None:
+    small = small_spec()
+    assert small.lrn is not None
+    assert has_two_towers(small)
+    assert [name for name, spec in PRESETS.items() if has_two_towers(spec)] == ["paper"]
+    late = dataclasses.replace(small.lrn, position="after_pool")
+    assert not has_two_towers(dataclasses.replace(small, lrn=late))
+    assert not has_two_towers(dataclasses.replace(small, pool_padding=(0, 0, 1)))

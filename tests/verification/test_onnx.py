@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -144,6 +145,30 @@ def test_the_bundled_checkpoints_export_passes(bundled: Checkpoint, runtime: str
     assert "norm2 amplified, relative error" in names
     assert report.num_photographs == 4
     report.raise_if_failed("x.onnx")
+
+
+@pytest.mark.parametrize("opset", [17, 22])
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_every_version_of_the_operators_computes_the_same(
+    bundled: Checkpoint, opset: int, runtime: str
+) -> None:
+    file = build_model(bundled, OUTPUTS, opset)
+    assert onnx.verify(file, bundled, FEW[:2], OPTIONS[runtime]).passed
+
+
+def test_where_onnx_runtimes_normalization_is_inexact_the_report_says_so() -> None:
+    """Ours is exact there, so nothing is wrong with the file."""
+    checkpoint = random_checkpoint("caffe")
+    arrays = dict(checkpoint.arrays)
+    arrays["conv1.weight"] = arrays["conv1.weight"] * np.float32(1000)
+    large = Checkpoint(spec=checkpoint.spec, arrays=arrays)
+    report = onnx.verify(build_model(large, OUTPUTS), large, FEW[:2], OPTIONS["openvino"])
+    (failed,) = [check.name for check in report.checks if not check.passed]
+    assert re.fullmatch(
+        r"file as written, ONNX Runtime, whose LRN is inexact at activations of \de\+05", failed
+    )
+    assert "the file is right" in onnx.advice(report, "fp32")
+    assert "the file is right" not in onnx.advice(dataclasses.replace(report, checks=()), "fp32")
 
 
 @pytest.mark.parametrize("preset", PRESET_NAMES)

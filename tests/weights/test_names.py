@@ -6,7 +6,7 @@ import pytest
 
 from alexnet_deploy.errors import UsageError
 from alexnet_deploy.importing.known import known_networks
-from alexnet_deploy.weights.names import named_network, resolve
+from alexnet_deploy.weights.names import chosen_model, named_network
 from alexnet_deploy.weights.places import parsed_source
 
 
@@ -19,10 +19,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_word_of_the_table_is_the_network_even_where_a_file_has_its_name(here: Path) -> None:
     lines: list[str] = []
     network = known_networks()["torchvision"]
-    assert resolve("torchvision", notify=lines.append) is network
+    assert chosen_model("torchvision", notify=lines.append) is network
     assert lines == []
     (here / "torchvision").touch()
-    assert resolve("torchvision", notify=lines.append) is network
+    assert chosen_model("torchvision", notify=lines.append) is network
     assert len(lines) == 1
     assert lines[0].endswith("not the file here; for that give ./torchvision")
 
@@ -36,9 +36,9 @@ def test_anything_else_is_a_file(here: Path) -> None:
         "folder/torchvision",
         "~/torchvision",
     ):
-        assert resolve(path) == Path(path)
-    assert resolve(Path("torchvision")) == Path("torchvision")
-    assert resolve(Path("unknown")) == Path("unknown")
+        assert chosen_model(path) == Path(path)
+    assert chosen_model(Path("torchvision")) == Path("torchvision")
+    assert chosen_model(Path("unknown")) == Path("unknown")
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_anything_else_is_a_file(here: Path) -> None:
 def test_an_unknown_word_lists_the_names_and_the_closest(
     here: Path, word: str, meant: str | None
 ) -> None:
-    for function in (resolve, named_network):
+    for function in (chosen_model, named_network):
         with pytest.raises(UsageError, match="these are public: torchvision, caffe, ") as caught:
             function(word)
         assert str(caught.value).endswith(f"; do you mean {meant}?") == (meant is not None)

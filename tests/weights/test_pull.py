@@ -14,11 +14,12 @@ from alexnet_deploy.errors import (
     OutputError,
     UsageError,
 )
+from alexnet_deploy.files.private_folders import own_folder
 from alexnet_deploy.importing.known import KnownNetwork
 from alexnet_deploy.weights import pull as pull_module
 from alexnet_deploy.weights.names import open_named
 from alexnet_deploy.weights.pull import Pulled, Reporting, pull
-from alexnet_deploy.weights.store import load_stored, store_directory
+from alexnet_deploy.weights.store import load_stored
 from tests.support.file_server import FileServer, broken_after, sent, serving, stalled_after
 from tests.support.full_disk import files_limited_to
 from tests.support.known_tables import FILE_NAME, NAME, published, use_table
@@ -68,7 +69,7 @@ def written(path: Path, content: bytes) -> Path:
 
 
 def stored() -> list[str]:
-    return sorted(os.listdir(store_directory()))
+    return sorted(os.listdir(own_folder("data")))
 
 
 def test_a_network_is_fetched_once_and_kept_as_a_checkpoint_alone(
@@ -79,7 +80,7 @@ def test_a_network_is_fetched_once_and_kept_as_a_checkpoint_alone(
     assert pulled.source == server.url
     assert told[-1] == (len(published()),) * 2
     assert stored() == [f"{NAME}.safetensors"]
-    assert stat.S_IMODE(store_directory().stat().st_mode) == 0o700
+    assert stat.S_IMODE(own_folder("data").stat().st_mode) == 0o700
     checkpoint = open_named(network)
     assert checkpoint.identity == pulled.identity
     assert checkpoint.spec.provenance["imported"]["network"] == NAME
@@ -194,7 +195,7 @@ def test_a_file_or_a_folder_or_an_address_may_be_given(
 ) -> None:
     copy = written(tmp_path / "given" / FILE_NAME, published())
     renamed = written(tmp_path / "weights.bin", published())
-    (store_directory() / f"{NAME}.safetensors").unlink(missing_ok=True)
+    (own_folder("data") / f"{NAME}.safetensors").unlink(missing_ok=True)
     for source in (copy, copy.parent, renamed, f"file://{renamed}", server.url):
         pulled = pull(network, source=str(source), offline=source != server.url)
         assert pulled.source is not None
@@ -237,7 +238,7 @@ def test_what_cannot_be_read_yet_is_fetched_once(
         patch.setattr(pull_module, "import_weights", refuse)
         with pytest.raises(MissingPackageError):
             pull(network)
-    assert pull(network, offline=True).source == str(store_directory() / FILE_NAME)
+    assert pull(network, offline=True).source == str(own_folder("data") / FILE_NAME)
     assert stored() == [f"{NAME}.safetensors"]
     assert len(server.ranges) == 1
 
@@ -267,9 +268,9 @@ def test_one_network_under_the_name_of_another_is_noticed(network: KnownNetwork)
 def test_a_store_that_others_can_write_to_is_not_believed(network: KnownNetwork) -> None:
     path = pull(network).path
     path.parent.chmod(0o777)
-    with pytest.raises(IncompatibleFileError, match="others may have put networks into it"):
+    with pytest.raises(IncompatibleFileError, match="others may have written to it"):
         open_named(network)
-    with pytest.raises(OutputError, match="others may have put networks into it"):
+    with pytest.raises(OutputError, match="others may have written to it"):
         pull(network)
 
 

@@ -23,7 +23,7 @@ from alexnet_deploy.inspection import describe, readable
 from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from alexnet_deploy.model.spec import SPEC_KEY, ModelSpec, preset_spec
 from alexnet_deploy.model.torch_files import ARRAYS_KEY, write_pt
-from alexnet_deploy.runtimes.base import DEFAULT_OUTPUTS, RunnerOptions
+from alexnet_deploy.runtimes.base import usual_outputs
 from alexnet_deploy.runtimes.engine_file import read_engine, sidecar_path, write_engine
 from fuzzing.kinds import Kind, check
 from fuzzing.mutations import CANARY, changed_bytes, changed_json
@@ -50,7 +50,7 @@ def model_kinds(seeds: Path) -> list[Kind]:
     checkpoint = _checkpoint()
     save_checkpoint(checkpoint, seeds / "m.safetensors")
     write_pt(seeds / "m.pt", checkpoint.spec.to_json(), checkpoint.arrays, {"training": {"a": 1}})
-    file = build_model(checkpoint, DEFAULT_OUTPUTS)
+    file = build_model(checkpoint, usual_outputs(checkpoint.spec))
     file = dataclasses.replace(file, report=_REPORT)
     write_model(file, seeds / "m.onnx")
     record = dataclasses.replace(FILE.record, spec=checkpoint.spec, report=_REPORT)
@@ -294,7 +294,7 @@ def _read_onnx(folder: Path) -> None:
     check(is_whole, "a weight was read from another file")
     readable(describe(path))
     file.weights()
-    loaded = load_model(path, RunnerOptions())
+    loaded = load_model(path)
     check(loaded.is_unchanged(), "changed, and loaded")
 
 

@@ -11,6 +11,7 @@ from alexnet_deploy.choices import FilePrecision
 from alexnet_deploy.export.onnx import build_file
 from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes.base import RunnerOptions
+from alexnet_deploy.runtimes.prepared import prepare
 from alexnet_deploy.verification.onnx import verify
 from gpu_checks.check import Figures, Settings, Skipped, require
 from gpu_checks.photographs import compared
@@ -53,8 +54,9 @@ def parity(settings: Settings, *, precision: FilePrecision) -> Figures:
     need_cuda_build()
     known = expected(settings)
     file = build_file(bundled(), LAYERS, precision)
+    network = prepare(file, "onnxruntime", "cuda")
     options = RunnerOptions(runtime="onnxruntime", device="cuda", batch_size=BATCH, outputs=LAYERS)
-    with OnnxRuntimeCudaRunner(file, options) as runner:
+    with OnnxRuntimeCudaRunner(network, options) as runner:
         figures: Figures = {"runs": runner.description}
         figures["nodes"] = {name: len(nodes) for name, nodes in (runner.placement or {}).items()}
         is_shown = set(figures["nodes"]) == {CUDA}
@@ -72,11 +74,12 @@ def rates(settings: Settings, *, precision: FilePrecision) -> Figures:
 
     need_cuda_build()
     file = build_file(bundled(), ("probabilities", "fc7"), precision)
+    network = prepare(file, "onnxruntime", "cuda")
     figures: Figures = {}
     with peer_of(precision) as peer:
         for batch in BATCHES:
             options = RunnerOptions(runtime="onnxruntime", device="cuda", batch_size=batch)
-            with OnnxRuntimeCudaRunner(file, options) as runner:
+            with OnnxRuntimeCudaRunner(network, options) as runner:
                 figures[f"batch_{batch}"] = measure(runner, _upload, peer)
     return figures
 

@@ -1,0 +1,82 @@
+"""A prepared network: whichever of its layers are chosen, it is the graph lowered for them."""
+
+import hashlib
+
+import onnx
+import pytest
+
+from alexnet_deploy.choices import Device, FilePrecision, Runtime
+from alexnet_deploy.graph.build import build_model
+from alexnet_deploy.graph.casting import cast_model
+from alexnet_deploy.graph.lowering import banded_convolution, split_towers
+from alexnet_deploy.graph.model_file import ModelFile
+from alexnet_deploy.graph.quantization import quantize_model, quantized_tensors
+from alexnet_deploy.model.spec import PRESET_NAMES
+from alexnet_deploy.runtimes.prepared import LOWERING_VERSION, prepare
+from tests.support.networks import random_checkpoint
+
+TARGETS: tuple[tuple[Runtime, Device], ...] = (
+    ("openvino", "cpu"),
+    ("onnxruntime", "cpu"),
+    ("onnxruntime", "cuda"),
+)
+
+
+def exported(preset: str, precision: FilePrecision) -> ModelFile:
+    file = build_model(random_checkpoint(preset), ("probabilities",))
+    if precision in ("fp16", "bf16"):
+        return cast_model(file, precision)
+    if precision == "int8":
+        return quantize_model(file, dict.fromkeys(quantized_tensors(file), 1.0))
+    return file
+
+
+def lowered(file: ModelFile, runtime: Runtime, device: Device) -> ModelFile:
+    if runtime == "openvino" and file.precision in ("fp32", "bf16"):
+        return split_towers(file)
+    return banded_convolution(file) if device == "cpu" else file
+
+
+def nodes(graph: onnx.GraphProto) -> list[bytes]:
+    return sorted(node.SerializeToString() for node in graph.node)
+
+
+@pytest.mark.parametrize("preset", PRESET_NAMES)
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8"])
+@pytest.mark.parametrize(("runtime", "device"), TARGETS)
+def test_it_is_the_graph_lowered_for_the_layers_that_are_chosen(
+    preset: str, precision: FilePrecision, runtime: Runtime, device: Device
+) -> None:
+    file = exported(preset, precision)
+    network = prepare(file, runtime, device)
+    layers = tuple(file.spec.layer_shapes())
+    for outputs in (*((layer,) for layer in layers), ("fc7", "conv1", "logits"), layers):
+        actual = onnx.load_model_from_string(network.to_bytes(outputs))
+        expected = lowered(file.with_outputs(outputs), runtime, device)
+        assert actual.graph.output == expected.graph.graph.output
+        assert nodes(actual.graph) == nodes(expected.graph.graph), outputs
+        arrays = {array.name: array.dims for array in actual.graph.initializer}
+        assert arrays == {name: list(array.shape) for name, array in expected.arrays.items()}
+    onnx.checker.check_model(actual)
+
+
+# Nodes and outputs of the networks that follow from one preset's model file, in this version.
+NETWORKS = {
+    ("openvino", "cpu", "fp32"): "54e550f7abc95559",
+    ("openvino", "cpu", "int8"): "cbda648bf5586e45",
+    ("onnxruntime", "cpu", "fp32"): "4d59710218f5d9d9",
+    ("onnxruntime", "cuda", "fp16"): "e2849722dfa7ef4b",
+}
+
+
+@pytest.mark.parametrize(("runtime", "device", "precision"), NETWORKS)
+def test_a_changed_lowering_has_a_new_version(
+    runtime: Runtime, device: Device, precision: FilePrecision
+) -> None:
+    """Cached networks are found by LOWERING_VERSION: raise it, then write the new digest here."""
+    network = prepare(exported("paper", precision), runtime, device)
+    graph = onnx.load_model_from_string(network.to_bytes(tuple(network.layers))).graph
+    for array in graph.initializer:
+        array.ClearField("raw_data")
+    digest = hashlib.sha256(graph.SerializeToString(deterministic=True)).hexdigest()
+    assert (LOWERING_VERSION, digest[:16]) == (1, NETWORKS[runtime, device, precision])
