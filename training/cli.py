@@ -184,7 +184,7 @@ def prepare(source: Path, output: Path, init: Path | None, threads: int | None) 
     type=click.Choice(["all", "head"]),
     default="all",
     show_default=True,
-    help="The layers that learn; head is fc8 alone, three times as fast, with --init.",
+    help="The layers that learn; head is fc8 alone, in half the time, with --init.",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed.")
 @click.option("--epochs", "num_epochs", type=int, help="Overrides the recipe's.")

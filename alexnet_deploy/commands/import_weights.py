@@ -76,7 +76,6 @@ def import_(
     from alexnet_deploy.importing.adoption import ImportOptions
     from alexnet_deploy.importing.opening import import_weights
     from alexnet_deploy.model.checkpoints import save_checkpoint
-    from alexnet_deploy.verification.foreign import compare_on_samples
 
     target = None if dry_run else output or _default_output(source)
     if target is not None and target.exists() and target.samefile(source):
@@ -85,6 +84,9 @@ def import_(
     imported = import_weights(source, options, prototxt=prototxt, mean=mean)
     comparison = None
     if imported.adopted and imported.kind == "onnx":
+        # Here, since it needs onnx and onnxruntime, which the other files do not.
+        from alexnet_deploy.verification.foreign import compare_on_samples
+
         channels = imported.adopted.channels
         comparison = compare_on_samples(source, imported.checkpoint, channels=channels)
     if not as_json:

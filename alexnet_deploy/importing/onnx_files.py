@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper
 
-from alexnet_deploy.errors import IncompatibleFileError
+from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError
 from alexnet_deploy.graph.reading import parsed_model, read_model
 from alexnet_deploy.importing.onnx_constants import arrays_of, text_of
 from alexnet_deploy.importing.onnx_flow import Flow, PixelKind
@@ -20,6 +18,12 @@ from alexnet_deploy.importing.onnx_layers import OUTPUT_LAYERS, following
 from alexnet_deploy.importing.onnx_walk import Walk
 from alexnet_deploy.importing.source import Source, StatedNetwork
 from alexnet_deploy.model.spec import SPEC_KEY
+
+try:
+    import onnx
+    from onnx import TensorProto, helper
+except ImportError as error:
+    raise MissingPackageError("onnx", "cpu", "reading an ONNX file") from error
 
 _USUAL_SIDES = (224, 227)
 _LARGEST_SIDE = 4096  # of a spec's input_size
