@@ -396,12 +396,14 @@ def import_without(
         ("Hugging Face, two shards", ("torch", "onnx", "onnxruntime", "openvino")),
         ("bvlc_alexnet", ("torch", "onnx", "onnxruntime", "openvino")),
         ("the Model Zoo's bvlcalexnet", ("torch", "openvino")),
+        ("torchvision .pth", ("onnx", "onnxruntime", "openvino")),
     ],
 )
 def test_a_file_needs_no_package_of_another_kind(
     name: str, absent: tuple[str, ...], tmp_path: Path
 ) -> None:
     published = PUBLISHED[name]
+    pytest.importorskip(published.needs)
     finished = import_without(absent, published.write(tmp_path), published.network)
     assert finished.returncode == 0, finished.stderr
     assert f"{published.network} AlexNet, 10 classes" in finished.stdout
