@@ -9,6 +9,7 @@ import click
 
 from alexnet_deploy.console.paths import FILE
 from alexnet_deploy.console.reporting import print_result, say
+from alexnet_deploy.errors import UsageError
 from alexnet_deploy.files.path_text import printable
 
 if TYPE_CHECKING:
@@ -76,6 +77,9 @@ def import_(
     from alexnet_deploy.importing.opening import import_weights
     from alexnet_deploy.model.checkpoints import save_checkpoint
 
+    target = None if dry_run else output or _default_output(source)
+    if target is not None and target.exists() and target.samefile(source):
+        raise UsageError(f"{printable(target)}: is the source itself; name another file with -o")
     options = ImportOptions(labels=_labels(labels), **said)
     imported = import_weights(source, options, prototxt=prototxt, mean=mean)
     comparison = None
@@ -93,7 +97,6 @@ def import_(
         say(f"note: {note}")
     if comparison is not None:
         comparison.raise_if_failed(printable(source))
-    target = None if dry_run else output or _default_output(source)
     if target is not None:
         save_checkpoint(imported.checkpoint, target)
     if as_json:

@@ -10,7 +10,7 @@ from alexnet_deploy.files.input_files import existing_file
 from alexnet_deploy.importing.adoption import Adopted, ImportOptions, UndecidedError, adopt
 from alexnet_deploy.importing.containers import Container, check_own_hash, container_of
 from alexnet_deploy.importing.directories import read_directory
-from alexnet_deploy.importing.known import file_digests, network_of_file
+from alexnet_deploy.importing.known import file_digests, known_networks, network_of_file
 from alexnet_deploy.importing.source import Source
 from alexnet_deploy.model.checkpoints import Checkpoint, checkpoint_of, read_arrays
 
@@ -134,5 +134,13 @@ def _adopted(
         kind=kind,
         container=source.container,
         adopted=adopted,
-        notes=source.notes,
+        notes=source.notes if adopted.network else (*source.notes, *_namesake_note(path)),
     )
+
+
+def _namesake_note(path: Path) -> tuple[str, ...]:
+    """Say so if a file that is no public network has the name of one's, as a damaged copy has."""
+    names = {file.name for network in known_networks().values() for file in network.files}
+    if path.name not in names:
+        return ()
+    return (f"its SHA-256 is not that of the {path.name} that is public: another, or damaged",)

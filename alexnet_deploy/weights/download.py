@@ -10,6 +10,7 @@ import re
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib import request
@@ -113,12 +114,11 @@ def download(
             with errors_of(target):
                 os.fsync(descriptor)
                 os.replace(part, target)
-        except OutputError:  # a full disk is not kept full
-            part.unlink(missing_ok=True)
-            raise
-        except BaseException:
-            if transfer.size == 0:
-                part.unlink(missing_ok=True)
+        except BaseException as error:
+            # A full disk is not kept full.
+            if isinstance(error, OutputError) or transfer.size == 0:
+                with suppress(OSError):
+                    part.unlink(missing_ok=True)
             raise
 
 
@@ -127,7 +127,8 @@ def _fetch(transfer: _Transfer) -> None:
     is_resumed = transfer.size > 0
     while True:
         _complete(transfer)
-        came = file_digests(transfer.part)
+        with errors_of(transfer.part):
+            came = file_digests(transfer.part)
         if transfer.file.is_hash_of(came):
             return
         transfer.cut()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from alexnet_deploy.errors import DownloadError, IncompatibleFileError, UsageError
 from alexnet_deploy.files.input_files import existing_file
+from alexnet_deploy.files.output_files import errors_of
 from alexnet_deploy.files.private_folders import private_folder
 from alexnet_deploy.importing.adoption import ImportOptions
 from alexnet_deploy.importing.containers import container_of
@@ -75,6 +76,7 @@ def pull(
     if there is not None:
         try:
             identity = load_stored(network.name, there).identity
+            _remove_fetched(network, there.parent)
             return Pulled(path=there, identity=identity, source=None)
         except IncompatibleFileError as error:
             reporting.notify(f"{error}: which is done now")
@@ -82,10 +84,16 @@ def pull(
     path, origin = _obtained(network, source, offline or is_offline(), folder, reporting)
     checkpoint = import_weights(path, ImportOptions()).checkpoint
     stored = store(network.name, checkpoint)
-    for file in network.files:  # what was fetched, now or by a pull that was broken off
-        for name in (file.name, f"{file.name}.part"):
-            (folder / name).unlink(missing_ok=True)
+    _remove_fetched(network, folder)
     return Pulled(path=stored, identity=checkpoint.identity, source=origin)
+
+
+def _remove_fetched(network: KnownNetwork, folder: Path) -> None:
+    """Remove what this pull has fetched, and what another that was broken off has left."""
+    for file in network.files:
+        for path in (folder / file.name, folder / f"{file.name}.part"):
+            with errors_of(path):
+                path.unlink(missing_ok=True)
 
 
 def _obtained(
@@ -131,10 +139,19 @@ def _copy(network: KnownNetwork, folder: Path, reporting: Reporting) -> Path | N
     """Return a copy that is on this disk and as it was published, None if there is none."""
     for file in network.files:
         for path in files_on_disk(file, folder):
-            if file.is_hash_of(file_digests(path)):
+            if _is(file, path):
                 return path
-            reporting.notify(f"{path}: is not used, since it is damaged or another file")
+            reporting.notify(
+                f"{path}: is not used, since it is damaged, another file or not readable"
+            )
     return None
+
+
+def _is(file: KnownFile, path: Path) -> bool:
+    try:
+        return file.is_hash_of(file_digests(path))
+    except OSError:
+        return False
 
 
 def _given(network: KnownNetwork, path: Path) -> Path:
@@ -158,8 +175,8 @@ def _fetched(file: KnownFile, place: str | Path, folder: Path, reporting: Report
     if isinstance(place, Path):
         if not place.is_file():
             raise SourceError("no such file")
-        if not file.is_hash_of(file_digests(place)):
-            raise SourceError("is another file, or damaged")
+        if not _is(file, place):
+            raise SourceError("is another file, damaged or not readable")
         return place
     reporting.notify(f"fetching {file.name} ({file.size / 1e6:.1f} MB) from {place}")
     download(

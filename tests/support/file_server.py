@@ -116,7 +116,7 @@ def serving(content: bytes) -> Iterator[FileServer]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         file = FileServer(f"http://127.0.0.1:{server.server_port}/file.bin", content)
         Handler.file = file
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         try:
             yield file
