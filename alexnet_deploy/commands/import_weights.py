@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +79,7 @@ def import_(
     from alexnet_deploy.model.checkpoints import save_checkpoint
 
     target = None if dry_run else output or _default_output(source)
-    if target is not None and target.exists() and target.samefile(source):
+    if target is not None and os.path.realpath(target) == os.path.realpath(source):
         raise UsageError(f"{printable(target)}: is the source itself; name another file with -o")
     options = ImportOptions(labels=_labels(labels), **said)
     imported = import_weights(source, options, prototxt=prototxt, mean=mean)

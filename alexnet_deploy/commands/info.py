@@ -18,14 +18,15 @@ def info(file: str | None, check: bool, as_json: bool) -> None:
     Network, preprocessing, labels, identity, provenance, and what the file says of its own
     verification; of an index its photographs, roots, last runs and most frequent failures.
 
-    FILE is a checkpoint, an .onnx or .engine file of ours, or the directory of an index; without
-    one, $ALEXNET_MODEL or the bundled checkpoint. The keys of --json: path, kind, size_bytes,
-    identity, preset, parameters, spec, layers, arrays, labels, provenance; for an .onnx file
-    also checkpoint, outputs, precision, calibration, unchanged and report. For an engine these
-    except arrays, calibration and unchanged, and also runtime, runtime_version, cuda_version,
-    gpu_name, compute_capabilities, profile, lrn, plugin_sha256, status. For an index: path, kind,
-    size_bytes, format, metric, model, identity, layer, dimension, preprocessing, precision,
-    decode, photographs, vectors, roots, runs, failures; with --check also problems.
+    FILE is a checkpoint, an .onnx or .engine file of ours, the name of a public network, or the
+    directory of an index; without one, $ALEXNET_MODEL or the bundled checkpoint. The keys of
+    --json: path, kind, size_bytes, identity, preset, parameters, spec, layers, arrays, labels,
+    provenance; for an .onnx file also checkpoint, outputs, precision, calibration, unchanged and
+    report. For an engine these except arrays, calibration and unchanged, and also runtime,
+    runtime_version, cuda_version, gpu_name, compute_capabilities, profile, lrn, plugin_sha256,
+    status. For an index: path, kind, size_bytes, format, metric, model, identity, layer, dimension,
+    preprocessing, precision, decode, photographs, vectors, roots, runs, failures; with --check also
+    problems.
     """
     from alexnet_deploy.errors import IncompatibleFileError
     from alexnet_deploy.inspection import describe, readable

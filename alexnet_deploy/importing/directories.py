@@ -62,6 +62,8 @@ def _shards(index: Path) -> list[str]:
 def _arrays(path: Path) -> Mapping[str, Array]:
     kind = container_of(path)
     if kind not in ("torch", "safetensors"):
-        raise IncompatibleFileError(f"{path}: is an {kind} file, expected safetensors or torch's")
+        raise IncompatibleFileError(
+            f"{path}: is of the kind {kind!r}, expected safetensors or torch; import it by itself"
+        )
     arrays, _ = read_arrays(path, kind)
     return arrays

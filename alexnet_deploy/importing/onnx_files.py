@@ -70,7 +70,6 @@ def read_foreign_onnx(path: Path) -> Source:
     Raises:
         IncompatibleFileError: damaged, too large, in several files, quantized, or another network;
             the message names the first node that is not AlexNet's.
-        UsageError: the file is missing, or is a checkpoint.
     """
     model = parsed_model(path)
     if not any(entry.key == SPEC_KEY for entry in model.metadata_props):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.model.spec import LrnSpec, ModelSpec
@@ -57,3 +58,8 @@ class Source:
     mean_image: Array | None = None
     notes: tuple[str, ...] = ()
     spec: ModelSpec | None = None
+
+
+def shortest(number: float) -> float:
+    """Return the shortest decimal that is the same float32: 1e-4, not 9.999999747378752e-05."""
+    return float(str(np.float32(number)))

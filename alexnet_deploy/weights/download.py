@@ -20,6 +20,7 @@ from alexnet_deploy import __version__
 from alexnet_deploy.errors import AlexNetDeployError, OutputError
 from alexnet_deploy.files.locks import locked
 from alexnet_deploy.files.output_files import errors_of
+from alexnet_deploy.importing.containers import is_web_page
 from alexnet_deploy.importing.known import KnownFile, file_digests
 
 STALL_S = 30.0
@@ -35,7 +36,6 @@ _STATUSES = {
     410: "does not have it any more",
     429: "was asked too often; wait",
 }
-_PAGES = (b"<!doctype", b"<html", b"<?xml")
 
 OnBytes = Callable[[int], None]
 """Called with the number of bytes that are there, whenever there are more."""
@@ -221,7 +221,7 @@ def _take(transfer: _Transfer, response: http.client.HTTPResponse) -> None:
     """Write what comes."""
     size = transfer.file.size
     while data := response.read1(_CHUNK):
-        if transfer.size == 0 and data.lstrip().lower().startswith(_PAGES):
+        if transfer.size == 0 and is_web_page(data):
             raise SourceError(_page_text())
         if transfer.size + len(data) > size:
             transfer.cut()

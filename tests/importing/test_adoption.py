@@ -42,7 +42,6 @@ def table(preset: str, arrays: dict[str, Array], monkeypatch: pytest.MonkeyPatch
         page="",
         preset=preset,  # type: ignore[arg-type]
         channels="BGR",
-        labels="imagenet",
         licence="CC0",
         top1=50.0,
         top5=75.0,

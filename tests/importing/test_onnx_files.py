@@ -273,6 +273,11 @@ def test_our_graph_says_what_our_metadata_says(preset: str, tmp_path: Path) -> N
     )
 
 
+def test_a_file_may_have_any_name(tmp_path: Path) -> None:
+    path = written(ZooWriter(small_checkpoint()).model(), tmp_path).rename(tmp_path / "net.pt")
+    assert read_foreign_onnx(path).stated == stated(small_checkpoint())
+
+
 def test_one_array_may_serve_two_layers(tmp_path: Path) -> None:
     model = ZooWriter(small_checkpoint()).model()
     node_that_makes(model, "fc7_1").input[2] = "fc6_b_0"

@@ -58,7 +58,6 @@ def use_table(patch: pytest.MonkeyPatch, folder: Path, *urls: str) -> KnownNetwo
         "page": "https://example.org/tiny",
         "preset": "torchvision",
         "channels": "RGB",
-        "labels": "imagenet",
         "licence": "CC0",
         "top1": 12.5,
         "top5": 25.0,
