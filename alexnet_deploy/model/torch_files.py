@@ -219,7 +219,7 @@ def _tensors(
             yield from _tensors(item, f"{name}.", depth - 1, seen)
 
 
-def _arrays(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, NDArray[Any]]:
+def _arrays(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str, NDArray[Any]]:
     """Return tensors as arrays; those that have all their numbers in common have them still.
 
     Raises:

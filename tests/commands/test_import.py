@@ -34,6 +34,15 @@ def test_nothing_that_is_read_is_written_over(tmp_path: Path) -> None:
     assert made.exit_code == 0, made.output
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 5000])
+def test_a_name_that_is_too_long_is_no_traceback(tmp_path: Path, name: str) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(f'{{"weight_map": {{"a": "{name}"}}}}')
+    assert run(tmp_path, "-o", tmp_path / "a").exit_code == 5
+    for command in ("import", "pull tiny --from"):
+        refused = CliRunner().invoke(cli, [*command.split(), name])
+        assert refused.exit_code == 2, refused.output
+
+
 def test_a_source_that_is_not_there_is_named_whatever_the_output(tmp_path: Path) -> None:
     (tmp_path / "old.safetensors").write_bytes(b"")
     refused = run(tmp_path / "gone.pth", "-o", tmp_path / "old.safetensors")
