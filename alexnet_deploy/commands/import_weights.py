@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,8 +79,8 @@ def import_(
     from alexnet_deploy.model.checkpoints import save_checkpoint
 
     target = None if dry_run else output or _default_output(source)
-    if target is not None and os.path.realpath(target) == os.path.realpath(source):
-        raise UsageError(f"{printable(target)}: is the source itself; name another file with -o")
+    if target is not None:
+        _refuse_to_write_over(target, source, prototxt, mean)
     options = ImportOptions(labels=_labels(labels), **said)
     imported = import_weights(source, options, prototxt=prototxt, mean=mean)
     comparison = None
@@ -114,6 +114,17 @@ def _default_output(source: Path) -> Path:
     while (suffix := Path(name).suffix.lower()) in _SUFFIXES:
         name = name[: -len(suffix)]
     return Path(f"{name}.safetensors")
+
+
+def _refuse_to_write_over(target: Path, *inputs: Path | None) -> None:
+    """Raise an error if `target` is one of the inputs, or a file in one that is a directory."""
+    for given in inputs:
+        with suppress(
+            OSError
+        ):  # one that is not there, or cannot be read: whoever reads it says so
+            files = given.iterdir() if given and given.is_dir() else filter(None, [given])
+            if any(file.exists() and target.samefile(file) for file in files):
+                raise UsageError(f"{printable(target)}: is what is read; name another file with -o")
 
 
 def _labels(said: str | None) -> tuple[str, ...] | None:

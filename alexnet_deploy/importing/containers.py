@@ -61,7 +61,8 @@ def check_own_hash(path: Path) -> None:
     Raises:
         IncompatibleFileError: it is another.
     """
-    named = re.search(r"-([0-9a-f]{8,64})\.pth?$", path.name)
+    # With a letter: `model-20231130.pth` has its date.
+    named = re.search(r"-(?=\d*[a-f])([0-9a-f]{8,64})\.pth?$", path.name)
     if named is None:
         return
     came = file_digests(path).sha256

@@ -140,8 +140,12 @@ def _holds_weights(array: Array) -> bool:
 
 def _natural(name: str) -> tuple[tuple[int, str], ...]:
     """Return a key by which `features.3` comes before `features.10`."""
-    parts = re.split(r"(\d+)", name)
-    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in parts)
+    parts = (
+        (part, part.lstrip("0")) if part.isdecimal() else (part, None)
+        for part in re.split(r"(\d+)", name)
+    )
+    # A longer number is a larger one; of thousands of digits Python would make none.
+    return tuple((-1, part) if digits is None else (len(digits), digits) for part, digits in parts)
 
 
 def _bias_of(weight: str, arrays: Mapping[str, Array]) -> str | None:

@@ -197,14 +197,19 @@ class Folding:
         if node.op == "Identity":
             return first
         if node.op in RESHAPING:
-            return first.reshape(reshaped(node, first.shape, operands[1:]))
+            shape = reshaped(node, first.shape, operands[1:])
+            if not first.flags.c_contiguous:  # NumPy copies it
+                self._spend(first.nbytes)
+            return first.reshape(shape)
         if node.op == "Transpose":
             return first.transpose(node.ints("perm"))
         if node.op == "Cast":
             dtype = helper.tensor_dtype_to_np_dtype(node.integer("to", 0))
+            if dtype.hasobject:
+                raise ValueError("it makes texts of numbers")
             self._spend(first.size * dtype.itemsize)
             return first.astype(dtype)
-        if any(operand is not None and operand.size > _FEW for operand in operands):
+        if sum(operand.size for operand in operands if operand is not None) > _FEW:
             raise ValueError("it computes with weights")
         if node.op == "Slice":
             return _sliced(node, first, operands[1:])

@@ -28,6 +28,7 @@ except ImportError as error:
 
 _USUAL_SIDES = (224, 227)
 _LARGEST_SIDE = 4096  # of a spec's input_size
+_MOST_PIXELS = 2**24  # of a batch, which is run as it is: 256 images of 256 px
 _QUANTIZED = ("QLinear", "QuantizeLinear", "DequantizeLinear", "DynamicQuantize", "Integer")
 
 
@@ -180,9 +181,16 @@ def _image_flows(image: onnx.ValueInfoProto, path: Path) -> list[Flow]:
         raise IncompatibleFileError(
             f"{path}: its input {image.name[:50]!r} has {lengths[1]} channels, expected 3"
         )
+    images = lengths[0] or 1
+    possible = _USUAL_SIDES if is_open else [side for side in sides if side]
+    if images > 1 and images * max(possible) ** 2 > _MOST_PIXELS:
+        raise IncompatibleFileError(
+            f"{path}: takes {images:,} images of {max(possible)} px at once, too many to run it; "
+            "export it for one, or for any number"
+        )
     return [
-        Flow(size=(lengths[0] or 1, 3, side, side), num_done=0, channels_last=channels_last)
-        for side in (_USUAL_SIDES if is_open else [side for side in sides if side])
+        Flow(size=(images, 3, side, side), num_done=0, channels_last=channels_last)
+        for side in possible
     ]
 
 

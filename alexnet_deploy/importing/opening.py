@@ -1,6 +1,7 @@
 """Read weights from any file that holds an AlexNet: ours, or another program's, by content."""
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -73,7 +74,7 @@ def import_weights(
         MissingPackageError: a torch file and torch is not installed, or an ONNX file and onnx.
         UsageError: no such file, or an option is missing, does not apply, or contradicts the file.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # which no name is too long for
         arrays, container = read_directory(path)
         return _adopted(Source(container=container, arrays=arrays), "directory", path, options)
     existing_file(path, "a file with weights: .safetensors, .pt, .pth, .ckpt, .caffemodel, .onnx")

@@ -1,5 +1,6 @@
 """Bring a public network into the store: from this disk, or from where it is published."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,23 +143,16 @@ def _copy(network: KnownNetwork, folder: Path, reporting: Reporting) -> Path | N
             if _is(file, path):
                 return path
             reporting.notify(
-                f"{path}: is not used, since it is damaged, another file or not readable"
+                f"{path}: is not used, since it cannot be read, is damaged or another file"
             )
     return None
 
 
-def _is(file: KnownFile, path: Path) -> bool:
-    try:
-        return file.is_hash_of(file_digests(path))
-    except OSError:
-        return False
-
-
 def _given(network: KnownNetwork, path: Path) -> Path:
     """Return the file at `path`, or in that folder, in which the network was published."""
-    if path.is_dir():
+    if os.path.isdir(path):  # which no name is too long for
         inside = (path / file.name for file in network.files)
-        path = next((one for one in inside if one.is_file()), path / network.files[0].name)
+        path = next((one for one in inside if os.path.isfile(one)), path / network.files[0].name)
     existing_file(path, f"a file in which {network.name} was published, or a folder with it")
     digests = file_digests(path)
     if not any(file.is_hash_of(digests) for file in network.files):
@@ -173,10 +167,10 @@ def _given(network: KnownNetwork, path: Path) -> Path:
 def _fetched(file: KnownFile, place: str | Path, folder: Path, reporting: Reporting) -> Path:
     """Return the file at a mirror's folder where it is, or fetch it."""
     if isinstance(place, Path):
-        if not place.is_file():
+        if not os.path.isfile(place):
             raise SourceError("no such file")
         if not _is(file, place):
-            raise SourceError("is another file, damaged or not readable")
+            raise SourceError("cannot be read, is another file, or damaged")
         return place
     reporting.notify(f"fetching {file.name} ({file.size / 1e6:.1f} MB) from {place}")
     download(
@@ -187,3 +181,11 @@ def _fetched(file: KnownFile, place: str | Path, folder: Path, reporting: Report
         stall_s=reporting.stall_s,
     )
     return folder / file.name
+
+
+def _is(file: KnownFile, path: Path) -> bool:
+    """Return whether a file on this disk can be read, and is as it was published."""
+    try:
+        return file.is_hash_of(file_digests(path))
+    except OSError:
+        return False

@@ -22,15 +22,13 @@ from safetensors.numpy import save, save_file
 
 from alexnet_deploy.cli import cli
 from alexnet_deploy.errors import UsageError
-from alexnet_deploy.importing import matching
 from alexnet_deploy.importing.opening import open_weights
-from alexnet_deploy.model import spec
 from alexnet_deploy.model.checkpoints import load_checkpoint
 from tests.support.caffe_networks import layers_of, snapshot, train_val, weights, without
 from tests.support.caffe_writer import binary, prototxt
 from tests.support.full_disk import files_limited_to
 from tests.support.golden_files import PUBLISHED, light_bvlc_alexnet
-from tests.support.known_tables import published, use_table
+from tests.support.known_tables import published, use_few_outputs, use_table
 
 Arrays = dict[str, NDArray[Any]]
 KEYS = (
@@ -47,8 +45,7 @@ def run(*arguments: str | Path) -> Result:
 
 @pytest.fixture(autouse=True)
 def _few_outputs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(spec, "FC_WIDTH", 8)
-    monkeypatch.setattr(matching, "FC_WIDTH", 8)
+    use_few_outputs(monkeypatch)
     monkeypatch.chdir(tmp_path)
 
 
@@ -70,7 +67,7 @@ def arrays() -> Arrays:
 def refused(path: Path, *said: str | Path, code: int = 5) -> str:
     """Return the one line that says why a file is refused; nothing is written."""
     before = set(path.parent.rglob("*"))
-    result = run(path, *said)
+    result = run(path, *said, "-o", path.with_name("refused.safetensors"))
     assert result.exit_code == code, result.output
     assert result.stdout == ""
     assert set(path.parent.rglob("*")) == before
@@ -96,6 +93,14 @@ def test_a_file_becomes_a_checkpoint_beside_which_nothing_is_left(file: Path) ->
     told = checkpoint.spec.provenance["imported"]
     assert told["file"] == "net.safetensors"
     assert told["sha256"] == hashlib.sha256(published()).hexdigest()
+
+
+def test_a_file_is_not_written_over(file: Path) -> None:
+    for output in ((), ("-o", file), ("-o", "./net.safetensors")):
+        result = run(file, *SAID, *output)
+        assert result.exit_code == 2
+        assert "is the source itself; name another file with -o" in result.stderr
+    assert file.read_bytes() == published()
 
 
 def test_a_dry_run_says_the_same_and_writes_nothing(file: Path) -> None:
@@ -396,12 +401,14 @@ def import_without(
         ("Hugging Face, two shards", ("torch", "onnx", "onnxruntime", "openvino")),
         ("bvlc_alexnet", ("torch", "onnx", "onnxruntime", "openvino")),
         ("the Model Zoo's bvlcalexnet", ("torch", "openvino")),
+        ("torchvision .pth", ("onnx", "onnxruntime", "openvino")),
     ],
 )
 def test_a_file_needs_no_package_of_another_kind(
     name: str, absent: tuple[str, ...], tmp_path: Path
 ) -> None:
     published = PUBLISHED[name]
+    pytest.importorskip(published.needs)
     finished = import_without(absent, published.write(tmp_path), published.network)
     assert finished.returncode == 0, finished.stderr
     assert f"{published.network} AlexNet, 10 classes" in finished.stdout

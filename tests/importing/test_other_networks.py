@@ -239,6 +239,38 @@ def test_a_small_file_fills_no_memory(tmp_path: Path) -> None:
         read_foreign_network(written(model, tmp_path))
 
 
+def test_constants_that_are_copied_over_and_over_fill_no_memory(tmp_path: Path) -> None:
+    model = zoo()
+    many = numpy_helper.from_array(np.zeros((1024, 1024), np.float32), "d0")
+    shape = numpy_helper.from_array(np.array(many.dims), "square")
+    model.graph.initializer.extend([many, shape])
+    turned = [
+        node
+        for n in range(1000)
+        for node in (
+            helper.make_node("Transpose", [f"d{n}"], [f"t{n}"], perm=[1, 0]),
+            helper.make_node("Reshape", [f"t{n}", "square"], [f"d{n + 1}"]),
+        )
+    ]
+    nodes = list(model.graph.node)
+    for bomb, message in (
+        (turned, "its constants take more than"),
+        ([helper.make_node("Concat", ["amounts"] * 10**5, ["d1"], axis=0)], "computes with"),
+        ([helper.make_node("Cast", ["d0"], ["d1"], to=TensorProto.STRING)], "makes texts"),
+    ):
+        del model.graph.node[:]
+        model.graph.node.extend([*bomb, *nodes])
+        with pytest.raises(IncompatibleFileError, match=message):
+            read_foreign_onnx(written(model, tmp_path))
+
+
+def test_a_batch_that_no_machine_runs_is_refused(tmp_path: Path) -> None:
+    image = helper.make_tensor_value_info("data_0", TensorProto.FLOAT, [10**7, 3, 83, 83])
+    model = ZooWriter(small_checkpoint()).model(image)
+    with pytest.raises(IncompatibleFileError, match="takes 10,000,000 images of 83 px at once"):
+        read_foreign_onnx(written(model, tmp_path))
+
+
 def test_a_graph_without_end_is_refused(tmp_path: Path) -> None:
     model = zoo()
     doubled = [helper.make_node("Concat", ["OC2_DUMMY_1"] * 2, ["d0"], axis=0)]
