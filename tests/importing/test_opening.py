@@ -99,7 +99,7 @@ def test_a_file_is_not_written_over(file: Path) -> None:
     for output in ((), ("-o", file), ("-o", "./net.safetensors")):
         result = run(file, *SAID, *output)
         assert result.exit_code == 2
-        assert "is the source itself; name another file with -o" in result.stderr
+        assert "is what is read; name another file with -o" in result.stderr
     assert file.read_bytes() == published()
 
 
@@ -212,7 +212,7 @@ POINTER = (
         (published()[:-100], "not a readable safetensors file"),
         (b"PK\x03\x04" + bytes(100), "is cut short or damaged"),
         (gzip.compress(published()), "compressed with gzip; unpack it first"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(100), "an HDF5 file, as Keras writes"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "an HDF5 file; "),
         (b"\x93NUMPY\x01\x00" + bytes(100), "is a NumPy array"),
         (prototxt(train_val(layers_of())).encode(), "describes a network but holds no weights"),
         (b'{"architectures": ["AlexNet"]}', "describes a network but holds no weights"),

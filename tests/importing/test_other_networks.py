@@ -261,14 +261,14 @@ def test_constants_that_are_copied_over_and_over_fill_no_memory(tmp_path: Path) 
         del model.graph.node[:]
         model.graph.node.extend([*bomb, *nodes])
         with pytest.raises(IncompatibleFileError, match=message):
-            read_foreign_onnx(written(model, tmp_path))
+            read_foreign_network(written(model, tmp_path))
 
 
 def test_a_batch_that_no_machine_runs_is_refused(tmp_path: Path) -> None:
     image = helper.make_tensor_value_info("data_0", TensorProto.FLOAT, [10**7, 3, 83, 83])
     model = ZooWriter(small_checkpoint()).model(image)
     with pytest.raises(IncompatibleFileError, match="takes 10,000,000 images of 83 px at once"):
-        read_foreign_onnx(written(model, tmp_path))
+        read_foreign_network(written(model, tmp_path))
 
 
 def test_a_graph_without_end_is_refused(tmp_path: Path) -> None:
