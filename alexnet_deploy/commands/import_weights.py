@@ -35,7 +35,7 @@ _SUFFIXES = (".tar", ".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".caffemode
     "--labels",
     metavar="FILE|imagenet",
     help="Class names, one per line, in output order; imagenet for the 1000 of ILSVRC 2012.  "
-    "[default: none, but of a public network its own]",
+    "[default: those of a public network, else none]",
 )
 @click.option(
     "--head",
@@ -47,7 +47,7 @@ _SUFFIXES = (".tar", ".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".caffemode
 @click.option(
     "--channels",
     type=click.Choice(["RGB", "BGR"], case_sensitive=False),
-    help="Order in which its conv1 reads them.  [default: BGR of Caffe's networks, else RGB]",
+    help="Order of the channels that conv1 reads.  [default: BGR for Caffe's networks, else RGB]",
 )
 @click.option("--key", help="Beginning of the arrays' names, where there are several networks.")
 @click.option("--prototxt", type=FILE, help="Description of a Caffe model that holds none.")

@@ -80,7 +80,7 @@ def pull(
             _remove_fetched(network, there.parent)
             return Pulled(path=there, identity=identity, source=None)
         except IncompatibleFileError as error:
-            reporting.notify(f"{error}: which is done now")
+            reporting.notify(f"{error}; that is done now")
     folder = private_folder("data")
     path, origin = _obtained(network, source, offline or is_offline(), folder, reporting)
     checkpoint = import_weights(path, ImportOptions()).checkpoint
