@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from alexnet_deploy.importing import known, matching
+from alexnet_deploy.importing import known, matching, onnx_layers
 from alexnet_deploy.importing.known import KnownNetwork, known_networks
 from alexnet_deploy.model import spec
 
@@ -41,6 +41,7 @@ def use_table(patch: pytest.MonkeyPatch, folder: Path, *urls: str) -> KnownNetwo
     """Let `tiny`, published at `urls`, be the one public network."""
     patch.setattr(spec, "FC_WIDTH", _FC_WIDTH)
     patch.setattr(matching, "FC_WIDTH", _FC_WIDTH)
+    patch.setattr(onnx_layers, "FC_WIDTH", _FC_WIDTH)
     content = published()
     table = folder / "networks.toml"
     fields = {
