@@ -13,7 +13,7 @@ from alexnet_deploy.importing.known import KnownNetwork, known_networks
 from alexnet_deploy.model import spec
 
 NAME, FILE_NAME = "tiny", "tiny-1.safetensors"
-_FC_WIDTH = 8
+FC_WIDTH = 8
 # torchvision's names, with widths that only a test has.
 _SHAPES = {
     "features.0": (4, 3, 11, 11),
@@ -21,9 +21,9 @@ _SHAPES = {
     "features.6": (6, 5, 3, 3),
     "features.8": (7, 6, 3, 3),
     "features.10": (3, 7, 3, 3),
-    "classifier.1": (_FC_WIDTH, 3 * 6 * 6),
-    "classifier.4": (_FC_WIDTH, _FC_WIDTH),
-    "classifier.6": (11, _FC_WIDTH),
+    "classifier.1": (FC_WIDTH, 3 * 6 * 6),
+    "classifier.4": (FC_WIDTH, FC_WIDTH),
+    "classifier.6": (11, FC_WIDTH),
 }
 
 
@@ -39,9 +39,9 @@ def published(seed: int = 0) -> bytes:
 
 def use_table(patch: pytest.MonkeyPatch, folder: Path, *urls: str) -> KnownNetwork:
     """Let `tiny`, published at `urls`, be the one public network."""
-    patch.setattr(spec, "FC_WIDTH", _FC_WIDTH)
-    patch.setattr(matching, "FC_WIDTH", _FC_WIDTH)
-    patch.setattr(onnx_layers, "FC_WIDTH", _FC_WIDTH)
+    patch.setattr(spec, "FC_WIDTH", FC_WIDTH)
+    patch.setattr(matching, "FC_WIDTH", FC_WIDTH)
+    patch.setattr(onnx_layers, "FC_WIDTH", FC_WIDTH)
     content = published()
     table = folder / "networks.toml"
     fields = {
