@@ -119,9 +119,7 @@ def _default_output(source: Path) -> Path:
 def _refuse_to_write_over(target: Path, *inputs: Path | None) -> None:
     """Raise an error if `target` is one of the inputs, or a file in one that is a directory."""
     for given in inputs:
-        with suppress(
-            OSError
-        ):  # one that is not there, or cannot be read: whoever reads it says so
+        with suppress(OSError):  # its reader says what is wrong with it
             files = given.iterdir() if given and given.is_dir() else filter(None, [given])
             if any(file.exists() and target.samefile(file) for file in files):
                 raise UsageError(f"{printable(target)}: is what is read; name another file with -o")

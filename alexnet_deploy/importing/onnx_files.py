@@ -17,6 +17,7 @@ from alexnet_deploy.importing.onnx_flow import Flow, PixelKind
 from alexnet_deploy.importing.onnx_layers import OUTPUT_LAYERS, following
 from alexnet_deploy.importing.onnx_walk import Walk
 from alexnet_deploy.importing.source import Source, StatedNetwork
+from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.spec import SPEC_KEY
 
 try:
@@ -65,39 +66,26 @@ class ForeignNetwork:
     interface: Interface
 
 
-def read_foreign_onnx(path: Path) -> Source:
-    """Read the AlexNet in an `.onnx` file of any program, of ours too.
+def read_onnx(path: Path) -> ForeignNetwork | Checkpoint:
+    """Read the AlexNet in an `.onnx` file: a checkpoint of a file of ours, which has its spec.
+
+    Raises:
+        IncompatibleFileError: as `read_foreign_network` or, of a file of ours, `read_model`.
+    """
+    model = parsed_model(path)
+    if any(entry.key == SPEC_KEY for entry in model.metadata_props):
+        del model
+        return read_model(path).weights()
+    return _network(model, path)
+
+
+def read_foreign_network(path: Path) -> ForeignNetwork:
+    """Read the AlexNet in an `.onnx` file by its graph alone, even if it is ours.
 
     Raises:
         IncompatibleFileError: damaged, too large, in several files, quantized, or another network;
             the message names the first node that is not AlexNet's.
     """
-    model = parsed_model(path)
-    if not any(entry.key == SPEC_KEY for entry in model.metadata_props):
-        return _network(model, path).source
-    del model
-    checkpoint = read_model(path).weights()
-    spec = checkpoint.spec
-    return Source(
-        container="ONNX model of alexnet-deploy",
-        arrays={name: array for name, array in checkpoint.arrays.items() if name != "mean_image"},
-        places={name: name for name in checkpoint.arrays if name != "mean_image"},
-        stated=StatedNetwork(
-            input_size=spec.input_size,
-            conv1_padding=spec.conv1_padding,
-            pool_padding=spec.pool_padding,
-            groups=spec.groups,
-            lrn=spec.lrn,
-            mean=spec.preprocessing.mean,
-            std=spec.preprocessing.std,
-        ),
-        mean_image=checkpoint.arrays.get("mean_image"),
-        spec=spec,
-    )
-
-
-def read_foreign_network(path: Path) -> ForeignNetwork:
-    """Read a file by its graph alone, even if it is ours; see `read_foreign_onnx`."""
     return _network(parsed_model(path), path)
 
 

@@ -86,14 +86,12 @@ def import_weights(
 
         return _adopted(read_caffe(path, prototxt, mean), kind, path, options)
     if kind == "onnx":
-        from alexnet_deploy.importing.onnx_files import read_foreign_onnx
+        from alexnet_deploy.importing.onnx_files import read_onnx
 
-        source = read_foreign_onnx(path)
-        if source.spec is None:
-            return _adopted(source, kind, path, options)
-        image = {} if source.mean_image is None else {"mean_image": source.mean_image}
-        own = Checkpoint(spec=source.spec, arrays={**source.arrays, **image})
-        return _own(own, kind, source.container, path, options)
+        found = read_onnx(path)
+        if isinstance(found, Checkpoint):
+            return _own(found, kind, "ONNX model of alexnet-deploy", path, options)
+        return _adopted(found.source, kind, path, options)
     check_own_hash(path)
     arrays, spec_json = read_arrays(path, kind)
     if spec_json is None:

@@ -167,6 +167,12 @@ def test_unusual_widths_are_taken_with_a_preset() -> None:
     assert (spec.widths, spec.groups) == ((96, 256, 384, 128, 256), (1, 2, 1, 2, 2))
 
 
+def test_kernels_of_other_groups_than_the_description_says_are_refused() -> None:
+    one = stated("caffe", groups=(1, 1, 1, 1, 1))
+    with pytest.raises(IncompatibleFileError, match=r"x: its kernels \[96, 3, 11, 11\], .* says"):
+        adopted(network("caffe"), stated=one)
+
+
 def test_labels_must_be_one_for_each_class() -> None:
     arrays = network("caffe", num_classes=2)
     assert adopted(arrays, preset="caffe", labels=("a", "b")).checkpoint.spec.labels == ("a", "b")

@@ -62,6 +62,7 @@ def test_an_onnx_file_is_known(tmp_path: Path) -> None:
         (b'name: "AlexNet"\nlayer {', "describes a network but holds no weights"),
         (b'{"architectures": ["AlexNet"]}', "describes a network but holds no weights"),
         (b"\xff\xd8\xff\xe0 a photograph", "is a picture"),
+        (b"ftrt" + bytes(100), "is a TensorRT engine"),
         (b"anything at all", r"none of the files that hold weights \(it begins with 61 6e 79"),
     ],
 )
