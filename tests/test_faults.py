@@ -24,6 +24,7 @@ KINDS = {
     "parquet": {"create": 1, "write": 1, "sync": 1, "rename": 1},
     "export": {"create": 3, "write": 3, "sync": 3, "rename": 3, "unlink": 1},
     "checkpoint": {"create": 2, "write": 2, "sync": 3, "rename": 2, "unlink": 1},
+    "pull": {"create": 2, "write": 2, "sync": 2, "rename": 2, "unlink": 1, "mkdir": 2},
 }
 
 

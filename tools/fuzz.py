@@ -3,12 +3,12 @@
     python tools/fuzz.py --minutes 10 --seed 1 -o DIR
     python tools/fuzz.py --seed 1 -o DIR --attempt rows:1234
 
-Photographs in all formats, checkpoints, .onnx files, engines, and indexes with another manifest,
-ledger (by bytes and by rows), journal or vectors. Each is read in a process of its own, with a
-limit of time and of memory, in a folder from which nothing may be touched (`fuzzing.cage`). A
-result and an error of the package's are as it should be. Anything else is a finding: its input is
-kept in DIR, with what came of it. An attempt is made by the seed, its kind and its number alone,
-so `--attempt` repeats it.
+Photographs in all formats, files of other programs, checkpoints, .onnx files, engines, and indexes
+with another manifest, ledger (by bytes and by rows), journal or vectors. Each is read in a process
+of its own, with a limit of time and of memory, in a folder from which nothing may be touched
+(`fuzzing.cage`). A result and an error of the package's are as it should be. Anything else is a
+finding: its input is kept in DIR, with what came of it. An attempt is made by the seed, its kind
+and its number alone, so `--attempt` repeats it.
 
 Exit codes: 0 no finding, 1 findings, 2 wrong usage.
 """
@@ -30,12 +30,24 @@ from typing import get_args
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fuzzing.cage import FINE, Cage, Outcome, Verdict
+from fuzzing.foreign import foreign_kinds
 from fuzzing.images import image_kind
 from fuzzing.indexes import index_kinds
 from fuzzing.kinds import Kind
 from fuzzing.models import model_kinds
 
-SHARES = {"image": 8, ".safetensors": 2, ".pt": 2, ".onnx": 2, ".engine": 2, "rows": 2}
+SHARES = {
+    "image": 8,
+    "torch": 4,
+    "caffe": 4,
+    "onnx": 2,
+    "directory": 4,
+    ".safetensors": 2,
+    ".pt": 2,
+    ".onnx": 2,
+    ".engine": 2,
+    "rows": 2,
+}
 """How many of a kind come in turn, if not one."""
 MAX_KEPT = 100
 """Findings of one kind that are kept; the rest is counted."""
@@ -169,7 +181,8 @@ def main() -> int:
         place = Path(name).resolve()
         (place / "models").mkdir()
         (place / "indexes").mkdir()
-        kinds = [image_kind(), *model_kinds(place / "models"), *index_kinds(place / "indexes")]
+        kinds = [image_kind(), *foreign_kinds(), *model_kinds(place / "models")]
+        kinds += index_kinds(place / "indexes")
         attempts: Iterable[tuple[str, int]]
         if arguments.attempt is not None:
             kind, _, number = arguments.attempt.rpartition(":")

@@ -16,7 +16,7 @@ import click
 from alexnet_deploy import installed
 from alexnet_deploy.console.decoding import decoding_options
 from alexnet_deploy.console.group import CommandGroup, ignore_warnings_of_pillow
-from alexnet_deploy.console.paths import FILE
+from alexnet_deploy.console.paths import FILE, MODEL
 from alexnet_deploy.console.reporting import Reporter, print_result, say
 from alexnet_deploy.console.signals import end_in_order
 from alexnet_deploy.errors import MissingPackageError, UsageError
@@ -92,10 +92,21 @@ def _reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return workers(memory(command))
 
 
+def _file_of_model(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
+    from alexnet_deploy.weights.names import chosen_model, file_of
+
+    return None if value is None else file_of(chosen_model(value, notify=say))
+
+
 @cli.command(epilog="Example: python -m training prepare imagenet/train -o prepared/train")
 @click.argument("source", type=FILE)
 @click.option("-o", "--output", type=FILE, required=True, help="Folder to fill.")
-@click.option("--init", type=FILE, help="Checkpoint whose pictures to make, to fine-tune it.")
+@click.option(
+    "--init",
+    type=MODEL,
+    callback=_file_of_model,
+    help="Checkpoint or public network whose pictures to make, to fine-tune it.",
+)
 @click.option("--threads", type=click.IntRange(1), help="Decode threads.  [default: one per core]")
 @decoding_options
 def prepare(source: Path, output: Path, init: Path | None, threads: int | None) -> None:
@@ -106,12 +117,12 @@ def prepare(source: Path, output: Path, init: Path | None, threads: int | None) 
     the network of --init resizes in another way. If interrupted, run it again to continue.
     """
     _require_torch()
-    from alexnet_deploy.model.checkpoints import load_checkpoint
+    from alexnet_deploy.importing.opening import open_weights
     from alexnet_deploy.photographs.finding import find_photographs
     from training.pictures import PAPER_FORM, form_of
     from training.prepare import prepare as prepare_folder
 
-    form = PAPER_FORM if init is None else form_of(load_checkpoint(init).spec.preprocessing)
+    form = PAPER_FORM if init is None else form_of(open_weights(init).spec.preprocessing)
     with Reporter(lambda: find_photographs([source])) as reporter:
         report = prepare_folder(
             source, output, form=form, threads=threads, on_result=reporter.advance
@@ -156,8 +167,10 @@ def prepare(source: Path, output: Path, init: Path | None, threads: int | None) 
 )
 @click.option(
     "--init",
-    type=FILE,
-    help="Checkpoint of any network to fine-tune; fc8 keeps the rows of classes of the same name.",
+    type=MODEL,
+    callback=_file_of_model,
+    help="Checkpoint or public network to fine-tune; fc8 keeps the rows of classes of the same "
+    "name.",
 )
 @click.option(
     "--old-rate-factor",
@@ -171,7 +184,7 @@ def prepare(source: Path, output: Path, init: Path | None, threads: int | None) 
     type=click.Choice(["all", "head"]),
     default="all",
     show_default=True,
-    help="The layers that learn; head is fc8 alone, three times as fast, with --init.",
+    help="The layers that learn; head is fc8 alone, in half the time, with --init.",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed.")
 @click.option("--epochs", "num_epochs", type=int, help="Overrides the recipe's.")

@@ -81,7 +81,7 @@ def split(arrays: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def deployable(
     merged: Mapping[str, torch.Tensor],
     dropout_scale: float,
-    after_dropout: tuple[str, str] = AFTER_DROPOUT,
+    scaled: tuple[str, str],
 ) -> Arrays:
     """Return a checkpoint's float32 arrays from merged weights.
 
@@ -89,10 +89,10 @@ def deployable(
         merged: a network's `merged`.
         dropout_scale: factor at inference on what drops out in training: 1 minus the rate for the
             paper's form of dropout, 1 for the inverted one.
-        after_dropout: from `after_dropout`.
+        scaled: from `after_dropout`.
     """
     return {
-        name: (tensor * dropout_scale if name in after_dropout else tensor).numpy()
+        name: (tensor * dropout_scale if name in scaled else tensor).numpy()
         for name, tensor in merged.items()
     }
 
@@ -100,14 +100,14 @@ def deployable(
 def trainable(
     arrays: Mapping[str, NDArray[np.float32]],
     dropout_scale: float,
-    after_dropout: tuple[str, str] = AFTER_DROPOUT,
+    scaled: tuple[str, str],
 ) -> dict[str, torch.Tensor]:
     """Undo `deployable`."""
     tensors = {
         name: torch.from_numpy(np.array(array, np.float32)) for name, array in arrays.items()
     }
     return {
-        name: tensor / dropout_scale if name in after_dropout else tensor
+        name: tensor / dropout_scale if name in scaled else tensor
         for name, tensor in tensors.items()
     }
 

@@ -173,9 +173,9 @@ def export(checkpoint: str | None, model: str | None, **options: Any) -> None:
 
     The file is compared with a NumPy reference on photographs, and written only if it computes
     the same (exit 4 if not). An engine that cannot run on this machine is written
-    unverified, and says so. CHECKPOINT is .safetensors or .pt; without one, $ALEXNET_MODEL or
-    the bundled one. With --json: {"file", "identity", "status", "report"}; report is null for a
-    file that was not verified, and status says why.
+    unverified, and says so. CHECKPOINT is a file or the name of a public network; without one,
+    $ALEXNET_MODEL or the bundled one. With --json: {"file", "identity", "status", "report"}; report
+    is null for a file that was not verified, and status says why.
     """
     from alexnet_deploy.weights.names import chosen_model
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ _SUFFIXES = (".tar", ".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".caffemode
     "--labels",
     metavar="FILE|imagenet",
     help="Class names, one per line, in output order; imagenet for the 1000 of ILSVRC 2012.  "
-    "[default: none, but of a public network its own]",
+    "[default: those of a public network, else none]",
 )
 @click.option(
     "--head",
@@ -46,7 +47,7 @@ _SUFFIXES = (".tar", ".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".caffemode
 @click.option(
     "--channels",
     type=click.Choice(["RGB", "BGR"], case_sensitive=False),
-    help="Order in which its conv1 reads them.  [default: BGR of Caffe's networks, else RGB]",
+    help="Order of the channels that conv1 reads.  [default: BGR for Caffe's networks, else RGB]",
 )
 @click.option("--key", help="Beginning of the arrays' names, where there are several networks.")
 @click.option("--prototxt", type=FILE, help="Description of a Caffe model that holds none.")
@@ -76,15 +77,17 @@ def import_(
     from alexnet_deploy.importing.adoption import ImportOptions
     from alexnet_deploy.importing.opening import import_weights
     from alexnet_deploy.model.checkpoints import save_checkpoint
-    from alexnet_deploy.verification.foreign import compare_on_samples
 
     target = None if dry_run else output or _default_output(source)
-    if target is not None and target.exists() and target.samefile(source):
-        raise UsageError(f"{printable(target)}: is the source itself; name another file with -o")
+    if target is not None:
+        _refuse_to_write_over(target, source, prototxt, mean)
     options = ImportOptions(labels=_labels(labels), **said)
     imported = import_weights(source, options, prototxt=prototxt, mean=mean)
     comparison = None
     if imported.adopted and imported.kind == "onnx":
+        # Here, since it needs onnx and onnxruntime, which the other files do not.
+        from alexnet_deploy.verification.foreign import compare_on_samples
+
         channels = imported.adopted.channels
         comparison = compare_on_samples(source, imported.checkpoint, channels=channels)
     if not as_json:
@@ -111,6 +114,15 @@ def _default_output(source: Path) -> Path:
     while (suffix := Path(name).suffix.lower()) in _SUFFIXES:
         name = name[: -len(suffix)]
     return Path(f"{name}.safetensors")
+
+
+def _refuse_to_write_over(target: Path, *inputs: Path | None) -> None:
+    """Raise an error if `target` is one of the inputs, or a file in one that is a directory."""
+    for given in inputs:
+        with suppress(OSError):  # its reader says what is wrong with it
+            files = given.iterdir() if given and given.is_dir() else filter(None, [given])
+            if any(file.exists() and target.samefile(file) for file in files):
+                raise UsageError(f"{printable(target)}: is what is read; name another file with -o")
 
 
 def _labels(said: str | None) -> tuple[str, ...] | None:

@@ -79,6 +79,9 @@ def read_model(path: Path) -> ModelFile:
         IncompatibleFileError: unreadable, truncated, or of another version.
         UsageError: the file is missing, or is a checkpoint.
     """
+    existing_file(path, "an .onnx file")
+    if path.suffix in CHECKPOINT_SUFFIXES:
+        raise UsageError(f"{path}: is a checkpoint; export it first: alexnet-deploy export")
     model = parsed_model(path)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     _check_ours(model, metadata, path)
@@ -122,12 +125,8 @@ def parsed_model(path: Path) -> onnx.ModelProto:
     """Parse any `.onnx` file, arrays and metadata included; nothing of it is checked.
 
     Raises:
-        IncompatibleFileError: unreadable, truncated or too large.
-        UsageError: the file is missing, or is a checkpoint.
+        IncompatibleFileError: not there, unreadable, truncated or too large.
     """
-    existing_file(path, "an .onnx file")
-    if path.suffix in CHECKPOINT_SUFFIXES:
-        raise UsageError(f"{path}: is a checkpoint; export it first: alexnet-deploy export")
     try:
         size = os.stat(path).st_size
         if size > _MAX_BYTES:

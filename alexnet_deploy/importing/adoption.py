@@ -7,7 +7,7 @@ names, and a public one from its digest; any other needs a preset, which nothing
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -107,9 +107,13 @@ def adopt(
     places, unused = _places(source, path, options)
     named = {name: _flat(name, source.arrays[place]) for name, place in places.items()}
     network = network or network_of_arrays(arrays_digest(named))
-    base, reason = _base(source, places, named, path, options, network)
+    shown = _shown(source.stated, named, path)
+    possible = [
+        name for name in PRESETS if _is_possible(PRESETS[name], source.stated, named, shown)
+    ]
+    base, reason = _base(source, places, possible, path, options, network)
     channels = _channels(source.stated, base, options, network)
-    spec = _spec(source.stated, base, named, channels)
+    spec = _spec(source.stated, base, shown, channels)
     labels = options.labels
     if labels is None and network is not None and spec.num_classes == 1000:
         labels = imagenet_labels()
@@ -157,17 +161,38 @@ def _flat(name: str, array: Array) -> Array:
     return array.reshape(len(array), -1) if is_matrix else array
 
 
+def _shown(stated: StatedNetwork | None, named: Mapping[str, Array], path: str) -> dict[str, Any]:
+    """Return the fields of a spec that the arrays' shapes show.
+
+    Raises:
+        IncompatibleFileError: the shapes are of another network than the file states.
+    """
+    kernels = [named[f"conv{number}.weight"] for number in range(1, 6)]
+    groups = groups_of(kernels)
+    if groups is None or (stated is not None and groups != stated.groups):
+        shapes = ", ".join(str(list(kernel.shape)) for kernel in kernels)
+        described = f" in groups {stated.groups}, as its description says" if stated else ""
+        raise IncompatibleFileError(
+            f"{path}: its kernels {shapes} do not follow one another{described}; give weights and "
+            "description of one network"
+        )
+    return {
+        "widths": tuple(map(len, kernels)),
+        "groups": groups,
+        "num_classes": len(named["fc8.weight"]) if "fc8.weight" in named else 0,
+    }
+
+
 def _base(
     source: Source,
     places: Mapping[str, str],
-    named: Mapping[str, Array],
+    possible: Sequence[str],
     path: str,
     options: ImportOptions,
     network: KnownNetwork | None,
 ) -> tuple[ModelSpec, str]:
     """Choose the preset, and say why."""
     wanted = options.preset
-    possible = [name for name in PRESETS if _is_possible(PRESETS[name], source.stated, named)]
     if wanted is not None:
         preset_spec(wanted)  # refuses a name that there is not
     if network is not None:
@@ -205,11 +230,13 @@ def _base(
 
 
 def _is_possible(
-    preset: ModelSpec, stated: StatedNetwork | None, named: Mapping[str, Array]
+    preset: ModelSpec,
+    stated: StatedNetwork | None,
+    named: Mapping[str, Array],
+    shown: Mapping[str, Any],
 ) -> bool:
     """Return whether a network of these shapes, and as its file states it, can be the preset."""
-    widths = tuple(len(named[f"conv{number}.weight"]) for number in range(1, 6))
-    if (widths, groups_of(named)) != (preset.widths, preset.groups):
+    if (shown["widths"], shown["groups"]) != (preset.widths, preset.groups):
         return False
     if stated is not None:
         return all(getattr(stated, name) == getattr(preset, name) for name in _STATED)
@@ -248,25 +275,20 @@ def _channels(
 def _spec(
     stated: StatedNetwork | None,
     base: ModelSpec,
-    named: Mapping[str, Array],
+    shown: Mapping[str, Any],
     channels: Channels,
 ) -> ModelSpec:
     """Return the preset with all that arrays and file say in its place."""
-    changed: dict[str, Any] = {
-        "widths": tuple(len(named[f"conv{number}.weight"]) for number in range(1, 6)),
-        "groups": groups_of(named),
-        "num_classes": len(named["fc8.weight"]) if "fc8.weight" in named else 0,
-    }
     if stated is None:
-        return dataclasses.replace(base, **changed)
-    changed |= {name: getattr(stated, name) for name in _STATED}
+        return dataclasses.replace(base, **shown)
+    changed = {name: getattr(stated, name) for name in _STATED}
     preprocessing = base.preprocessing
     if stated.mean is not None and stated.std is not None:
         mean, std = _in_rgb(stated.mean, channels), _in_rgb(stated.std, channels)
         preprocessing = dataclasses.replace(preprocessing, mean=mean, std=std)
     if preprocessing.resize_to < stated.input_size:
         preprocessing = dataclasses.replace(preprocessing, resize_to=stated.input_size)
-    return dataclasses.replace(base, **changed, preprocessing=preprocessing)
+    return dataclasses.replace(base, **shown, **changed, preprocessing=preprocessing)
 
 
 def _in_rgb(values: tuple[float, float, float], channels: Channels) -> tuple[float, float, float]:

@@ -7,7 +7,6 @@ takes its place where one is given. Weights are found by the names of layers, as
 import io
 import math
 import mmap
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedIOBase
@@ -34,10 +33,6 @@ from alexnet_deploy.importing.prototxt import parse_prototxt
 from alexnet_deploy.importing.source import Array, Source, StatedNetwork
 from alexnet_deploy.importing.wire_format import parse_message
 
-_TEXT = re.compile(
-    rb"\s*+(?:#[^\n]*+\n\s*+)*+(?:name|input|input_dim|input_shape|layers?|state)\s*[:{]"
-)
-_HDF5 = b"\x89HDF\r\n"
 _NPY = b"\x93NUMPY"
 _RAW_TYPES = {"DOUBLE": "<f8", "FLOAT": "<f4", "FLOAT16": "<f2"}
 _COPY = "copy or download it again"
@@ -64,7 +59,7 @@ def read_caffe(
     """Read a `.caffemodel` of an AlexNet, whatever its layers are called.
 
     Args:
-        model_path: binary, of Caffe or NVIDIA's branch, of 2014 or later.
+        model_path: a file that is binary, of Caffe or NVIDIA's branch, of 2014 or later.
         prototxt: describes the network in place of the model's own description: the deploy or the
             train_val file. What it leaves out, the input size or the mean, is the model's.
         mean_file: the mean image: `.binaryproto`, or `.npy` of (3, S, S).
@@ -75,9 +70,8 @@ def read_caffe(
 
     Raises:
         IncompatibleFileError: damaged, or not of an AlexNet.
-        UsageError: a file is missing or not readable.
+        UsageError: the prototxt or the mean is missing or not readable.
     """
-    existing_file(model_path, "a Caffe model (.caffemodel)")
     with model_path.open("rb") as file:
         model = _parsed_model(file, str(model_path))
         described = model if prototxt is None else _parsed_prototxt(prototxt)
@@ -156,22 +150,12 @@ def _blaming(path: Path) -> Iterator[None]:
 
 
 def _parsed_model(file: BufferedIOBase, source: str) -> Message:
-    head = file.read(2**16)
-    kind = None
-    if _TEXT.match(head):
-        kind = ("a prototxt, which describes a network and has no weights", "give the model")
-    elif head.startswith(_HDF5):
-        kind = ("an HDF5 file", "write it with Caffe's snapshot_format: BINARYPROTO")
-    if kind is not None:
-        raise IncompatibleFileError(f"{source}: is {kind[0]}, expected a .caffemodel; {kind[1]}")
     try:
-        if not head:
-            raise MessageError("it is empty")
         # Only what is parsed is mapped in; numbers are read where they belong, and aligned.
         model = parse_message(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), NET)
         if "layer" not in model and "layers" not in model:
             raise MessageError("it has no layers")
-    except (MessageError, OSError) as error:
+    except (OSError, ValueError) as error:  # MessageError among them
         raise IncompatibleFileError(
             f"{source}: not a readable Caffe model ({error}); it may be truncated: {_COPY}"
         ) from error

@@ -14,7 +14,10 @@ Container = Literal["torch", "safetensors", "caffe", "onnx"]
 _HEAD = 4096
 _LFS = b"version https://git-lfs.github.com/spec/"
 _OTHERS: tuple[tuple[bytes, str], ...] = (
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes; convert it to ONNX with tf2onnx"),
+    (
+        b"\x89HDF\r\n\x1a\n",
+        "an HDF5 file; convert one of Keras with tf2onnx, have Caffe write BINARYPROTO",
+    ),
     (b"\x93NUMPY", "a NumPy array; save the arrays by name as .safetensors"),
     (b"\x1f\x8b", "compressed with gzip; unpack it first"),
     (b"7z\xbc\xaf", "a 7z archive; unpack it first"),
@@ -58,7 +61,8 @@ def check_own_hash(path: Path) -> None:
     Raises:
         IncompatibleFileError: it is another.
     """
-    named = re.search(r"-([0-9a-f]{8,64})\.pth?$", path.name)
+    # With a letter: `model-20231130.pth` has its date.
+    named = re.search(r"-(?=\d*[a-f])([0-9a-f]{8,64})\.pth?$", path.name)
     if named is None:
         return
     came = file_digests(path).sha256
@@ -69,13 +73,18 @@ def check_own_hash(path: Path) -> None:
         )
 
 
+def is_web_page(head: bytes) -> bool:
+    """Return whether a file that begins with `head` is a page, as servers send for a file."""
+    return head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml"))
+
+
 def _refuse_what_is_no_file(head: bytes, path: Path) -> None:
     """Refuse what a failed download leaves."""
     if not head:
         raise IncompatibleFileError(f"{path}: is empty; {_AGAIN}")
     if head.startswith(_LFS):
         raise IncompatibleFileError(f"{path}: {_pointer(head)}")
-    if head.lstrip().lower().startswith((b"<!doctype html", b"<html", b"<?xml")):
+    if is_web_page(head):
         raise IncompatibleFileError(
             f"{path}: is a web page, not weights: the server answered with a page, such as an "
             f"error or a login; open the address in a browser, then {_AGAIN}"

@@ -1,5 +1,6 @@
 """Read a directory as the Hugging Face hub has it: a file of weights, or an index of shards."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def read_directory(folder: Path) -> tuple[Mapping[str, Array], str]:
         IncompatibleFileError: no weights in it, a shard is missing or damaged.
         MissingPackageError: its weights are torch's, and torch is not installed.
     """
-    found = next((folder / name for name in _FILES if (folder / name).is_file()), None)
+    found = next((folder / name for name in _FILES if os.path.isfile(folder / name)), None)
     if found is None:
         raise IncompatibleFileError(
             f"{folder}: holds none of {', '.join(_FILES)}; give the file with the weights"
@@ -40,7 +41,7 @@ def read_directory(folder: Path) -> tuple[Mapping[str, Array], str]:
     shards = _shards(found)
     for shard in shards:
         path = folder / shard
-        if not path.is_file():
+        if not os.path.isfile(path):  # which no name is too long for
             raise IncompatibleFileError(f"{path}: is missing, {found.name} names it; {_AGAIN}")
         arrays |= _arrays(path)
     return arrays, f"directory with {len(shards)} shards"
@@ -62,6 +63,8 @@ def _shards(index: Path) -> list[str]:
 def _arrays(path: Path) -> Mapping[str, Array]:
     kind = container_of(path)
     if kind not in ("torch", "safetensors"):
-        raise IncompatibleFileError(f"{path}: is an {kind} file, expected safetensors or torch's")
+        raise IncompatibleFileError(
+            f"{path}: is of the kind {kind!r}, expected safetensors or torch; import it by itself"
+        )
     arrays, _ = read_arrays(path, kind)
     return arrays

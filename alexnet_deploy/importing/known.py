@@ -65,7 +65,6 @@ class KnownNetwork:
         page: where its publisher describes it.
         preset: its architecture and preprocessing.
         channels: order in which conv1 reads them, in the published files.
-        labels: of its outputs; "imagenet" are the 1000 of ILSVRC 2012 in sorted-WNID order.
         licence: as its publisher states it.
         top1, top5: accuracy in per cent on ImageNet's validation set, as published.
         measured: how that was measured.
@@ -78,7 +77,6 @@ class KnownNetwork:
     page: _Text
     preset: PresetName
     channels: Literal["RGB", "BGR"]
-    labels: Literal["imagenet"]
     licence: _Text
     top1: _Accuracy
     top5: _Accuracy

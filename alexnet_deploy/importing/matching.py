@@ -140,8 +140,12 @@ def _holds_weights(array: Array) -> bool:
 
 def _natural(name: str) -> tuple[tuple[int, str], ...]:
     """Return a key by which `features.3` comes before `features.10`."""
-    parts = re.split(r"(\d+)", name)
-    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in parts)
+    parts = (
+        (part, part.lstrip("0")) if part.isdecimal() else (part, None)
+        for part in re.split(r"(\d+)", name)
+    )
+    # A longer number is a larger one; of thousands of digits Python would make none.
+    return tuple((-1, part) if digits is None else (len(digits), digits) for part, digits in parts)
 
 
 def _bias_of(weight: str, arrays: Mapping[str, Array]) -> str | None:
@@ -184,7 +188,7 @@ def _convolutions(kernels: Mapping[str, Array]) -> list[tuple[str, str]]:
     by_size = {size: [n for n, a in kernels.items() if a.shape[2] == size] for size in (11, 5, 3)}
     for order in itertools.permutations(by_size[3]):
         names = [*by_size[11], *by_size[5], *order]
-        if _groups([kernels[name] for name in names]) is not None:
+        if groups_of([kernels[name] for name in names]) is not None:
             return [(f"conv{number}", name) for number, name in enumerate(names, start=1)]
     shapes = ", ".join(f"{list(array.shape)}" for array in kernels.values())
     raise _NoNetworkError(f"its kernels do not follow one another: {shapes}")
@@ -194,8 +198,11 @@ def _counted(sizes: list[tuple[int, ...]]) -> list[tuple[tuple[int, ...], int]]:
     return [(size, len(list(same))) for size, same in itertools.groupby(sizes)][:_MOST_LISTED]
 
 
-def _groups(kernels: list[Array]) -> tuple[int, ...] | None:
-    """Return the groups of conv1 .. conv5; None if one does not read what the one before gives."""
+def groups_of(kernels: list[Array]) -> tuple[int, ...] | None:
+    """Return the groups that the kernels of conv1 .. conv5 have.
+
+    None if one does not read what the one before gives.
+    """
     groups, channels = [], 3
     for kernel in kernels:
         outputs, inputs = kernel.shape[:2]
@@ -204,14 +211,6 @@ def _groups(kernels: list[Array]) -> tuple[int, ...] | None:
         groups.append(channels // inputs)
         channels = outputs
     return tuple(groups) if groups[0] == 1 else None
-
-
-def groups_of(arrays: Mapping[str, Array]) -> tuple[int, ...]:
-    """Return the groups of conv1 .. conv5 from arrays under the paper's names."""
-    groups = _groups([arrays[f"conv{number}.weight"] for number in range(1, 6)])
-    if groups is None:
-        raise IncompatibleFileError("the kernels do not follow one another")
-    return groups
 
 
 def _matrices(

@@ -7,12 +7,11 @@ numbers, since no network needs more of it, and a small file could otherwise fil
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from alexnet_deploy.errors import MissingPackageError
+from alexnet_deploy.importing.source import Array, shortest
 
 try:
     import onnx
@@ -20,10 +19,9 @@ try:
 except ImportError as error:
     raise MissingPackageError("onnx", "cpu", "reading an ONNX file") from error
 
-Array = NDArray[Any]
 Shape = tuple[int, ...]
 
-MAX_BYTES = 2**31 - 1
+_MAX_BYTES = 2**31 - 1
 """Of all that is computed of a file's constants; as much as a file can hold itself."""
 _FEW = 1024
 RESHAPING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
@@ -35,10 +33,8 @@ class Node:
 
     def __init__(self, proto: onnx.NodeProto) -> None:
         self.op = text_of(proto.op_type)
-        self.inputs, self.outputs = (
-            tuple(map(text_of, proto.input)),
-            tuple(map(text_of, proto.output)),
-        )
+        self.inputs = tuple(map(text_of, proto.input))
+        self.outputs = tuple(map(text_of, proto.output))
         self.name = text_of(proto.name) or next(iter(self.outputs), "")
         self._attributes = {text_of(attribute.name): attribute for attribute in proto.attribute}
 
@@ -86,11 +82,6 @@ class Node:
         if attribute is not None and attribute.type not in (kind, AttributeProto.UNDEFINED):
             raise ValueError(f"its {name} is of another type than the operator's")
         return attribute
-
-
-def shortest(number: float) -> float:
-    """Return the shortest decimal that is the same float32: 1e-4, not 9.999999747378752e-05."""
-    return float(str(np.float32(number)))
 
 
 def text_of(text: str | bytes) -> str:
@@ -188,7 +179,7 @@ class Folding:
     """Computes nodes that read constants only, and counts what that takes."""
 
     def __init__(self) -> None:
-        self._left = MAX_BYTES
+        self._left = _MAX_BYTES
 
     def compute(self, node: Node, operands: Sequence[Array | None]) -> Array:
         """Return the first output of a node.
@@ -206,14 +197,19 @@ class Folding:
         if node.op == "Identity":
             return first
         if node.op in RESHAPING:
-            return first.reshape(reshaped(node, first.shape, operands[1:]))
+            shape = reshaped(node, first.shape, operands[1:])
+            if not first.flags.c_contiguous:  # NumPy copies it
+                self._spend(first.nbytes)
+            return first.reshape(shape)
         if node.op == "Transpose":
             return first.transpose(node.ints("perm"))
         if node.op == "Cast":
             dtype = helper.tensor_dtype_to_np_dtype(node.integer("to", 0))
+            if dtype.hasobject:
+                raise ValueError("it makes texts of numbers")
             self._spend(first.size * dtype.itemsize)
             return first.astype(dtype)
-        if any(operand is not None and operand.size > _FEW for operand in operands):
+        if sum(operand.size for operand in operands if operand is not None) > _FEW:
             raise ValueError("it computes with weights")
         if node.op == "Slice":
             return _sliced(node, first, operands[1:])
@@ -230,7 +226,7 @@ class Folding:
     def _spend(self, size: int) -> None:
         self._left -= size
         if self._left < 0:
-            raise ValueError(f"its constants take more than {MAX_BYTES:,} bytes")
+            raise ValueError(f"its constants take more than {_MAX_BYTES:,} bytes")
 
 
 def _constant(node: Node) -> Array:

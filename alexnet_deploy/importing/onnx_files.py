@@ -9,20 +9,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper
 
-from alexnet_deploy.errors import IncompatibleFileError
+from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError
 from alexnet_deploy.graph.reading import parsed_model, read_model
 from alexnet_deploy.importing.onnx_constants import arrays_of, text_of
 from alexnet_deploy.importing.onnx_flow import Flow, PixelKind
 from alexnet_deploy.importing.onnx_layers import OUTPUT_LAYERS, following
 from alexnet_deploy.importing.onnx_walk import Walk
 from alexnet_deploy.importing.source import Source, StatedNetwork
+from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.spec import SPEC_KEY
+
+try:
+    import onnx
+    from onnx import TensorProto, helper
+except ImportError as error:
+    raise MissingPackageError("onnx", "cpu", "reading an ONNX file") from error
 
 _USUAL_SIDES = (224, 227)
 _LARGEST_SIDE = 4096  # of a spec's input_size
+_MOST_PIXELS = 2**24  # of a batch, which is run as it is: 256 images of 256 px
 _QUANTIZED = ("QLinear", "QuantizeLinear", "DequantizeLinear", "DynamicQuantize", "Integer")
 
 
@@ -60,40 +66,26 @@ class ForeignNetwork:
     interface: Interface
 
 
-def read_foreign_onnx(path: Path) -> Source:
-    """Read the AlexNet in an `.onnx` file of any program, of ours too.
+def read_onnx(path: Path) -> ForeignNetwork | Checkpoint:
+    """Read the AlexNet in an `.onnx` file: a checkpoint of a file of ours, which has its spec.
+
+    Raises:
+        IncompatibleFileError: as `read_foreign_network` or, of a file of ours, `read_model`.
+    """
+    model = parsed_model(path)
+    if any(entry.key == SPEC_KEY for entry in model.metadata_props):
+        del model
+        return read_model(path).weights()
+    return _network(model, path)
+
+
+def read_foreign_network(path: Path) -> ForeignNetwork:
+    """Read the AlexNet in an `.onnx` file by its graph alone, even if it is ours.
 
     Raises:
         IncompatibleFileError: damaged, too large, in several files, quantized, or another network;
             the message names the first node that is not AlexNet's.
-        UsageError: the file is missing, or is a checkpoint.
     """
-    model = parsed_model(path)
-    if not any(entry.key == SPEC_KEY for entry in model.metadata_props):
-        return _network(model, path).source
-    del model
-    checkpoint = read_model(path).weights()
-    spec = checkpoint.spec
-    return Source(
-        container="ONNX model of alexnet-deploy",
-        arrays={name: array for name, array in checkpoint.arrays.items() if name != "mean_image"},
-        places={name: name for name in checkpoint.arrays if name != "mean_image"},
-        stated=StatedNetwork(
-            input_size=spec.input_size,
-            conv1_padding=spec.conv1_padding,
-            pool_padding=spec.pool_padding,
-            groups=spec.groups,
-            lrn=spec.lrn,
-            mean=spec.preprocessing.mean,
-            std=spec.preprocessing.std,
-        ),
-        mean_image=checkpoint.arrays.get("mean_image"),
-        spec=spec,
-    )
-
-
-def read_foreign_network(path: Path) -> ForeignNetwork:
-    """Read a file by its graph alone, even if it is ours; see `read_foreign_onnx`."""
     return _network(parsed_model(path), path)
 
 
@@ -189,9 +181,16 @@ def _image_flows(image: onnx.ValueInfoProto, path: Path) -> list[Flow]:
         raise IncompatibleFileError(
             f"{path}: its input {image.name[:50]!r} has {lengths[1]} channels, expected 3"
         )
+    images = lengths[0] or 1
+    possible = _USUAL_SIDES if is_open else [side for side in sides if side]
+    if images > 1 and images * max(possible) ** 2 > _MOST_PIXELS:
+        raise IncompatibleFileError(
+            f"{path}: takes {images:,} images of {max(possible)} px at once, too many to run it; "
+            "export it for one, or for any number"
+        )
     return [
-        Flow(size=(lengths[0] or 1, 3, side, side), num_done=0, channels_last=channels_last)
-        for side in (_USUAL_SIDES if is_open else [side for side in sides if side])
+        Flow(size=(images, 3, side, side), num_done=0, channels_last=channels_last)
+        for side in possible
     ]
 
 

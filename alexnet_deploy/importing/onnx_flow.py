@@ -6,14 +6,13 @@ N images, C channels, H/W px.
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from alexnet_deploy.importing.onnx_constants import Shape, shortest
+from alexnet_deploy.importing.onnx_constants import Shape
+from alexnet_deploy.importing.source import Array, shortest
 
-Array = NDArray[Any]
 Padding = tuple[int, int, int, int]
 PixelKind = Literal["normalized", "grey levels", "0..1"]
 _NONE: Padding = (0, 0, 0, 0)

@@ -6,13 +6,12 @@ probabilities; a normalization is optional, before or after its pooling.
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from alexnet_deploy.importing.onnx_constants import Node, Shape
 from alexnet_deploy.importing.onnx_flow import Flow, Padding
+from alexnet_deploy.importing.source import Array
 from alexnet_deploy.model.spec import (
     CONV_KERNELS,
     CONV_PADDINGS,
@@ -23,8 +22,6 @@ from alexnet_deploy.model.spec import (
     POOL_STRIDE,
     POOLED_CONVS,
 )
-
-Array = NDArray[Any]
 
 OUTPUT_LAYERS = {
     "fc7": "fc7_pre",

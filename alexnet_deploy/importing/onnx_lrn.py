@@ -9,17 +9,14 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from alexnet_deploy.errors import IncompatibleFileError
-from alexnet_deploy.importing.onnx_constants import Node, Shape, integers, shortest
+from alexnet_deploy.importing.onnx_constants import Node, Shape, integers
 from alexnet_deploy.importing.onnx_flow import Flow
+from alexnet_deploy.importing.source import Array, shortest
 from alexnet_deploy.model.spec import LrnPosition, LrnSpec
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

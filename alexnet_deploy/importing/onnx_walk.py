@@ -8,11 +8,9 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto
 
 from alexnet_deploy.errors import IncompatibleFileError
@@ -36,9 +34,8 @@ from alexnet_deploy.importing.onnx_layers import (
     vector,
 )
 from alexnet_deploy.importing.onnx_lrn import Divisor, lrn_of, pad_amounts
+from alexnet_deploy.importing.source import Array
 from alexnet_deploy.model.spec import LrnPosition, LrnSpec
-
-Array = NDArray[Any]
 
 _MAX_NODES = 10_000
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
@@ -133,10 +130,10 @@ class Walk:
         arrays = [value.array if isinstance(value, Constant) else None for value in values]
         array = self._folding.compute(node, arrays)
         first = values[0] if values else None
-        is_own = isinstance(first, Constant) and node.op != "ConstantOfShape"
-        # A weight that was turned or widened keeps the name that it is stored under.
-        name = first.name if isinstance(first, Constant) and is_own else node.outputs[0]
-        return [Constant(array, name)]
+        if isinstance(first, Constant) and node.op != "ConstantOfShape":
+            # A weight that was turned or widened keeps the name that it is stored under.
+            return [Constant(array, first.name)]
+        return [Constant(array, node.outputs[0])]
 
     def _value(self, name: str) -> Value | None:
         if name and name not in self.values:
@@ -168,7 +165,7 @@ class Walk:
         if node.op in RESHAPING:
             shape = reshaped(node, first.shape, others)
             return self._moved(first, first.reshaped(shape))
-        if node.op == "Identity" or self._is_cast(node, first):
+        if node.op == "Identity" or self._is_cast(node):
             return first
         if node.op == "Pad":
             return self._moved(first, first.padded(pad_amounts(node, len(first.shape), others)))
@@ -222,7 +219,7 @@ class Walk:
     def _expected(self) -> str:
         return " or ".join(following(self.done).values()) or "nothing more"
 
-    def _is_cast(self, node: Node, value: Flow | Divisor) -> bool:
+    def _is_cast(self, node: Node) -> bool:
         if node.op != "Cast":
             return False
         if node.integer("to", 0) not in _FLOATS:

@@ -1,6 +1,7 @@
 """Read weights from any file that holds an AlexNet: ours, or another program's, by content."""
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,7 +11,7 @@ from alexnet_deploy.files.input_files import existing_file
 from alexnet_deploy.importing.adoption import Adopted, ImportOptions, UndecidedError, adopt
 from alexnet_deploy.importing.containers import Container, check_own_hash, container_of
 from alexnet_deploy.importing.directories import read_directory
-from alexnet_deploy.importing.known import file_digests, network_of_file
+from alexnet_deploy.importing.known import file_digests, known_networks, network_of_file
 from alexnet_deploy.importing.source import Source
 from alexnet_deploy.model.checkpoints import Checkpoint, checkpoint_of, read_arrays
 
@@ -73,7 +74,7 @@ def import_weights(
         MissingPackageError: a torch file and torch is not installed, or an ONNX file and onnx.
         UsageError: no such file, or an option is missing, does not apply, or contradicts the file.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # which no name is too long for
         arrays, container = read_directory(path)
         return _adopted(Source(container=container, arrays=arrays), "directory", path, options)
     existing_file(path, "a file with weights: .safetensors, .pt, .pth, .ckpt, .caffemodel, .onnx")
@@ -85,14 +86,12 @@ def import_weights(
 
         return _adopted(read_caffe(path, prototxt, mean), kind, path, options)
     if kind == "onnx":
-        from alexnet_deploy.importing.onnx_files import read_foreign_onnx
+        from alexnet_deploy.importing.onnx_files import read_onnx
 
-        source = read_foreign_onnx(path)
-        if source.spec is None:
-            return _adopted(source, kind, path, options)
-        image = {} if source.mean_image is None else {"mean_image": source.mean_image}
-        own = Checkpoint(spec=source.spec, arrays={**source.arrays, **image})
-        return _own(own, kind, source.container, path, options)
+        found = read_onnx(path)
+        if isinstance(found, Checkpoint):
+            return _own(found, kind, "ONNX model of alexnet-deploy", path, options)
+        return _adopted(found.source, kind, path, options)
     check_own_hash(path)
     arrays, spec_json = read_arrays(path, kind)
     if spec_json is None:
@@ -134,5 +133,13 @@ def _adopted(
         kind=kind,
         container=source.container,
         adopted=adopted,
-        notes=source.notes,
+        notes=source.notes if adopted.network else (*source.notes, *_namesake_note(path)),
     )
+
+
+def _namesake_note(path: Path) -> tuple[str, ...]:
+    """Say so if a file that is no public network has the name of one's, as a damaged copy has."""
+    names = {file.name for network in known_networks().values() for file in network.files}
+    if path.name not in names:
+        return ()
+    return (f"its SHA-256 is not that of the {path.name} that is public: another, or damaged",)

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.model.spec import LrnSpec, ModelSpec
+from alexnet_deploy.model.spec import LrnSpec
 
 Array = NDArray[Any]
 
@@ -47,7 +48,6 @@ class Source:
         stated: the network as the file describes it; None where it holds arrays alone.
         mean_image: (3, S, S) grey levels, its channels in the order of conv1's.
         notes: lines for people: what was read and left aside.
-        spec: of a file of ours: its own, labels and preprocessing included.
     """
 
     container: str
@@ -56,4 +56,8 @@ class Source:
     stated: StatedNetwork | None = None
     mean_image: Array | None = None
     notes: tuple[str, ...] = ()
-    spec: ModelSpec | None = None
+
+
+def shortest(number: float) -> float:
+    """Return the shortest decimal that is the same float32: 1e-4, not 9.999999747378752e-05."""
+    return float(str(np.float32(number)))

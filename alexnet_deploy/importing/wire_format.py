@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from alexnet_deploy.importing.messages import Message, MessageError, Run
+from alexnet_deploy.importing.source import shortest
 
 Kind: TypeAlias = "str | tuple[str, ...] | Schema"
 Schema: TypeAlias = Mapping[int, tuple[str, Kind]]
@@ -165,7 +166,7 @@ class _Parser:
         _check_count(name, run.count)
         starts = range(run.start, run.start + run.count * run.step, run.step)
         numbers = (struct.unpack_from("<f", self._data, start)[0] for start in starts)
-        return [float(str(np.float32(number))) for number in numbers]
+        return [shortest(number) for number in numbers]
 
     def _wholes(self, name: str, field: _Field) -> list[int]:
         """Return varints, packed or one, as int64."""

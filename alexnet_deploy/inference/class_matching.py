@@ -72,7 +72,7 @@ def match_classes(photographs: Labelled, spec: ModelSpec, model: str) -> ClassMa
         return ClassMatch(indices=np.arange(spec.num_classes), by="order")
     raise DatasetError(
         f"{source}: has {len(classes):,} classes, {model} has {spec.num_classes:,} and no labels "
-        "to match them by; export it with ",
+        "to match them by; import its checkpoint with ",
         Argument("labels"),
         ", the classes' names in the order of its outputs",
     )
@@ -86,7 +86,7 @@ def _by_label(
         if counts[name] > 1:
             raise IncompatibleFileError(
                 f"{model}: {counts[name]} of its outputs are called {name!r}, so the class of that "
-                f"name in {source} could be either; export it with ",
+                f"name in {source} could be either; import its checkpoint with ",
                 Argument("labels"),
                 ", each name once",
             )
@@ -133,7 +133,7 @@ def check_same_classes(first: ModelSpec, other: ModelSpec, first_name: str, name
         return
     raise IncompatibleFileError(
         f"{first_name} and {name}: cannot be averaged, their classes differ ({difference}); "
-        "evaluate them one by one, or export both with the same ",
+        "evaluate them one by one, or import their checkpoints with the same ",
         Argument("labels"),
     )
 
@@ -155,7 +155,7 @@ def _unknown_classes(
     return DatasetError(
         f"{source}: {len(unknown):,} of {len(classes):,} classes are not labels of {model}: "
         f"{'; '.join(lines)}{more}; its {spec.num_classes:,} labels begin with {some}; rename the "
-        "classes, or export the model with ",
+        "classes, or import its checkpoint with ",
         Argument("labels"),
         ", the classes' names in the order of its outputs",
     )

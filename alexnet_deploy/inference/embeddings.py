@@ -124,8 +124,8 @@ def embed(
     check_layers(layers, runner)
     shapes = {layer: runner.spec.layer_shapes()[layer] for layer in layers}
     files = files_of(output, layers)
-    num_rows = num_failed = 0
-    some = at_least_one(photographs, (summary := summary or RunSummary()).left_out)
+    num_rows, num_failed, summary = 0, 0, RunSummary() if summary is None else summary
+    some = at_least_one(photographs, summary.left_out)
     with (
         _open_rows(files, runner, shapes) as append,
         closing(run(runner, some, threads=threads, summary=summary)) as results,

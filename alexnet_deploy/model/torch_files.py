@@ -76,8 +76,7 @@ def read_pt(path: Path) -> tuple[dict[str, NDArray[Any]], str | None]:
             f"{path}: holds no weights; expected a state dict: a dict of name to tensor, alone or "
             f"in the dicts that a trainer saves; save one: {_REMEDY}"
         )
-    _check_storage(path, tensors)
-    return {name: _array(path, name, tensor) for name, tensor in tensors.items()}, spec
+    return _arrays(path, tensors), spec
 
 
 def write_pt(
@@ -220,19 +219,31 @@ def _tensors(
             yield from _tensors(item, f"{name}.", depth - 1, seen)
 
 
-def _check_storage(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Reject tensors with more numbers than the file holds, before they are copied apart."""
-    sizes = {
-        (tensor.data_ptr(), tensor.stride()): tensor.numel() * tensor.element_size()
-        for tensor in tensors.values()
-        if tensor.layout == torch.strided and tensor.device.type == "cpu"  # `_array` refuses others
-    }
-    size = sum(sizes.values())
+def _arrays(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str, NDArray[Any]]:
+    """Return tensors as arrays; those that have all their numbers in common have them still.
+
+    Raises:
+        IncompatibleFileError: the others have more numbers than the file, before they are copied
+            apart; or one is no array.
+    """
+    keys = {name: _key(tensor) or name for name, tensor in tensors.items()}
+    first = {keys[name]: name for name in reversed(tensors)}
+    apart = [tensors[name] for key, name in first.items() if key != name]
+    size = sum(tensor.numel() * tensor.element_size() for tensor in apart)
     if size > path.stat().st_size:
         raise IncompatibleFileError(
             f"{path}: its tensors have {size:,} bytes, more than the file: some share their "
             "numbers; save each with its own: {name: tensor.clone() for name, tensor in ...}"
         )
+    arrays = {key: _array(path, name, tensors[name]) for key, name in first.items()}
+    return {name: arrays[keys[name]] for name in tensors}
+
+
+def _key(tensor: torch.Tensor) -> tuple[object, ...] | None:
+    """Return what two tensors have in common that are the same; None of what is no array."""
+    if tensor.layout != torch.strided or tensor.device.type != "cpu":
+        return None
+    return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
 def _array(path: Path, name: str, tensor: torch.Tensor) -> NDArray[Any]:

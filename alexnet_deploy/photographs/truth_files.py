@@ -38,7 +38,7 @@ _FIRST = "ILSVRC2012_val_00000001"  # a sea snake, n01751748
 _FIRST_OF_DEVKIT = ("490", "489")  # its number there, from 1 as in the kit or from 0
 _NAMED = re.compile(rf"(\S.*?)\s+({NUMBER.pattern}|{WNID.pattern})\s*")
 _FORMS = (
-    "expected ImageNet's val.txt, LOC_val_solution.csv or ILSVRC2012_validation_ground_truth.txt, "
+    "expected Caffe's val.txt, LOC_val_solution.csv or ILSVRC2012_validation_ground_truth.txt, "
     "or a CSV whose first line is path,label"
 )
 

@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 from alexnet_deploy.errors import IncompatibleFileError, VerificationError
 from alexnet_deploy.importing.onnx_files import Interface, read_foreign_network
 from alexnet_deploy.importing.onnx_versions import runnable_bytes
+from alexnet_deploy.importing.source import Array
 from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.reference import Reference
 from alexnet_deploy.model.reference import crop as crop_of
 from alexnet_deploy.photographs.decoding import load_photograph
 from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.verification.comparison import TOLERANCES, largest_difference, relative_error
-
-Array = NDArray[Any]
 
 _NUM_SAMPLES = 4
 _SMALLEST_PROBABILITY = 1e-30  # float32 has none much below

@@ -10,6 +10,7 @@ import re
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib import request
@@ -19,6 +20,7 @@ from alexnet_deploy import __version__
 from alexnet_deploy.errors import AlexNetDeployError, OutputError
 from alexnet_deploy.files.locks import locked
 from alexnet_deploy.files.output_files import errors_of
+from alexnet_deploy.importing.containers import is_web_page
 from alexnet_deploy.importing.known import KnownFile, file_digests
 
 STALL_S = 30.0
@@ -34,7 +36,6 @@ _STATUSES = {
     410: "does not have it any more",
     429: "was asked too often; wait",
 }
-_PAGES = (b"<!doctype", b"<html", b"<?xml")
 
 OnBytes = Callable[[int], None]
 """Called with the number of bytes that are there, whenever there are more."""
@@ -113,12 +114,11 @@ def download(
             with errors_of(target):
                 os.fsync(descriptor)
                 os.replace(part, target)
-        except OutputError:  # a full disk is not kept full
-            part.unlink(missing_ok=True)
-            raise
-        except BaseException:
-            if transfer.size == 0:
-                part.unlink(missing_ok=True)
+        except BaseException as error:
+            # A full disk is not kept full.
+            if isinstance(error, OutputError) or transfer.size == 0:
+                with suppress(OSError):
+                    part.unlink(missing_ok=True)
             raise
 
 
@@ -127,7 +127,8 @@ def _fetch(transfer: _Transfer) -> None:
     is_resumed = transfer.size > 0
     while True:
         _complete(transfer)
-        came = file_digests(transfer.part)
+        with errors_of(transfer.part):
+            came = file_digests(transfer.part)
         if transfer.file.is_hash_of(came):
             return
         transfer.cut()
@@ -220,7 +221,7 @@ def _take(transfer: _Transfer, response: http.client.HTTPResponse) -> None:
     """Write what comes."""
     size = transfer.file.size
     while data := response.read1(_CHUNK):
-        if transfer.size == 0 and data.lstrip().lower().startswith(_PAGES):
+        if transfer.size == 0 and is_web_page(data):
             raise SourceError(_page_text())
         if transfer.size + len(data) > size:
             transfer.cut()

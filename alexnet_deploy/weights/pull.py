@@ -1,11 +1,13 @@
 """Bring a public network into the store: from this disk, or from where it is published."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from alexnet_deploy.errors import DownloadError, IncompatibleFileError, UsageError
 from alexnet_deploy.files.input_files import existing_file
+from alexnet_deploy.files.output_files import errors_of
 from alexnet_deploy.files.private_folders import private_folder
 from alexnet_deploy.importing.adoption import ImportOptions
 from alexnet_deploy.importing.containers import container_of
@@ -75,17 +77,24 @@ def pull(
     if there is not None:
         try:
             identity = load_stored(network.name, there).identity
+            _remove_fetched(network, there.parent)
             return Pulled(path=there, identity=identity, source=None)
         except IncompatibleFileError as error:
-            reporting.notify(f"{error}: which is done now")
+            reporting.notify(f"{error}; that is done now")
     folder = private_folder("data")
     path, origin = _obtained(network, source, offline or is_offline(), folder, reporting)
     checkpoint = import_weights(path, ImportOptions()).checkpoint
     stored = store(network.name, checkpoint)
-    for file in network.files:  # what was fetched, now or by a pull that was broken off
-        for name in (file.name, f"{file.name}.part"):
-            (folder / name).unlink(missing_ok=True)
+    _remove_fetched(network, folder)
     return Pulled(path=stored, identity=checkpoint.identity, source=origin)
+
+
+def _remove_fetched(network: KnownNetwork, folder: Path) -> None:
+    """Remove what this pull has fetched, and what another that was broken off has left."""
+    for file in network.files:
+        for path in (folder / file.name, folder / f"{file.name}.part"):
+            with errors_of(path):
+                path.unlink(missing_ok=True)
 
 
 def _obtained(
@@ -131,17 +140,19 @@ def _copy(network: KnownNetwork, folder: Path, reporting: Reporting) -> Path | N
     """Return a copy that is on this disk and as it was published, None if there is none."""
     for file in network.files:
         for path in files_on_disk(file, folder):
-            if file.is_hash_of(file_digests(path)):
+            if _is(file, path):
                 return path
-            reporting.notify(f"{path}: is not used, since it is damaged or another file")
+            reporting.notify(
+                f"{path}: is not used, since it cannot be read, is damaged or another file"
+            )
     return None
 
 
 def _given(network: KnownNetwork, path: Path) -> Path:
     """Return the file at `path`, or in that folder, in which the network was published."""
-    if path.is_dir():
+    if os.path.isdir(path):  # which no name is too long for
         inside = (path / file.name for file in network.files)
-        path = next((one for one in inside if one.is_file()), path / network.files[0].name)
+        path = next((one for one in inside if os.path.isfile(one)), path / network.files[0].name)
     existing_file(path, f"a file in which {network.name} was published, or a folder with it")
     digests = file_digests(path)
     if not any(file.is_hash_of(digests) for file in network.files):
@@ -156,10 +167,10 @@ def _given(network: KnownNetwork, path: Path) -> Path:
 def _fetched(file: KnownFile, place: str | Path, folder: Path, reporting: Reporting) -> Path:
     """Return the file at a mirror's folder where it is, or fetch it."""
     if isinstance(place, Path):
-        if not place.is_file():
+        if not os.path.isfile(place):
             raise SourceError("no such file")
-        if not file.is_hash_of(file_digests(place)):
-            raise SourceError("is another file, or damaged")
+        if not _is(file, place):
+            raise SourceError("cannot be read, is another file, or damaged")
         return place
     reporting.notify(f"fetching {file.name} ({file.size / 1e6:.1f} MB) from {place}")
     download(
@@ -170,3 +181,11 @@ def _fetched(file: KnownFile, place: str | Path, folder: Path, reporting: Report
         stall_s=reporting.stall_s,
     )
     return folder / file.name
+
+
+def _is(file: KnownFile, path: Path) -> bool:
+    """Return whether a file on this disk can be read, and is as it was published."""
+    try:
+        return file.is_hash_of(file_digests(path))
+    except OSError:
+        return False

@@ -7,6 +7,7 @@ the folder must be the user's alone.
 
 import dataclasses
 import hashlib
+import os
 from pathlib import Path
 
 from alexnet_deploy.errors import IncompatibleFileError, OutputError
@@ -23,7 +24,7 @@ def stored_path(name: str) -> Path | None:
         OutputError: as `store_directory`.
     """
     path = own_folder("data") / f"{name}.safetensors"
-    return path if path.is_file() else None
+    return path if os.path.isfile(path) else None  # nor where the folder is closed to this user
 
 
 def store(name: str, checkpoint: Checkpoint) -> Path:

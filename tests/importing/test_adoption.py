@@ -42,7 +42,6 @@ def table(preset: str, arrays: dict[str, Array], monkeypatch: pytest.MonkeyPatch
         page="",
         preset=preset,  # type: ignore[arg-type]
         channels="BGR",
-        labels="imagenet",
         licence="CC0",
         top1=50.0,
         top5=75.0,
@@ -166,6 +165,12 @@ def test_unusual_widths_are_taken_with_a_preset() -> None:
     }
     spec = adopted(arrays, preset="caffe").checkpoint.spec
     assert (spec.widths, spec.groups) == ((96, 256, 384, 128, 256), (1, 2, 1, 2, 2))
+
+
+def test_kernels_of_other_groups_than_the_description_says_are_refused() -> None:
+    one = stated("caffe", groups=(1, 1, 1, 1, 1))
+    with pytest.raises(IncompatibleFileError, match=r"x: its kernels \[96, 3, 11, 11\], .* says"):
+        adopted(network("caffe"), stated=one)
 
 
 def test_labels_must_be_one_for_each_class() -> None:

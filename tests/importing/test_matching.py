@@ -95,6 +95,12 @@ def test_4096_classes_are_told_from_fc7_by_the_order_of_the_names() -> None:
     assert find_network(arrays, "x").places == places(TORCHVISION)
 
 
+def test_a_name_may_hold_a_number_of_any_length() -> None:
+    arrays = renamed(network(), TORCHVISION)
+    many = "9" * 5000
+    assert many in find_network(arrays | {many: np.zeros(3, np.float32)}, "x").unused
+
+
 def test_a_fully_connected_layer_may_be_stored_as_a_convolution() -> None:
     arrays = network("caffe")
     shapes = {"fc6.weight": (4096, 256, 6, 6), "fc7.weight": (4096, 4096, 1, 1)}

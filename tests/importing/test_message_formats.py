@@ -124,6 +124,7 @@ def test_messages_are_nested_with_either_kind_of_brackets(text: str) -> None:
         ("a {" * 40, "nested more than 32 levels deep"),
         (" " * 2**23, "characters, expected at most"),
         ("#" * 10**6 + "\n" + " " * 10**6 + "$", "not in the text format"),
+        ("a: " + "1" * 10**6 + "x", "not in the text format"),
     ],
 )
 def test_what_is_not_in_the_text_format_is_refused(text: str, message: str) -> None:

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from alexnet_deploy.errors import IncompatibleFileError
 from alexnet_deploy.graph.build import build_model
 from alexnet_deploy.graph.model_file import write_model
-from alexnet_deploy.importing.onnx_files import read_foreign_network, read_foreign_onnx
+from alexnet_deploy.importing.onnx_files import read_foreign_network, read_onnx
 from alexnet_deploy.importing.source import Source, StatedNetwork
 from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.spec import preset_spec
@@ -70,7 +70,7 @@ def test_the_model_zoos_files_are_read(opset: int, preset: str, tmp_path: Path) 
 
 
 def test_the_zoos_own_graph_is_the_preset_of_its_name() -> None:
-    source = read_foreign_onnx(LIGHT / "light_bvlc_alexnet.onnx")
+    source = read_foreign_network(LIGHT / "light_bvlc_alexnet.onnx").source
     spec = preset_spec("caffe-224")
     assert source.stated == stated(Checkpoint(spec=spec, arrays={}))
     assert source.places is not None
@@ -89,7 +89,7 @@ def test_the_zoos_own_graph_is_the_preset_of_its_name() -> None:
 )
 def test_another_network_is_told_by_its_first_other_layer(name: str, message: str) -> None:
     with pytest.raises(IncompatibleFileError, match=message):
-        read_foreign_onnx(LIGHT / f"light_{name}.onnx")
+        read_foreign_network(LIGHT / f"light_{name}.onnx")
 
 
 def test_weights_that_are_turned_and_channels_that_are_last_are_put_in_place(
@@ -140,7 +140,7 @@ def test_a_pooling_is_padded_where_that_gives_it_a_window(
     del node.attribute[:]
     node.attribute.extend(kept)
     node.attribute.extend(helper.make_attribute(*item) for item in attributes.items())
-    assert read_foreign_onnx(written(model, tmp_path)).stated == stated(checkpoint)
+    assert read_foreign_network(written(model, tmp_path)).source.stated == stated(checkpoint)
 
 
 def test_padding_may_be_a_node_of_its_own(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_padding_may_be_a_node_of_its_own(tmp_path: Path) -> None:
     model.graph.initializer.append(amounts)
     convolution.input[0] = "padded"
     model.graph.node.insert(0, helper.make_node("Pad", ["data_0", "amounts"], ["padded"]))
-    assert read_foreign_onnx(written(model, tmp_path)).stated == stated(checkpoint)
+    assert read_foreign_network(written(model, tmp_path)).source.stated == stated(checkpoint)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_narrow_and_wide_numbers_are_read(kind: int, kept: type, tmp_path: Path)
             array = numpy_helper.to_array(tensor)
             narrow = array.astype(helper.tensor_dtype_to_np_dtype(kind))
             tensor.CopyFrom(numpy_helper.from_array(narrow, tensor.name))
-    source = read_foreign_onnx(written(model, tmp_path))
+    source = read_foreign_network(written(model, tmp_path)).source
     assert source.arrays["conv1_w_0"].dtype == kept
     expected = small_checkpoint().arrays["conv1.weight"]
     np.testing.assert_allclose(source.arrays["conv1_w_0"], expected, rtol=2**-8)
@@ -227,7 +227,7 @@ def test_a_mean_image_in_the_graph_is_read(tmp_path: Path) -> None:
     image = np.random.default_rng(1).uniform(90, 130, (3, 83, 83)).astype(np.float32)
     writer = NormalizingWriter(small_checkpoint(), 13)
     writer.operations = (("Sub", image),)
-    source = read_foreign_onnx(written(writer.model(), tmp_path))
+    source = read_foreign_network(written(writer.model(), tmp_path)).source
     assert source.stated is not None
     assert source.mean_image is not None
     np.testing.assert_allclose(source.mean_image, image, rtol=1e-6)
@@ -238,34 +238,27 @@ def test_a_mean_image_in_the_graph_is_read(tmp_path: Path) -> None:
 def test_a_size_that_is_open_is_found_by_what_fits(side: int, tmp_path: Path) -> None:
     checkpoint = small_checkpoint(input_size=side, pool_padding=(0, 0, 0))
     image = helper.make_tensor_value_info("data_0", TensorProto.FLOAT, ["N", 3, "H", "W"])
-    source = read_foreign_onnx(written(ZooWriter(checkpoint).model(image), tmp_path))
+    source = read_foreign_network(written(ZooWriter(checkpoint).model(image), tmp_path)).source
     assert source.stated == stated(checkpoint)
     assert f"{side} px" in source.notes[0]
 
 
-def test_a_file_of_ours_is_read_by_its_metadata(tmp_path: Path) -> None:
-    checkpoint = small_checkpoint("paper", input_size=99, pool_padding=(0, 0, 0))
-    path = tmp_path / "ours.onnx"
-    write_model(build_model(checkpoint, ("probabilities", "fc7")), path)
-    source = read_foreign_onnx(path)
-    assert_holds(source, checkpoint)
-    assert source.spec == checkpoint.spec
-    wanted = checkpoint.spec.preprocessing
-    assert source.stated == stated(checkpoint, mean=wanted.mean, std=wanted.std)
-
-
 @pytest.mark.parametrize("preset", ["paper", "caffenet", "torchvision"])
-def test_our_graph_says_what_our_metadata_says(preset: str, tmp_path: Path) -> None:
+def test_a_file_of_ours_is_read_by_its_metadata_and_its_graph_says_the_same(
+    preset: str, tmp_path: Path
+) -> None:
     checkpoint = small_checkpoint(preset, input_size=99, pool_padding=(0, 0, 0))
     path = tmp_path / "ours.onnx"
     write_model(build_model(checkpoint, ("probabilities", "fc7")), path)
-    by_metadata, by_graph = read_foreign_onnx(path).stated, read_foreign_network(path)
-    given = by_graph.source.stated
+    own = read_onnx(path)
+    assert isinstance(own, Checkpoint)
+    assert (own.spec, own.identity) == (checkpoint.spec, checkpoint.identity)
+    by_graph = read_foreign_network(path)
+    given, wanted = by_graph.source.stated, checkpoint.spec.preprocessing
     assert given is not None
-    assert by_metadata is not None
-    assert given.mean == pytest.approx(by_metadata.mean)
-    assert given.std == pytest.approx(by_metadata.std)
-    assert dataclasses.replace(given, mean=by_metadata.mean, std=by_metadata.std) == by_metadata
+    assert given.mean == pytest.approx(wanted.mean)
+    assert given.std == pytest.approx(wanted.std)
+    assert given == stated(checkpoint, mean=given.mean, std=given.std)
     assert_holds(by_graph.source, checkpoint)
     assert (by_graph.interface.output_name, by_graph.interface.pixels) == (
         "probabilities",
@@ -273,10 +266,15 @@ def test_our_graph_says_what_our_metadata_says(preset: str, tmp_path: Path) -> N
     )
 
 
+def test_a_file_may_have_any_name(tmp_path: Path) -> None:
+    path = written(ZooWriter(small_checkpoint()).model(), tmp_path).rename(tmp_path / "net.pt")
+    assert read_foreign_network(path).source.stated == stated(small_checkpoint())
+
+
 def test_one_array_may_serve_two_layers(tmp_path: Path) -> None:
     model = ZooWriter(small_checkpoint()).model()
     node_that_makes(model, "fc7_1").input[2] = "fc6_b_0"
-    source = read_foreign_onnx(written(model, tmp_path))
+    source = read_foreign_network(written(model, tmp_path)).source
     assert source.places is not None
     assert source.places["fc6.bias"] == source.places["fc7.bias"] == "fc6_b_0"
 
@@ -285,7 +283,7 @@ def test_zeros_stand_for_a_bias_that_is_not_there(tmp_path: Path) -> None:
     model = ZooWriter(small_checkpoint(), 13).model()
     for name in ("conv3_1", "fc8_1"):
         del node_that_makes(model, name).input[2]
-    source = read_foreign_onnx(written(model, tmp_path))
+    source = read_foreign_network(written(model, tmp_path)).source
     assert source.places is not None
     for layer in ("conv3", "fc8"):
         assert not source.arrays[source.places[f"{layer}.bias"]].any()
@@ -306,7 +304,7 @@ def test_a_clip_at_zero_is_a_relu(
     node.attribute.extend(helper.make_attribute(*bound) for bound in bounds.items())
     path = written(model, tmp_path)
     if message is None:
-        assert read_foreign_onnx(path).stated == stated(small_checkpoint())
+        assert read_foreign_network(path).source.stated == stated(small_checkpoint())
     else:
         with pytest.raises(IncompatibleFileError, match=message):
-            read_foreign_onnx(path)
+            read_foreign_network(path)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from alexnet_deploy.errors import IncompatibleFileError
-from alexnet_deploy.importing.onnx_files import read_foreign_onnx
+from alexnet_deploy.importing.onnx_files import read_foreign_network
 from alexnet_deploy.importing.source import Source
 from tests.support.foreign_onnx import (
     KerasWriter,
@@ -210,7 +210,7 @@ def test_what_is_not_alexnets_is_named(name: str, tmp_path: Path) -> None:
     change(model)
     path = written(model, tmp_path)
     with pytest.raises(IncompatibleFileError, match=message) as caught:
-        read_foreign_onnx(path)
+        read_foreign_network(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert len(str(caught.value).splitlines()) == 1
 
@@ -228,7 +228,7 @@ def test_an_input_that_is_no_image_is_refused(kind: int, shape: list[int], tmp_p
     image = helper.make_tensor_value_info("data_0", kind, shape)
     model = ZooWriter(small_checkpoint()).model(image)
     with pytest.raises(IncompatibleFileError, match="its input 'data_0' "):
-        read_foreign_onnx(written(model, tmp_path))
+        read_foreign_network(written(model, tmp_path))
 
 
 def test_a_small_file_fills_no_memory(tmp_path: Path) -> None:
@@ -236,7 +236,39 @@ def test_a_small_file_fills_no_memory(tmp_path: Path) -> None:
     shape = next(one for one in model.graph.initializer if one.name == "fc7_w_0__SHAPE")
     shape.CopyFrom(numpy_helper.from_array(np.array([2**40, 4096]), shape.name))
     with pytest.raises(IncompatibleFileError, match="its constants take more than"):
-        read_foreign_onnx(written(model, tmp_path))
+        read_foreign_network(written(model, tmp_path))
+
+
+def test_constants_that_are_copied_over_and_over_fill_no_memory(tmp_path: Path) -> None:
+    model = zoo()
+    many = numpy_helper.from_array(np.zeros((1024, 1024), np.float32), "d0")
+    shape = numpy_helper.from_array(np.array(many.dims), "square")
+    model.graph.initializer.extend([many, shape])
+    turned = [
+        node
+        for n in range(1000)
+        for node in (
+            helper.make_node("Transpose", [f"d{n}"], [f"t{n}"], perm=[1, 0]),
+            helper.make_node("Reshape", [f"t{n}", "square"], [f"d{n + 1}"]),
+        )
+    ]
+    nodes = list(model.graph.node)
+    for bomb, message in (
+        (turned, "its constants take more than"),
+        ([helper.make_node("Concat", ["amounts"] * 10**5, ["d1"], axis=0)], "computes with"),
+        ([helper.make_node("Cast", ["d0"], ["d1"], to=TensorProto.STRING)], "makes texts"),
+    ):
+        del model.graph.node[:]
+        model.graph.node.extend([*bomb, *nodes])
+        with pytest.raises(IncompatibleFileError, match=message):
+            read_foreign_network(written(model, tmp_path))
+
+
+def test_a_batch_that_no_machine_runs_is_refused(tmp_path: Path) -> None:
+    image = helper.make_tensor_value_info("data_0", TensorProto.FLOAT, [10**7, 3, 83, 83])
+    model = ZooWriter(small_checkpoint()).model(image)
+    with pytest.raises(IncompatibleFileError, match="takes 10,000,000 images of 83 px at once"):
+        read_foreign_network(written(model, tmp_path))
 
 
 def test_a_graph_without_end_is_refused(tmp_path: Path) -> None:
@@ -249,14 +281,14 @@ def test_a_graph_without_end_is_refused(tmp_path: Path) -> None:
     del model.graph.node[:]
     model.graph.node.extend([*doubled, *nodes])
     with pytest.raises(IncompatibleFileError, match="computes with weights"):
-        read_foreign_onnx(written(model, tmp_path))
+        read_foreign_network(written(model, tmp_path))
     del model.graph.node[:]
     names = ["data_0", *(f"same{n}" for n in range(10_001))]
     model.graph.node.extend(
         helper.make_node("Identity", [old], [new]) for old, new in itertools.pairwise(names)
     )
     with pytest.raises(IncompatibleFileError, match="more than 10,000 nodes"):
-        read_foreign_onnx(written(model, tmp_path))
+        read_foreign_network(written(model, tmp_path))
 
 
 def small_file(model: onnx.ModelProto) -> bytes:
@@ -296,4 +328,4 @@ def test_a_damaged_file_is_refused_or_read(
     path = tmp_path_factory.getbasetemp() / "damaged.onnx"
     path.write_bytes(damaged[:end])
     with contextlib.suppress(IncompatibleFileError):
-        assert isinstance(read_foreign_onnx(path), Source)
+        assert isinstance(read_foreign_network(path).source, Source)

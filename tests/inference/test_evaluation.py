@@ -262,7 +262,6 @@ KNOWN = KnownNetwork(
     page="",
     preset="caffe",
     channels="RGB",
-    labels="imagenet",
     licence="none",
     top1=57.1,
     top5=80.2,

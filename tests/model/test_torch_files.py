@@ -231,6 +231,25 @@ def test_a_tensor_that_repeats_its_numbers_is_refused_uncopied(tmp_path: Path) -
         load_checkpoint(path)
 
 
+@pytest.mark.parametrize("last", [2, 10**10])
+def test_tensors_that_repeat_their_numbers_differently_all_count(tmp_path: Path, last: int) -> None:
+    one = torch.zeros(4)[:1]
+    torch.save({"a": one.expand(10**10 + 2 - last), "b": one.expand(last)}, tmp_path / "a.pt")
+    with pytest.raises(IncompatibleFileError, match="more than the file"):
+        load_checkpoint(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("change", [torch.Tensor.t, torch.Tensor.bfloat16])
+def test_one_tensor_under_many_names_is_copied_once(tmp_path: Path, change: Any) -> None:
+    from alexnet_deploy.model.torch_files import read_pt
+
+    same = change(torch.rand(10, 20))
+    torch.save({f"a{number}": same for number in range(1000)}, tmp_path / "a.pt")
+    arrays, _ = read_pt(tmp_path / "a.pt")
+    assert len({array.ctypes.data for array in arrays.values()}) == 1
+    np.testing.assert_array_equal(arrays["a999"], same.float().numpy())
+
+
 def test_a_name_that_is_no_text_is_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     torch.save({("conv1", "weight"): torch.zeros(3)}, path)

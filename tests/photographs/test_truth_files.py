@@ -97,7 +97,7 @@ def test_what_is_missing_stays_and_what_is_not_named_is_counted(val: Path) -> No
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"truth: begins with ''; expected ImageNet's val\.txt, .* or a CSV whose first line"),
+        ("", r"truth: begins with ''; expected Caffe's val\.txt, .* or a CSV whose first line"),
         ("file,class\na,1\n", r"truth: begins with 'file,class'; expected"),
         (b"\xff\xd8\xff\xe0\0" * 30, r"truth: begins with '.{100,240}\.\.\.'; expected"),
         ("path,label\n", "truth: names no photograph"),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from alexnet_deploy.model.spec import ModelSpec, preset_spec
-from alexnet_deploy.runtimes.base import RunnerOptions, check_images, check_outputs
+from alexnet_deploy.runtimes.base import RunnerOptions, check_images, check_outputs, usual_outputs
 
 UNSPOKEN = os.fsdecode(b"caf\xe9\n.png")
 SPEC = preset_spec("paper", num_classes=4, labels=("red", "green", "blue", "great_auk"))
@@ -26,7 +26,11 @@ class FakeRunner:
         self.identity = "0123456789abcdef"
         precision = "fp32" if options.precision == "auto" else options.precision
         self.options = dataclasses.replace(
-            options, runtime="onnxruntime", device="cpu", precision=precision
+            options,
+            runtime="onnxruntime",
+            device="cpu",
+            precision=precision,
+            outputs=options.outputs or usual_outputs(spec),
         )
         self.description = "fake runner"
 

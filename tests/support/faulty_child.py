@@ -94,6 +94,10 @@ def scenario_of(name: str) -> Scenario:
         from tests.support.checkpoint_scenario import CheckpointScenario
 
         return CheckpointScenario()
+    if name == "pull":
+        from tests.support.pull_scenario import PullScenario
+
+        return PullScenario()
     return dict(scenarios())[name]
 
 

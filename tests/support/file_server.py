@@ -30,6 +30,7 @@ class Request(BaseHTTPRequestHandler):
     """One request, with what it is answered."""
 
     file: FileServer  # set in a subclass, one for each server
+    wbufsize = 1 << 16  # so that a small file comes in the same pieces each time
 
     def do_GET(self) -> None:
         self.file.ranges.append(self.headers.get("Range", ""))
@@ -91,6 +92,7 @@ def stalled_after(num_bytes: int) -> Answer:
 
     def answer(request: Request) -> None:
         request.wfile.write(request.part()[:num_bytes])
+        request.wfile.flush()
         request.file.released.wait()
 
     return answer
@@ -116,7 +118,7 @@ def serving(content: bytes) -> Iterator[FileServer]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         file = FileServer(f"http://127.0.0.1:{server.server_port}/file.bin", content)
         Handler.file = file
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         try:
             yield file

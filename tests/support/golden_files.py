@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from tests.support import golden_networks
 from tests.support.caffe_networks import (
     Arrays,
     in_old_format,
@@ -25,13 +25,14 @@ from tests.support.caffe_networks import (
     train_val,
 )
 from tests.support.caffe_writer import binary
-from tests.support.golden_networks import LAYERS, Family, mean_image, weights
+from tests.support.golden_networks import LAYERS, NETWORKS
 
 if TYPE_CHECKING:
     import torch
 
-Array = NDArray[Any]
-Writer = Callable[[Path], Path]
+Weights = Mapping[str, NDArray[Any]]
+"""By the paper's names."""
+Writer = Callable[[Path, Weights], Path]
 
 TORCHVISION = (
     *("features.0", "features.3", "features.6", "features.8", "features.10"),
@@ -45,58 +46,66 @@ class Published:
     """A file and what it must be known to be.
 
     Attributes:
-        network: in `golden_networks.NETWORKS`; the preset, too, which must be said: no public
-            network has so few weights.
-        write: writes it into a folder.
-        needs: the packages that write or read it.
+        network: in `golden_networks.NETWORKS`; the preset, too, which must be said where a file
+            has fewer weights than any that is public.
+        writer: writes weights into a folder, and says where.
+        needs: the package that writes it, and reads it.
         has_mean: a mean photograph comes with it.
     """
 
     network: str
-    write: Writer
+    writer: Writer
     needs: str = "numpy"
     has_mean: bool = False
 
+    def write(self, folder: Path, *, is_small: bool = True) -> Path:
+        """Write it, with `golden_networks.weights`."""
+        weights = golden_networks.weights(NETWORKS[self.network].family, is_small=is_small)
+        return self.writer(folder, weights)
 
-def named(family: Family, layers: Sequence[str], wrap: str = "{}") -> dict[str, Array]:
-    """Return the weights under other names of their layers, and within others."""
+
+def named(
+    weights: Weights, layers: Sequence[str] = TORCHVISION, wrap: str = "{}"
+) -> dict[str, NDArray[Any]]:
+    """Return weights under other names of their layers, and within others."""
     new = dict(zip(LAYERS, layers, strict=True))
+    parts = [name.split(".") for name in weights]
     return {
-        wrap.format(f"{new[layer]}.{part}"): array
-        for (layer, part), array in (
-            ((*name.split("."),), array) for name, array in weights(family).items()
-        )
+        wrap.format(f"{new[layer]}.{part}"): weights[f"{layer}.{part}"] for layer, part in parts
     }
 
 
-def _tensors(wrap: str = "{}", layers: Sequence[str] = TORCHVISION) -> "dict[str, torch.Tensor]":
-    torch = pytest.importorskip("torch", reason="writing torch's files needs torch")
-    arrays = named("torchvision", layers, wrap)
+def _tensors(
+    weights: Weights, wrap: str = "{}", layers: Sequence[str] = TORCHVISION
+) -> "dict[str, torch.Tensor]":
+    import torch
+
+    arrays = named(weights, layers, wrap)
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
-def _torch(file_name: str, content: Callable[[], Any], *, is_zip: bool = True) -> Writer:
-    def write(folder: Path) -> Path:
-        value = content()
+def _torch(file_name: str, content: Callable[[Weights], Any], *, is_zip: bool = True) -> Writer:
+    def write(folder: Path, weights: Weights) -> Path:
         import torch
 
         path = folder / file_name
-        torch.save(value, path, _use_new_zipfile_serialization=is_zip)
+        torch.save(content(weights), path, _use_new_zipfile_serialization=is_zip)
         return path
 
     return write
 
 
-def _imagenet_example() -> dict[str, Any]:
+def _imagenet_example(weights: Weights) -> dict[str, Any]:
     """Return what examples/imagenet/main.py saves: DataParallel around the convolutions only."""
-    tensors = _tensors()
+    tensors = _tensors(weights)
     state = {name.replace("features.", "features.module."): t for name, t in tensors.items()}
+    # Of the convolutions alone, as of a run that trained no others: half the file.
     momentum = {
-        index: {"momentum_buffer": tensor.new_zeros(()).expand(tensor.shape).clone()}
-        for index, tensor in enumerate(tensors.values())
-        if tensor.numel() < 2**20
+        index: {"momentum_buffer": tensor.clone()}
+        for index, (name, tensor) in enumerate(tensors.items())
+        if name.startswith("features")
     }
-    groups = [{"lr": 0.01, "momentum": 0.9, "params": list(range(16))}]
+    groups = [{"lr": 0.01, "momentum": 0.9, "params": list(momentum)}]
     return {
         "epoch": 90,
         "arch": "alexnet",
@@ -107,13 +116,14 @@ def _imagenet_example() -> dict[str, Any]:
     }
 
 
-def _lightning() -> dict[str, Any]:
-    score = _tensors()["classifier.6.bias"].new_tensor(0.57)
+def _lightning(weights: Weights) -> dict[str, Any]:
+    tensors = _tensors(weights, "model.{}")
+    score = tensors["model.classifier.6.bias"].new_tensor(0.57)
     return {
         "epoch": 89,
         "global_step": 450_000,
         "pytorch-lightning_version": "2.5.0",
-        "state_dict": _tensors("model.{}"),
+        "state_dict": tensors,
         "loops": {"fit_loop": {"state_dict": {}, "epoch_progress": {"current": {"ready": 90}}}},
         "callbacks": {"ModelCheckpoint{'monitor': 'val_acc'}": {"best_model_score": score}},
         "optimizer_states": [{"state": {}, "param_groups": [{"lr": 0.01}]}],
@@ -123,51 +133,45 @@ def _lightning() -> dict[str, Any]:
     }
 
 
-def _safetensors(family: Family, layers: Sequence[str]) -> Writer:
-    def write(folder: Path) -> Path:
-        save_file(named(family, layers), folder / "model.safetensors", {"format": "pt"})
-        return folder / "model.safetensors"
+def _safetensors(layers: Sequence[str], wrap: str = "{}") -> Writer:
+    def write(folder: Path, weights: Weights) -> Path:
+        path = folder / "model.safetensors"
+        save_file(named(weights, layers, wrap), path, {"format": "pt"})
+        return path
 
     return write
 
 
-def _config(folder: Path) -> None:
-    config = {"architectures": ["AlexNetForImageClassification"], "num_labels": 10}
-    (folder / "config.json").write_text(json.dumps(config))
+def _hub(write_weights: Writer) -> Writer:
+    """Return what writes a directory of the Hugging Face hub, its weights as `write_weights`."""
+
+    def write(folder: Path, weights: Weights) -> Path:
+        config = {"architectures": ["AlexNetForImageClassification"], "model_type": "alexnet"}
+        (folder / "config.json").write_text(json.dumps(config))
+        write_weights(folder, weights)
+        return folder
+
+    return write
 
 
-def _hub(folder: Path) -> Path:
-    _config(folder)
-    arrays = named("torchvision", TORCHVISION, "alexnet.{}")
-    save_file(arrays, folder / "model.safetensors", {"format": "pt"})
-    return folder
-
-
-def _hub_in_shards(folder: Path) -> Path:
-    _config(folder)
-    arrays = list(named("torchvision", TORCHVISION, "alexnet.{}").items())
+def _two_shards(folder: Path, weights: Weights) -> Path:
+    arrays = list(named(weights, wrap="alexnet.{}").items())
     weight_map: dict[str, str] = {}
     for number, part in enumerate((arrays[:13], arrays[13:]), 1):
         shard = f"model-{number:05}-of-00002.safetensors"
         save_file(dict(part), folder / shard, {"format": "pt"})
         weight_map |= {name: shard for name, _ in part}
-    index = {"metadata": {"total_size": 0}, "weight_map": weight_map}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    return folder
-
-
-def _hub_of_torch(folder: Path) -> Path:
-    _config(folder)
-    _torch("pytorch_model.bin", lambda: _tensors("alexnet.{}"))(folder)
-    return folder
+    size = sum(array.nbytes for _, array in arrays)
+    path = folder / "model.safetensors.index.json"
+    path.write_text(json.dumps({"metadata": {"total_size": size}, "weight_map": weight_map}))
+    return path
 
 
 def _caffe(name: str, preset: str, *, is_old: bool) -> Writer:
     """Return what writes a snapshot of Caffe's training, in its own format or that of 2014."""
 
-    def write(folder: Path) -> Path:
-        arrays = weights("grouped")
-        blobs: Arrays = {at: (arrays[f"{at}.weight"], arrays[f"{at}.bias"]) for at in LAYERS}
+    def write(folder: Path, weights: Weights) -> Path:
+        blobs: Arrays = {at: (weights[f"{at}.weight"], weights[f"{at}.bias"]) for at in LAYERS}
         net = train_val(layers_of(preset))
         net = in_old_format(snapshot(net, blobs, old_blob)) if is_old else snapshot(net, blobs)
         path = folder / f"{name}.caffemodel"
@@ -180,47 +184,49 @@ def _caffe(name: str, preset: str, *, is_old: bool) -> Writer:
 def write_mean(folder: Path) -> Path:
     """Write Caffe's mean photograph."""
     path = folder / "imagenet_mean.binaryproto"
-    path.write_bytes(binary(old_blob(mean_image()), "blob"))
+    path.write_bytes(binary(old_blob(golden_networks.mean_image()), "blob"))
     return path
+
+
+def light_bvlc_alexnet() -> Path:
+    """Return the Model Zoo's network as the onnx package has it: one number for all weights."""
+    import onnx
+
+    data = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+    return data / "light_bvlc_alexnet.onnx"
 
 
 def _zoo(*, is_pooled_first: bool) -> Writer:
     """Return what writes the Model Zoo's file: onnx's own copy of it without numbers, filled."""
 
-    def write(folder: Path) -> Path:
+    def write(folder: Path, weights: Weights) -> Path:
         import onnx
-        from onnx import numpy_helper
+        from onnx import helper, numpy_helper
 
         model = onnx.load(light_bvlc_alexnet())
         graph = model.graph
         nodes = [node for node in graph.node if node.op_type != "ConstantOfShape"]
-        if is_pooled_first:
-            nodes = _pooled_first(nodes)
+        nodes = _pooled_first(nodes) if is_pooled_first else nodes
         arrays = {
-            f"{layer}_{part[0]}_0": weights("grouped")[f"{layer}.{part}"]
+            f"{layer}_{part[0]}_0": weights[f"{layer}.{part}"]
             for layer in LAYERS
             for part in ("weight", "bias")
         }
-        arrays["OC2_DUMMY_1"] = np.array([1, 8 * 6 * 6], np.int64)
+        arrays["OC2_DUMMY_1"] = np.array([1, weights["fc6.weight"].shape[1]], np.int64)
+        tensors = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
         del graph.node[:], graph.initializer[:], graph.input[1:]
         graph.node.extend(nodes)
-        for name, array in arrays.items():
-            tensor = numpy_helper.from_array(array, name)
-            graph.initializer.append(tensor)
-            shape = list(array.shape)
-            graph.input.append(onnx.helper.make_tensor_value_info(name, tensor.data_type, shape))
-        graph.output[0].type.tensor_type.shape.dim[1].dim_value = 10
-        onnx.save(model, folder / "model.onnx")
-        return folder / "model.onnx"
+        graph.initializer.extend(tensors)
+        graph.input.extend(
+            helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            for tensor in tensors
+        )
+        graph.output[0].type.tensor_type.shape.dim[1].dim_value = len(weights["fc8.bias"])
+        path = folder / ("caffenet-9.onnx" if is_pooled_first else "bvlcalexnet-9.onnx")
+        onnx.save(model, path)
+        return path
 
     return write
-
-
-def light_bvlc_alexnet() -> Path:
-    """Return the Model Zoo's network as the onnx package has it: one number for all weights."""
-    onnx = pytest.importorskip("onnx")
-    data = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
-    return data / "light_bvlc_alexnet.onnx"
 
 
 def _pooled_first(nodes: list[Any]) -> list[Any]:
@@ -234,29 +240,27 @@ def _pooled_first(nodes: list[Any]) -> list[Any]:
     return nodes
 
 
-def _torch_export(folder: Path) -> Path:
+def _torch_export(folder: Path, weights: Weights) -> Path:
     import torch
     from torch import nn
 
-    arrays = weights("torchvision")
-    convolutions = [nn.Conv2d(3, 8, 11, 4, 2), nn.Conv2d(8, 12, 5, padding=2)]
-    convolutions += [nn.Conv2d(i, o, 3, padding=1) for i, o in ((12, 16), (16, 10), (10, 8))]
     features: list[nn.Module] = []
-    for number, convolution in enumerate(convolutions, 1):
-        features += [convolution, nn.ReLU(inplace=True)]
+    for number in range(1, 6):
+        outputs, inputs, side, _ = weights[f"conv{number}.weight"].shape
+        stride, padding = (4, 2) if number == 1 else (1, side // 2)
+        features += [nn.Conv2d(inputs, outputs, side, stride, padding), nn.ReLU(inplace=True)]
         features += [nn.MaxPool2d(3, 2)] if number in (1, 2, 5) else []
+    last = nn.Linear(4096, len(weights["fc8.bias"]))
     classifier = [
-        *(nn.Dropout(), nn.Linear(288, 4096), nn.ReLU(inplace=True)),
-        *(nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU(inplace=True), nn.Linear(4096, 10)),
+        *(nn.Dropout(), nn.Linear(weights["fc6.weight"].shape[1], 4096), nn.ReLU(inplace=True)),
+        *(nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU(inplace=True), last),
     ]
     module = nn.Sequential()
     module.add_module("features", nn.Sequential(*features))
     module.add_module("avgpool", nn.AdaptiveAvgPool2d((6, 6)))
     module.add_module("flatten", nn.Flatten())
     module.add_module("classifier", nn.Sequential(*classifier))
-    state = named("torchvision", TORCHVISION)
-    module.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
-    assert len(state) == len(arrays)
+    module.load_state_dict(_tensors(weights))
     path = folder / "alexnet.onnx"
     with warnings.catch_warnings(action="ignore"):
         images = (torch.zeros(1, 3, 224, 224),)
@@ -274,13 +278,19 @@ PUBLISHED: Mapping[str, Published] = {
     ),
     "Lightning": Published("torchvision", _torch("epoch=89.ckpt", _lightning), "torch"),
     "Cadene": Published(
-        "torchvision", _torch("alexnet.pth", lambda: _tensors(layers=CADENE)), "torch"
+        "torchvision", _torch("alexnet.pth", lambda w: _tensors(w, layers=CADENE)), "torch"
     ),
-    "Hugging Face, safetensors": Published("torchvision", _hub),
-    "Hugging Face, two shards": Published("torchvision", _hub_in_shards),
-    "Hugging Face, pytorch_model.bin": Published("torchvision", _hub_of_torch, "torch"),
+    "Hugging Face, safetensors": Published(
+        "torchvision", _hub(_safetensors(TORCHVISION, "alexnet.{}"))
+    ),
+    "Hugging Face, two shards": Published("torchvision", _hub(_two_shards)),
+    "Hugging Face, pytorch_model.bin": Published(
+        "torchvision",
+        _hub(_torch("pytorch_model.bin", lambda w: _tensors(w, "alexnet.{}"))),
+        "torch",
+    ),
     "torch.onnx.export": Published("torchvision", _torch_export, "torch"),
-    "the paper's towers": Published("paper", _safetensors("grouped", LAYERS)),
+    "the paper's towers": Published("paper", _safetensors(LAYERS)),
     "bvlc_alexnet": Published("caffe", _caffe("bvlc_alexnet", "caffe", is_old=True)),
     "bvlc_alexnet in Caffe's newer format": Published(
         "caffe", _caffe("bvlc_alexnet", "caffe", is_old=False)
@@ -290,7 +300,5 @@ PUBLISHED: Mapping[str, Published] = {
     ),
     "the Model Zoo's bvlcalexnet": Published("caffe-224", _zoo(is_pooled_first=False)),
     "the Model Zoo's caffenet": Published("caffenet-224", _zoo(is_pooled_first=True)),
-    "ungrouped": Published(
-        "ungrouped", _safetensors("ungrouped", [f"layers.{name}" for name in LAYERS])
-    ),
+    "ungrouped": Published("ungrouped", _safetensors(LAYERS, "layers.{}")),
 }

@@ -27,14 +27,24 @@ _KERNELS: Mapping[Family, tuple[tuple[int, int, int], ...]] = {
     "grouped": ((8, 3, 11), (16, 4, 5), (12, 16, 3), (12, 6, 3), (8, 6, 3)),
     "ungrouped": ((8, 3, 11), (16, 8, 5), (12, 16, 3), (12, 12, 3), (8, 12, 3)),
 }
+_PUBLISHED_KERNELS: Mapping[Family, tuple[tuple[int, int, int], ...]] = {
+    "torchvision": ((64, 3, 11), (192, 64, 5), (384, 192, 3), (256, 384, 3), (256, 256, 3)),
+    "grouped": ((96, 3, 11), (256, 48, 5), (384, 256, 3), (384, 192, 3), (256, 192, 3)),
+    "ungrouped": ((96, 3, 11), (256, 96, 5), (384, 256, 3), (384, 384, 3), (256, 384, 3)),
+}
 
 
 @cache
-def weights(family: Family) -> Mapping[str, Array]:
-    """Return random weights by the paper's names; maps reach some hundreds where LRN reads them."""
+def weights(family: Family, *, is_small: bool = True) -> Mapping[str, Array]:
+    """Return random weights by the paper's names; maps reach some hundreds where LRN reads them.
+
+    Few unless `is_small` is False: then as many as are published, 244 MB or 250.
+    """
     rng = np.random.default_rng(2012)
-    shapes: list[tuple[int, ...]] = [(o, i, side, side) for o, i, side in _KERNELS[family]]
-    shapes += [(4096, 8 * 6 * 6), (4096, 4096), (NUM_CLASSES, 4096)]
+    kernels = (_KERNELS if is_small else _PUBLISHED_KERNELS)[family]
+    shapes: list[tuple[int, ...]] = [(o, i, side, side) for o, i, side in kernels]
+    num_classes = NUM_CLASSES if is_small else 1000
+    shapes += [(4096, kernels[-1][0] * 6 * 6), (4096, 4096), (num_classes, 4096)]
     arrays = {}
     for layer, shape in zip(LAYERS, shapes, strict=True):
         if layer == "fc7":

@@ -1,6 +1,7 @@
 """A table of public networks with one that is small and made up, and the file of it."""
 
 import hashlib
+import importlib
 import json
 from pathlib import Path
 
@@ -8,12 +9,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from alexnet_deploy.importing import known, matching
+from alexnet_deploy.importing import known, matching, onnx_layers
 from alexnet_deploy.importing.known import KnownNetwork, known_networks
 from alexnet_deploy.model import spec
 
 NAME, FILE_NAME = "tiny", "tiny-1.safetensors"
-_FC_WIDTH = 8
+FC_WIDTH = 8
 # torchvision's names, with widths that only a test has.
 _SHAPES = {
     "features.0": (4, 3, 11, 11),
@@ -21,9 +22,9 @@ _SHAPES = {
     "features.6": (6, 5, 3, 3),
     "features.8": (7, 6, 3, 3),
     "features.10": (3, 7, 3, 3),
-    "classifier.1": (_FC_WIDTH, 3 * 6 * 6),
-    "classifier.4": (_FC_WIDTH, _FC_WIDTH),
-    "classifier.6": (11, _FC_WIDTH),
+    "classifier.1": (FC_WIDTH, 3 * 6 * 6),
+    "classifier.4": (FC_WIDTH, FC_WIDTH),
+    "classifier.6": (11, FC_WIDTH),
 }
 
 
@@ -37,10 +38,17 @@ def published(seed: int = 0) -> bytes:
     return save(arrays)
 
 
+def use_few_outputs(patch: pytest.MonkeyPatch) -> None:
+    """Let fc6 and fc7 have as many outputs as those of `published`."""
+    # A module that is first imported meanwhile would keep the number.
+    importlib.import_module("alexnet_deploy.index.manifest")
+    for module in (spec, matching, onnx_layers):
+        patch.setattr(module, "FC_WIDTH", FC_WIDTH)
+
+
 def use_table(patch: pytest.MonkeyPatch, folder: Path, *urls: str) -> KnownNetwork:
     """Let `tiny`, published at `urls`, be the one public network."""
-    patch.setattr(spec, "FC_WIDTH", _FC_WIDTH)
-    patch.setattr(matching, "FC_WIDTH", _FC_WIDTH)
+    use_few_outputs(patch)
     content = published()
     table = folder / "networks.toml"
     fields = {
@@ -49,7 +57,6 @@ def use_table(patch: pytest.MonkeyPatch, folder: Path, *urls: str) -> KnownNetwo
         "page": "https://example.org/tiny",
         "preset": "torchvision",
         "channels": "RGB",
-        "labels": "imagenet",
         "licence": "CC0",
         "top1": 12.5,
         "top5": 25.0,

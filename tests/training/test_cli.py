@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from alexnet_deploy.model.checkpoints import load_checkpoint
+from alexnet_deploy.weights.store import store
 from tests.support.training_sets import (
     FORM,
     Recorder,
@@ -246,12 +247,19 @@ def test_a_head_alone_needs_a_network_to_be_the_head_of() -> None:
 
 
 @pytest.mark.usefixtures("photographs")
-def test_pictures_are_prepared_for_the_network_to_fine_tune() -> None:
+def test_pictures_are_prepared_for_the_network_to_fine_tune(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     init = saved_checkpoint("caffe", Path())
-    assert run("prepare", "p", "-o", "q", "--init", str(init)).exit_code == 0
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    missing = run("prepare", "p", "-o", "q", "--init", "caffe")
+    assert missing.exit_code == 2
+    assert "alexnet-deploy pull caffe" in missing.stderr
+    store("caffe", load_checkpoint(init))
+    assert run("prepare", "p", "-o", "q", "--init", "caffe").exit_code == 0
     prepared = json.loads(Path("q/prepared.json").read_text("utf-8"))
     assert [prepared[name] for name in ("size", "resize", "filter")] == [75, "squash", "bilinear"]
-    arguments = ["--init", str(init), "--train", "head"]
+    arguments = ["--init", "caffe", "--train", "head"]
     assert run("train", "q", "-o", "run", *BRIEF, *arguments).exit_code == 0
     refused = run("train", "q", "-o", "papers", *BRIEF)
     assert refused.exit_code == 5

@@ -22,7 +22,7 @@ from training.photographs import PhotographBatch
 from training.recipes import MODERN, PAPER, Recipe
 from training.towers import Dropout, TwoTowers
 from training.trainer import DivergedError, Precision, Trainer
-from training.weights import deployable, merge, split
+from training.weights import AFTER_DROPOUT, deployable, merge, split
 
 CPU = torch.device("cpu")
 NUM_CLASSES = 7
@@ -152,7 +152,7 @@ def test_validation_sees_the_network_that_will_be_deployed() -> None:
     trainer = _trainer(network, PAPER)
     batch = _pictures(2)
     trainer.validate([batch])
-    arrays = deployable(merge(dict(network.named_parameters())), 0.5)
+    arrays = deployable(merge(dict(network.named_parameters())), 0.5, AFTER_DROPOUT)
     reference = Reference(Checkpoint(spec=network.spec, arrays=arrays), np.float64)
     crops = batch.images[:, 4:103, 4:103].numpy()  # the central 99 of 107 px
     expected = torch.from_numpy(reference.run(crops, "logits")["logits"])

@@ -9,7 +9,7 @@ from alexnet_deploy.model.reference import Reference
 from tests.support.networks import noise
 from tests.support.plain_network import inputs_from, random_weights, relative_difference, small_spec
 from training.towers import TwoTowers
-from training.weights import deployable, merge, split, trainable
+from training.weights import AFTER_DROPOUT, deployable, merge, split, trainable
 
 CPU = torch.device("cpu")
 
@@ -78,8 +78,8 @@ def test_deployable_and_trainable_undo_each_other_where_the_scale_is_a_power_of_
         name: torch.from_numpy(random.standard_normal((4, 3), np.float32))
         for name in ("conv1.weight", "fc6.weight", "fc7.weight", "fc7.bias", "fc8.weight")
     }
-    arrays = deployable(merged, 1 - rate)
-    back = trainable(arrays, 1 - rate)
+    arrays = deployable(merged, 1 - rate, AFTER_DROPOUT)
+    back = trainable(arrays, 1 - rate, AFTER_DROPOUT)
     assert list(back) == list(merged)
     for name, tensor in merged.items():
         assert torch.equal(back[name], tensor), name
@@ -95,7 +95,7 @@ def test_trainable_weights_share_no_memory_with_the_checkpoint() -> None:
     }
     for array in arrays.values():
         array.flags.writeable = False  # as arrays of a mapped file are
-    for tensor in trainable(arrays, 1.0).values():
+    for tensor in trainable(arrays, 1.0, AFTER_DROPOUT).values():
         tensor.zero_()
     assert all(array.all() for array in arrays.values())
 
@@ -115,7 +115,7 @@ def test_halved_outputs_in_use_are_the_package_network_with_the_stored_matrices(
             inputs_from(images, spec, torch.float64),
             lambda hidden, layer, tower: hidden * dropout_scale,
         )
-    stored = Checkpoint(spec=spec, arrays=deployable(trained, dropout_scale))
+    stored = Checkpoint(spec=spec, arrays=deployable(trained, dropout_scale, AFTER_DROPOUT))
     expected = Reference(stored, np.float64).run(images, "logits")["logits"]
     # float64 sums in another order, 1e-15 each
     assert relative_difference(logits, torch.from_numpy(expected)) < 1e-9

@@ -118,6 +118,17 @@ def test_a_damaged_copy_is_told_and_not_used(
     assert lines[0].startswith(f"{copy}: is not used")
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_a_copy_that_cannot_be_read_is_told_and_not_used(
+    network: KnownNetwork, server: FileServer, tmp_path: Path
+) -> None:
+    copy = written(in_torch_hub(tmp_path), published())
+    copy.chmod(0)
+    lines: list[str] = []
+    assert pull(network, reporting=Reporting(notify=lines.append)).source == server.url
+    assert lines[0].startswith(f"{copy}: is not used")
+
+
 def test_the_next_source_is_asked_when_one_fails(
     server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

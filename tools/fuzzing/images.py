@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import ExifTags, Image
 
+from alexnet_deploy.installed import has_module
 from alexnet_deploy.photographs.decoding import decode_photograph, load_photograph
 from alexnet_deploy.photographs.pixel_limit import PIXELS
 from alexnet_deploy.photographs.preprocessing import preprocess
@@ -43,7 +44,7 @@ def _read(folder: Path) -> None:
 @cache
 def seeds() -> tuple[bytes, ...]:
     """Return good photographs: every format of `decoding`, with modes and options of each."""
-    return (*_saved(), _psd(), _sun(), _qoi())
+    return (*_saved(), _psd(), _sun(), _qoi(), *_raw(), *_heic())
 
 
 def _saved() -> Iterator[bytes]:
@@ -78,6 +79,28 @@ def _saved() -> Iterator[bytes]:
     yield from _files(rgb, "SGI", {})
     yield from _files(rgb, "PCX", {})
     yield from _files(rgba, "TGA", {"compression": "tga_rle"}, {})
+
+
+def _raw() -> Iterator[bytes]:
+    """Yield raw files: a DNG, and one whose preview is found by its marks alone."""
+    (jpeg,) = _files(Image.effect_mandelbrot((256, 208), (-2, -1.5, 1, 1.5), 50), "JPEG", {})
+    tags = {256: 4, 257: 4, 258: 8, 259: 1, 262: 32803, 273: 8, 274: 6, 277: 1, 279: 16}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    yield b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(4) + jpeg
+    yield b"FUJIFILMCCD-RAW 0201" + bytes(64) + jpeg
+
+
+def _heic() -> Iterator[bytes]:
+    """Yield HEIC files, where what makes them is installed."""
+    if not has_module("pillow_heif"):
+        return
+    from pillow_heif import from_pillow
+
+    for mode in ("RGB", "RGBA", "L"):
+        image = Image.effect_mandelbrot(_SIZE, (-2, -1.5, 1, 1.5), 50).convert(mode)
+        file = io.BytesIO()
+        from_pillow(image).save(file)
+        yield file.getvalue()
 
 
 def _files(image: Image.Image, kind: str, *options: dict[str, object]) -> Iterator[bytes]:
