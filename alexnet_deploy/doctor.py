@@ -27,6 +27,7 @@ from alexnet_deploy.runtimes.onnxruntime_distributions import (
 _OPTIONAL = (
     ("torch", "torch", "reading .pt files", "torch"),
     ("pyarrow", "pyarrow", "Parquet", "parquet"),
+    ("pillow-heif", "pillow_heif", "HEIC photographs", "photos"),
     ("tensorrt", "tensorrt", "TensorRT engines", "tensorrt"),
     ("tensorrt-rtx", "tensorrt_rtx", "TensorRT-RTX engines", "rtx"),
 )

@@ -14,10 +14,9 @@ def _prepare(context: click.Context, option: click.Parameter, value: str) -> Non
 
 
 def _limit_pixels(context: click.Context, option: click.Parameter, value: float | None) -> None:
-    if value is not None:
-        from alexnet_deploy.photographs.pixel_limit import limit_megapixels
+    from alexnet_deploy.photographs.pixel_limit import DEFAULT_MEGAPIXELS, limit_megapixels
 
-        limit_megapixels(value)
+    limit_megapixels(DEFAULT_MEGAPIXELS if value is None else value)
 
 
 _OPTIONS = (

@@ -318,3 +318,13 @@ def test_a_photograph_that_takes_more_memory_than_it_may_names_the_option(
         "--max-decoded-memory is 'x'"
         in run("classify", photographs, "--max-decoded-memory", "x").stderr
     )
+
+
+def test_a_photograph_of_more_megapixels_than_it_may_have_names_the_option(
+    photographs: Path,
+) -> None:
+    result = run("classify", photographs, "--max-megapixels", "0.000001")
+    assert result.exit_code == 3
+    assert result.stderr.count("raise --max-megapixels or scale it down first") == 3
+    assert run("classify", photographs).exit_code == 0  # the limit was that command's
+    assert "--max-megapixels is -1.0" in run("classify", "p", "--max-megapixels", "-1").stderr
