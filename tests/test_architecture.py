@@ -55,10 +55,12 @@ MODULES = {
     ),
     "weights": "places download store pull names",
     "export": "calibration onnx engine cache opening",
-    "console": "signals decoding paths progress reporting group",
+    "console": "signals decoding paths progress verbosity reporting group",
     "index": (
-        "manifest lock segments schema ledger named_folders roots storage model integrity "
-        "maintenance scan writer update ranking exact_search status results finder session opening"
+        "manifest lock segments schema ledger named_folders exclusions roots storage model "
+        "integrity scopes "
+        "maintenance scan writer update ranking exact_search status results queries rotations "
+        "finder session opening"
     ),
     "figures": "png_files drawing classes sheet_cells html_sheets sheets",
     "commands": (
@@ -72,7 +74,8 @@ COMMAND_MODULES = {
     for name, target in COMMANDS.items()
 }
 CONSOLE = tuple(
-    f"console.{name}" for name in ["signals", "decoding", "paths", "reporting", "group"]
+    f"console.{name}"
+    for name in ["signals", "decoding", "paths", "verbosity", "reporting", "group"]
 )
 START_UP = (*CONSOLE, "commands.options", *COMMAND_MODULES.values(), "cli", "__main__")
 """Modules that every `--help` loads: the standard library, click, each other and LIGHT."""
@@ -83,7 +86,7 @@ OWNERS = {
         *("photographs.decoded_size", "photographs.png_data", "photographs.decoding"),
         *("photographs.sources", "photographs.preprocessing"),
         *("figures.png_files", "figures.drawing", "figures.classes"),
-        *("figures.sheet_cells", "figures.sheets"),
+        *("figures.sheet_cells", "figures.html_sheets", "figures.sheets"),
     ),
     "click": START_UP,
     "cuda": ("trt.kernel", "runtimes.cuda_memory"),

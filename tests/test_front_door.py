@@ -58,6 +58,8 @@ def test_a_type_checker_sees_the_names_that_a_program_gets() -> None:
         ("update_index", call("index", 5), "folders"),
         ("update_index", call("index", ["photos", None]), "folders[1]"),
         ("update_index", call("index", batch_size=1.5), "batch_size"),
+        ("update_index", call("index", exclude=5), "exclude"),
+        ("update_index", call("index", remove=["photos", 5]), "remove[1]"),
         ("find_photographs", call(None), "paths"),
         ("find_photographs", call([np.zeros((99, 99))]), "paths[0]"),
     ],
@@ -111,6 +113,11 @@ def test_from_photographs_to_neighbours_and_back(tmp_path: Path) -> None:
     with ad.open_index(directory) as index:
         queries = [SOME[0], Image.open(SOME[1]), embeddings.vectors[2], np.zeros((9, 9), np.uint8)]
         found = list(index.search(queries, k=2))
+        (turned,) = index.search(Image.open(SOME[0]).rotate(90, expand=True), rotations=True)
+    assert (turned.neighbours[0].path.name, turned.neighbours[0].rotation) == (SOME[0].name, 90)
+    out = ad.update_index(directory, tmp_path / "photos", exclude=[SOME[0].name], prune=True)
+    assert (out.num_removed, out.num_unchanged) == (1, 4)
+    assert ad.update_index(directory, remove=tmp_path / "photos").num_removed == 4
     nearest = [result.neighbours[0].path.name for result in found[:3]]
     assert nearest == [path.name for path in SOME[:3]]
     assert all(result.neighbours[0].cosine_similarity > 0.9999 for result in found[:3])

@@ -1,6 +1,5 @@
 """`alexnet-deploy classify`."""
 
-import functools
 import os
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -35,18 +34,18 @@ _Writer = Callable[["Classification"], None]
 @shared.photograph_options
 @shared.model_options
 def classify(
-    paths: tuple[str, ...],
+    photographs: shared.Photographs,
     top: int | None,
     as_json: bool,
     csv_file: Path | None,
     figure: Path | None,
-    include_hidden: bool,
     max_failures: "FailureLimit",
     model_arguments: shared.ModelArguments,
 ) -> None:
     """Classify photographs.
 
-    PATH is a file, a folder (searched recursively) or a pattern such as '*.png'.
+    PATH is a file, a folder (searched recursively), a pattern such as '*.png', or - for standard
+    input.
 
     Prints a table, unless --json or --csv is given. With --json, a line for each photograph:
     {"path", "predictions": [{"label", "index", "probability"}]} or {"path", "error"}; a path
@@ -56,10 +55,10 @@ def classify(
     from alexnet_deploy.inference import classification
     from alexnet_deploy.inference.failures import at_least_one
     from alexnet_deploy.inference.run import RunSummary
-    from alexnet_deploy.photographs.finding import check_not_photograph, find_photographs
+    from alexnet_deploy.photographs.finding import check_not_photograph
 
     _check(as_json, csv_file, figure)
-    find = functools.partial(find_photographs, paths, include_hidden=include_hidden)
+    find = photographs.find
     for output in (csv_file, figure):
         if output is not None and output != _STDOUT:
             check_not_photograph(output, find())
@@ -73,7 +72,8 @@ def classify(
         if figure is not None:
             from alexnet_deploy.figures.classes import open_figure
 
-            writers.append(stack.enter_context(open_figure(figure, model.spec, say)))
+            add = open_figure(figure, model.spec, say, in_memory=photographs.stdin)
+            writers.append(stack.enter_context(add))
         results = model.classify(found, top=num_classes, summary=summary)
         stack.enter_context(closing(results))
         stack.enter_context(report)

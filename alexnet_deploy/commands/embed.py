@@ -1,13 +1,12 @@
 """`alexnet-deploy embed`."""
 
-import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from alexnet_deploy.commands import options as shared
-from alexnet_deploy.console.paths import FILE
+from alexnet_deploy.console.paths import FILE, LAYER
 from alexnet_deploy.console.reporting import Reporter, print_result
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 @click.option(
     "--layer",
     "layers",
+    type=LAYER,
     multiple=True,
     default=("fc7",),
     help="Layer to take, conv1 to logits; repeat for more.  [default: fc7]",
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 @shared.photograph_options
 @shared.model_options
 def embed(
-    paths: tuple[str, ...],
+    photographs: shared.Photographs,
     output: Path,
     layers: tuple[str, ...],
     as_json: bool,
-    include_hidden: bool,
     max_failures: "FailureLimit",
     model_arguments: shared.ModelArguments,
 ) -> None:
     """Write a layer's activations for photographs.
 
-    PATH is a file, a folder (searched recursively) or a pattern such as '*.png'.
+    PATH is a file, a folder (searched recursively), a pattern such as '*.png', or - for standard
+    input.
 
     Rows are in the order of the photographs; one that cannot be read has none. Several layers
     go to one .npy each, OUTPUT.LAYER.npy. With --json: {"files", "num_rows", "num_failed",
@@ -53,10 +53,10 @@ def embed(
     """
     from alexnet_deploy.inference import embeddings
     from alexnet_deploy.inference.run import RunSummary
-    from alexnet_deploy.photographs.finding import find_photographs
+    from alexnet_deploy.photographs.sources import path_of
 
     embeddings.files_of(output, layers)
-    find = functools.partial(find_photographs, paths, include_hidden=include_hidden)
+    find = photographs.find
     found, summary, report = find(), RunSummary(), Reporter(find)
     with model_arguments.open_runner(layers) as runner, report:
         written = embeddings.embed(
@@ -66,7 +66,7 @@ def embed(
             layers=layers,
             threads=model_arguments.threads,
             summary=summary,
-            on_result=lambda result: report.advance(result.source, result.error),
+            on_result=lambda result: report.advance(path_of(result.source), result.error),
         )
     print_result(written.to_json() if as_json else written.describe())
     report.finish(summary, max_failures)

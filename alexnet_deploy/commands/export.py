@@ -11,7 +11,7 @@ import click
 
 from alexnet_deploy.choices import FILE_PRECISIONS, RUNTIMES, FilePrecision, Runtime
 from alexnet_deploy.console.decoding import decoded_memory_option
-from alexnet_deploy.console.paths import FILE, MODEL
+from alexnet_deploy.console.paths import FILE, LAYER, MODEL
 from alexnet_deploy.console.reporting import print_result, say
 from alexnet_deploy.errors import UsageError
 from alexnet_deploy.files.path_text import printable
@@ -147,6 +147,7 @@ def _engine_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--layer",
     "layers",
+    type=LAYER,
     multiple=True,
     help="Layer to offer as an output; repeat for more.  [default: probabilities, fc7]",
 )

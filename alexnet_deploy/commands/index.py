@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from alexnet_deploy.commands import options as shared
-from alexnet_deploy.console.paths import FILE
+from alexnet_deploy.console.paths import FILE, LAYER
 from alexnet_deploy.console.reporting import Reporter, print_result, say
 
 if TYPE_CHECKING:
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 @click.command(epilog="Example: alexnet-deploy index photos/")
 @click.argument("folders", metavar="[FOLDER]...", nargs=-1, type=FILE)
-@click.option("--layer", help="Layer to index, conv1 to logits.  [default: the index's, else fc7]")
+@click.option(
+    "--layer", type=LAYER, help="Layer to index, conv1 to logits.  [default: the index's, else fc7]"
+)
 @click.option("--retry-failed", is_flag=True, help="Retry what failed in an earlier run.")
 @click.option(
     "--prune", is_flag=True, help="Remove what is gone, however much, and free its space."
@@ -28,6 +30,20 @@ if TYPE_CHECKING:
     multiple=True,
     help="A folder of the index was moved; repeat for more.",
 )
+@click.option(
+    "--exclude",
+    metavar="PATTERN",
+    multiple=True,
+    help="Leave out what matches, from now on: raw, '*.png', 2019/raw; repeat for more, '' for "
+    "nothing.  [default: as before]",
+)
+@click.option(
+    "--remove",
+    metavar="FOLDER",
+    type=FILE,
+    multiple=True,
+    help="Take a folder out of the index; without other FOLDERs do nothing else.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @shared.failure_options
 @shared.index_options
@@ -39,6 +55,8 @@ def index(
     prune: bool,
     repair: bool,
     moved_roots: tuple[str, ...],
+    exclude: tuple[str, ...],
+    remove: tuple[Path, ...],
     as_json: bool,
     include_hidden: bool,
     max_failures: "FailureLimit",
@@ -49,6 +67,10 @@ def index(
     Run it again at any time, after any interruption: it resumes, adds what is new or has
     changed, and drops what is gone. Without FOLDER, all folders of the index, if you have named
     them for it before.
+
+    A PATTERN without a slash is compared with every name in the folders, one with a slash with
+    the path from each; ** stands for any folders. It is kept for later runs, in place of those
+    before. What matches, and what --remove names, leaves the index; the files stay.
 
     Renamed and copied files keep their vectors. A folder that lost more than a fifth of its
     photographs, perhaps because its drive is not mounted, keeps them until --prune (exit 1).
@@ -64,6 +86,8 @@ def index(
         prune=prune,
         repair=repair,
         moved_roots=moved_roots,
+        exclude=tuple(filter(None, exclude)) if exclude else None,
+        remove=remove,
     )
     with reporter:
         bring_up_to_date(

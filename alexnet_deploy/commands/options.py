@@ -2,16 +2,21 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 
 from alexnet_deploy.choices import DEVICES, PRECISIONS, RUNTIMES, Device, Precision, Runtime
 from alexnet_deploy.console.decoding import decoded_memory_option
-from alexnet_deploy.console.paths import FILE, MODEL
+from alexnet_deploy.console.paths import FILE, MODEL, PHOTOGRAPHS
 from alexnet_deploy.console.reporting import say
+from alexnet_deploy.errors import UsageError
 
 if TYPE_CHECKING:
     from alexnet_deploy.index.model import ModelRequest
@@ -20,6 +25,7 @@ if TYPE_CHECKING:
     from alexnet_deploy.runtimes.base import Runner, RunnerOptions
 
 _Command = Callable[..., None]
+_STDIN = Path("-")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +93,73 @@ class ModelArguments:
         runner = open_runner_of(source, self.runner_options(outputs), notify=say)
         say(runner.description)
         return runner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Photographs:
+    """The photographs that were named; a command gets it as `photographs`.
+
+    Attributes:
+        paths: files, folders and patterns; - is `stdin`.
+        listed: files and folders that `--from-file` named.
+        stdin: the photograph in standard input, if one of `paths` is -.
+        include_hidden: whether hidden files in folders are meant, too.
+    """
+
+    paths: tuple[str, ...]
+    listed: tuple[str, ...]
+    stdin: bytes
+    include_hidden: bool
+
+    @classmethod
+    def named(cls, paths: tuple[str, ...], from_file: Path | None, include_hidden: bool) -> Self:
+        """Read the list, and the photograph in standard input.
+
+        Raises:
+            UsageError: one of them cannot be read, or both would be standard input.
+        """
+        names: tuple[str, ...] = ()
+        if from_file is not None:
+            if "-" in paths and from_file == _STDIN:
+                raise UsageError("-: standard input cannot be a photograph and a list; name a file")
+            data = _read_stdin() if from_file == _STDIN else _read_list(from_file)
+            end = b"\0" if b"\0" in data else b"\n"
+            names = tuple(os.fsdecode(name) for name in data.split(end) if name)
+        stdin = _read_stdin() if "-" in paths else b""
+        return cls(paths=paths, listed=names, stdin=stdin, include_hidden=include_hidden)
+
+    def find(self) -> Iterator[Path | bytes]:
+        """Check the paths at once, then yield what they name, standard input in its place."""
+        from alexnet_deploy.photographs.finding import find_listed, find_photographs
+
+        where = self.paths.index("-") if "-" in self.paths else len(self.paths)
+        after = [path for path in self.paths[where:] if path != "-"]
+        return itertools.chain(
+            find_photographs(self.paths[:where], include_hidden=self.include_hidden),
+            [self.stdin] if where < len(self.paths) else [],
+            find_photographs(after, include_hidden=self.include_hidden),
+            find_listed(self.listed, include_hidden=self.include_hidden),
+        )
+
+
+def _read_list(path: Path) -> bytes:
+    try:
+        return path.read_bytes()  # perhaps a pipe, as of <(find ...)
+    except OSError as error:
+        raise UsageError(
+            f"--from-file {path}: cannot be read ({error.strerror or error}); name a file of paths"
+        ) from error
+
+
+def _read_stdin() -> bytes:
+    if sys.stdin is None:
+        raise UsageError("-: standard input is closed; name a file")
+    from alexnet_deploy.photographs.memory import MAX_FILE_BYTES
+
+    data = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise UsageError("-: standard input has more than 1.1 GB; name a file")
+    return data
 
 
 def _failure_limit(ctx: click.Context, param: click.Parameter, value: str) -> "FailureLimit":
@@ -208,10 +281,29 @@ def failure_options(command: _Command) -> _Command:
     return _add((include_hidden, max_failures_option), command)
 
 
-def photograph_options(command: _Command) -> _Command:
-    """Add the argument PATH... and the options of `failure_options`."""
-    paths = click.argument("paths", metavar="PATH...", nargs=-1, required=True)
-    return paths(failure_options(command))
+def photograph_options(command: _Command, *, metavar: str = "PATH") -> _Command:
+    """Add PATH... and `--from-file`, collected in one argument `photographs`.
+
+    And the options of `failure_options`.
+    """
+    paths = click.argument("paths", metavar=f"[{metavar}]...", nargs=-1, type=PHOTOGRAPHS)
+    from_file = click.option(
+        "--from-file",
+        metavar="LIST",
+        type=FILE,
+        help="Take what a file names, too, on lines or ended by NULs; - for standard input.",
+    )
+
+    @functools.wraps(command)
+    def collected(
+        paths: tuple[str, ...], from_file: Path | None, include_hidden: bool, **arguments: Any
+    ) -> None:
+        if not paths and from_file is None:
+            raise UsageError(f"{metavar}: is missing; name photographs, or a file with --from-file")
+        photographs = Photographs.named(paths, from_file, include_hidden)
+        command(photographs=photographs, **arguments)
+
+    return _add((paths, from_file, failure_options), collected)
 
 
 def _add(options: tuple[Callable[[_Command], _Command], ...], command: _Command) -> _Command:

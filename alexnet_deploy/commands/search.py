@@ -1,10 +1,8 @@
 """`alexnet-deploy search`."""
 
 import functools
-import itertools
 import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog="Example: alexnet-deploy search query.jpg --sheet neighbours.html")
-@click.argument("queries", metavar="QUERY...", nargs=-1, required=True)
 @click.option(
     "-k",
     type=click.IntRange(min=1),
@@ -41,23 +38,39 @@ if TYPE_CHECKING:
     type=click.FloatRange(min=0),
     help="Leave out what is farther: 1 - cosine similarity, or the L2 distance.",
 )
+@click.option(
+    "--rotations",
+    is_flag=True,
+    help="Find copies that were turned, too: search in four orientations, take the nearest.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one line per query.")
-@click.option("--paths", "as_paths", is_flag=True, help="Print only the neighbours' paths.")
+@click.option(
+    "--paths",
+    "as_paths",
+    is_flag=True,
+    help="Print only the neighbours' paths, but of those that are gone.",
+)
 @click.option("-0", "--null", "null", is_flag=True, help="End each path of --paths with a NUL.")
-@click.option("--sheet", type=FILE, help="Draw queries and neighbours as .png or .html.")
-@shared.failure_options
+@click.option(
+    "--sheet",
+    "sheets",
+    type=FILE,
+    multiple=True,
+    help="Draw queries and neighbours as .png or .html; repeat for both.",
+)
+@functools.partial(shared.photograph_options, metavar="QUERY")
 @shared.index_options
 def search(
-    queries: tuple[str, ...],
+    photographs: shared.Photographs,
     directory: Path,
     k: int,
     metric: Metric | None,
     max_distance: float | None,
+    rotations: bool,
     as_json: bool,
     as_paths: bool,
     null: bool,
-    sheet: Path | None,
-    include_hidden: bool,
+    sheets: tuple[Path, ...],
     max_failures: "FailureLimit",
     model_arguments: shared.ModelArguments,
 ) -> None:
@@ -65,27 +78,37 @@ def search(
 
     QUERY is a photograph, a folder, a pattern such as '*.png', or - for standard input.
 
-    Every vector is compared. A query's own file is left out, copies of it are not. With --json,
-    a line for each query: {"query", "results": [{"path", "l2_distance", "cosine_similarity"}]}
-    or {"query", "error"}; paths that are not UTF-8 come with "query_base64", "path_base64".
+    Every vector is compared. A query's own file is left out, copies of it are not. A file with
+    the very bytes of the query is "identical", one that is no longer there "gone". At distance 0
+    others may be, too: the network sees only the middle of a photograph.
+
+    With --json, a line for each query: {"query", "results": [{"path", "l2_distance",
+    "cosine_similarity", "rotation", "identical", "gone"}]} or {"query", "error"}; paths that are
+    not UTF-8 come with "query_base64", "path_base64".
     """
     from alexnet_deploy.index.session import Index
     from alexnet_deploy.inference.failures import at_least_one
     from alexnet_deploy.inference.run import RunSummary
     from alexnet_deploy.photographs.sources import path_of
 
-    _check(as_json, as_paths, null, sheet)
-    stdin = _read_stdin() if "-" in queries else b""
-    find = functools.partial(_find, queries, stdin, include_hidden)
+    _check(as_json, as_paths, null, sheets)
+    find = photographs.find
     found, summary, report = at_least_one(find()), RunSummary(), Reporter(find)
     with ExitStack() as stack:
         index = stack.enter_context(Index(directory, model_arguments.request(), notify=say))
-        if sheet is not None:
+        for sheet in sheets:
             index.check_not_photograph(sheet, find())
-        results = index.search(found, k, metric=metric, max_distance=max_distance, summary=summary)
+        results = index.search(
+            found,
+            k,
+            metric=metric,
+            max_distance=max_distance,
+            rotations=rotations,
+            summary=summary,
+        )
         stack.enter_context(closing(results))
         writers = [_stdout_writer(report, as_json, as_paths, null)]
-        if sheet is not None:
+        for sheet in sheets:
             from alexnet_deploy.figures.sheets import open_sheet
 
             add = open_sheet(sheet, metric=metric or index.metric, notify=say)
@@ -98,40 +121,18 @@ def search(
     report.finish(summary, max_failures)
 
 
-def _read_stdin() -> bytes:
-    if sys.stdin is None:
-        raise UsageError("-: standard input is closed; name a file")
-    from alexnet_deploy.photographs.memory import MAX_FILE_BYTES
-
-    photograph = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
-    if len(photograph) > MAX_FILE_BYTES:
-        raise UsageError("-: standard input has more than 1.1 GB; name a photograph")
-    return photograph
-
-
-def _check(as_json: bool, as_paths: bool, null: bool, sheet: Path | None) -> None:
+def _check(as_json: bool, as_paths: bool, null: bool, sheets: tuple[Path, ...]) -> None:
     """Refuse options that exclude each other before any work is done."""
     if as_json and as_paths:
         raise UsageError("--json and --paths: both say what goes to stdout; choose one")
     if null and not as_paths:
         raise UsageError("-0 ends the paths of --paths; add --paths")
-    if sheet is not None:
+    for number, sheet in enumerate(sheets):
         from alexnet_deploy.figures.sheets import check_sheet
 
         check_sheet(sheet)
-
-
-def _find(queries: tuple[str, ...], stdin: bytes, include_hidden: bool) -> Iterator[Path | bytes]:
-    """Check the queries at once, then yield them lazily, standard input in its place."""
-    from alexnet_deploy.photographs.finding import find_photographs
-
-    where = queries.index("-") if "-" in queries else len(queries)
-    before, after = queries[:where], [query for query in queries[where:] if query != "-"]
-    return itertools.chain(
-        find_photographs(before, include_hidden=include_hidden),
-        [stdin] if where < len(queries) else [],
-        find_photographs(after, include_hidden=include_hidden),
-    )
+        if os.path.realpath(sheet) in map(os.path.realpath, sheets[:number]):
+            raise UsageError(f"--sheet {sheet}: is named twice; give it two names")
 
 
 def _stdout_writer(
@@ -143,6 +144,6 @@ def _stdout_writer(
     if as_paths:
         end = b"\0" if null else b"\n"
         return lambda result: report.result(
-            b"".join(os.fsencode(neighbour.path) + end for neighbour in result.neighbours)
+            b"".join(os.fsencode(one.path) + end for one in result.neighbours if not one.is_gone)
         )
     return lambda result: report.result(result.to_text() + "\n") if result.error is None else None

@@ -1,9 +1,11 @@
 """From errors and signals to one message and an exit code, for each command line of the project."""
 
+import difflib
 import errno
 import os
 import pkgutil
 import signal
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,8 +14,14 @@ from typing import Any
 
 import click
 
-from alexnet_deploy.console.reporting import BROKEN_PIPE_EXIT, discard_stdout, in_options
+from alexnet_deploy.console.reporting import (
+    BROKEN_PIPE_EXIT,
+    complain,
+    discard_stdout,
+    in_options,
+)
 from alexnet_deploy.console.signals import word_for
+from alexnet_deploy.console.verbosity import verbosity, verbosity_options
 from alexnet_deploy.errors import AlexNetDeployError
 from alexnet_deploy.files.path_text import printable
 
@@ -40,10 +48,22 @@ class CommandGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return the command, imported if it is lazy; None for an unknown name."""
-        if cmd_name not in self._lazy_commands:
-            return super().get_command(ctx, cmd_name)
-        command: click.Command = pkgutil.resolve_name(self._lazy_commands[cmd_name])
-        return command
+        command = super().get_command(ctx, cmd_name)
+        if cmd_name in self._lazy_commands:
+            command = pkgutil.resolve_name(self._lazy_commands[cmd_name])
+        return None if command is None else verbosity_options(command)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command and its arguments; for a slip, name what may be meant."""
+        names = self.list_commands(ctx)
+        near = [] if args[0] in names else difflib.get_close_matches(args[0], names)
+        if near and not ctx.resilient_parsing:
+            raise click.UsageError(
+                f"No such command '{args[0]}'. Did you mean {' or '.join(near)}?", ctx=ctx
+            )
+        return super().resolve_command(ctx, args)
 
     # The two together see every error: the first parses the group's own options.
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
@@ -63,6 +83,9 @@ def _errors_reported() -> Iterator[None]:
     try:
         yield
     except AlexNetDeployError as error:
+        if verbosity() > 0:
+            for line in "".join(traceback.format_exception(error)).splitlines():
+                complain(line)
         raise _failed(in_options(error.message), error.exit_code) from error
     except click.exceptions.NoArgsIsHelpError:
         raise

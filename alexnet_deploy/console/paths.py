@@ -1,9 +1,11 @@
-"""Parameters of commands that are paths."""
+"""Parameters of commands that are paths or names, and how a shell completes them."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 
 class _File(click.Path):
@@ -16,8 +18,43 @@ class _File(click.Path):
         return super().convert(value, param, ctx)
 
 
+class _Model(_File):
+    """A file that may be the name of a public network, too."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Return the names, and what stands for files."""
+        from alexnet_deploy.importing.known import known_networks
+
+        files = super().shell_complete(ctx, param, incomplete)
+        return [*_beginning_with(incomplete, known_networks()), *files]
+
+
+class _Layer(click.types.StringParamType):
+    """The name of a layer, for the library to judge."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Return the layers of a network with a head."""
+        from alexnet_deploy.model.spec import preset_spec
+
+        return _beginning_with(incomplete, preset_spec("paper", num_classes=1000).layer_shapes())
+
+
+def _beginning_with(incomplete: str, names: Iterable[str]) -> list[CompletionItem]:
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
 FILE = _File(path_type=Path)
 """A file or folder, whether it exists or not; the library says what is wrong with it."""
 
-MODEL = _File()
-"""The same or the name of a public network, as it was written: `./torchvision` is a file."""
+PHOTOGRAPHS = _File()
+"""A file, a folder or a pattern, as it was written."""
+
+MODEL = _Model()
+"""A file or the name of a public network, as it was written: `./torchvision` is a file."""
+
+LAYER = _Layer()
+"""The name of a layer."""

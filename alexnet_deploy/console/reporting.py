@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self, TextIO
 
 import click
 
+from alexnet_deploy.console.verbosity import verbosity
 from alexnet_deploy.errors import Argument, Message, OutputError
 from alexnet_deploy.files.path_text import printable
 
@@ -86,6 +87,12 @@ def print_result(text: str | bytes, *, end: str = "\n") -> None:
 
 def say(line: str) -> None:
     """Print a line for people on stderr, harmless to a terminal whatever it names."""
+    if verbosity() >= 0:
+        complain(line)
+
+
+def complain(line: str) -> None:
+    """Print a line on stderr that `-q` does not leave out."""
     click.echo(printable(in_options(line)), err=True)
 
 
@@ -140,9 +147,11 @@ class Reporter:
             self._num_failed += 1
             line = printable(f"failed: {path or '-'}: {in_options(error)}")
             if self._bar is None:
-                say(line)
+                complain(line)
             else:
                 self._bar.print(line)
+        elif verbosity() > 0:
+            say(f"done: {path or '-'}")
         if self._bar is not None:
             self._bar.advance(self._num_failed)
 
@@ -169,7 +178,7 @@ class Reporter:
         return self
 
     def _show(self, countable: Callable[[], Iterable[object]]) -> None:
-        if sys.stderr is not None and sys.stderr.isatty():
+        if sys.stderr is not None and sys.stderr.isatty() and not verbosity():
             from alexnet_deploy.console.progress import ProgressBar
 
             self._bar = self._stack.enter_context(ProgressBar(countable))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 def word_for(number: int) -> str:
@@ -25,7 +25,11 @@ def end_in_order() -> None:
 
 
 def _handle_with(handler: Callable[[int, FrameType | None], None]) -> None:
-    for number in _SIGNALS:
+    if os.name != "posix":
+        raise SystemExit(
+            "Error: this runs on Linux, macOS and other POSIX systems; on Windows use it in WSL"
+        )
+    for number in (getattr(signal, name) for name in _NAMES):
         # One that is ignored stays so: nohup, and shells for the background, want that.
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, handler)

@@ -30,7 +30,7 @@ from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.inference.classification import Classification, Prediction
 from alexnet_deploy.model.labels import imagenet_names
 from alexnet_deploy.model.spec import ModelSpec
-from alexnet_deploy.photographs.decoding import load_photograph
+from alexnet_deploy.photographs.sources import load_image
 
 MAX_PHOTOGRAPHS = 64
 NUM_BARS = 5
@@ -52,7 +52,11 @@ _REASON_LINES = 6
 
 @contextmanager
 def open_figure(
-    path: Path, spec: ModelSpec, notify: Callable[[str], None] = lambda _: None
+    path: Path,
+    spec: ModelSpec,
+    notify: Callable[[str], None] = lambda _: None,
+    *,
+    in_memory: bytes = b"",
 ) -> Iterator[Callable[[Classification], None]]:
     """Yield a function that adds one photograph; on exit the figure is drawn and written as PNG.
 
@@ -60,6 +64,7 @@ def open_figure(
         path: the file; a missing folder or permission fails before the first photograph.
         spec: as for `draw_figure`.
         notify: called if there were more than `MAX_PHOTOGRAPHS`, of which the first are drawn.
+        in_memory: as for `draw_figure`.
 
     Raises:
         UsageError: `path` is a file that this package did not draw.
@@ -76,12 +81,14 @@ def open_figure(
 
     with open_png(path) as save:
         yield add
-        save(draw_figure(results, spec))
+        save(draw_figure(results, spec, in_memory=in_memory))
     if num_added > len(results):
         notify(f"{path}: shows the first {len(results)} of {num_added:,} photographs")
 
 
-def draw_figure(results: Sequence[Classification], spec: ModelSpec) -> Image.Image:
+def draw_figure(
+    results: Sequence[Classification], spec: ModelSpec, *, in_memory: bytes = b""
+) -> Image.Image:
     """Draw a grid of photographs, each with its most likely classes.
 
     Args:
@@ -89,6 +96,7 @@ def draw_figure(results: Sequence[Classification], spec: ModelSpec) -> Image.Ima
             predictions. The photographs are read again; one that cannot be read becomes a box with
             the reason.
         spec: its labels tell which folders are classes, by name or by WNID.
+        in_memory: the bytes of the photograph that has no path.
     """
     num_columns = _num_columns(len(results))
     num_rows = math.ceil(len(results) / num_columns)
@@ -100,7 +108,7 @@ def draw_figure(results: Sequence[Classification], spec: ModelSpec) -> Image.Ima
     for position, result in enumerate(results):
         row, column = divmod(position, num_columns)
         corner = (_MARGIN + column * pitch_x, _MARGIN + row * pitch_y)
-        _draw_cell(canvas, corner, result, spec)
+        _draw_cell(canvas, corner, result, spec, in_memory)
     if has_truth:
         _draw_legend(canvas)
     return canvas
@@ -119,23 +127,22 @@ def _num_columns(num_photographs: int) -> int:
 
 def _true_label(result: Classification, spec: ModelSpec) -> str | None:
     """Return the class of the photograph's folder: its name, or its WNID as in ImageNet's."""
-    folder = _file(result).parent.name
+    folder = "" if result.path is None else result.path.parent.name
     name = imagenet_names().get(folder, folder)
     return name if name in spec.labels else None
 
 
-def _file(result: Classification) -> Path:
-    assert result.path is not None, "a figure shows files"
-    return result.path
-
-
 def _draw_cell(
-    canvas: Image.Image, corner: tuple[int, int], result: Classification, spec: ModelSpec
+    canvas: Image.Image,
+    corner: tuple[int, int],
+    result: Classification,
+    spec: ModelSpec,
+    in_memory: bytes,
 ) -> None:
     left, top = corner
     error = result.error
     try:
-        photograph = load_photograph(_file(result)) if error is None else None
+        photograph = load_image(result.path or in_memory) if error is None else None
     except PhotographError as late:
         photograph, error = None, str(late)
     box = Box(left=left, top=top, width=_PHOTO_WIDTH, height=_PHOTO_HEIGHT)
@@ -163,7 +170,13 @@ def _draw_name(
 ) -> None:
     """Write the true class in bold, or the file's name where the class is not known."""
     font = built_in_font(_NAME_SIZE)
-    name = printable(_file(result).name) if truth is None else _display(truth)
+    name = (
+        "standard input"
+        if result.path is None
+        else printable(result.path.name)
+        if truth is None
+        else _display(truth)
+    )
     text = shortened(name, font, _PHOTO_WIDTH)
     ink, stroke = (QUIET, 0.0) if truth is None else (INK, BOLD)
     draw.text(middle, text, font=font, anchor="mm", fill=ink, stroke_width=stroke)

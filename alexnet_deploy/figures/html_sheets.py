@@ -1,14 +1,19 @@
 """Write search results as one self-contained page: no other files, no network, no script.
 
-Thumbnails are JPEGs inside the page. It is written query by query, in constant memory.
+Thumbnails are JPEGs inside the page, each there once however often it is shown. The page is written
+query by query, with one photograph in memory, and a name for each that it has.
 """
 
 import base64
+import hashlib
 import io
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html import escape
 from typing import BinaryIO
+
+from PIL import Image
 
 from alexnet_deploy.choices import Metric
 from alexnet_deploy.errors import PhotographError
@@ -60,7 +65,7 @@ figure { margin: 0; min-width: 0 }
 a { display: block }
 a:hover, a:focus-visible { outline: 3px solid var(--quiet); outline-offset: 2px }
 .photograph { display: block; width: 100%; height: auto; aspect-ratio: 4 / 3;
-  object-fit: contain; background: var(--ground) }
+  background: var(--ground) }
 .failed { display: grid; place-items: center; padding: 0.75rem; text-align: center;
   border: 1px solid var(--frame); background: var(--failed); color: var(--failed-ink);
   overflow-wrap: anywhere }
@@ -87,9 +92,10 @@ def html_page(file: BinaryIO, *, metric: Metric) -> Iterator[Callable[[SearchRes
         file: written sequentially; need not be seekable.
         metric: by which the neighbours were ranked.
     """
+    thumbnails = _Thumbnails()
 
     def add(result: SearchResult) -> None:
-        for piece in _section(result, metric):
+        for piece in _section(result, metric, thumbnails):
             file.write(piece.encode())
 
     file.write(_head(metric).encode())
@@ -119,23 +125,24 @@ def _head(metric: Metric) -> str:
 """
 
 
-def _section(result: SearchResult, metric: Metric) -> Iterator[str]:
+def _section(result: SearchResult, metric: Metric, thumbnails: "_Thumbnails") -> Iterator[str]:
     """Yield a query and its neighbours piece by piece, one thumbnail in memory at a time."""
-    yield f'<section>\n<div class="query">\n{_figure(query_cell(result))}</div>\n'
+    query = _figure(query_cell(result), thumbnails)
+    yield f'<section>\n<div class="query">\n{query}</div>\n'
     if result.neighbours:
         yield "<ol>\n"
         for neighbour in result.neighbours:
-            yield f"<li>{_figure(neighbour_cell(neighbour, metric))}</li>\n"
+            yield f"<li>{_figure(neighbour_cell(neighbour, metric), thumbnails)}</li>\n"
         yield "</ol>\n"
     elif result.error is None:
         yield f'<p class="quiet">{NOTHING_FOUND}</p>\n'
     yield "</section>\n"
 
 
-def _figure(cell: Cell) -> str:
+def _figure(cell: Cell, thumbnails: "_Thumbnails") -> str:
     """Return photograph and caption; the photograph links to its file."""
     try:
-        photograph = _image(cell)
+        photograph = thumbnails.element(cell)
         if cell.path is not None:
             photograph = f'<a href="{escape(cell.path.absolute().as_uri())}">{photograph}</a>'
     except PhotographError as error:
@@ -152,18 +159,51 @@ def _figure(cell: Cell) -> str:
 """
 
 
-def _image(cell: Cell) -> str:
-    """Return the thumbnail as an element with embedded pixels."""
-    photograph = cell.image()
-    small = fitted(photograph, _WIDTH, _HEIGHT, enlarge=False, max_ratio=MAX_RATIO)
-    jpeg = io.BytesIO()
-    small.save(jpeg, format="JPEG", quality=_JPEG_QUALITY, optimize=True)
-    data = base64.b64encode(jpeg.getbuffer()).decode("ascii")
-    alt = escape(f"{cell.folder}{cell.name}")
-    return (
-        f'<img class="photograph" alt="{alt}" width="{small.width}" height="{small.height}" '
-        f'decoding="async" src="data:image/jpeg;base64,{data}">'
-    )
+class _Thumbnails:
+    """The thumbnails of a page: the first place of each holds its pixels, the others point there.
+
+    Only SVG can point without a script and be printed, so all are in it.
+    """
+
+    def __init__(self) -> None:
+        self._sizes: list[tuple[int, int]] = []
+        self._numbers: dict[str | bytes, int] = {}  # by path without links, and by hash of the JPEG
+
+    def element(self, cell: Cell) -> str:
+        """Return the photograph as an element.
+
+        Raises:
+            PhotographError: the reason why it cannot be decoded.
+        """
+        path = "" if cell.path is None else os.path.realpath(cell.path)
+        number, inside = self._numbers.get(path), ""
+        if number is None:
+            number, inside = self._added(cell.image())
+            if path:
+                self._numbers[path] = number
+        width, height = self._sizes[number]
+        inside = inside or f'<use href="#p{number}"/>'
+        label = escape(f"{cell.folder}{cell.name}")
+        return (
+            f'<svg class="photograph" role="img" aria-label="{label}" '
+            f'viewBox="0 0 {width} {height}">{inside}</svg>'
+        )
+
+    def _added(self, photograph: Image.Image) -> tuple[int, str]:
+        """Return the thumbnail's number and, unless the page has it, the element of its pixels."""
+        small = fitted(photograph, _WIDTH, _HEIGHT, enlarge=False, max_ratio=MAX_RATIO)
+        file = io.BytesIO()
+        small.save(file, format="JPEG", quality=_JPEG_QUALITY, optimize=True)
+        jpeg = file.getvalue()
+        number = self._numbers.setdefault(hashlib.sha256(jpeg).digest(), len(self._sizes))
+        if number < len(self._sizes):
+            return number, ""
+        self._sizes.append(small.size)
+        data = base64.b64encode(jpeg).decode("ascii")
+        return number, (
+            f'<image id="p{number}" width="{small.width}" height="{small.height}" '
+            f'href="data:image/jpeg;base64,{data}"/>'
+        )
 
 
 def _shortened(name: str) -> str:

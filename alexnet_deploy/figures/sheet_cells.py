@@ -27,7 +27,7 @@ class Cell:
     Attributes:
         photograph: as given.
         heading: "query", or the measure by which a neighbour was ranked.
-        remark: the other measure, or "identical" if the vectors are; empty for a query.
+        remark: the other measure, or what `Neighbour.remark` says; empty for a query.
         error: why there is no photograph, if already known.
     """
 
@@ -87,7 +87,7 @@ def neighbour_cell(neighbour: Neighbour, metric: Metric) -> Cell:
     return Cell(
         photograph=neighbour.path,
         heading=cosine if is_cosine else distance,
-        remark="identical" if neighbour.l2_distance == 0 else other,
+        remark=neighbour.remark or other,
         error=None,
     )
 

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alexnet_deploy.choices import Metric
-from alexnet_deploy.index.ledger import BLOB, INTEGER
+from alexnet_deploy.index.ledger import BLOB, INTEGER, NULL
 from alexnet_deploy.index.ranking import Ranking
 from alexnet_deploy.index.results import Neighbour, Query
 from alexnet_deploy.index.roots import Roots
 from alexnet_deploy.index.storage import Storage
+from alexnet_deploy.photographs.file_stamps import modified_ns
 
 _NUM_PARAMETERS = 500  # per statement; SQLite allows 32,766
 
@@ -69,8 +71,20 @@ class PhotographFinder:
         ranking: Ranking,
         own_ids: frozenset[int],
         criteria: Criteria,
+        *,
+        sha256: bytes | None,
+        rotations: NDArray[np.int64],
     ) -> Iterator[Neighbour]:
-        """Yield the photographs of a ranking, ties by id."""
+        """Yield the photographs of a ranking, ties by id.
+
+        Args:
+            ranking: of one query.
+            own_ids: photographs to leave out.
+            criteria: which ones, and how many.
+            sha256: of the query's bytes, where the index has them.
+            rotations: (K,) of the query, by which each vector of the ranking was found.
+        """
+        own_position = self._storage.position_of(sha256)
         cosines, distances = ranking.cosine_similarity, ranking.l2_distance
         is_cosine = criteria.metric == "cosine"
         values = -cosines if is_cosine else distances
@@ -81,33 +95,33 @@ class PhotographFinder:
         while start < len(values) and values[start] <= farthest:
             stop = int(np.searchsorted(values, values[start], "right"))
             tied = {int(ranking.positions[number]): number for number in range(start, stop)}
-            for key, path, position in self._first_by_id(list(tied), criteria.k + len(own_ids)):
-                if key not in own_ids:
-                    number = tied[position]
+            for row in self._first_by_id(list(tied), criteria.k + len(own_ids)):
+                if row.id not in own_ids:
+                    number = tied[row.position]
                     yield Neighbour(
-                        path=path,
+                        path=row.path,
                         cosine_similarity=float(cosines[number]),
                         l2_distance=float(distances[number]),
+                        rotation=int(rotations[number]),
+                        is_identical=row.position == own_position and row.is_as_indexed(),
                     )
             start = stop
 
-    def _first_by_id(
-        self, positions: Sequence[int], num_wanted: int
-    ) -> list[tuple[int, Path, int]]:
-        """Return id, path and position of the first photographs that have one of the vectors."""
+    def _first_by_id(self, positions: Sequence[int], num_wanted: int) -> list["_Row"]:
+        """Return the first photographs that have one of the vectors."""
         found: list[tuple[Any, ...]] = []
         for first in range(0, len(positions), _NUM_PARAMETERS):
             some = positions[first : first + _NUM_PARAMETERS]
             marks = ", ".join("?" * len(some))
             found += self._ledger.rows(
-                f"SELECT id, root, path, position FROM photographs WHERE position IN ({marks}) "
-                "ORDER BY id LIMIT ?",
+                "SELECT id, root, path, position, size, mtime_ns FROM photographs "
+                f"WHERE position IN ({marks}) ORDER BY id LIMIT ?",
                 (*some, num_wanted),
-                kinds=(INTEGER, INTEGER, BLOB, INTEGER),
+                kinds=(INTEGER, INTEGER, BLOB, INTEGER, INTEGER | NULL, INTEGER | NULL),
             )
         return [
-            (key, self._roots.file(root, path), position)
-            for key, root, path, position in sorted(found)[:num_wanted]
+            _Row(key, self._roots.file(root, path), *others)
+            for key, root, path, *others in sorted(found)[:num_wanted]
         ]
 
     def _photographs(self, position: int) -> Iterator[tuple[int, Path]]:
@@ -117,3 +131,22 @@ class PhotographFinder:
             kinds=(INTEGER, INTEGER, BLOB),
         ):
             yield key, self._roots.file(root, path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A photograph of the ledger."""
+
+    id: int
+    path: Path
+    position: int
+    size: int | None
+    mtime_ns: int | None
+
+    def is_as_indexed(self) -> bool:
+        """Return whether the file still has the size and, as far as it proves one, the time."""
+        try:
+            status = os.stat(self.path)
+        except OSError:
+            return False
+        return status.st_size == self.size and self.mtime_ns in (None, modified_ns(status))

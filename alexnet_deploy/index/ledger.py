@@ -25,7 +25,13 @@ from alexnet_deploy.errors import (
 )
 from alexnet_deploy.files.output_files import errors_of, sync_directory
 from alexnet_deploy.files.regular_files import ForeignEntryError, open_regular, remove_file
-from alexnet_deploy.index.schema import SCHEMAS, VERSION, check_schema, damaged_ledger
+from alexnet_deploy.index.schema import (
+    MIGRATIONS,
+    SCHEMAS,
+    VERSION,
+    check_schema,
+    damaged_ledger,
+)
 
 LEDGER_NAME = "ledger.sqlite"
 JOURNAL_NAME = "ledger.sqlite-journal"
@@ -101,6 +107,18 @@ class Ledger:
         with errors_of(directory / LEDGER_NAME):
             part.rename(directory / LEDGER_NAME)
         sync_directory(directory)
+
+    def version(self) -> int:
+        """Return the version of its tables; an older ledger has its own until it is written to."""
+        return int(self.one("PRAGMA user_version")[0])
+
+    def migrate(self) -> None:
+        """Give it today's tables, all or nothing."""
+        if self.version() < VERSION:
+            with self.transaction():
+                for version in range(self.version(), VERSION):
+                    self.execute(MIGRATIONS[version])
+                self.execute(f"PRAGMA user_version = {VERSION}")
 
     def one(self, sql: str, parameters: Sequence[Any] = (), *, kinds: Kinds = ()) -> Any:
         """Return the first row, or None; see `rows`."""

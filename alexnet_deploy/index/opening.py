@@ -61,6 +61,8 @@ def update_index(
     retry_failed: bool = False,
     prune: bool = False,
     repair: bool = False,
+    exclude: str | Sequence[str] | None = None,
+    remove: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     progress: Callable[[int], None] = lambda _: None,
     notify: Callable[[str], None] = lambda _: None,
 ) -> IndexReport:
@@ -83,6 +85,10 @@ def update_index(
         retry_failed: read again what failed in an earlier run.
         prune: remove what is gone, even where it is more than a fifth of a folder.
         repair: check all vectors, and embed again those that are damaged.
+        exclude: patterns of what these folders leave out from now on: `*.png` for names, `2019/raw`
+            for a path from the folder, `**` in it for any folders; none with an empty sequence,
+            those before with None.
+        remove: folders to take out, there or not; without `folders` nothing else is done.
         progress: called after each photograph that had to be read, with their number so far.
         notify: as for `open_index`.
 
@@ -94,17 +100,29 @@ def update_index(
             their docstrings say; what was committed stays.
     """
     request = _request(model, layer, runtime, device, precision, batch_size, threads, notify)
-    options = UpdateOptions(
-        include_hidden=include_hidden, retry_failed=retry_failed, prune=prune, repair=repair
-    )
-    num_read = itertools.count(1)
+    options = _options(include_hidden, retry_failed, prune, repair, exclude, remove)
+    num_read, path = itertools.count(1), arguments.path("directory", directory)
+    some = [Path(folder) for folder in arguments.paths("folders", folders)]
     return bring_up_to_date(
-        arguments.path("directory", directory),
-        [Path(folder) for folder in arguments.paths("folders", folders)],
-        request,
-        options,
-        on_result=lambda _: progress(next(num_read)),
-        notify=notify,
+        path, some, request, options, on_result=lambda _: progress(next(num_read)), notify=notify
+    )
+
+
+def _options(
+    include_hidden: bool,
+    retry_failed: bool,
+    prune: bool,
+    repair: bool,
+    exclude: str | Sequence[str] | None,
+    remove: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+) -> UpdateOptions:
+    return UpdateOptions(
+        include_hidden=include_hidden,
+        retry_failed=retry_failed,
+        prune=prune,
+        repair=repair,
+        exclude=None if exclude is None else tuple(arguments.paths("exclude", exclude)),
+        remove=tuple(Path(folder) for folder in arguments.paths("remove", remove)),
     )
 
 

@@ -1,6 +1,7 @@
 """Search results: values, JSON, and a table for people."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -23,11 +24,36 @@ class Neighbour:
         path: absolute.
         cosine_similarity: -1..1, higher is nearer.
         l2_distance: 0 or more, lower is nearer.
+        rotation: 0, 90, 180 or 270, the degrees clockwise by which the query was turned.
+        is_identical: whether its file has the bytes of the query's, and has not changed since it
+            was indexed. At distance 0 it may be another that only looks alike to the network.
     """
 
     path: Path
     cosine_similarity: float
     l2_distance: float
+    rotation: int = 0
+    is_identical: bool = False
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether there is no file at `path` now."""
+        try:
+            os.lstat(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:  # it may not be looked at
+            return False
+        return False
+
+    @property
+    def remark(self) -> str:
+        """What a table or a sheet says of it: "gone", "identical", "turned 90", or nothing."""
+        if self.is_gone:
+            return "gone"
+        if self.is_identical:
+            return "identical"
+        return f"turned {self.rotation}" if self.rotation else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -48,7 +74,8 @@ class SearchResult:
         """Return one line: {"query", "results"} or {"query", "error"}.
 
         "query" is its path, "-" where it has none: standard input, a picture in memory, a vector.
-        A path that is not UTF-8 comes with "query_base64" or "path_base64".
+        A path that is not UTF-8 comes with "query_base64" or "path_base64". Each result has "path",
+        "l2_distance", "cosine_similarity", "rotation", "identical" and "gone".
         """
         path = self._path()
         encoded = path_base64(path)
@@ -60,6 +87,9 @@ class SearchResult:
             | {
                 "l2_distance": neighbour.l2_distance,
                 "cosine_similarity": neighbour.cosine_similarity,
+                "rotation": neighbour.rotation,
+                "identical": neighbour.is_identical,
+                "gone": neighbour.is_gone,
             }
             for neighbour in self.neighbours
         ]
@@ -67,9 +97,10 @@ class SearchResult:
 
     def to_text(self) -> str:
         """Return a table for people: a heading, then a line for each neighbour."""
-        lines = [printable(f"neighbours of {self._path()}"), "cosine        L2  path"]
+        lines = [printable(f"neighbours of {self._path()}"), "cosine        L2              path"]
         lines += [
-            f"{one.cosine_similarity:6.4f}  {one.l2_distance:8.2f}  {printable(one.path)}"
+            f"{one.cosine_similarity:6.4f}  {one.l2_distance:8.2f}  {one.remark:10}  "
+            f"{printable(one.path)}"
             for one in self.neighbours
         ]
         return "\n".join(lines)

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alexnet_deploy.errors import UsageError
-from alexnet_deploy.index.ledger import INTEGER, Ledger
-from alexnet_deploy.index.roots import IN_SCOPE, Root, Roots, Scope, scope_bounds
+from alexnet_deploy.index.exclusions import Exclusions
+from alexnet_deploy.index.ledger import BLOB, INTEGER, Ledger
+from alexnet_deploy.index.roots import Root, Roots
+from alexnet_deploy.index.scopes import IN_SCOPE, Scope, scope_bounds
 from alexnet_deploy.photographs.file_stamps import is_settled, modified_ns
 from alexnet_deploy.photographs.finding import find_photographs
 
@@ -88,6 +90,7 @@ class Scan:
     ) -> None:
         self._ledger = ledger
         self._roots = Roots(ledger)
+        self._exclusions = {root.id: Exclusions(root.exclude) for root in self._roots}
         self._num_indexed = dict(
             ledger.rows(
                 "SELECT root, count(*) FROM photographs WHERE status != 'failed' GROUP BY root",
@@ -137,6 +140,10 @@ class Scan:
             for _, root, path, size, mtime_ns in rows:
                 file = self._roots.file(root, path)
                 yield Task(root=root, path=path, file=file, size=size, mtime_ns=mtime_ns)
+
+    def unmatched(self, root: Root) -> set[str]:
+        """Return which patterns of a root have matched nothing."""
+        return self._exclusions[root.id].unmatched
 
     def losses(self) -> list[Loss]:
         """Return each root's losses, after the tasks are done.
@@ -188,16 +195,18 @@ class Scan:
                 "or its permissions first: its photographs stay in the index"
             ) from error
         folder, place = "", None
-        photographs = find_photographs(
-            [scope.folder], include_hidden=scope.root.include_hidden, exclude=directory
-        )
+        exclusions = self._exclusions[scope.root.id]
+        photographs = photographs_in(scope.folder, scope.root, exclusions, exclude=directory)
         for photograph in photographs:
             parent, name = os.path.split(photograph)
             if parent != folder:
                 folder, place = parent, self._place(parent, scope.root)
             if place is None:
                 continue
-            path = os.fsencode(os.path.join(place, name))
+            text = os.path.join(place, name)
+            if exclusions and exclusions.match(text):  # it was reached by a link
+                continue
+            path = os.fsencode(text)
             try:
                 status = os.stat(photograph)
             except OSError:
@@ -232,6 +241,37 @@ class Scan:
             "AND p.path > CAST(u.path || '/' AS BLOB) AND p.path < CAST(u.path || '0' AS BLOB))",
             (scope.root.id, *scope_bounds(scope)),
         )
+        exclusions = self._exclusions[scope.root.id]
+        if exclusions:
+            rows = self._ledger.rows(
+                "SELECT g.id, path FROM gone g JOIN photographs p ON p.id = g.id "
+                f"WHERE p.root = ? AND {IN_SCOPE}",
+                (scope.root.id, *scope_bounds(scope)),
+                kinds=(INTEGER, BLOB),
+            )
+            # Whoever excludes them wants them gone: no loss.
+            wanted = [(key,) for key, path in rows if exclusions.match(os.fsdecode(path))]
+            self._ledger.execute_many("UPDATE gone SET is_lost = 0 WHERE id = ?", wanted)
+
+
+def photographs_in(
+    folder: Path, root: Root, exclusions: Exclusions, *, exclude: Path | None = None
+) -> Iterator[Path]:
+    """Yield the photographs in a folder of a root, but for what the root leaves out.
+
+    Args:
+        folder: the root's, or one in it.
+        root: says whether hidden files are included.
+        exclusions: of the root.
+        exclude: as for `find_photographs`.
+    """
+    start = len(os.path.join(root.path, ""))
+    return find_photographs(
+        [folder],
+        include_hidden=root.include_hidden,
+        exclude=exclude,
+        skip=(lambda path: exclusions.match(path[start:])) if exclusions else None,
+    )
 
 
 def _relative(folder: Path, root: Root) -> str:

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from alexnet_deploy.errors import IncompatibleFileError
 
-VERSION = 2
-SCHEMAS = {
-    VERSION: """
+VERSION = 3
+_FIRST = """
 CREATE TABLE settings (
     next_position INTEGER NOT NULL, -- where the next vector goes; never lowered
     model BLOB                      -- path of the model, NULL for the bundled checkpoint
@@ -53,8 +52,17 @@ CREATE TABLE runs (
     removed INTEGER NOT NULL DEFAULT 0
 );
 """
-}
-"""By `user_version`: a later one that reads an older ledger migrates it when it first writes."""
+_EXCLUSIONS = """
+CREATE TABLE exclusions (
+    root INTEGER NOT NULL REFERENCES roots ON DELETE CASCADE,
+    pattern BLOB NOT NULL,          -- see the module of that name
+    PRIMARY KEY (root, pattern)
+);
+"""
+SCHEMAS = {2: _FIRST, VERSION: _FIRST + _EXCLUSIONS}
+"""By `user_version`. Older ones are read, too, and migrated when they are first written to."""
+MIGRATIONS = {2: _EXCLUSIONS}
+"""By `user_version`, the one statement that makes the tables those of the next."""
 
 
 def check_schema(path: Path, connection: sqlite3.Connection) -> None:

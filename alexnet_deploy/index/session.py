@@ -3,19 +3,18 @@
 Krizhevsky et al. 2012, section 6.1 and figure 4 right, by the distance of FC7 vectors.
 """
 
+import dataclasses
 import hashlib
 import itertools
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self, TypeGuard
+from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from alexnet_deploy import arguments
 from alexnet_deploy.choices import METRICS, Metric
@@ -24,16 +23,16 @@ from alexnet_deploy.index.finder import Criteria, PhotographFinder
 from alexnet_deploy.index.integrity import intact_rows
 from alexnet_deploy.index.manifest import VectorSpace
 from alexnet_deploy.index.model import ModelRequest, check_request, open_model_of
+from alexnet_deploy.index.queries import PhotographQuery, VectorQuery, is_vector, rounded
 from alexnet_deploy.index.ranking import Ranker
 from alexnet_deploy.index.results import Neighbour, Query, SearchResult
-from alexnet_deploy.index.segments import float16_vector
+from alexnet_deploy.index.rotations import ROTATIONS, TurningRunner, nearest_of
 from alexnet_deploy.index.storage import ledger_id, open_storage
 from alexnet_deploy.inference.run import RunSummary, run_batches
 from alexnet_deploy.photographs.file_stamps import read_stamped
 from alexnet_deploy.photographs.finding import check_not_photograph
 from alexnet_deploy.photographs.pipeline import crop_loader, default_threads
 from alexnet_deploy.photographs.sources import (
-    ImageSource,
     check_image,
     image_source,
     is_image,
@@ -108,14 +107,15 @@ class Index:
         *,
         metric: Metric | None = None,
         max_distance: float | None = None,
+        rotations: bool = False,
         summary: RunSummary | None = None,
     ) -> Generator[SearchResult, None, None]:
         """Yield what each query finds, in the order of the queries.
 
         The search is exact: every vector is compared. A query whose bytes are indexed has its
         vector there already; the network is loaded and run only for others. The query's own
-        file is not a neighbour of itself; a copy elsewhere is, at distance 0. Equally near
-        photographs come in the order in which they were indexed.
+        file is not a neighbour of itself; a copy elsewhere is, at distance 0, and identical.
+        Equally near photographs come in the order in which they were indexed.
 
         A pass over the vectors serves 32 queries, so up to 32 are taken from a lazy iterable
         before the first is answered. For an answer at once, search for one.
@@ -127,6 +127,8 @@ class Index:
             k: how many neighbours; fewer where the index has fewer.
             metric: "cosine" or "l2"; None for the index's.
             max_distance: leave out what is farther: 1 - cosine similarity, or the L2 distance.
+            rotations: search for each photograph also turned by 90, 180 and 270 degrees; of what is
+                found, the nearest counts. Vectors cannot be turned.
             summary: counts and times, updated while the results are taken.
 
         Raises:
@@ -144,7 +146,7 @@ class Index:
         )
         self._check_open()
         summary = RunSummary() if summary is None else summary
-        return self._results(self._queries(queries), criteria, summary)
+        return self._results(self._queries(queries), criteria, rotations, summary)
 
     def check_not_photograph(self, output: Path, queries: Iterable[object]) -> None:
         """Refuse to write over a query or an indexed photograph.
@@ -210,7 +212,7 @@ class Index:
             )
         return resources
 
-    def _queries(self, queries: Query | Iterable[Query]) -> Iterator["_Photograph | _Vector"]:
+    def _queries(self, queries: Query | Iterable[Query]) -> Iterator[PhotographQuery | VectorQuery]:
         """Check the queries of a list at once, those of other iterables as they are taken."""
         several: Any = queries
         if isinstance(queries, np.ndarray) and queries.ndim == 2 and queries.dtype.kind == "f":
@@ -222,18 +224,18 @@ class Index:
                 self._check_query(query, number)
         return self._sources(several)
 
-    def _sources(self, queries: Iterable[Any]) -> Iterator["_Photograph | _Vector"]:
+    def _sources(self, queries: Iterable[Any]) -> Iterator[PhotographQuery | VectorQuery]:
         for number, query in enumerate(queries):
             self._check_query(query, number)
-            if _is_vector(query):
-                yield _rounded(query, _as_float32(query), self.space.layer)
+            if is_vector(query):
+                yield rounded(query, query[None], self.space.layer)
             else:
                 source = image_source(query)
-                yield _Photograph(query=path_of(source) or query, source=source)
+                yield PhotographQuery(query=path_of(source) or query, source=source)
 
     def _check_query(self, query: object, number: int) -> None:
         name = f"queries[{number}]"
-        if not _is_vector(query):
+        if not is_vector(query):
             check_image(query, name)
         elif query.shape != (self.space.dimension,):
             raise UsageError(
@@ -242,14 +244,15 @@ class Index:
 
     def _results(
         self,
-        queries: Iterator["_Photograph | _Vector"],
+        queries: Iterator[PhotographQuery | VectorQuery],
         criteria: Criteria,
+        rotations: bool,
         summary: RunSummary,
     ) -> Generator[SearchResult, None, None]:
         """Do the work of `search`; apart from it, so that a wrong argument fails at the call."""
         while some := list(islice(queries, _QUERIES_AT_ONCE)):
             self._check_open()
-            vectors = self._with_vectors(some, summary)
+            vectors = self._with_vectors(some, rotations, summary)
             with self._lock:
                 self._check_open()
                 # While it lasts no commit can end, so none of the vectors can move.
@@ -259,20 +262,33 @@ class Index:
         summary.stop_clock()
 
     def _with_vectors(
-        self, queries: Sequence["_Photograph | _Vector"], summary: RunSummary
-    ) -> list["_Vector"]:
+        self,
+        queries: Sequence[PhotographQuery | VectorQuery],
+        rotations: bool,
+        summary: RunSummary,
+    ) -> list[VectorQuery]:
         """Take vectors that were given or that the index has, compute the others."""
+        num_done, num_failed = summary.num_done, summary.num_failed
         known = [self._known(query) for query in queries]
-        errors = [query.error for query in known if isinstance(query, _Vector)]
-        summary.num_done += errors.count(None)
-        summary.num_failed += len(errors) - errors.count(None)
-        unknown = [query for query in known if isinstance(query, _Photograph)]
-        embedded = iter(self._embedded(unknown, summary) if unknown else ())
-        return [query if isinstance(query, _Vector) else next(embedded) for query in known]
+        unknown = [
+            query
+            for query, found in zip(queries, known, strict=True)
+            if isinstance(query, PhotographQuery) and (found is None or rotations)
+        ]
+        embedded: dict[object, VectorQuery] = dict(
+            zip(unknown, self._embedded(unknown, rotations, summary), strict=True)
+        )
+        vectors = [
+            _together(found, embedded.get(query))
+            for query, found in zip(queries, known, strict=True)
+        ]
+        failed = sum(one.error is not None for one in vectors)
+        summary.num_done, summary.num_failed = num_done + len(vectors) - failed, num_failed + failed
+        return vectors
 
-    def _known(self, query: "_Photograph | _Vector") -> "_Photograph | _Vector":
+    def _known(self, query: PhotographQuery | VectorQuery) -> VectorQuery | None:
         """Return the vector, where it was given or the index has it of a file's bytes."""
-        if isinstance(query, _Vector):
+        if isinstance(query, VectorQuery):
             return query
         if isinstance(query.source, bytes):
             sha256 = hashlib.sha256(query.source).digest()
@@ -280,27 +296,29 @@ class Index:
             try:
                 sha256 = read_stamped(query.source)[1].sha256
             except PhotographError:
-                return query  # computing its vector will find the reason again
+                return None  # computing its vector will find the reason again
         else:
-            return query
+            return None
         with self._lock:
             self._check_open()
             # While it lasts the vector cannot move, and a segment that is not there is damage.
             with self._storage.ledger.snapshot():
                 position = self._storage.position_of(sha256)
                 if position is None:
-                    return query
-                (vector,) = intact_rows(self._storage, [position])
-        return _Vector(query=query.query, sha256=sha256, vector=vector)
+                    return None
+                vectors = intact_rows(self._storage, [position])
+        return VectorQuery(query=query.query, sha256=sha256, vectors=vectors)
 
     def _embedded(
-        self, photographs: Sequence["_Photograph"], summary: RunSummary
-    ) -> list["_Vector"]:
+        self, photographs: Sequence[PhotographQuery], rotations: bool, summary: RunSummary
+    ) -> list[VectorQuery]:
         """Send photographs through the network."""
+        if not photographs:
+            return []
         runner, layer = self._open_runner(), self.space.layer
         crop, vectors = crop_loader(runner.spec), []
         batches = run_batches(
-            runner,
+            TurningRunner(runner) if rotations else runner,
             photographs,
             load=lambda photograph: crop(photograph.source),
             threads=self._request.threads,
@@ -310,12 +328,10 @@ class Index:
             for result in itertools.chain.from_iterable(batches):
                 query = result.source.query
                 if result.outputs is None:
-                    vectors.append(_Vector(query=query, error=result.error))
-                    continue
-                vectors.append(_rounded(query, result.outputs[layer], layer))
-                if vectors[-1].error is not None:
-                    summary.num_done -= 1
-                    summary.num_failed += 1
+                    vectors.append(VectorQuery(query=query, error=result.error))
+                else:
+                    outputs = result.outputs[layer]
+                    vectors.append(rounded(query, outputs if rotations else outputs[None], layer))
         return vectors
 
     def _open_runner(self) -> Runner:
@@ -328,14 +344,14 @@ class Index:
                 self._notify(runner.description)
             return self._runner
 
-    def _ranked(self, queries: Sequence["_Vector"], criteria: Criteria) -> list[SearchResult]:
+    def _ranked(self, queries: Sequence[VectorQuery], criteria: Criteria) -> list[SearchResult]:
         """Search for those queries that have a vector, in one snapshot of the index."""
         finder = PhotographFinder(self._storage)
         own = [finder.own_ids(query.query, query.sha256) for query in queries]
-        vectors = [query.vector for query in queries if query.vector is not None]
+        vectors = [query.vectors for query in queries if query.vectors is not None]
         rankings = iter(
             self._ranker.rank(
-                np.stack(vectors),
+                np.concatenate(vectors),
                 criteria.k + max(map(len, own)),
                 metric=criteria.metric,
                 threads=self._request.threads or default_threads(),
@@ -346,40 +362,26 @@ class Index:
         results = []
         for query, ids in zip(queries, own, strict=True):
             neighbours: Iterable[Neighbour] = ()
-            if query.vector is not None:
-                neighbours = finder.neighbours(next(rankings), ids, criteria)
+            if query.vectors is not None:
+                turned = list(islice(rankings, len(query.vectors)))
+                ranking, numbers = nearest_of(turned, criteria.metric)
+                neighbours = finder.neighbours(
+                    ranking,
+                    ids,
+                    criteria,
+                    sha256=query.sha256,
+                    rotations=np.take(ROTATIONS, numbers),
+                )
             some = tuple(islice(neighbours, criteria.k))
             results.append(SearchResult(query=query.query, neighbours=some, error=query.error))
         return results
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Photograph:
-    """A query as it was given, and as the threads take it."""
-
-    query: Query
-    source: ImageSource
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Vector:
-    """A query with its vector, rounded as stored vectors are, or with the reason why not."""
-
-    query: Query
-    sha256: bytes | None = None  # of its file, where the index has it
-    vector: NDArray[np.float16] | None = None
-    error: str | None = None
-
-
-def _rounded(query: Query, activations: NDArray[np.float32], layer: str) -> _Vector:
-    vector, error = float16_vector(activations, layer)
-    return _Vector(query=query, vector=vector, error=error)
-
-
-def _as_float32(vector: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    with np.errstate(over="ignore"):  # found when it is rounded
-        return vector.astype(np.float32)
-
-
-def _is_vector(query: object) -> TypeGuard[NDArray[np.floating[Any]]]:
-    return isinstance(query, np.ndarray) and query.ndim == 1 and query.dtype.kind == "f"
+def _together(known: VectorQuery | None, embedded: VectorQuery | None) -> VectorQuery:
+    """Return the vectors of a query: as the index has it, turned only as the network saw it."""
+    if known is None or embedded is None or embedded.vectors is None or known.vectors is None:
+        query = known or embedded
+        assert query is not None
+        return query
+    vectors = np.concatenate([known.vectors, embedded.vectors[1:]])
+    return dataclasses.replace(known, vectors=vectors)

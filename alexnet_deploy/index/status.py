@@ -4,6 +4,7 @@ import dataclasses
 import os
 import stat
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,9 @@ def describe_index(directory: Path, *, check: bool) -> dict[str, Any]:
     Keys: path, kind ("index"), size_bytes, format, metric, model (None for the bundled checkpoint),
     the fields of `VectorSpace`, photographs (by state), vectors (used, unused: unused ones are kept
     until a prune, in case their photographs return), roots (path, photographs, include_hidden,
-    exists), runs (the last, newest first; finished is None if interrupted or still running; times
-    in seconds since 1970), failures (the commonest: reason, count, example) and, with `check`,
-    problems.
+    exclude, exists), runs (the last, newest first; finished is None if interrupted or still
+    running; times in seconds since 1970), failures (the commonest: reason, count, example) and,
+    with `check`, problems.
 
     Args:
         directory: of the index.
@@ -41,6 +42,29 @@ def describe_index(directory: Path, *, check: bool) -> dict[str, Any]:
         with index.ledger.snapshot():
             description = _description(index)
         return description | ({"problems": list(problems(index))} if check else {})
+
+
+def failures_of(directory: Path) -> Iterator[tuple[Path, str]]:
+    """Yield each photograph that failed, with its reason, in the order in which they were found.
+
+    Raises:
+        UsageError, IncompatibleFileError: as `describe_index`.
+    """
+    last = 0
+    with open_storage(directory) as index:
+        roots = Roots(index.ledger)
+        # In chunks: an open statement would keep a run from committing for as long as it is read.
+        while rows := list(
+            index.ledger.rows(
+                "SELECT id, root, path, reason FROM photographs WHERE status = 'failed' "
+                "AND id > ? ORDER BY id LIMIT 1000",
+                (last,),
+                kinds=(INTEGER, INTEGER, BLOB, TEXT),
+            )
+        ):
+            last = rows[-1][0]
+            for _, root, path, reason in rows:
+                yield roots.file(root, path), reason
 
 
 def readable_index(description: dict[str, Any]) -> str:
@@ -58,7 +82,8 @@ def readable_index(description: dict[str, Any]) -> str:
     ]
     for root in description["roots"]:
         gone = "" if root["exists"] else "  NOT THERE"
-        lines.append(f"  root          {root['path']}  {root['photographs']:,}{gone}")
+        without = f"  without {', '.join(root['exclude'])}" if root["exclude"] else ""
+        lines.append(f"  root          {root['path']}  {root['photographs']:,}{without}{gone}")
     lines += [f"  run           {_run_line(run)}" for run in description["runs"]]
     for failure in description["failures"]:
         lines.append(
@@ -113,6 +138,7 @@ def _roots(index: Storage) -> list[dict[str, Any]]:
         | {
             "photographs": counts.get(root.id, 0),
             "include_hidden": root.include_hidden,
+            "exclude": list(root.exclude),
             "exists": os.path.isdir(root.path),
         }
         for root in all_roots(index.ledger)

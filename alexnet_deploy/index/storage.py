@@ -74,7 +74,7 @@ def ledger_id(directory: Path) -> tuple[int, int] | None:
 
 @contextmanager
 def open_storage_to_write(directory: Path) -> Iterator[Storage]:
-    """Open an existing index and hold its lock.
+    """Open an existing index and hold its lock; an older ledger becomes one of today's.
 
     Raises:
         IndexLockedError: another process writes to it.
@@ -83,6 +83,7 @@ def open_storage_to_write(directory: Path) -> Iterator[Storage]:
     """
     read_manifest(directory)  # before creating a lock file in what may not be an index
     with writer_lock(directory), open_storage(directory) as index:
+        index.ledger.migrate()
         yield index
 
 

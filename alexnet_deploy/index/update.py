@@ -15,6 +15,7 @@ from pathlib import Path
 
 from alexnet_deploy.errors import Argument, Message, MissingPhotographsError, UsageError
 from alexnet_deploy.files.path_text import printable
+from alexnet_deploy.index.exclusions import Exclusions, within
 from alexnet_deploy.index.maintenance import compact, forget_damaged, remove_unnamed_segments
 from alexnet_deploy.index.model import (
     ModelRequest,
@@ -24,13 +25,13 @@ from alexnet_deploy.index.model import (
     open_model_of,
     remember_model,
 )
-from alexnet_deploy.index.roots import check_folders, move_root, scopes
-from alexnet_deploy.index.scan import Loss, Scan
+from alexnet_deploy.index.roots import Root, move_root
+from alexnet_deploy.index.scan import Loss, Scan, photographs_in
+from alexnet_deploy.index.scopes import Scope, check_folders, remove_folder, scopes
 from alexnet_deploy.index.storage import Storage, is_index, open_storage_to_write, remove_parts
 from alexnet_deploy.index.writer import BatchCounts, BatchWriter
 from alexnet_deploy.inference.failures import FailureLimit, check_failures, no_photographs
 from alexnet_deploy.inference.run import PhotographResult, RunSummary, run_batches
-from alexnet_deploy.photographs.finding import find_photographs
 from alexnet_deploy.runtimes.base import Runner
 
 
@@ -44,6 +45,10 @@ class UpdateOptions:
         prune: remove the photographs that are gone, however many, with their vectors.
         repair: check all vectors, and re-embed the damaged ones.
         moved_roots: "OLD=NEW" for each root that has moved.
+        exclude: patterns, see `exclusions`, that the roots of the given folders leave out from now
+            on; None for those that they have.
+        remove: folders to take out of the index; where none are given to index, nothing else is
+            done.
     """
 
     include_hidden: bool = False
@@ -51,6 +56,8 @@ class UpdateOptions:
     prune: bool = False
     repair: bool = False
     moved_roots: tuple[str, ...] = ()
+    exclude: tuple[str, ...] | None = None
+    remove: tuple[Path, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,7 +73,7 @@ class IndexReport:
         num_failed: photographs that could not be read in this run.
         num_failed_before: photographs that failed in an earlier run, have not changed, and were not
             retried.
-        num_removed: photographs that are gone and were removed.
+        num_removed: photographs that are gone, or not wanted any more, and were removed.
         losses: photographs that are gone and were kept, by root.
         summary: counts and times of decoding and inference.
     """
@@ -213,15 +220,20 @@ def bring_up_to_date(
 
 def _check_for_photographs(folders: Sequence[Path], options: UpdateOptions) -> None:
     """Raise rather than create an empty index."""
-    if options.moved_roots:
-        raise UsageError(
-            Argument("moved_roots", options.moved_roots[0]),
-            ": the index does not exist yet, so no root has moved",
-        )
+    for name, values in (("moved_roots", options.moved_roots), ("remove", options.remove)):
+        if values:
+            raise UsageError(
+                Argument(name, values[0]), ": the index does not exist yet, so it has no folders"
+            )
     check_folders(folders)
-    found = find_photographs(folders, include_hidden=options.include_hidden)
-    if next(found, None) is None:
-        raise no_photographs()
+    for folder in folders:
+        path = Path(os.path.realpath(folder))
+        root = Root(id=0, path=path, include_hidden=options.include_hidden)
+        inside = (within(pattern, path) for pattern in options.exclude or ())
+        exclusions = Exclusions(pattern for pattern in inside if pattern is not None)
+        if next(photographs_in(path, root, exclusions), None) is not None:
+            return
+    raise no_photographs()
 
 
 class _Run:
@@ -258,25 +270,38 @@ class _Run:
         with ledger.transaction():
             for old_and_new in self._options.moved_roots:
                 move_root(ledger, old_and_new, directory=self._index.directory)
-            found = scopes(
-                ledger,
-                folders,
-                include_hidden=self._options.include_hidden,
-                directory=self._index.directory,
-            )
+            for folder in self._options.remove:
+                self._report.num_removed += remove_folder(ledger, folder)
+            found: list[Scope] = []
+            if folders or not self._options.remove:
+                found = scopes(
+                    ledger,
+                    folders,
+                    include_hidden=self._options.include_hidden,
+                    exclude=self._options.exclude,
+                    directory=self._index.directory,
+                )
             scan = Scan(
                 ledger,
                 found,
                 directory=self._index.directory,
                 retry_failed=self._options.retry_failed,
             )
-            if not scan.num_found and not scan.num_gone:
+            if not (scan.num_found or scan.num_gone or self._options.remove):
                 raise no_photographs()
+            self._tell_unmatched(scan, found)
             ledger.execute("INSERT INTO runs (started) VALUES (?)", (time.time(),))
             (self._run_id,) = ledger.one("SELECT max(id) FROM runs")
         self._report.num_failed_before = scan.num_failed_before
         self._report.num_unchanged = scan.num_found - scan.num_tasks - scan.num_failed_before
         return scan
+
+    def _tell_unmatched(self, scan: Scan, scopes: Sequence[Scope]) -> None:
+        """Say which of the patterns that were given now may be a slip."""
+        for scope in scopes:
+            if self._options.exclude is not None and not scope.prefix:
+                for pattern in sorted(scan.unmatched(scope.root)):
+                    self._notify(f"{scope.root.path}: nothing in it matches {pattern}")
 
     def embed(
         self, scan: Scan, runner: Runner, on_result: Callable[[PhotographResult[Path]], None]
@@ -317,7 +342,7 @@ class _Run:
         losses = scan.losses()
         kept = () if self._options.prune else tuple(loss for loss in losses if loss.is_suspicious)
         self._report.losses = kept
-        self._report.num_removed = scan.remove_gone([loss for loss in losses if loss not in kept])
+        self._report.num_removed += scan.remove_gone([loss for loss in losses if loss not in kept])
         if self._options.prune:
             compact(self._index)
         self._report.summary.stop_clock()

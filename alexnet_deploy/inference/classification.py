@@ -154,11 +154,9 @@ def to_json(result: Classification) -> str:
     """Return one line of ASCII JSON without a line break.
 
     {"path", "predictions": [{"label", "index", "probability"}]} or {"path", "error"}; a path
-    that is not UTF-8 comes with "path_base64".
+    that is not UTF-8 comes with "path_base64". A photograph without a path has the path "-".
     """
-    fields: dict[str, object] = {"path": None}
-    if result.path is not None:
-        fields = dict(path_fields(result.path))
+    fields: dict[str, object] = dict(path_fields(result.path or Path("-")))
     if result.error is not None:
         fields["error"] = result.error
     else:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,10 +28,12 @@ from alexnet_deploy.files.path_text import path_fields, printable
 from alexnet_deploy.inference.failures import at_least_one
 from alexnet_deploy.inference.run import PhotographResult, RunSummary, run
 from alexnet_deploy.photographs.pixels import DECODE, Decode
+from alexnet_deploy.photographs.sources import ImageSource, path_of
 from alexnet_deploy.runtimes.base import Runner, check_outputs
 
 SUFFIXES = (".npy", ".parquet")
 _Shapes = Mapping[str, tuple[int, ...]]
+_Source = TypeVar("_Source", bound=ImageSource)
 _Append = Callable[[Path, Mapping[str, NDArray[np.float32]]], None]
 
 
@@ -88,19 +90,20 @@ class EmbeddingFiles:
 
 def embed(
     runner: Runner,
-    photographs: Iterable[Path],
+    photographs: Iterable[_Source],
     output: Path,
     *,
     layers: tuple[str, ...] = ("fc7",),
     threads: int | None = None,
     summary: RunSummary | None = None,
-    on_result: Callable[[PhotographResult[Path]], None] = lambda _: None,
+    on_result: Callable[[PhotographResult[_Source]], None] = lambda _: None,
 ) -> EmbeddingFiles:
     """Write the activations of `layers` for each photograph, rows in input order.
 
     Args:
         runner: opened with `layers` among its outputs.
-        photographs: files, for instance from `finding.find_photographs`; read lazily.
+        photographs: files, for instance from `finding.find_photographs`; read lazily. One that has
+            no path gets the path -.
         output: `.npy` or `.parquet`; replaced if it exists.
         layers: names as in `ModelSpec.layer_shapes`.
         threads: decode threads; None for one per core.
@@ -128,7 +131,7 @@ def embed(
             if result.outputs is None:
                 num_failed += 1
             else:
-                append(result.source, result.outputs)
+                append(path_of(result.source) or Path("-"), result.outputs)
                 num_rows += 1
             on_result(result)
         if not num_rows:

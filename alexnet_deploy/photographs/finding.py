@@ -4,7 +4,7 @@ import errno
 import glob
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from alexnet_deploy import arguments
@@ -30,6 +30,7 @@ def find_photographs(
     *,
     include_hidden: bool = False,
     exclude: Path | None = None,
+    skip: Callable[[str], bool] | None = None,
 ) -> Iterator[Path]:
     """Check the paths immediately, then yield each photograph once, lazily.
 
@@ -48,13 +49,23 @@ def find_photographs(
         include_hidden: also search names that begin with a dot and service folders of file servers
             and archivers (`@eaDir`, `#recycle`, `__MACOSX`).
         exclude: an existing folder that is never searched, by whichever path it is reached.
+        skip: called with the path of each file and folder that is found in a folder; True leaves it
+            out.
 
     Raises:
         UsageError: a path does not exist, or a pattern matches nothing.
     """
     several = arguments.paths("paths", paths)
     given = [name for path in several for name in _expand(path, include_hidden)]
-    return _Search(given, include_hidden, exclude).photographs()
+    return _Search(given, include_hidden, exclude, skip).photographs()
+
+
+def find_listed(paths: Sequence[str], *, include_hidden: bool = False) -> Iterator[Path]:
+    """Yield what a list names, as `find_photographs` does, but each name is what it says.
+
+    No name is a pattern, and one that is not there is yielded: loading it raises the reason.
+    """
+    return _Search(list(paths), include_hidden, None, None).photographs()
 
 
 def check_not_photograph(output: Path, photographs: Iterable[object]) -> None:
@@ -109,8 +120,15 @@ def _expand(text: str, include_hidden: bool) -> list[str]:
 class _Search:
     """The state of one search: visited folders, and which of the given files have been yielded."""
 
-    def __init__(self, given: list[str], include_hidden: bool, exclude: Path | None) -> None:
+    def __init__(
+        self,
+        given: list[str],
+        include_hidden: bool,
+        exclude: Path | None,
+        skip: Callable[[str], bool] | None,
+    ) -> None:
         self._given = given
+        self._skip = skip
         self._include_hidden = include_hidden
         self._visited: set[tuple[int, int]] = set()  # (device, inode) of folders
         if exclude is not None:
@@ -167,6 +185,8 @@ class _Search:
             for entry in entries:
                 name = entry.name
                 if not self._include_hidden and has_hidden_part(name):
+                    continue
+                if self._skip is not None and self._skip(entry.path):
                     continue
                 if _is_folder(entry):
                     (links if entry.is_symlink() else folders).append(name)

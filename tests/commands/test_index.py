@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
-from alexnet_deploy.cli import cli
 from alexnet_deploy.runtimes import gpu_driver
+from tests.support.command_line import done, refused, run
 from tests.support.index_runner import (
     DIMENSION,
     TOO_BRIGHT,
@@ -24,25 +23,6 @@ RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
 
 
 pytestmark = pytest.mark.usefixtures("runners")
-
-
-def run(*arguments: str | Path, stdin: bytes | None = None) -> Result:
-    return CliRunner().invoke(cli, [str(argument) for argument in arguments], input=stdin)
-
-
-def done(*arguments: str | Path, stdin: bytes | None = None) -> Result:
-    """Run a command that has to succeed."""
-    result = run(*arguments, stdin=stdin)
-    assert result.exit_code == 0, result.output
-    return result
-
-
-def refused(exit_code: int, *arguments: str | Path) -> str:
-    """Run a command that has to fail; return the message."""
-    result = run(*arguments)
-    assert result.exit_code == exit_code, result.output
-    assert result.exception is None or isinstance(result.exception, SystemExit)
-    return result.stderr
 
 
 @pytest.fixture
@@ -148,7 +128,7 @@ def test_search_prints_a_table_for_each_query(photos: Path) -> None:
     result = done("search", "photos/red.bmp", "photos/blue.bmp", "-k", "1")
     lines = result.stdout.splitlines()
     assert [lines[0], lines[4]] == [f"neighbours of photos/{name}.bmp" for name in ("red", "blue")]
-    assert lines[1] == lines[5] == "cosine        L2  path"
+    assert lines[1] == lines[5] == "cosine        L2              path"
     assert [lines[3], lines[7:]] == ["", [""]]
     assert lines[2].split()[2] in (str(photos / "green.bmp"), str(photos / "blue.bmp"))
     assert "2 " in result.stderr.splitlines()[-1]
@@ -158,6 +138,7 @@ def test_search_json_has_a_line_for_each_query_failures_included(photos: Path) -
     save(photos / "bad.jpg", b"bad")
     result = done("search", "photos", "--json", "--max-failures", "1", "--threads", "1")
     lines: list[dict[str, Any]] = [json.loads(line) for line in result.stdout.splitlines()]
+    told_by_help = " ".join(done("search", "--help").stdout.split())
     assert [line["query"] for line in lines] == [
         f"photos/{name}" for name in ("bad.jpg", "blue.bmp", "green.bmp", "red.bmp")
     ]
@@ -165,7 +146,9 @@ def test_search_json_has_a_line_for_each_query_failures_included(photos: Path) -
     for line in lines[1:]:
         assert list(line) == ["query", "results"]
         assert len(line["results"]) == 2
-        assert list(line["results"][0]) == ["path", "l2_distance", "cosine_similarity"]
+        keys = ["path", "l2_distance", "cosine_similarity", "rotation", "identical", "gone"]
+        assert list(line["results"][0]) == keys
+        assert ", ".join(f'"{key}"' for key in keys) + "}]" in told_by_help
         similarities = [one["cosine_similarity"] for one in line["results"]]
         assert similarities == sorted(similarities, reverse=True)
     assert "failed: photos/bad.jpg: " in result.stderr
@@ -230,7 +213,8 @@ def test_search_draws_a_sheet_beside_its_results(photos: Path, suffix: str) -> N
             assert min(image.size) > 300
     else:
         text = sheet.read_text("utf-8")
-        assert text.count("<img") == 2 + 2 + 3
+        assert text.count("<svg") == 2 + 2 + 3
+        assert text.count("<image") == 3
         assert "green.bmp" in text
 
 

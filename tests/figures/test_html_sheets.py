@@ -28,6 +28,8 @@ class Page(HTMLParser):
         self.tags: list[str] = []
         self.attributes: dict[str, list[str]] = {}
         self.text = ""
+        self.pixels: dict[str, Image.Image] = {}
+        self.shown: list[str] = []
         self._open: list[str] = []
         self.feed(page.decode("utf-8"))
         self.close()
@@ -35,9 +37,18 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        for name, value in attrs:
-            self.attributes.setdefault(name, []).append(value or "")
-        if tag not in ("meta", "img"):
+        given = {name: value or "" for name, value in attrs}
+        href = given.get("href", "")
+        if tag == "image":
+            jpeg = base64.b64decode(given.pop("href").removeprefix(JPEG), validate=True)
+            self.pixels[given["id"]] = Image.open(io.BytesIO(jpeg))
+            self.shown.append(given["id"])
+        elif tag == "use":
+            assert given.pop("href") in {f"#{name}" for name in self.pixels}
+            self.shown.append(href.removeprefix("#"))
+        for name, value in given.items():
+            self.attributes.setdefault(name, []).append(value)
+        if tag != "meta":
             self._open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -47,10 +58,8 @@ class Page(HTMLParser):
         self.text += data
 
     def photographs(self) -> list[Image.Image]:
-        sources = self.attributes.get("src", [])
-        assert all(source.startswith(JPEG) for source in sources)
-        encoded = [base64.b64decode(source.removeprefix(JPEG)) for source in sources]
-        return [Image.open(io.BytesIO(data)) for data in encoded]
+        """Return what is shown, in order."""
+        return [self.pixels[name] for name in self.shown]
 
 
 def page_of(*results: SearchResult) -> Page:
@@ -76,7 +85,7 @@ def test_photographs_are_in_the_page_in_order_and_lead_to_their_files(tmp_path: 
         assert max(abs(a - b) for a, b in zip(seen, colour, strict=True)) <= 4
     assert [Path(urlsplit(link).path) for link in page.attributes["href"]] == paths
     assert page.attributes["title"] == [str(path) for path in paths]
-    assert page.attributes["alt"] == [f"{tmp_path.name}/{path.name}" for path in paths]
+    assert page.attributes["aria-label"] == [f"{tmp_path.name}/{path.name}" for path in paths]
     assert "0.900L2 5.00" in page.text.replace("\n", "")
 
 
@@ -92,7 +101,7 @@ def test_nothing_comes_from_elsewhere(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", NASTY)
 def test_a_name_may_hold_anything(tmp_path: Path, name: str) -> None:
-    path = save_photograph(tmp_path / name / f"{name}.png", (1, 1, 1))
+    path = save_photograph(tmp_path / name / f"{name}.png", (2, 2, 2))
     plain = page_of(result(tmp_path / "q", [save_photograph(tmp_path / "1.png", (1, 1, 1))]))
     page = page_of(result(tmp_path / "q", [path]))
     assert page.tags == plain.tags
@@ -149,6 +158,7 @@ def test_thumbnails_have_twice_the_px_of_their_place(
     page = page_of(result(path))
     assert page.photographs()[0].size == expected
     assert page.attributes["width"] + page.attributes["height"] == [*map(str, expected)]
+    assert page.attributes["viewbox"] == ["0 0 {} {}".format(*expected)]
 
 
 def test_transparent_photographs_lie_over_white(tmp_path: Path) -> None:
@@ -169,12 +179,28 @@ def test_the_page_is_written_as_results_come_with_one_photograph_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alive = PhotographsAlive(monkeypatch)
-    path = save_photograph(tmp_path / "1.png", (1, 1, 1))
     file = io.BytesIO()
     lengths = []
     with html_page(file, metric="l2") as add:
-        for _ in range(3):
-            add(result(path, [path] * 5))
+        for shade in range(3):
+            paths = save_colours(tmp_path, [(9, shade, number) for number in range(6)])
+            add(result(paths[0], paths[1:]))
             lengths.append(file.tell())
-    assert lengths[2] - lengths[1] == lengths[1] - lengths[0] > 6 * 300
+    assert min(lengths[2] - lengths[1], lengths[1] - lengths[0]) > 6 * 300
     assert (alive.num_loaded, alive.most) == (18, 1)
+
+
+def test_a_photograph_is_in_the_page_once_however_often_it_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive = PhotographsAlive(monkeypatch)
+    red, blue = save_colours(tmp_path, [(200, 0, 0), (0, 0, 200)])
+    copy = tmp_path / "copy.png"
+    copy.write_bytes(red.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    page = page_of(
+        result(Path(red.name), [blue, copy]), result(blue, [red]), result(red.read_bytes(), [blue])
+    )
+    assert len(page.pixels) == 2
+    assert page.shown == ["p0", "p1", "p0", "p1", "p0", "p0", "p1"]
+    assert alive.num_loaded == 4, "the two, the copy, and what has no path"

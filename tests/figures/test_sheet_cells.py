@@ -10,8 +10,8 @@ from alexnet_deploy.index.results import Neighbour, Query, SearchResult
 from tests.support.fake_runner import UNSPOKEN
 
 
-def cell_of(cosine: float, l2: float, metric: Metric) -> Cell:
-    neighbour = Neighbour(path=Path("/a.jpg"), cosine_similarity=cosine, l2_distance=l2)
+def cell_of(cosine: float, l2: float, metric: Metric, path: Path, **flags: bool) -> Cell:
+    neighbour = Neighbour(path=path, cosine_similarity=cosine, l2_distance=l2, **flags)
     return neighbour_cell(neighbour, metric)
 
 
@@ -20,8 +20,8 @@ def cell_of(cosine: float, l2: float, metric: Metric) -> Cell:
     [
         (0.87149, 41.26, "cosine", "0.871", "L2 41.3"),
         (0.87149, 41.26, "l2", "41.3", "cos 0.871"),
-        (1.0, 0.0, "cosine", "1.000", "identical"),
-        (1.0, 0.0, "l2", "0", "identical"),
+        (1.0, 0.0, "cosine", "1.000", "L2 0"),
+        (1.0, 0.0, "l2", "0", "cos 1.000"),
         (0.99999, 0.004, "cosine", "1.000", "L2 <0.01"),
         (0.99999, 0.004, "l2", "<0.01", "cos 1.000"),
         (-0.0001, 12345.6, "cosine", "0.000", "L2 12,346"),
@@ -30,10 +30,18 @@ def cell_of(cosine: float, l2: float, metric: Metric) -> Cell:
     ],
 )
 def test_the_number_that_ranked_comes_first(
-    cosine: float, l2: float, metric: Metric, heading: str, remark: str
+    cosine: float, l2: float, metric: Metric, heading: str, remark: str, tmp_path: Path
 ) -> None:
-    cell = cell_of(cosine, l2, metric)
+    cell = cell_of(cosine, l2, metric, tmp_path)
     assert (cell.heading, cell.remark) == (heading, remark)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_what_is_known_of_the_file_comes_before_the_other_number(
+    metric: Metric, tmp_path: Path
+) -> None:
+    assert cell_of(1.0, 0.0, metric, tmp_path, is_identical=True).remark == "identical"
+    assert cell_of(1.0, 0.0, metric, tmp_path / "gone", is_identical=True).remark == "gone"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,16 @@ def test_json_has_the_query_and_its_results() -> None:
     found = SearchResult(query=Path("q.jpg"), neighbours=(neighbour(Path("/a.jpg")),), error=None)
     assert json.loads(found.to_json()) == {
         "query": "q.jpg",
-        "results": [{"path": "/a.jpg", "l2_distance": 12.3456, "cosine_similarity": 0.51234}],
+        "results": [
+            {
+                "path": "/a.jpg",
+                "l2_distance": 12.3456,
+                "cosine_similarity": 0.51234,
+                "rotation": 0,
+                "identical": False,
+                "gone": True,
+            }
+        ],
     }
     nothing = SearchResult(query=b"", neighbours=(), error=None)
     assert json.loads(nothing.to_json()) == {"query": "-", "results": []}
@@ -39,7 +48,7 @@ def test_json_has_the_bytes_of_names_that_are_not_utf8() -> None:
     assert list(told) == ["query", "query_base64", "results"]
     assert (os.fsencode(told["query"]), told["query_base64"]) == (RAW, encoded)
     (one,) = told["results"]
-    assert list(one) == ["path", "path_base64", "l2_distance", "cosine_similarity"]
+    assert list(one)[:3] == ["path", "path_base64", "l2_distance"]
     assert (os.fsencode(one["path"]), one["path_base64"]) == (RAW, encoded)
     failed = SearchResult(query=NOT_UTF8, neighbours=(), error="is empty")
     assert list(json.loads(failed.to_json())) == ["query", "query_base64", "error"]
@@ -57,4 +66,4 @@ def test_text_has_a_line_for_each_neighbour_and_is_harmless_to_a_terminal() -> N
     lines = text.split("\n")
     assert all(line.isprintable() for line in lines)
     assert lines[0] == r"neighbours of /p/\x1b[31m\n\u202e.jpg"
-    assert lines[2:] == [r"0.5123     12.35  /p/\x1b[31m\n\u202e.jpg"] * 2
+    assert lines[2:] == [r"0.5123     12.35  gone        /p/\x1b[31m\n\u202e.jpg"] * 2

@@ -73,7 +73,9 @@ def test_the_keys_are_those_that_are_documented(photos: Path, index: Path) -> No
     assert list(describe_index(index, check=True)) == [*description, "problems"]
     assert list(description["photographs"]) == ["indexed", "failed", "pending"]
     assert list(description["vectors"]) == ["used", "unused"]
-    assert list(description["roots"][0]) == ["path", "photographs", "include_hidden", "exists"]
+    assert list(description["roots"][0]) == [
+        *("path", "photographs", "include_hidden", "exclude", "exists")
+    ]
     assert list(description["runs"][0]) == [
         *("started", "finished", "runner"),
         *("embedded", "reused", "unchanged", "failed", "removed"),
@@ -121,7 +123,10 @@ def test_roots_come_with_their_counts_and_whether_they_are_there(
     save(tmp_path / "more" / ".hidden.bmp", BLUE)
     update(index, tmp_path / "more", include_hidden=True)
     photos.rename(tmp_path / "away")
-    expected = [(photos, 3, False, False), (tmp_path / "more", 1, True, True)]
+    expected: list[tuple[Any, ...]] = [
+        (photos, 3, False, [], False),
+        (tmp_path / "more", 1, True, [], True),
+    ]
     roots = [tuple(root.values()) for root in told(index)["roots"]]
     assert roots == [(str(path), *others) for path, *others in expected]
     lines = [line for line in readable_index(told(index)).splitlines() if "  root " in line]
@@ -140,7 +145,7 @@ def test_the_last_five_runs_come_newest_first(photos: Path, index: Path) -> None
     assert all(run["finished"] >= run["started"] for run in runs)
     assert [run["unchanged"] for run in runs] == [4] * 5
     assert [run["runner"] for run in runs] == [None] * 5
-    assert "  4 unchanged, 0.0 s" in readable_index(told(index))
+    assert "  4 unchanged, " in readable_index(told(index))
     save(photos / "newer.bmp", (6, 5, 5))
     update(index)
     assert (told(index)["runs"][0]["embedded"], told(index)["runs"][0]["runner"]) == (

@@ -77,7 +77,7 @@ class _Forger:
         update(self.index, self.photographs)
         with closing(sqlite3.connect(self.index / LEDGER_NAME)) as ledger, ledger:
             ledger.execute("UPDATE runs SET started = ?, finished = ?", 2 * (float(_LONG_AGO),))
-            tables = ("settings", "roots", "vectors", "photographs", "runs")
+            tables = ("settings", "roots", "exclusions", "vectors", "photographs", "runs")
             self._columns = [
                 (table, row[1])
                 for table in tables

@@ -1,0 +1,213 @@
+"""The parts of an index's root folders that a run scans, or takes out.
+
+See `roots`.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from alexnet_deploy.errors import Argument, UsageError
+from alexnet_deploy.index.exclusions import Exclusions, folder_pattern
+from alexnet_deploy.index.ledger import Ledger
+from alexnet_deploy.index.named_folders import check_named, remember_folders
+from alexnet_deploy.index.roots import (
+    Root,
+    add_root,
+    all_roots,
+    is_in_index,
+    set_exclusions,
+)
+from alexnet_deploy.index.roots import (
+    exclude as exclude_from,
+)
+from alexnet_deploy.photographs.finding import has_hidden_part
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """A root, or one folder in it, that a run scans.
+
+    Attributes:
+        root: the root.
+        prefix: the folder's path in the root, empty for the whole root.
+    """
+
+    root: Root
+    prefix: bytes = b""
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder's absolute path."""
+        return self.root.path / os.fsdecode(self.prefix)
+
+
+def scopes(
+    ledger: Ledger,
+    folders: Sequence[Path],
+    *,
+    include_hidden: bool,
+    exclude: Sequence[str] | None,
+    directory: Path,
+) -> list[Scope]:
+    """Return the scopes of `folders`, or of all roots if empty; new roots are added to the ledger.
+
+    A missing folder is returned if the index knows it, so that its photographs count as gone.
+
+    Args:
+        ledger: in a transaction.
+        folders: as the user gave them, which is remembered; only what was given in some run is
+            scanned without being given.
+        include_hidden: stored with each root from now on.
+        exclude: patterns as a user wrote them, stored with each root in place of those before; None
+            for those before.
+        directory: of the index itself, which must not be one of them.
+
+    Raises:
+        UsageError: a folder that does not exist and is not known, a file, the index itself, a
+            hidden folder of a root without hidden files, an excluded folder, no folder for an index
+            without any, or for one with roots that were never given; a pattern that is none.
+    """
+    found: list[Scope] = []
+    for folder in folders:
+        path = Path(os.path.realpath(folder))
+        if is_in_index(path, directory):
+            raise UsageError(f"{folder}: is the index itself; give the folder of the photographs")
+        scope = _known_scope(ledger, path)
+        if not os.path.isdir(path) and scope is None:
+            raise _not_a_folder(folder)
+        found.append(scope or Scope(root=add_root(ledger, path)))
+    if folders:
+        remember_folders(directory, [scope.folder for scope in found])
+    else:
+        found = [Scope(root=root) for root in all_roots(ledger)]
+        if not found:
+            raise UsageError("the index has no photographs yet; give their folder")
+        check_named(directory, [scope.folder for scope in found])
+    if exclude is not None:
+        set_exclusions(ledger, exclude, {scope.root.id for scope in found})
+    for scope in found:
+        if include_hidden:
+            ledger.execute("UPDATE roots SET include_hidden = 1 WHERE id = ?", (scope.root.id,))
+        elif not scope.root.include_hidden and has_hidden_part(os.fsdecode(scope.prefix)):
+            raise UsageError(
+                f"{scope.folder}: is hidden in {scope.root.path}, whose hidden files are not "
+                "indexed; add ",
+                Argument("include_hidden", True),
+                " to index them from now on",
+            )
+    widest = list(_widest(found, {root.id: root for root in all_roots(ledger)}))
+    _check_not_excluded(widest)
+    return widest
+
+
+def _check_not_excluded(scopes: Sequence[Scope]) -> None:
+    for scope in scopes:
+        if scope.prefix and Exclusions(scope.root.exclude).match(os.fsdecode(scope.prefix)):
+            raise UsageError(
+                f"{scope.folder}: is excluded from {scope.root.path}; give the patterns that are "
+                "to stay with ",
+                Argument("exclude"),
+            )
+
+
+def remove_folder(ledger: Ledger, folder: Path) -> int:
+    """Take the photographs in a folder out, there or not, and keep them out.
+
+    Args:
+        ledger: in a transaction.
+        folder: a root, one in it, which is excluded from now on, or one that roots are in.
+
+    Returns:
+        How many were taken out.
+
+    Raises:
+        UsageError: the index has no such folder.
+    """
+    path = Path(os.path.realpath(folder))
+    inner = [root for root in all_roots(ledger) if path in (root.path, *root.path.parents)]
+    num_removed = 0
+    for root in inner:
+        sql = "DELETE FROM photographs WHERE root = ?"
+        num_removed += ledger.execute(sql, (root.id,))
+        ledger.execute("DELETE FROM roots WHERE id = ?", (root.id,))
+    if inner:
+        return num_removed
+    scope = _known_scope(ledger, path)
+    if scope is None:
+        known = ", ".join(str(root.path) for root in all_roots(ledger)) or "none"
+        raise UsageError(
+            Argument("remove", str(folder)), f": no folder of the index is there (it has {known})"
+        )
+    exclude_from(ledger, scope.root.id, [folder_pattern(os.fsdecode(scope.prefix))])
+    sql = f"DELETE FROM photographs WHERE root = ? AND {IN_SCOPE}"
+    return ledger.execute(sql, (scope.root.id, *scope_bounds(scope)))
+
+
+def check_folders(folders: Sequence[Path]) -> None:
+    """Reject paths that are not folders, before an index is created.
+
+    Raises:
+        UsageError: a file, a path that does not exist, or no folders at all.
+    """
+    if not folders:
+        raise UsageError("the index does not exist yet; give the folders of its photographs")
+    for folder in folders:
+        if not os.path.isdir(folder):
+            raise _not_a_folder(folder)
+
+
+def _known_scope(ledger: Ledger, path: Path) -> Scope | None:
+    """Return the part of a known root that `path` is, or None."""
+    for root in all_roots(ledger):
+        if root.path == path:
+            return Scope(root=root)
+        if root.path in path.parents:
+            scope = Scope(root=root, prefix=os.fsencode(path.relative_to(root.path)))
+            if os.path.isdir(path) or _has_photographs(ledger, scope):
+                return scope
+    return None
+
+
+def _has_photographs(ledger: Ledger, scope: Scope) -> bool:
+    sql = f"SELECT 1 FROM photographs WHERE root = ? AND {IN_SCOPE}"
+    return ledger.one(sql, (scope.root.id, *scope_bounds(scope))) is not None
+
+
+IN_SCOPE = "path >= ? AND path < ?"
+
+
+def scope_bounds(scope: Scope) -> tuple[bytes, bytes]:
+    """Return the parameters of `IN_SCOPE`: paths below the prefix, in byte order."""
+    if not scope.prefix:
+        return b"", b"\xff" * 5000  # longer than any path (PATH_MAX is 4096)
+    return scope.prefix + b"/", scope.prefix + b"0"  # "0" follows "/"
+
+
+def _widest(found: list[Scope], roots: dict[int, Root]) -> Iterator[Scope]:
+    """Yield each scope once, with its current root, except those inside another."""
+    seen: list[Scope] = []
+    for scope in found:
+        root = roots.get(scope.root.id)
+        if root is None:  # absorbed by a folder given later
+            continue
+        seen.append(Scope(root=root, prefix=scope.prefix))
+    for index, scope in enumerate(seen):
+        others = seen[:index] + [other for other in seen[index + 1 :] if other != scope]
+        if not any(_contains(other, scope) for other in others):
+            yield scope
+
+
+def _contains(outer: Scope, inner: Scope) -> bool:
+    return outer.root.id == inner.root.id and (
+        not outer.prefix
+        or inner.prefix == outer.prefix
+        or inner.prefix.startswith(outer.prefix + b"/")
+    )
+
+
+def _not_a_folder(folder: Path) -> UsageError:
+    if os.path.exists(folder):
+        return UsageError(f"{folder}: is a file; an index holds folders, give the one it is in")
+    return UsageError(f"{folder}: does not exist; give a folder of photographs")
