@@ -7,12 +7,15 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from alexnet_deploy import __version__
 from alexnet_deploy.cli import COMMANDS
+from alexnet_deploy.commands.import_weights import import_
+from alexnet_deploy.model.spec import PRESET_NAMES
 from tests.test_architecture import rank_of_packages
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,6 +62,13 @@ def commands_shown(page: Path) -> set[str]:
 def test_the_pages_show_every_command_and_no_other() -> None:
     assert commands_shown(README) <= set(COMMANDS)
     assert commands_shown(HOUSE) == set(COMMANDS)
+
+
+def test_the_help_of_import_names_every_preset() -> None:
+    option = next(param for param in import_.params if param.name == "preset")
+    assert isinstance(option, click.Option)
+    named = re.findall(r"[\w-]+", (option.help or "").rpartition(": ")[2])
+    assert named == list(PRESET_NAMES)
 
 
 def test_the_front_page_is_read_in_a_minute() -> None:

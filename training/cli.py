@@ -92,24 +92,13 @@ def _reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return workers(memory(command))
 
 
-def _file_of_model(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
-    from alexnet_deploy.weights.names import chosen_model, file_of
-
-    return None if value is None else file_of(chosen_model(value, notify=say))
-
-
 @cli.command(epilog="Example: python -m training prepare imagenet/train -o prepared/train")
 @click.argument("source", type=FILE)
 @click.option("-o", "--output", type=FILE, required=True, help="Folder to fill.")
-@click.option(
-    "--init",
-    type=MODEL,
-    callback=_file_of_model,
-    help="Checkpoint or public network whose pictures to make, to fine-tune it.",
-)
+@click.option("--init", type=MODEL, help="Network whose pictures to make, to fine-tune it.")
 @click.option("--threads", type=click.IntRange(1), help="Decode threads.  [default: one per core]")
 @decoding_options
-def prepare(source: Path, output: Path, init: Path | None, threads: int | None) -> None:
+def prepare(source: Path, output: Path, init: str | None, threads: int | None) -> None:
     """Store photographs as 256x256 JPEGs, with their mean image and RGB covariance.
 
     SOURCE has one sub-folder of photographs for each class, and so will the output. As in section 2
@@ -117,12 +106,14 @@ def prepare(source: Path, output: Path, init: Path | None, threads: int | None) 
     the network of --init resizes in another way. If interrupted, run it again to continue.
     """
     _require_torch()
-    from alexnet_deploy.importing.opening import open_weights
     from alexnet_deploy.photographs.finding import find_photographs
+    from alexnet_deploy.weights.names import chosen_model, open_checkpoint
     from training.pictures import PAPER_FORM, form_of
     from training.prepare import prepare as prepare_folder
 
-    form = PAPER_FORM if init is None else form_of(open_weights(init).spec.preprocessing)
+    form = PAPER_FORM
+    if init is not None:
+        form = form_of(open_checkpoint(chosen_model(init, notify=say)).spec.preprocessing)
     with Reporter(lambda: find_photographs([source])) as reporter:
         report = prepare_folder(
             source, output, form=form, threads=threads, on_result=reporter.advance
@@ -168,9 +159,8 @@ def prepare(source: Path, output: Path, init: Path | None, threads: int | None) 
 @click.option(
     "--init",
     type=MODEL,
-    callback=_file_of_model,
-    help="Checkpoint or public network to fine-tune; fc8 keeps the rows of classes of the same "
-    "name.",
+    help="Any network to fine-tune, a file with weights or the name of a public one; fc8 keeps the "
+    "rows of classes of the same name.",
 )
 @click.option(
     "--old-rate-factor",
@@ -230,6 +220,7 @@ def train(
     {"checkpoint", "best", "epochs", "steps", "stopped", "last": the last line of the log}.
     """
     _require_torch()
+    from alexnet_deploy.weights.names import chosen_model
     from training.options import TrainOptions
     from training.reporting import TerminalReporter
     from training.train import train as run_training
@@ -242,6 +233,8 @@ def train(
     given = click.get_current_context().get_parameter_source("old_rate_factor")
     if others["init"] is None and given is click.core.ParameterSource.COMMANDLINE:
         raise UsageError("--old-rate-factor: only --init has old layers; add it, or leave it out")
+    if others["init"] is not None:
+        others["init"] = chosen_model(others["init"], notify=say)
     recipe = _recipe(recipe_name, changes, fields)
     options = TrainOptions(recipe=recipe, **others)
     report = run_training(options, TerminalReporter())

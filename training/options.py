@@ -19,6 +19,7 @@ from alexnet_deploy.files.output_files import atomic_write
 from alexnet_deploy.files.records import LATER, Within, json_object, read_record
 from alexnet_deploy.files.regular_files import read_file
 from alexnet_deploy.photographs.class_folders import ClassFolders
+from alexnet_deploy.weights.names import ModelSource
 from training.networks import Trained
 from training.recipes import Recipe
 from training.trainer import Precision
@@ -44,7 +45,7 @@ class TrainOptions:
         devices: as `devices.parse_devices` reads them.
         precision: of products; weights are float32.
         seed: of everything random.
-        init: a checkpoint to start from, or None.
+        init: a network to start from, or None.
         old_rate_factor: if `init` lacks some of the classes, a factor on the learning rate of all
             layers but fc8.
         train: which layers learn; "head", fc8 alone, only from `init`.
@@ -63,7 +64,7 @@ class TrainOptions:
     devices: str
     precision: Precision
     seed: int
-    init: Path | None
+    init: ModelSource | None
     old_rate_factor: float
     train: Trained
     keep: int
@@ -118,6 +119,7 @@ class TrainOptions:
 
     def of_numbers(self) -> dict[str, object]:
         """Return the options that determine the results of the run, for `run.json`."""
+        named = None if self.init is None else str(self.init)
         return {
             "data": str(self.data.resolve()),
             "validation": None if self.validation is None else str(self.validation.resolve()),
@@ -125,7 +127,7 @@ class TrainOptions:
             "recipe": dataclasses.asdict(self.recipe),
             "precision": self.precision,
             "seed": self.seed,
-            "init": None if self.init is None else str(self.init.resolve()),
+            "init": str(self.init.resolve()) if isinstance(self.init, Path) else named,
             "old_rate_factor": None if self.init is None else self.old_rate_factor,
             "train": self.train,
         }

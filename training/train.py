@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from alexnet_deploy.errors import Argument, IncompatibleFileError, Message, UsageError
-from alexnet_deploy.importing.opening import open_weights
 from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.spec import preset_spec
+from alexnet_deploy.weights.names import open_checkpoint
 from training.augmentation import Augmentation
 from training.beginning import Beginning, from_checkpoint, from_state, new_network
 from training.checkpointing import (
@@ -62,7 +62,7 @@ def train(options: TrainOptions, reporter: Reporter) -> RunReport:
     if checkpoint is not None:
         check_options(options)
     found = find_data(options)
-    init = None if options.init is None or checkpoint else open_weights(options.init)
+    init = None if options.init is None or checkpoint else open_checkpoint(options.init)
     keep_freed_memory()
     with own_folder(options.output):
         state = None if checkpoint is None else _load(checkpoint)

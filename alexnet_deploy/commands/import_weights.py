@@ -10,7 +10,7 @@ import click
 
 from alexnet_deploy.console.paths import FILE
 from alexnet_deploy.console.reporting import print_result, say
-from alexnet_deploy.errors import UsageError
+from alexnet_deploy.errors import Message, UsageError
 from alexnet_deploy.files.path_text import printable
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def import_(
         if comparison is not None:
             print_result(str(comparison))
     for note in imported.notes:
-        say(f"note: {note}")
+        say(Message("note: ", note))
     if comparison is not None:
         comparison.raise_if_failed(printable(source))
     if target is not None:

@@ -98,13 +98,14 @@ def read_caffe(
             size = input_size_in(described, layers) or input_size_in(model, own_layers)
             conv5, fc6 = arrays[places["conv5.weight"]], arrays[places["fc6.weight"]]
             stated = stated_network(path, transform, size, (conv5.shape[0], fc6.shape[1]))
+    mean_image = None if mean_file is None else read_mean_image(mean_file)
     return Source(
         container="Caffe model",
         arrays=arrays,
         places=places,
         stated=stated,
-        mean_image=None if mean_file is None else read_mean_image(mean_file),
-        notes=tuple(_notes(weighted, own_layers, transform, mean_file)),
+        mean_image=mean_image,
+        notes=tuple(_notes(weighted, own_layers, transform, mean_image)),
     )
 
 
@@ -257,13 +258,18 @@ def _notes(
     weighted: dict[str, CaffeLayer],
     own: list[CaffeLayer],
     transform: Message | None,
-    mean_file: Path | None,
+    mean_image: Array | None,
 ) -> Iterator[str]:
     names = {layer.name for layer in weighted.values()}
     unused = [layer.name for layer in own if "blobs" in layer.message and layer.name not in names]
     if unused:
         yield f"weights that the network does not use are left aside: {', '.join(unused[:8])}"
-    if transform and "mean_file" in transform and mean_file is None:
+    if mean_image is not None and np.abs(mean_image).max(initial=0) <= 1:
+        yield (
+            "the mean image lies within 0..1, but is subtracted from grey levels of 0..255, as in "
+            "Caffe: multiply it by 255 if that was not meant"
+        )
+    if transform and "mean_file" in transform and mean_image is None:
         yield (
             f"trained with the mean image {transform.text('mean_file')!r}, which is not in the "
             "model: give it if you have it"

@@ -10,6 +10,7 @@ import itertools
 import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from alexnet_deploy.errors import Argument, IncompatibleFileError
@@ -74,6 +75,14 @@ def find_network(
         used = set(match.places.values())
         return Match(places=match.places, unused=tuple(n for n in arrays if n not in used))
     if not found:
+        if has_head:
+            with suppress(_NoNetworkError):
+                _match(within, has_head=False)
+                raise IncompatibleFileError(
+                    f"{path}: is an AlexNet up to fc7, but {reason}; to take it for these layers, "
+                    "import it with ",
+                    Argument("head", "none"),
+                )
         raise IncompatibleFileError(f"{path}: is no AlexNet: {reason}; {_listed(arrays)}")
     keys = [printable(".".join(_shared_parts(match.places.values()))) for match in found]
     raise IncompatibleFileError(

@@ -151,6 +151,11 @@ def _checked_opset(model: onnx.ModelProto, path: Path) -> int:
             f"{foreign.domain[:50]!r}, not of ONNX; give the file from before it was optimized "
             "for one runtime, or expand its functions with onnx.inliner"
         )
+    if model.functions:
+        raise IncompatibleFileError(
+            f"{path}: holds functions of its own, in which any operator may be; expand them with "
+            "onnx.inliner"
+        )
     if model.graph.sparse_initializer:
         raise IncompatibleFileError(f"{path}: holds sparse arrays; save them as dense ones")
     versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]

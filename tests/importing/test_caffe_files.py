@@ -59,6 +59,11 @@ def test_a_mean_image_is_read_from_either_kind_of_file(tmp_path: Path) -> None:
         assert source.notes == ()
 
 
+def test_a_mean_image_of_another_scale_is_told(tmp_path: Path) -> None:
+    (note,) = with_mean(tmp_path, npy(tmp_path, image_of(256) / image_of(256).max())).notes
+    assert "lies within 0..1" in note
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -194,6 +194,12 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "quantized": (after("fc6_1", "QuantizeLinear", "s"), "is quantized; .* Give the float file"),
     "external": (external, "'conv3_w_0' are in another file beside it, .*; put all into one file"),
     "domain": (of_domain, "'n_conv1_1' is 'Conv' of 'com.microsoft', not of ONNX"),
+    "functions": (
+        lambda model: model.functions.append(
+            helper.make_function("", "Relu", ["x"], ["y"], [], [helper.make_opsetid("", 9)])
+        ),
+        r"functions of its own, .* expand them with onnx\.inliner",
+    ),
     "two inputs": (second_input, "its inputs are 'data_0', 'mask'; an AlexNet has one"),
     "an end": (cut_at_pool5, "its network ends after pool5; an AlexNet goes on with fc6"),
     "cut shape": (

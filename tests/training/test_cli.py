@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from safetensors.numpy import save
 
 from alexnet_deploy.model.checkpoints import load_checkpoint
 from alexnet_deploy.weights.store import store
@@ -19,6 +21,7 @@ from tests.support.training_sets import (
     Recorder,
     save_classes,
     saved_checkpoint,
+    small_checkpoint,
     small_network,
     spoil,
 )
@@ -244,6 +247,31 @@ def test_a_head_alone_needs_a_network_to_be_the_head_of() -> None:
     assert result.exit_code == 2
     assert "--train head leaves all layers but fc8 as they are" in result.stderr
     assert "give a trained network as --init" in result.stderr
+
+
+@pytest.mark.usefixtures("photographs")
+def test_a_public_network_is_fine_tuned_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    arguments = ["--init", "torchvision", "--train", "head"]
+    missing = run("train", "p", "-o", "run", *BRIEF, *arguments)
+    assert missing.exit_code == 2
+    assert "alexnet-deploy pull torchvision" in missing.stderr
+    store("torchvision", small_checkpoint("torchvision"))
+    assert run("train", "p", "-o", "run", *BRIEF, *arguments).exit_code == 0
+    begun = json.loads(Path("run/run.json").read_text("utf-8"))
+    assert begun["init"] == "torchvision"
+    assert run("prepare", "p", "-o", "q", "--init", "torchvision").exit_code == 0
+
+
+@pytest.mark.usefixtures("photographs")
+def test_a_file_of_another_program_is_read_as_import_reads_it() -> None:
+    Path("a.pth").write_bytes(save({"features.0.weight": np.zeros((64, 3, 11, 11), np.float32)}))
+    for command in (["train", "p", "-o", "run", *BRIEF], ["prepare", "p", "-o", "q"]):
+        refused = run(*command, "--init", "a.pth")
+        assert refused.exit_code == 5
+        assert "a.pth: is no AlexNet: it has 1 convolutions" in refused.stderr
 
 
 @pytest.mark.usefixtures("photographs")
