@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from alexnet_deploy.errors import DatasetError, UsageError
 from alexnet_deploy.photographs.finding import find_photographs, has_hidden_part
-from alexnet_deploy.photographs.suffixes import PHOTO_SUFFIXES, Suffixes, split
+from alexnet_deploy.photographs.suffixes import PHOTO_SUFFIXES, LeftOut, Suffixes, split
 
 _LAYOUT = "expected one sub-folder of photographs for each class, as in root/daisy/1.jpg"
 _MAX_NAMED = 5  # more would make the message unreadable
@@ -85,8 +85,14 @@ def find_class_folders(
     classes = _class_names(root, if_flat)
     names: list[bytes] = []
     counts = []
+    unread = LeftOut()
+
+    def note(path: str) -> None:
+        unread(path)
+        left_out(path)
+
     for name in classes:
-        found = _photographs_of(root / name, left_out)
+        found = _photographs_of(root / name, note)
         counts.append(len(found))
         names.extend(found)
     empty = [name for name, count in zip(classes, counts, strict=True) if not count]
@@ -94,7 +100,7 @@ def find_class_folders(
         raise DatasetError(
             f"{root}: {_count(len(empty), 'class')} without photographs ({_some(empty)}); "
             f"looked for files with the suffixes {' '.join(PHOTO_SUFFIXES)}; "
-            "fill or remove these sub-folders"
+            "fill or remove these sub-folders" + (f"; {line}" if (line := unread.line()) else "")
         )
     ends = np.cumsum([len(name) for name in names], dtype=np.int64)
     return ClassFolders(

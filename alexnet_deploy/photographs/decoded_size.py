@@ -17,7 +17,7 @@ _PIXEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16
 
 _ROW_POINTER_BYTES = 8
 
-_DECODER_BYTES = {"JPEG2000": 6, "HEIF": 4, "QOI": 1, "SGI": 3, "PPM": 4, "BMP": 1, "DIB": 1}
+_DECODER_BYTES = {"JPEG2000": 6, "HEIF": 2, "QOI": 1, "SGI": 3, "PPM": 4, "BMP": 1, "DIB": 1}
 """What decoders take beside the picture, per px and channel, until it is complete."""
 
 _CODESTREAM = b"\xff\x4f\xff\x51"
@@ -74,6 +74,8 @@ def _decoder_bytes(image: Image.Image) -> tuple[int, int]:
         return _DECODER_BYTES["JPEG2000"] * channels * pixels + _jpeg2000_tiles_bytes(image), 0
     if image.format == "AVIF":
         return channels * pixels, 2 * channels * pixels
+    if image.format == "HEIF" and image.info.get("bit_depth", 8) > 8:
+        return 2 * _DECODER_BYTES["HEIF"] * channels * pixels, 0
     if getattr(image, "use_load_libtiff", False):
         return _tiff_piece_bytes(image), 0
     return _DECODER_BYTES.get(image.format or "", 0) * channels * pixels, 0

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from alexnet_deploy.cli import cli
-from alexnet_deploy.errors import NoPhotographsError
+from alexnet_deploy.errors import DatasetError, NoPhotographsError
 from alexnet_deploy.index.status import describe_index, readable_index
 from alexnet_deploy.index.update import IndexReport
 from alexnet_deploy.photographs import suffixes
@@ -84,6 +84,14 @@ def test_classes_leave_out_the_same(folder: Path) -> None:
     left_out = LeftOut()
     assert len(find_class_folders(folder.parent, left_out=left_out)) == 4
     assert left_out.counts[".heic"] == 2
+
+
+@pytest.mark.usefixtures("_without_extra")
+def test_a_class_of_which_all_is_left_out_says_so(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "a.heic").touch()
+    with pytest.raises(DatasetError, match=r"without photographs .*; left out: 1 .heic \(to read"):
+        find_class_folders(tmp_path)
 
 
 def run(*arguments: str | Path) -> Result:
