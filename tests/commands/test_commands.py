@@ -120,8 +120,8 @@ def test_verify_says_when_the_file_was_changed(
 def test_an_export_that_fails_prints_its_table_and_leaves_nothing(
     two_photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def faulty(checkpoint: Checkpoint, outputs: tuple[str, ...]) -> ModelFile:
-        file = build_model(checkpoint, outputs)
+    def faulty(checkpoint: Checkpoint, outputs: tuple[str, ...], opset: int) -> ModelFile:
+        file = build_model(checkpoint, outputs, opset)
         bias = {"fc8.bias": file.arrays["fc8.bias"][::-1] + np.float32(1)}
         return dataclasses.replace(file, arrays={**file.arrays, **bias})
 
