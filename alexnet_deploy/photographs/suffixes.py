@@ -19,6 +19,9 @@ PHOTO_SUFFIXES = (
 )
 """Of photographs that are read whatever is installed, in upper or lower case."""
 
+_USUAL = " ".join(suffix for suffix in PHOTO_SUFFIXES if suffix not in RAW_SUFFIXES)
+SEARCHED_FOR = f"files with the suffixes {_USUAL}, of camera raw files and HEIC"
+
 HEIF_SUFFIXES, HEIF_MODULE, HEIF_EXTRA = (".heic", ".heif", ".hif"), "pillow_heif", "photos"
 _UNREAD_SUFFIXES = (
     *(".jxl", ".psd", ".svg", ".ico", ".exr", ".hdr", ".dds", ".eps", ".xcf"),
