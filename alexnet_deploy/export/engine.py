@@ -20,7 +20,7 @@ from alexnet_deploy.graph.model_file import ModelFile
 from alexnet_deploy.graph.plugin_nodes import with_plugins
 from alexnet_deploy.graph.report import Report
 from alexnet_deploy.model.checkpoints import Checkpoint
-from alexnet_deploy.runtimes.base import RunnerOptions, check_outputs
+from alexnet_deploy.runtimes.base import RunnerOptions, check_outputs, usual_outputs
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
 from alexnet_deploy.runtimes.engine_file import (
     ENGINE_PRECISIONS,
@@ -137,7 +137,7 @@ def export_engine(
         OutputError: the files cannot be written.
         UsageError: a layer that the network does not have, or a name not ending in .engine.
     """
-    check_outputs(request.outputs, checkpoint.spec)
+    check_outputs(request.outputs or usual_outputs(checkpoint.spec), checkpoint.spec)
     if path.suffix != ENGINE_SUFFIX:
         raise UsageError(f"{path}: an engine's name ends in {ENGINE_SUFFIX}; choose such a name")
     # Before the work: a GPU that is missing, and a place that cannot be written.

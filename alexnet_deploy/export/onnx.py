@@ -53,6 +53,7 @@ def export_onnx(
         UsageError: a layer that the network does not have, or a name not ending in .onnx, by
             which no command would know the file.
     """
+    outputs = outputs or usual_outputs(checkpoint.spec)
     check_outputs(outputs, checkpoint.spec)
     if path.suffix != ".onnx":
         raise UsageError(f"{path}: a model file's name ends in .onnx; choose such a name")

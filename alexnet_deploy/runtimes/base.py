@@ -216,5 +216,5 @@ def check_outputs(outputs: tuple[str, ...], spec: ModelSpec) -> None:
                 f"layer {name!r} does not exist in this {spec.preset} network; "
                 f"choose from: {', '.join(layers)}"
             )
-    if len(set(outputs)) != len(outputs):
-        raise UsageError(f"layers: expected different names, got {outputs}")
+    if not outputs or len(set(outputs)) != len(outputs):
+        raise UsageError(f"layers: expected one or more different names, got {outputs}")

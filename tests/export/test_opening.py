@@ -157,7 +157,7 @@ def test_an_engine_is_read_with_its_record_and_opened_by_its_library(
 
 def test_a_file_of_another_kind_names_those_that_work(tmp_path: Path) -> None:
     (tmp_path / "model.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
-    with pytest.raises(IncompatibleFileError, match="HDF5 file, as Keras writes"):
+    with pytest.raises(IncompatibleFileError, match="is an HDF5 file"):
         opening.open_runner_of(tmp_path / "model.h5", ONE)
 
 

@@ -126,7 +126,7 @@ def test_a_file_of_another_program_is_refused_with_the_command_to_run(tmp_path: 
     value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
     graph = helper.make_graph([node], "g", value[:1], value[1:])
     onnx.save(helper.make_model(graph, producer_name="pytorch"), tmp_path / "a.onnx")
-    with pytest.raises(IncompatibleFileError, match=r"producer is pytorch.*alexnet-deploy export"):
+    with pytest.raises(IncompatibleFileError, match=r"producer is pytorch.*alexnet-deploy import"):
         read_model(tmp_path / "a.onnx")
 
 

@@ -21,7 +21,8 @@ class FakeRunner:
     """Probabilities are the shares of red, green and blue; every other layer is the red, 0..255."""
 
     def __init__(self, options: RunnerOptions, spec: ModelSpec = SPEC) -> None:
-        check_outputs(options.outputs, spec)
+        outputs = options.outputs or usual_outputs(spec)
+        check_outputs(outputs, spec)
         self.spec = spec
         self.identity = "0123456789abcdef"
         precision = "fp32" if options.precision == "auto" else options.precision
@@ -30,7 +31,7 @@ class FakeRunner:
             runtime="onnxruntime",
             device="cpu",
             precision=precision,
-            outputs=options.outputs or usual_outputs(spec),
+            outputs=outputs,
         )
         self.description = "fake runner"
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from alexnet_deploy.importing import known, matching, onnx_layers
+from alexnet_deploy.importing import known, matching
 from alexnet_deploy.importing.known import KnownNetwork, known_networks
 from alexnet_deploy.model import spec
 
@@ -41,8 +41,9 @@ def published(seed: int = 0) -> bytes:
 def use_few_outputs(patch: pytest.MonkeyPatch) -> None:
     """Let fc6 and fc7 have as many outputs as those of `published`."""
     # A module that is first imported meanwhile would keep the number.
-    importlib.import_module("alexnet_deploy.index.manifest")
-    for module in (spec, matching, onnx_layers):
+    for other in ("importing.onnx_layers", "index.manifest"):
+        importlib.import_module(f"alexnet_deploy.{other}")
+    for module in (spec, matching):
         patch.setattr(module, "FC_WIDTH", FC_WIDTH)
 
 

@@ -162,9 +162,9 @@ def test_without_a_checkpoint_the_bundled_one_is_drawn(
 @pytest.mark.parametrize(
     ("checkpoint", "output", "message"),
     [
-        ("no.safetensors", "f.png", r"no\.safetensors: no such file; give a checkpoint"),
-        ("bad.safetensors", "f.png", r"bad\.safetensors: not a readable safetensors file"),
-        ("bad\n.onnx", "f.png", r"bad\\n\.onnx: is already a model file"),
+        ("no.safetensors", "f.png", r"no\.safetensors: no such file; give a file with weights"),
+        ("bad.safetensors", "f.png", r"bad\.safetensors: is none of the files that hold weights"),
+        ("bad\n.onnx", "f.png", r"bad\\n\.onnx: is none of the files that hold weights"),
         ("good.safetensors", "no/f.png", r"f\.png: cannot be written .*create its folder first"),
     ],
 )

@@ -10,7 +10,7 @@ from parity import BATCH, LAYERS
 from alexnet_deploy.choices import FilePrecision
 from alexnet_deploy.export.onnx import build_file
 from alexnet_deploy.photographs.samples import varied_samples
-from alexnet_deploy.runtimes.base import RunnerOptions
+from alexnet_deploy.runtimes.base import RunnerOptions, usual_outputs
 from alexnet_deploy.runtimes.prepared import prepare
 from alexnet_deploy.verification.onnx import verify
 from gpu_checks.check import Figures, Settings, Skipped, require
@@ -78,7 +78,12 @@ def rates(settings: Settings, *, precision: FilePrecision) -> Figures:
     figures: Figures = {}
     with peer_of(precision) as peer:
         for batch in BATCHES:
-            options = RunnerOptions(runtime="onnxruntime", device="cuda", batch_size=batch)
+            options = RunnerOptions(
+                runtime="onnxruntime",
+                device="cuda",
+                batch_size=batch,
+                outputs=usual_outputs(network.spec),
+            )
             with OnnxRuntimeCudaRunner(network, options) as runner:
                 figures[f"batch_{batch}"] = measure(runner, _upload, peer)
     return figures
