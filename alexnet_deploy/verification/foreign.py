@@ -6,6 +6,7 @@ It cannot say how its input is normalized, unless it does that itself.
 N images, S px, K classes.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from alexnet_deploy.errors import IncompatibleFileError, VerificationError
 from alexnet_deploy.importing.onnx_files import Interface, read_foreign_network
 from alexnet_deploy.importing.onnx_versions import runnable_bytes
-from alexnet_deploy.importing.source import Array
+from alexnet_deploy.importing.source import Array, Source
 from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.reference import Reference
 from alexnet_deploy.model.reference import crop as crop_of
@@ -99,11 +100,14 @@ def compare_with_source(
     """
     from alexnet_deploy.runtimes.onnxruntime_session import onnxruntime_version, open_session
 
-    file = read_foreign_network(path).interface
+    network = read_foreign_network(path)
+    file = network.interface
+    has_head = file.layer in ("logits", "probabilities")
+    if has_head and not checkpoint.spec.has_head:
+        checkpoint = _with_head(checkpoint, network.source)
     session = open_session(runnable_bytes(path), str(path), remedy="give a file that it runs")
     reference = Reference(checkpoint)
     errors, differences = [0.0], [0.0]
-    has_head = file.layer in ("logits", "probabilities")
     for crop in crops:
         actual = _output_of(session, file, _input_of(file, checkpoint, crop, channels), path)
         expected = reference.run(crop[np.newaxis], file.layer)[file.layer][0]
@@ -128,6 +132,15 @@ def compare_with_source(
         num_images=len(crops),
         ran=f"ONNX Runtime {onnxruntime_version()} on the CPU",
     )
+
+
+def _with_head(checkpoint: Checkpoint, source: Source) -> Checkpoint:
+    """Return a checkpoint that was taken without fc8 with that of its file, to compare the two."""
+    assert source.places is not None
+    head = {name: source.arrays[source.places[name]] for name in ("fc8.weight", "fc8.bias")}
+    head["fc8.weight"] = head["fc8.weight"].reshape(len(head["fc8.bias"]), -1)
+    spec = dataclasses.replace(checkpoint.spec, num_classes=len(head["fc8.bias"]))
+    return Checkpoint(spec=spec, arrays={**checkpoint.arrays, **head})
 
 
 def _output_of(session: Any, file: Interface, images: Array, path: Path) -> Array:

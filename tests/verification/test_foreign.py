@@ -195,3 +195,15 @@ def test_a_wrong_constant_shows_where_all_classes_are_as_probable(
     assert wrong.largest_difference is not None
     assert wrong.largest_difference < RIGHT
     assert wrong.error > WRONG
+
+
+def test_a_checkpoint_without_the_files_head_is_compared_with_it(
+    zoo: Path, checkpoint: Checkpoint
+) -> None:
+    arrays = {name: array for name, array in checkpoint.arrays.items() if "fc8" not in name}
+    spec = dataclasses.replace(checkpoint.spec, num_classes=0, labels=())
+    found = compared(zoo, Checkpoint(spec=spec, arrays=arrays))
+    assert found.layer == "logits"
+    assert found.error < RIGHT
+    arrays["conv5.bias"] = arrays["conv5.bias"] + np.float32(1)
+    assert compared(zoo, Checkpoint(spec=spec, arrays=arrays)).error > WRONG
