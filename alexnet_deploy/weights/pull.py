@@ -5,7 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from alexnet_deploy.errors import DownloadError, IncompatibleFileError, UsageError
+from alexnet_deploy import installed
+from alexnet_deploy.errors import (
+    DownloadError,
+    IncompatibleFileError,
+    MissingPackageError,
+    UsageError,
+)
 from alexnet_deploy.files.input_files import existing_file
 from alexnet_deploy.files.output_files import errors_of
 from alexnet_deploy.files.private_folders import private_folder
@@ -69,7 +75,7 @@ def pull(
     Raises:
         DownloadError: nothing that was asked gives it.
         IncompatibleFileError: `source` is a file in which it was not published.
-        MissingPackageError: its file cannot be read here; it is kept until it can.
+        MissingPackageError: its file cannot be read here; then it is not fetched.
         OutputError: the store cannot be written.
         UsageError: `source` is no file, or an address while connections are forbidden.
     """
@@ -172,6 +178,7 @@ def _fetched(file: KnownFile, place: str | Path, folder: Path, reporting: Report
         if not _is(file, place):
             raise SourceError("cannot be read, is another file, or damaged")
         return place
+    _check_readable(file)
     reporting.notify(f"fetching {file.name} ({file.size / 1e6:.1f} MB) from {place}")
     download(
         place,
@@ -181,6 +188,14 @@ def _fetched(file: KnownFile, place: str | Path, folder: Path, reporting: Report
         stall_s=reporting.stall_s,
     )
     return folder / file.name
+
+
+def _check_readable(file: KnownFile) -> None:
+    """Refuse to fetch what could not be read here."""
+    if file.name.endswith(".pth") and not installed.has_module("torch"):
+        raise MissingPackageError("torch", "torch", f"reading {file.name}")
+    if file.name.endswith(".onnx") and not installed.has_module("onnx"):
+        raise MissingPackageError("onnx", "cpu", f"reading {file.name}")
 
 
 def _is(file: KnownFile, path: Path) -> bool:

@@ -1,5 +1,6 @@
 """A public network from this disk, a mirror or its publisher into the store, and out of it."""
 
+import dataclasses
 import os
 import stat
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from alexnet_deploy import installed
 from alexnet_deploy.errors import (
     DownloadError,
     IncompatibleFileError,
@@ -252,6 +254,21 @@ def test_what_cannot_be_read_yet_is_fetched_once(
     assert pull(network, offline=True).source == str(own_folder("data") / FILE_NAME)
     assert stored() == [f"{NAME}.safetensors"]
     assert len(server.ranges) == 1
+
+
+@pytest.mark.parametrize(("suffix", "package"), [(".pth", "torch"), (".onnx", "onnx")])
+def test_what_cannot_be_read_here_is_not_fetched(
+    suffix: str,
+    package: str,
+    network: KnownNetwork,
+    server: FileServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(installed, "has_module", lambda name: name != package)
+    file = dataclasses.replace(network.files[0], name=f"tiny{suffix}")
+    with pytest.raises(MissingPackageError, match=f"needs the package {package}"):
+        pull(dataclasses.replace(network, files=(file,)))
+    assert server.ranges == []
 
 
 def test_a_changed_byte_is_noticed_and_mended(network: KnownNetwork, server: FileServer) -> None:
