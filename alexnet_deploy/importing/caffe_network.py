@@ -278,8 +278,8 @@ def _convolutions(path: list[CaffeLayer]) -> tuple[int, tuple[int, int, int, int
         _expect(layer, "stride", _pair(layer, "stride", 1), CONV_STRIDES[index])
         _expect(layer, "pad", _pair(layer, "pad", 0), expected)
         _expect(layer, "dilation", _pair(layer, "dilation", 1), 1)
-    first, *others = (layer.parameters.whole("group", 1) for layer in layers)
-    return padding, (first, *others)  # type: ignore[return-value]
+    one, two, three, four, five = (layer.parameters.whole("group", 1) for layer in layers)
+    return padding, (one, two, three, four, five)
 
 
 def _poolings(path: list[CaffeLayer]) -> list[bool]:

@@ -117,15 +117,14 @@ def _adopted(
     digests = None if path.is_dir() else file_digests(path)
     network = None if digests is None else network_of_file(digests)
     adopted = adopt(source, str(path), options, network)
-    provenance = {
-        "imported": {
-            "file": path.name,
-            "container": source.container,
-            "sha256": digests and digests.sha256,
-            "network": adopted.network and adopted.network.name,
-            "licence": adopted.network and adopted.network.licence,
-        }
+    origin = {
+        "file": path.name,
+        "container": source.container,
+        "sha256": digests and digests.sha256,
+        "network": adopted.network and adopted.network.name,
+        "licence": adopted.network and adopted.network.licence,
     }
+    provenance = {"imported": {name: value for name, value in origin.items() if value is not None}}
     checkpoint = adopted.checkpoint
     spec = dataclasses.replace(checkpoint.spec, provenance=provenance)
     return Import(
