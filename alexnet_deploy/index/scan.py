@@ -86,6 +86,7 @@ class Scan:
         num_tasks: those of them to be read.
         num_failed_before: those that failed in an earlier run and are not retried.
         num_gone: photographs in the ledger that no longer exist.
+        num_waiting: photographs in the ledger that only a missing extra could read.
     """
 
     def __init__(
@@ -125,6 +126,7 @@ class Scan:
             "OR p.size IS NOT f.size OR p.mtime_ns IS NOT f.mtime_ns",
             (retry_failed,),
         )
+        self.num_waiting = 0
         for scope in scopes:
             self._note_gone(scope)
         (self.num_found,) = ledger.one("SELECT count(*) FROM found")
@@ -246,10 +248,13 @@ class Scan:
         """Write down, and count, a photograph that is not tried."""
         parent, name = os.path.split(photograph)
         place = self._place(parent, root)
-        if place is not None:
+        if place is None:
+            return
+        text = os.path.join(place, name)
+        if not self._exclusions[root.id].match(text):  # it may have been reached by a link
             self._left_out(photograph)
-            path = os.fsencode(os.path.join(place, name))
-            self._ledger.execute("INSERT OR IGNORE INTO left_out VALUES (?, ?)", (root.id, path))
+            row = (root.id, os.fsencode(text))
+            self._ledger.execute("INSERT OR IGNORE INTO left_out VALUES (?, ?)", row)
 
     def _place(self, folder: str, root: Root) -> str | None:
         """Return the path in `root` under which a folder's photographs are filed.
@@ -280,6 +285,7 @@ class Scan:
             kinds=(INTEGER, BLOB),
         )
         waiting = [(key,) for key, path in kept if needs_extra(os.fsdecode(path))]
+        self.num_waiting += len(waiting)
         self._ledger.execute_many("DELETE FROM gone WHERE id = ?", waiting)
         exclusions = self._exclusions[scope.root.id]
         if exclusions:

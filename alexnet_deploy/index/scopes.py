@@ -141,8 +141,9 @@ def remove_folder(ledger: Ledger, folder: Path) -> int:
             Argument("remove", str(folder)), f": no folder of the index is there (it has {known})"
         )
     exclude_from(ledger, scope.root.id, [folder_pattern(os.fsdecode(scope.prefix))])
-    sql = f"DELETE FROM photographs WHERE root = ? AND {IN_SCOPE}"
-    return ledger.execute(sql, (scope.root.id, *scope_bounds(scope)))
+    bounds = (scope.root.id, *scope_bounds(scope))
+    ledger.execute(f"DELETE FROM left_out WHERE root = ? AND {IN_SCOPE}", bounds)
+    return ledger.execute(f"DELETE FROM photographs WHERE root = ? AND {IN_SCOPE}", bounds)
 
 
 def check_folders(folders: Sequence[Path]) -> None:

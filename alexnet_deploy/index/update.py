@@ -293,7 +293,8 @@ class _Run:
                 retry_failed=self._options.retry_failed,
                 left_out=self._report.summary.left_out,
             )
-            if not (scan.num_found or scan.num_gone or self._options.remove):
+            known = scan.num_found or scan.num_gone or scan.num_waiting
+            if not (known or self._options.remove):
                 raise no_photographs(self._report.summary.left_out)
             self._tell_unmatched(scan, found)
             ledger.execute("INSERT INTO runs (started) VALUES (?)", (time.time(),))

@@ -21,6 +21,7 @@ _DECODER_BYTES = {"JPEG2000": 6, "HEIF": 2, "QOI": 1, "SGI": 3, "PPM": 4, "BMP":
 """What decoders take beside the picture, per px and channel, until it is complete."""
 
 _CODESTREAM = b"\xff\x4f\xff\x51"
+_MAX_BOXES = 1024  # before the one with the codestream; files have a handful
 _JPEG2000_TILE_BYTES = 14_000  # measured with four channels
 _MAX_JPEG2000_TILES = 65_535  # OpenJPEG refuses more
 
@@ -141,7 +142,7 @@ def jpeg2000_header(file: IO[bytes]) -> Jpeg2000Header | None:
 def _codestream_start(file: IO[bytes]) -> int:
     """Return where the codestream of a JPEG 2000 begins: at once, or in the first such box."""
     start = 0
-    while True:
+    for _ in range(_MAX_BOXES):
         file.seek(start)
         box = file.read(16)
         if box.startswith(_CODESTREAM) or len(box) < 16:
@@ -150,7 +151,10 @@ def _codestream_start(file: IO[bytes]) -> int:
         header = 16 if size == 1 else 8
         if box[4:8] == b"jp2c":
             return start + header
+        if not size:  # it reaches to the end of the file
+            break
         start += max(header, size if size != 1 else int.from_bytes(box[8:], "big"))
+    return start
 
 
 def _tiff_piece_bytes(image: Image.Image) -> int:

@@ -202,7 +202,9 @@ class _Search:
                     unread.append(name)
         files, twins = self._suffixes.without_twins(files)
         for name in sorted(unread + twins):
-            self._left_out(os.path.join(folder, name))
+            path = os.path.join(folder, name)
+            if not self._came or _identity(path) not in self._came:  # one that was named is tried
+                self._left_out(path)
         return sorted(files), sorted(folders), sorted(links)
 
 

@@ -41,8 +41,9 @@ def read_header(data: bytes, position: int = 0) -> JpegHeader | None:
     """Return the frame header of the JPEG that begins at `position`; None where there is none."""
     at = position + 2
     for _ in range(_MAX_SEGMENTS):
-        while data[at : at + 2] == b"\xff\xff":  # fill bytes
+        if data[at : at + 2] == b"\xff\xff":  # a fill byte, of which there may be millions
             at += 1
+            continue
         if len(data) < at + 10 or data[at] != 0xFF:
             return None
         mark = data[at + 1]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from alexnet_deploy.errors import PhotographError
-from alexnet_deploy.photographs import heif_files
+from alexnet_deploy.photographs import heif_files, jpeg_headers
 from alexnet_deploy.photographs.decoding import decode_photograph
 from alexnet_deploy.photographs.memory import limit_decoded_memory
 
@@ -117,6 +117,15 @@ def test_a_raw_file_without_a_preview_is_named(kind: str) -> None:
     for preview in (jpeg(picture((160, 120))), b"", b"\xff\xd8\xff"):
         with pytest.raises(PhotographError, match="is a camera raw file without a preview of 200"):
             pixels(RAWS[kind](preview))
+
+
+def test_fill_bytes_are_passed_over_but_not_by_the_million() -> None:
+    data = jpeg(picture())
+    filled = data[:2] + b"\xff" * 20 + data[2:]
+    header = jpeg_headers.read_header(filled)
+    assert header is not None
+    assert (header.width, header.height) == picture().size
+    assert jpeg_headers.read_header(data[:2] + b"\xff" * 10_000 + data[2:]) is None
 
 
 def test_a_cut_preview_is_damaged() -> None:

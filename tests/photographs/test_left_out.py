@@ -79,6 +79,13 @@ def test_what_is_named_itself_is_never_left_out(folder: Path) -> None:
     assert left_out.line() == ""
 
 
+def test_what_is_named_beside_its_folder_is_not_left_out_either(folder: Path) -> None:
+    left_out: list[str] = []
+    raw = folder / "DSC_1.NEF"
+    assert raw in list(find_photographs([raw, folder], left_out=left_out.append))
+    assert str(raw) not in left_out
+
+
 @pytest.mark.usefixtures("_without_extra")
 def test_classes_leave_out_the_same(folder: Path) -> None:
     left_out = LeftOut()
@@ -178,6 +185,29 @@ def test_a_row_whose_extra_is_gone_keeps_its_vector(
     monkeypatch.setattr(suffixes, "has_module", lambda name: True)
     report, description = indexed(tmp_path / "in")
     assert (report.num_unchanged, report.num_embedded, description["left_out"]) == (2, 0, {})
+
+
+@pytest.mark.usefixtures("runners")
+def test_an_index_of_which_all_waits_for_an_extra_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos_in(tmp_path / "in", "b.heic", "c.heic")
+    monkeypatch.setattr(suffixes, "has_module", lambda name: True)
+    assert indexed(tmp_path / "in")[0].num_embedded == 2
+    monkeypatch.setattr(suffixes, "has_module", lambda name: False)
+    report, description = indexed(tmp_path / "in")
+    assert (report.num_removed, description["photographs"]["indexed"]) == (0, 2)
+
+
+@pytest.mark.usefixtures("runners", "_without_extra")
+def test_what_is_excluded_or_removed_is_not_left_out(tmp_path: Path) -> None:
+    for name, photograph in ((".", "a.jpg"), ("sub", "b.heic"), ("more", "c.heic")):
+        photos_in(tmp_path / "in" / name, photograph)
+    (tmp_path / "in" / "link").symlink_to("sub")
+    update(tmp_path / "index", tmp_path / "in", exclude=("sub",))
+    assert describe_index(tmp_path / "index", check=False)["left_out"] == {".heic": 1}
+    update(tmp_path / "index", remove=(tmp_path / "in" / "more",))
+    assert describe_index(tmp_path / "index", check=False)["left_out"] == {}
 
 
 @pytest.mark.usefixtures("runners")
