@@ -1,5 +1,6 @@
 """Options that several commands share, as decorators, and the values that they become."""
 
+import codecs
 import dataclasses
 import functools
 import itertools
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from alexnet_deploy.runtimes.base import Runner, RunnerOptions
 
 _Command = Callable[..., None]
+_MAX_LIST = 2**28
+"""Bytes of a list of photographs: two million of them with long names."""
 _STDIN = Path("-")
 
 
@@ -123,8 +126,7 @@ class Photographs:
             if "-" in paths and from_file == _STDIN:
                 raise UsageError("-: standard input cannot be a photograph and a list; name a file")
             data = _read_stdin() if from_file == _STDIN else _read_list(from_file)
-            end = b"\0" if b"\0" in data else b"\n"
-            names = tuple(os.fsdecode(name) for name in data.split(end) if name)
+            names = _names_in(data)
         stdin = _read_stdin() if "-" in paths else b""
         return cls(paths=paths, listed=names, stdin=stdin, include_hidden=include_hidden)
 
@@ -147,9 +149,25 @@ class Photographs:
         )
 
 
+def _names_in(data: bytes) -> tuple[str, ...]:
+    """Return the names in a list: each ends with a NUL if there is one, else with its line."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UsageError("--from-file: the list is UTF-16; save it as UTF-8")
+    data = data.removeprefix(codecs.BOM_UTF8)
+    if b"\0" in data:
+        names = data.split(b"\0")
+    else:  # as Windows ends lines, too
+        names = [line.removesuffix(b"\r") for line in data.split(b"\n")]
+    return tuple(os.fsdecode(name) for name in names if name)
+
+
 def _read_list(path: Path) -> bytes:
     try:
-        return path.read_bytes()  # perhaps a pipe, as of <(find ...)
+        with path.open("rb") as file:  # perhaps a pipe, as of <(find ...)
+            data = file.read(_MAX_LIST + 1)
+        if len(data) > _MAX_LIST:
+            raise OSError(f"it has more than {_MAX_LIST:,} bytes")
+        return data
     except OSError as error:
         raise UsageError(
             f"--from-file {path}: cannot be read ({error.strerror or error}); name a file of paths"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -39,12 +40,11 @@ class Neighbour:
     def is_gone(self) -> bool:
         """Whether there is no file at `path` now."""
         try:
-            os.lstat(self.path)
+            return not stat.S_ISREG(os.stat(self.path).st_mode)
         except (FileNotFoundError, NotADirectoryError):
             return True
         except OSError:  # it may not be looked at
             return False
-        return False
 
     @property
     def remark(self) -> str:

@@ -100,7 +100,7 @@ class IndexReport:
             retry = Argument("retry_failed", True)
             counts += [f", {self.num_failed_before:,} failed before (", retry, " tries again)"]
         left_out = self.summary.left_out.line()
-        return Message(*counts, f" {self.summary.times()}", f"\n{left_out}" if left_out else "")
+        return Message(*counts, f" {self.summary.times()}", f"; {left_out}" if left_out else "")
 
     def to_json(self) -> str:
         """Return one JSON object.
@@ -147,7 +147,7 @@ class IndexReport:
                 for loss in self.losses
             ]
             raise MissingPhotographsError(
-                "\n".join(lines) + "\nthey stay in the index; mount the drive, name the folder's "
+                "; ".join(lines) + "; they stay in the index; mount the drive, name the folder's "
                 "new place with ",
                 Argument("moved_roots", "OLD=NEW"),
                 ", or remove them with ",

@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from alexnet_deploy.cli import cli
+from alexnet_deploy.commands import options
 from alexnet_deploy.export import opening
 from tests.support.fake_runner import UNSPOKEN, open_fake_runner, save_photographs
 from tests.support.index_runner import Runners
@@ -66,6 +67,22 @@ def test_a_list_has_lines_or_nuls(asked: Asked, tmp_path: Path) -> None:
         0,
         ["p/a.png", "p/a.png", "p/b.png", f"p/{UNSPOKEN}"],
     )
+
+
+def test_a_list_from_windows_is_understood_or_refused(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "p/b.png\r\np/a.png\r\n"
+    for list_ in (text.encode(), text.encode("utf-8-sig")):
+        assert asked("--from-file", "-", stdin=list_) == (0, ["p/b.png", "p/a.png"])
+    code, lines = asked("--from-file", "-", stdin=text.encode("utf-16"))
+    assert code == 2
+    assert "the list is UTF-16; save it as UTF-8" in "\n".join(lines)
+    Path("list").write_bytes(text.encode())
+    monkeypatch.setattr(options, "_MAX_LIST", 8)
+    code, lines = asked("--from-file", "list")
+    assert code == 2
+    assert "it has more than 8 bytes" in "\n".join(lines)
 
 
 def test_a_name_in_a_list_is_what_it_says_and_may_be_gone(asked: Asked) -> None:

@@ -67,3 +67,15 @@ def test_text_has_a_line_for_each_neighbour_and_is_harmless_to_a_terminal() -> N
     assert all(line.isprintable() for line in lines)
     assert lines[0] == r"neighbours of /p/\x1b[31m\n\u202e.jpg"
     assert lines[2:] == [r"0.5123     12.35  gone        /p/\x1b[31m\n\u202e.jpg"] * 2
+
+
+def test_what_is_no_file_any_more_is_gone(tmp_path: Path) -> None:
+    file, link = tmp_path / "a.jpg", tmp_path / "link.jpg"
+    file.write_bytes(b"x")
+    link.symlink_to(file)
+    assert not neighbour(file).is_gone
+    assert not neighbour(link).is_gone
+    file.unlink()
+    assert neighbour(link).is_gone
+    file.mkdir()
+    assert neighbour(file).is_gone

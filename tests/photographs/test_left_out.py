@@ -161,7 +161,7 @@ def test_an_index_says_it_and_so_does_its_description(tmp_path: Path) -> None:
     report, description = indexed(tmp_path / "in")
     assert (report.num_embedded, json.loads(report.to_json())["left_out"]) == (1, COUNTS)
     assert (description["left_out"], description["problems"]) == (COUNTS, [])
-    assert str(report.line()).endswith(f"\n{LINE.strip()}")
+    assert str(report.line()).endswith(f"; {LINE.strip()}")
     assert "  left out      2 .heic (to read them" in readable_index(description)
     (tmp_path / "in" / "c.heic").unlink()
     report, description = indexed(tmp_path / "in")
