@@ -83,7 +83,7 @@ def test_a_drive_that_is_not_mounted_costs_none_of_its_photographs(
     report = update(index)
     assert counts(report) == (1, 0, 2, 0, 0)
     why = "" if is_there else r" \(the folder is missing\)"
-    expected = rf"drive: {count:,} of {count:,} indexed photographs are gone{why}\n"
+    expected = rf"drive: {count:,} of {count:,} indexed photographs are gone{why}; they stay"
     with pytest.raises(MissingPhotographsError, match=expected):
         report.check_losses()
     assert len(indexed(index)) == count + 3
