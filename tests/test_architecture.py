@@ -21,9 +21,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "alexnet_deploy"
 
 PACKAGES = (
-    "choices, installed < errors < arguments < files < model < graph, photographs < importing "
-    "< runtimes < trt, verification, inference < weights < export, console < index < figures "
-    "< inspection, doctor < commands < cli < __main__"
+    "choices, installed, timing < errors < arguments < files < model < graph, photographs "
+    "< importing < runtimes < trt, verification, inference < weights < export, console < index "
+    "< figures < inspection, doctor < commands < cli < __main__"
 )
 """A package imports from those before it; a comma separates two that do not know each other."""
 MODULES = {

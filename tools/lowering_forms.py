@@ -7,8 +7,8 @@ both medians over the rounds. The choice in `alexnet_deploy/graph/lowering.py` i
 """
 
 import argparse
+import functools
 import statistics
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -20,6 +20,7 @@ from alexnet_deploy.graph.lowering import banded_convolution, split_towers
 from alexnet_deploy.graph.model_file import ModelFile
 from alexnet_deploy.model.checkpoints import load_checkpoint
 from alexnet_deploy.model.default import bundled_checkpoint
+from alexnet_deploy.timing import in_turns, median_ratio, seconds_of
 
 FORMS: dict[str, Callable[[ModelFile], ModelFile]] = {
     "folded": lambda file: file,
@@ -71,18 +72,12 @@ def main() -> None:
     images = rng.integers(0, 256, (arguments.batch_size, size, size, 3), np.uint8)
     for runtime, make in (("OpenVINO", openvino_call), ("ONNX Runtime", onnxruntime_call)):
         calls = {form: make(lower(file), images) for form, lower in FORMS.items()}
-        for call in calls.values():
-            call()
-        seconds: dict[str, list[float]] = {form: [] for form in FORMS}
-        for _ in range(arguments.rounds):
-            for form, call in calls.items():
-                start = time.perf_counter()
-                call()
-                seconds[form].append(time.perf_counter() - start)
+        timers = {form: functools.partial(seconds_of, call) for form, call in calls.items()}
+        in_turns(timers, 1)  # to warm up
+        seconds = in_turns(timers, arguments.rounds)
         for form, times in seconds.items():
             rate = len(images) / statistics.median(times)
-            pairs = zip(seconds["folded"], times, strict=True)
-            ratio = statistics.median(folded / own for folded, own in pairs)
+            ratio = median_ratio(seconds["folded"], times)
             print(f"{runtime:<13} {form:<13} {rate:6.1f} images/s   {ratio:.2f} x folded")
 
 

@@ -28,11 +28,11 @@ import torch
 import torch.nn.functional as F
 from cuda.bindings import driver
 from gpu_checks.kernel_reference import DTYPES, TOLERANCES
-from gpu_checks.rounds import Seconds, in_turns, median_ratio
 from gpu_checks.torch_clock import gpu_seconds
 
 from alexnet_deploy import installed
 from alexnet_deploy.errors import AlexNetDeployError, DeviceError
+from alexnet_deploy.timing import in_turns, median_ratio
 from alexnet_deploy.trt.kernel import Scalar, TowerLrnKernel, compile_ptx
 
 LAYERS = {"conv1": (96, 55, 55), "conv2": (256, 27, 27)}
@@ -45,6 +45,7 @@ ROUNDS = 15
 WARM_UP_S = 0.5  # until an idle GPU has reached its full clock
 
 Operation = Callable[[torch.Tensor], torch.Tensor]
+Seconds = Mapping[str, Sequence[float]]
 
 
 def measure(batch: int = 256) -> dict[str, Any]:

@@ -12,8 +12,10 @@ network's own images per second, and its speed relative to the first, both media
 """
 
 import argparse
+import functools
 import json
 import platform
+import statistics
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -35,6 +37,7 @@ from alexnet_deploy.photographs.finding import find_photographs
 from alexnet_deploy.photographs.preprocessing import preprocess
 from alexnet_deploy.runtimes.base import Runner, RunnerOptions
 from alexnet_deploy.runtimes.factory import open_runner
+from alexnet_deploy.timing import in_turns, median_ratio, seconds_of
 from alexnet_deploy.verification.comparison import cosine_similarity, relative_error
 from alexnet_deploy.weights.names import chosen_model, open_checkpoint
 
@@ -151,18 +154,19 @@ def runner_rows(runner: Runner, crops: NDArray[np.uint8]) -> Rows:
 
 def rates(runners: list[Runner], batch: NDArray[np.uint8]) -> list[dict[str, float]]:
     """Run one batch through each runner in turn, round after round."""
-    seconds = np.empty((ROUNDS, len(runners)))
-    for times in seconds:
-        for column, runner in enumerate(runners):
-            time.sleep(0.05)  # threads of the previous one keep spinning for a while
-            began = time.perf_counter()
-            runner.run(batch)
-            times[column] = time.perf_counter() - began
-    per_s = len(batch) / np.median(seconds, axis=0)
-    speedup = np.median(seconds[:, :1] / seconds, axis=0)
+
+    def seconds(runner: Runner) -> float:
+        time.sleep(0.05)  # threads of the previous one keep spinning for a while
+        return seconds_of(lambda: runner.run(batch))
+
+    timers = {str(n): functools.partial(seconds, one) for n, one in enumerate(runners)}
+    taken = list(in_turns(timers, ROUNDS).values())
     return [
-        {"images_per_s": float(own), "speedup": float(times)}
-        for own, times in zip(per_s, speedup, strict=True)
+        {
+            "images_per_s": len(batch) / statistics.median(own),
+            "speedup": median_ratio(taken[0], own),
+        }
+        for own in taken
     ]
 
 

@@ -9,11 +9,11 @@ a loaded network. Ratios are of medians.
 
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import alexnet_deploy as ad
+from alexnet_deploy.timing import in_turns, seconds_of
 
 NUM_ROUNDS, NUM_QUERIES, BATCH = 7, 6, 32
 
@@ -46,13 +46,8 @@ def _compare(
     name: str, run: Callable[[], object], other: str, run_other: Callable[[], object]
 ) -> None:
     """Time the two in turns."""
-    took: tuple[list[float], list[float]] = ([], [])
-    for _ in range(NUM_ROUNDS):
-        for function, seconds in zip((run, run_other), took, strict=True):
-            start = time.perf_counter()
-            function()
-            seconds.append(time.perf_counter() - start)
-    one, two = map(statistics.median, took)
+    timers = {name: lambda: seconds_of(run), other: lambda: seconds_of(run_other)}
+    one, two = map(statistics.median, in_turns(timers, NUM_ROUNDS).values())
     print(f"{name} {one:.3f} s, {other} {two:.3f} s, ratio {one / two:.2f}")
 
 

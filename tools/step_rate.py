@@ -13,10 +13,10 @@ FLOP/s.
 """
 
 import argparse
+import functools
 import json
 import multiprocessing
 import statistics
-import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from alexnet_deploy.model.spec import preset_spec
+from alexnet_deploy.timing import in_turns, median_ratio, seconds_of
 from training.augmentation import Augmentation, ColourComponents
 from training.devices import keep_freed_memory, parse_devices, use_precision
 from training.initialization import initial_weights
@@ -132,15 +133,18 @@ def worker(pipe: Connection, kind: str, options: dict[str, Any]) -> None:
     else:
         step = trainer_stepper(options["devices"], options["precision"], options["batch"])
     number = 0
-    while count := pipe.recv():
-        start = time.perf_counter()
+
+    def steps() -> None:
+        nonlocal number
         for _ in range(count):
             step(number)
             number += 1
         if devices[0].type == "cuda":
             for device in devices:
                 torch.cuda.synchronize(device)
-        pipe.send(time.perf_counter() - start)
+
+    while count := pipe.recv():
+        pipe.send(seconds_of(steps))
 
 
 def measure(options: dict[str, Any]) -> dict[str, list[float]]:
@@ -152,17 +156,20 @@ def measure(options: dict[str, Any]) -> dict[str, list[float]]:
         processes.append(context.Process(target=worker, args=(theirs, kind, options), daemon=True))
         processes[-1].start()
         theirs.close()  # else a dead worker would be waited for
-    rates: dict[str, list[float]] = {"plain": [], "trainer": []}
-    for number in range(options["rounds"] + 1):
-        for kind, pipe in pipes.items():
-            pipe.send(options["steps"])
-            seconds = pipe.recv()
-            if number:  # the first round warms up
-                rates[kind].append(options["steps"] * options["batch"] / seconds)
+
+    def seconds(kind: str) -> float:
+        pipes[kind].send(options["steps"])
+        answer: float = pipes[kind].recv()
+        return answer
+
+    timers = {kind: functools.partial(seconds, kind) for kind in pipes}
+    in_turns(timers, 1)  # to warm up
+    taken = in_turns(timers, options["rounds"])
     for pipe, process in zip(pipes.values(), processes, strict=True):
         pipe.send(0)
         process.join()
-    return rates
+    images = options["steps"] * options["batch"]
+    return {kind: [images / each for each in times] for kind, times in taken.items()}
 
 
 def main() -> None:
@@ -189,7 +196,7 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "plain_images_per_second": [round(value, 1) for value in rates["plain"]],
         "trainer_images_per_second": [round(value, 1) for value in rates["trainer"]],
-        "ratio_median": round(statistics.median(ratios), 2),
+        "ratio_median": round(median_ratio(rates["trainer"], rates["plain"]), 2),
         "ratio_lowest": round(min(ratios), 2),
         "trainer_flops_per_second": round(rate * flops),
         "hours_for_the_papers_90_epochs": round(PAPER_IMAGES / rate / 3600, 1),

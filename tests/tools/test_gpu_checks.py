@@ -3,7 +3,6 @@
 import ast
 import re
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import gpu_check
@@ -14,7 +13,6 @@ from gpu_checks import torch_gpu, towers, training_command
 from gpu_checks.check import ROOT, Check, Failed, Settings, Skipped, require
 from gpu_checks.own_tests import FILES, counts
 from gpu_checks.report import to_plain
-from gpu_checks.rounds import in_turns, median_ratio
 from gpu_checks.towers import CPU, compute, errors, inputs_of
 
 from tests.support.plain_network import random_weights, small_spec
@@ -168,19 +166,3 @@ def test_training_is_skipped_where_a_package_is_missing_that_it_needs(
     monkeypatch.setattr("alexnet_deploy.installed.has_module", lambda name: name != missing)
     with pytest.raises(Skipped, match=f"needs {missing}, with"):
         training_command.train(SETTINGS)
-
-
-def test_what_is_timed_takes_turns() -> None:
-    calls: list[str] = []
-
-    def timer(name: str, seconds: list[float]) -> Any:
-        def take() -> float:
-            calls.append(name)
-            return seconds.pop(0)
-
-        return take
-
-    seconds = in_turns({"a": timer("a", [1, 2, 3]), "b": timer("b", [2, 8, 3])}, 3)
-    assert "".join(calls) == "abbaab"
-    assert seconds == {"a": [1, 2, 3], "b": [2, 8, 3]}
-    assert median_ratio(seconds["b"], seconds["a"]) == 2

@@ -191,7 +191,7 @@ def test_rates_are_medians_over_the_rounds(monkeypatch: pytest.MonkeyPatch) -> N
     runner = FakeRunner(RunnerOptions(batch_size=8))
     # Of the runner and the upload: the first round warms up, and each round is faster.
     taken = iter([100.0, 100.0, *(each for n in range(9) for each in (4.0 / 2**n, 1.0 / 2**n))])
-    monkeypatch.setattr(runner_rates, "seconds_of", lambda work: next(taken))
+    monkeypatch.setattr(runner_rates, "seconds_of", lambda work, at_least_s: next(taken))
     monkeypatch.setattr(runner_rates, "in_turns", in_order)
     figures = measure(runner, upload, None)
     assert figures == {"images_per_s": 8 / (4 / 16), "upload_images_per_s": 8 / (1 / 16)}

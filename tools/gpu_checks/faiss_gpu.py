@@ -5,7 +5,6 @@ A FAISS that is installed but cannot be imported fails here: it is broken, not a
 
 import os
 import statistics
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +20,8 @@ from alexnet_deploy.index.ranking import Ranking
 from alexnet_deploy.index.segments import FOLDER_NAME, Segments
 from alexnet_deploy.index.storage import Storage
 from alexnet_deploy.photographs.pixels import DECODE
+from alexnet_deploy.timing import in_turns, seconds_of
 from gpu_checks.check import Figures, Settings, Skipped, require
-from gpu_checks.rounds import in_turns
 
 NUM_VECTORS, NUM_QUERIES, DIMENSION, K = 20_000, 64, 4096, 10
 NUM_ROUNDS = 3
@@ -50,16 +49,17 @@ def search(settings: Settings) -> Figures:
     found: dict[str, list[Ranking]] = {}
     with _index_of(vectors) as index:
 
-        def seconds(device: str, resources: Any) -> float:
-            start = time.perf_counter()
+        def scan_on(device: str, resources: Any) -> None:
             found[device] = _nearest(index, queries, resources)
-            return time.perf_counter() - start
 
         with mock.patch.object(faiss, "knn_gpu", wraps=faiss.knn_gpu) as scan:
-            seconds("cuda", gpu)  # warm up one-time work
+            scan_on("cuda", gpu)  # warm up one-time work
             figures["scans_on_the_gpu"] = scan.call_count
         require(scan.call_count > 0, "the search did not scan on the GPU", figures)
-        timers = {"cuda": lambda: seconds("cuda", gpu), "cpu": lambda: seconds("cpu", None)}
+        timers = {
+            "cuda": lambda: seconds_of(lambda: scan_on("cuda", gpu)),
+            "cpu": lambda: seconds_of(lambda: scan_on("cpu", None)),
+        }
         took = in_turns(timers, NUM_ROUNDS)
     figures["seconds"] = {device: statistics.median(each) for device, each in took.items()}
     first = [int(ranking.positions[0]) for ranking in found["cuda"]]

@@ -6,7 +6,6 @@ In the same rounds: the upload of the images alone, an upper bound, and torch at
 import functools
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from multiprocessing import get_context
@@ -17,8 +16,8 @@ from numpy.typing import NDArray
 
 from alexnet_deploy import installed
 from alexnet_deploy.runtimes.base import Runner
+from alexnet_deploy.timing import in_turns, median_ratio, seconds_of
 from gpu_checks.check import Figures
-from gpu_checks.rounds import in_turns, median_ratio
 
 ROUNDS = 9
 TURN_S = 0.05
@@ -49,8 +48,8 @@ def measure(
     images = _noise(runner.spec.input_size, batch)
     with upload(images) as copy:
         timers: dict[str, Timer] = {
-            "": lambda: seconds_of(lambda: runner.run(images)),
-            "upload_": lambda: seconds_of(copy),
+            "": lambda: seconds_of(lambda: runner.run(images), at_least_s=TURN_S),
+            "upload_": lambda: seconds_of(copy, at_least_s=TURN_S),
         }
         if peer is not None:
             timers["torch_"] = functools.partial(peer, batch)
@@ -62,15 +61,6 @@ def measure(
     if peer is not None:
         figures["times_torch"] = median_ratio(seconds["torch_"], seconds[""])
     return figures
-
-
-def seconds_of(work: Callable[[], Any]) -> float:
-    """Return the mean seconds per call over several calls."""
-    start, count = time.perf_counter(), 0
-    while not count or time.perf_counter() - start < TURN_S:
-        work()
-        count += 1
-    return (time.perf_counter() - start) / count
 
 
 @contextmanager
@@ -120,7 +110,7 @@ def serve(pipe: Any, precision: str, device: str) -> None:
     pipe.send("ready")
     with suppress(EOFError):  # no more requests
         while batch := pipe.recv():
-            pipe.send(seconds_of(functools.partial(forward, noise(batch))))
+            pipe.send(seconds_of(lambda: forward(noise(batch)), at_least_s=TURN_S))
 
 
 def _noise(size: int, batch: int) -> NDArray[np.uint8]:
