@@ -43,6 +43,7 @@ from alexnet_deploy.photographs.decoded_size import bytes_needed
 from alexnet_deploy.photographs.heif_files import HEAD_BYTES, is_heif, open_heif
 from alexnet_deploy.photographs.memory import DECODED, MAX_FILE_BYTES, READ
 from alexnet_deploy.photographs.pixel_limit import PIXELS
+from alexnet_deploy.photographs.pixels import EXACT, Decode
 from alexnet_deploy.photographs.png_data import is_cut_short
 from alexnet_deploy.photographs.raw_previews import Preview, preview_of
 from alexnet_deploy.photographs.rgb import layout_of, to_rgb
@@ -76,18 +77,22 @@ _TRANSPOSITIONS = {
 }
 
 
-def load_photograph(path: Path) -> Image.Image:
+def load_photograph(path: Path, decode: Decode = EXACT) -> Image.Image:
     """Decode one file to an upright picture: mode RGB, 8 bits per channel.
 
     Alpha is composited over white; of animations the first frame is used, of 16-bit greys the high
     byte (of 32-bit greys too, if all are below 65,536); EXIF orientation is applied, and EXIF that
     cannot be parsed is ignored. Colour profiles are ignored, except that LAB is converted to sRGB.
 
+    Args:
+        path: of the file; links are followed.
+        decode: at which size, and what of colour profiles.
+
     Raises:
         PhotographError: the reason why it cannot be decoded, without the path.
     """
     with open_photograph(path) as file:
-        return decode_photograph(file)
+        return decode_photograph(file, decode)
 
 
 @contextmanager
@@ -112,7 +117,7 @@ def open_photograph(path: Path) -> Iterator[BinaryIO]:
         raise PhotographError(f"cannot be read ({error.strerror or error})") from error
 
 
-def decode_photograph(file: BinaryIO) -> Image.Image:
+def decode_photograph(file: BinaryIO, decode: Decode = EXACT) -> Image.Image:
     """Decode a seekable file, from its beginning, as `load_photograph` does.
 
     Raises:
@@ -123,10 +128,10 @@ def decode_photograph(file: BinaryIO) -> Image.Image:
     if not file.tell():
         raise PhotographError("is empty (0 bytes); copy it again from its source")
     file.seek(0)
-    return _decode(file)
+    return _decode(file, decode)
 
 
-def convert_image(image: Image.Image) -> Image.Image:
+def convert_image(image: Image.Image, decode: Decode = EXACT) -> Image.Image:
     """Convert a Pillow image of any mode as `load_photograph` would its file.
 
     A lazily opened image is read now; its EXIF orientation is applied. An upright image of mode RGB
@@ -137,7 +142,7 @@ def convert_image(image: Image.Image) -> Image.Image:
     """
     try:
         with _failures_reported(None):
-            return _upright_rgb(image)
+            return _upright_rgb(image, decode)
     except OSError as error:
         raise PhotographError(f"cannot be read ({error.strerror or error})") from error
 
@@ -154,24 +159,24 @@ def _check_regular(path: Path) -> None:
         raise PhotographError("is a pipe, socket or device, expected an ordinary file")
 
 
-def _decode(file: BinaryIO) -> Image.Image:
+def _decode(file: BinaryIO, decode: Decode) -> Image.Image:
     with _failures_reported(file):
         preview = preview_of(file)
     if preview is not None:
-        return _decode_preview(preview)
+        return _decode_preview(preview, decode)
     file.seek(0)
     with _failures_reported(file), _opened(file) as image:
-        picture = _upright_rgb(image)
+        picture = _upright_rgb(image, decode)
         if image.format == "PNG" and is_cut_short(file, image):
             raise damaged("pixels are missing")
         return picture
 
 
-def _decode_preview(preview: Preview) -> Image.Image:
+def _decode_preview(preview: Preview, decode: Decode) -> Image.Image:
     """Decode a raw file's preview; the raw file says how to turn one that does not itself."""
     file = io.BytesIO(preview.jpeg)
     with _failures_reported(file), Image.open(file, formats=("JPEG",)) as image:
-        picture = _upright_rgb(image)
+        picture = _upright_rgb(image, decode)
         transposition = _TRANSPOSITIONS.get(preview.orientation)
         if transposition is None or _orientation(image) is not None:
             return picture
@@ -190,7 +195,7 @@ def _opened(file: BinaryIO) -> Image.Image:
         raise damaged(str(error)) from error
 
 
-def _upright_rgb(image: Image.Image) -> Image.Image:
+def _upright_rgb(image: Image.Image, decode: Decode) -> Image.Image:
     """Return a new image, or `image` itself if it is already loaded, upright and RGB."""
     width, height = image.size
     if width * height > PIXELS.limit:

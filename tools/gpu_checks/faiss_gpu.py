@@ -19,7 +19,7 @@ from alexnet_deploy.index.manifest import Manifest, VectorSpace
 from alexnet_deploy.index.ranking import Ranking
 from alexnet_deploy.index.segments import FOLDER_NAME, Segments
 from alexnet_deploy.index.storage import Storage
-from alexnet_deploy.photographs.pixels import DECODE
+from alexnet_deploy.photographs.pixels import EXACT
 from alexnet_deploy.timing import in_turns, seconds_of
 from gpu_checks.check import Figures, Settings, Skipped, require
 
@@ -89,7 +89,7 @@ def _index_of(vectors: NDArray[np.float16]) -> Iterator[Storage]:
         dimension=vectors.shape[1],
         preprocessing={},
         precision="fp32",
-        decode=DECODE,
+        decode=EXACT,
     )
     segments = Segments(directory, dimension=vectors.shape[1], segment_rows=len(vectors))
     segments.append(0, vectors)
