@@ -21,6 +21,7 @@ COMMANDS = {
     "search": "alexnet_deploy.commands.search:search",
     "verify": "alexnet_deploy.commands.verify:verify",
     "evaluate": "alexnet_deploy.commands.evaluate:evaluate",
+    "bench": "alexnet_deploy.commands.bench:bench",
     "info": "alexnet_deploy.commands.info:info",
     "doctor": "alexnet_deploy.commands.doctor:doctor",
 }

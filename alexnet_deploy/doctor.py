@@ -5,7 +5,6 @@ Optional packages are imported where they are tried: this must work where nothin
 
 import os
 import platform
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,13 +14,16 @@ from alexnet_deploy import installed
 from alexnet_deploy.choices import Device, Precision, Runtime
 from alexnet_deploy.errors import AlexNetDeployError, DeviceError, MissingPackageError
 from alexnet_deploy.files.private_folders import own_folder
+from alexnet_deploy.photographs.pipeline import default_threads
 from alexnet_deploy.runtimes.base import RunnerOptions
+from alexnet_deploy.runtimes.capabilities import usual_combinations
 from alexnet_deploy.runtimes.gpu_driver import current_gpu, gpus
 from alexnet_deploy.runtimes.onnxruntime_distributions import (
     ONNX_RUNTIMES,
     check_distributions,
     is_installed_for_gpu,
 )
+from alexnet_deploy.timing import seconds_of
 
 # Distribution, module to look for, its purpose, the extra that includes it.
 _OPTIONAL = (
@@ -30,14 +32,6 @@ _OPTIONAL = (
     ("pillow-heif", "pillow_heif", "HEIC photographs", "photos"),
     ("tensorrt", "tensorrt", "TensorRT engines", "tensorrt"),
     ("tensorrt-rtx", "tensorrt_rtx", "TensorRT-RTX engines", "rtx"),
-)
-_Combination = tuple[Runtime, Device, Precision]
-
-_OPENVINO: tuple[_Combination, ...] = (("openvino", "cpu", "fp32"), ("openvino", "cpu", "bf16"))
-_ONNX_RUNTIME: tuple[_Combination, ...] = (("onnxruntime", "cpu", "fp32"),)
-_ONNX_RUNTIME_FOR_GPU: tuple[_Combination, ...] = (
-    ("onnxruntime", "cuda", "fp32"),
-    ("onnxruntime", "cuda", "fp16"),
 )
 
 
@@ -60,18 +54,12 @@ class Finding:
 
 def examine() -> Iterator[Finding]:
     """Yield findings one by one; each runtime is tried with the bundled checkpoint."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    machine = f"{platform.system()} {platform.machine()}, {cores} cores"
+    machine = f"{platform.system()} {platform.machine()}, {default_threads()} cores"
     yield Finding(
         name="machine", works=None, detail=f"{machine}, Python {platform.python_version()}"
     )
     for_gpu = is_installed_for_gpu()
-    # OpenVINO is optional there: its extra would install ONNX Runtime for CPUs.
-    if installed.has_module("openvino") or not for_gpu:
-        yield from (_try_runtime(*combination) for combination in _OPENVINO)
-    yield from (_try_runtime(*combination) for combination in _ONNX_RUNTIME)
-    if for_gpu:
-        yield from (_try_runtime(*combination) for combination in _ONNX_RUNTIME_FOR_GPU)
+    yield from (_try_runtime(*one) for one in usual_combinations(for_gpu=for_gpu))
     yield _nvidia()
     yield from _packages(for_gpu=for_gpu)
     yield _cache()
@@ -91,9 +79,7 @@ def _try_runtime(runtime: Runtime, device: Device, precision: Precision) -> Find
             size = runner.spec.input_size
             noise = np.random.default_rng(0).integers(0, 256, (32, size, size, 3), np.uint8)
             runner.run(noise)
-            start = time.perf_counter()
-            runner.run(noise)
-            rate = len(noise) / (time.perf_counter() - start)
+            rate = len(noise) / seconds_of(lambda: runner.run(noise))
             detail = f"{runner.description}: {rate:.0f} images/s"
             return Finding(name=name, works=True, detail=detail, is_runtime=True)
     except Exception as error:  # a broken runtime may raise anything, and is what this looks for

@@ -22,8 +22,8 @@ PACKAGE = ROOT / "alexnet_deploy"
 
 PACKAGES = (
     "choices, installed, timing < errors < arguments < files < model < graph, photographs "
-    "< importing < runtimes < trt, verification, inference < weights < export, console < index "
-    "< figures < inspection, doctor < commands < cli < __main__"
+    "< importing < runtimes < trt, verification, inference < weights < export, console < index, "
+    "benchmark < figures < inspection, doctor < commands < cli < __main__"
 )
 """A package imports from those before it; a comma separates two that do not know each other."""
 MODULES = {
@@ -63,10 +63,11 @@ MODULES = {
         "maintenance scan writer update ranking exact_search status results queries rotations "
         "finder session opening"
     ),
-    "figures": "png_files drawing classes sheet_cells html_sheets sheets",
+    "benchmark": "machine agreement settings reading results table measuring",
+    "figures": "png_files drawing classes rates sheet_cells html_sheets sheets",
     "commands": (
         "options import_weights pull models export classify embed index search verify evaluate "
-        "info doctor"
+        "bench info doctor"
     ),
 }
 """Within a package, a module imports from those before it; the lists are to be read in order."""
@@ -88,7 +89,7 @@ OWNERS = {
         *("photographs.heif_files", "photographs.rgb", "photographs.decoding"),
         *("photographs.sources", "photographs.preprocessing"),
         *("figures.png_files", "figures.drawing", "figures.classes"),
-        *("figures.sheet_cells", "figures.html_sheets", "figures.sheets"),
+        *("figures.rates", "figures.sheet_cells", "figures.html_sheets", "figures.sheets"),
     ),
     "click": START_UP,
     "cuda": ("trt.kernel", "runtimes.cuda_memory"),

@@ -12,12 +12,11 @@ network's own images per second, and its speed relative to the first, both media
 """
 
 import argparse
+import dataclasses
 import functools
 import json
-import platform
 import statistics
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,7 +26,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy import installed
+from alexnet_deploy.benchmark.agreement import Agreement, Layers
+from alexnet_deploy.benchmark.machine import Machine
 from alexnet_deploy.choices import FilePrecision, Precision, Runtime
 from alexnet_deploy.export.onnx import build_file
 from alexnet_deploy.model.checkpoints import Checkpoint
@@ -38,7 +38,6 @@ from alexnet_deploy.photographs.preprocessing import preprocess
 from alexnet_deploy.runtimes.base import Runner, RunnerOptions
 from alexnet_deploy.runtimes.factory import open_runner
 from alexnet_deploy.timing import in_turns, median_ratio, seconds_of
-from alexnet_deploy.verification.comparison import cosine_similarity, relative_error
 from alexnet_deploy.weights.names import chosen_model, open_checkpoint
 
 
@@ -68,8 +67,6 @@ LAYERS = ("logits", "fc7")
 BATCH = 32
 ROUNDS = 15
 
-Rows = list[dict[str, NDArray[np.float32]]]
-
 
 def main() -> None:
     """Measure and print the table."""
@@ -85,7 +82,7 @@ def main() -> None:
     paths = list(find_photographs([arguments.folder]))
     truth = np.array([checkpoint.spec.labels.index(path.parent.name) for path in paths])
     others = list(find_photographs([arguments.calibration]))
-    expected = list(reference_rows(checkpoint, paths))
+    expected = reference_layers(checkpoint, paths)
     results: list[dict[str, Any]] = [
         {"runtime": "reference", "file": "", "runs": "fp32", **accuracy(expected, truth)}
     ]
@@ -102,14 +99,14 @@ def main() -> None:
             runner = stack.enter_context(open_runner(file, options))
             print(runner.description, flush=True)
             runners.append(runner)
-            actual = runner_rows(runner, crops)
+            actual = runner_layers(runner, crops)
             results.append(
                 {
                     "runtime": run.runtime,
                     "file": run.file,
                     "runs": runner.options.precision,
                     **accuracy(actual, truth),
-                    **parity(actual, expected),
+                    **parity(Agreement.of(actual, expected, runner.options.precision)),
                     "file_mb": sum(map(len, map(bytes, file.chunks()))) / 1e6,
                     "calibrated_on": run.calibrated_on,
                 }
@@ -122,34 +119,26 @@ def main() -> None:
             "photographs": len(paths),
             "model": arguments.model.name,
             "identity": checkpoint.identity,
-            "machine": f"{platform.system()} {platform.machine()}, {cpu_name()}",
+            "machine": dataclasses.asdict(Machine.here()),
             "date": datetime.now(UTC).date().isoformat(),
-            "versions": {
-                name: installed.version_of(name) for name in ("openvino", "onnxruntime", "numpy")
-            },
             "results": results,
         }
         arguments.json.write_text(json.dumps(record, indent=1) + "\n")
 
 
-def reference_rows(checkpoint: Checkpoint, paths: list[Path]) -> Iterator[dict[str, Any]]:
-    """Yield logits and fc7 of each photograph from the reference."""
+def reference_layers(checkpoint: Checkpoint, paths: list[Path]) -> Layers:
+    """Return logits and fc7 of all photographs from the reference."""
     reference = Reference(checkpoint)
-    for path in paths:
-        layers = reference.run(crop(load_photograph(path), checkpoint.spec)[np.newaxis])
-        yield {name: layers[name][0] for name in LAYERS}
+    rows = [
+        reference.run(crop(load_photograph(path), checkpoint.spec)[np.newaxis]) for path in paths
+    ]
+    return {name: np.concatenate([row[name] for row in rows]) for name in LAYERS}
 
 
-def runner_rows(runner: Runner, crops: NDArray[np.uint8]) -> Rows:
+def runner_layers(runner: Runner, crops: NDArray[np.uint8]) -> Layers:
     """Return the same from a runner, for (N, H, W, 3) crops."""
-    rows: Rows = []
-    for start in range(0, len(crops), BATCH):
-        some = crops[start : start + BATCH]
-        batch = np.zeros((BATCH, *some.shape[1:]), np.uint8)
-        batch[: len(some)] = some
-        outputs = runner.run(batch)
-        rows += [{name: outputs[name][row] for name in LAYERS} for row in range(len(some))]
-    return rows
+    parts = [runner.run(crops[start : start + BATCH]) for start in range(0, len(crops), BATCH)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in LAYERS}
 
 
 def rates(runners: list[Runner], batch: NDArray[np.uint8]) -> list[dict[str, float]]:
@@ -170,9 +159,9 @@ def rates(runners: list[Runner], batch: NDArray[np.uint8]) -> list[dict[str, flo
     ]
 
 
-def accuracy(rows: Rows, truth: NDArray[np.int64]) -> dict[str, float]:
+def accuracy(layers: Layers, truth: NDArray[np.int64]) -> dict[str, float]:
     """Return top-1, top-5 and the mean per-class top-1 accuracy."""
-    ranked = np.array([np.argsort(-row["logits"], kind="stable")[:5] for row in rows])
+    ranked = np.argsort(-layers["logits"], axis=1, kind="stable")[:, :5]
     first = ranked[:, 0] == truth
     return {
         "top1": float(first.mean()),
@@ -181,18 +170,10 @@ def accuracy(rows: Rows, truth: NDArray[np.int64]) -> dict[str, float]:
     }
 
 
-def parity(actual: Rows, expected: Rows) -> dict[str, float]:
-    """Compare photograph by photograph with the reference."""
-    pairs = list(zip(actual, expected, strict=True))
-    agree = [a["logits"].argmax() == e["logits"].argmax() for a, e in pairs]
-    cosines = [cosine_similarity(a["fc7"], e["fc7"]) for a, e in pairs]
-    return {
-        "top1_agreement": float(np.mean(agree)),
-        "logits_error_max": max(relative_error(a["logits"], e["logits"]) for a, e in pairs),
-        "fc7_error_max": max(relative_error(a["fc7"], e["fc7"]) for a, e in pairs),
-        "cosine_mean": float(np.mean(cosines)),
-        "cosine_min": min(cosines),
-    }
+def parity(found: Agreement) -> dict[str, float | None]:
+    """Return the figures of an agreement with the reference."""
+    names = ("logits_error_max", "fc7_error_max", "cosine_mean", "cosine_min")
+    return {"top1_agreement": found.same_class, **{name: getattr(found, name) for name in names}}
 
 
 def print_table(results: list[dict[str, Any]]) -> None:
@@ -210,14 +191,6 @@ def shown(value: object) -> str:
     if not isinstance(value, float):
         return "" if value is None else str(value)
     return f"{value:.1e}" if value < 0.01 else f"{value:.7f}" if value <= 1 else f"{value:.0f}"
-
-
-def cpu_name() -> str:
-    """Return the processor's name, from Linux's /proc if available."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{len(names)} x {names[0]}" if names else platform.processor()
 
 
 if __name__ == "__main__":

@@ -327,10 +327,12 @@ def failure_options(command: _Command) -> _Command:
     return _add((include_hidden, max_failures_option), command)
 
 
-def photograph_options(command: _Command, *, metavar: str = "PATH") -> _Command:
+def photograph_options(
+    command: _Command, *, metavar: str = "PATH", is_optional: bool = False
+) -> _Command:
     """Add PATH... and `--from-file`, collected in one argument `photographs`.
 
-    And the options of `failure_options`.
+    And the options of `failure_options`. With `is_optional` it is None where none are named.
     """
     paths = click.argument("paths", metavar=f"[{metavar}]...", nargs=-1, type=PHOTOGRAPHS)
     from_file = click.option(
@@ -344,10 +346,13 @@ def photograph_options(command: _Command, *, metavar: str = "PATH") -> _Command:
     def collected(
         paths: tuple[str, ...], from_file: Path | None, include_hidden: bool, **arguments: Any
     ) -> None:
-        if not paths and from_file is None:
+        if paths or from_file is not None:
+            photographs = Photographs.named(paths, from_file, include_hidden)
+            command(photographs=photographs, **arguments)
+        elif is_optional:
+            command(photographs=None, **arguments)
+        else:
             raise UsageError(f"{metavar}: is missing; name photographs, or a file with --from-file")
-        photographs = Photographs.named(paths, from_file, include_hidden)
-        command(photographs=photographs, **arguments)
 
     return _add((paths, from_file, failure_options), collected)
 

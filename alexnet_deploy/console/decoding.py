@@ -9,6 +9,8 @@ import click
 
 from alexnet_deploy.choices import COLOURS, SCALES
 
+_GIVEN = f"{__name__}.bounds"
+
 
 def _prepare(context: click.Context, option: click.Parameter, value: str) -> None:
     from alexnet_deploy.photographs.decoding import silence_libtiff
@@ -16,12 +18,14 @@ def _prepare(context: click.Context, option: click.Parameter, value: str) -> Non
 
     limit_decoded_memory(value)
     silence_libtiff()
+    context.meta.setdefault(_GIVEN, {})["--max-decoded-memory"] = value
 
 
 def _limit_pixels(context: click.Context, option: click.Parameter, value: float | None) -> None:
     from alexnet_deploy.photographs.pixel_limit import DEFAULT_MEGAPIXELS, limit_megapixels
 
     limit_megapixels(DEFAULT_MEGAPIXELS if value is None else value)
+    context.meta.setdefault(_GIVEN, {})["--max-megapixels"] = value
 
 
 _OPTIONS = (
@@ -53,6 +57,12 @@ def decoding_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+
+
+def given_bounds() -> dict[str, str | float | None]:
+    """Return the bounds of the command at hand, for one that is started with the same."""
+    bounds: dict[str, str | float | None] = click.get_current_context().meta.get(_GIVEN, {})
+    return dict(bounds)
 
 
 def pixel_options(command: Callable[..., None], *, whose: str = "") -> Callable[..., None]:

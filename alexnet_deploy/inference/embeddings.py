@@ -129,7 +129,7 @@ def embed(
     num_rows, num_failed, summary = 0, 0, RunSummary() if summary is None else summary
     some = at_least_one(photographs, summary.left_out)
     with (
-        _open_rows(files, runner, shapes, decode) as append,
+        open_rows(files, runner, shapes, decode) as append,
         closing(run(runner, some, decode=decode, threads=threads, summary=summary)) as results,
     ):
         for result in results:
@@ -193,7 +193,7 @@ def check_layers(layers: tuple[str, ...], runner: Runner) -> None:
 
 
 @contextmanager
-def _open_rows(
+def open_rows(
     files: tuple[Path, ...], runner: Runner, shapes: _Shapes, decode: Decode
 ) -> Iterator[_Append]:
     """Open the files, and yield a function that appends a row; the files appear on exit."""

@@ -29,6 +29,9 @@ _COMPUTES: Mapping[Device, Mapping[Runtime, _Computes]] = {
     },
     "cuda": {"onnxruntime": {"fp32": ("fp32",), "fp16": ("fp16",)}},
 }
+Combination = tuple[Runtime, Device, Precision]
+"""What computes where, and in which arithmetic."""
+
 _ENGINES_ONLY = ("tensorrt", "tensorrt-rtx")
 
 
@@ -126,6 +129,22 @@ def run_precision(
 def computes(runtime: Runtime, device: Device, precision: Precision) -> bool:
     """Return whether a runtime computes in a precision on a device."""
     return precision in _COMPUTES[device].get(runtime, ())
+
+
+def usual_combinations(*, for_gpu: bool) -> tuple[Combination, ...]:
+    """Return what may be expected to run here, installed or not.
+
+    Args:
+        for_gpu: whether ONNX Runtime is installed for GPUs.
+    """
+    found: list[Combination] = []
+    # OpenVINO is optional there: its extra would install ONNX Runtime for CPUs.
+    if installed.has_module("openvino") or not for_gpu:
+        found += [("openvino", "cpu", "fp32"), ("openvino", "cpu", "bf16")]
+    found += [("onnxruntime", "cpu", "fp32")]
+    if for_gpu:
+        found += [("onnxruntime", "cuda", "fp32"), ("onnxruntime", "cuda", "fp16")]
+    return tuple(found)
 
 
 def _computed_in(runtime: Runtime, device: Device) -> Message:

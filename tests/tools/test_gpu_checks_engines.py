@@ -16,7 +16,7 @@ from gpu_checks.reference import bundled, compute, expected, spread
 from gpu_checks.runner_rates import measure, peer_of
 from gpu_checks.torch_forward import forward_of
 from numpy.typing import NDArray
-from parity import LAYERS, reference_rows
+from parity import LAYERS, reference_layers
 
 from alexnet_deploy.choices import Precision
 from alexnet_deploy.export.onnx import build_file
@@ -59,9 +59,9 @@ def test_the_reference_is_computed_once_for_all(settings: Settings) -> None:
     known = expected(settings)
     crops = [preprocess(load_photograph(path), bundled().spec) for path in paths]
     np.testing.assert_array_equal(known.crops, np.stack(crops))
-    for actual, row in zip(known.rows, reference_rows(bundled(), paths), strict=True):
-        for name in LAYERS:
-            assert relative_error(actual[name], row[name]) < 1e-6
+    layers = reference_layers(bundled(), paths)
+    for name in LAYERS:
+        assert relative_error(known.layers[name], layers[name]) < 1e-6
 
 
 def test_where_the_time_does_not_suffice_an_even_part_is_compared_on(
@@ -91,12 +91,12 @@ def test_without_the_reference_nothing_can_be_compared(tmp_path: Path) -> None:
         expected(Settings(scratch=tmp_path))
 
 
-def rows(count: int, scale: float = 1.0) -> list[dict[str, NDArray[Any]]]:
+def rows(count: int, scale: float = 1.0) -> dict[str, NDArray[np.float32]]:
     rng = np.random.default_rng(0)
-    return [
-        {"logits": scale * rng.standard_normal(101), "fc7": scale * rng.random(64)}
-        for _ in range(count)
-    ]
+    return {
+        "logits": scale * rng.standard_normal((count, 101), np.float32),
+        "fc7": scale * rng.random((count, 64), np.float32),
+    }
 
 
 def test_other_results_on_photographs_fail() -> None:
@@ -108,13 +108,13 @@ def test_other_results_on_photographs_fail() -> None:
     assert error.value.figures["runs"] == "here"
     assert judged(near, known, "fp16", {})["logits_error_max"] > 5e-4
     with pytest.raises(Failed, match="mean cosine"):
-        judged(rows(300)[::-1], known, "fp16", {})
+        judged({name: each[::-1] for name, each in rows(300).items()}, known, "fp16", {})
     flipped = rows(300)
-    for row in flipped[:3]:
-        row["logits"] = -row["logits"]
+    flipped["logits"][:3] *= -1
     with pytest.raises(Failed, match="agreement"):
         judged(flipped, known, "bf16", {})
-    assert judged(flipped[:20], known[:20], "bf16", {})["top1_agreement"] == 0.85, "too few"
+    few, as_few = ({name: each[:20] for name, each in all_.items()} for all_ in (flipped, known))
+    assert judged(few, as_few, "bf16", {})["top1_agreement"] == 0.85, "too few"
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """Compare a runner with the reference on photographs."""
 
-from parity import Rows, parity, runner_rows
+from parity import parity, runner_layers
 
+from alexnet_deploy.benchmark.agreement import Agreement, Layers
 from alexnet_deploy.runtimes.base import Runner
 from gpu_checks.check import Figures, require
 from gpu_checks.reference import Expected
@@ -21,16 +22,17 @@ def compared(runner: Runner, expected: Expected, precision: str, so_far: Figures
     Raises:
         Failed: as for `judged`.
     """
-    return judged(runner_rows(runner, expected.crops), expected.rows, precision, so_far)
+    return judged(runner_layers(runner, expected.crops), expected.layers, precision, so_far)
 
 
-def judged(actual: Rows, expected: Rows, precision: str, so_far: Figures) -> Figures:
+def judged(actual: Layers, expected: Layers, precision: str, so_far: Figures) -> Figures:
     """Return `so_far` with the figures of `tools/parity.py`.
 
     Raises:
         Failed: they miss the precision's tolerances.
     """
-    figures: Figures = {**so_far, "photographs": len(actual), **parity(actual, expected)}
+    found = Agreement.of(actual, expected, precision)
+    figures: Figures = {**so_far, "photographs": found.num_photographs, **parity(found)}
     error = max(figures["logits_error_max"], figures["fc7_error_max"])
     allowed = _LARGEST_ERROR.get(precision)
     require(allowed is None or error <= allowed, f"{precision}: {error:.1e} off", figures)
@@ -38,6 +40,6 @@ def judged(actual: Rows, expected: Rows, precision: str, so_far: Figures) -> Fig
     require(cosine >= _MEAN_COSINE[precision], f"{precision}: mean cosine {cosine}", figures)
     # One flip among a few proves nothing: a photograph between two classes may fall to either side.
     agreement = figures["top1_agreement"]
-    is_enough = len(actual) < _MANY or agreement >= _AGREEMENT[precision]
+    is_enough = found.num_photographs < _MANY or agreement >= _AGREEMENT[precision]
     require(is_enough, f"{precision}: top-1 agreement {agreement}", figures)
     return figures

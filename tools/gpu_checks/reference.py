@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from parity import LAYERS, Rows
+from parity import LAYERS
 
+from alexnet_deploy.benchmark.agreement import Layers
 from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint
 from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.model.reference import Reference, crop
@@ -39,11 +40,11 @@ class Expected:
 
     Attributes:
         crops: (N, H, W, 3) uint8, as the package preprocesses them for a runner.
-        rows: the reference's logits and FC7 for each, from its own plain crop.
+        layers: the reference's logits and FC7 for them, from its own plain crops.
     """
 
     crops: NDArray[np.uint8]
-    rows: Rows
+    layers: Layers
 
 
 def bundled() -> Checkpoint:
@@ -121,5 +122,4 @@ def expected(settings: Settings) -> Expected:
     with np.load(kept) as arrays:
         layers = {name: arrays[name] for name in LAYERS}
         crops = arrays["crops"]
-    rows = [{name: layers[name][row] for name in LAYERS} for row in range(len(crops))]
-    return Expected(crops=crops, rows=rows)
+    return Expected(crops=crops, layers=layers)

@@ -1,0 +1,105 @@
+"""How far another way to compute agrees with float32, photograph by photograph.
+
+N photographs, K classes, D = 4096.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_deploy.verification.comparison import (
+    TOLERANCES,
+    Tolerance,
+    cosine_similarity,
+    relative_error,
+    top1_flipped,
+)
+
+Layers = Mapping[str, NDArray[np.float32]]
+"""fc7 (N, D), and logits (N, K) of a network with a head."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """Outputs of the same photographs, compared.
+
+    Attributes:
+        num_photographs: compared.
+        same_class: share of the photographs with the same most likely class, 0..1; None without a
+            head.
+        logits_error_max: largest relative error of a photograph's logits; None without a head.
+        fc7_error_max: largest relative error of a photograph's FC7.
+        cosine_mean: mean cosine similarity of FC7.
+        cosine_min: the lowest.
+        is_admitted: whether all is within what `verify` allows the precision.
+    """
+
+    num_photographs: int
+    same_class: float | None
+    logits_error_max: float | None
+    fc7_error_max: float
+    cosine_mean: float
+    cosine_min: float
+    is_admitted: bool
+
+    @classmethod
+    def of(cls, actual: Layers, expected: Layers, precision: str) -> Self:
+        """Compare what `precision` computes with float32.
+
+        Both hold the same photographs in the same order, one or more.
+        """
+        allowed = TOLERANCES[precision]
+        actual = {name: _finite(values) for name, values in actual.items()}
+        cosines = list(map(cosine_similarity, actual["fc7"], expected["fc7"]))
+        mean, lowest = float(np.mean(cosines)), float(np.min(cosines))
+        errors = {
+            layer: float(np.max([*map(relative_error, actual[layer], expected[layer])]))
+            for layer in expected
+        }
+        same = None
+        if "logits" in expected:
+            classes = (values["logits"].argmax(axis=1) for values in (actual, expected))
+            same = float(np.mean(next(classes) == next(classes)))
+        return cls(
+            num_photographs=len(cosines),
+            same_class=same,
+            logits_error_max=errors.get("logits"),
+            fc7_error_max=errors["fc7"],
+            cosine_mean=mean,
+            cosine_min=lowest,
+            is_admitted=max(errors.values()) <= allowed.relative
+            and lowest >= allowed.cosine
+            and mean >= allowed.mean_cosine
+            and (same is None or not _has_flips(actual, expected, allowed)),
+        )
+
+    def __str__(self) -> str:
+        """Return it in a few words."""
+        same = "" if self.same_class is None else f"{_percent(self.same_class)} same class, "
+        return f"{same}FC7 cosine {_cosine(self.cosine_mean)} (lowest {_cosine(self.cosine_min)})"
+
+
+def _finite(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return 0 for what is not a finite number: far from whatever is expected."""
+    return np.where(np.isfinite(values), values, np.float32(0))
+
+
+def _has_flips(actual: Layers, expected: Layers, allowed: Tolerance) -> bool:
+    """Return whether more photographs than allowed change a class of which float32 is sure."""
+    pairs = zip(actual["logits"], expected["logits"], strict=True)
+    flipped = [top1_flipped(a, e, allowed.margin) for a, e in pairs]
+    num_sure = sum(one is not None for one in flipped)
+    return sum(one is True for one in flipped) > int(allowed.flips * num_sure)
+
+
+def _percent(share: float) -> str:
+    """Return a share in per cent; only what is all is 100 %."""
+    return "100 %" if share == 1 else f"{min(share * 100, 99.99):.4g} %"
+
+
+def _cosine(value: float) -> str:
+    """Return a cosine; only what rounds to it in seven digits is 1."""
+    return f"{value:.4f}" if value < 0.99995 else f"{min(value, 1.0):.7g}"

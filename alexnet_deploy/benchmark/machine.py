@@ -1,0 +1,82 @@
+"""What a measurement was made on: processor, instructions, GPUs, versions."""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from alexnet_deploy import installed
+from alexnet_deploy.photographs.pipeline import default_threads
+from alexnet_deploy.runtimes.factory import runtime_version
+from alexnet_deploy.runtimes.gpu_driver import gpus
+
+_CPUINFO = Path("/proc/cpuinfo")
+_FLAGS = {
+    "avx2": ("avx2",),
+    "avx512": ("avx512f",),
+    "bf16": ("avx512_bf16", "bf16"),
+    "vnni": ("avx512_vnni", "avx_vnni"),
+    "amx": ("amx_tile",),
+}
+"""Instructions that a network's speed depends on, by their flags in Linux's /proc/cpuinfo."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """A machine and its software.
+
+    Attributes:
+        system: operating system and architecture.
+        cpu: the processor's name.
+        instructions: those of avx2, avx512, bf16, vnni and amx that it has; None where the system
+            does not say.
+        cores: available to this process.
+        gpus: names of NVIDIA's GPUs.
+        versions: of Python, of the runtimes that are installed, and of what decodes.
+    """
+
+    system: str
+    cpu: str
+    instructions: tuple[str, ...] | None
+    cores: int
+    gpus: tuple[str, ...]
+    versions: Mapping[str, str]
+
+    @classmethod
+    def here(cls) -> Self:
+        """Return this one."""
+        cpuinfo = _cpuinfo()
+        flags = cpuinfo.get("flags", cpuinfo.get("Features"))
+        has = set() if flags is None else set(flags.split())
+        versions = {"python": platform.python_version()}
+        versions |= {name: runtime_version(name) for name in ("openvino", "onnxruntime")}
+        versions |= {name: installed.version_of(name) for name in ("tensorrt", "numpy", "pillow")}
+        return cls(
+            system=f"{platform.system()} {platform.machine()}",
+            cpu=cpuinfo.get("model name") or platform.processor() or platform.machine(),
+            instructions=None
+            if flags is None
+            else tuple(name for name, its in _FLAGS.items() if has & {*its}),
+            cores=default_threads(),
+            gpus=tuple(gpu.name for gpu in gpus()),
+            versions={name: version for name, version in versions.items() if version},
+        )
+
+    def __str__(self) -> str:
+        """Return it in one line."""
+        has = "" if self.instructions is None else f" ({', '.join(self.instructions) or 'no AVX2'})"
+        parts = [f"{self.system}, {self.cores} cores of {self.cpu}{has}", *self.gpus]
+        return ", ".join(
+            [*parts, *(f"{name} {version}" for name, version in self.versions.items())]
+        )
+
+
+def _cpuinfo() -> dict[str, str]:
+    """Return the fields of the first processor, where the system lists them."""
+    try:
+        first = _CPUINFO.read_text("utf-8", "replace").split("\n\n", 1)[0]
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}

@@ -1,0 +1,168 @@
+"""Which ways to run a model a machine has: runtimes, devices, precisions, batch sizes, decoding."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from alexnet_deploy import arguments, installed
+from alexnet_deploy.choices import Device, Precision, Runtime
+from alexnet_deploy.errors import DeviceError, UsageError
+from alexnet_deploy.export.opening import load_model
+from alexnet_deploy.photographs.pixels import EXACT, Decode
+from alexnet_deploy.runtimes.base import RunnerOptions
+from alexnet_deploy.runtimes.capabilities import (
+    Combination,
+    file_precision,
+    run_precision,
+    usual_combinations,
+)
+from alexnet_deploy.runtimes.engine_file import ENGINE_SUFFIX
+from alexnet_deploy.runtimes.factory import resolve
+from alexnet_deploy.runtimes.gpu_driver import gpus
+from alexnet_deploy.runtimes.onnxruntime_distributions import is_installed_for_gpu
+from alexnet_deploy.weights.names import ModelSource
+
+LAYER = "fc7"
+MAX_PHOTOGRAPHS = 4000
+"""Their crops take 600 MB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """What to measure; what is empty or "auto" is whatever this machine has.
+
+    Attributes:
+        runtimes: libraries.
+        device: "cpu" or "cuda"; "auto" for both.
+        precisions: arithmetic; none for fp32, and what is faster than it here and needs nothing
+            else: bf16 where the processor multiplies it, fp16 on a GPU.
+        batch_sizes: photographs per call of the network.
+        decodes: how files become pixels; none for exact, and scaled too where most photographs
+            are so large that it can make a difference.
+        threads: CPU threads, for the network and for decoding; None for all cores.
+        num_photographs: of more, as many at equal distances; up to `MAX_PHOTOGRAPHS`.
+        num_rounds: all pieces of work take turns in each.
+
+    Raises:
+        ArgumentError: one of the two numbers is out of its range.
+    """
+
+    runtimes: tuple[Runtime, ...] = ()
+    device: Device = "auto"
+    precisions: tuple[Precision, ...] = ()
+    batch_sizes: tuple[int, ...] = (32,)
+    decodes: tuple[Decode, ...] = ()
+    threads: int | None = None
+    num_photographs: int = 100
+    num_rounds: int = 3
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        arguments.count("num_photographs", self.num_photographs, MAX_PHOTOGRAPHS)
+        arguments.count("num_rounds", self.num_rounds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One way to run a model on photographs."""
+
+    options: RunnerOptions
+    decode: Decode = EXACT
+
+    def __str__(self) -> str:
+        """Return it in a few words, no two the same."""
+        own = self.options
+        network = f"{own.runtime} {own.device} {own.precision}, batch {own.batch_size}"
+        colour = "" if self.decode.colour == EXACT.colour else f", {self.decode.colour}"
+        return f"{network}, {self.decode.scale} decoding{colour}"
+
+
+def networks(
+    source: ModelSource, choices: Choices, notify: Callable[[str], None]
+) -> tuple[RunnerOptions, ...]:
+    """Return how to run a model, first what a command takes unless it is told otherwise.
+
+    Args:
+        source: an engine runs in one way, an `.onnx` file in the precisions that it allows.
+        choices: all combinations of them that the machine has.
+        notify: called with one line for what is left out and might be looked for.
+
+    Raises:
+        DeviceError: no runtime here computes in a precision that was chosen, or on the device.
+        UsageError: the file does not allow a precision that was chosen.
+    """
+    found = product(_combinations(source, choices, notify), choices.batch_sizes)
+    return tuple(
+        RunnerOptions(
+            runtime=runtime,
+            device=device,
+            precision=precision,
+            batch_size=batch_size,
+            threads=choices.threads,
+            outputs=(LAYER,),
+        )
+        for (runtime, device, precision), batch_size in found
+    )
+
+
+def _combinations(
+    source: ModelSource, choices: Choices, notify: Callable[[str], None]
+) -> list[Combination]:
+    suffix = source.suffix if isinstance(source, Path) else ""
+    if suffix == ENGINE_SUFFIX:
+        runtimes, precisions = choices.runtimes or ("auto",), choices.precisions or ("auto",)
+        return list(product(runtimes, (choices.device,), precisions))
+    own = load_model(source).precision if isinstance(source, Path) and suffix == ".onnx" else None
+    usual = resolve(_usual(choices), own or "fp32")
+    places = _places(choices) or ((usual.runtime, usual.device),)
+    wanted: list[Combination] = [
+        (*place, precision) for precision in choices.precisions for place in places
+    ]
+    if not wanted and own in (None, "fp32"):
+        here = usual_combinations(for_gpu=is_installed_for_gpu())
+        wanted = [one for one in here if one[:2] in places and not _is_emulated(one, notify)]
+    found, refused = [], None
+    for runtime, device, precision in wanted or [(*place, own or "fp32") for place in places]:
+        try:
+            if own is None:
+                file_precision(runtime, device, precision)
+            else:
+                run_precision(runtime, device, precision, own, source.name)
+            found.append((runtime, device, precision))
+        except (DeviceError, UsageError) as error:
+            refused = refused or error
+    if refused is not None and not found:
+        raise refused
+    first = (usual.runtime, usual.device, own or "fp32")
+    return sorted(found, key=lambda one: one != first)  # stable
+
+
+def _usual(choices: Choices) -> RunnerOptions:
+    runtime = choices.runtimes[0] if len(choices.runtimes) == 1 else "auto"
+    return RunnerOptions(runtime=runtime, device=choices.device)
+
+
+def _places(choices: Choices) -> tuple[tuple[Runtime, Device], ...]:
+    """Return the runtimes, with their devices, that are chosen and may work here."""
+    chosen = [
+        (runtime, device)
+        for runtime, device, _ in usual_combinations(for_gpu=is_installed_for_gpu())
+        if choices.device in ("auto", device)
+        and (runtime in choices.runtimes or not choices.runtimes)
+        and (runtime in choices.runtimes or installed.has_module(runtime))
+        and (choices.device == "cuda" or device == "cpu" or gpus())
+    ]
+    return tuple(dict.fromkeys(chosen))
+
+
+def _is_emulated(combination: Combination, notify: Callable[[str], None]) -> bool:
+    """Return whether a combination would be slower than float32, and say so."""
+    if combination != ("openvino", "cpu", "bf16"):
+        return False
+    from alexnet_deploy.runtimes.openvino_runner import native_bf16
+
+    if native_bf16():
+        return False
+    notify("bf16 is left out: this processor has no instructions for it, fp32 is faster")
+    return True

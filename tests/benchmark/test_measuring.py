@@ -1,0 +1,206 @@
+"""Measuring: which ways there are, that each does its work in turns, and where. No real clock."""
+
+import dataclasses
+import itertools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from alexnet_deploy.benchmark import settings
+from alexnet_deploy.benchmark.measuring import bench
+from alexnet_deploy.benchmark.results import Benchmark
+from alexnet_deploy.benchmark.settings import Choices, Setting, networks
+from alexnet_deploy.errors import (
+    AlexNetDeployError,
+    ArgumentError,
+    DeviceError,
+    NoPhotographsError,
+    TooManyFailuresError,
+)
+from alexnet_deploy.export import opening
+from alexnet_deploy.photographs.pixels import EXACT, Decode
+from alexnet_deploy.runtimes.base import RunnerOptions
+from alexnet_deploy.timing import Clock
+from tests.support.fake_runner import FakeRunner, save_photograph
+
+CHECKPOINT = Path("model.safetensors")
+USUAL, ONE_ROUND = Choices(), Choices(num_rounds=1)
+
+
+class Obedient(FakeRunner):
+    """A fake runner that says it runs where it was asked to."""
+
+    def __init__(self, options: RunnerOptions) -> None:
+        super().__init__(options)
+        self.options = dataclasses.replace(
+            self.options, runtime=options.runtime, device=options.device
+        )
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A machine that can be told what it has."""
+    has = SimpleNamespace(bf16=False, gpu=False)
+    monkeypatch.setattr(settings, "is_installed_for_gpu", lambda: has.gpu)
+    monkeypatch.setattr("alexnet_deploy.runtimes.factory.is_installed_for_gpu", lambda: has.gpu)
+    for module in ("alexnet_deploy.runtimes.factory", "alexnet_deploy.benchmark.settings"):
+        monkeypatch.setattr(f"{module}.gpus", lambda: ["one"] * has.gpu)
+    monkeypatch.setattr(
+        "alexnet_deploy.runtimes.openvino_runner.native_bf16", lambda: has.bf16, raising=True
+    )
+    monkeypatch.setattr(
+        opening, "open_runner_of", lambda source, options, notify=None: Obedient(options)
+    )
+    return has
+
+
+def found(choices: Choices = USUAL, source: Path = CHECKPOINT) -> list[str]:
+    """Return the combinations, and what is said of those that are not among them."""
+    said: list[str] = []
+    options = networks(source, choices, said.append)
+    return [f"{one.runtime} {one.device} {one.precision}" for one in options] + said
+
+
+def test_what_this_machine_has_is_measured_first_what_it_takes_by_itself(
+    machine: SimpleNamespace,
+) -> None:
+    cpu, emulated = ["openvino cpu fp32", "onnxruntime cpu fp32"], "bf16 is left out"
+    assert [one[: len(emulated)] for one in found()] == [*[one[:16] for one in cpu], emulated]
+    machine.bf16 = True
+    assert found() == ["openvino cpu fp32", "openvino cpu bf16", "onnxruntime cpu fp32"]
+    machine.gpu = True
+    assert found()[0] == "onnxruntime cuda fp32"
+    assert len(found()) == 5
+    assert {one.split()[1] for one in found(Choices(device="cpu"))} == {"cpu"}
+    assert found(Choices(runtimes=("openvino",), precisions=("int8",))) == ["openvino cpu int8"]
+
+
+def test_what_was_chosen_and_does_not_exist_is_an_error(machine: SimpleNamespace) -> None:
+    with pytest.raises(DeviceError, match="bf16"):
+        found(Choices(runtimes=("onnxruntime",), precisions=("bf16",)))
+    with pytest.raises(DeviceError, match="engine"):
+        found(Choices(runtimes=("tensorrt",)))
+
+
+def test_a_file_runs_in_its_own_precision(
+    machine: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = SimpleNamespace(precision="int8")
+    monkeypatch.setattr(settings, "load_model", lambda path: file)
+    assert found(source=Path("m.onnx")) == ["openvino cpu int8", "onnxruntime cpu int8"]
+    assert found(source=Path("m.engine")) == ["auto auto auto"]
+    with pytest.raises(AlexNetDeployError, match="is int8, precision"):
+        found(Choices(precisions=("fp32",)), Path("m.onnx"))
+
+
+def nothing(setting: Setting, listed: Path, output: Path) -> list[str]:
+    return [sys.executable, "-c", ""]
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> list[Path]:
+    return [save_photograph(tmp_path / f"{n}.png", (n, 9, 9)) for n in range(10)]
+
+
+def measured(photographs: Sequence[Path], **changed: Any) -> Benchmark:
+    """Measure with a clock that goes on by a second, and a core's by two, each time it is read."""
+    ticks, work = itertools.count(), itertools.count(step=2)
+    arguments: dict[str, Any] = {"choices": ONE_ROUND, "new_process": nothing}
+    clock = Clock(wall=lambda: next(ticks), processor=lambda: next(work))
+    return bench(CHECKPOINT, photographs, clock=clock, **arguments | changed)
+
+
+def test_every_piece_is_timed_in_every_round(
+    machine: SimpleNamespace, photographs: list[Path]
+) -> None:
+    """Each takes a second, so decoding and the network together should take two."""
+    said: list[str] = []
+    choices = Choices(batch_sizes=(1, 32), decodes=(EXACT, Decode.of("scaled")))
+    result = measured(photographs, choices=choices, notify=said.append)
+    assert len(result.rows) == 2 * 2 * 2
+    assert len({str(row.setting) for row in result.rows}) == 8
+    assert {row.description for row in result.rows} == {"fake runner"}
+    for row in result.rows:
+        assert (row.decoding.median, row.network.median, row.bound.median) == (10, 10, 5)
+        assert (row.whole.median, row.process.median, row.share.median) == (10, 10, 2)
+        assert row.cores_used == 2
+    usual = [row.agreement for row in result.rows[:2]]
+    assert usual == [None, None]
+    assert all(row.agreement and row.agreement.is_admitted for row in result.rows[2:])
+    assert [line for line in said if line.startswith("round")] == [
+        f"round {number} of 3" for number in (1, 2, 3)
+    ]
+    assert result.median_size == (40, 30)
+    assert result.median_bytes == sorted(path.stat().st_size for path in photographs)[5]
+
+
+def test_of_many_photographs_some_at_equal_distances_are_taken(
+    machine: SimpleNamespace, photographs: list[Path]
+) -> None:
+    seen: list[Path] = []
+    result = measured(
+        photographs,
+        choices=Choices(num_photographs=3, num_rounds=1),
+        on_photograph=lambda path, error: seen.append(path),
+    )
+    assert seen == [photographs[0], photographs[3], photographs[6]]
+    assert result.num_photographs == 3
+
+
+def test_photographs_that_cannot_be_read_are_counted_and_in_no_figure(
+    machine: SimpleNamespace, photographs: list[Path]
+) -> None:
+    photographs[4].write_bytes(b"bad")
+    failed: list[tuple[Path, bool]] = []
+    result = measured(photographs, on_photograph=lambda path, e: failed.append((path, bool(e))))
+    assert failed == [(path, path == photographs[4]) for path in photographs]
+    assert (result.num_photographs, result.num_failed) == (9, 1)
+    assert result.rows[0].decoding.median == 9
+    with pytest.raises(TooManyFailuresError):
+        measured(photographs[4:5])
+    with pytest.raises(NoPhotographsError):
+        measured([])
+
+
+def test_large_photographs_are_also_decoded_scaled(
+    machine: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import Image
+
+    path = tmp_path / "large.jpg"
+    Image.new("RGB", (600, 512)).save(path)
+    scales = [row.setting.decode.scale for row in measured([path]).rows]
+    assert scales == ["exact", "exact", "scaled", "scaled"]
+
+
+def test_no_figure_of_a_gpu_is_given_for_work_that_ran_on_the_cpu(
+    machine: SimpleNamespace, photographs: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.gpu = True
+    monkeypatch.setattr(
+        opening, "open_runner_of", lambda source, options, notify=None: FakeRunner(options)
+    )
+    with pytest.raises(DeviceError, match="runs on cpu, and was to be measured on cuda"):
+        measured(photographs)
+
+
+def test_a_new_process_that_fails_is_an_error(
+    machine: SimpleNamespace, photographs: list[Path]
+) -> None:
+    def failing(setting: Setting, listed: Path, output: Path) -> list[str]:
+        assert listed.read_bytes().count(b"\0") == len(photographs)
+        return [sys.executable, "-c", "import sys; sys.exit('Error: no')"]
+
+    with pytest.raises(AlexNetDeployError, match=r"ended with 1 \(Error: no\)"):
+        measured(photographs, new_process=failing)
+
+
+@pytest.mark.parametrize("name", ["num_photographs", "num_rounds"])
+def test_numbers_are_checked(name: str) -> None:
+    arguments: dict[str, Any] = {name: 0}
+    with pytest.raises(ArgumentError, match=name):
+        Choices(**arguments)
