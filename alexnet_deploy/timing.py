@@ -59,6 +59,8 @@ def in_turns(
     timers: Mapping[str, Callable[[], _Result]],
     num_rounds: int,
     on_round: Callable[[int], object] = lambda number: None,
+    *,
+    pause_s: float = 0.0,
 ) -> dict[str, list[_Result]]:
     """Take each time once per round, so that all see the same variations of the machine.
 
@@ -67,6 +69,8 @@ def in_turns(
             reverse order.
         num_rounds: how many rounds.
         on_round: called with the number of each round, from 1, when it begins.
+        pause_s: seconds to wait before each, for instance until the threads of a runtime that wait
+            for more work stop spinning.
 
     Returns:
         By name, what the timers returned; equal indices are the same round.
@@ -75,6 +79,7 @@ def in_turns(
     for number in range(num_rounds):
         on_round(number + 1)
         for name in list(timers)[:: -1 if number % 2 else 1]:
+            time.sleep(pause_s)
             taken[name].append(timers[name]())
     return taken
 

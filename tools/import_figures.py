@@ -17,7 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from embed_rate import run
+from runs import run
 
 from alexnet_deploy.photographs.pipeline import default_threads
 from tests.support.golden_files import PUBLISHED, write_mean

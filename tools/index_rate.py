@@ -3,7 +3,7 @@
     python tools/index_rate.py TEST TRAIN [--rounds 3] [--json FILE]
 
 Whole processes, start included. The first folder is indexed `--rounds` times into a new index,
-alternating with the floor of `embed_rate.py`: decoding, and the network's multiplications at the
+alternating with the floor of `runs.py`: decoding, and the network's multiplications at the
 rate of the BLAS library's best matrix product. Then the second folder's first photographs are
 queries, one process each: none is indexed, so each goes through the network. Last, 10,000 files are
 indexed, the photographs of both folders and copies of some; indexing them again has nothing to do.
@@ -19,7 +19,7 @@ import tempfile
 from itertools import islice
 from pathlib import Path
 
-from embed_rate import floor_rate, run
+from runs import floor_rate, run
 
 from alexnet_deploy.photographs.finding import find_photographs
 from alexnet_deploy.photographs.pipeline import default_threads

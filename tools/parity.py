@@ -16,7 +16,6 @@ import dataclasses
 import functools
 import json
 import statistics
-import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -143,13 +142,11 @@ def runner_layers(runner: Runner, crops: NDArray[np.uint8]) -> Layers:
 
 def rates(runners: list[Runner], batch: NDArray[np.uint8]) -> list[dict[str, float]]:
     """Run one batch through each runner in turn, round after round."""
-
-    def seconds(runner: Runner) -> float:
-        time.sleep(0.05)  # threads of the previous one keep spinning for a while
-        return seconds_of(lambda: runner.run(batch))
-
-    timers = {str(n): functools.partial(seconds, one) for n, one in enumerate(runners)}
-    taken = list(in_turns(timers, ROUNDS).values())
+    timers = {
+        str(number): functools.partial(seconds_of, functools.partial(runner.run, batch))
+        for number, runner in enumerate(runners)
+    }
+    taken = list(in_turns(timers, ROUNDS, pause_s=0.05).values())
     return [
         {
             "images_per_s": len(batch) / statistics.median(own),

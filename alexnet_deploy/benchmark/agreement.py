@@ -78,8 +78,21 @@ class Agreement:
 
     def __str__(self) -> str:
         """Return it in a few words."""
-        same = "" if self.same_class is None else f"{_percent(self.same_class)} same class, "
-        return f"{same}FC7 cosine {_cosine(self.cosine_mean)} (lowest {_cosine(self.cosine_min)})"
+        same = "" if self.same_class is None else f"the same class for {self.same_percent}, "
+        return f"{same}FC7 cosine {self.cosines}"
+
+    @property
+    def same_percent(self) -> str:
+        """The share with the same class in per cent; only what is all is 100 %; "" if unknown."""
+        share = self.same_class
+        if share is None:
+            return ""
+        return "100 %" if share == 1 else f"{min(share * 100, 99.99):.4g} %"
+
+    @property
+    def cosines(self) -> str:
+        """The mean cosine, and the lowest."""
+        return f"{_cosine(self.cosine_mean)} (lowest {_cosine(self.cosine_min)})"
 
 
 def _finite(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -93,11 +106,6 @@ def _has_flips(actual: Layers, expected: Layers, allowed: Tolerance) -> bool:
     flipped = [top1_flipped(a, e, allowed.margin) for a, e in pairs]
     num_sure = sum(one is not None for one in flipped)
     return sum(one is True for one in flipped) > int(allowed.flips * num_sure)
-
-
-def _percent(share: float) -> str:
-    """Return a share in per cent; only what is all is 100 %."""
-    return "100 %" if share == 1 else f"{min(share * 100, 99.99):.4g} %"
 
 
 def _cosine(value: float) -> str:

@@ -6,10 +6,11 @@ photographs, whose files are in the page cache by then.
 
 import dataclasses
 import os
+import statistics
 import subprocess
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,9 @@ from alexnet_deploy.photographs.pixels import EXACT, Decode
 from alexnet_deploy.runtimes.base import Runner, RunnerOptions
 from alexnet_deploy.timing import CLOCK, Clock, Spread, Took, in_turns, timed
 from alexnet_deploy.weights.names import ModelSource
+
+_PAUSE_S = 0.05  # ONNX Runtime's threads spin for a while
+_SHARE_OF_CORES = 0.75
 
 NewProcess = Callable[[Setting, Path, Path], Sequence[str]]
 """Returns the command that embeds, given the setting, a file of paths that end with NULs, and the
@@ -82,7 +86,7 @@ def bench(
         pieces |= _processes(ways, read, new_process, scratch)
         timers = {name: partial(timed, work, clock) for name, work in pieces.items()}
         num = choices.num_rounds
-        took = in_turns(timers, num, lambda n: notify(f"round {n} of {num}"))
+        took = in_turns(timers, num, lambda n: notify(f"round {n} of {num}"), pause_s=_PAUSE_S)
     return Benchmark(
         machine=Machine.here(),
         model=str(source),
@@ -94,8 +98,18 @@ def bench(
         num_rounds=num,
         writing=Spread.of(len(read.paths) / each.wall_s for each in took["writing"]),
         rows=_rows(ways, len(read.paths), took, agreements),
-        remarks=tuple(remarks),
+        remarks=(*remarks, *_others(runners[0], took["network 0"], threads)),
     )
+
+
+def _others(runner: Runner, network: Sequence[Took], threads: int) -> Iterator[str]:
+    """Yield a remark if a network on the CPU, which leaves no core idle, did not get them all."""
+    cores = statistics.median(each.processor_s / each.wall_s for each in network)
+    if runner.options.device == "cpu" and cores < _SHARE_OF_CORES * threads:
+        yield (
+            f"the network had {cores:.1f} of {threads} cores: other programs were running, or it "
+            "cannot use as many"
+        )
 
 
 def _evenly(paths: Sequence[Path], most: int) -> list[Path]:

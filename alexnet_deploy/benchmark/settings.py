@@ -75,7 +75,7 @@ class Setting:
         own = self.options
         network = f"{own.runtime} {own.device} {own.precision}, batch {own.batch_size}"
         colour = "" if self.decode.colour == EXACT.colour else f", {self.decode.colour}"
-        return f"{network}, {self.decode.scale} decoding{colour}"
+        return f"{network}, {self.decode.scale}{colour}"
 
 
 def networks(

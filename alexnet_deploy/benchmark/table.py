@@ -12,10 +12,11 @@ _HEAD = (
     "decoding",
     "network",
     "bound",
-    "files to vectors",
-    "of bound",
-    "in a new process",
-    "agreement with fp32",
+    "whole",
+    "share",
+    "with start",
+    "as fp32",
+    "FC7 cosine",
 )
 
 
@@ -26,7 +27,8 @@ def table(found: Benchmark) -> Message:
     lines = [
         printable(str(found.machine)),
         _photographs_line(found),
-        f"Photographs a second, medians of {found.num_rounds} rounds (quartiles):",
+        f"Photographs a second, medians of {found.num_rounds} rounds (quartiles); whole: from "
+        "files to vectors on the disk",
         *(_line(row, widths) for row in cells),
         f"writing: {found.writing.median:,.0f} vectors a second",
         *found.remarks,
@@ -47,9 +49,10 @@ def _photographs_line(found: Benchmark) -> str:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    agreement = "" if row.agreement is None else str(row.agreement)
-    if row.agreement is not None and not row.agreement.is_admitted:
-        agreement += ", more than verify allows"
+    same, cosines = "", ""
+    if row.agreement is not None:
+        same, cosines = row.agreement.same_percent, row.agreement.cosines
+        cosines += "" if row.agreement.is_admitted else ", too far"
     return (
         str(row.setting),
         f"{row.decoding.median:,.0f}",
@@ -58,7 +61,8 @@ def _cells(row: Row) -> tuple[str, ...]:
         _spread(row.whole),
         f"{row.share.median:.2f}",
         _spread(row.process),
-        agreement,
+        same,
+        cosines,
     )
 
 

@@ -79,9 +79,7 @@ def test_what_is_faster_and_agrees_is_recommended_in_the_words_of_the_caller() -
     found = bench_of(row_of(FIRST), row_of(FASTER, AGREES, precision="bf16")).recommendation()
     assert found.changes == {"precision": "bf16"}
     assert found.speedup == 2
-    said = (
-        "2 times as fast, 99 % same class, FC7 cosine 0.9999 (lowest 0.9994) on these photographs"
-    )
+    said = f"2 times as fast, {AGREES} on these photographs"
     assert str(found.text) == f'use precision="bf16": {said}'
     assert in_options(found.text) == f"use --precision bf16: {said}"
     assert found.beyond == ""
@@ -136,11 +134,8 @@ def test_the_table_has_a_line_for_each_row_and_its_conclusions() -> None:
         "model.safetensors"
     )
     cells = [" ".join(line.split()) for line in lines[4:6]]
-    assert (
-        cells[0]
-        == "openvino cpu fp32, batch 32, exact decoding 100 25 20 17 (17-17) 0.83 14 (14-14)"
-    )
-    assert cells[1].endswith("FC7 cosine 0.9999 (lowest 0.9994), more than verify allows")
+    assert cells[0] == "openvino cpu fp32, batch 32, exact 100 25 20 17 (17-17) 0.83 14 (14-14)"
+    assert cells[1].endswith("99 % 0.9999 (lowest 0.9994), too far")
     assert lines[6] == "writing: 5,000 vectors a second"
     assert lines[-3].endswith(rows[0].bottleneck())
     assert len(lines) == 10
@@ -168,7 +163,7 @@ def test_equal_results_agree_in_every_precision() -> None:
         found = Agreement.of(layers(), layers(), precision)
         assert found.is_admitted
         assert (found.same_class, found.fc7_error_max) == (1, 0)
-        assert str(found) == "100 % same class, FC7 cosine 1 (lowest 1)"
+        assert str(found) == "the same class for 100 %, FC7 cosine 1 (lowest 1)"
 
 
 @pytest.mark.parametrize(
@@ -196,9 +191,13 @@ def test_one_flipped_class_or_number_that_is_none_is_no_agreement() -> None:
         assert json.loads(json.dumps(dataclasses.asdict(found), allow_nan=False))
 
 
+def test_agreement_is_said_in_a_few_words() -> None:
+    assert str(AGREES) == "the same class for 99 %, FC7 cosine 0.9999 (lowest 0.9994)"
+
+
 def test_nearly_all_is_not_called_all() -> None:
     almost = dataclasses.replace(AGREES, same_class=0.99999, cosine_mean=0.9999999)
-    assert str(almost) == "99.99 % same class, FC7 cosine 0.9999999 (lowest 0.9994)"
+    assert str(almost) == "the same class for 99.99 %, FC7 cosine 0.9999999 (lowest 0.9994)"
 
 
 def test_without_a_head_vectors_are_compared_alone() -> None:
