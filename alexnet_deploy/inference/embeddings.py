@@ -106,8 +106,7 @@ def embed(
 
     Args:
         runner: opened with `layers` among its outputs.
-        photographs: files, for instance from `finding.find_photographs`; read lazily. One that has
-            no path gets the path -.
+        photographs: from `finding.find_photographs`, for instance; one without a path has path -.
         output: `.npy` or `.parquet`; replaced if it exists.
         layers: names as in `ModelSpec.layer_shapes`.
         decode: how files become pixels.
@@ -116,8 +115,7 @@ def embed(
         on_result: called for each photograph, failures included, once its row is written.
 
     Raises:
-        UsageError: another suffix, a layer that the network or the runner does not have, or an
-            `.npy` that is a pipe or a device.
+        UsageError: another suffix, a layer that is not there, or an `.npy` that is a pipe.
         NoPhotographsError: there are none.
         TooManyFailuresError: none could be read; nothing is written.
         OutputError: a file cannot be written.
@@ -140,10 +138,7 @@ def embed(
                 num_rows += 1
             on_result(result)
         if not num_rows:
-            raise TooManyFailuresError(
-                f"{output}: not written, because none of {num_failed:,} photographs could be "
-                "read; the reason stands beside each path"
-            )
+            raise _none_read(output, num_failed)
     return EmbeddingFiles(
         files=files,
         shapes=shapes,
@@ -153,6 +148,13 @@ def embed(
         identity=runner.identity,
         precision=runner.options.precision,
         decode=decode,
+    )
+
+
+def _none_read(output: Path, num_failed: int) -> TooManyFailuresError:
+    return TooManyFailuresError(
+        f"{output}: not written, because none of {num_failed:,} photographs could be read; the "
+        "reason stands beside each path"
     )
 
 
