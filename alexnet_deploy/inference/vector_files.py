@@ -120,7 +120,7 @@ def _header(path: Path) -> _Array:
         # Mapped, not read: its length is compared with the header's.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         return _Array(array.shape, array.dtype.name)
-    except (ValueError, TypeError, OSError, EOFError, OverflowError, AttributeError) as error:
+    except Exception as error:  # of a damaged header whatever Python's tokenizer raises, too
         # NumPy would advise to load it in a way that runs code from the file.
         is_foreign = "pickle" in str(error)
         reason = "it holds no array" if is_foreign else " ".join(str(error).split())[:200]

@@ -88,8 +88,13 @@ def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
+def unclosed(path: Path) -> None:
+    """Break the text of a header in a way that Python's tokenizer complains of."""
+    path.write_bytes(path.read_bytes().replace(b"}", b"(").replace(b"PAR1", b"PAR2"))
+
+
 @pytest.mark.parametrize("suffix", [".npy", ".parquet"])
-@pytest.mark.parametrize("harm", [other_array, other_type, cut, pickled, empty])
+@pytest.mark.parametrize("harm", [other_array, other_type, cut, pickled, empty, unclosed])
 def test_what_is_not_as_it_was_written_is_refused_in_one_line(
     tmp_path: Path, suffix: str, harm: Callable[[Path], None]
 ) -> None:
