@@ -89,9 +89,11 @@ class PartialRows:
     def find(self, stamp: bytes | None) -> KeptRow | None:
         """Return the row of a file with this stamp, if its numbers are those that were written."""
         row = None if stamp is None else self._known.get(stamp)
-        if row is None or self._checksum(self._row(row.slot)) != row.checksum:
+        if row is None:
             return None
-        return row
+        arrays = [np.empty(shape, self._dtype) for shape in self._shapes]
+        is_whole = self._read(row.slot, arrays) and self._checksum(arrays) == row.checksum
+        return row if is_whole else None
 
     def add(self, path: Path, stamp: bytes | None, arrays: Sequence[NDArray[np.floating]]) -> None:
         """Write the row of the next photograph.
@@ -141,31 +143,28 @@ class PartialRows:
             yield self._group(lines)
 
     def _group(self, lines: list[dict[str, object]]) -> RowGroup:
-        arrays = tuple(np.full((len(lines), *shape), np.nan, self._dtype) for shape in self._shapes)
+        arrays = tuple(np.empty((len(lines), *shape), self._dtype) for shape in self._shapes)
         for number, line in enumerate(lines):
-            if "error" not in line:
-                row = self._row(int(str(line["slot"])), [array[number] for array in arrays])
-                if self._checksum(row) != line["checksum"]:
-                    raise OutputError(
-                        f"{self._place}: the disk gives back other numbers than were written; "
-                        "remove this folder, check the disk, and run again"
-                    )
+            row = [array[number] for array in arrays]
+            if "error" in line:
+                for array in row:
+                    array.fill(np.nan)
+            elif not self._read(int(str(line["slot"])), row):
+                raise OutputError(
+                    f"{self._output}: rows that were written are no longer in {self._place}; "
+                    "check the disk, and run again"
+                )
         return RowGroup(
             paths=tuple(Path(str(line["path"])) for line in lines),
             errors=tuple(None if "error" not in line else str(line["error"]) for line in lines),
             arrays=arrays,
         )
 
-    def _row(
-        self, slot: int, arrays: Sequence[NDArray[np.floating]] | None = None
-    ) -> Sequence[NDArray[np.floating]]:
-        """Read a row, into `arrays` if they are given; what the files lack of it is any number."""
-        if arrays is None:
-            arrays = [np.empty(shape, self._dtype) for shape in self._shapes]
-        for file, array in zip(self._files, arrays, strict=True):
-            with errors_of(self._output):
-                _read(file, array, slot * array.nbytes)
-        return arrays
+    def _read(self, slot: int, row: Sequence[NDArray[np.floating]]) -> bool:
+        """Fill the arrays of a row; return whether the files have all of it."""
+        with errors_of(self._output):
+            pairs = zip(self._files, row, strict=True)
+            return all(_read_all(file, array, slot * array.nbytes) for file, array in pairs)
 
     def _checksum(self, arrays: Sequence[NDArray[np.floating]]) -> int:
         checksum = 0
@@ -242,7 +241,7 @@ def open_partial_rows(
             yield rows
         except BaseException:
             if rows.num_slots:
-                notify(f"{output}: not finished; the same run goes on from {place}, or remove that")
+                notify(f"{output}: not finished; run the same to continue it, or remove {place}")
             else:
                 _remove(place)
             raise
@@ -268,14 +267,15 @@ def _bytes_of(array: NDArray[np.floating]) -> memoryview:
     return array.reshape(-1).view(np.uint8).data
 
 
-def _read(file: int, array: NDArray[np.floating], offset: int) -> None:
-    """Fill an array as far as the file goes."""
+def _read_all(file: int, array: NDArray[np.floating], offset: int) -> bool:
+    """Fill an array; return whether the file goes so far."""
     data = _bytes_of(array)
     while data:
         num_read = os.preadv(file, [data], offset)
         if not num_read:
-            return
+            return False
         data, offset = data[num_read:], offset + num_read
+    return True
 
 
 def _size(shape: tuple[int, ...]) -> int:

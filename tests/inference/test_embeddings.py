@@ -284,7 +284,7 @@ def test_what_stops_a_run_leaves_the_old_files_and_is_not_blamed_on_them(
     left = f".{output.name}.partial"
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([left, "in", output.name])
     assert said == [
-        f"{output}: not finished; the same run goes on from {tmp_path / left}, or remove that"
+        f"{output}: not finished; run the same to continue it, or remove {tmp_path / left}"
     ]
 
 
