@@ -12,6 +12,8 @@ Precision = Literal["auto", FilePrecision]
 Metric = Literal["cosine", "l2"]
 Scale = Literal["exact", "scaled"]
 Colour = Literal["srgb", "ignored"]
+Pool = Literal["none", "mean", "max"]
+StoredType = Literal["float32", "float16"]
 
 RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 DEVICES: tuple[Device, ...] = get_args(Device)
@@ -20,3 +22,5 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 METRICS: tuple[Metric, ...] = get_args(Metric)
 SCALES: tuple[Scale, ...] = get_args(Scale)
 COLOURS: tuple[Colour, ...] = get_args(Colour)
+POOLS: tuple[Pool, ...] = get_args(Pool)
+STORED_TYPES: tuple[StoredType, ...] = get_args(StoredType)

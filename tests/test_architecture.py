@@ -51,8 +51,9 @@ MODULES = {
     "trt": "kernel plugin builder rtx_builder",
     "verification": "comparison onnx engine rewritten file foreign",
     "inference": (
-        "failures run classification parquet_files embeddings class_matching ten_crop "
-        "published evaluation_report evaluation model"
+        "failures run classification published activations provenance partial_rows "
+        "npy_files parquet_files embeddings vector_files class_matching ten_crop evaluation_report "
+        "evaluation model"
     ),
     "weights": "places download store pull names",
     "export": "calibration onnx engine cache opening",

@@ -24,8 +24,11 @@ from alexnet_deploy.benchmark.results import Benchmark, Row, Seconds, row
 from alexnet_deploy.benchmark.settings import LAYER, Choices, Setting, networks
 from alexnet_deploy.errors import AlexNetDeployError, DeviceError
 from alexnet_deploy.export import opening
-from alexnet_deploy.inference.embeddings import embed, files_of, open_rows
+from alexnet_deploy.inference.embeddings import EmbedOptions, embed, files_of
 from alexnet_deploy.inference.failures import at_least_one
+from alexnet_deploy.inference.npy_files import write_npy
+from alexnet_deploy.inference.partial_rows import open_partial_rows
+from alexnet_deploy.inference.provenance import provenance_of
 from alexnet_deploy.photographs.pipeline import batches, crop_loader, default_threads
 from alexnet_deploy.photographs.pixels import EXACT, Decode
 from alexnet_deploy.runtimes.base import Runner, RunnerOptions
@@ -198,10 +201,11 @@ def _pieces(
         deque(stream, maxlen=0)
 
     def write() -> None:
-        shapes = {LAYER: spec.layer_shapes()[LAYER]}
-        with open_rows(files_of(output, (LAYER,)), usual, shapes, EXACT) as append:
+        made = dataclasses.replace(provenance_of(usual, (LAYER,)), num_rows=len(read.paths))
+        with open_partial_rows(output, made) as rows:
             for path in read.paths:
-                append(path, {LAYER: vector})
+                rows.add(path, None, [vector])
+            write_npy(files_of(output, (LAYER,)), made, rows.groups())
 
     def compute(way: Setting, runner: Runner) -> None:
         crops, step = read.crops[way.decode], way.options.batch_size
@@ -209,7 +213,8 @@ def _pieces(
             runner.run(crops[start : start + step])
 
     def whole(way: Setting, runner: Runner) -> None:
-        embed(runner, read.paths, output, layers=(LAYER,), decode=way.decode, threads=threads)
+        options = EmbedOptions(layers=(LAYER,), decode=way.decode)
+        embed(runner, read.paths, output, options, threads=threads)
 
     output = scratch / f"{LAYER}.npy"
     vector = np.ones(spec.layer_shapes()[LAYER], np.float32)

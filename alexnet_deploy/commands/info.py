@@ -22,21 +22,23 @@ from alexnet_deploy.errors import UsageError
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(file: str | None, check: bool, failures: bool, null: bool, as_json: bool) -> None:
-    """Describe a checkpoint, an ONNX file, an engine or an index.
+    """Describe a checkpoint, an ONNX file, an engine, vectors or an index.
 
     Network, preprocessing, labels, identity, provenance, and what the file says of its own
-    verification; of an index its photographs, roots, last runs and most frequent failures.
+    verification; of vectors how they were made, and whether an .npy agrees with its .json; of an
+    index its photographs, roots, last runs and most frequent failures.
 
-    FILE is a checkpoint, an .onnx or .engine file of ours, the name of a public network, or the
-    directory of an index; without one, $ALEXNET_MODEL or the bundled checkpoint. The keys of
-    --json: path, kind, size_bytes, identity, preset, parameters, spec, layers, arrays, labels,
-    provenance; for an .onnx file also checkpoint, outputs, precision, calibration, unchanged and
-    report. For an engine these except arrays, calibration and unchanged, and also runtime,
-    runtime_version, cuda_version, gpu_name, compute_capabilities, profile, lrn, plugin_sha256,
-    status. For an index: path, kind, size_bytes, format, metric, model, identity, layer, dimension,
-    preprocessing, precision, decode, photographs, vectors, roots, left_out, runs, failures; with
-    --check also problems. With --failures a line for each: {"path", "error"}; a path that is not
-    UTF-8 comes with "path_base64".
+    FILE is a checkpoint, an .onnx or .engine file of ours, the name of a public network, an .npy,
+    .json or .parquet of embed, or the directory of an index; without one, $ALEXNET_MODEL or the
+    bundled checkpoint. The keys of --json: path, kind, size_bytes, identity, preset, parameters,
+    spec, layers, arrays, labels, provenance; for an .onnx file also checkpoint, outputs, precision,
+    calibration, unchanged and report. For an engine these except arrays, calibration and unchanged,
+    and also runtime, runtime_version, cuda_version, gpu_name, compute_capabilities, profile, lrn,
+    plugin_sha256, status. For vectors: path, kind, size_bytes, provenance, which embed --json
+    prints, shape and dtype of an .npy, missing. For an index: path, kind, size_bytes, format,
+    metric, model, identity, layer, dimension, preprocessing, precision, decode, photographs,
+    vectors, roots, left_out, runs, failures; with --check also problems. With --failures a line for
+    each: {"path", "error"}; a path that is not UTF-8 comes with "path_base64".
     """
     if null and not failures:
         raise UsageError("-0 ends the paths of --failures; add --failures")
