@@ -70,7 +70,8 @@ def read_all(
     known = sizes.values() or [(0, 0)]
     width, height = (round(statistics.median(each)) for each in zip(*known, strict=True))
     is_large = min(width, height) >= 2 * spec.preprocessing.resize_to
-    chosen = decodes or ((EXACT, Decode.of("scaled")) if is_large else (EXACT,))
+    usual = (EXACT, Decode.of("scaled")) if is_large else (EXACT,)
+    chosen = sorted(set(decodes or usual), key=lambda decode: decode != EXACT)
     found |= {decode: read(decode) for decode in chosen if decode != EXACT}
     for path in paths:
         on_photograph(path, failures.get(path))

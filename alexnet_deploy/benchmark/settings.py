@@ -92,7 +92,9 @@ def networks(
         DeviceError: no runtime here computes in a precision that was chosen, or on the device.
         UsageError: the file does not allow a precision that was chosen.
     """
-    found = product(_combinations(source, choices, notify), choices.batch_sizes)
+    usual = RunnerOptions().batch_size
+    batch_sizes = sorted(set(choices.batch_sizes), key=lambda size: (size != usual, size))
+    found = product(_combinations(source, choices, notify), batch_sizes)
     return tuple(
         RunnerOptions(
             runtime=runtime,

@@ -119,7 +119,7 @@ def test_every_piece_is_timed_in_every_round(
 ) -> None:
     """Each takes a second, so decoding and the network together should take two."""
     said: list[str] = []
-    choices = Choices(batch_sizes=(1, 32), decodes=(EXACT, Decode.of("scaled")))
+    choices = Choices(batch_sizes=(1, 32), decodes=(Decode.of("scaled"), EXACT))
     result = measured(photographs, choices=choices, notify=said.append)
     assert len(result.rows) == 2 * 2 * 2
     assert len({str(row.setting) for row in result.rows}) == 8
@@ -128,6 +128,7 @@ def test_every_piece_is_timed_in_every_round(
         assert (row.decoding.median, row.network.median, row.bound.median) == (10, 10, 5)
         assert (row.whole.median, row.process.median, row.share.median) == (10, 10, 2)
         assert row.cores_used == 2
+    assert str(result.rows[0].setting) == "openvino cpu fp32, batch 32, exact"
     usual = [row.agreement for row in result.rows[:2]]
     assert usual == [None, None]
     assert all(row.agreement and row.agreement.is_admitted for row in result.rows[2:])
