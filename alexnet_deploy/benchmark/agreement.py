@@ -34,7 +34,7 @@ class Agreement:
         fc7_error_max: largest relative error of a photograph's FC7.
         cosine_mean: mean cosine similarity of FC7.
         cosine_min: the lowest.
-        is_admitted: whether all is within what `verify` allows the precision.
+        is_admitted: whether all is within what `verify` allows a precision.
     """
 
     num_photographs: int
@@ -47,9 +47,12 @@ class Agreement:
 
     @classmethod
     def of(cls, actual: Layers, expected: Layers, precision: str) -> Self:
-        """Compare what `precision` computes with float32.
+        """Compare with float32.
 
-        Both hold the same photographs in the same order, one or more.
+        Args:
+            actual: of the same photographs as `expected`, in the same order, one or more.
+            expected: in float32, of photographs decoded exactly.
+            precision: whose tolerance decides.
         """
         allowed = TOLERANCES[precision]
         actual = {name: _finite(values) for name, values in actual.items()}

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from alexnet_deploy.inference.failures import FailureLimit, check_failures
 from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.photographs.decoding import load_photograph
-from alexnet_deploy.photographs.pipeline import Loaded, batches
+from alexnet_deploy.photographs.pipeline import Load, Loaded, batches, crop_loader
 from alexnet_deploy.photographs.pixels import EXACT, Decode
 from alexnet_deploy.photographs.preprocessing import preprocess
 
 BATCH = 32
+_LARGE = 4
+"""Times the size that a photograph is resized to: from there on scaled decoding may halve it."""
 _ANY = FailureLimit.parse("100%")
 
 
@@ -52,12 +54,12 @@ def read_all(
     sizes: dict[Path, tuple[int, int]] = {}
     failures: dict[Path, str] = {}
 
-    def read(decode: Decode) -> dict[Path, NDArray[np.uint8]]:
-        def load(path: Path) -> Loaded:
-            picture = load_photograph(path, decode)
-            sizes.setdefault(path, picture.size)
-            return Loaded(crop=preprocess(picture, spec))
+    def load_exact(path: Path) -> Loaded:
+        picture = load_photograph(path)
+        sizes[path] = picture.size
+        return Loaded(crop=preprocess(picture, spec))
 
+    def read(load: Load[Path]) -> dict[Path, NDArray[np.uint8]]:
         crops = {}
         for batch in batches(
             paths, load, input_size=spec.input_size, batch_size=BATCH, threads=threads
@@ -66,13 +68,13 @@ def read_all(
             crops.update({s.item: batch.images[s.row] for s in batch.slots if s.row is not None})
         return crops
 
-    found = {EXACT: read(EXACT)}
+    found = {EXACT: read(load_exact)}
     known = sizes.values() or [(0, 0)]
     width, height = (round(statistics.median(each)) for each in zip(*known, strict=True))
-    is_large = min(width, height) >= 2 * spec.preprocessing.resize_to
+    is_large = min(width, height) >= _LARGE * spec.preprocessing.resize_to
     usual = (EXACT, Decode.of("scaled")) if is_large else (EXACT,)
     chosen = sorted(set(decodes or usual), key=lambda decode: decode != EXACT)
-    found |= {decode: read(decode) for decode in chosen if decode != EXACT}
+    found |= {decode: read(crop_loader(spec, decode)) for decode in chosen if decode != EXACT}
     for path in paths:
         on_photograph(path, failures.get(path))
     check_failures(len(failures), len(paths), _ANY)

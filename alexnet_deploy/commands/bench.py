@@ -104,7 +104,8 @@ def bench(
     1 / (1/decoding + 1/network) on a CPU, whose cores they share, the slower of the two beside a
     GPU. The whole is what `embed` does with the model open, "with start" the same in a new process.
     What is faster is recommended only if on these photographs it agrees with fp32 as far as
-    `verify` demands: the share with the same class, and the cosine of their FC7 vectors.
+    `verify` demands of its precision, scaled decoding as far as of bf16: the share with the same
+    class, and the cosine of their FC7 vectors.
 
     With --json: {"machine": {"system", "cpu", "instructions", "cores", "gpus", "versions"},
     "model", "identity", "num_photographs", "num_failed", "median_size", "median_bytes",

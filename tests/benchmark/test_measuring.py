@@ -173,7 +173,7 @@ def test_large_photographs_are_also_decoded_scaled(
     from PIL import Image
 
     path = tmp_path / "large.jpg"
-    Image.new("RGB", (600, 512)).save(path)
+    Image.new("RGB", (1200, 1024)).save(path)
     scales = [row.setting.decode.scale for row in measured([path]).rows]
     assert scales == ["exact", "exact", "scaled", "scaled"]
 
