@@ -71,7 +71,7 @@ def pixel_options(command: Callable[..., None], *, whose: str = "") -> Callable[
     colour = click.option(
         "--colour",
         type=click.Choice(COLOURS),
-        help="What is done of a photograph's colour profile: srgb converts by it.  "
-        f"[default: {whose}ignored]",
+        help="What a photograph's colours become: srgb, by its colour profile, which ignored does "
+        f"not look at.  [default: {whose}srgb]",
     )
     return decode(colour(command))

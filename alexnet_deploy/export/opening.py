@@ -47,7 +47,7 @@ def open_model(
     batch_size: int | None = None,
     threads: int | None = None,
     decode: Scale = "exact",
-    colour: Colour = "ignored",
+    colour: Colour = "srgb",
     notify: Callable[[str], None] = lambda _: None,
 ) -> Model:
     """Open a model to classify and embed with; use it in a `with` block, or close it.
@@ -64,7 +64,7 @@ def open_model(
             to it that an engine was built for.
         threads: CPU threads, for the network and for decoding; None for all cores.
         decode: "scaled" lets large JPEGs be decoded at a fraction of their size.
-        colour: "srgb" converts photographs by their colour profiles, "ignored" does not.
+        colour: "srgb" converts photographs by their colour profiles; "ignored" takes their numbers.
         notify: called with one line for a person when something takes a while.
 
     Raises:

@@ -47,7 +47,7 @@ class ModelRequest:
         batch_size: images per call at most; None for 32.
         threads: for the network and for decoding; None for all cores.
         decode: at which size JPEGs are decoded; None for a new index's "exact".
-        colour: what is done of colour profiles; None for a new index's "ignored".
+        colour: what is done of colour profiles; None for a new index's "srgb".
     """
 
     model: ModelSource | None = None

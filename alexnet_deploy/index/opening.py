@@ -83,7 +83,7 @@ def update_index(
         batch_size: see model.
         threads: see model.
         decode: as for `open_model`; None for the index's, and no other is taken; at first "exact".
-        colour: as for `open_model`; None as for `decode`, but at first "ignored".
+        colour: as for `open_model`; None as for `decode`, but at first "srgb".
         include_hidden: index hidden files too, in these folders and from now on.
         retry_failed: read again what failed in an earlier run.
         prune: remove what is gone, even where it is more than a fifth of a folder.

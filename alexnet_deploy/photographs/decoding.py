@@ -39,6 +39,7 @@ from PIL import (  # noqa: F401 - each registers its format; Pillow's own lazy w
 
 from alexnet_deploy.errors import Argument, PhotographError
 from alexnet_deploy.files.regular_files import open_regular
+from alexnet_deploy.photographs.colour import carry_profile, profile_of
 from alexnet_deploy.photographs.decoded_size import bytes_needed
 from alexnet_deploy.photographs.heif_files import HEAD_BYTES, is_heif, open_heif
 from alexnet_deploy.photographs.memory import DECODED, MAX_FILE_BYTES, READ
@@ -82,11 +83,13 @@ def load_photograph(path: Path, decode: Decode = EXACT) -> Image.Image:
 
     Alpha is composited over white; of animations the first frame is used, of 16-bit greys the high
     byte (of 32-bit greys too, if all are below 65,536); EXIF orientation is applied, and EXIF that
-    cannot be parsed is ignored. Colour profiles are ignored, except that LAB is converted to sRGB.
+    cannot be parsed is ignored. LAB is converted to sRGB. A picture of other colours carries their
+    profile, by which `colour.to_srgb` converts what it is resized to; so does one of mode CMYK,
+    which without a profile is converted as if its inks were ideal.
 
     Args:
         path: of the file; links are followed.
-        decode: at which size, and what of colour profiles.
+        decode: at which size, and whether a profile is carried or ignored.
 
     Raises:
         PhotographError: the reason why it cannot be decoded, without the path.
@@ -134,15 +137,14 @@ def decode_photograph(file: BinaryIO, decode: Decode = EXACT) -> Image.Image:
 def convert_image(image: Image.Image, decode: Decode = EXACT) -> Image.Image:
     """Convert a Pillow image of any mode as `load_photograph` would its file.
 
-    A lazily opened image is read now; its EXIF orientation is applied. An upright image of mode RGB
-    is returned unchanged.
+    A lazily opened image is read now; its EXIF orientation is applied. The result is a new image.
 
     Raises:
         PhotographError: the reason why there is no image.
     """
     try:
         with _failures_reported(None):
-            return _upright_rgb(image, decode)
+            return _upright(image, decode, is_callers=True)
     except OSError as error:
         raise PhotographError(f"cannot be read ({error.strerror or error})") from error
 
@@ -166,7 +168,7 @@ def _decode(file: BinaryIO, decode: Decode) -> Image.Image:
         return _decode_preview(preview, decode)
     file.seek(0)
     with _failures_reported(file), _opened(file) as image:
-        picture = _upright_rgb(image, decode)
+        picture = _upright(image, decode)
         if image.format == "PNG" and is_cut_short(file, image):
             raise damaged("pixels are missing")
         return picture
@@ -176,7 +178,7 @@ def _decode_preview(preview: Preview, decode: Decode) -> Image.Image:
     """Decode a raw file's preview; the raw file says how to turn one that does not itself."""
     file = io.BytesIO(preview.jpeg)
     with _failures_reported(file), Image.open(file, formats=("JPEG",)) as image:
-        picture = _upright_rgb(image, decode)
+        picture = _upright(image, decode)
         transposition = _TRANSPOSITIONS.get(preview.orientation)
         if transposition is None or _orientation(image) is not None:
             return picture
@@ -195,8 +197,8 @@ def _opened(file: BinaryIO) -> Image.Image:
         raise damaged(str(error)) from error
 
 
-def _upright_rgb(image: Image.Image, decode: Decode) -> Image.Image:
-    """Return a new image, or `image` itself if it is already loaded, upright and RGB."""
+def _upright(image: Image.Image, decode: Decode, *, is_callers: bool = False) -> Image.Image:
+    """Return an upright picture; where nothing has to change, `image` itself, but of a caller's."""
     width, height = image.size
     if width * height > PIXELS.limit:
         raise _too_large(width * height)
@@ -205,8 +207,14 @@ def _upright_rgb(image: Image.Image, decode: Decode) -> Image.Image:
         layout = layout_of(image)
         image.load()
         transposition = _TRANSPOSITIONS.get(_orientation(image))
-        rgb = to_rgb(image, layout)
-        return rgb if transposition is None else rgb.transpose(transposition)
+        profile = profile_of(image) if decode.colour == "srgb" else None
+        picture = image if profile and image.mode == "CMYK" else to_rgb(image, layout)
+        if transposition is not None:
+            picture = picture.transpose(transposition)
+        elif picture is image and is_callers:
+            picture = image.copy()
+        carry_profile(picture, profile)
+        return picture
 
 
 def silence_libtiff() -> None:

@@ -42,7 +42,7 @@ class _Unreadable:
 
 ImageSource: TypeAlias = Path | bytes | Image.Image | _Unreadable
 """A photograph as passed to the threads: later changes by the caller do not affect it. A Pillow
-image is already upright RGB."""
+image is already upright, as `load_photograph` returns it."""
 
 _converting = threading.Lock()
 """Held while a caller's image is read: two threads may have been given the same one."""
@@ -128,7 +128,7 @@ def image_source(image: ImageInput, decode: Decode = EXACT) -> ImageSource:
 
 
 def load_image(source: ImageSource, decode: Decode = EXACT) -> Image.Image:
-    """Decode one photograph to an upright picture of mode RGB, as `load_photograph` does.
+    """Decode one photograph to an upright picture, as `load_photograph` does.
 
     The same photograph gives the same pixels in whichever form it is given.
 
@@ -148,8 +148,7 @@ def _converted(image: Image.Image, decode: Decode) -> ImageSource:
     """Return an image that is unaffected by the caller's changes."""
     try:
         with _converting:
-            rgb = convert_image(image, decode)
-            return rgb.copy() if rgb is image else rgb
+            return convert_image(image, decode)
     except PhotographError as error:
         return _Unreadable(error.reason)
 

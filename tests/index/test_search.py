@@ -333,7 +333,7 @@ def test_an_empty_index_has_no_neighbours(photos: Path, index: Path, tmp_path: P
         (ModelRequest(precision="bf16"), "precision"),
         (ModelRequest(model=Path("other.onnx")), "identity"),
         (ModelRequest(decode="scaled"), "requested was .* at scaled size"),
-        (ModelRequest(colour="srgb"), "requested was .* converted to sRGB"),
+        (ModelRequest(colour="ignored"), "requested was .* profiles ignored"),
     ],
     ids=["layer", "precision", "model", "decode", "colour"],
 )

@@ -94,7 +94,7 @@ def test_what_was_written_is_told_in_json_and_in_words(tmp_path: Path) -> None:
     assert written.to_json() == (
         '{"files": ["v.npy", "v.paths.jsonl"], "num_rows": 1200, "num_failed": 3, '
         '"left_out": {".heic": 2}, "identity": "abc", "precision": "int8", '
-        '"decode": {"decoder": "pillow-13+libheif-1.23", "scale": "exact", "colour": "ignored"}, '
+        '"decode": {"decoder": "pillow-13+libheif-1.23", "scale": "exact", "colour": "srgb"}, '
         '"layers": ["fc7"], "shapes": {"fc7": [4096]}}'
     )
     assert written.describe() == (
