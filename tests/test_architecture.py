@@ -40,8 +40,8 @@ MODULES = {
     ),
     "photographs": (
         "suffixes finding memory pixel_limit pixels decoded_size png_data tiff_tags tiff_layouts "
-        "jpeg_headers raw_previews heif_files unread_files rgb decoding sources file_stamps "
-        "preprocessing class_folders truth_files pipeline samples"
+        "jpeg_headers raw_previews heif_files unread_files rgb icc_profiles colour decoding "
+        "sources file_stamps preprocessing class_folders truth_files pipeline samples"
     ),
     "runtimes": (
         "base gpu_driver batch_profile engine_file onnxruntime_distributions capabilities prepared "
@@ -85,8 +85,8 @@ OWNERS = {
     "PIL": (
         "model.reference",
         *("photographs.pixel_limit", "photographs.decoded_size", "photographs.png_data"),
-        *("photographs.heif_files", "photographs.rgb", "photographs.decoding"),
-        *("photographs.sources", "photographs.preprocessing"),
+        *("photographs.heif_files", "photographs.rgb", "photographs.colour"),
+        *("photographs.decoding", "photographs.sources", "photographs.preprocessing"),
         *("figures.png_files", "figures.drawing", "figures.classes"),
         *("figures.sheet_cells", "figures.html_sheets", "figures.sheets"),
     ),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from alexnet_deploy.commands import options as shared
+from alexnet_deploy.console.decoding import pixel_options
 from alexnet_deploy.console.paths import FILE
 from alexnet_deploy.console.reporting import Reporter, say
 from alexnet_deploy.errors import UsageError
@@ -32,6 +33,7 @@ _Writer = Callable[["Classification"], None]
 @click.option("--csv", "csv_file", type=FILE, help="Write one row per class; - for stdout.")
 @click.option("--figure", type=FILE, help="Draw the first 64 photographs as PNG.")
 @shared.photograph_options
+@pixel_options
 @shared.model_options
 def classify(
     photographs: shared.Photographs,

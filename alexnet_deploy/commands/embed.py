@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from alexnet_deploy.commands import options as shared
+from alexnet_deploy.console.decoding import pixel_options
 from alexnet_deploy.console.paths import FILE, LAYER
 from alexnet_deploy.console.reporting import Reporter, print_result
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @shared.photograph_options
+@pixel_options
 @shared.model_options
 def embed(
     photographs: shared.Photographs,
@@ -64,6 +66,7 @@ def embed(
             found,
             output,
             layers=layers,
+            decode=model_arguments.decoding(),
             threads=model_arguments.threads,
             summary=summary,
             on_result=lambda result: report.advance(path_of(result.source), result.error),

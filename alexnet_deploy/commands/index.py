@@ -1,11 +1,13 @@
 """`alexnet-deploy index`."""
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from alexnet_deploy.commands import options as shared
+from alexnet_deploy.console.decoding import pixel_options
 from alexnet_deploy.console.paths import FILE, LAYER
 from alexnet_deploy.console.reporting import Reporter, print_result, say
 
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     help="Take a folder out of the index; without other FOLDERs do nothing else.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@functools.partial(pixel_options, whose="the index's; of a new one ")
 @shared.failure_options
 @shared.index_options
 def index(

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from alexnet_deploy.choices import DEVICES, PRECISIONS, RUNTIMES, Device, Precision, Runtime
+from alexnet_deploy.choices import (
+    DEVICES,
+    PRECISIONS,
+    RUNTIMES,
+    Colour,
+    Device,
+    Precision,
+    Runtime,
+    Scale,
+)
 from alexnet_deploy.console.decoding import decoding_options
 from alexnet_deploy.console.paths import FILE, MODEL, PHOTOGRAPHS
 from alexnet_deploy.console.reporting import say
@@ -23,6 +32,7 @@ if TYPE_CHECKING:
     from alexnet_deploy.index.model import ModelRequest
     from alexnet_deploy.inference.failures import FailureLimit
     from alexnet_deploy.inference.model import Model
+    from alexnet_deploy.photographs.pixels import Decode
     from alexnet_deploy.runtimes.base import Runner, RunnerOptions
 
 _Command = Callable[..., None]
@@ -41,6 +51,8 @@ class ModelArguments:
     batch_size: int | None
     threads: int | None
     model: str | None = None
+    decode: Scale | None = None
+    colour: Colour | None = None
 
     def runner_options(self, outputs: tuple[str, ...] = ()) -> "RunnerOptions":
         """Return the runner options; `outputs` are the layers to compute."""
@@ -69,12 +81,21 @@ class ModelArguments:
             device=self.device,
             batch_size=self.batch_size,
             threads=self.threads,
+            decode=self.decode,
+            colour=self.colour,
         )
+
+    def decoding(self) -> "Decode":
+        """Return how files become pixels, where no index says it."""
+        from alexnet_deploy.photographs.pixels import EXACT, Decode
+
+        return Decode.of(self.decode or EXACT.scale, self.colour or EXACT.colour)
 
     def open(self) -> "Model":
         """Open the model and print on stderr, once, what runs."""
         from alexnet_deploy.export.opening import open_model
 
+        decoding = self.decoding()
         model = open_model(
             self.model,
             runtime=self.runtime,
@@ -82,6 +103,8 @@ class ModelArguments:
             precision=self.precision,
             batch_size=self.batch_size,
             threads=self.threads,
+            decode=decoding.scale,
+            colour=decoding.colour,
             notify=say,
         )
         say(model.description)

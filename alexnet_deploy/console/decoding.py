@@ -1,8 +1,13 @@
-"""What every command that decodes sets for its process: bounds, and a quiet libtiff."""
+"""Options of decoding: bounds, which every command sets for its process, and what pixels are.
+
+Where bounds are set, libtiff is made quiet, too.
+"""
 
 from collections.abc import Callable
 
 import click
+
+from alexnet_deploy.choices import COLOURS, SCALES
 
 
 def _prepare(context: click.Context, option: click.Parameter, value: str) -> None:
@@ -48,3 +53,25 @@ def decoding_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+
+
+def pixel_options(command: Callable[..., None], *, whose: str = "") -> Callable[..., None]:
+    """Add `--decode` and `--colour`, collected with the options of the model, which come below.
+
+    Args:
+        command: to add them to.
+        whose: what comes before the defaults in the help.
+    """
+    decode = click.option(
+        "--decode",
+        type=click.Choice(SCALES),
+        help="Size at which JPEGs are decoded: scaled halves large ones, which is faster.  "
+        f"[default: {whose}exact]",
+    )
+    colour = click.option(
+        "--colour",
+        type=click.Choice(COLOURS),
+        help="What a photograph's colours become: srgb, by its colour profile, which ignored does "
+        f"not look at.  [default: {whose}srgb]",
+    )
+    return decode(colour(command))

@@ -18,6 +18,7 @@ from alexnet_deploy.graph.quantization import (
     quantized_tensors,
 )
 from alexnet_deploy.photographs.pipeline import batches, crop_loader, default_threads
+from alexnet_deploy.photographs.pixels import EXACT
 from alexnet_deploy.photographs.samples import sample_paths
 from alexnet_deploy.runtimes.base import Runner, RunnerOptions
 from alexnet_deploy.runtimes.factory import open_runner
@@ -80,7 +81,7 @@ def _histograms(
     num_skipped = 0
     loaded = batches(
         paths,
-        crop_loader(runner.spec),
+        crop_loader(runner.spec, EXACT),
         input_size=runner.spec.input_size,
         batch_size=runner.options.batch_size,
         threads=runner.options.threads or default_threads(),

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alexnet_deploy.choices import Device, FilePrecision, Precision, Runtime
+from alexnet_deploy.choices import Colour, Device, FilePrecision, Precision, Runtime, Scale
 from alexnet_deploy.errors import IncompatibleFileError, OutputError
 from alexnet_deploy.export.cache import read_network, write_network
 from alexnet_deploy.files.input_files import existing_file
@@ -15,6 +15,7 @@ from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.graph.interface import GRAPH_VERSION
 from alexnet_deploy.inference.model import Model
 from alexnet_deploy.model.checkpoints import Checkpoint
+from alexnet_deploy.photographs.pixels import Decode
 from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes.base import Runner, RunnerOptions, check_outputs, usual_outputs
 from alexnet_deploy.runtimes.capabilities import file_precision
@@ -45,6 +46,8 @@ def open_model(
     precision: Precision = "auto",
     batch_size: int | None = None,
     threads: int | None = None,
+    decode: Scale = "exact",
+    colour: Colour = "srgb",
     notify: Callable[[str], None] = lambda _: None,
 ) -> Model:
     """Open a model to classify and embed with; use it in a `with` block, or close it.
@@ -60,6 +63,8 @@ def open_model(
         batch_size: photographs per call of the network at most; None for 32, or the size nearest
             to it that an engine was built for.
         threads: CPU threads, for the network and for decoding; None for all cores.
+        decode: "scaled" lets large JPEGs be decoded at a fraction of their size.
+        colour: "srgb" converts photographs by their colour profiles; "ignored" takes their numbers.
         notify: called with one line for a person when something takes a while.
 
     Raises:
@@ -69,6 +74,7 @@ def open_model(
         DeviceError: a GPU was asked for, and there is none.
         VerificationError: the checkpoint's export does not compute what it should.
     """
+    pixels = Decode.of(decode, colour)
     source = chosen_model(model, notify=notify)
     options = RunnerOptions(
         runtime=runtime,
@@ -84,9 +90,9 @@ def open_model(
         return open_runner_of(source, own, notify=notify)
 
     if not isinstance(source, Path) or source.suffix != ENGINE_SUFFIX:
-        return Model(open_runner_for(()), open_runner_for)
+        return Model(open_runner_for(()), open_runner_for, pixels)
     engine = read_engine(source)
-    return Model(_open_engine(engine, options), open_runner_for)
+    return Model(_open_engine(engine, options), open_runner_for, pixels)
 
 
 def open_runner_of(

@@ -13,7 +13,7 @@ from alexnet_deploy.files.output_files import atomic_write
 from alexnet_deploy.files.records import Matching, Within, plain_fields, read_record
 from alexnet_deploy.files.regular_files import read_file
 from alexnet_deploy.model.spec import FC_WIDTH, ModelSpec
-from alexnet_deploy.photographs.pixels import DECODE, Decode
+from alexnet_deploy.photographs.pixels import Decode
 
 MANIFEST_NAME = "manifest.json"
 SEGMENT_BYTES = 2**30
@@ -63,15 +63,19 @@ class Manifest:
     segment_rows: Annotated[int, Within(1, 2**31)]
 
 
-def new_manifest(spec: ModelSpec, *, identity: str, layer: str, precision: str) -> Manifest:
+def new_manifest(
+    spec: ModelSpec, *, identity: str, layer: str, precision: str, decode: Decode
+) -> Manifest:
     """Return the manifest of a new index of `layer`."""
-    space = vector_space(spec, identity=identity, layer=layer, precision=precision)
+    space = vector_space(spec, identity=identity, layer=layer, precision=precision, decode=decode)
     segment_rows = max(1, SEGMENT_BYTES // (2 * space.dimension))
     return Manifest(space=space, segment_rows=segment_rows)
 
 
-def vector_space(spec: ModelSpec, *, identity: str, layer: str, precision: str) -> VectorSpace:
-    """Return the vector space of a model in this version."""
+def vector_space(
+    spec: ModelSpec, *, identity: str, layer: str, precision: str, decode: Decode
+) -> VectorSpace:
+    """Return the vector space of a model."""
     dimension = 1
     for size in spec.layer_shapes()[layer]:
         dimension *= size
@@ -81,7 +85,7 @@ def vector_space(spec: ModelSpec, *, identity: str, layer: str, precision: str) 
         dimension=dimension,
         preprocessing=preprocessing_of(spec),
         precision=precision,
-        decode=DECODE,
+        decode=decode,
     )
 
 

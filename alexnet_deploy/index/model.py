@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from alexnet_deploy.choices import Device, Precision, Runtime
+from alexnet_deploy.choices import Colour, Device, Precision, Runtime, Scale
 from alexnet_deploy.errors import Argument, IncompatibleFileError, UsageError
 from alexnet_deploy.export.opening import open_runner_of
 from alexnet_deploy.files.output_files import errors_of, sync_directory
@@ -25,7 +25,7 @@ from alexnet_deploy.index.manifest import (
 from alexnet_deploy.index.segments import FOLDER_NAME
 from alexnet_deploy.index.storage import Storage, is_index, remove_parts
 from alexnet_deploy.model.default import bundled_checkpoint
-from alexnet_deploy.photographs.pixels import DECODE
+from alexnet_deploy.photographs.pixels import EXACT, Decode
 from alexnet_deploy.runtimes.base import Runner, RunnerOptions
 from alexnet_deploy.weights.names import ModelSource, chosen_model
 
@@ -46,6 +46,8 @@ class ModelRequest:
         device: see runtime.
         batch_size: images per call at most; None for 32.
         threads: for the network and for decoding; None for all cores.
+        decode: at which size JPEGs are decoded; None for a new index's "exact".
+        colour: what is done of colour profiles; None for a new index's "srgb".
     """
 
     model: ModelSource | None = None
@@ -55,10 +57,17 @@ class ModelRequest:
     device: Device = "auto"
     batch_size: int | None = None
     threads: int | None = None
+    decode: Scale | None = None
+    colour: Colour | None = None
 
     def __post_init__(self) -> None:
-        """Refuse at once what `RunnerOptions` will not take; raises `ArgumentError`."""
+        """Refuse at once what cannot be had anywhere; raises `ArgumentError`."""
         _options(self, self.layer or "fc7", self.precision)
+        self.decoded_as(EXACT)
+
+    def decoded_as(self, own: Decode) -> Decode:
+        """Return how to decode, where what is left open is an index's own."""
+        return Decode.of(self.decode or own.scale, self.colour or own.colour)
 
 
 def create_index(directory: Path, request: ModelRequest, notify: Callable[[str], None]) -> Runner:
@@ -83,6 +92,7 @@ def create_index(directory: Path, request: ModelRequest, notify: Callable[[str],
             identity=runner.identity,
             layer=layer,
             precision=runner.options.precision,
+            decode=request.decoded_as(EXACT),
         )
         _make_durable_folder(directory)
         with writer_lock(directory):
@@ -199,20 +209,26 @@ def check_model(index: Storage, runner: Runner, model: ModelSource | None) -> No
             Argument("directory"),
         )
     own = vector_space(
-        runner.spec, identity=space.identity, layer=space.layer, precision=space.precision
+        runner.spec,
+        identity=space.identity,
+        layer=space.layer,
+        precision=space.precision,
+        decode=space.decode,
     )
     check_space(index.directory, space, {name: getattr(own, name) for name in own.__slots__})
 
 
 def check_request(index: Storage, request: ModelRequest) -> None:
-    """Reject a layer or a precision that is not the index's.
+    """Reject a layer, a precision or a way of decoding that is not the index's.
 
     Raises:
         IncompatibleFileError: naming the difference.
     """
     asked = {"layer": request.layer, "precision": request.precision}
     stated = {name: value for name, value in asked.items() if value not in (None, "auto")}
-    check_space(index.directory, index.manifest.space, stated | {"decode": DECODE})
+    space = index.manifest.space
+    decode = request.decoded_as(space.decode)
+    check_space(index.directory, space, {**stated, "decode": decode})
 
 
 def remember_model(index: Storage, model: ModelSource) -> None:

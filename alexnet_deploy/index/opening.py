@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from alexnet_deploy import arguments
-from alexnet_deploy.choices import Device, Precision, Runtime
+from alexnet_deploy.choices import Colour, Device, Precision, Runtime, Scale
 from alexnet_deploy.index.model import ModelRequest
 from alexnet_deploy.index.session import Index
 from alexnet_deploy.index.update import IndexReport, UpdateOptions, bring_up_to_date
@@ -42,7 +42,9 @@ def open_index(
         MissingPackageError: faiss or the runtime is not installed.
         DeviceError: `device` is a GPU, and there is none.
     """
-    request = _request(model, None, runtime, device, precision, batch_size, threads, notify)
+    request = _request(
+        model, None, runtime, device, precision, batch_size, threads, None, None, notify
+    )
     return Index(arguments.path("directory", directory), request, notify=notify)
 
 
@@ -57,6 +59,8 @@ def update_index(
     precision: Precision = "auto",
     batch_size: int | None = None,
     threads: int | None = None,
+    decode: Scale | None = None,
+    colour: Colour | None = None,
     include_hidden: bool = False,
     retry_failed: bool = False,
     prune: bool = False,
@@ -68,12 +72,9 @@ def update_index(
 ) -> IndexReport:
     """Index what is new or has changed in folders, and remove what is gone.
 
-    It may be stopped at any moment, and resumes when it is called again.
-
     Args:
         directory: of the index; made if it does not exist.
-        folders: of photographs; none for all that the index has, if its user named them in an
-            earlier run here.
+        folders: of photographs; none for all of the index that its user has named here before.
         model: as for `open_index`, and so are the next six; of a new index the default model.
         layer: of a new index; None for "fc7".
         runtime: see model.
@@ -81,25 +82,26 @@ def update_index(
         precision: see model; of a new index the model's own.
         batch_size: see model.
         threads: see model.
+        decode: as for `open_model`; None for the index's, and no other is taken; at first "exact".
+        colour: as for `open_model`; None as for `decode`, but at first "srgb".
         include_hidden: index hidden files too, in these folders and from now on.
         retry_failed: read again what failed in an earlier run.
         prune: remove what is gone, even where it is more than a fifth of a folder.
         repair: check all vectors, and embed again those that are damaged.
-        exclude: patterns of what these folders leave out from now on: `*.png` for names, `2019/raw`
-            for a path from the folder, `**` in it for any folders; none with an empty sequence,
-            those before with None.
+        exclude: patterns to leave out from now on, `*.png`, `2019/**/raw`; None as before, () none.
         remove: folders to take out, there or not; without `folders` nothing else is done.
         progress: called after each photograph that had to be read, with their number so far.
         notify: as for `open_index`.
 
     Returns:
-        The counts; `losses` is what is gone and was kept.
+        The counts; `losses` is what is gone and was kept. A run that was stopped is resumed.
 
     Raises:
-        NoPhotographsError, UsageError, IncompatibleFileError, IndexLockedError, OutputError: as
-            their docstrings say; what was committed stays.
+        NoPhotographsError, UsageError, IncompatibleFileError, IndexLockedError, OutputError.
     """
-    request = _request(model, layer, runtime, device, precision, batch_size, threads, notify)
+    request = _request(
+        model, layer, runtime, device, precision, batch_size, threads, decode, colour, notify
+    )
     options = _options(include_hidden, retry_failed, prune, repair, exclude, remove)
     num_read, path = itertools.count(1), arguments.path("directory", directory)
     some = [Path(folder) for folder in arguments.paths("folders", folders)]
@@ -134,6 +136,8 @@ def _request(
     precision: Precision,
     batch_size: int | None,
     threads: int | None,
+    decode: Scale | None,
+    colour: Colour | None,
     notify: Callable[[str], None],
 ) -> ModelRequest:
     return ModelRequest(
@@ -144,4 +148,6 @@ def _request(
         device=device,
         batch_size=batch_size,
         threads=threads,
+        decode=decode,
+        colour=colour,
     )

@@ -230,7 +230,7 @@ class Index:
             if is_vector(query):
                 yield rounded(query, query[None], self.space.layer)
             else:
-                source = image_source(query)
+                source = image_source(query, self.space.decode)
                 yield PhotographQuery(query=path_of(source) or query, source=source)
 
     def _check_query(self, query: object, number: int) -> None:
@@ -316,7 +316,7 @@ class Index:
         if not photographs:
             return []
         runner, layer = self._open_runner(), self.space.layer
-        crop, vectors = crop_loader(runner.spec), []
+        crop, vectors = crop_loader(runner.spec, self.space.decode), []
         batches = run_batches(
             TurningRunner(runner) if rotations else runner,
             photographs,

@@ -1,7 +1,6 @@
 """Write one batch of photographs to an index: the vectors, then the commit that names them."""
 
 import dataclasses
-import io
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,10 +17,8 @@ from alexnet_deploy.index.segments import float16_vector, vector_checksum
 from alexnet_deploy.index.storage import Storage
 from alexnet_deploy.inference.run import PhotographResult
 from alexnet_deploy.model.spec import ModelSpec
-from alexnet_deploy.photographs.decoding import decode_photograph
 from alexnet_deploy.photographs.file_stamps import read_stamped
-from alexnet_deploy.photographs.pipeline import Loaded
-from alexnet_deploy.photographs.preprocessing import preprocess
+from alexnet_deploy.photographs.pipeline import Loaded, crop_loader
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,8 +50,9 @@ class BatchWriter:
 
     def __init__(self, index: Storage, spec: ModelSpec) -> None:
         self._index = index
-        self._spec = spec
-        self._layer = index.manifest.space.layer
+        space = index.manifest.space
+        self._load = crop_loader(spec, space.decode)
+        self._layer = space.layer
         self._tasks: deque[Task] = deque()
         self._seen: set[bytes] = set()  # content hashes with a row in the current batch
 
@@ -75,10 +73,9 @@ class BatchWriter:
         if self._index.position_of(stamp.sha256) is not None:
             return Loaded(stamp=stamp)
         try:
-            crop = preprocess(decode_photograph(io.BytesIO(data)), self._spec)
+            return dataclasses.replace(self._load(data), stamp=stamp)
         except PhotographError as error:
             return Loaded(error=error.reason, stamp=stamp)
-        return Loaded(crop=crop, stamp=stamp)
 
     def needs_row(self, loaded: Loaded) -> bool:
         """Return whether the content is new, called in the order of the photographs.

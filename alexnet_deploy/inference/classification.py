@@ -23,6 +23,7 @@ from alexnet_deploy.files.output_files import atomic_write
 from alexnet_deploy.files.path_text import path_fields, printable
 from alexnet_deploy.inference.run import PhotographResult, RunSummary, run
 from alexnet_deploy.model.spec import ModelSpec
+from alexnet_deploy.photographs.pixels import EXACT, Decode
 from alexnet_deploy.photographs.sources import ImageSource, path_of
 from alexnet_deploy.runtimes.base import Runner
 
@@ -70,6 +71,7 @@ def classify(
     photographs: Iterable[ImageSource],
     *,
     top: int = 5,
+    decode: Decode = EXACT,
     threads: int | None = None,
     summary: RunSummary | None = None,
 ) -> Generator[Classification, None, None]:
@@ -79,6 +81,7 @@ def classify(
         runner: opened with the output `probabilities`.
         photographs: as `finding.find_photographs` or `sources.image_sources` yields them.
         top: classes per photograph; all of them if there are fewer.
+        decode: how files become pixels.
         threads: decode threads; None for one per core.
         summary: counts and times, updated while the results are consumed.
 
@@ -91,7 +94,7 @@ def classify(
             f"runner: returns {', '.join(runner.options.outputs)}; open it with the output "
             "'probabilities' to classify"
         )
-    results = run(runner, photographs, threads=threads, summary=summary)
+    results = run(runner, photographs, decode=decode, threads=threads, summary=summary)
     return _classifications(results, runner.spec, top)
 
 

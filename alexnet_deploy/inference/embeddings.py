@@ -27,7 +27,7 @@ from alexnet_deploy.files.output_files import atomic_write, write_together
 from alexnet_deploy.files.path_text import path_fields, printable
 from alexnet_deploy.inference.failures import at_least_one
 from alexnet_deploy.inference.run import PhotographResult, RunSummary, run
-from alexnet_deploy.photographs.pixels import DECODE, Decode
+from alexnet_deploy.photographs.pixels import EXACT, Decode
 from alexnet_deploy.photographs.sources import ImageSource, path_of
 from alexnet_deploy.runtimes.base import Runner, check_outputs
 
@@ -60,7 +60,7 @@ class EmbeddingFiles:
     left_out: Mapping[str, int]
     identity: str
     precision: str
-    decode: Decode = DECODE
+    decode: Decode
 
     def to_json(self) -> str:
         """Return one JSON object: the attributes, and `layers`, the names in `shapes`."""
@@ -97,6 +97,7 @@ def embed(
     output: Path,
     *,
     layers: tuple[str, ...] = ("fc7",),
+    decode: Decode = EXACT,
     threads: int | None = None,
     summary: RunSummary | None = None,
     on_result: Callable[[PhotographResult[_Source]], None] = lambda _: None,
@@ -105,17 +106,16 @@ def embed(
 
     Args:
         runner: opened with `layers` among its outputs.
-        photographs: files, for instance from `finding.find_photographs`; read lazily. One that has
-            no path gets the path -.
+        photographs: from `finding.find_photographs`, for instance; one without a path has path -.
         output: `.npy` or `.parquet`; replaced if it exists.
         layers: names as in `ModelSpec.layer_shapes`.
+        decode: how files become pixels.
         threads: decode threads; None for one per core.
         summary: counts and times, updated during the run.
         on_result: called for each photograph, failures included, once its row is written.
 
     Raises:
-        UsageError: another suffix, a layer that the network or the runner does not have, or an
-            `.npy` that is a pipe or a device.
+        UsageError: another suffix, a layer that is not there, or an `.npy` that is a pipe.
         NoPhotographsError: there are none.
         TooManyFailuresError: none could be read; nothing is written.
         OutputError: a file cannot be written.
@@ -127,8 +127,8 @@ def embed(
     num_rows, num_failed, summary = 0, 0, RunSummary() if summary is None else summary
     some = at_least_one(photographs, summary.left_out)
     with (
-        _open_rows(files, runner, shapes) as append,
-        closing(run(runner, some, threads=threads, summary=summary)) as results,
+        _open_rows(files, runner, shapes, decode) as append,
+        closing(run(runner, some, decode=decode, threads=threads, summary=summary)) as results,
     ):
         for result in results:
             if result.outputs is None:
@@ -138,10 +138,7 @@ def embed(
                 num_rows += 1
             on_result(result)
         if not num_rows:
-            raise TooManyFailuresError(
-                f"{output}: not written, because none of {num_failed:,} photographs could be "
-                "read; the reason stands beside each path"
-            )
+            raise _none_read(output, num_failed)
     return EmbeddingFiles(
         files=files,
         shapes=shapes,
@@ -150,6 +147,14 @@ def embed(
         left_out=summary.left_out.counts,
         identity=runner.identity,
         precision=runner.options.precision,
+        decode=decode,
+    )
+
+
+def _none_read(output: Path, num_failed: int) -> TooManyFailuresError:
+    return TooManyFailuresError(
+        f"{output}: not written, because none of {num_failed:,} photographs could be read; the "
+        "reason stands beside each path"
     )
 
 
@@ -190,7 +195,9 @@ def check_layers(layers: tuple[str, ...], runner: Runner) -> None:
 
 
 @contextmanager
-def _open_rows(files: tuple[Path, ...], runner: Runner, shapes: _Shapes) -> Iterator[_Append]:
+def _open_rows(
+    files: tuple[Path, ...], runner: Runner, shapes: _Shapes, decode: Decode
+) -> Iterator[_Append]:
     """Open the files, and yield a function that appends a row; the files appear on exit."""
     if files[0].suffix == ".parquet":
         # Imported before the file is opened, so that a missing package leaves nothing behind.
@@ -204,6 +211,7 @@ def _open_rows(files: tuple[Path, ...], runner: Runner, shapes: _Shapes) -> Iter
                 shapes,
                 identity=runner.identity,
                 precision=runner.options.precision,
+                decode=decode,
             ) as append,
         ):
             yield append

@@ -5,7 +5,7 @@ N photographs, C channels, H/W positions, D = 4096 for fc6 and fc7.
 
 import os
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,15 @@ from numpy.typing import NDArray
 
 from alexnet_deploy.errors import ClosedError
 from alexnet_deploy.inference.classification import Classification, classify
-from alexnet_deploy.inference.run import RunSummary, run
+from alexnet_deploy.inference.run import PhotographResult, RunSummary, run
 from alexnet_deploy.model.spec import ModelSpec
-from alexnet_deploy.photographs.pixels import DECODE, Decode
-from alexnet_deploy.photographs.sources import ImageInput, image_sources, path_of
+from alexnet_deploy.photographs.pixels import EXACT, Decode
+from alexnet_deploy.photographs.sources import (
+    ImageInput,
+    ImageSource,
+    image_sources,
+    path_of,
+)
 from alexnet_deploy.runtimes.base import FORKED, Runner, check_outputs
 
 Progress = Callable[[int], None]
@@ -61,7 +66,7 @@ class Embeddings:
     layer: str
     identity: str
     precision: str
-    decode: Decode = DECODE
+    decode: Decode
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -80,15 +85,22 @@ class Model:
     Args:
         runner: open; the model closes it.
         open_runner: opens another, for other layers.
+        decode: how files become pixels.
 
     Attributes:
         spec: what the network is: input, preprocessing, labels, provenance.
         identity: of the checkpoint.
         precision: arithmetic of the network.
+        decode: how files become pixels.
         description: one line for people: runtime, version, device, precision, batch, threads.
     """
 
-    def __init__(self, runner: Runner, open_runner: Callable[[tuple[str, ...]], Runner]) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        open_runner: Callable[[tuple[str, ...]], Runner],
+        decode: Decode = EXACT,
+    ) -> None:
         self._open_runner = open_runner
         self._lock = threading.Lock()
         self._process = os.getpid()
@@ -97,6 +109,7 @@ class Model:
         self.spec: ModelSpec = runner.spec
         self.identity = runner.identity
         self.precision = runner.options.precision
+        self.decode = decode
         self.description = runner.description
         self._threads = runner.options.threads
 
@@ -121,8 +134,14 @@ class Model:
             ClosedError: the model is closed.
         """
         runner = self._runner_of("probabilities")
-        sources = image_sources(images)
-        return classify(runner, sources, top=top, threads=self._threads, summary=summary)
+        return classify(
+            runner,
+            image_sources(images, self.decode),
+            top=top,
+            decode=self.decode,
+            threads=self._threads,
+            summary=summary,
+        )
 
     def embed(
         self,
@@ -158,6 +177,7 @@ class Model:
             layer=layer,
             identity=self.identity,
             precision=self.precision,
+            decode=self.decode,
         )
 
     def iter_embed(
@@ -173,8 +193,9 @@ class Model:
             UsageError, ClosedError: as `embed`.
         """
         self._shape(layer)
-        runner = self._runner_of(layer)
-        return _embeddings(runner, image_sources(images), layer, self._threads)
+        sources = image_sources(images, self.decode)
+        results = run(self._runner_of(layer), sources, decode=self.decode, threads=self._threads)
+        return _embeddings(results, layer)
 
     def close(self) -> None:
         """Free the runtime's memory, after the batch at hand."""
@@ -221,9 +242,9 @@ class Model:
 
 
 def _embeddings(
-    runner: Runner, sources: Iterator[Any], layer: str, threads: int | None
+    results: Generator[PhotographResult[ImageSource], None, None], layer: str
 ) -> Generator[Embedding, None, None]:
-    with closing(run(runner, sources, threads=threads)) as results:
+    with closing(results):
         for result in results:
             vector = None if result.outputs is None else result.outputs[layer]
             yield Embedding(path=path_of(result.source), vector=vector, error=result.error)

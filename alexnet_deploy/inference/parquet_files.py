@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from alexnet_deploy.errors import MissingPackageError
 from alexnet_deploy.files.path_text import path_base64, path_utf8
 from alexnet_deploy.model.spec import ModelSpec
-from alexnet_deploy.photographs.pixels import DECODE
+from alexnet_deploy.photographs.pixels import Decode
 
 try:
     import pyarrow
@@ -45,6 +45,7 @@ def parquet_rows(
     *,
     identity: str,
     precision: str,
+    decode: Decode,
 ) -> Iterator[Callable[[Path, Mapping[str, NDArray[np.float32]]], None]]:
     """Write a Parquet file to `file`; yields a function that appends one row.
 
@@ -54,13 +55,14 @@ def parquet_rows(
         shapes: shape of one photograph's array per layer, in column order.
         identity: of the model.
         precision: arithmetic of the network, not "auto".
+        decode: how files become pixels.
     """
     model = {
         "alexnet_deploy.format": str(FORMAT),
         "alexnet_deploy.spec": spec.to_json(),
         "alexnet_deploy.identity": identity,
         "alexnet_deploy.precision": precision,
-        "alexnet_deploy.decode": json.dumps(dataclasses.asdict(DECODE)),
+        "alexnet_deploy.decode": json.dumps(dataclasses.asdict(decode)),
     }
     schema = _schema(shapes).with_metadata(model)
     row_bytes = 4 * sum(_size(shape) for shape in shapes.values())

@@ -23,6 +23,7 @@ from alexnet_deploy.photographs.pipeline import (
     crop_loader,
     default_threads,
 )
+from alexnet_deploy.photographs.pixels import EXACT, Decode
 from alexnet_deploy.photographs.sources import ImageSource
 from alexnet_deploy.photographs.suffixes import LeftOut
 from alexnet_deploy.runtimes.base import Runner
@@ -108,6 +109,7 @@ def run(
     runner: Runner,
     photographs: Iterable[_Source],
     *,
+    decode: Decode = EXACT,
     threads: int | None = None,
     summary: RunSummary | None = None,
 ) -> Generator[PhotographResult[_Source], None, None]:
@@ -117,13 +119,14 @@ def run(
         runner: determines preprocessing and batch size.
         photographs: as `finding.find_photographs` or `sources.image_sources` yields them; none
             give no results.
+        decode: how files become pixels.
         threads: decode threads; None for one per core.
         summary: counts are updated with each result, times with each batch.
 
     Raises:
         UsageError: threads is below 1.
     """
-    load = crop_loader(runner.spec)
+    load = crop_loader(runner.spec, decode)
     return _one_by_one(
         run_batches(runner, photographs, load=load, threads=threads, summary=summary)
     )

@@ -21,6 +21,7 @@ from alexnet_deploy.errors import PhotographError
 from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.photographs.file_stamps import FileStamp
 from alexnet_deploy.photographs.memory import DECODED, READ
+from alexnet_deploy.photographs.pixels import Decode
 from alexnet_deploy.photographs.preprocessing import preprocess
 from alexnet_deploy.photographs.sources import ImageSource, load_image
 
@@ -102,9 +103,9 @@ def default_threads() -> int:
     return os.cpu_count() or 1
 
 
-def crop_loader(spec: ModelSpec) -> Load[ImageSource]:
-    """Return the plain loader: decode, resize and crop as `spec` says."""
-    return lambda source: Loaded(crop=preprocess(load_image(source), spec))
+def crop_loader(spec: ModelSpec, decode: Decode) -> Load[ImageSource]:
+    """Return the plain loader: decode as `decode` says, resize and crop as `spec` does."""
+    return lambda source: Loaded(crop=preprocess(load_image(source, decode), spec))
 
 
 def batches(
@@ -125,7 +126,7 @@ def batches(
 
     Args:
         items: in order.
-        load: called in the threads, for instance `crop_loader(spec)`.
+        load: called in the threads, for instance of `crop_loader`.
         input_size: height and width of the crops in px.
         batch_size: maximum rows of a batch; only the last has fewer, or one amid many failures.
         threads: number of loading threads.

@@ -1,17 +1,22 @@
 """How files become pixels, as far as two vectors must share it to be compared."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Self
 
+from alexnet_deploy import arguments
+from alexnet_deploy.choices import COLOURS, SCALES, Colour, Scale
 from alexnet_deploy.files.records import Within
+
+_DECODERS = "pillow-13+libheif-1.23"
+"""The order of Pillow's resize passes is that of version 13; libheif decodes HEIC."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decode:
-    """What was done to every photograph of an index or of a file of vectors.
+    """What is done to every photograph of a run, of an index or of a file of vectors.
 
     Attributes:
-        decoder: library and the version since which its pixels are the same.
+        decoder: libraries, each with the version since which its pixels are the same.
         scale: "exact" decodes at full size before resizing; "scaled" lets a JPEG be decoded at a
             fraction of it.
         colour: "srgb" converts by the photograph's colour profile; "ignored" takes the numbers as
@@ -19,13 +24,26 @@ class Decode:
     """
 
     decoder: Annotated[str, Within(1, 100)]
-    scale: Literal["exact", "scaled"]
-    colour: Literal["srgb", "ignored"]
+    scale: Scale
+    colour: Colour
+
+    @classmethod
+    def of(cls, decode: Scale = "exact", colour: Colour = "srgb") -> Self:
+        """Return what this version does when it is asked for this.
+
+        Raises:
+            ArgumentError: naming the argument that has no such value.
+        """
+        return cls(
+            decoder=_DECODERS,
+            scale=arguments.choice("decode", decode, SCALES),
+            colour=arguments.choice("colour", colour, COLOURS),
+        )
 
     def __str__(self) -> str:
         profiles = "converted to sRGB" if self.colour == "srgb" else "ignored"
         return f"{self.decoder} at {self.scale} size, colour profiles {profiles}"
 
 
-DECODE = Decode(decoder="pillow-13", scale="exact", colour="ignored")
-"""What this version does: the order of Pillow's resize passes is that of version 13."""
+EXACT = Decode.of()
+"""What is done where nothing else is asked for; so are verification, evaluation, calibration."""

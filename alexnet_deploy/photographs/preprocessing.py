@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from alexnet_deploy.model.spec import ModelSpec, Preprocessing
+from alexnet_deploy.photographs.colour import to_srgb
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _FILTER_RADIUS = 2  # px of the coarser image, for bicubic; bilinear's is 1
@@ -58,35 +59,39 @@ class _Axis:
 
 
 def preprocess(photograph: Image.Image, spec: ModelSpec) -> NDArray[np.uint8]:
-    """Resize and crop one picture for a network.
+    """Resize and crop one picture for a network, and convert it to sRGB.
 
     Sizes and offsets round as torchvision's `Resize` and `CenterCrop` do on a Pillow image. Where
     the whole picture resized would exceed 50 megapixels, the pixels equal its crop to within one
     grey level; otherwise they are identical.
 
     Args:
-        photograph: mode RGB, upright, at least 1x1.
+        photograph: upright, at least 1x1, mode RGB, or CMYK that carries a colour profile.
         spec: its `preprocessing` and `input_size` are used.
 
     Returns:
         (input_size, input_size, 3) uint8, RGB; may be read-only.
     """
+    return np.asarray(to_srgb(_crop(photograph, spec)))
+
+
+def _crop(photograph: Image.Image, spec: ModelSpec) -> Image.Image:
     resample = _FILTERS[spec.preprocessing.filter]
     width, height = _resized_size(photograph.size, spec.preprocessing)
     x = _axis(photograph.width, width, spec.input_size)
     y = _axis(photograph.height, height, spec.input_size)
     if width * height > _MAX_RESIZED_PIXELS:
-        return np.asarray(_resize_part(photograph, x, y, resample))
+        return _resize_part(photograph, x, y, resample)
     if _is_vertical_first(x, y):
         resized = photograph.resize((width, height), resample)
-        return np.asarray(resized.crop((x.start, y.start, x.stop, y.stop)))
+        return resized.crop((x.start, y.start, x.stop, y.stop))
     if y.is_exact and photograph.width * photograph.height <= _SMALL_PIXELS:
         first, last = y.source_span
         rows = photograph.crop((0, first, photograph.width, last))
     else:
         first, rows = 0, photograph
     columns = _resize_x(rows, x, resample, cut=x.is_exact)
-    return np.asarray(_resize_y(columns, y, resample, cut=y.is_exact, first=first))
+    return _resize_y(columns, y, resample, cut=y.is_exact, first=first)
 
 
 def _resized_size(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from alexnet_deploy.photographs.decoding import (
     decode_photograph,
     load_photograph,
 )
+from alexnet_deploy.photographs.pixels import EXACT, Decode
 
 ImageInput: TypeAlias = str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | NDArray[np.uint8]
 """A file's path, the bytes of a file, a file open in binary mode, an image of Pillow's in any mode,
@@ -41,31 +42,34 @@ class _Unreadable:
 
 ImageSource: TypeAlias = Path | bytes | Image.Image | _Unreadable
 """A photograph as passed to the threads: later changes by the caller do not affect it. A Pillow
-image is already upright RGB."""
+image is already upright, as `load_photograph` returns it."""
 
 _converting = threading.Lock()
 """Held while a caller's image is read: two threads may have been given the same one."""
 
 
-def image_sources(images: ImageInput | Iterable[ImageInput]) -> Iterator[ImageSource]:
+def image_sources(
+    images: ImageInput | Iterable[ImageInput], decode: Decode = EXACT
+) -> Iterator[ImageSource]:
     """Check the images immediately if they are in a list; then yield each lazily.
 
     Args:
         images: one, or any iterable of them, read lazily. An array or an image may be overwritten,
             and a file closed, as soon as the next one is requested.
+        decode: how an image of Pillow's is converted, which is done at once.
 
     Raises:
         UsageError: one is not a valid photograph; the message gives its index.
     """
     if is_image(images):
         check_image(images, "images")
-        return iter([image_source(images)])
+        return iter([image_source(images, decode)])
     if not isinstance(images, Iterable) or isinstance(images, Mapping):
         raise UsageError(f"images is of type {type(images).__name__}, expected {_EXPECTED}")
     if isinstance(images, (list, tuple)):
         for number, image in enumerate(images):
             check_image(image, f"images[{number}]")
-    return _sources(images)
+    return _sources(images, decode)
 
 
 def is_image(value: object) -> TypeGuard[ImageInput]:
@@ -99,18 +103,19 @@ def check_image(value: object, name: str) -> None:
         raise UsageError(f"{name} is of type {type(value).__name__}, expected {_EXPECTED}")
 
 
-def image_source(image: ImageInput) -> ImageSource:
+def image_source(image: ImageInput, decode: Decode = EXACT) -> ImageSource:
     """Return a photograph in a form that is safe to pass to threads.
 
     Args:
         image: one that passed `check_image`; a file object or a Pillow image is read now.
+        decode: how an image of Pillow's is converted.
     """
     if isinstance(image, (str, os.PathLike)):
         return Path(image)
     if isinstance(image, np.ndarray):
         return Image.fromarray(image).convert("RGB").copy()
     if isinstance(image, Image.Image):
-        return _converted(image)
+        return _converted(image, decode)
     if isinstance(image, (bytes, bytearray, memoryview)):
         return bytes(image)
     try:
@@ -122,8 +127,8 @@ def image_source(image: ImageInput) -> ImageSource:
     return data
 
 
-def load_image(source: ImageSource) -> Image.Image:
-    """Decode one photograph to an upright picture of mode RGB, as `load_photograph` does.
+def load_image(source: ImageSource, decode: Decode = EXACT) -> Image.Image:
+    """Decode one photograph to an upright picture, as `load_photograph` does.
 
     The same photograph gives the same pixels in whichever form it is given.
 
@@ -131,20 +136,19 @@ def load_image(source: ImageSource) -> Image.Image:
         PhotographError: the reason why it cannot be decoded.
     """
     if isinstance(source, Path):
-        return load_photograph(source)
+        return load_photograph(source, decode)
     if isinstance(source, Image.Image):
         return source
     if isinstance(source, _Unreadable):
         raise PhotographError(source.reason)
-    return decode_photograph(io.BytesIO(source))
+    return decode_photograph(io.BytesIO(source), decode)
 
 
-def _converted(image: Image.Image) -> ImageSource:
+def _converted(image: Image.Image, decode: Decode) -> ImageSource:
     """Return an image that is unaffected by the caller's changes."""
     try:
         with _converting:
-            rgb = convert_image(image)
-            return rgb.copy() if rgb is image else rgb
+            return convert_image(image, decode)
     except PhotographError as error:
         return _Unreadable(error.reason)
 
@@ -154,7 +158,7 @@ def path_of(source: object) -> Path | None:
     return source if isinstance(source, Path) else None
 
 
-def _sources(images: Iterable[Any]) -> Iterator[ImageSource]:
+def _sources(images: Iterable[Any], decode: Decode) -> Iterator[ImageSource]:
     for number, image in enumerate(images):
         check_image(image, f"images[{number}]")
-        yield image_source(image)
+        yield image_source(image, decode)

@@ -222,7 +222,7 @@ def test_embed_writes_rows_and_says_what(photographs: Path) -> None:
         "left_out": {},
         "identity": "0123456789abcdef",
         "precision": "fp16",
-        "decode": {"decoder": "pillow-13", "scale": "exact", "colour": "ignored"},
+        "decode": {"decoder": "pillow-13+libheif-1.23", "scale": "exact", "colour": "srgb"},
         "layers": ["fc6"],
         "shapes": {"fc6": [4096]},
     }

@@ -332,8 +332,10 @@ def test_an_empty_index_has_no_neighbours(photos: Path, index: Path, tmp_path: P
         (ModelRequest(layer="fc7"), "layer"),
         (ModelRequest(precision="bf16"), "precision"),
         (ModelRequest(model=Path("other.onnx")), "identity"),
+        (ModelRequest(decode="scaled"), "requested was .* at scaled size"),
+        (ModelRequest(colour="ignored"), "requested was .* profiles ignored"),
     ],
-    ids=["layer", "precision", "model"],
+    ids=["layer", "precision", "model", "decode", "colour"],
 )
 def test_another_vector_space_is_refused_even_if_no_engine_is_needed(
     photos: Path, index: Path, runners: Runners, request_: ModelRequest, difference: str

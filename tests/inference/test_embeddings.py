@@ -24,6 +24,7 @@ from alexnet_deploy.inference import embeddings
 from alexnet_deploy.inference.embeddings import EmbeddingFiles, embed, files_of
 from alexnet_deploy.inference.run import PhotographResult
 from alexnet_deploy.model.spec import ModelSpec
+from alexnet_deploy.photographs.pixels import EXACT
 from alexnet_deploy.runtimes.base import RunnerOptions
 from tests.support.fake_runner import SPEC, UNSPOKEN, FakeRunner, save_photograph
 from tests.support.waiting import threads_have_ended, wait_until
@@ -57,6 +58,7 @@ def test_one_layer_is_one_array_and_the_paths_of_its_rows(tmp_path: Path) -> Non
         left_out={},
         identity="0123456789abcdef",
         precision="fp16",
+        decode=EXACT,
     )
     array = np.load(output, mmap_mode="r")
     assert (array.shape, array.dtype) == ((2, 4096), np.float32)
@@ -87,11 +89,12 @@ def test_what_was_written_is_told_in_json_and_in_words(tmp_path: Path) -> None:
         left_out={".heic": 2},
         identity="abc",
         precision="int8",
+        decode=EXACT,
     )
     assert written.to_json() == (
         '{"files": ["v.npy", "v.paths.jsonl"], "num_rows": 1200, "num_failed": 3, '
         '"left_out": {".heic": 2}, "identity": "abc", "precision": "int8", '
-        '"decode": {"decoder": "pillow-13", "scale": "exact", "colour": "ignored"}, '
+        '"decode": {"decoder": "pillow-13+libheif-1.23", "scale": "exact", "colour": "srgb"}, '
         '"layers": ["fc7"], "shapes": {"fc7": [4096]}}'
     )
     assert written.describe() == (

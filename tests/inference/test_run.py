@@ -48,7 +48,7 @@ class MeanRunner:
     def __exit__(self, *error: object) -> None: ...
 
 
-def load_by_name(path: Path) -> Image.Image:
+def load_by_name(path: Path, *_: object) -> Image.Image:
     kind, number = path.name.split("-")
     if kind == "bad":
         raise PhotographError(f"reason {number}")

@@ -19,6 +19,7 @@ from alexnet_deploy.photographs import memory
 from alexnet_deploy.photographs.decoding import load_photograph
 from alexnet_deploy.photographs.memory import MemoryBudget, limit_decoded_memory
 from alexnet_deploy.photographs.pipeline import Loaded, Slot, batches, crop_loader
+from alexnet_deploy.photographs.pixels import EXACT
 from tests.photographs.test_decoding import png
 from tests.support.waiting import PATIENCE_S, wait_until
 
@@ -136,7 +137,7 @@ def test_photographs_that_wait_keep_their_order_and_one_that_never_fits_says_why
         paths.append(tmp_path / f"{number}.bmp")
         Image.new("RGB", (side, side), (number, 0, 0)).save(paths[-1])
     limit_decoded_memory("4MB")  # two of the small ones at a time
-    load = crop_loader(PRESETS["torchvision"])
+    load = crop_loader(PRESETS["torchvision"], EXACT)
     stream = batches(paths, load, input_size=224, batch_size=4, threads=5)
     slots: list[Slot[Path]] = []
     reds: list[int] = []

@@ -16,6 +16,7 @@ from alexnet_deploy.errors import PhotographError, UsageError
 from alexnet_deploy.model.spec import PRESETS
 from alexnet_deploy.photographs import pipeline
 from alexnet_deploy.photographs.pipeline import Batch, Loaded, batches, crop_loader
+from alexnet_deploy.photographs.pixels import EXACT
 from tests.support.waiting import PATIENCE_S, threads_have_ended, wait_until
 
 SPEC = PRESETS["torchvision"]
@@ -26,7 +27,7 @@ def colour(number: int) -> tuple[int, int, int]:
     return (number % 256, number // 256, 77)
 
 
-def load_by_name(path: Path) -> Image.Image:
+def load_by_name(path: Path, *_: object) -> Image.Image:
     """Stand in for the decoder: the name says the colour, how long it takes, and if it fails."""
     kind, number = path.name.split("-")
     time.sleep(random.random() * 0.002)
@@ -42,7 +43,9 @@ def names(failures: list[bool]) -> list[Path]:
 def batches_of(
     paths: Iterable[Path], *, batch_size: int, threads: int
 ) -> Generator[Batch[Path], None, None]:
-    return batches(paths, crop_loader(SPEC), input_size=224, batch_size=batch_size, threads=threads)
+    return batches(
+        paths, crop_loader(SPEC, EXACT), input_size=224, batch_size=batch_size, threads=threads
+    )
 
 
 @settings(max_examples=40)
@@ -117,7 +120,7 @@ def test_no_paths_give_no_batch() -> None:
 
 
 def test_an_error_of_our_own_is_not_a_failed_photograph(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(path: Path) -> Image.Image:
+    def broken(*_: object) -> Image.Image:
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr(pipeline, "load_image", broken)
@@ -144,7 +147,7 @@ def test_closing_drops_what_has_not_begun(monkeypatch: pytest.MonkeyPatch) -> No
     gate = threading.Event()
     begun: list[Path] = []
 
-    def held_back(path: Path) -> Image.Image:
+    def held_back(path: Path, *_: object) -> Image.Image:
         begun.append(path)
         if path.name != "good-0":
             gate.wait(PATIENCE_S)

@@ -14,7 +14,7 @@ from alexnet_deploy.index.manifest import Manifest, VectorSpace
 from alexnet_deploy.index.ranking import Ranking
 from alexnet_deploy.index.segments import Segments
 from alexnet_deploy.index.storage import Storage
-from alexnet_deploy.photographs.pixels import DECODE
+from alexnet_deploy.photographs.pixels import EXACT
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def index_of(vectors: NDArray[np.float16], segment_rows: int, ledger: Ledger) ->
             dimension=dimension,
             preprocessing={},
             precision="fp32",
-            decode=DECODE,
+            decode=EXACT,
         )
         segments = Segments(directory, dimension=dimension, segment_rows=segment_rows)
         segments.append(0, vectors)

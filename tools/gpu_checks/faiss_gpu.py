@@ -20,7 +20,7 @@ from alexnet_deploy.index.manifest import Manifest, VectorSpace
 from alexnet_deploy.index.ranking import Ranking
 from alexnet_deploy.index.segments import FOLDER_NAME, Segments
 from alexnet_deploy.index.storage import Storage
-from alexnet_deploy.photographs.pixels import DECODE
+from alexnet_deploy.photographs.pixels import EXACT
 from gpu_checks.check import Figures, Settings, Skipped, require
 from gpu_checks.rounds import in_turns
 
@@ -89,7 +89,7 @@ def _index_of(vectors: NDArray[np.float16]) -> Iterator[Storage]:
         dimension=vectors.shape[1],
         preprocessing={},
         precision="fp32",
-        decode=DECODE,
+        decode=EXACT,
     )
     segments = Segments(directory, dimension=vectors.shape[1], segment_rows=len(vectors))
     segments.append(0, vectors)
