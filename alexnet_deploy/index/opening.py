@@ -75,7 +75,7 @@ def update_index(
         folders: of photographs; none for all that the index has, if its user named them in an
             earlier run here.
         model: as for `open_index`, and so are the next six; of a new index the default model.
-        layer: of a new index; None for "fc7".
+        layer: of a new index, as for `Model.embed`; None for "fc7".
         runtime: see model.
         device: see model.
         precision: see model; of a new index the model's own.
