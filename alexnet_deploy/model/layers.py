@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable
 
 from alexnet_deploy.choices import ALL_LAYERS, LAYERS
-from alexnet_deploy.errors import UsageError
+from alexnet_deploy.errors import ArgumentError, UsageError
 from alexnet_deploy.model.spec import ModelSpec
 
 _OWN = {
@@ -13,7 +13,13 @@ _OWN = {
 
 
 def own_name(text: str) -> str:
-    """Return our name of the layer that `text` means in any program; an unknown one as it is."""
+    """Return our name of the layer that `text` means in any program; an unknown one as it is.
+
+    Raises:
+        ArgumentError: it is no string.
+    """
+    if not isinstance(text, str):
+        raise ArgumentError("layer", text, "the name of one layer")
     return _OWN.get(text, text)
 
 
