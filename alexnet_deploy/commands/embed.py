@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from alexnet_deploy.choices import LAYERS
 from alexnet_deploy.commands import options as shared
 from alexnet_deploy.console.decoding import pixel_options
 from alexnet_deploy.console.paths import FILE, LAYER
@@ -14,7 +15,18 @@ if TYPE_CHECKING:
     from alexnet_deploy.inference.failures import FailureLimit
 
 
-@click.command(epilog="Example: alexnet-deploy embed photos/ -o vectors.npy --layer fc7")
+def _layer_table() -> str:
+    """Return what `--layer` takes, a line a layer."""
+    head = ("LAYER", "ReLU", "torchvision's name", "Caffe's")
+    rows = [(one.name, one.relu, " ".join(one.torchvision), " ".join(one.caffe)) for one in LAYERS]
+    lines = ("{:13}  {:6}  {:32}  {}".format(*row).rstrip() for row in (head, *rows))
+    return "\n".join(("\b", *lines))
+
+
+@click.command(
+    epilog=f"{_layer_table()}\n\n"
+    "Example: alexnet-deploy embed photos/ -o vectors.npy --layer features.0"
+)
 @click.option(
     "-o",
     "--output",
@@ -28,7 +40,7 @@ if TYPE_CHECKING:
     type=LAYER,
     multiple=True,
     default=("fc7",),
-    help="Layer to take, conv1 to logits; repeat for more.  [default: fc7]",
+    help="Layer to take, by any name in the table below, or all; repeat for more.  [default: fc7]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @shared.photograph_options
@@ -47,6 +59,9 @@ def embed(
     PATH is a file, a folder (searched recursively), a pattern such as '*.png', or - for standard
     input.
 
+    LAYER is a row of the table below, by any of its names; files and results have the first. One
+    before ReLU is what came out of torchvision's module, before its ReLU overwrites that in place.
+
     Rows are in the order of the photographs; one that cannot be read has none. Several layers
     go to one .npy each, OUTPUT.LAYER.npy. With --json: {"files", "num_rows", "num_failed",
     "left_out": {suffix: number}, "identity", "precision", "decode", "layers", "shapes": {layer:
@@ -57,7 +72,7 @@ def embed(
     from alexnet_deploy.inference.run import RunSummary
     from alexnet_deploy.photographs.sources import path_of
 
-    embeddings.files_of(output, layers)
+    embeddings.files_of(output, layers[:1])  # its suffix; layers are for the network to judge
     find, summary = photographs.find, RunSummary()
     found, report = find(summary.left_out), Reporter(find)
     with model_arguments.open_runner(layers) as runner, report:

@@ -149,7 +149,8 @@ def _engine_options(command: Callable[..., None]) -> Callable[..., None]:
     "layers",
     type=LAYER,
     multiple=True,
-    help="Layer to offer as an output; repeat for more.  [default: probabilities, fc7]",
+    help="Layer to offer as an output, named as for embed, or all; repeat for more.  "
+    "[default: probabilities, fc7]",
 )
 @click.option(
     "--opset",

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 @click.command(epilog="Example: alexnet-deploy index photos/")
 @click.argument("folders", metavar="[FOLDER]...", nargs=-1, type=FILE)
 @click.option(
-    "--layer", type=LAYER, help="Layer to index, conv1 to logits.  [default: the index's, else fc7]"
+    "--layer",
+    type=LAYER,
+    help="Layer to index, named as for embed.  [default: the index's, else fc7]",
 )
 @click.option("--retry-failed", is_flag=True, help="Retry what failed in an earlier run.")
 @click.option(

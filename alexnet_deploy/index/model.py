@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from alexnet_deploy.choices import Colour, Device, Precision, Runtime, Scale
-from alexnet_deploy.errors import Argument, IncompatibleFileError, UsageError
+from alexnet_deploy.choices import ALL_LAYERS, Colour, Device, Precision, Runtime, Scale
+from alexnet_deploy.errors import Argument, ArgumentError, IncompatibleFileError, UsageError
 from alexnet_deploy.export.opening import open_runner_of
 from alexnet_deploy.files.output_files import errors_of, sync_directory
 from alexnet_deploy.importing.known import KnownNetwork, known_networks
@@ -25,6 +25,7 @@ from alexnet_deploy.index.manifest import (
 from alexnet_deploy.index.segments import FOLDER_NAME
 from alexnet_deploy.index.storage import Storage, is_index, remove_parts
 from alexnet_deploy.model.default import bundled_checkpoint
+from alexnet_deploy.model.layers import own_name
 from alexnet_deploy.photographs.pixels import EXACT, Decode
 from alexnet_deploy.runtimes.base import Runner, RunnerOptions
 from alexnet_deploy.weights.names import ModelSource, chosen_model
@@ -40,7 +41,7 @@ class ModelRequest:
 
     Attributes:
         model: file or public network; for a new index None is `names.chosen_model()`.
-        layer: for a new index None is "fc7".
+        layer: as for `layers.layer_name`; for a new index None is "fc7".
         precision: for a new index "auto" is the model file's own.
         runtime: as in `RunnerOptions`, and so is device.
         device: see runtime.
@@ -62,6 +63,8 @@ class ModelRequest:
 
     def __post_init__(self) -> None:
         """Refuse at once what cannot be had anywhere; raises `ArgumentError`."""
+        if self.layer == ALL_LAYERS:
+            raise ArgumentError("layer", self.layer, "one layer, an index is of one")
         _options(self, self.layer or "fc7", self.precision)
         self.decoded_as(EXACT)
 
@@ -82,7 +85,7 @@ def create_index(directory: Path, request: ModelRequest, notify: Callable[[str],
     """
     _check_is_free(directory)
     model = request.model or chosen_model(notify=notify)
-    layer = request.layer or "fc7"
+    layer = own_name(request.layer or "fc7")
     with ExitStack() as stack:
         runner = stack.enter_context(
             open_runner_of(model, _options(request, layer, request.precision), notify=notify)
@@ -224,7 +227,8 @@ def check_request(index: Storage, request: ModelRequest) -> None:
     Raises:
         IncompatibleFileError: naming the difference.
     """
-    asked = {"layer": request.layer, "precision": request.precision}
+    layer = request.layer and own_name(request.layer)
+    asked = {"layer": layer, "precision": request.precision}
     stated = {name: value for name, value in asked.items() if value not in (None, "auto")}
     space = index.manifest.space
     decode = request.decoded_as(space.decode)

@@ -76,7 +76,7 @@ def update_index(
         directory: of the index; made if it does not exist.
         folders: of photographs; none for all of the index that its user has named here before.
         model: as for `open_index`, and so are the next six; of a new index the default model.
-        layer: of a new index; None for "fc7".
+        layer: of a new index, as for `Model.embed`; None for "fc7".
         runtime: see model.
         device: see model.
         precision: see model; of a new index the model's own.

@@ -27,9 +27,10 @@ from alexnet_deploy.files.output_files import atomic_write, write_together
 from alexnet_deploy.files.path_text import path_fields, printable
 from alexnet_deploy.inference.failures import at_least_one
 from alexnet_deploy.inference.run import PhotographResult, RunSummary, run
+from alexnet_deploy.model.layers import layer_names
 from alexnet_deploy.photographs.pixels import EXACT, Decode
 from alexnet_deploy.photographs.sources import ImageSource, path_of
-from alexnet_deploy.runtimes.base import Runner, check_outputs
+from alexnet_deploy.runtimes.base import Runner
 
 SUFFIXES = (".npy", ".parquet")
 _Shapes = Mapping[str, tuple[int, ...]]
@@ -108,7 +109,7 @@ def embed(
         runner: opened with `layers` among its outputs.
         photographs: from `finding.find_photographs`, for instance; one without a path has path -.
         output: `.npy` or `.parquet`; replaced if it exists.
-        layers: names as in `ModelSpec.layer_shapes`.
+        layers: as for `layers.layer_names`; the files have our names of them.
         decode: how files become pixels.
         threads: decode threads; None for one per core.
         summary: counts and times, updated during the run.
@@ -121,7 +122,7 @@ def embed(
         OutputError: a file cannot be written.
         MissingPackageError: `.parquet` without pyarrow.
     """
-    check_layers(layers, runner)
+    layers = check_layers(layers, runner)
     shapes = {layer: runner.spec.layer_shapes()[layer] for layer in layers}
     files = files_of(output, layers)
     num_rows, num_failed, summary = 0, 0, RunSummary() if summary is None else summary
@@ -179,19 +180,20 @@ def files_of(output: Path, layers: tuple[str, ...]) -> tuple[Path, ...]:
     return (*arrays, output.with_suffix(".paths.jsonl"))
 
 
-def check_layers(layers: tuple[str, ...], runner: Runner) -> None:
-    """Reject layers that the network does not have or that the runner was not opened with.
+def check_layers(layers: tuple[str, ...], runner: Runner) -> tuple[str, ...]:
+    """Return our names of layers that the runner computes.
 
     Raises:
-        UsageError: naming the layer.
+        UsageError: naming one that the network does not have, or that it was not opened with.
     """
-    check_outputs(layers, runner.spec)
-    for layer in layers:
+    names = layer_names(layers, runner.spec)
+    for layer in names:
         if layer not in runner.options.outputs:
             raise UsageError(
                 f"layer {layer!r}: the runner returns {', '.join(runner.options.outputs)}; "
                 f"open it with {layer!r} among its outputs"
             )
+    return names
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from alexnet_deploy.errors import ClosedError
 from alexnet_deploy.inference.classification import Classification, classify
 from alexnet_deploy.inference.run import PhotographResult, RunSummary, run
+from alexnet_deploy.model.layers import layer_name
 from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.photographs.pixels import EXACT, Decode
 from alexnet_deploy.photographs.sources import (
@@ -25,7 +26,7 @@ from alexnet_deploy.photographs.sources import (
     image_sources,
     path_of,
 )
-from alexnet_deploy.runtimes.base import FORKED, Runner, check_outputs
+from alexnet_deploy.runtimes.base import FORKED, Runner
 
 Progress = Callable[[int], None]
 """Called with the number of photographs done so far, failures included."""
@@ -154,7 +155,8 @@ class Model:
 
         Args:
             images: as for `classify`; an empty iterable gives no rows.
-            layer: a name of `ModelSpec.layer_shapes`.
+            layer: a name of `ModelSpec.layer_shapes`, or torchvision's or Caffe's for it, such as
+                "features.0" or "prob"; the result has ours.
             progress: called after each photograph.
 
         Raises:
@@ -163,7 +165,8 @@ class Model:
         """
         rows: list[NDArray[np.float32]] = []
         failures: dict[int, str] = {}
-        shape = self._shape(layer)
+        layer = layer_name(layer, self.spec)
+        shape = self.spec.layer_shapes()[layer]
         nothing = np.full(shape, np.nan, np.float32)
         with closing(self.iter_embed(images, layer=layer)) as results:
             for number, result in enumerate(results):
@@ -192,7 +195,7 @@ class Model:
         Raises:
             UsageError, ClosedError: as `embed`.
         """
-        self._shape(layer)
+        layer = layer_name(layer, self.spec)
         sources = image_sources(images, self.decode)
         results = run(self._runner_of(layer), sources, decode=self.decode, threads=self._threads)
         return _embeddings(results, layer)
@@ -235,10 +238,6 @@ class Model:
         if self._is_closed:
             raise ClosedError("the model is closed; open it again")
         return next((one for one in self._runners if layer in one.options.outputs), None)
-
-    def _shape(self, layer: str) -> tuple[int, ...]:
-        check_outputs((layer,), self.spec)
-        return self.spec.layer_shapes()[layer]
 
 
 def _embeddings(

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from alexnet_deploy.choices import Precision
 from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError
 from alexnet_deploy.graph.interface import INPUT
-from alexnet_deploy.runtimes.base import BaseRunner, RunnerOptions, check_outputs
+from alexnet_deploy.model.layers import layer_names
+from alexnet_deploy.runtimes.base import BaseRunner, RunnerOptions
 from alexnet_deploy.runtimes.capabilities import run_precision
 from alexnet_deploy.runtimes.prepared import PreparedNetwork
 
@@ -60,12 +61,15 @@ class OpenVinoRunner(BaseRunner):
             UsageError: a layer that the network does not have, or a precision that does not match
                 the file's.
         """
-        check_outputs(options.outputs, network.spec)
         precision = run_precision(
             "openvino", "cpu", options.precision, network.precision, network.source
         )
         options = dataclasses.replace(
-            options, runtime="openvino", device="cpu", precision=precision
+            options,
+            runtime="openvino",
+            device="cpu",
+            precision=precision,
+            outputs=layer_names(options.outputs, network.spec),
         )
         settings: dict[str, Any] = {
             # Without this hint OpenVINO uses bf16 wherever the CPU supports it.

@@ -74,7 +74,7 @@ def completions(*words: str) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("command", ["embed", "index", "export"])
 def test_layers_are_completed(command: str) -> None:
     assert completions(command, "--layer", "fc") == [
-        ("plain", name) for name in ("fc6", "fc7_pre", "fc7")
+        ("plain", name) for name in ("fc6_pre", "fc6", "fc7_pre", "fc7", "fc8")
     ]
     assert ("plain", "conv1") in completions(command, "--layer", "")
 
