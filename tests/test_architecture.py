@@ -27,7 +27,9 @@ PACKAGES = (
 )
 """A package imports from those before it; a comma separates two that do not know each other."""
 MODULES = {
-    "files": "path_text input_files regular_files output_files private_folders locks records",
+    "files": (
+        "path_text csv_text input_files regular_files output_files private_folders locks records"
+    ),
     "model": "spec labels ranges pickles torch_files checkpoints reference default",
     "graph": (
         "interface report serialization model_file build lowering casting quantization "
