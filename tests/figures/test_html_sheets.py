@@ -1,6 +1,7 @@
 """The page of a search, as a browser would read it."""
 
 import base64
+import dataclasses
 import io
 import os
 from html.parser import HTMLParser
@@ -204,3 +205,12 @@ def test_a_photograph_is_in_the_page_once_however_often_it_is_shown(
     assert len(page.pixels) == 2
     assert page.shown == ["p0", "p1", "p0", "p1", "p0", "p0", "p1"]
     assert alive.num_loaded == 4, "the two, the copy, and what has no path"
+
+
+def test_a_title_stands_above_its_row_whatever_it_holds(tmp_path: Path) -> None:
+    path = save_photograph(tmp_path / "q.png", (1, 1, 1))
+    titled = dataclasses.replace(row(path, [path]), title="<b>dog\x1b taken for cat", lead=None)
+    page = page_of(titled)
+    assert "<b>dog\\x1b taken for cat" in page.text
+    assert (page.tags.count("h2"), page.tags.count("b"), len(page.shown)) == (1, 0, 1)
+    assert "h2" not in page_of(row(path, [path])).tags

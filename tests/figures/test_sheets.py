@@ -1,5 +1,6 @@
 """The PNG of a search: what is drawn where, read back from its pixels."""
 
+import dataclasses
 import io
 import itertools
 import os
@@ -278,3 +279,17 @@ def test_a_row_of_real_photographs_fills_most_of_its_boxes(caltech_test: Path) -
     sheet = draw_sheet([row(paths[0], paths[1:])], TEXT)
     ground = area(sheet, ImageColor.getrgb("#f3f5f8"))
     assert ground < 0.5 * len(paths) * BOX[0] * BOX[1]
+
+
+def test_a_title_moves_its_row_down_and_an_empty_frame_is_not_drawn(tmp_path: Path) -> None:
+    lead, other = save_colours(tmp_path, [QUERY_COLOUR, (1, 2, 250)])
+    plain, without = row(lead, [other]), row(other, [other])
+    titled = dataclasses.replace(plain, title="dog taken for cat")
+    before, after = (draw_sheet([one], TEXT) for one in (plain, titled))
+    left, top = place(before, QUERY_COLOUR)[:2]
+    assert place(after, QUERY_COLOUR)[:2] == (left, top + 48)
+    assert (after.width, after.height) == (before.width, before.height + 48)
+    assert area(after.crop((0, 0, after.width, 48 + 30)), INK) > 0
+    empty = draw_sheet([dataclasses.replace(without, lead=None)], TEXT)
+    assert area(empty, (1, 2, 250)) == BOX[0] * BOX[1]
+    assert len(empty.crop((0, 0, 48 + BOX[0] + 24, 48 + BOX[1] + 90)).getcolors() or []) == 1
