@@ -27,7 +27,9 @@ PACKAGES = (
 )
 """A package imports from those before it; a comma separates two that do not know each other."""
 MODULES = {
-    "files": "path_text input_files regular_files output_files private_folders locks records",
+    "files": (
+        "path_text csv_text input_files regular_files output_files private_folders locks records"
+    ),
     "model": "spec layers labels ranges pickles torch_files checkpoints reference default",
     "graph": (
         "interface report serialization model_file build lowering casting quantization "
@@ -52,7 +54,8 @@ MODULES = {
     "verification": "comparison onnx engine rewritten file foreign",
     "inference": (
         "failures run classification parquet_files embeddings class_matching ten_crop "
-        "published evaluation_report evaluation model"
+        "predictions confusion statistics published evaluation_report evaluation "
+        "prediction_tables prediction_files model"
     ),
     "weights": "places download store pull names",
     "export": "calibration onnx engine cache opening",
@@ -63,7 +66,7 @@ MODULES = {
         "maintenance scan writer update ranking exact_search status results queries rotations "
         "finder session opening"
     ),
-    "figures": "png_files drawing classes sheet_cells html_sheets sheets",
+    "figures": "png_files drawing classes matrices sheet_cells html_sheets sheets confusions",
     "commands": (
         "options import_weights pull models export classify embed index search verify evaluate "
         "info doctor"
@@ -87,7 +90,7 @@ OWNERS = {
         *("photographs.pixel_limit", "photographs.decoded_size", "photographs.png_data"),
         *("photographs.heif_files", "photographs.rgb", "photographs.colour"),
         *("photographs.decoding", "photographs.sources", "photographs.preprocessing"),
-        *("figures.png_files", "figures.drawing", "figures.classes"),
+        *("figures.png_files", "figures.drawing", "figures.classes", "figures.matrices"),
         *("figures.sheet_cells", "figures.html_sheets", "figures.sheets"),
     ),
     "click": START_UP,
@@ -106,7 +109,7 @@ OWNERS = {
     "onnxruntime": ("runtimes.onnxruntime_session",),
     "openvino": ("runtimes.openvino_runner",),
     "pillow_heif": ("photographs.heif_files",),
-    "pyarrow": ("inference.parquet_files",),
+    "pyarrow": ("inference.parquet_files", "inference.prediction_tables"),
     "rich": ("console.progress",),
     "safetensors": ("model.checkpoints",),
     "tensorrt": ("runtimes.tensorrt_library", "trt.plugin", "trt.builder"),

@@ -2,8 +2,8 @@
 
 import functools
 import os
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,10 +110,7 @@ def search(
         stack.enter_context(closing(results))
         writers = [_stdout_writer(report, as_json, as_paths, null)]
         for sheet in sheets:
-            from alexnet_deploy.figures.sheets import open_sheet
-
-            add = open_sheet(sheet, metric=metric or index.metric, notify=say)
-            writers.append(stack.enter_context(add))
+            writers.append(stack.enter_context(_sheet_writer(sheet, metric or index.metric)))
         stack.enter_context(report)
         for result in results:
             report.advance(path_of(result.query), result.error)
@@ -134,6 +131,15 @@ def _check(as_json: bool, as_paths: bool, null: bool, sheets: tuple[Path, ...]) 
         check_sheet(sheet)
         if os.path.realpath(sheet) in map(os.path.realpath, sheets[:number]):
             raise UsageError(f"--sheet {sheet}: is named twice; give it two names")
+
+
+@contextmanager
+def _sheet_writer(path: Path, metric: Metric) -> Iterator[Callable[["SearchResult"], None]]:
+    from alexnet_deploy.figures.sheet_cells import search_row, search_text
+    from alexnet_deploy.figures.sheets import open_sheet
+
+    with open_sheet(path, search_text(metric), notify=say) as add:
+        yield lambda result: add(search_row(result, metric))
 
 
 def _stdout_writer(
