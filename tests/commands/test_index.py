@@ -147,7 +147,15 @@ def test_search_json_has_a_line_for_each_query_failures_included(photos: Path) -
     for line in lines[1:]:
         assert list(line) == ["query", "results"]
         assert len(line["results"]) == 2
-        keys = ["path", "l2_distance", "cosine_similarity", "rotation", "identical", "gone"]
+        keys = [
+            "path",
+            "l2_distance",
+            "cosine_similarity",
+            "rotation",
+            "identical",
+            "changed",
+            "gone",
+        ]
         assert list(line["results"][0]) == keys
         assert ", ".join(f'"{key}"' for key in keys) + "}]" in told_by_help
         similarities = [one["cosine_similarity"] for one in line["results"]]
