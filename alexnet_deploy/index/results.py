@@ -51,7 +51,7 @@ class Neighbour:
 
     @property
     def remark(self) -> str:
-        """What a table or a sheet says of it: "gone", "changed", "identical", "turned 90", or nothing."""
+        """What a table or a sheet says: "gone", "changed", "identical", "turned 90", or nothing."""
         if self.is_gone:
             return "gone"
         if self.is_changed:
