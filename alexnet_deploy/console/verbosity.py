@@ -28,9 +28,8 @@ def verbosity_options(command: click.Command) -> click.Command:
 def _set_verbosity(
     level: int, context: click.Context, option: click.Parameter, is_given: bool
 ) -> None:
-    if is_given:
-        if context.meta.setdefault(_KEY, level) != level:
-            raise click.UsageError("-q and -v: choose one", ctx=context)
+    if is_given and context.meta.setdefault(_KEY, level) != level:
+        raise click.UsageError("-q and -v: choose one", ctx=context)
 
 
 def verbosity() -> int:
