@@ -104,6 +104,7 @@ class Scan:
         self._ledger = ledger
         self._left_out = left_out
         self._scopes = scopes
+        self._placed: tuple[tuple[int, str], str | None] = (0, ""), None
         self._roots = Roots(ledger)
         self._exclusions = {root.id: Exclusions(root.exclude) for root in self._roots}
         self._num_indexed = dict(
@@ -230,7 +231,6 @@ class Scan:
                 f"{scope.folder}: cannot be searched ({error.strerror or error}); fix its drive "
                 "or its permissions first: its photographs stay in the index"
             ) from error
-        folder, place = "", None
         exclusions = self._exclusions[scope.root.id]
         photographs = photographs_in(
             scope.folder,
@@ -240,12 +240,9 @@ class Scan:
             left_out=functools.partial(self._note_left_out, scope.root),
         )
         for photograph in photographs:
-            parent, name = os.path.split(photograph)
-            if parent != folder:
-                folder, place = parent, self._place(parent, scope.root)
-            if place is None:
+            text = self._filed(photograph, scope.root)
+            if text is None:
                 continue
-            text = os.path.join(place, name)
             if exclusions and exclusions.match(text):  # it was reached by a link
                 continue
             path = os.fsencode(text)
@@ -264,15 +261,22 @@ class Scan:
 
     def _note_left_out(self, root: Root, photograph: str) -> None:
         """Write down, and count, a photograph that is not tried."""
-        parent, name = os.path.split(photograph)
-        place = self._place(parent, root)
-        if place is None:
+        text = self._filed(photograph, root)
+        if text is None:
             return
-        text = os.path.join(place, name)
-        if not self._exclusions[root.id].match(text):  # it may have been reached by a link
+        exclusions = self._exclusions[root.id]
+        if not (exclusions and exclusions.match(text)):  # it may have been reached by a link
             self._left_out(photograph)
             row = (root.id, os.fsencode(text))
             self._ledger.execute("INSERT OR IGNORE INTO left_out VALUES (?, ?)", row)
+
+    def _filed(self, photograph: str | Path, root: Root) -> str | None:
+        """Return the path in `root` under which a photograph is filed; see `_place`."""
+        folder, name = os.path.split(photograph)
+        if (root.id, folder) != self._placed[0]:  # those of a folder come one after another
+            self._placed = (root.id, folder), self._place(folder, root)
+        place = self._placed[1]
+        return None if place is None else os.path.join(place, name)
 
     def _place(self, folder: str, root: Root) -> str | None:
         """Return the path in `root` under which a folder's photographs are filed.
