@@ -38,7 +38,8 @@ def cli() -> None:
     """AlexNet (2012), from a checkpoint to labels, vectors and image search.
 
     Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong
-    usage, 3 too many photographs failed, 4 verification failed, 5 incompatible file.
+    usage, 3 too many photographs failed, 4 verification failed, 5 incompatible file. What
+    --json prints is in a table of the package's page, "JSON".
     """
 
 

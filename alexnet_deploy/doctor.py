@@ -66,8 +66,7 @@ def examine() -> Iterator[Finding]:
         name="machine", works=None, detail=f"{machine}, Python {platform.python_version()}"
     )
     for_gpu = is_installed_for_gpu()
-    # OpenVINO is optional there: its extra would install ONNX Runtime for CPUs.
-    if installed.has_module("openvino") or not for_gpu:
+    if installed.has_module("openvino") or not _has_onnxruntime():
         yield from (_try_runtime(*combination) for combination in _OPENVINO)
     yield from (_try_runtime(*combination) for combination in _ONNX_RUNTIME)
     if for_gpu:
@@ -132,12 +131,17 @@ def _packages(*, for_gpu: bool) -> Iterator[Finding]:
     yield _package(
         *(("openvino",), "openvino", "the runtime OpenVINO"),
         "openvino" if for_gpu else wanted,
-        if_missing=None if for_gpu else False,
+        if_missing=None if _has_onnxruntime() else False,
     )
     faiss = ("faiss-gpu", "faiss-cpu") if for_gpu else ("faiss-cpu", "faiss-gpu")
     yield _package(faiss, "faiss", "search", wanted, if_missing=None)
     for name, module, purpose, extra in _OPTIONAL:
         yield _package((name,), module, purpose, f"'alexnet-deploy[{extra}]'", if_missing=None)
+
+
+def _has_onnxruntime() -> bool:
+    """Return whether OpenVINO is a choice: ONNX Runtime alone can do all but bf16."""
+    return installed.has_module("onnxruntime") or is_installed_for_gpu()
 
 
 def _onnxruntime(wanted: str, *, for_gpu: bool) -> Finding:

@@ -79,8 +79,6 @@ def index(
 
     Renamed and copied files keep their vectors. A folder that lost more than a fifth of its
     photographs, perhaps because its drive is not mounted, keeps them until --prune (exit 1).
-    With --json: {"index", "embedded", "reused", "unchanged", "failed", "failed_before", "removed",
-    "missing": {root: number}, "left_out": {suffix: number}}.
     """
     from alexnet_deploy.index.update import IndexReport, UpdateOptions, bring_up_to_date
 

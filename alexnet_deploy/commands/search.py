@@ -79,12 +79,9 @@ def search(
     QUERY is a photograph, a folder, a pattern such as '*.png', or - for standard input.
 
     Every vector is compared. A query's own file is left out, copies of it are not. A file with
-    the very bytes of the query is "identical", one that is no longer there "gone". At distance 0
-    others may be, too: the network sees only the middle of a photograph.
-
-    With --json, a line for each query: {"query", "results": [{"path", "l2_distance",
-    "cosine_similarity", "rotation", "identical", "gone"}]} or {"query", "error"}; paths that are
-    not UTF-8 come with "query_base64", "path_base64".
+    the very bytes of the query is "identical", one that is no longer there "gone", one with
+    another size or time than when it was indexed "changed". At distance 0 others may be identical,
+    too: the network sees only the middle of a photograph.
     """
     from alexnet_deploy.index.session import Index
     from alexnet_deploy.inference.failures import at_least_one
