@@ -12,6 +12,9 @@ Precision = Literal["auto", FilePrecision]
 Metric = Literal["cosine", "l2"]
 Scale = Literal["exact", "scaled"]
 Colour = Literal["srgb", "ignored"]
+Relu = Literal["before", "after", "none"]
+Pool = Literal["none", "mean", "max"]
+StoredType = Literal["float32", "float16"]
 
 RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 DEVICES: tuple[Device, ...] = get_args(Device)
@@ -20,6 +23,8 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 METRICS: tuple[Metric, ...] = get_args(Metric)
 SCALES: tuple[Scale, ...] = get_args(Scale)
 COLOURS: tuple[Colour, ...] = get_args(Colour)
+POOLS: tuple[Pool, ...] = get_args(Pool)
+STORED_TYPES: tuple[StoredType, ...] = get_args(StoredType)
 
 ALL_LAYERS = "all"
 """Every layer of the network, in forward order."""
@@ -30,13 +35,13 @@ class Layer(NamedTuple):
 
     Attributes:
         name: ours, in files, results and tensors.
-        relu: whether its activations are those "before" or "after" a ReLU; "" beyond the last.
+        relu: whether its activations are those before or after a ReLU; "none" beyond the last.
         torchvision: modules of torchvision's `alexnet` whose output it is.
         caffe: layers of Caffe's models after which its blob holds it, at the end of a pass.
     """
 
     name: str
-    relu: Literal["before", "after", ""]
+    relu: Relu
     torchvision: tuple[str, ...] = ()
     caffe: tuple[str, ...] = ()
 
@@ -63,7 +68,7 @@ LAYERS = (
     Layer("fc6", "after", ("classifier.2", "classifier.3"), ("fc6", "relu6", "drop6")),
     Layer("fc7_pre", "before", ("classifier.4",)),
     Layer("fc7", "after", ("classifier.5",), ("fc7", "relu7", "drop7")),
-    Layer("logits", "", ("classifier.6",), ("fc8",)),
-    Layer("probabilities", "", (), ("prob",)),
+    Layer("logits", "none", ("classifier.6",), ("fc8",)),
+    Layer("probabilities", "none", (), ("prob",)),
 )
 """The layers of a network that normalizes before it pools; others lack or exchange some."""

@@ -1,4 +1,4 @@
-"""Describe a model in any form, or an index: architecture, identity, provenance, verification."""
+"""Describe a model in any form, vectors, or an index: identity, provenance, verification."""
 
 import dataclasses
 import math
@@ -17,6 +17,11 @@ from alexnet_deploy.graph.model_file import ModelFile, narrow_name
 from alexnet_deploy.graph.reading import read_model
 from alexnet_deploy.importing.opening import open_weights
 from alexnet_deploy.index.status import describe_index, readable_index
+from alexnet_deploy.inference.vector_files import (
+    SUFFIXES,
+    describe_vectors,
+    readable_vectors,
+)
 from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.runtimes.engine_file import (
     ENGINE_SUFFIX,
@@ -27,7 +32,10 @@ from alexnet_deploy.runtimes.engine_file import (
 
 
 def describe(path: Path, *, check: bool = False) -> dict[str, Any]:
-    """Read a file and describe it as JSON values; for a directory see `describe_index`.
+    """Read a file and describe it as JSON values.
+
+    For a directory see `describe_index`, for vectors, `.npy`, `.json` or `.parquet`,
+    `describe_vectors`. The others:
 
     Keys: path, kind ("checkpoint", "onnx" or "engine"), size_bytes, identity, preset, parameters
     (weights and biases of the dense network), spec (all of it but labels and provenance), layers
@@ -39,7 +47,7 @@ def describe(path: Path, *, check: bool = False) -> dict[str, Any]:
     with path_base64.
 
     Args:
-        path: a checkpoint, an .onnx or .engine file, or the directory of an index.
+        path: a checkpoint, an .onnx or .engine file, vectors, or the directory of an index.
         check: read an index completely, and name the problems.
 
     Raises:
@@ -54,7 +62,9 @@ def describe(path: Path, *, check: bool = False) -> dict[str, Any]:
             Argument("check", True),
             " is for an index; for a model use alexnet-deploy verify",
         )
-    existing_file(path, "a checkpoint, an .onnx or .engine file, or an index")
+    existing_file(path, "a checkpoint, an .onnx or .engine file, vectors, or an index")
+    if path.suffix in SUFFIXES and not path.name.endswith(f"{ENGINE_SUFFIX}.json"):
+        return describe_vectors(path)
     if path.suffix == ENGINE_SUFFIX:
         return _described_engine(path)
     if path.suffix == ".onnx":
@@ -78,18 +88,18 @@ def readable(description: dict[str, Any]) -> str:
     """Return `describe`'s result as text for a terminal, whatever the file's strings hold."""
     if description["kind"] == "index":
         return readable_index(description)
+    if description["kind"] == "vectors":
+        made = description["provenance"]
+        vectors = [*readable_vectors(description), *(_readable_input(made["spec"]) if made else ())]
+        return "\n".join(map(printable, vectors))
     spec = description["spec"]
-    size = spec["input_size"]
-    preprocessing = spec["preprocessing"]
     claimed = " (claimed: a plan hides its weights)" if description["kind"] == "engine" else ""
     lines = [
         f"{description['path']}: {description['kind']}, {description['size_bytes'] / 1e6:.1f} MB",
         f"  identity      {description['identity']}{claimed}",
         f"  network       {description['preset']} AlexNet, {len(description['labels'])} labels, "
         f"{description['parameters']:,} parameters",
-        f"  input         RGB {size}x{size}; {preprocessing['resize'].replace('_', ' ')} to "
-        f"{preprocessing['resize_to']} px ({preprocessing['filter']}), centre crop",
-        f"  mean, std     {_numbers(preprocessing['mean'])}; {_numbers(preprocessing['std'])}",
+        *_readable_input(spec),
         f"  normalization {_normalization(spec['lrn'])}",
     ]
     if description["kind"] == "engine":
@@ -110,6 +120,15 @@ def readable(description: dict[str, Any]) -> str:
         text = printable(f"  {key:<13} {_flat(value)}")
         lines += textwrap.wrap(text, 100, subsequent_indent=" " * 16, break_long_words=False)
     return "\n".join(map(printable, lines))
+
+
+def _readable_input(spec: dict[str, Any]) -> list[str]:
+    size, preprocessing = spec["input_size"], spec["preprocessing"]
+    return [
+        f"  input         RGB {size}x{size}; {preprocessing['resize'].replace('_', ' ')} to "
+        f"{preprocessing['resize_to']} px ({preprocessing['filter']}), centre crop",
+        f"  mean, std     {_numbers(preprocessing['mean'])}; {_numbers(preprocessing['std'])}",
+    ]
 
 
 def _described(path: Path, kind: str, spec: ModelSpec, identity: str) -> dict[str, Any]:

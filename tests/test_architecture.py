@@ -53,9 +53,9 @@ MODULES = {
     "trt": "kernel plugin builder rtx_builder",
     "verification": "comparison onnx engine rewritten file foreign",
     "inference": (
-        "failures run classification parquet_files embeddings class_matching ten_crop "
-        "predictions confusion statistics published evaluation_report evaluation "
-        "prediction_tables prediction_files model"
+        "failures run classification published activations provenance partial_rows "
+        "npy_files parquet_files embeddings vector_files class_matching ten_crop predictions "
+        "confusion statistics evaluation_report evaluation prediction_tables prediction_files model"
     ),
     "weights": "places download store pull names",
     "export": "calibration onnx engine cache opening",

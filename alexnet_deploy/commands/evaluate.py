@@ -169,16 +169,6 @@ def evaluate(
     classes is the prediction. --predictions: path, true_index, true_label, true_rank,
     true_probability, top1, top5, index_1, label_1, probability_1 to _5, compared_index,
     compared_label, compared_probability (of --compare), error.
-
-    With --json: {"top1", "top1_interval": [low, high], "top5", "top5_interval", "mean_class_top1",
-    "photographs", "failures": [{"path", "error"}], "unlabelled", "left_out": {suffix: number},
-    "crops", "matched_by", "models": [{"path", "identity", "runtime", "precision", "weight",
-    "input_size", "resize", "resize_to", "filter"}], "classes": [{"label", "index", "photographs",
-    "top1", "top5"}], "published": {"network", "top1", "top1_inside", "top5", "top5_inside",
-    "measured"} or null, "confusions": [{"true", "predicted", "photographs", "of"}], "comparison":
-    {"model", "photographs", "first_top1", "second_top1", "difference", "difference_interval",
-    "both", "only_first", "only_second", "p_value"} or null, "seconds"}; a path that is not UTF-8
-    comes with "path_base64".
     """
     from alexnet_deploy.inference.run import RunSummary
     from alexnet_deploy.photographs.truth_files import find_labelled

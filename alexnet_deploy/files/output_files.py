@@ -222,6 +222,19 @@ class _File(io.FileIO):
         return self._can_seek
 
 
+def write_all(descriptor: int, data: memoryview, offset: int) -> None:
+    """Write bytes at `offset` of a file that is open, also where a call takes only some of them.
+
+    Raises:
+        OSError: as `os.pwrite`.
+    """
+    while data:
+        written = os.pwrite(descriptor, data, offset)
+        if not written:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        data, offset = data[written:], offset + written
+
+
 def sync_directory(path: Path) -> None:
     """Sync a directory, so that its entries survive a power failure.
 

@@ -4,7 +4,6 @@ D is the dimension. Position p is row p % R of segment p // R, where R is the ma
 `segment_rows`. Which rows are committed is known only to the ledger.
 """
 
-import errno
 import hashlib
 import os
 import re
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.errors import Argument, IncompatibleFileError
-from alexnet_deploy.files.output_files import errors_of
+from alexnet_deploy.files.output_files import errors_of, write_all
 from alexnet_deploy.files.regular_files import (
     ForeignEntryError,
     open_folder,
@@ -88,7 +87,7 @@ class Segments:
             with errors_of(path), self._opened(segment, os.O_RDWR | os.O_CREAT) as descriptor:
                 if os.fstat(descriptor).st_size < first * self._row_bytes:
                     raise self._too_short(segment, first, os.fstat(descriptor).st_size)
-                _write_all(descriptor, memoryview(data), first * self._row_bytes)
+                write_all(descriptor, memoryview(data), first * self._row_bytes)
 
     def sync(self, start: int, stop: int) -> None:
         """Sync the positions start .. stop to disk, so that they survive a power failure.
@@ -215,11 +214,3 @@ def float16_vector(
 def vector_checksum(row: NDArray[np.float16]) -> bytes:
     """Return an 8-byte checksum of a row."""
     return hashlib.sha256(row.astype(_ROW_TYPE).tobytes()).digest()[:8]
-
-
-def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
-    while data:
-        written = os.pwrite(descriptor, data, offset)
-        if not written:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        data, offset = data[written:], offset + written

@@ -1,31 +1,50 @@
 """Stream any layer's activations for many photographs to `.npy` or `.parquet`.
 
-N readable photographs, C channels, H/W positions, D = 4096 for fc6 and fc7. Memory does not grow
-with N. The files appear when the run is finished; until then the old ones stay. A process killed
-while replacing them leaves an array missing, never one beside the paths of another run.
+N photographs, C channels, H/W positions, D = 4096 for fc6 and fc7. Memory does not grow with N. The
+files appear when the run is finished; until then the old ones stay, and what is done is kept beside
+them, so that a run that was killed is continued: see `partial_rows`. A process killed while
+replacing them leaves an array missing, never one beside the paths of another run.
 
-    vectors.npy + vectors.paths.jsonl            one layer: (N, D) or (N, C, H, W) float32
-    vectors.fc6.npy + vectors.fc7.npy + ...      several layers, one file each
-    vectors.parquet                              everything in one file, see `parquet_files`
+    vectors.npy + vectors.json + vectors.paths.jsonl    one layer: (N, D), (N, C, H, W) or (N, C)
+    vectors.fc6.npy + vectors.fc7.npy + ...             several layers, one array each
+    vectors.parquet                                     everything in one file, see `parquet_files`
 
-Line n of `.paths.jsonl` is the path of row n: {"path"}, with "path_base64" where it is not UTF-8.
+Row n is photograph n, in every file. One that could not be read is a row of NaN, as in
+`Model.embed`, and in Parquet a null. Line n of `.paths.jsonl` is {"path"} or {"path", "error"},
+with "path_base64" where the path is not UTF-8. The `.json` is a `provenance.Provenance`.
 """
 
 import dataclasses
+import errno
+import functools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_deploy import arguments
+from alexnet_deploy.choices import POOLS, STORED_TYPES, Pool, StoredType
 from alexnet_deploy.errors import TooManyFailuresError, UsageError
-from alexnet_deploy.files.output_files import atomic_write, write_together
+from alexnet_deploy.files.output_files import errors_of
 from alexnet_deploy.files.path_text import path_fields, printable
+from alexnet_deploy.inference.activations import check_pool, pooled, stored
 from alexnet_deploy.inference.failures import at_least_one
+from alexnet_deploy.inference.npy_files import check_no_other, write_npy
+from alexnet_deploy.inference.partial_rows import (
+    KeptRow,
+    PartialRows,
+    RowGroup,
+    open_partial_rows,
+    stamp_of,
+)
+from alexnet_deploy.inference.provenance import PYTHON, Provenance, provenance_of, record_path
 from alexnet_deploy.inference.run import PhotographResult, RunSummary, run
 from alexnet_deploy.model.layers import layer_names
 from alexnet_deploy.photographs.pixels import EXACT, Decode
@@ -33,9 +52,46 @@ from alexnet_deploy.photographs.sources import ImageSource, path_of
 from alexnet_deploy.runtimes.base import Runner
 
 SUFFIXES = (".npy", ".parquet")
-_Shapes = Mapping[str, tuple[int, ...]]
 _Source = TypeVar("_Source", bound=ImageSource)
-_Append = Callable[[Path, Mapping[str, NDArray[np.float32]]], None]
+_OnResult = Callable[[PhotographResult[_Source]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedOptions:
+    """What is kept of each photograph.
+
+    Attributes:
+        layers: names as in `ModelSpec.layer_shapes`.
+        pool: "mean" or "max" over the positions of maps makes (C,) of (C, H, W); layers that are
+            vectors stay as they are.
+        dtype: of the numbers. A photograph whose numbers are beyond it has failed.
+        decode: how files become pixels.
+        command: the command line, for the record.
+    """
+
+    layers: tuple[str, ...] = ("fc7",)
+    pool: Pool = "none"
+    dtype: StoredType = "float32"
+    decode: Decode = EXACT
+    command: tuple[str, ...] = PYTHON
+
+    def __post_init__(self) -> None:
+        """Reject values outside the choices.
+
+        Raises:
+            ArgumentError: naming the argument, the value given and the choices.
+        """
+        arguments.choice("pool", self.pool, POOLS)
+        arguments.choice("dtype", self.dtype, STORED_TYPES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A photograph that could not be read: its row, from 0, its path, and the reason."""
+
+    row: int
+    path: Path
+    error: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,50 +100,33 @@ class EmbeddingFiles:
 
     Attributes:
         files: the files, the one named by the caller or its layers first.
-        shapes: per layer the shape of one row: (D,) or (C, H, W).
-        num_rows: photographs in the files.
-        num_failed: photographs that could not be read and have no row.
-        left_out: photographs in the folders that were not tried, by suffix; see `finding`.
-        identity: of the checkpoint.
-        precision: arithmetic of the network.
-        decode: how files became pixels; vectors are comparable if identity, precision and it are
-            the same.
+        provenance: what the files say of themselves.
+        failures: the photographs without numbers.
     """
 
     files: tuple[Path, ...]
-    shapes: Mapping[str, tuple[int, ...]]
-    num_rows: int
-    num_failed: int
-    left_out: Mapping[str, int]
-    identity: str
-    precision: str
-    decode: Decode
+    provenance: Provenance
+    failures: tuple[Failure, ...] = ()
 
     def to_json(self) -> str:
-        """Return one JSON object: the attributes, and `layers`, the names in `shapes`."""
-        return json.dumps(
-            {
-                "files": [str(file) for file in self.files],
-                "num_rows": self.num_rows,
-                "num_failed": self.num_failed,
-                "left_out": dict(self.left_out),
-                "identity": self.identity,
-                "precision": self.precision,
-                "decode": dataclasses.asdict(self.decode),
-                "layers": list(self.shapes),
-                "shapes": {layer: list(shape) for layer, shape in self.shapes.items()},
-            }
-        )
+        """Return one JSON object: the fields of the provenance, `files` and `failures`."""
+        failures = [
+            {"row": failure.row, **path_fields(failure.path), "error": failure.error}
+            for failure in self.failures
+        ]
+        files = [str(file) for file in self.files]
+        return json.dumps(self.provenance.fields() | {"files": files, "failures": failures})
 
     def describe(self) -> str:
         """Return one human-readable line per file."""
+        made = self.provenance
         shapes = [
-            f"{layer} {self.num_rows:,} x {' x '.join(map(str, shape))} float32"
-            for layer, shape in self.shapes.items()
+            f"{layer.name} {made.num_rows:,} x {' x '.join(map(str, layer.shape))} {made.dtype}"
+            for layer in made.layers
         ]
         if len(self.files) == 1:
             return f"{printable(self.files[0])}: {', '.join(shapes)}"
-        contents = [*shapes, "the path of each row"]
+        contents = [*shapes, "how they were made", "the path of each row"]
         pairs = zip(self.files, contents, strict=True)
         return "\n".join(f"{printable(file)}: {content}" for file, content in pairs)
 
@@ -96,67 +135,58 @@ def embed(
     runner: Runner,
     photographs: Iterable[_Source],
     output: Path,
+    options: EmbedOptions | None = None,
     *,
-    layers: tuple[str, ...] = ("fc7",),
-    decode: Decode = EXACT,
     threads: int | None = None,
     summary: RunSummary | None = None,
-    on_result: Callable[[PhotographResult[_Source]], None] = lambda _: None,
+    on_result: _OnResult[_Source] = lambda _: None,
+    notify: Callable[[str], None] = lambda _: None,
 ) -> EmbeddingFiles:
-    """Write the activations of `layers` for each photograph, rows in input order.
+    """Write activations for each photograph, rows in input order.
+
+    A run that was stopped is continued by the next one with the same arguments: what it left is
+    used where the photograph has not changed. The files are those of a run that was not stopped.
 
     Args:
-        runner: opened with `layers` among its outputs.
-        photographs: from `finding.find_photographs`, for instance; one without a path has path -.
+        runner: opened with the layers of `options` among its outputs.
+        photographs: files, for instance from `finding.find_photographs`; read lazily. One that has
+            no path gets the path -.
         output: `.npy` or `.parquet`; replaced if it exists.
-        layers: as for `layers.layer_names`; the files have our names of them.
-        decode: how files become pixels.
+        options: what is kept of each photograph; None for fc7 as it is.
         threads: decode threads; None for one per core.
         summary: counts and times, updated during the run.
-        on_result: called for each photograph, failures included, once its row is written.
+        on_result: called for each photograph, failures included, once its row is written; without
+            outputs if an earlier run left them.
+        notify: called with a line for people: what is continued, discarded or left.
 
     Raises:
-        UsageError: another suffix, a layer that is not there, or an `.npy` that is a pipe.
+        UsageError: another suffix, or what `checked_layers` says.
         NoPhotographsError: there are none.
         TooManyFailuresError: none could be read; nothing is written.
-        OutputError: a file cannot be written.
+        OutputError: a file cannot be written, or another process is writing to `output`.
+        IncompatibleFileError: a file that would be replaced holds something else.
         MissingPackageError: `.parquet` without pyarrow.
     """
-    layers = check_layers(layers, runner)
-    shapes = {layer: runner.spec.layer_shapes()[layer] for layer in layers}
+    options = EmbedOptions() if options is None else options
+    layers = checked_layers(options, runner)
     files = files_of(output, layers)
-    num_rows, num_failed, summary = 0, 0, RunSummary() if summary is None else summary
-    some = at_least_one(photographs, summary.left_out)
-    with (
-        _open_rows(files, runner, shapes, decode) as append,
-        closing(run(runner, some, decode=decode, threads=threads, summary=summary)) as results,
-    ):
-        for result in results:
-            if result.outputs is None:
-                num_failed += 1
-            else:
-                append(path_of(result.source) or Path("-"), result.outputs)
-                num_rows += 1
-            on_result(result)
-        if not num_rows:
-            raise _none_read(output, num_failed)
-    return EmbeddingFiles(
-        files=files,
-        shapes=shapes,
-        num_rows=num_rows,
-        num_failed=num_failed,
-        left_out=summary.left_out.counts,
-        identity=runner.identity,
-        precision=runner.options.precision,
-        decode=decode,
+    _check_replaced(files)
+    write = _writer_for(files)
+    summary = RunSummary() if summary is None else summary
+    made = provenance_of(
+        runner,
+        layers,
+        pool=options.pool,
+        dtype=options.dtype,
+        decode=options.decode,
+        command=options.command,
     )
-
-
-def _none_read(output: Path, num_failed: int) -> TooManyFailuresError:
-    return TooManyFailuresError(
-        f"{output}: not written, because none of {num_failed:,} photographs could be read; the "
-        "reason stands beside each path"
-    )
+    with open_partial_rows(output, made, notify) as rows:
+        this = _Run(output, rows, made, summary, on_result)
+        this.compute(runner, photographs, threads)
+        made = this.finished()
+        write(made, rows.groups())
+    return EmbeddingFiles(files=files, provenance=made, failures=tuple(this.failures))
 
 
 def files_of(output: Path, layers: tuple[str, ...]) -> tuple[Path, ...]:
@@ -177,87 +207,161 @@ def files_of(output: Path, layers: tuple[str, ...]) -> tuple[Path, ...]:
         if len(layers) == 1
         else tuple(output.with_suffix(f".{layer}.npy") for layer in layers)
     )
-    return (*arrays, output.with_suffix(".paths.jsonl"))
+    return (*arrays, record_path(output), output.with_suffix(".paths.jsonl"))
 
 
-def check_layers(layers: tuple[str, ...], runner: Runner) -> tuple[str, ...]:
-    """Return our names of layers that the runner computes.
+def checked_layers(options: EmbedOptions, runner: Runner) -> tuple[str, ...]:
+    """Return our names of the layers, which the runner computes.
 
     Raises:
-        UsageError: naming one that the network does not have, or that it was not opened with.
+        UsageError: naming one that the network does not have, or that the runner was not opened
+            with; or maps are to be pooled, and no layer has any.
     """
-    names = layer_names(layers, runner.spec)
-    for layer in names:
+    layers = layer_names(options.layers, runner.spec)
+    for layer in layers:
         if layer not in runner.options.outputs:
             raise UsageError(
                 f"layer {layer!r}: the runner returns {', '.join(runner.options.outputs)}; "
                 f"open it with {layer!r} among its outputs"
             )
-    return names
+    check_pool(options.pool, layers, runner.spec)
+    return layers
 
 
-@contextmanager
-def _open_rows(
-    files: tuple[Path, ...], runner: Runner, shapes: _Shapes, decode: Decode
-) -> Iterator[_Append]:
-    """Open the files, and yield a function that appends a row; the files appear on exit."""
-    if files[0].suffix == ".parquet":
-        # Imported before the file is opened, so that a missing package leaves nothing behind.
-        from alexnet_deploy.inference.parquet_files import parquet_rows
+@dataclass(frozen=True, slots=True)
+class _Given(Generic[_Source]):
+    """A photograph on its way: what was given, its stamp, and its row if one was left."""
 
-        with (
-            atomic_write(files[0]) as file,
-            parquet_rows(
-                file,
-                runner.spec,
-                shapes,
-                identity=runner.identity,
-                precision=runner.options.precision,
-                decode=decode,
-            ) as append,
-        ):
-            yield append
-    else:
-        with write_together(files) as opened:
-            for path, file in zip(files[:-1], opened, strict=False):
-                if not file.seekable():
-                    raise UsageError(
-                        f"{path}: is a pipe or a device; the number of rows is written into an "
-                        ".npy's header at the end, so name a regular file"
-                    )
-            with _npy_rows(opened, shapes) as append:
-                yield append
+    source: _Source
+    stamp: bytes | None
+    row: KeptRow | None
+
+    @property
+    def path(self) -> Path:
+        return path_of(self.source) or Path("-")
 
 
-@contextmanager
-def _npy_rows(files: list[BinaryIO], shapes: _Shapes) -> Iterator[_Append]:
-    """Write one array per layer into all files but the last, and the paths into the last."""
-    *arrays, names = files
-    num_rows = 0
-    starts = [
-        _write_header(file, (0, *shape))
-        for file, shape in zip(arrays, shapes.values(), strict=True)
-    ]
+class _Run(Generic[_Source]):
+    """One run: every photograph gets its line in the journal, in the order given.
 
-    def append(path: Path, outputs: Mapping[str, NDArray[np.float32]]) -> None:
-        nonlocal num_rows
-        for file, layer in zip(arrays, shapes, strict=True):
-            file.write(np.ascontiguousarray(outputs[layer], dtype="<f4").data)
-        names.write(f"{json.dumps(path_fields(path))}\n".encode("ascii"))
-        num_rows += 1
-
-    yield append
-    for file, shape, start in zip(arrays, shapes.values(), starts, strict=True):
-        if _write_header(file, (num_rows, *shape)) != start:
-            raise AssertionError("numpy's header has no room for the number of rows")
-
-
-def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> int:
-    """Write the `.npy` header at the start of `file` and return its length in bytes.
-
-    numpy pads it so that the first axis can grow to 21 digits in place.
+    Attributes:
+        num_rows: photographs so far.
+        failures: those of them without a row.
     """
-    file.seek(0)
-    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
-    return file.tell()
+
+    def __init__(
+        self,
+        output: Path,
+        rows: PartialRows,
+        made: Provenance,
+        summary: RunSummary,
+        on_result: _OnResult[_Source],
+    ) -> None:
+        self._output = output
+        self._rows = rows
+        self._made = made
+        self._summary = summary
+        self._on_result = on_result
+        self._waiting: deque[_Given[_Source]] = deque()  # the first, if any, is being computed
+        self.num_rows = 0
+        self.failures: list[Failure] = []
+
+    def compute(self, runner: Runner, photographs: Iterable[_Source], threads: int | None) -> None:
+        """Compute what no earlier run has left."""
+        some = at_least_one(photographs, self._summary.left_out)
+        results = run(
+            runner,
+            self._without_kept(some),
+            decode=self._made.decode,
+            threads=threads,
+            summary=self._summary,
+        )
+        with closing(results):
+            for result in results:
+                self._finish(self._waiting.popleft(), result)
+                self._finish_kept()
+
+    def finished(self) -> Provenance:
+        """Return the record with the numbers of the run.
+
+        Raises:
+            TooManyFailuresError: there is no row.
+        """
+        num_failed = len(self.failures)
+        if num_failed == self.num_rows:
+            raise TooManyFailuresError(
+                f"{self._output}: not written, because none of {num_failed:,} photographs could be "
+                "read; the reason stands beside each path"
+            )
+        left_out = dict(self._summary.left_out.counts)
+        return dataclasses.replace(
+            self._made, num_rows=self.num_rows, num_failed=num_failed, left_out=left_out
+        )
+
+    def _without_kept(self, photographs: Iterable[_Source]) -> Iterator[_Source]:
+        for source in photographs:
+            stamp = stamp_of(source)
+            row = self._rows.find(stamp)
+            self._waiting.append(_Given(source, stamp, row))
+            if row is None:
+                yield source
+            else:
+                self._finish_kept()
+
+    def _finish_kept(self) -> None:
+        while self._waiting and self._waiting[0].row is not None:
+            given = self._waiting.popleft()
+            assert given.row is not None
+            self._rows.keep(given.path, given.stamp, given.row)
+            self._summary.num_done += 1
+            self.num_rows += 1
+            self._on_result(PhotographResult(source=given.source, outputs=None, error=None))
+
+    def _finish(self, given: _Given[_Source], result: PhotographResult[_Source]) -> None:
+        if result.outputs is not None:
+            arrays, error = self._arrays(result.outputs)
+            if error is None:
+                self._rows.add(given.path, given.stamp, arrays)
+            else:
+                result = dataclasses.replace(result, outputs=None, error=error)
+                self._summary.num_done -= 1
+                self._summary.num_failed += 1
+        if result.error is not None:
+            self._rows.fail(given.path, result.error)
+            failure = Failure(row=self.num_rows, path=given.path, error=result.error)
+            self.failures.append(failure)
+        self.num_rows += 1
+        self._on_result(result)
+
+    def _arrays(
+        self, outputs: Mapping[str, NDArray[np.float32]]
+    ) -> tuple[Sequence[NDArray[np.floating]], str | None]:
+        """Return what is kept of the outputs, or the reason why that is not possible."""
+        arrays = []
+        for layer in self._made.layers:
+            reduced = pooled(outputs[layer.name], layer.pool)
+            array, error = stored(reduced, self._made.dtype, layer.name)
+            if error is not None:
+                return [], error
+            arrays.append(array)
+        return arrays, None
+
+
+def _check_replaced(files: tuple[Path, ...]) -> None:
+    """Refuse what would only be noticed at the end, or would be lost."""
+    for path in files:
+        with errors_of(path):
+            if os.path.isdir(path):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.suffix == ".json":
+            check_no_other(path)
+
+
+def _writer_for(files: tuple[Path, ...]) -> Callable[[Provenance, Iterable[RowGroup]], None]:
+    """Return what writes the files."""
+    if files[0].suffix != ".parquet":
+        return functools.partial(write_npy, files)
+    # Imported before anything is made, so that a missing package leaves nothing behind.
+    from alexnet_deploy.inference.parquet_files import write_parquet
+
+    return functools.partial(write_parquet, files[0])

@@ -14,7 +14,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_deploy.choices import Pool
 from alexnet_deploy.errors import ClosedError
+from alexnet_deploy.inference.activations import check_pool, pooled, pooled_shape
 from alexnet_deploy.inference.classification import Classification, classify
 from alexnet_deploy.inference.run import PhotographResult, RunSummary, run
 from alexnet_deploy.model.layers import layer_name
@@ -38,7 +40,7 @@ class Embedding:
 
     Attributes:
         path: as it was given; None for a photograph in memory.
-        vector: (D,) or (C, H, W) float32, as the layer has it; None when it failed.
+        vector: (D,), (C, H, W), or (C,) of maps that were pooled, float32; None when it failed.
         error: the reason when it failed, else None.
     """
 
@@ -52,8 +54,8 @@ class Embeddings:
     """Many photographs' activations; `numpy.asarray` gives `vectors`.
 
     Attributes:
-        vectors: (N, D) or (N, C, H, W) float32, a row a photograph, in the order given; a row of
-            NaN where one could not be read.
+        vectors: (N, D), (N, C, H, W), or (N, C) of maps that were pooled, float32; a row a
+            photograph, in the order given, of NaN where one could not be read.
         failures: the reason for each such row, by its number.
         layer: whose activations they are.
         identity: of the checkpoint.
@@ -149,6 +151,7 @@ class Model:
         images: ImageInput | Iterable[ImageInput],
         *,
         layer: str = "fc7",
+        pool: Pool = "none",
         progress: Progress = lambda _: None,
     ) -> Embeddings:
         """Return the activations of a layer for all photographs, in memory.
@@ -157,18 +160,19 @@ class Model:
             images: as for `classify`; an empty iterable gives no rows.
             layer: a name of `ModelSpec.layer_shapes`, or torchvision's or Caffe's for it, such as
                 "features.0" or "prob"; the result has ours.
+            pool: "mean" or "max" over the positions of maps makes (C,) of (C, H, W).
             progress: called after each photograph.
 
         Raises:
-            UsageError: no such layer, or an item is not a photograph.
+            UsageError: no such layer, one without maps to pool, or an item is not a photograph.
             ClosedError: the model is closed.
         """
         rows: list[NDArray[np.float32]] = []
         failures: dict[int, str] = {}
         layer = layer_name(layer, self.spec)
-        shape = self.spec.layer_shapes()[layer]
+        shape = self._shape(layer, pool)
         nothing = np.full(shape, np.nan, np.float32)
-        with closing(self.iter_embed(images, layer=layer)) as results:
+        with closing(self.iter_embed(images, layer=layer, pool=pool)) as results:
             for number, result in enumerate(results):
                 if result.vector is None:
                     failures[number] = result.error or ""
@@ -184,21 +188,27 @@ class Model:
         )
 
     def iter_embed(
-        self, images: ImageInput | Iterable[ImageInput], *, layer: str = "fc7"
+        self,
+        images: ImageInput | Iterable[ImageInput],
+        *,
+        layer: str = "fc7",
+        pool: Pool = "none",
     ) -> Generator[Embedding, None, None]:
         """Yield the activations photograph by photograph, for what does not fit in memory.
 
         Args:
             images: as for `classify`; an empty iterable yields nothing.
             layer: as for `embed`.
+            pool: as for `embed`.
 
         Raises:
             UsageError, ClosedError: as `embed`.
         """
         layer = layer_name(layer, self.spec)
+        self._shape(layer, pool)
         sources = image_sources(images, self.decode)
         results = run(self._runner_of(layer), sources, decode=self.decode, threads=self._threads)
-        return _embeddings(results, layer)
+        return _embeddings(results, layer, pool)
 
     def close(self) -> None:
         """Free the runtime's memory, after the batch at hand."""
@@ -239,11 +249,15 @@ class Model:
             raise ClosedError("the model is closed; open it again")
         return next((one for one in self._runners if layer in one.options.outputs), None)
 
+    def _shape(self, layer: str, pool: Pool) -> tuple[int, ...]:
+        check_pool(pool, (layer,), self.spec)
+        return pooled_shape(self.spec.layer_shapes()[layer], pool)
+
 
 def _embeddings(
-    results: Generator[PhotographResult[ImageSource], None, None], layer: str
+    results: Generator[PhotographResult[ImageSource], None, None], layer: str, pool: Pool
 ) -> Generator[Embedding, None, None]:
     with closing(results):
         for result in results:
-            vector = None if result.outputs is None else result.outputs[layer]
+            vector = None if result.outputs is None else pooled(result.outputs[layer], pool)
             yield Embedding(path=path_of(result.source), vector=vector, error=result.error)

@@ -1,127 +1,126 @@
-"""Write embeddings as Parquet, row group by row group; owns pyarrow.
+"""Vectors as Parquet, row group by row group; owns pyarrow.
 
 Columns: `id` (int64, the row from 0), `path` (string), `path_base64` (string, null if the path is
-valid UTF-8), then per layer a fixed-size list of float32; maps are flattened in (C, H, W) order,
-their shape is in the field's metadata. The schema's metadata identifies the model:
-`alexnet_deploy.spec` (`ModelSpec.to_json`), `alexnet_deploy.identity`, `alexnet_deploy.precision`,
-the arithmetic of the network, and `alexnet_deploy.decode`, how files became pixels; vectors are
-comparable if identity, precision and decode are the same. `alexnet_deploy.format` is 2.
+valid UTF-8), `error` (string, null unless the photograph could not be read), then per layer a
+fixed-size list of float32 or float16, null where there is an error; maps are flattened in (C, H, W)
+order, their shape is in the field's metadata. The schema's metadata has a `Provenance` as JSON
+under `alexnet_deploy.provenance`.
 """
 
-import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
-from alexnet_deploy.errors import MissingPackageError
-from alexnet_deploy.files.path_text import path_base64, path_utf8
-from alexnet_deploy.model.spec import ModelSpec
-from alexnet_deploy.photographs.pixels import Decode
+from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError
+from alexnet_deploy.files.output_files import atomic_write
+from alexnet_deploy.files.path_text import path_base64, path_utf8, printable
+from alexnet_deploy.inference.partial_rows import RowGroup
+from alexnet_deploy.inference.provenance import Provenance, StoredLayer
 
 try:
     import pyarrow
     import pyarrow.parquet
 except ImportError as error:
-    raise MissingPackageError("pyarrow", "parquet", "writing .parquet") from error
+    raise MissingPackageError("pyarrow", "parquet", "a .parquet file") from error
 
-FORMAT = 2
-
-# Large enough to compress and scan well, small compared with the runner's memory.
-_ROW_GROUP_BYTES = 16 * 2**20
-
-Row = tuple[Path, Mapping[str, NDArray[np.float32]]]
+_KEY = "alexnet_deploy.provenance"
 
 
-@contextmanager
-def parquet_rows(
-    file: BinaryIO,
-    spec: ModelSpec,
-    shapes: Mapping[str, tuple[int, ...]],
-    *,
-    identity: str,
-    precision: str,
-    decode: Decode,
-) -> Iterator[Callable[[Path, Mapping[str, NDArray[np.float32]]], None]]:
-    """Write a Parquet file to `file`; yields a function that appends one row.
+def write_parquet(path: Path, made: Provenance, groups: Iterable[RowGroup]) -> None:
+    """Write a Parquet file, which appears when it is whole.
 
     Args:
-        file: open in binary mode for writing; left open.
-        spec: of the model that computes the vectors.
-        shapes: shape of one photograph's array per layer, in column order.
-        identity: of the model.
-        precision: arithmetic of the network, not "auto".
-        decode: how files become pixels.
+        path: replaced if it exists.
+        made: the record of the vectors.
+        groups: the rows, each group a row group.
+
+    Raises:
+        OutputError: it cannot be written.
     """
-    model = {
-        "alexnet_deploy.format": str(FORMAT),
-        "alexnet_deploy.spec": spec.to_json(),
-        "alexnet_deploy.identity": identity,
-        "alexnet_deploy.precision": precision,
-        "alexnet_deploy.decode": json.dumps(dataclasses.asdict(decode)),
-    }
-    schema = _schema(shapes).with_metadata(model)
-    row_bytes = 4 * sum(_size(shape) for shape in shapes.values())
-    group_rows = max(1, _ROW_GROUP_BYTES // row_bytes)
+    with atomic_write(path) as file:
+        _write(file, made, groups)
+
+
+def _write(file: BinaryIO, made: Provenance, groups: Iterable[RowGroup]) -> None:
+    schema = _schema(made)
     writer = pyarrow.parquet.ParquetWriter(
         file, schema, compression="zstd", use_dictionary=["path"]
     )
-    pending: list[Row] = []
     num_written = 0
-
-    def flush() -> None:
-        nonlocal num_written
-        if pending:
-            writer.write_table(_table(schema, num_written, pending, shapes))
-            num_written += len(pending)
-            pending.clear()
-
-    def append(path: Path, outputs: Mapping[str, NDArray[np.float32]]) -> None:
-        pending.append((path, outputs))
-        if len(pending) >= group_rows:
-            flush()
-
     try:
-        yield append
-        flush()
+        for group in groups:
+            writer.write_table(_table(schema, num_written, group, made.layers))
+            num_written += len(group.paths)
         writer.close()
     finally:
         # Its destructor would write a footer to a file that is already closed.
         writer.is_open = False
 
 
-def _size(shape: tuple[int, ...]) -> int:
-    return int(np.prod(shape))
+def read_provenance(path: Path) -> Provenance:
+    """Return the record of the vectors in a Parquet file.
+
+    Raises:
+        IncompatibleFileError: damaged, or without such a record.
+    """
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            schema, num_rows = file.schema_arrow, file.metadata.num_rows
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise IncompatibleFileError(
+            f"{path}: cannot be read as Parquet ({reason}); restore it from a copy"
+        ) from error
+    content = (schema.metadata or {}).get(_KEY.encode())
+    if content is None:
+        raise IncompatibleFileError(
+            f"{path}: does not say how its vectors were made ({_KEY} is missing), so it is not by "
+            "this version; embed the photographs again"
+        )
+    made = Provenance.from_json(content, str(path))
+    if num_rows != made.num_rows or not schema.equals(_schema(made)):
+        raise IncompatibleFileError(
+            f"{path}: its columns or its {num_rows:,} rows are not those of its record; restore it "
+            "from a copy"
+        )
+    return made
 
 
-def _schema(shapes: Mapping[str, tuple[int, ...]]) -> "pyarrow.Schema":
+def _schema(made: Provenance) -> "pyarrow.Schema":
     fields = [
         pyarrow.field("id", pyarrow.int64(), nullable=False),
         pyarrow.field("path", pyarrow.string(), nullable=False),
         pyarrow.field("path_base64", pyarrow.string()),
+        pyarrow.field("error", pyarrow.string()),
     ]
-    for layer, shape in shapes.items():
-        vector = pyarrow.list_(pyarrow.float32(), _size(shape))
-        metadata = {"alexnet_deploy.shape": json.dumps(shape)}
-        fields.append(pyarrow.field(layer, vector, nullable=False, metadata=metadata))
-    return pyarrow.schema(fields)
+    number = {"float32": pyarrow.float32(), "float16": pyarrow.float16()}[made.dtype]
+    for layer in made.layers:
+        vector = pyarrow.list_(number, _size(layer.shape))
+        metadata = {"alexnet_deploy.shape": json.dumps(layer.shape)}
+        fields.append(pyarrow.field(layer.name, vector, metadata=metadata))
+    return pyarrow.schema(fields).with_metadata({_KEY: made.to_json()})
 
 
 def _table(
-    schema: "pyarrow.Schema", first_id: int, rows: list[Row], shapes: Mapping[str, tuple[int, ...]]
+    schema: "pyarrow.Schema", first_id: int, group: RowGroup, layers: tuple[StoredLayer, ...]
 ) -> "pyarrow.Table":
-    """Return a row group, copying the arrays once."""
+    """Return a row group."""
     columns = [
-        pyarrow.array(range(first_id, first_id + len(rows)), pyarrow.int64()),
-        pyarrow.array([path_utf8(path) for path, _ in rows], pyarrow.string()),
-        pyarrow.array([path_base64(path) for path, _ in rows], pyarrow.string()),
+        pyarrow.array(range(first_id, first_id + len(group.paths)), pyarrow.int64()),
+        pyarrow.array(map(path_utf8, group.paths), pyarrow.string()),
+        pyarrow.array(map(path_base64, group.paths), pyarrow.string()),
+        pyarrow.array([error and printable(error) for error in group.errors], pyarrow.string()),
     ]
-    for layer, shape in shapes.items():
-        values = np.concatenate([outputs[layer].reshape(-1) for _, outputs in rows])
-        vectors = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(values), _size(shape))
-        columns.append(vectors)
+    are_null = pyarrow.array([error is not None for error in group.errors])
+    for layer, array in zip(layers, group.arrays, strict=True):
+        values = pyarrow.array(np.ravel(array))
+        size = _size(layer.shape)
+        columns.append(pyarrow.FixedSizeListArray.from_arrays(values, size, mask=are_null))
     return pyarrow.Table.from_arrays(columns, schema=schema)
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    return int(np.prod(shape))

@@ -1,9 +1,9 @@
-"""The accuracy that a public network's publisher states, to put beside what is measured here."""
+"""The public network that weights were imported from, and the accuracy its publisher states."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from alexnet_deploy.importing.known import known_networks
+from alexnet_deploy.importing.known import KnownNetwork, known_networks
 from alexnet_deploy.model.labels import imagenet_names
 from alexnet_deploy.model.spec import ModelSpec
 
@@ -26,13 +26,8 @@ class PublishedAccuracy:
 
 
 def published_accuracy(spec: ModelSpec) -> PublishedAccuracy | None:
-    """Return what is published of the network that a file was imported from.
-
-    Its name is in the provenance, which anybody can write: any other content means None.
-    """
-    imported = spec.provenance.get("imported")
-    name = imported.get("network") if isinstance(imported, Mapping) else None
-    network = known_networks().get(name) if isinstance(name, str) else None
+    """Return what is published of the network that a file was imported from."""
+    network = _network(spec)
     if network is None or spec.num_classes != len(imagenet_names()):
         return None
     return PublishedAccuracy(
@@ -41,3 +36,16 @@ def published_accuracy(spec: ModelSpec) -> PublishedAccuracy | None:
         top5=network.top5 / 100,
         measured=network.measured,
     )
+
+
+def network_name(spec: ModelSpec) -> str | None:
+    """Return the name in `importing.known` of the network that a file was imported from."""
+    network = _network(spec)
+    return None if network is None else network.name
+
+
+def _network(spec: ModelSpec) -> KnownNetwork | None:
+    """Look the name up, which is in the provenance: anybody can write that."""
+    imported = spec.provenance.get("imported")
+    name = imported.get("network") if isinstance(imported, Mapping) else None
+    return known_networks().get(name) if isinstance(name, str) else None

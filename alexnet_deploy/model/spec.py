@@ -33,7 +33,7 @@ from alexnet_deploy.files.records import (
 )
 
 SPEC_KEY = "alexnet_deploy.spec"
-"""The metadata key of that JSON in checkpoints, models and Parquet files."""
+"""The metadata key of that JSON in checkpoints and models."""
 
 PresetName = Literal[
     "paper", "torchvision", "caffe", "caffenet", "caffe-224", "caffenet-224", "ungrouped"

@@ -6,6 +6,7 @@ test_cli_processes.py starts it as a process; test_commands.py has a real networ
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -211,27 +212,38 @@ def test_missing_paths_empty_folders_and_bad_files_have_their_codes(
     assert failed[3].startswith("Error: 1 of 4 photographs ")
 
 
-def test_embed_writes_rows_and_says_what(photographs: Path) -> None:
+def test_embed_writes_rows_and_says_what(
+    photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     arguments = ["-o", "v.npy", "--layer", "fc6", "--precision", "fp16", "--json"]
-    result = run("embed", photographs, *arguments)
+    monkeypatch.setattr(sys, "argv", ["alexnet-deploy", "embed", "p", *arguments])
+    (photographs / "d.png").write_bytes(b"")
+    result = run("embed", photographs, *arguments, "--max-failures", "1")
     assert result.exit_code == 0
     told = json.loads(result.stdout)
-    assert told == {
-        "files": ["v.npy", "v.paths.jsonl"],
-        "num_rows": 3,
-        "num_failed": 0,
-        "left_out": {},
+    expected = {
+        "tool": "alexnet-deploy",
         "identity": "0123456789abcdef",
-        "precision": "fp16",
+        "layers": [{"name": "fc6", "shape": [4096], "relu": "after", "pool": "none"}],
+        "dtype": "float32",
         "decode": {"decoder": "pillow-13+libheif-1.23", "scale": "exact", "colour": "srgb"},
-        "layers": ["fc6"],
-        "shapes": {"fc6": [4096]},
+        "precision": "fp16",
+        "runtime": "onnxruntime",
+        "device": "cpu",
+        "command": ["alexnet-deploy", "embed", "p", *arguments],
+        "num_rows": 4,
+        "num_failed": 1,
+        "left_out": {},
+        "files": ["v.npy", "v.json", "v.paths.jsonl"],
     }
-    documented = re.findall(r"\{.*\}", " ".join(run("embed", "--help").stdout.split()))
-    assert set(re.findall(r'"(\w+)"', documented[0])) == set(told)
-    assert np.load("v.npy")[:, 0].tolist() == [128, 0, 0]
+    assert expected.items() <= told.items()
+    assert [(failure["row"], failure["path"]) for failure in told["failures"]] == [(3, "p/d.png")]
+    np.testing.assert_array_equal(np.load("v.npy")[:, 0], [128, 0, 0, np.nan])
+    described = json.loads(run("info", "v.npy", "--json").stdout)
+    record = {name: told[name] for name in told.keys() - {"files", "failures"}}
+    assert described["provenance"] == json.loads(Path("v.json").read_text()) == record
     words = run("embed", photographs, "-o", "v.npy")
-    assert words.stdout.splitlines()[0] == "v.npy: fc7 3 x 4096 float32"
+    assert words.stdout.splitlines()[0] == "v.npy: fc7 4 x 4096 float32"
 
 
 def test_embed_refuses_a_suffix_and_a_layer_that_it_does_not_know(photographs: Path) -> None:

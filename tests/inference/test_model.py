@@ -76,7 +76,14 @@ def test_nothing_gives_no_rows_and_no_results(model: Model) -> None:
 
 
 def test_any_layer_can_be_asked_for(model: Model) -> None:
-    assert model.embed(PHOTOGRAPHS[0], layer="pool5").vectors.shape == (1, 256, 6, 6)
+    maps = model.embed(PHOTOGRAPHS[0], layer="pool5").vectors
+    assert maps.shape == (1, 256, 6, 6)
+    means = model.embed(PHOTOGRAPHS[0], layer="pool5", pool="mean").vectors
+    np.testing.assert_allclose(means, maps.mean(axis=(2, 3)), rtol=1e-5)
+    largest = model.embed(PHOTOGRAPHS[0], layer="pool5", pool="max").vectors
+    assert np.array_equal(largest, maps.max(axis=(2, 3)))
+    with pytest.raises(UsageError, match="fc7 has none"):
+        model.embed(PHOTOGRAPHS[0], pool="mean")
     with pytest.raises(UsageError, match=r"layer 'fc9' does not exist .* choose from: conv1"):
         model.embed(PHOTOGRAPHS, layer="fc9")
     with pytest.raises(UsageError, match="layer 'fc9' does not exist"):

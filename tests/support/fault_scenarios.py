@@ -8,7 +8,7 @@ import dataclasses
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,9 @@ from alexnet_deploy.index import manifest
 from alexnet_deploy.index.integrity import problems
 from alexnet_deploy.index.storage import is_index, open_storage
 from alexnet_deploy.index.update import UpdateOptions, bring_up_to_date
-from alexnet_deploy.inference.embeddings import embed, files_of
+from alexnet_deploy.inference import embeddings
+from alexnet_deploy.inference.embeddings import EmbedOptions, embed, files_of
+from alexnet_deploy.inference.provenance import Provenance, provenance_of
 from alexnet_deploy.inference.run import PhotographResult
 from alexnet_deploy.model.spec import preset_spec
 from alexnet_deploy.runtimes.base import RunnerOptions
@@ -215,6 +217,11 @@ class Files:
         return "new" if content == self._new[path.name] else "neither"
 
 
+def _undated(*arguments: Any, **keywords: Any) -> Provenance:
+    """Return a record that is the same in every run."""
+    return dataclasses.replace(provenance_of(*arguments, **keywords), date="2012-12-03T00:00:00Z")
+
+
 class EmbedScenario:
     """`embed` over the files of another run.
 
@@ -228,6 +235,7 @@ class EmbedScenario:
         self._files = Files(tuple(path.name for path in files_of(Path(name), self._layers)))
 
     def prepare(self, place: Path) -> None:
+        vars(embeddings)["provenance_of"] = _undated
         for number in range(5):
             save(place / "photos" / f"{number}.bmp", (number + 1, 99, 7))
         self._embed(place, 2)
@@ -241,7 +249,8 @@ class EmbedScenario:
     def _embed(self, place: Path, num_photographs: int) -> None:
         options = RunnerOptions(batch_size=2, outputs=self._layers)
         photographs = sorted((place / "photos").iterdir())[:num_photographs]
-        embed(FakeRunner(options), photographs, place / self._name, layers=self._layers, threads=1)
+        kept = EmbedOptions(layers=self._layers)
+        embed(FakeRunner(options), photographs, place / self._name, kept, threads=1)
 
     def check(self, place: Path) -> None:
         self._files.check(place)

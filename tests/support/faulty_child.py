@@ -84,8 +84,8 @@ class Trial:
 
 
 def is_leftover(operation: str) -> bool:
-    """Return whether an operation removes a temporary file."""
-    return operation.startswith("unlink .alexnet-deploy-")
+    """Return whether an operation removes a temporary file, or what an unfinished run had."""
+    return operation.startswith(("unlink .alexnet-deploy-", "unlink .vectors."))
 
 
 def scenario_of(name: str) -> Scenario:
