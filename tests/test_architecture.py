@@ -46,8 +46,9 @@ MODULES = {
         "sources file_stamps preprocessing class_folders truth_files pipeline samples"
     ),
     "runtimes": (
-        "base gpu_driver batch_profile engine_file onnxruntime_distributions capabilities prepared "
-        "openvino_runner onnxruntime_session onnxruntime_runner onnxruntime_cuda_runner "
+        "base gpu_driver batch_profile engine_file onnxruntime_distributions processor "
+        "capabilities prepared openvino_runner onnxruntime_session onnxruntime_runner "
+        "onnxruntime_cuda_runner "
         "tensorrt_library rtx_plan cuda_memory tensorrt_runner factory"
     ),
     "trt": "kernel plugin builder rtx_builder",

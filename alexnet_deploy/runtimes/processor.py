@@ -1,0 +1,25 @@
+"""What this machine's processor makes of 8-bit products."""
+
+import functools
+import platform
+from pathlib import Path
+
+_CPUINFO = Path("/proc/cpuinfo")
+_VNNI = {"avx512_vnni", "avx_vnni", "amx_int8"}
+
+
+@functools.cache
+def saturates_int8() -> bool:
+    """Return whether OpenVINO's sums of 8-bit products saturate here.
+
+    On x86 without VNNI it adds pairs of them in 16 bits: of the bundled network the FC7 vectors of
+    photographs then have a mean cosine of .998 with the reference in place of .9999. Where the
+    system does not list its instructions they are taken to be there.
+    """
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return False
+    try:
+        words = set(_CPUINFO.read_text("utf-8", "replace").split())
+    except OSError:
+        return False
+    return not words & _VNNI
