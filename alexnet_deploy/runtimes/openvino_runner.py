@@ -82,7 +82,8 @@ class OpenVinoRunner(BaseRunner):
         self._request = self._compiled.create_infer_request()
         threads = options.threads or self._compiled.get_property("INFERENCE_NUM_THREADS") or "all"
         description = (
-            f"OpenVINO {openvino_version()}, CPU, {options.precision}{_remark(precision)}, "
+            f"OpenVINO {openvino_version()}, CPU, {options.precision}"
+            f"{_remark(precision, self.inference_precision)}, "
             f"batch {options.batch_size}, threads {threads}"
         )
         super().__init__(network.spec, network.identity, options, description)
@@ -104,10 +105,12 @@ class OpenVinoRunner(BaseRunner):
         self._network = None
 
 
-def _remark(precision: Precision) -> str:
+def _remark(precision: Precision, computed: str) -> str:
     """Return a remark where the arithmetic is not what the precision's name suggests."""
     if precision == "fp16":
         return " (its weights; computed in fp32)"
+    if precision == "bf16" and "bfloat16" not in computed:  # nor can it emulate it
+        return " (computed in fp32: this CPU has no bf16)"
     if precision == "bf16" and not native_bf16():
         return " (emulated: this CPU has no bf16, fp32 is faster)"
     return ""

@@ -97,7 +97,10 @@ def test_openvino_bf16_differs_from_fp32_within_its_rounding() -> None:
     with open_runner(build_model(checkpoint, ("fc7",)), options) as runner:
         assert "bf16" in runner.description
         error = relative_error(runner.run(images)["fc7"], expected)
-    assert 1e-4 < error < 5e-2  # 8 bits of mantissa: 4e-3 a rounding
+    if "computed in fp32" in runner.description:  # a CPU that cannot even emulate it
+        assert error < 1e-4
+    else:
+        assert 1e-4 < error < 5e-2  # 8 bits of mantissa: 4e-3 a rounding
 
 
 @pytest.mark.parametrize(
@@ -201,4 +204,6 @@ def test_openvino_is_told_the_precision() -> None:
     for precision, hint in (("fp32", "float32"), ("bf16", "bfloat16")):
         options = RunnerOptions(batch_size=1, precision=precision, outputs=("fc7",))  # type: ignore[arg-type]
         with OpenVinoRunner(network, options) as runner:
-            assert hint in runner.inference_precision
+            is_said = "computed in fp32" in runner.description
+            assert is_said or hint in runner.inference_precision
+            assert not is_said or ("float32" in runner.inference_precision and hint == "bfloat16")
