@@ -4,6 +4,8 @@ Exit codes: 0 done; those of `errors`; 2 for wrong usage also from click; 130 af
 after SIGTERM, 129 after SIGHUP; 141 when the reader of stdout went away. A bug keeps its traceback.
 """
 
+import sys
+
 import click
 
 from alexnet_deploy import __version__
@@ -47,4 +49,7 @@ def main() -> None:
     """Run the command line."""
     end_in_order()
     ignore_warnings_of_pillow()
+    # The converter is a third of `import openvino`, which does without it. Not in the library:
+    # elsewhere in a process it may be wanted.
+    sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
     cli(prog_name="alexnet-deploy")
