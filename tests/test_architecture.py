@@ -39,9 +39,9 @@ MODULES = {
         "known matching containers directories adoption opening"
     ),
     "photographs": (
-        "suffixes finding memory pixel_limit pixels decoded_size png_data tiff_tags tiff_layouts "
-        "jpeg_headers raw_previews heif_files unread_files rgb decoding sources file_stamps "
-        "preprocessing class_folders truth_files pipeline samples"
+        "suffixes finding memory pixel_limit pixels preprocessing jpeg_headers scaled_jpegs "
+        "decoded_size png_data tiff_tags tiff_layouts raw_previews heif_files unread_files rgb "
+        "decoding sources file_stamps class_folders truth_files pipeline samples"
     ),
     "runtimes": (
         "base gpu_driver batch_profile engine_file onnxruntime_distributions capabilities prepared "
@@ -86,6 +86,7 @@ OWNERS = {
         "model.reference",
         *("photographs.pixel_limit", "photographs.decoded_size", "photographs.png_data"),
         *("photographs.heif_files", "photographs.rgb", "photographs.decoding"),
+        "photographs.scaled_jpegs",
         *("photographs.sources", "photographs.preprocessing"),
         *("figures.png_files", "figures.drawing", "figures.classes"),
         *("figures.sheet_cells", "figures.html_sheets", "figures.sheets"),

@@ -62,16 +62,18 @@ def evaluate(
     ILSVRC2012_validation_ground_truth.txt, Kaggle's LOC_val_solution.csv, or a CSV that begins with
     path,label, where labels are the model's, WordNet ids, or numbers of its outputs from 0.
 
-    Not every class needs a photograph. Ties count fractionally, as in the 2012 code; intervals are
-    Wilson's, of 95 % confidence. Several models are an ensemble: their probabilities are averaged.
+    Every photograph is decoded at exact size. Not every class needs one. Ties count fractionally,
+    as in the 2012 code; intervals are Wilson's, of 95 % confidence. Several models are an ensemble:
+    their probabilities are averaged.
     The figures of a public network on all of ImageNet's classes come with its publisher's.
 
     With --json: {"top1", "top1_interval": [low, high], "top5", "top5_interval", "mean_class_top1",
     "photographs", "failures": [{"path", "error"}], "unlabelled", "left_out": {suffix: number},
-    "crops", "matched_by", "models": [{"path", "identity", "runtime", "precision", "weight",
-    "input_size", "resize", "resize_to", "filter"}], "classes": [{"label", "index", "photographs",
-    "top1", "top5"}], "published": {"network", "top1", "top1_inside", "top5", "top5_inside",
-    "measured"} or null, "seconds"}; a path that is not UTF-8 comes with "path_base64".
+    "decode": {"decoder", "scale", "colour"}, "crops", "matched_by", "models": [{"path",
+    "identity", "runtime", "precision", "weight", "input_size", "resize", "resize_to", "filter"}],
+    "classes": [{"label", "index", "photographs", "top1", "top5"}], "published": {"network", "top1",
+    "top1_inside", "top5", "top5_inside", "measured"} or null, "seconds"}; a path that is not UTF-8
+    comes with "path_base64".
     """
     from alexnet_deploy.inference import evaluation
     from alexnet_deploy.inference.run import RunSummary

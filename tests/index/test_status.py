@@ -93,7 +93,7 @@ def test_it_says_what_the_vectors_are_and_how_much_there_is(
     assert (description["layer"], description["dimension"]) == (LAYER, DIMENSION)
     assert (description["precision"], description["decode"]) == (
         "fp32",
-        {"decoder": "pillow-13+libheif-1.23", "scale": "exact", "colour": "ignored"},
+        {"decoder": "pillow-13+libheif-1.23", "scale": "scaled", "colour": "ignored"},
     )
     assert description["identity"] == runners.identity
     assert description["preprocessing"]["input_size"] == 67
