@@ -41,9 +41,9 @@ MODULES = {
         "known matching containers directories adoption opening"
     ),
     "photographs": (
-        "suffixes finding memory pixel_limit pixels decoded_size png_data tiff_tags tiff_layouts "
-        "jpeg_headers raw_previews heif_files unread_files rgb icc_profiles colour decoding "
-        "sources file_stamps preprocessing class_folders truth_files pipeline samples"
+        "suffixes finding memory pixel_limit pixels icc_profiles colour preprocessing jpeg_headers "
+        "scaled_jpegs decoded_size png_data tiff_tags tiff_layouts raw_previews heif_files "
+        "unread_files rgb decoding sources file_stamps class_folders truth_files pipeline samples"
     ),
     "runtimes": (
         "base gpu_driver batch_profile engine_file onnxruntime_distributions processor "
@@ -91,6 +91,7 @@ OWNERS = {
         *("photographs.pixel_limit", "photographs.decoded_size", "photographs.png_data"),
         *("photographs.heif_files", "photographs.rgb", "photographs.colour"),
         *("photographs.decoding", "photographs.sources", "photographs.preprocessing"),
+        "photographs.scaled_jpegs",
         *("figures.png_files", "figures.drawing", "figures.classes", "figures.matrices"),
         *("figures.sheet_cells", "figures.html_sheets", "figures.sheets"),
     ),

@@ -160,8 +160,9 @@ def evaluate(
     ILSVRC2012_validation_ground_truth.txt, Kaggle's LOC_val_solution.csv, or a CSV that begins with
     path,label, where labels are the model's, WordNet ids, or numbers of its outputs from 0.
 
-    Not every class needs a photograph. Ties count fractionally, as in the 2012 code; intervals are
-    Wilson's, of 95 % confidence. Several models are an ensemble: their probabilities are averaged.
+    Every photograph is decoded at exact size. Not every class needs one. Ties count fractionally,
+    as in the 2012 code; intervals are Wilson's, of 95 % confidence. Several models are an ensemble:
+    their probabilities are averaged.
     The figures of a public network on all of ImageNet's classes come with its publisher's.
 
     --compare counts the photographs on which only one of two is right, for McNemar's exact test. In

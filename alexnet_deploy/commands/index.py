@@ -49,7 +49,11 @@ if TYPE_CHECKING:
     help="Take a folder out of the index; without other FOLDERs do nothing else.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@functools.partial(pixel_options, whose="the index's; of a new one ")
+@functools.partial(
+    pixel_options,
+    decode_default="the index's; scaled for a new one",
+    colour_default="the index's; srgb for a new one",
+)
 @shared.failure_options
 @shared.index_options
 def index(

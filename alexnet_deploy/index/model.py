@@ -1,5 +1,6 @@
 """Create an index, and open the runner that computes its vectors."""
 
+import dataclasses
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -30,6 +31,9 @@ from alexnet_deploy.photographs.pixels import EXACT, Decode
 from alexnet_deploy.runtimes.base import Runner, RunnerOptions
 from alexnet_deploy.weights.names import ModelSource, chosen_model
 
+_NEW = dataclasses.replace(EXACT, scale="scaled")
+"""How photographs are decoded for an index that does not say it yet."""
+
 _PLAIN_SUFFIXES = (".onnx", ".safetensors")
 _LEFTOVERS = {LOCK_NAME, LEDGER_NAME, JOURNAL_NAME, PART_NAME, f"{PART_NAME}-journal", FOLDER_NAME}
 """What a killed creation may leave behind, besides the temporary files of `atomic_write`."""
@@ -47,8 +51,8 @@ class ModelRequest:
         device: see runtime.
         batch_size: images per call at most; None for 32.
         threads: for the network and for decoding; None for all cores.
-        decode: at which size JPEGs are decoded; None for a new index's "exact".
-        colour: what is done of colour profiles; None for a new index's "srgb".
+        decode: at which size JPEGs are decoded; for a new index None is "scaled".
+        colour: what is done of colour profiles; for a new index None is "srgb".
     """
 
     model: ModelSource | None = None
@@ -95,7 +99,7 @@ def create_index(directory: Path, request: ModelRequest, notify: Callable[[str],
             identity=runner.identity,
             layer=layer,
             precision=runner.options.precision,
-            decode=request.decoded_as(EXACT),
+            decode=request.decoded_as(_NEW),
         )
         _make_durable_folder(directory)
         with writer_lock(directory):

@@ -82,7 +82,7 @@ def update_index(
         precision: see model; of a new index the model's own.
         batch_size: see model.
         threads: see model.
-        decode: as for `open_model`; None for the index's, and no other is taken; at first "exact".
+        decode: as for `open_model`; None for the index's, and no other is taken; at first "scaled".
         colour: as for `open_model`; None as for `decode`, but at first "srgb".
         include_hidden: index hidden files too, in these folders and from now on.
         retry_failed: read again what failed in an earlier run.

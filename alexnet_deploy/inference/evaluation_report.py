@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_deploy.files.path_text import path_fields, printable
+from alexnet_deploy.files.records import plain_fields
 from alexnet_deploy.inference.class_matching import MatchedBy
 from alexnet_deploy.inference.confusion import Confusion
 from alexnet_deploy.inference.predictions import Predictions
 from alexnet_deploy.inference.published import PublishedAccuracy
 from alexnet_deploy.inference.statistics import PairedCounts, wilson_interval
 from alexnet_deploy.model.spec import Preprocessing
+from alexnet_deploy.photographs.pixels import EXACT
 
 _MATCHED_BY = {
     "order": "folders in sorted order: the model has no labels",
@@ -134,8 +136,8 @@ class Evaluation:
         """Return one ASCII JSON object on one line.
 
         {"top1", "top1_interval", "top5", "top5_interval", "mean_class_top1", "photographs",
-        "failures": [{"path", "error"}], "unlabelled", "left_out": {suffix: number}, "crops",
-        "matched_by", "models": [{"path", "identity", "runtime", "precision", "weight",
+        "failures": [{"path", "error"}], "unlabelled", "left_out": {suffix: number}, "decode",
+        "crops", "matched_by", "models": [{"path", "identity", "runtime", "precision", "weight",
         "input_size", "resize", "resize_to", "filter"}], "classes": [{"label", "index",
         "photographs", "top1", "top5"}], "published": {"network", "top1", "top1_inside", "top5",
         "top5_inside", "measured"}, "confusions": [{"true", "predicted", "photographs", "of"}],
@@ -155,6 +157,7 @@ class Evaluation:
             "failures": [path_fields(path) | {"error": error} for path, error in self.failures],
             "unlabelled": self.num_unlabelled,
             "left_out": dict(self.left_out),
+            "decode": plain_fields(EXACT),
             "crops": self.num_crops,
             "matched_by": self.matched_by,
             "models": [model_fields(model) for model in self.models],
@@ -178,6 +181,7 @@ class Evaluation:
             ("top-5", f"{_percent(self.top5)} ({_interval(self.top5_interval)})"),
             ("top-1, mean over classes", _percent(self.mean_class_top1)),
             ("photographs", counts),
+            ("decoded by", str(EXACT)),
         ]
         if self.matched_by in _MATCHED_BY:
             rows.append(("classes", _MATCHED_BY[self.matched_by]))

@@ -22,7 +22,7 @@ PIXELS = _PixelLimit()
 
 
 def limit_megapixels(max_megapixels: float = DEFAULT_MEGAPIXELS) -> None:
-    """Limit the size of photographs, for the rest of the process.
+    """Limit the size at which photographs are decoded, for the rest of the process.
 
     Above Pillow's own limit, which is the default, this raises that, too. How much memory they take
     is another matter: see `memory.limit_decoded_memory`.

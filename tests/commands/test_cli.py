@@ -27,6 +27,7 @@ from alexnet_deploy.errors import (
 )
 from alexnet_deploy.export import opening
 from alexnet_deploy.photographs.memory import limit_decoded_memory
+from alexnet_deploy.photographs.pixels import EXACT
 from alexnet_deploy.runtimes import base
 from tests.support.fake_runner import UNSPOKEN, open_fake_runner, save_photograph, save_photographs
 
@@ -106,7 +107,7 @@ def test_the_table_has_one_line_a_photograph(photographs: Path) -> None:
         " 75.0%  blue       p/b.png\n"
         "100.0%  green      p/caf\\xe9\\n.png\n"
     )
-    assert result.stderr.startswith("fake runner\n3 done, 0 failed in ")
+    assert result.stderr.startswith(f"fake runner; decoded by {EXACT}\n3 done, 0 failed in ")
 
 
 def test_the_table_with_more_classes_has_a_block_a_photograph(photographs: Path) -> None:

@@ -168,7 +168,11 @@ def test_what_openvino_refuses_is_compiled_again(
         network = read_network(key, is_compiled=is_compiled, **facts)
         read.append(is_compiled)
         assert network is not None
-        return dataclasses.replace(network, body=(memoryview(bytearray(b"?")),)) if is_compiled else network
+        return (
+            dataclasses.replace(network, body=(memoryview(bytearray(b"?")),))
+            if is_compiled
+            else network
+        )
 
     monkeypatch.setattr(opening, "read_network", broken)
     assert run(options, "fc6") == (*expected, [])

@@ -69,7 +69,7 @@ def test_it_says_what_the_vectors_are_and_how_much_there_is(
     assert (description["layer"], description["dimension"]) == (LAYER, DIMENSION)
     assert (description["precision"], description["decode"]) == (
         "fp32",
-        {"decoder": "pillow-13+libheif-1.23", "scale": "exact", "colour": "srgb"},
+        {"decoder": "pillow-13+libheif-1.23", "scale": "scaled", "colour": "srgb"},
     )
     assert description["identity"] == runners.identity
     assert description["preprocessing"]["input_size"] == 67

@@ -73,6 +73,7 @@ top-1                     71.62 % (95 % interval 69.43 to 73.72 %)
 top-5                     100.00 % (95 % interval 99.77 to 100.00 %)
 top-1, mean over classes  50.00 %
 photographs               1,695 in 2 classes, 1 more failed
+decoded by                pillow-13+libheif-1.23 at exact size, colour profiles ignored
 classes                   folders in sorted order: the model has no labels
 model                     m.onnx (0123456789abcdef, weight 0.250)
 measured                  mean of 10 crops of 224 px, shorter side 256 px, bicubic; \
@@ -106,6 +107,11 @@ def test_json_is_exactly_this() -> None:
         ],
         "unlabelled": 0,
         "left_out": {".heic": 2},
+        "decode": {
+            "decoder": "pillow-13+libheif-1.23",
+            "scale": "exact",
+            "colour": "ignored",
+        },
         "crops": 10,
         "matched_by": "order",
         "models": [
@@ -160,7 +166,7 @@ def test_a_published_figure_stands_beside_and_says_whether_it_is_inside() -> Non
         "top-5 79.00 % (outside the interval); own: one crop"
     )
     assert lines[3].endswith("1 more failed; 7 in the folder without a class")
-    assert lines[4] == "classes                   ImageNet's, by their WordNet ids"
+    assert lines[5] == "classes                   ImageNet's, by their WordNet ids"
     found = json.loads(PUBLISHED.to_json())
     assert found["unlabelled"] == 7
     assert found["published"] == {
