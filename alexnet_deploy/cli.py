@@ -4,6 +4,8 @@ Exit codes: 0 done; those of `errors`; 2 for wrong usage also from click; 130 af
 after SIGTERM, 129 after SIGHUP; 141 when the reader of stdout went away. A bug keeps its traceback.
 """
 
+import sys
+
 import click
 
 from alexnet_deploy import __version__
@@ -39,7 +41,8 @@ def cli() -> None:
     """AlexNet (2012), from a checkpoint to labels, vectors and image search.
 
     Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong
-    usage, 3 too many photographs failed, 4 verification failed, 5 incompatible file.
+    usage, 3 too many photographs failed, 4 verification failed, 5 incompatible file. What
+    --json prints is in a table of the package's page, "JSON".
     """
 
 
@@ -47,4 +50,7 @@ def main() -> None:
     """Run the command line."""
     end_in_order()
     ignore_warnings_of_pillow()
+    # The converter is a third of `import openvino`, which does without it. Not in the library:
+    # elsewhere in a process it may be wanted.
+    sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
     cli(prog_name="alexnet-deploy")

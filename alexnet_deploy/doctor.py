@@ -118,12 +118,17 @@ def _packages(*, for_gpu: bool) -> Iterator[Finding]:
     yield _package(
         *(("openvino",), "openvino", "the runtime OpenVINO"),
         "openvino" if for_gpu else wanted,
-        if_missing=None if for_gpu else False,
+        if_missing=None if _has_onnxruntime() else False,
     )
     faiss = ("faiss-gpu", "faiss-cpu") if for_gpu else ("faiss-cpu", "faiss-gpu")
     yield _package(faiss, "faiss", "search", wanted, if_missing=None)
     for name, module, purpose, extra in _OPTIONAL:
         yield _package((name,), module, purpose, f"'alexnet-deploy[{extra}]'", if_missing=None)
+
+
+def _has_onnxruntime() -> bool:
+    """Return whether OpenVINO is a choice: ONNX Runtime alone can do all but bf16."""
+    return installed.has_module("onnxruntime") or is_installed_for_gpu()
 
 
 def _onnxruntime(wanted: str, *, for_gpu: bool) -> Finding:

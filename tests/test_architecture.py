@@ -27,8 +27,10 @@ PACKAGES = (
 )
 """A package imports from those before it; a comma separates two that do not know each other."""
 MODULES = {
-    "files": "path_text input_files regular_files output_files private_folders locks records",
-    "model": "spec labels ranges pickles torch_files checkpoints reference default",
+    "files": (
+        "path_text csv_text input_files regular_files output_files private_folders locks records"
+    ),
+    "model": "spec layers labels ranges pickles torch_files checkpoints reference default",
     "graph": (
         "interface report serialization model_file build lowering casting quantization "
         "plugin_nodes reading"
@@ -39,21 +41,22 @@ MODULES = {
         "known matching containers directories adoption opening"
     ),
     "photographs": (
-        "suffixes finding memory pixel_limit pixels decoded_size png_data tiff_tags tiff_layouts "
-        "jpeg_headers raw_previews heif_files unread_files rgb decoding sources file_stamps "
-        "preprocessing class_folders truth_files pipeline samples"
+        "suffixes finding memory pixel_limit pixels icc_profiles colour preprocessing jpeg_headers "
+        "scaled_jpegs decoded_size png_data tiff_tags tiff_layouts raw_previews heif_files "
+        "unread_files rgb decoding sources file_stamps class_folders truth_files pipeline samples"
     ),
     "runtimes": (
-        "base gpu_driver batch_profile engine_file onnxruntime_distributions capabilities prepared "
-        "openvino_runner onnxruntime_session onnxruntime_runner onnxruntime_cuda_runner "
+        "base gpu_driver batch_profile engine_file onnxruntime_distributions processor "
+        "capabilities prepared openvino_runner onnxruntime_session onnxruntime_runner "
+        "onnxruntime_cuda_runner "
         "tensorrt_library rtx_plan cuda_memory tensorrt_runner factory"
     ),
     "trt": "kernel plugin builder rtx_builder",
     "verification": "comparison onnx engine rewritten file foreign",
     "inference": (
         "failures run classification published activations provenance partial_rows "
-        "npy_files parquet_files embeddings vector_files class_matching ten_crop evaluation_report "
-        "evaluation model"
+        "npy_files parquet_files embeddings vector_files class_matching ten_crop predictions "
+        "confusion statistics evaluation_report evaluation prediction_tables prediction_files model"
     ),
     "weights": "places download store pull names",
     "export": "calibration onnx engine cache opening",
@@ -65,7 +68,9 @@ MODULES = {
         "finder session opening"
     ),
     "benchmark": "machine agreement settings reading results table measuring",
-    "figures": "png_files drawing classes rates sheet_cells html_sheets sheets",
+    "figures": (
+        "png_files drawing classes rates matrices sheet_cells html_sheets sheets confusions"
+    ),
     "commands": (
         "options import_weights pull models export classify embed index search verify evaluate "
         "bench info doctor"
@@ -87,9 +92,10 @@ OWNERS = {
     "PIL": (
         "model.reference",
         *("photographs.pixel_limit", "photographs.decoded_size", "photographs.png_data"),
-        *("photographs.heif_files", "photographs.rgb", "photographs.decoding"),
-        *("photographs.sources", "photographs.preprocessing"),
-        *("figures.png_files", "figures.drawing", "figures.classes"),
+        *("photographs.heif_files", "photographs.rgb", "photographs.colour"),
+        *("photographs.decoding", "photographs.sources", "photographs.preprocessing"),
+        "photographs.scaled_jpegs",
+        *("figures.png_files", "figures.drawing", "figures.classes", "figures.matrices"),
         *("figures.rates", "figures.sheet_cells", "figures.html_sheets", "figures.sheets"),
     ),
     "click": START_UP,
@@ -108,7 +114,7 @@ OWNERS = {
     "onnxruntime": ("runtimes.onnxruntime_session",),
     "openvino": ("runtimes.openvino_runner",),
     "pillow_heif": ("photographs.heif_files",),
-    "pyarrow": ("inference.parquet_files",),
+    "pyarrow": ("inference.parquet_files", "inference.prediction_tables"),
     "rich": ("console.progress",),
     "safetensors": ("model.checkpoints",),
     "tensorrt": ("runtimes.tensorrt_library", "trt.plugin", "trt.builder"),

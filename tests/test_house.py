@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
+from floors import requirements
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -27,10 +28,7 @@ PAGES = (
     *("alexnet_deploy/data/caltech101.md", "alexnet_deploy/data/samples/README.md"),
 )
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-EXTRAS = {
-    name: [Requirement(line) for line in lines]
-    for name, lines in PROJECT["optional-dependencies"].items()
-}
+EXTRAS = {name: list(requirements(name)) for name in PROJECT["optional-dependencies"]}
 
 
 def files_in_git() -> list[Path]:

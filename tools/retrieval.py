@@ -1,6 +1,6 @@
 """Measure how well nearest neighbours share the query's class: layers compared with raw pixels.
 
-    python tools/retrieval.py TEST [--model FILE] [--json FILE]
+    python tools/retrieval.py TEST [--model FILE] [--decode exact|scaled] [--json FILE]
 
 A photograph's class is its folder's name. Each photograph is the query once, against all the
 others: average precision over the whole ranking, nearest first, ties in path order. For each space
@@ -28,12 +28,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_deploy.choices import SCALES
 from alexnet_deploy.export.opening import open_runner_of
 from alexnet_deploy.inference.run import run
 from alexnet_deploy.model.spec import preset_spec
 from alexnet_deploy.photographs.decoding import load_photograph
 from alexnet_deploy.photographs.finding import find_photographs
 from alexnet_deploy.photographs.pipeline import default_threads
+from alexnet_deploy.photographs.pixels import Decode
 from alexnet_deploy.photographs.preprocessing import preprocess
 from alexnet_deploy.runtimes.base import Runner, RunnerOptions
 from alexnet_deploy.weights.names import chosen_model
@@ -71,15 +73,17 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--model", type=chosen_model, default=chosen_model())
+    parser.add_argument("--decode", choices=SCALES, default="exact", help="size of decoding")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     arguments = parser.parse_args()
+    decode = Decode.of(arguments.decode)
     paths = list(find_photographs([arguments.folder]))
     classes = np.array([path.parent.name for path in paths])
     check_classes(classes)
     with open_runner_of(arguments.model, RunnerOptions(outputs=LAYERS)) as runner:
         print(runner.description, flush=True)
-        layers = activations(runner, paths)
-        vectors: dict[str, NDArray[Any]] = {"pixels": pixels(paths), **layers}
+        layers = activations(runner, paths, decode)
+        vectors: dict[str, NDArray[Any]] = {"pixels": pixels(paths, decode), **layers}
         spaces = [space for name in vectors for space in measured(name, vectors[name], classes)]
         results = [summary(space, classes) for space in spaces]
         print_table(results)
@@ -89,6 +93,7 @@ def main() -> None:
                 "model": arguments.model.name,
                 "identity": runner.identity,
                 "runner": runner.description,
+                "decode": str(decode),
                 "results": results,
                 "map_by_class": by_class(spaces, classes),
             }
@@ -106,23 +111,27 @@ def check_classes(classes: NDArray[np.str_]) -> None:
         )
 
 
-def pixels(paths: list[Path]) -> NDArray[np.uint8]:
+def pixels(paths: list[Path], decode: Decode) -> NDArray[np.uint8]:
     """Return the photographs as section 2 of the paper prepares them: (N, 256 * 256 * 3)."""
     spec = dataclasses.replace(preset_spec("paper"), input_size=PIXELS_SIZE)
     rows = np.empty((len(paths), PIXELS_SIZE * PIXELS_SIZE * 3), np.uint8)
 
     def fill(row: int) -> None:
-        rows[row] = preprocess(load_photograph(paths[row]), spec).ravel()
+        rows[row] = preprocess(
+            load_photograph(paths[row], decode, spec.preprocessing), spec
+        ).ravel()
 
     with ThreadPoolExecutor(default_threads()) as threads:
         list(threads.map(fill, range(len(paths))))
     return rows
 
 
-def activations(runner: Runner, paths: list[Path]) -> dict[str, NDArray[np.float16]]:
+def activations(
+    runner: Runner, paths: list[Path], decode: Decode
+) -> dict[str, NDArray[np.float16]]:
     """Return (N, D) for each layer, through the serving path."""
     rows: dict[str, list[NDArray[np.float16]]] = {layer: [] for layer in LAYERS}
-    for result in run(runner, paths):
+    for result in run(runner, paths, decode=decode):
         if result.outputs is None:
             raise SystemExit(f"{result.source}: {result.error}")
         for layer in LAYERS:

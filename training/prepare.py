@@ -38,6 +38,7 @@ from alexnet_deploy.photographs.class_folders import ClassFolders, find_class_fo
 from alexnet_deploy.photographs.decoding import decode_photograph, open_photograph
 from alexnet_deploy.photographs.finding import find_photographs, has_hidden_part
 from alexnet_deploy.photographs.pipeline import Batch, Loaded, batches, default_threads
+from alexnet_deploy.photographs.suffixes import LeftOut
 from training.colour import MEAN_IMAGE_NAME, ColourStatistics, ColourSums
 from training.pictures import PAPER_FORM, Failure, PictureForm, square_picture
 from training.prepared import (
@@ -60,11 +61,13 @@ class PrepareReport:
     Attributes:
         num_made: JPEGs made by this run; the others existed already.
         skipped: photographs that could not be read.
+        left_out: those in the folders that were not tried.
         statistics: of all JPEGs in the folder.
     """
 
     num_made: int
     skipped: tuple[Failure, ...]
+    left_out: LeftOut
     statistics: ColourStatistics
 
     def line(self) -> str:
@@ -73,6 +76,7 @@ class PrepareReport:
         return (
             f"{self.num_made:,} pictures made, {num_kept:,} were there already, "
             f"{len(self.skipped):,} photographs skipped"
+            + (f"; {line}" if (line := self.left_out.line()) else "")
         )
 
 
@@ -105,7 +109,8 @@ def prepare(
             pictures are kept.
     """
     _check_folders(source, target)
-    folders = find_class_folders(source)
+    left_out = LeftOut()
+    folders = find_class_folders(source, left_out=left_out)
     _check_target(folders, target)
     store = _Store(source, target, form)
     sums = ColourSums(form.size)
@@ -129,7 +134,12 @@ def prepare(
             statistics=statistics,
             skipped=[replace(one, path=one.path.relative_to(source)) for one in skipped],
         )
-    return PrepareReport(num_made=store.num_made, skipped=tuple(skipped), statistics=statistics)
+    return PrepareReport(
+        num_made=store.num_made,
+        skipped=tuple(skipped),
+        left_out=left_out,
+        statistics=statistics,
+    )
 
 
 def _store_all(

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from alexnet_deploy.errors import AlexNetDeployError, Argument, DatasetError, Message
-from alexnet_deploy.inference.evaluation import top_k_credit
+from alexnet_deploy.inference.predictions import top_k_credit
 from training.augmentation import Augmentation
 from training.networks import Network
 from training.optimizers import Optimizer

@@ -3,15 +3,14 @@
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 from alexnet_deploy import installed
 from alexnet_deploy.photographs.pipeline import default_threads
 from alexnet_deploy.runtimes.factory import runtime_version
 from alexnet_deploy.runtimes.gpu_driver import gpus
+from alexnet_deploy.runtimes.processor import processor_fields
 
-_CPUINFO = Path("/proc/cpuinfo")
 _FLAGS = {
     "avx2": ("avx2",),
     "avx512": ("avx512f",),
@@ -46,7 +45,7 @@ class Machine:
     @classmethod
     def here(cls) -> Self:
         """Return this one."""
-        cpuinfo = _cpuinfo()
+        cpuinfo = processor_fields()
         flags = cpuinfo.get("flags", cpuinfo.get("Features"))
         has = set() if flags is None else set(flags.split())
         versions = {"python": platform.python_version()}
@@ -70,13 +69,3 @@ class Machine:
         return ", ".join(
             [*parts, *(f"{name} {version}" for name, version in self.versions.items())]
         )
-
-
-def _cpuinfo() -> dict[str, str]:
-    """Return the fields of the first processor, where the system lists them."""
-    try:
-        first = _CPUINFO.read_text("utf-8", "replace").split("\n\n", 1)[0]
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in first.splitlines())
-    return {name.strip(): value.strip() for name, _, value in pairs}

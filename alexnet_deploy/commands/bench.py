@@ -163,6 +163,7 @@ def _embedding(model: str | None) -> "Callable[[Setting, Path, Path], list[str]]
             "--batch-size": own.batch_size,
             "--threads": own.threads,
             "--decode": setting.decode.scale,
+            "--colour": setting.decode.colour,
             **bounds,
         }
         pairs = ((name, str(value)) for name, value in options.items() if value is not None)

@@ -49,10 +49,8 @@ def classify(
     PATH is a file, a folder (searched recursively), a pattern such as '*.png', or - for standard
     input.
 
-    Prints a table, unless --json or --csv is given. With --json, a line for each photograph:
-    {"path", "predictions": [{"label", "index", "probability"}]} or {"path", "error"}; a path
-    that is not UTF-8 comes with "path_base64". The columns of --csv: path, rank, index, label,
-    probability, error; what a spreadsheet would take for a formula begins with ' or ./.
+    Prints a table, unless --json or --csv is given. The columns of --csv: path, rank, index,
+    label, probability, error; what a spreadsheet would take for a formula begins with ' or ./.
     """
     from alexnet_deploy.inference import classification
     from alexnet_deploy.inference.failures import at_least_one

@@ -13,10 +13,7 @@ from alexnet_deploy.console.reporting import in_options, print_result
 def doctor(as_json: bool) -> None:
     """Try every runtime on this machine and say what works.
 
-    What does not work comes with the reason.
-
-    With --json: {"findings": [{"name", "works", "detail", "is_runtime"}]}; works is null for what
-    is only information. Exit 1 when no runtime works.
+    What does not work comes with the reason. Exit 1 when no runtime works.
     """
     from alexnet_deploy.doctor import examine
     from alexnet_deploy.files.path_text import printable

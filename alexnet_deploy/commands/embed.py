@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from alexnet_deploy.choices import POOLS, STORED_TYPES, Pool, StoredType
+from alexnet_deploy.choices import LAYERS, POOLS, STORED_TYPES, Pool, StoredType
 from alexnet_deploy.commands import options as shared
 from alexnet_deploy.console.decoding import pixel_options
 from alexnet_deploy.console.paths import FILE, LAYER
@@ -16,7 +16,18 @@ if TYPE_CHECKING:
     from alexnet_deploy.inference.failures import FailureLimit
 
 
-@click.command(epilog="Example: alexnet-deploy embed photos/ -o vectors.npy --layer fc7")
+def _layer_table() -> str:
+    """Return what `--layer` takes, a line a layer."""
+    head = ("LAYER", "ReLU", "torchvision's name", "Caffe's")
+    rows = [(one.name, one.relu, " ".join(one.torchvision), " ".join(one.caffe)) for one in LAYERS]
+    lines = ("{:13}  {:6}  {:32}  {}".format(*row).rstrip() for row in (head, *rows))
+    return "\n".join(("\b", *lines))
+
+
+@click.command(
+    epilog=f"{_layer_table()}\n\n"
+    "Example: alexnet-deploy embed photos/ -o vectors.npy --layer features.0"
+)
 @click.option(
     "-o",
     "--output",
@@ -30,7 +41,7 @@ if TYPE_CHECKING:
     type=LAYER,
     multiple=True,
     default=("fc7",),
-    help="Layer to take, conv1 to logits; repeat for more.  [default: fc7]",
+    help="Layer to take, by any name in the table below, or all; repeat for more.  [default: fc7]",
 )
 @click.option(
     "--pool",
@@ -65,15 +76,14 @@ def embed(
     PATH is a file, a folder (searched recursively), a pattern such as '*.png', or - for standard
     input.
 
+    LAYER is a row of the table below, by any of its names; files and results have the first. One
+    before ReLU is what came out of torchvision's module, before its ReLU overwrites that in place.
+
     Row n is photograph n; one that cannot be read is a row of NaN, in .parquet a null, with its
     reason in .paths.jsonl or the column error. Several layers go to one .npy each,
     OUTPUT.LAYER.npy. A run that was stopped, or killed, is continued by the same command.
 
     How the vectors were made is in OUTPUT.json, or in the .parquet file's metadata; info prints it.
-    With --json the same is printed: {"format", "tool", "tool_version", "identity", "network",
-    "spec", "layers": [{"name", "shape", "relu": before, after or none, "pool"}], "dtype", "decode",
-    "precision", "runtime", "runtime_version", "device", "command", "date", "num_rows",
-    "num_failed", "left_out": {suffix: number}, "files", "failures": [{"row", "path", "error"}]}.
     Vectors are comparable if identity, layers, precision and decode, how files became pixels, are
     the same.
     """
@@ -81,14 +91,13 @@ def embed(
     from alexnet_deploy.inference.run import RunSummary
     from alexnet_deploy.photographs.sources import path_of
 
-    embeddings.files_of(output, layers)
-    command = ("alexnet-deploy", *sys.argv[1:])
+    embeddings.files_of(output, layers[:1])  # its suffix; layers are for the network to judge
     options = embeddings.EmbedOptions(
         layers=layers,
         pool=pool,
         dtype=dtype,
         decode=model_arguments.decoding(),
-        command=command,
+        command=("alexnet-deploy", *sys.argv[1:]),
     )
     find, summary = photographs.find, RunSummary()
     found, report = find(summary.left_out), Reporter(find)

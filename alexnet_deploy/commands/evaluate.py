@@ -1,7 +1,9 @@
 """`alexnet-deploy evaluate`."""
 
 import dataclasses
-from contextlib import ExitStack
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,10 +11,82 @@ import click
 
 from alexnet_deploy.commands import options as shared
 from alexnet_deploy.console.paths import FILE, MODEL
-from alexnet_deploy.console.reporting import Reporter, print_result
+from alexnet_deploy.console.reporting import Reporter, print_result, say
+from alexnet_deploy.errors import UsageError
 
 if TYPE_CHECKING:
+    from alexnet_deploy.inference.evaluation_report import Evaluation
     from alexnet_deploy.inference.failures import FailureLimit
+    from alexnet_deploy.inference.run import RunSummary
+    from alexnet_deploy.photographs.truth_files import Labelled
+
+_Writer = Callable[["Evaluation"], object]
+
+
+@contextmanager
+def _outputs(
+    predictions: Path | None,
+    matrices: tuple[Path, ...],
+    sheets: tuple[Path, ...],
+    photographs: "Labelled",
+    truth: Path | None,
+) -> Iterator[list[_Writer]]:
+    """Open the files; they appear on exit, once each of the writers was called."""
+    from alexnet_deploy.figures.confusions import open_confusions
+    from alexnet_deploy.figures.matrices import open_matrix
+    from alexnet_deploy.inference.prediction_files import open_predictions
+    from alexnet_deploy.photographs.finding import check_not_photograph
+
+    taken = {} if truth is None else {os.path.realpath(truth): "the file of --truth"}
+    for file in (*([] if predictions is None else [predictions]), *matrices, *sheets):
+        check_not_photograph(file, map(photographs.path, range(len(photographs))))
+        if use := taken.get(os.path.realpath(file)):
+            raise UsageError(f"{file}: is {use}; name another file")
+        taken[os.path.realpath(file)] = "named for another output"
+    with ExitStack() as stack:
+        writers: list[_Writer] = []
+        if predictions is not None:
+            writers.append(stack.enter_context(open_predictions(predictions)))
+        writers += [stack.enter_context(open_matrix(matrix)) for matrix in matrices]
+        writers += [stack.enter_context(open_confusions(sheet, notify=say)) for sheet in sheets]
+        yield writers
+
+
+def _measured(
+    photographs: "Labelled",
+    models: tuple[str, ...],
+    weights: tuple[float, ...],
+    compare: str | None,
+    ten_crop: bool,
+    model_arguments: shared.ModelArguments,
+    report: Reporter,
+    summary: "RunSummary",
+) -> "Evaluation":
+    """Open the models and run them on the photographs."""
+    from alexnet_deploy.inference import evaluation
+    from alexnet_deploy.weights.names import chosen_model
+
+    averaged = models or (None,)
+    evaluation.ensemble_weights(weights or None, len(averaged))
+    names = [*averaged, *([] if compare is None else [compare])]
+    paths = [Path(str(chosen_model(name))) for name in names]
+    with ExitStack() as stack:
+        arguments = [dataclasses.replace(model_arguments, model=name) for name in names]
+        runners = [stack.enter_context(one.open_runner(("probabilities",))) for one in arguments]
+        stack.enter_context(report)
+        report.expect(len(photographs) * len(runners))
+        return evaluation.evaluate(
+            runners[: len(averaged)],
+            photographs,
+            ten_crop=ten_crop,
+            weights=weights or None,
+            paths=paths[: len(averaged)],
+            compare=None if compare is None else runners[-1],
+            compare_path=None if compare is None else paths[-1],
+            threads=model_arguments.threads,
+            on_result=report.advance,
+            summary=summary,
+        )
 
 
 @click.command(epilog="Example: alexnet-deploy evaluate photos/test --ten-crop")
@@ -34,6 +108,11 @@ if TYPE_CHECKING:
     help="Weight of a --model in the average, in the same order.  [default: equal]",
 )
 @click.option(
+    "--compare",
+    type=MODEL,
+    help="A second model, compared with the first, or their average, on the same photographs.",
+)
+@click.option(
     "--truth",
     type=FILE,
     help="File with the classes of the photographs in DIR, where it has no sub-folders for them.",
@@ -41,16 +120,35 @@ if TYPE_CHECKING:
 @click.option("--ten-crop", is_flag=True, help="Average the paper's ten crops, not the centre one.")
 @click.option("--per-class", is_flag=True, help="Also print a line for each class.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--predictions", type=FILE, help="Write a row for each photograph, .csv or .parquet.")
+@click.option(
+    "--confusion",
+    "matrices",
+    type=FILE,
+    multiple=True,
+    help="Write the confusion matrix as .csv, or draw it as .png; repeat for both.",
+)
+@click.option(
+    "--sheet",
+    "sheets",
+    type=FILE,
+    multiple=True,
+    help="Show the classes confused most as .png or .html; repeat for both.",
+)
 @shared.max_failures_option
 @shared.runtime_options
 def evaluate(
     directory: Path,
     models: tuple[str, ...],
     weights: tuple[float, ...],
+    compare: str | None,
     truth: Path | None,
     ten_crop: bool,
     per_class: bool,
     as_json: bool,
+    predictions: Path | None,
+    matrices: tuple[Path, ...],
+    sheets: tuple[Path, ...],
     max_failures: "FailureLimit",
     model_arguments: shared.ModelArguments,
 ) -> None:
@@ -62,40 +160,27 @@ def evaluate(
     ILSVRC2012_validation_ground_truth.txt, Kaggle's LOC_val_solution.csv, or a CSV that begins with
     path,label, where labels are the model's, WordNet ids, or numbers of its outputs from 0.
 
-    Not every class needs a photograph. Ties count fractionally, as in the 2012 code; intervals are
-    Wilson's, of 95 % confidence. Several models are an ensemble: their probabilities are averaged.
+    Every photograph is decoded at exact size. Not every class needs one. Ties count fractionally,
+    as in the 2012 code; intervals are Wilson's, of 95 % confidence. Several models are an ensemble:
+    their probabilities are averaged.
     The figures of a public network on all of ImageNet's classes come with its publisher's.
 
-    With --json: {"top1", "top1_interval": [low, high], "top5", "top5_interval", "mean_class_top1",
-    "photographs", "failures": [{"path", "error"}], "unlabelled", "left_out": {suffix: number},
-    "crops", "matched_by", "models": [{"path", "identity", "runtime", "precision", "weight",
-    "input_size", "resize", "resize_to", "filter"}], "classes": [{"label", "index", "photographs",
-    "top1", "top5"}], "published": {"network", "top1", "top1_inside", "top5", "top5_inside",
-    "measured"} or null, "seconds"}; a path that is not UTF-8 comes with "path_base64".
+    --compare counts the photographs on which only one of two is right, for McNemar's exact test. In
+    it, --predictions, --confusion (rows are true classes) and --sheet the first of equally likely
+    classes is the prediction. --predictions: path, true_index, true_label, true_rank,
+    true_probability, top1, top5, index_1, label_1, probability_1 to _5, compared_index,
+    compared_label, compared_probability (of --compare), error.
     """
-    from alexnet_deploy.inference import evaluation
     from alexnet_deploy.inference.run import RunSummary
     from alexnet_deploy.photographs.truth_files import find_labelled
-    from alexnet_deploy.weights.names import chosen_model
 
     summary, report = RunSummary(), Reporter()
-    names = models or (None,)
-    evaluation.ensemble_weights(weights or None, len(names))
     photographs = find_labelled(directory, truth, left_out=summary.left_out)
-    with ExitStack() as stack:
-        arguments = [dataclasses.replace(model_arguments, model=name) for name in names]
-        runners = [stack.enter_context(one.open_runner(("probabilities",))) for one in arguments]
-        stack.enter_context(report)
-        report.expect(len(photographs) * len(runners))
-        found = evaluation.evaluate(
-            runners,
-            photographs,
-            ten_crop=ten_crop,
-            weights=weights or None,
-            paths=[Path(str(chosen_model(name))) for name in names],
-            threads=model_arguments.threads,
-            on_result=report.advance,
-            summary=summary,
+    with _outputs(predictions, matrices, sheets, photographs, truth) as writers:
+        found = _measured(
+            photographs, models, weights, compare, ten_crop, model_arguments, report, summary
         )
-    print_result(found.to_json() if as_json else found.table(per_class=per_class))
+        print_result(found.to_json() if as_json else found.table(per_class=per_class))
+        for write in writers:
+            write(found)
     report.finish(summary, max_failures)

@@ -149,7 +149,8 @@ def _engine_options(command: Callable[..., None]) -> Callable[..., None]:
     "layers",
     type=LAYER,
     multiple=True,
-    help="Layer to offer as an output; repeat for more.  [default: probabilities, fc7]",
+    help="Layer to offer as an output, named as for embed, or all; repeat for more.  "
+    "[default: probabilities, fc7]",
 )
 @click.option(
     "--opset",
@@ -174,8 +175,7 @@ def export(checkpoint: str | None, model: str | None, **options: Any) -> None:
     The file is compared with a NumPy reference on photographs, and written only if it computes
     the same (exit 4 if not). An engine that cannot run on this machine is written
     unverified, and says so. CHECKPOINT is a file or the name of a public network; without one,
-    $ALEXNET_MODEL or the bundled one. With --json: {"file", "identity", "status", "report"}; report
-    is null for a file that was not verified, and status says why.
+    $ALEXNET_MODEL or the bundled one.
     """
     from alexnet_deploy.weights.names import chosen_model
 
@@ -289,7 +289,7 @@ def _verify_command(arguments: ExportArguments) -> str:
 def _print_written(
     checkpoint: "Checkpoint", report: Mapping[str, Any] | None, arguments: ExportArguments
 ) -> None:
-    """Print which file was written, or with --json the object that the help names."""
+    """Print which file was written, or with --json an object."""
     from alexnet_deploy.runtimes.engine_file import NOT_VERIFIED
 
     target, status = arguments.target, "verified"

@@ -70,9 +70,6 @@ def import_(
     .safetensors file, a .caffemodel, an .onnx file, or a directory of the Hugging Face hub; what
     it is, its content tells, not its name. Which array is which is printed before anything is
     written. An .onnx file is also run as it is, and the checkpoint must compute the same (exit 4).
-    With --json: {"source", "container", "network", "reason", "channels", "arrays": [{"name",
-    "source", "shape"}], "unused", "digest", "identity", "comparison", "file"}; file is null
-    after --dry-run.
     """
     from alexnet_deploy.importing.adoption import ImportOptions
     from alexnet_deploy.importing.opening import import_weights

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 @click.command(epilog="Example: alexnet-deploy index photos/")
 @click.argument("folders", metavar="[FOLDER]...", nargs=-1, type=FILE)
 @click.option(
-    "--layer", type=LAYER, help="Layer to index, conv1 to logits.  [default: the index's, else fc7]"
+    "--layer",
+    type=LAYER,
+    help="Layer to index, named as for embed.  [default: the index's, else fc7]",
 )
 @click.option("--retry-failed", is_flag=True, help="Retry what failed in an earlier run.")
 @click.option(
@@ -47,7 +49,11 @@ if TYPE_CHECKING:
     help="Take a folder out of the index; without other FOLDERs do nothing else.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@functools.partial(pixel_options, whose="the index's; of a new one ")
+@functools.partial(
+    pixel_options,
+    decode_default="the index's; scaled for a new one",
+    colour_default="the index's; srgb for a new one",
+)
 @shared.failure_options
 @shared.index_options
 def index(
@@ -77,8 +83,6 @@ def index(
 
     Renamed and copied files keep their vectors. A folder that lost more than a fifth of its
     photographs, perhaps because its drive is not mounted, keeps them until --prune (exit 1).
-    With --json: {"index", "embedded", "reused", "unchanged", "failed", "failed_before", "removed",
-    "missing": {root: number}, "left_out": {suffix: number}}.
     """
     from alexnet_deploy.index.update import IndexReport, UpdateOptions, bring_up_to_date
 

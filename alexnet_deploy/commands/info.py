@@ -30,15 +30,7 @@ def info(file: str | None, check: bool, failures: bool, null: bool, as_json: boo
 
     FILE is a checkpoint, an .onnx or .engine file of ours, the name of a public network, an .npy,
     .json or .parquet of embed, or the directory of an index; without one, $ALEXNET_MODEL or the
-    bundled checkpoint. The keys of --json: path, kind, size_bytes, identity, preset, parameters,
-    spec, layers, arrays, labels, provenance; for an .onnx file also checkpoint, outputs, precision,
-    calibration, unchanged and report. For an engine these except arrays, calibration and unchanged,
-    and also runtime, runtime_version, cuda_version, gpu_name, compute_capabilities, profile, lrn,
-    plugin_sha256, status. For vectors: path, kind, size_bytes, provenance, which embed --json
-    prints, shape and dtype of an .npy, missing. For an index: path, kind, size_bytes, format,
-    metric, model, identity, layer, dimension, preprocessing, precision, decode, photographs,
-    vectors, roots, left_out, runs, failures; with --check also problems. With --failures a line for
-    each: {"path", "error"}; a path that is not UTF-8 comes with "path_base64".
+    bundled checkpoint.
     """
     if null and not failures:
         raise UsageError("-0 ends the paths of --failures; add --failures")

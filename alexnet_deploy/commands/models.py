@@ -13,9 +13,7 @@ def models(as_json: bool) -> None:
     """List the public AlexNets: their names, sizes, accuracy and licences, and which are here.
 
     Accuracy is top-1 and top-5 on ImageNet's validation set in per cent, as its publisher states
-    it. With --json: {"models": [{"name", "title", "page", "preset", "licence", "top1", "top5",
-    "measured", "size_bytes", "path", "file"}]}; path is null until it is pulled, file is a copy
-    of what was published that another program has on this disk, or null.
+    it.
     """
     from alexnet_deploy.files.path_text import printable
     from alexnet_deploy.importing.known import known_networks

@@ -107,7 +107,7 @@ class ModelArguments:
             colour=decoding.colour,
             notify=say,
         )
-        say(model.description)
+        say(f"{model.description}; decoded by {model.decode}")
         return model
 
     def open_runner(self, outputs: tuple[str, ...]) -> "Runner":

@@ -24,8 +24,7 @@ def pull(name: str, source: str | None, offline: bool, as_json: bool) -> None:
 
     `alexnet-deploy models` lists the names. A file in the cache of torch or of the Hugging Face
     hub is used where it is; what is downloaded is continued where it broke off, and used only if
-    its hash is the published one. With --json: {"name", "path", "identity", "source"}; source is
-    null for what was here already.
+    its hash is the published one.
     """
     from alexnet_deploy.weights.names import named_network
     from alexnet_deploy.weights.pull import Reporting

@@ -2,8 +2,8 @@
 
 import functools
 import os
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,12 +79,9 @@ def search(
     QUERY is a photograph, a folder, a pattern such as '*.png', or - for standard input.
 
     Every vector is compared. A query's own file is left out, copies of it are not. A file with
-    the very bytes of the query is "identical", one that is no longer there "gone". At distance 0
-    others may be, too: the network sees only the middle of a photograph.
-
-    With --json, a line for each query: {"query", "results": [{"path", "l2_distance",
-    "cosine_similarity", "rotation", "identical", "gone"}]} or {"query", "error"}; paths that are
-    not UTF-8 come with "query_base64", "path_base64".
+    the very bytes of the query is "identical", one that is no longer there "gone", one with
+    another size or time than when it was indexed "changed". At distance 0 others may be identical,
+    too: the network sees only the middle of a photograph.
     """
     from alexnet_deploy.index.session import Index
     from alexnet_deploy.inference.failures import at_least_one
@@ -110,10 +107,7 @@ def search(
         stack.enter_context(closing(results))
         writers = [_stdout_writer(report, as_json, as_paths, null)]
         for sheet in sheets:
-            from alexnet_deploy.figures.sheets import open_sheet
-
-            add = open_sheet(sheet, metric=metric or index.metric, notify=say)
-            writers.append(stack.enter_context(add))
+            writers.append(stack.enter_context(_sheet_writer(sheet, metric or index.metric)))
         stack.enter_context(report)
         for result in results:
             report.advance(path_of(result.query), result.error)
@@ -134,6 +128,15 @@ def _check(as_json: bool, as_paths: bool, null: bool, sheets: tuple[Path, ...]) 
         check_sheet(sheet)
         if os.path.realpath(sheet) in map(os.path.realpath, sheets[:number]):
             raise UsageError(f"--sheet {sheet}: is named twice; give it two names")
+
+
+@contextmanager
+def _sheet_writer(path: Path, metric: Metric) -> Iterator[Callable[["SearchResult"], None]]:
+    from alexnet_deploy.figures.sheet_cells import search_row, search_text
+    from alexnet_deploy.figures.sheets import open_sheet
+
+    with open_sheet(path, search_text(metric), notify=say) as add:
+        yield lambda result: add(search_row(result, metric))
 
 
 def _stdout_writer(

@@ -29,8 +29,6 @@ def verify(
     reference. Without --against an .onnx file is compared with its own weights, after checking
     that they are the ones that were exported; an engine hides its weights, so it needs the
     checkpoint that it was built from, unless that is the bundled one. Exit 4 when it fails.
-    With --json: {"passed", "checks": [{"name", "measured", "allowed", "passed"}], "runs",
-    "against", "num_photographs", "skipped"}.
     """
     from alexnet_deploy.files.path_text import printable
     from alexnet_deploy.photographs.finding import find_photographs

@@ -65,23 +65,29 @@ def given_bounds() -> dict[str, str | float | None]:
     return dict(bounds)
 
 
-def pixel_options(command: Callable[..., None], *, whose: str = "") -> Callable[..., None]:
+def pixel_options(
+    command: Callable[..., None],
+    *,
+    decode_default: str = "exact",
+    colour_default: str = "srgb",
+) -> Callable[..., None]:
     """Add `--decode` and `--colour`, collected with the options of the model, which come below.
 
     Args:
         command: to add them to.
-        whose: what comes before the defaults in the help.
+        decode_default: as the help is to say it, and so is the next.
+        colour_default: see decode_default.
     """
     decode = click.option(
         "--decode",
         type=click.Choice(SCALES),
-        help="Size at which JPEGs are decoded: scaled halves large ones, which is faster.  "
-        f"[default: {whose}exact]",
+        help="Size of decoding: scaled reads large JPEGs at 1/2 to 1/8, several times as fast.  "
+        f"[default: {decode_default}]",
     )
     colour = click.option(
         "--colour",
         type=click.Choice(COLOURS),
-        help="What is done of a photograph's colour profile: srgb converts by it.  "
-        f"[default: {whose}ignored]",
+        help="What a photograph's colours become: srgb, by its colour profile, which ignored does "
+        f"not look at.  [default: {colour_default}]",
     )
     return decode(colour(command))

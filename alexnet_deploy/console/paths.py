@@ -7,6 +7,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from alexnet_deploy.choices import ALL_LAYERS, LAYERS
+
 
 class _File(click.Path):
     """A path that is not empty: an unset variable of a shell would be the current folder."""
@@ -34,13 +36,15 @@ class _Model(_File):
 class _Layer(click.types.StringParamType):
     """The name of a layer, for the library to judge."""
 
+    name = "layer"
+
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """Return the layers of a network with a head."""
-        from alexnet_deploy.model.spec import preset_spec
-
-        return _beginning_with(incomplete, preset_spec("paper", num_classes=1000).layer_shapes())
+        """Return our names, those of torchvision and of Caffe, and what stands for all."""
+        names = dict.fromkeys(layer.name for layer in LAYERS)
+        names |= dict.fromkeys(name for layer in LAYERS for name in layer.torchvision + layer.caffe)
+        return _beginning_with(incomplete, [*names, ALL_LAYERS])
 
 
 def _beginning_with(incomplete: str, names: Iterable[str]) -> list[CompletionItem]:

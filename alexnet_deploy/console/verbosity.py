@@ -8,7 +8,7 @@ _KEY = __name__
 
 
 def verbosity_options(command: click.Command) -> click.Command:
-    """Add `-q` and `-v` to a command, if it has them not yet; the last one given holds."""
+    """Add `-q` and `-v` to a command, if it has them not yet; they exclude each other."""
     if not any(parameter.name == "quiet" for parameter in command.params):
         for short, name, level, text in (
             ("-q", "quiet", -1, "Say nothing on stderr but what has failed."),
@@ -28,8 +28,8 @@ def verbosity_options(command: click.Command) -> click.Command:
 def _set_verbosity(
     level: int, context: click.Context, option: click.Parameter, is_given: bool
 ) -> None:
-    if is_given:
-        context.meta[_KEY] = level
+    if is_given and context.meta.setdefault(_KEY, level) != level:
+        raise click.UsageError("-q and -v: choose one", ctx=context)
 
 
 def verbosity() -> int:

@@ -20,7 +20,8 @@ from alexnet_deploy.graph.model_file import ModelFile
 from alexnet_deploy.graph.plugin_nodes import with_plugins
 from alexnet_deploy.graph.report import Report
 from alexnet_deploy.model.checkpoints import Checkpoint
-from alexnet_deploy.runtimes.base import RunnerOptions, check_outputs, usual_outputs
+from alexnet_deploy.model.layers import layer_names
+from alexnet_deploy.runtimes.base import RunnerOptions, usual_outputs
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
 from alexnet_deploy.runtimes.engine_file import (
     ENGINE_PRECISIONS,
@@ -44,7 +45,8 @@ class EngineRequest:
         lrn: what normalizes, our plugin or the library's own layer; None for the plugin where the
             library has plugins.
         compute_capabilities: GPUs to build for, with TensorRT-RTX; none for its own choice.
-        outputs: layers that the engine computes.
+        outputs: layers that the engine computes, as for `layers.layer_names`; none for
+            `usual_outputs`.
     """
 
     runtime: EngineRuntime
@@ -137,7 +139,8 @@ def export_engine(
         OutputError: the files cannot be written.
         UsageError: a layer that the network does not have, or a name not ending in .engine.
     """
-    check_outputs(request.outputs or usual_outputs(checkpoint.spec), checkpoint.spec)
+    outputs = layer_names(request.outputs or usual_outputs(checkpoint.spec), checkpoint.spec)
+    request = dataclasses.replace(request, outputs=outputs)
     if path.suffix != ENGINE_SUFFIX:
         raise UsageError(f"{path}: an engine's name ends in {ENGINE_SUFFIX}; choose such a name")
     # Before the work: a GPU that is missing, and a place that cannot be written.

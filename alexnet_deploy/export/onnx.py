@@ -13,7 +13,8 @@ from alexnet_deploy.graph.casting import cast_model
 from alexnet_deploy.graph.model_file import ModelFile
 from alexnet_deploy.graph.report import Report
 from alexnet_deploy.model.checkpoints import Checkpoint
-from alexnet_deploy.runtimes.base import RunnerOptions, check_outputs, usual_outputs
+from alexnet_deploy.model.layers import layer_names
+from alexnet_deploy.runtimes.base import RunnerOptions, usual_outputs
 
 _FEW = 100
 """Photographs: with fewer to calibrate on, those to come are clipped more often."""
@@ -37,7 +38,8 @@ def export_onnx(
     Args:
         checkpoint: what to export.
         path: the file to write; it appears only when verification passed.
-        outputs: layers that the file offers; none for `usual_outputs`.
+        outputs: layers that the file offers, as for `layers.layer_names`; none for
+            `usual_outputs`.
         precision: of the graph; every one has float32 outputs.
         photographs: what to verify on; None writes the file unverified, without a report.
         calibrate_on: as for `build_file`.
@@ -53,8 +55,7 @@ def export_onnx(
         UsageError: a layer that the network does not have, or a name not ending in .onnx, by
             which no command would know the file.
     """
-    outputs = outputs or usual_outputs(checkpoint.spec)
-    check_outputs(outputs, checkpoint.spec)
+    outputs = layer_names(outputs or usual_outputs(checkpoint.spec), checkpoint.spec)
     if path.suffix != ".onnx":
         raise UsageError(f"{path}: a model file's name ends in .onnx; choose such a name")
     # Opened first: a place that cannot be written must show before minutes of verification.
@@ -89,7 +90,7 @@ def build_file(
 
     Args:
         checkpoint: what to build.
-        outputs: layers that the file offers; none for `usual_outputs`.
+        outputs: layers that the file offers, by our names; none for `usual_outputs`.
         precision: of the graph.
         calibrate_on: with int8, photographs for the ranges; None for the varied samples.
         opset: version of ONNX's operators, one of `OPSETS`; bf16 has 22 in any case.

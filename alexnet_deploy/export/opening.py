@@ -15,9 +15,10 @@ from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.graph.interface import GRAPH_VERSION
 from alexnet_deploy.inference.model import Model
 from alexnet_deploy.model.checkpoints import Checkpoint
+from alexnet_deploy.model.layers import layer_names
 from alexnet_deploy.photographs.pixels import Decode
 from alexnet_deploy.photographs.samples import varied_samples
-from alexnet_deploy.runtimes.base import Runner, RunnerOptions, check_outputs, usual_outputs
+from alexnet_deploy.runtimes.base import Runner, RunnerOptions, usual_outputs
 from alexnet_deploy.runtimes.capabilities import file_precision
 from alexnet_deploy.runtimes.engine_file import ENGINE_SUFFIX, EngineFile, read_engine
 from alexnet_deploy.runtimes.factory import (
@@ -47,7 +48,7 @@ def open_model(
     batch_size: int | None = None,
     threads: int | None = None,
     decode: Scale = "exact",
-    colour: Colour = "ignored",
+    colour: Colour = "srgb",
     notify: Callable[[str], None] = lambda _: None,
 ) -> Model:
     """Open a model to classify and embed with; use it in a `with` block, or close it.
@@ -63,8 +64,8 @@ def open_model(
         batch_size: photographs per call of the network at most; None for 32, or the size nearest
             to it that an engine was built for.
         threads: CPU threads, for the network and for decoding; None for all cores.
-        decode: "scaled" lets large JPEGs be decoded at a fraction of their size.
-        colour: "srgb" converts photographs by their colour profiles, "ignored" does not.
+        decode: "scaled" decodes a large JPEG at a fraction of its size.
+        colour: "srgb" converts photographs by their colour profiles; "ignored" takes their numbers.
         notify: called with one line for a person when something takes a while.
 
     Raises:
@@ -123,8 +124,8 @@ def open_runner_of(
         if source.suffix == ".onnx":
             return open_runner(load_model(source), options)
     checkpoint = open_checkpoint(source)
-    outputs = options.outputs or usual_outputs(checkpoint.spec)
-    check_outputs(outputs, checkpoint.spec)  # before it is exported
+    # Before it is exported.
+    outputs = layer_names(options.outputs or usual_outputs(checkpoint.spec), checkpoint.spec)
     options = dataclasses.replace(resolve(options), outputs=outputs)
     if options.runtime == "openvino":
         return _open_compiled(checkpoint, source, options, notify)

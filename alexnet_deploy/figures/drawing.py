@@ -11,6 +11,7 @@ from functools import cache
 from PIL import Image, ImageDraw, ImageFont
 
 from alexnet_deploy.files.path_text import printable
+from alexnet_deploy.photographs.colour import to_srgb
 
 INK, QUIET, PAPER = "#1c1f24", "#757b85", "#ffffff"
 TRACK = "#f3f5f8"
@@ -99,7 +100,7 @@ def fitted(
     enlarge: bool = True,
     max_ratio: float | None = None,
 ) -> Image.Image:
-    """Return the whole photograph, scaled to fit `width` x `height` px, keeping its aspect ratio.
+    """Return the whole photograph in sRGB, scaled to fit `width` x `height` px, not distorted.
 
     Args:
         photograph: of any size.
@@ -117,7 +118,8 @@ def fitted(
     size = (max(1, round(taken[0] * scale)), max(1, round(taken[1] * scale)))
     left, top = ((side - part) / 2 for side, part in zip(photograph.size, taken, strict=True))
     box = (left, top, left + taken[0], top + taken[1])
-    return photograph.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=2.0)
+    small = photograph.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=2.0)
+    return to_srgb(small)
 
 
 def paste_photograph(

@@ -1,7 +1,7 @@
-"""Write search results as one self-contained page: no other files, no network, no script.
+"""Write a sheet as one self-contained page: no other files, no network, no script.
 
 Thumbnails are JPEGs inside the page, each there once however often it is shown. The page is written
-query by query, with one photograph in memory, and a name for each that it has.
+row by row, with one photograph in memory, and a name for each that it has.
 """
 
 import base64
@@ -15,19 +15,10 @@ from typing import BinaryIO
 
 from PIL import Image
 
-from alexnet_deploy.choices import Metric
 from alexnet_deploy.errors import PhotographError
 from alexnet_deploy.figures.drawing import FAILED, FAILED_INK, FRAME, INK, PAPER, TRACK, fitted
-from alexnet_deploy.figures.sheet_cells import (
-    MAX_RATIO,
-    NOTHING_FOUND,
-    Cell,
-    measures,
-    neighbour_cell,
-    query_cell,
-)
+from alexnet_deploy.figures.sheet_cells import MAX_RATIO, Cell, SheetRow, SheetText
 from alexnet_deploy.files.path_text import printable
-from alexnet_deploy.index.results import SearchResult
 
 _WIDTH, _HEIGHT = 400, 300  # px; shown at half that size, so sharp on high-density screens
 _JPEG_QUALITY = 80
@@ -57,6 +48,7 @@ header p, .quiet { margin: 0; color: var(--quiet) }
 header { padding-bottom: 1.25rem }
 section { display: grid; grid-template-columns: 13rem minmax(0, 1fr); gap: 2rem;
   align-items: start; padding: 1.75rem 0; border-top: 1px solid var(--frame) }
+h2 { grid-column: 1 / -1; margin: 0; font-size: 1.0625rem; overflow-wrap: anywhere }
 ol { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr));
   gap: 1.5rem 1rem; margin: 0; padding: 0; list-style: none }
 figure { margin: 0; min-width: 0 }
@@ -85,26 +77,25 @@ figcaption { margin-top: 0.5rem; overflow-wrap: anywhere }
 
 
 @contextmanager
-def html_page(file: BinaryIO, *, metric: Metric) -> Iterator[Callable[[SearchResult], None]]:
-    """Write the page's head, yield a function that adds one query's result, then write its end.
+def html_page(file: BinaryIO, text: SheetText) -> Iterator[Callable[[SheetRow], None]]:
+    """Write the page's head, yield a function that adds one row, then write its end.
 
     Args:
         file: written sequentially; need not be seekable.
-        metric: by which the neighbours were ranked.
+        text: what the page says of itself.
     """
     thumbnails = _Thumbnails()
 
-    def add(result: SearchResult) -> None:
-        for piece in _section(result, metric, thumbnails):
+    def add(row: SheetRow) -> None:
+        for piece in _section(row, thumbnails):
             file.write(piece.encode())
 
-    file.write(_head(metric).encode())
+    file.write(_head(text).encode())
     yield add
     file.write(b"</main>\n</body>\n</html>\n")
 
 
-def _head(metric: Metric) -> str:
-    heading, remark = measures(metric)
+def _head(text: SheetText) -> str:
     return f"""\
 <!doctype html>
 <html lang="en">
@@ -112,30 +103,31 @@ def _head(metric: Metric) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<title>Nearest photographs</title>
+<title>{text.title}</title>
 <style>
 {_STYLE}</style>
 </head>
 <body>
 <header>
-<h1>Nearest photographs</h1>
-<p>Each query and its neighbours, the nearest first: in bold the {heading}, then the {remark}.</p>
+<h1>{text.title}</h1>
+<p>{text.legend}</p>
 </header>
 <main>
 """
 
 
-def _section(result: SearchResult, metric: Metric, thumbnails: "_Thumbnails") -> Iterator[str]:
-    """Yield a query and its neighbours piece by piece, one thumbnail in memory at a time."""
-    query = _figure(query_cell(result), thumbnails)
-    yield f'<section>\n<div class="query">\n{query}</div>\n'
-    if result.neighbours:
+def _section(row: SheetRow, thumbnails: "_Thumbnails") -> Iterator[str]:
+    """Yield a row piece by piece, one thumbnail in memory at a time."""
+    title = f"<h2>{escape(printable(row.title))}</h2>\n" if row.title else ""
+    lead = "" if row.lead is None else _figure(row.lead, thumbnails)
+    yield f'<section>\n{title}<div class="query">\n{lead}</div>\n'
+    if row.cells:
         yield "<ol>\n"
-        for neighbour in result.neighbours:
-            yield f"<li>{_figure(neighbour_cell(neighbour, metric), thumbnails)}</li>\n"
+        for cell in row.cells:
+            yield f"<li>{_figure(cell, thumbnails)}</li>\n"
         yield "</ol>\n"
-    elif result.error is None:
-        yield f'<p class="quiet">{NOTHING_FOUND}</p>\n'
+    elif row.nothing:
+        yield f'<p class="quiet">{row.nothing}</p>\n'
     yield "</section>\n"
 
 

@@ -1,4 +1,4 @@
-"""The content of one cell of a sheet, PNG or HTML: measures, names, the photograph."""
+"""The content of a sheet, PNG or HTML, row by row: measures, names, photographs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,18 +16,15 @@ from alexnet_deploy.photographs.sources import ImageInput, image_source, load_im
 MAX_RATIO = 8.0
 """Of a photograph with a larger aspect ratio only the middle is shown."""
 
-NOTHING_FOUND = "no neighbours"
-"""The text beside a query with an empty result."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """A query or a neighbour, as displayed.
+    """A photograph, as displayed.
 
     Attributes:
         photograph: as given.
-        heading: "query", or the measure by which a neighbour was ranked.
-        remark: the other measure, or what `Neighbour.remark` says; empty for a query.
+        heading: "query", or the measure by which it was ranked.
+        remark: another measure, or what `Neighbour.remark` says; may be empty.
         error: why there is no photograph, if already known.
     """
 
@@ -72,9 +69,60 @@ class Cell:
         return load_image(image_source(cast(ImageInput, self.photograph)))
 
 
-def query_cell(result: SearchResult) -> Cell:
-    """Return the cell of the query."""
-    return Cell(photograph=result.query, heading="query", remark="", error=result.error)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SheetRow:
+    """A photograph in a frame, and those that belong to it.
+
+    Attributes:
+        lead: in the frame; None leaves its place empty.
+        cells: beside it.
+        title: above them; may be empty.
+        nothing: what stands there if `cells` is empty.
+    """
+
+    lead: Cell | None
+    cells: tuple[Cell, ...]
+    title: str = ""
+    nothing: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SheetText:
+    """What a sheet says of itself.
+
+    Attributes:
+        title: of the page.
+        legend: what is shown, and what the numbers are.
+        rows: what a row is, in the plural.
+        cells: what its cells are, in the plural.
+    """
+
+    title: str
+    legend: str
+    rows: str
+    cells: str
+
+
+def search_text(metric: Metric) -> SheetText:
+    """Return the text of a sheet of search results, whose neighbours were ranked by `metric`."""
+    cosine = "cosine similarity (higher is nearer)"
+    distance = "L2 distance (lower is nearer)"
+    heading, remark = (cosine, distance) if metric == "cosine" else (distance, cosine)
+    return SheetText(
+        title="Nearest photographs",
+        legend=f"Neighbours, the nearest first. In bold: {heading}. At the right: {remark}.",
+        rows="queries",
+        cells="neighbours",
+    )
+
+
+def search_row(result: SearchResult, metric: Metric) -> SheetRow:
+    """Return the row of one query."""
+    return SheetRow(
+        lead=Cell(photograph=result.query, heading="query", remark="", error=result.error),
+        cells=tuple(neighbour_cell(one, metric) for one in result.neighbours),
+        nothing="no neighbours" if result.error is None else "",
+    )
 
 
 def neighbour_cell(neighbour: Neighbour, metric: Metric) -> Cell:
@@ -90,13 +138,6 @@ def neighbour_cell(neighbour: Neighbour, metric: Metric) -> Cell:
         remark=neighbour.remark or other,
         error=None,
     )
-
-
-def measures(metric: Metric) -> tuple[str, str]:
-    """Return the names of a neighbour's two measures: the heading's, then the remark's."""
-    cosine = "cosine similarity (higher is nearer)"
-    distance = "L2 distance (lower is nearer)"
-    return (cosine, distance) if metric == "cosine" else (distance, cosine)
 
 
 def _distance(value: float) -> str:

@@ -1,7 +1,8 @@
-"""Draw search results, as in Krizhevsky et al. 2012, figure 4 right.
+"""Draw rows of photographs, as in Krizhevsky et al. 2012, figure 4 right.
 
-One row per query: the query in a frame, then its neighbours, nearest first, each with its distance
-and name. Further neighbours continue on the next lines, aligned under the first ones.
+Each begins with one in a frame, such as a query, then come those that belong to it, such as its
+neighbours, each with numbers and names. Further ones continue on the next lines, aligned under the
+first.
 """
 
 import dataclasses
@@ -13,7 +14,6 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from alexnet_deploy.choices import Metric
 from alexnet_deploy.errors import PhotographError, UsageError
 from alexnet_deploy.figures.drawing import (
     BOLD,
@@ -31,29 +31,22 @@ from alexnet_deploy.figures.drawing import (
 )
 from alexnet_deploy.figures.html_sheets import html_page
 from alexnet_deploy.figures.png_files import open_png
-from alexnet_deploy.figures.sheet_cells import (
-    MAX_RATIO,
-    NOTHING_FOUND,
-    Cell,
-    measures,
-    neighbour_cell,
-    query_cell,
-)
+from alexnet_deploy.figures.sheet_cells import MAX_RATIO, Cell, SheetRow, SheetText
 from alexnet_deploy.files.output_files import atomic_write
 from alexnet_deploy.files.path_text import printable
-from alexnet_deploy.index.results import SearchResult
 
 SUFFIXES = (".png", ".html")
-MAX_QUERIES = 64
+MAX_ROWS = 64
 MAX_PHOTOGRAPHS = 720
-"""The limit of a PNG, queries and neighbours together."""
+"""The limit of a PNG, those in frames and the others together."""
 
 _PHOTO_WIDTH, _PHOTO_HEIGHT = 216, 162  # 4:3, like most photographs
 _NUMBER_SIZE, _NAME_SIZE, _REASON_SIZE, _LEGEND_SIZE = 25, 21, 18, 19
 _NUMBER_BASELINE, _NAME_PITCH, _CAPTION_HEIGHT = 34, 27, 96
 _REASON_LINES = 5
 _MARGIN, _GAP_X, _GAP_Y = 48, 24, 24
-_QUERY_GAP = 48  # between a query and its neighbours, and between queries
+_LEAD_GAP = 48  # beside the one in a frame, and between rows
+_TITLE_HEIGHT = 48
 _FRAME_DISTANCE, _FRAME_WIDTH = 7, 3
 _PITCH_X = _PHOTO_WIDTH + _GAP_X
 _PITCH_Y = _PHOTO_HEIGHT + _CAPTION_HEIGHT + _GAP_Y
@@ -78,19 +71,16 @@ def check_sheet(path: Path) -> None:
 
 @contextmanager
 def open_sheet(
-    path: Path,
-    *,
-    metric: Metric,
-    notify: Callable[[str], None] = lambda _: None,
-) -> Iterator[Callable[[SearchResult], None]]:
-    """Yield a function that adds one query's result; the sheet appears at `path` on exit.
+    path: Path, text: SheetText, *, notify: Callable[[str], None] = lambda _: None
+) -> Iterator[Callable[[SheetRow], None]]:
+    """Yield a function that adds one row; the sheet appears at `path` on exit.
 
     Photographs are read again, one at a time; one that cannot be read becomes a box with the
-    reason. HTML holds any number, a PNG the first `MAX_QUERIES` or `MAX_PHOTOGRAPHS`.
+    reason. HTML holds any number, a PNG the first `MAX_ROWS` or `MAX_PHOTOGRAPHS`.
 
     Args:
-        path: `.png` or `.html`; a missing folder or permission fails before the first result.
-        metric: by which the neighbours were ranked.
+        path: `.png` or `.html`; a missing folder or permission fails before the first row.
+        text: what the sheet says of itself.
         notify: called with what a PNG does not show.
 
     Raises:
@@ -99,123 +89,125 @@ def open_sheet(
     """
     check_sheet(path)
     if path.suffix.lower() == ".html":
-        with atomic_write(path) as file, html_page(file, metric=metric) as add:
+        with atomic_write(path) as file, html_page(file, text) as add:
             yield add
         return
-    first = _FirstResults()
+    first = _FirstRows()
     with open_png(path) as save:
         yield first.add
-        save(draw_sheet(first.taken, metric=metric))
-    for line in (*first.left_out(), *_missing_letters(first.taken)):
+        save(draw_sheet(first.taken, text))
+    for line in (*first.left_out(text), *_missing_letters(first.taken)):
         notify(f"{path}: {line}")
 
 
-def draw_sheet(results: Sequence[SearchResult], *, metric: Metric) -> Image.Image:
-    """Draw one row per query, and below them a legend of the numbers.
+def draw_sheet(rows: Sequence[SheetRow], text: SheetText) -> Image.Image:
+    """Draw the rows, and below them the legend.
 
     Args:
-        results: any number, but memory holds the picture: 0.3 MB per photograph.
-        metric: by which the neighbours were ranked.
+        rows: any number, but memory holds the picture: 0.3 MB per photograph.
+        text: what the sheet says of itself.
     """
-    num_columns = _num_columns([len(result.neighbours) for result in results])
-    width = 2 * _MARGIN + _PHOTO_WIDTH + _QUERY_GAP + num_columns * _PITCH_X - _GAP_X
-    num_lines = (_num_lines(len(result.neighbours), num_columns) for result in results)
-    heights = (lines * _PITCH_Y + _QUERY_GAP for lines in num_lines)
+    num_columns = _num_columns([len(row.cells) for row in rows])
+    width = 2 * _MARGIN + _PHOTO_WIDTH + _LEAD_GAP + num_columns * _PITCH_X - _GAP_X
+    heights = (
+        (_TITLE_HEIGHT if row.title else 0)
+        + _num_lines(len(row.cells), num_columns) * _PITCH_Y
+        + _LEAD_GAP
+        for row in rows
+    )
     tops = list(itertools.accumulate(heights, initial=_MARGIN))
     font = built_in_font(_LEGEND_SIZE)
-    legend = wrapped(_legend(metric), font, width - 2 * _MARGIN, max_lines=5)
+    legend = wrapped(text.legend, font, width - 2 * _MARGIN, max_lines=5)
     height = tops[-1] + len(legend) * _LEGEND_PITCH + _MARGIN
     canvas = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(canvas)
-    for number, result in enumerate(results):
+    for number, row in enumerate(rows):
         if number:
-            y = tops[number] - (_QUERY_GAP + _GAP_Y) // 2
+            y = tops[number] - (_LEAD_GAP + _GAP_Y) // 2
             draw.line((_MARGIN, y, width - _MARGIN - 1, y), fill=FRAME, width=2)
-        _draw_row(canvas, tops[number], result, num_columns, metric)
+        _draw_row(canvas, tops[number], row, num_columns)
     for number, line in enumerate(legend):
         draw.text((_MARGIN, tops[-1] + number * _LEGEND_PITCH), line, font=font, fill=QUIET)
     return canvas
 
 
-class _FirstResults:
-    """The results that fit into a PNG, and a count of the others."""
+class _FirstRows:
+    """The rows that fit into a PNG, and a count of the others."""
 
     def __init__(self) -> None:
-        self.taken: list[SearchResult] = []
+        self.taken: list[SheetRow] = []
         self._num_added = 0
         self._num_photographs = 0
-        self._num_found = 0  # neighbours of the first query
+        self._num_found = 0  # cells of the first row
 
-    def add(self, result: SearchResult) -> None:
-        """Take a query if all of it fits; of the first, as much as fits."""
+    def add(self, row: SheetRow) -> None:
+        """Take a row if all of it fits; of the first, as much as fits."""
         self._num_added += 1
         if self._num_added == 1:
-            self._num_found = len(result.neighbours)
-            neighbours = result.neighbours[: MAX_PHOTOGRAPHS - 1]
-            result = dataclasses.replace(result, neighbours=neighbours)
-        is_next = self._num_added == len(self.taken) + 1 and len(self.taken) < MAX_QUERIES
-        num_photographs = self._num_photographs + 1 + len(result.neighbours)
+            self._num_found = len(row.cells)
+            row = dataclasses.replace(row, cells=row.cells[: MAX_PHOTOGRAPHS - 1])
+        is_next = self._num_added == len(self.taken) + 1 and len(self.taken) < MAX_ROWS
+        num_photographs = self._num_photographs + 1 + len(row.cells)
         if is_next and num_photographs <= MAX_PHOTOGRAPHS:
-            self.taken.append(result)
+            self.taken.append(row)
             self._num_photographs = num_photographs
 
-    def left_out(self) -> Iterator[str]:
+    def left_out(self, text: SheetText) -> Iterator[str]:
         """Yield lines about what did not fit."""
         remedy = "name it .html to see all"
         if self._num_added > len(self.taken):
-            yield f"shows the first {len(self.taken)} of {self._num_added:,} queries; {remedy}"
-        if self.taken and self._num_found > (drawn := len(self.taken[0].neighbours)):
-            yield f"shows the first {drawn} of {self._num_found:,} neighbours; {remedy}"
+            yield f"shows the first {len(self.taken)} of {self._num_added:,} {text.rows}; {remedy}"
+        if self.taken and self._num_found > (drawn := len(self.taken[0].cells)):
+            yield f"shows the first {drawn} of {self._num_found:,} {text.cells}; {remedy}"
 
 
-def _missing_letters(results: Sequence[SearchResult]) -> Iterator[str]:
+def _missing_letters(rows: Sequence[SheetRow]) -> Iterator[str]:
     """Yield a line if a name was drawn without some of its letters or accents."""
-    paths = [path for one in results for path in (one.query, *(n.path for n in one.neighbours))]
-    names = [f"{path.parent.name}{path.name}" for path in paths if isinstance(path, Path)]
+    cells = (cell for row in rows for cell in (row.lead, *row.cells) if cell is not None)
+    names = [*(f"{cell.folder}{cell.name}" for cell in cells), *(row.title for row in rows)]
     if any(drawable(printable(name)) != printable(name) for name in names):
         yield "names have letters that the built-in font lacks; an .html sheet shows them"
 
 
-def _num_lines(num_neighbours: int, num_columns: int) -> int:
-    """Return how many lines a query takes; the query is in the first."""
-    return max(1, math.ceil(num_neighbours / num_columns))
+def _num_lines(num_cells: int, num_columns: int) -> int:
+    """Return how many lines a row takes; the one in a frame is in the first."""
+    return max(1, math.ceil(num_cells / num_columns))
 
 
-def _num_columns(nums_neighbours: Sequence[int]) -> int:
+def _num_columns(nums_cells: Sequence[int]) -> int:
     """Return the columns that bring the sheet nearest to `_ASPECT`, preferring full lines."""
 
     def strangeness(columns: int) -> float:
-        lines = sum(_num_lines(num, columns) for num in nums_neighbours)
+        lines = sum(_num_lines(num, columns) for num in nums_cells)
         aspect = (columns + 1) * _PITCH_X / (lines * _PITCH_Y)
-        return abs(math.log(aspect / _ASPECT)) + 1 - sum(nums_neighbours) / (lines * columns)
+        return abs(math.log(aspect / _ASPECT)) + 1 - sum(nums_cells) / (lines * columns)
 
-    most = min(_MAX_COLUMNS, max(nums_neighbours, default=0))
+    most = min(_MAX_COLUMNS, max(nums_cells, default=0))
     return min(range(1, most + 1), key=strangeness, default=1)
 
 
-def _draw_row(
-    canvas: Image.Image,
-    top: int,
-    result: SearchResult,
-    num_columns: int,
-    metric: Metric,
-) -> None:
-    """Draw a query and, line after line, its neighbours."""
-    _draw_cell(canvas, (_MARGIN, top), query_cell(result))
+def _draw_row(canvas: Image.Image, top: int, row: SheetRow, num_columns: int) -> None:
+    """Draw the title, the photograph in a frame and, line after line, the others."""
     draw = ImageDraw.Draw(canvas)
-    left, above, right, below = _photo_box((_MARGIN, top)).corners
-    off = _FRAME_DISTANCE
-    frame = (left - off, above - off, right + off, below + off)
-    draw.rectangle(frame, outline=INK, width=_FRAME_WIDTH)
-    first_left = _MARGIN + _PHOTO_WIDTH + _QUERY_GAP
-    for number, neighbour in enumerate(result.neighbours):
+    font = built_in_font(_NUMBER_SIZE)
+    if row.title:
+        title = shortened(drawable(printable(row.title)), font, canvas.width - 2 * _MARGIN)
+        draw.text((_MARGIN, top), title, font=font, anchor="lt", fill=INK, stroke_width=BOLD)
+        top += _TITLE_HEIGHT
+    if row.lead is not None:
+        _draw_cell(canvas, (_MARGIN, top), row.lead)
+        left, above, right, below = _photo_box((_MARGIN, top)).corners
+        off = _FRAME_DISTANCE
+        frame = (left - off, above - off, right + off, below + off)
+        draw.rectangle(frame, outline=INK, width=_FRAME_WIDTH)
+    first_left = _MARGIN + _PHOTO_WIDTH + _LEAD_GAP
+    for number, cell in enumerate(row.cells):
         line, column = divmod(number, num_columns)
         corner = (first_left + column * _PITCH_X, top + line * _PITCH_Y)
-        _draw_cell(canvas, corner, neighbour_cell(neighbour, metric))
-    if not result.neighbours and result.error is None:
+        _draw_cell(canvas, corner, cell)
+    if not row.cells and row.nothing:
         middle = (first_left, top + _PHOTO_HEIGHT // 2)
-        font = built_in_font(_NUMBER_SIZE)
-        draw.text(middle, NOTHING_FOUND, font=font, anchor="lm", fill=QUIET)
+        draw.text(middle, row.nothing, font=font, anchor="lm", fill=QUIET)
 
 
 def _draw_cell(canvas: Image.Image, corner: tuple[int, int], cell: Cell) -> None:
@@ -244,8 +236,3 @@ def _draw_cell(canvas: Image.Image, corner: tuple[int, int], cell: Cell) -> None
 
 def _photo_box(corner: tuple[int, int]) -> Box:
     return Box(left=corner[0], top=corner[1], width=_PHOTO_WIDTH, height=_PHOTO_HEIGHT)
-
-
-def _legend(metric: Metric) -> str:
-    heading, remark = measures(metric)
-    return f"Neighbours, the nearest first. In bold: {heading}. At the right: {remark}."

@@ -105,7 +105,7 @@ def adopt(
         UsageError: an option that contradicts what is known, or is missing.
     """
     places, unused = _places(source, path, options)
-    named = {name: _flat(name, source.arrays[place]) for name, place in places.items()}
+    named = {name: as_matrix(name, source.arrays[place]) for name, place in places.items()}
     network = network or network_of_arrays(arrays_digest(named))
     shown = _shown(source.stated, named, path)
     possible = [
@@ -155,7 +155,7 @@ def _places(
     return places, tuple(name for name in source.arrays if name not in used)
 
 
-def _flat(name: str, array: Array) -> Array:
+def as_matrix(name: str, array: Array) -> Array:
     """Return a fully connected layer's weight as (out, in), also where it was a convolution."""
     is_matrix = name.startswith("fc") and array.ndim == 4
     return array.reshape(len(array), -1) if is_matrix else array

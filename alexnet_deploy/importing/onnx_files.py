@@ -46,6 +46,7 @@ class Interface:
         output_name: of its furthest output.
         layer: `ModelSpec`'s name of what that output holds: fc7_pre, fc7, logits, probabilities.
         is_narrow: it holds float16, in which it may also compute.
+        opset: the version of its operators.
     """
 
     input_name: str
@@ -56,6 +57,7 @@ class Interface:
     output_name: str
     layer: str
     is_narrow: bool
+    opset: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -132,6 +134,7 @@ def _network(model: onnx.ModelProto, path: Path) -> ForeignNetwork:
         output_name=output,
         layer=layer,
         is_narrow=any(array.dtype == np.float16 for array in source.arrays.values()),
+        opset=opset,
     )
     return ForeignNetwork(source=source, interface=interface)
 

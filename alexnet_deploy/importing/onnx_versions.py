@@ -16,19 +16,19 @@ _GONE = ("consumed_inputs", "is_test", "broadcast")
 """Attributes that said what became the rule."""
 
 
-def runnable_bytes(path: Path) -> bytes:
+def runnable_bytes(path: Path, opset: int) -> bytes:
     """Return an `.onnx` file for a runtime: as it is, or its layers as opset 7 spells them.
 
     Args:
         path: of a file that `read_foreign_network` reads.
+        opset: as that found it.
 
     Raises:
         IncompatibleFileError: unreadable.
     """
-    model = parsed_model(path)
-    versions = [entry.version for entry in model.opset_import]
-    if max(versions, default=1) >= _FIRST_RUN:
+    if opset >= _FIRST_RUN:
         return path.read_bytes()
+    model = parsed_model(path)
     for place, node in enumerate(model.graph.node):
         attributes = {attribute.name: attribute for attribute in node.attribute}
         if node.op_type == "Reshape" and "shape" in attributes:

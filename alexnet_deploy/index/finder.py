@@ -1,6 +1,7 @@
 """Map nearest vectors to the photographs that have them."""
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,12 +99,14 @@ class PhotographFinder:
             for row in self._first_by_id(list(tied), criteria.k + len(own_ids)):
                 if row.id not in own_ids:
                     number = tied[row.position]
+                    is_as_indexed = row.is_as_indexed()
                     yield Neighbour(
                         path=row.path,
                         cosine_similarity=float(cosines[number]),
                         l2_distance=float(distances[number]),
                         rotation=int(rotations[number]),
-                        is_identical=row.position == own_position and row.is_as_indexed(),
+                        is_identical=row.position == own_position and is_as_indexed is True,
+                        is_changed=is_as_indexed is False,
                     )
             start = stop
 
@@ -143,10 +146,15 @@ class _Row:
     size: int | None
     mtime_ns: int | None
 
-    def is_as_indexed(self) -> bool:
-        """Return whether the file still has the size and, as far as it proves one, the time."""
+    def is_as_indexed(self) -> bool | None:
+        """Return whether the file still has the size and, as far as it proves one, the time.
+
+        None where there is no file, or it may not be looked at.
+        """
         try:
             status = os.stat(self.path)
         except OSError:
-            return False
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            return None
         return status.st_size == self.size and self.mtime_ns in (None, modified_ns(status))

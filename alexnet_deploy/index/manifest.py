@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from alexnet_deploy.choices import FILE_PRECISIONS, Metric
+from alexnet_deploy.choices import FILE_PRECISIONS, LAYERS, Metric
 from alexnet_deploy.errors import Argument, IncompatibleFileError, UsageError
 from alexnet_deploy.files.output_files import atomic_write
 from alexnet_deploy.files.records import Matching, Within, plain_fields, read_record
@@ -19,9 +19,7 @@ MANIFEST_NAME = "manifest.json"
 SEGMENT_BYTES = 2**30
 _AGAIN = "index again into another directory"
 _Name = Annotated[str, Within(1, 1000)]
-_Layer = Annotated[
-    str, Matching("conv[1-5]|norm[12]|pool[125]|fc6|fc7|fc7_pre|logits|probabilities")
-]
+_Layer = Annotated[str, Matching("|".join(layer.name for layer in LAYERS))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +135,7 @@ def _check_dimension(space: VectorSpace, path: Path) -> None:
     That of other layers depends on the spec, which is not in the manifest; with vectors of another
     length their checksums would disagree.
     """
-    if space.layer in ("fc6", "fc7_pre", "fc7") and space.dimension != FC_WIDTH:
+    if space.layer.startswith("fc") and space.dimension != FC_WIDTH:
         raise IncompatibleFileError(
             f"{path}: damaged (its vectors of {space.layer} have dimension {space.dimension:,}, "
             f"expected {FC_WIDTH:,}); {_AGAIN}"

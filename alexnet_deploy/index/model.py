@@ -1,5 +1,6 @@
 """Create an index, and open the runner that computes its vectors."""
 
+import dataclasses
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -7,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from alexnet_deploy.choices import Colour, Device, Precision, Runtime, Scale
-from alexnet_deploy.errors import Argument, IncompatibleFileError, UsageError
+from alexnet_deploy.choices import ALL_LAYERS, Colour, Device, Precision, Runtime, Scale
+from alexnet_deploy.errors import Argument, ArgumentError, IncompatibleFileError, UsageError
 from alexnet_deploy.export.opening import open_runner_of
 from alexnet_deploy.files.output_files import errors_of, sync_directory
 from alexnet_deploy.importing.known import KnownNetwork, known_networks
@@ -25,9 +26,13 @@ from alexnet_deploy.index.manifest import (
 from alexnet_deploy.index.segments import FOLDER_NAME
 from alexnet_deploy.index.storage import Storage, is_index, remove_parts
 from alexnet_deploy.model.default import bundled_checkpoint
+from alexnet_deploy.model.layers import own_name
 from alexnet_deploy.photographs.pixels import EXACT, Decode
 from alexnet_deploy.runtimes.base import Runner, RunnerOptions
 from alexnet_deploy.weights.names import ModelSource, chosen_model
+
+_NEW = dataclasses.replace(EXACT, scale="scaled")
+"""How photographs are decoded for an index that does not say it yet."""
 
 _PLAIN_SUFFIXES = (".onnx", ".safetensors")
 _LEFTOVERS = {LOCK_NAME, LEDGER_NAME, JOURNAL_NAME, PART_NAME, f"{PART_NAME}-journal", FOLDER_NAME}
@@ -40,14 +45,14 @@ class ModelRequest:
 
     Attributes:
         model: file or public network; for a new index None is `names.chosen_model()`.
-        layer: for a new index None is "fc7".
+        layer: as for `layers.layer_name`; for a new index None is "fc7".
         precision: for a new index "auto" is the model file's own.
         runtime: as in `RunnerOptions`, and so is device.
         device: see runtime.
         batch_size: images per call at most; None for 32.
         threads: for the network and for decoding; None for all cores.
-        decode: at which size JPEGs are decoded; None for a new index's "exact".
-        colour: what is done of colour profiles; None for a new index's "ignored".
+        decode: at which size JPEGs are decoded; for a new index None is "scaled".
+        colour: what is done of colour profiles; for a new index None is "srgb".
     """
 
     model: ModelSource | None = None
@@ -62,6 +67,8 @@ class ModelRequest:
 
     def __post_init__(self) -> None:
         """Refuse at once what cannot be had anywhere; raises `ArgumentError`."""
+        if self.layer == ALL_LAYERS:
+            raise ArgumentError("layer", self.layer, "one layer, an index is of one")
         _options(self, self.layer or "fc7", self.precision)
         self.decoded_as(EXACT)
 
@@ -82,7 +89,7 @@ def create_index(directory: Path, request: ModelRequest, notify: Callable[[str],
     """
     _check_is_free(directory)
     model = request.model or chosen_model(notify=notify)
-    layer = request.layer or "fc7"
+    layer = own_name(request.layer or "fc7")
     with ExitStack() as stack:
         runner = stack.enter_context(
             open_runner_of(model, _options(request, layer, request.precision), notify=notify)
@@ -92,7 +99,7 @@ def create_index(directory: Path, request: ModelRequest, notify: Callable[[str],
             identity=runner.identity,
             layer=layer,
             precision=runner.options.precision,
-            decode=request.decoded_as(EXACT),
+            decode=request.decoded_as(_NEW),
         )
         _make_durable_folder(directory)
         with writer_lock(directory):
@@ -224,7 +231,8 @@ def check_request(index: Storage, request: ModelRequest) -> None:
     Raises:
         IncompatibleFileError: naming the difference.
     """
-    asked = {"layer": request.layer, "precision": request.precision}
+    layer = request.layer and own_name(request.layer)
+    asked = {"layer": layer, "precision": request.precision}
     stated = {name: value for name, value in asked.items() if value not in (None, "auto")}
     space = index.manifest.space
     decode = request.decoded_as(space.decode)

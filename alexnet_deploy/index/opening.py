@@ -76,14 +76,14 @@ def update_index(
         directory: of the index; made if it does not exist.
         folders: of photographs; none for all of the index that its user has named here before.
         model: as for `open_index`, and so are the next six; of a new index the default model.
-        layer: of a new index; None for "fc7".
+        layer: of a new index, as for `Model.embed`; None for "fc7".
         runtime: see model.
         device: see model.
         precision: see model; of a new index the model's own.
         batch_size: see model.
         threads: see model.
-        decode: as for `open_model`; None for the index's, and no other is taken; at first "exact".
-        colour: as for `open_model`; None as for `decode`, but at first "ignored".
+        decode: as for `open_model`; None for the index's, and no other is taken; at first "scaled".
+        colour: as for `open_model`; None as for `decode`, but at first "srgb".
         include_hidden: index hidden files too, in these folders and from now on.
         retry_failed: read again what failed in an earlier run.
         prune: remove what is gone, even where it is more than a fifth of a folder.

@@ -28,6 +28,8 @@ class Neighbour:
         rotation: 0, 90, 180 or 270, the degrees clockwise by which the query was turned.
         is_identical: whether its file has the bytes of the query's, and has not changed since it
             was indexed. At distance 0 it may be another that only looks alike to the network.
+        is_changed: whether its file has another size or time than when it was indexed, so that its
+            distance may be that of other content.
     """
 
     path: Path
@@ -35,6 +37,7 @@ class Neighbour:
     l2_distance: float
     rotation: int = 0
     is_identical: bool = False
+    is_changed: bool = False
 
     @property
     def is_gone(self) -> bool:
@@ -48,9 +51,11 @@ class Neighbour:
 
     @property
     def remark(self) -> str:
-        """What a table or a sheet says of it: "gone", "identical", "turned 90", or nothing."""
+        """What a table or a sheet says: "gone", "changed", "identical", "turned 90", or nothing."""
         if self.is_gone:
             return "gone"
+        if self.is_changed:
+            return "changed"
         if self.is_identical:
             return "identical"
         return f"turned {self.rotation}" if self.rotation else ""
@@ -75,7 +80,7 @@ class SearchResult:
 
         "query" is its path, "-" where it has none: standard input, a picture in memory, a vector.
         A path that is not UTF-8 comes with "query_base64" or "path_base64". Each result has "path",
-        "l2_distance", "cosine_similarity", "rotation", "identical" and "gone".
+        "l2_distance", "cosine_similarity", "rotation", "identical", "changed" and "gone".
         """
         path = self._path()
         encoded = path_base64(path)
@@ -89,6 +94,7 @@ class SearchResult:
                 "cosine_similarity": neighbour.cosine_similarity,
                 "rotation": neighbour.rotation,
                 "identical": neighbour.is_identical,
+                "changed": neighbour.is_changed,
                 "gone": neighbour.is_gone,
             }
             for neighbour in self.neighbours

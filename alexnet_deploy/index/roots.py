@@ -161,6 +161,13 @@ def add_root(ledger: Ledger, path: Path) -> Root:
         (os.fsencode(path), include_hidden),
     )
     (key,) = ledger.one("SELECT id FROM roots WHERE path = ?", (os.fsencode(path),))
+    marks = ", ".join("?" * len(inner))
+    ledger.execute(  # what is missing from one of them is missing from the whole
+        "INSERT INTO before_loss SELECT ?, sum(coalesce(b.photographs, (SELECT count(*) "
+        "FROM photographs p WHERE p.root = r.id AND p.status != 'failed'))) FROM roots r "
+        f"LEFT JOIN before_loss b ON b.root = r.id WHERE r.id IN ({marks}) HAVING count(b.root)",
+        (key, *(root.id for root in inner)),
+    )
     for root in inner:
         folder = str(root.path.relative_to(path))
         ledger.execute(

@@ -58,16 +58,19 @@ class Loss:
         root: their root.
         num_lost: how many.
         num_indexed: how many the root had.
+        num_before: how many it had when photographs were first missing, if they still are: what
+            is added while a drive is unmounted makes the loss no smaller.
     """
 
     root: Root
     num_lost: int
     num_indexed: int
+    num_before: int
 
     @property
     def is_suspicious(self) -> bool:
         """Return whether more than a fifth is lost: an unmounted drive loses all."""
-        return self.num_lost * 5 > self.num_indexed
+        return self.num_lost * 5 > self.num_before
 
 
 class Scan:
@@ -100,6 +103,8 @@ class Scan:
     ) -> None:
         self._ledger = ledger
         self._left_out = left_out
+        self._scopes = scopes
+        self._placed: tuple[tuple[int, str], str | None] = (0, ""), None
         self._roots = Roots(ledger)
         self._exclusions = {root.id: Exclusions(root.exclude) for root in self._roots}
         self._num_indexed = dict(
@@ -129,6 +134,7 @@ class Scan:
         self.num_waiting = 0
         for scope in scopes:
             self._note_gone(scope)
+        self._note_losses()
         (self.num_found,) = ledger.one("SELECT count(*) FROM found")
         (self.num_tasks,) = ledger.one("SELECT count(*) FROM todo")
         (self.num_failed_before,) = ledger.one(
@@ -174,11 +180,16 @@ class Scan:
             "WHERE l.root = p.root AND l.path = p.path) OR EXISTS (SELECT 1 FROM photographs other "
             "WHERE other.position = p.position AND other.id NOT IN (SELECT id FROM gone)))"
         )
+        before = dict(self._ledger.rows("SELECT root, photographs FROM before_loss"))
+        lost = self._ledger.rows("SELECT root, count(*) FROM gone WHERE is_lost GROUP BY root")
         return [
-            Loss(root=self._roots[root], num_lost=lost, num_indexed=self._num_indexed[root])
-            for root, lost in self._ledger.rows(
-                "SELECT root, count(*) FROM gone WHERE is_lost GROUP BY root"
+            Loss(
+                root=self._roots[root],
+                num_lost=num_lost,
+                num_indexed=self._num_indexed[root],
+                num_before=min(self._num_indexed[root], before.get(root, self._num_indexed[root])),
             )
+            for root, num_lost in lost
         ]
 
     def remove_gone(self, losses: Sequence[Loss]) -> int:
@@ -197,6 +208,14 @@ class Scan:
                     "DELETE FROM photographs WHERE id IN (SELECT id FROM gone WHERE root = ?)",
                     (loss.root.id,),
                 )
+            for scope in self._scopes:
+                if not scope.prefix:
+                    self._ledger.execute(
+                        "DELETE FROM before_loss WHERE root = ? "
+                        "AND root NOT IN (SELECT g.root FROM gone g JOIN photographs USING (id)) "
+                        "AND root NOT IN (SELECT root FROM unread)",
+                        (scope.root.id,),
+                    )
         return num_removed
 
     def _entries(
@@ -212,7 +231,6 @@ class Scan:
                 f"{scope.folder}: cannot be searched ({error.strerror or error}); fix its drive "
                 "or its permissions first: its photographs stay in the index"
             ) from error
-        folder, place = "", None
         exclusions = self._exclusions[scope.root.id]
         photographs = photographs_in(
             scope.folder,
@@ -222,12 +240,9 @@ class Scan:
             left_out=functools.partial(self._note_left_out, scope.root),
         )
         for photograph in photographs:
-            parent, name = os.path.split(photograph)
-            if parent != folder:
-                folder, place = parent, self._place(parent, scope.root)
-            if place is None:
+            text = self._filed(photograph, scope.root)
+            if text is None:
                 continue
-            text = os.path.join(place, name)
             if exclusions and exclusions.match(text):  # it was reached by a link
                 continue
             path = os.fsencode(text)
@@ -246,15 +261,22 @@ class Scan:
 
     def _note_left_out(self, root: Root, photograph: str) -> None:
         """Write down, and count, a photograph that is not tried."""
-        parent, name = os.path.split(photograph)
-        place = self._place(parent, root)
-        if place is None:
+        text = self._filed(photograph, root)
+        if text is None:
             return
-        text = os.path.join(place, name)
-        if not self._exclusions[root.id].match(text):  # it may have been reached by a link
+        exclusions = self._exclusions[root.id]
+        if not (exclusions and exclusions.match(text)):  # it may have been reached by a link
             self._left_out(photograph)
             row = (root.id, os.fsencode(text))
             self._ledger.execute("INSERT OR IGNORE INTO left_out VALUES (?, ?)", row)
+
+    def _filed(self, photograph: str | Path, root: Root) -> str | None:
+        """Return the path in `root` under which a photograph is filed; see `_place`."""
+        folder, name = os.path.split(photograph)
+        if (root.id, folder) != self._placed[0]:  # those of a folder come one after another
+            self._placed = (root.id, folder), self._place(folder, root)
+        place = self._placed[1]
+        return None if place is None else os.path.join(place, name)
 
     def _place(self, folder: str, root: Root) -> str | None:
         """Return the path in `root` under which a folder's photographs are filed.
@@ -298,6 +320,21 @@ class Scan:
             # Whoever excludes them wants them gone: no loss.
             wanted = [(key,) for key, path in rows if exclusions.match(os.fsdecode(path))]
             self._ledger.execute_many("UPDATE gone SET is_lost = 0 WHERE id = ?", wanted)
+
+    def _note_losses(self) -> None:
+        """Write down how many photographs a root had before it perhaps lost too many.
+
+        Before any is added, so that a killed run leaves the number, too.
+        """
+        gone = self._ledger.rows(
+            "SELECT g.root, count(*) FROM gone g JOIN photographs USING (id) "
+            "WHERE is_lost AND status != 'failed' GROUP BY g.root"
+        )
+        for root, num_gone in list(gone):
+            num_indexed = self._num_indexed[root]
+            if num_gone * 5 > num_indexed:
+                row = (root, num_indexed)
+                self._ledger.execute("INSERT OR IGNORE INTO before_loss VALUES (?, ?)", row)
 
 
 def photographs_in(

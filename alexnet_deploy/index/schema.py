@@ -8,7 +8,7 @@ from pathlib import Path
 
 from alexnet_deploy.errors import IncompatibleFileError
 
-VERSION = 4
+VERSION = 5
 _FIRST = """
 CREATE TABLE settings (
     next_position INTEGER NOT NULL, -- where the next vector goes; never lowered
@@ -66,10 +66,19 @@ CREATE TABLE left_out (             -- photographs that the last search of their
     PRIMARY KEY (root, path)
 );
 """
-SCHEMAS = {2: _FIRST, 3: _FIRST + _EXCLUSIONS, VERSION: _FIRST + _EXCLUSIONS + _LEFT_OUT}
-"""By `user_version`. Older ones are read, too, and migrated when they are first written to."""
-MIGRATIONS = {2: _EXCLUSIONS, 3: _LEFT_OUT}
+_BEFORE_LOSS = """
+CREATE TABLE before_loss (          -- of roots of which photographs have gone missing
+    root INTEGER PRIMARY KEY REFERENCES roots ON DELETE CASCADE,
+    photographs INTEGER NOT NULL    -- how many it had until then
+);
+"""
+MIGRATIONS = {2: _EXCLUSIONS, 3: _LEFT_OUT, 4: _BEFORE_LOSS}
 """By `user_version`, the one statement that makes the tables those of the next."""
+SCHEMAS = {
+    version: "".join([_FIRST, *(MIGRATIONS[older] for older in range(2, version))])
+    for version in range(2, VERSION + 1)
+}
+"""By `user_version`. Older ones are read, too, and migrated when they are first written to."""
 
 
 def check_schema(path: Path, connection: sqlite3.Connection) -> None:

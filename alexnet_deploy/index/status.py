@@ -86,7 +86,7 @@ def readable_index(description: dict[str, Any]) -> str:
         without = f"  without {', '.join(root['exclude'])}" if root["exclude"] else ""
         lines.append(f"  root          {root['path']}  {root['photographs']:,}{without}{gone}")
     if description["left_out"]:
-        lines.append(f"  {describe_left_out(description['left_out'])}".replace(": ", "      ", 1))
+        lines.append(f"  left out      {describe_left_out(description['left_out'])}")
     lines += [f"  run           {_run_line(run)}" for run in description["runs"]]
     for failure in description["failures"]:
         lines.append(

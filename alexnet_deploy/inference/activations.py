@@ -5,7 +5,6 @@ C channels, H/W positions, D numbers of a vector.
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,16 +13,6 @@ from alexnet_deploy import arguments
 from alexnet_deploy.choices import POOLS, Pool, StoredType
 from alexnet_deploy.errors import Argument, Message, UsageError
 from alexnet_deploy.model.spec import ModelSpec
-
-Relu = Literal["before", "after", "none"]
-"""Where a layer stands: before its ReLU, after one, or after a layer that none follows."""
-
-
-def relu_of(layer: str) -> Relu:
-    """Return where a layer stands; maps that are normalized or pooled have been through a ReLU."""
-    if layer in ("logits", "probabilities"):
-        return "none"
-    return "before" if layer.endswith("_pre") else "after"
 
 
 def check_pool(pool: Pool, layers: tuple[str, ...], spec: ModelSpec) -> None:

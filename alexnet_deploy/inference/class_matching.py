@@ -116,8 +116,10 @@ def _by_number(
     return numbers
 
 
-def check_same_classes(first: ModelSpec, other: ModelSpec, first_name: str, name: str) -> None:
-    """Raise if two models' classes differ, so that their probabilities cannot be averaged.
+def check_same_classes(
+    first: ModelSpec, other: ModelSpec, first_name: str, name: str, *, purpose: str = "averaged"
+) -> None:
+    """Raise if two models' classes differ, so that they cannot be averaged or compared.
 
     Raises:
         IncompatibleFileError: naming both models and the first difference.
@@ -132,7 +134,7 @@ def check_same_classes(first: ModelSpec, other: ModelSpec, first_name: str, name
     else:
         return
     raise IncompatibleFileError(
-        f"{first_name} and {name}: cannot be averaged, their classes differ ({difference}); "
+        f"{first_name} and {name}: cannot be {purpose}, their classes differ ({difference}); "
         "evaluate them one by one, or import their checkpoints with the same ",
         Argument("labels"),
     )

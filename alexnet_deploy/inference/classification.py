@@ -6,8 +6,6 @@
 K classes. A photograph that could not be read is a `Classification` too, with its reason.
 """
 
-import csv
-import io
 import json
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 
 from alexnet_deploy import arguments
 from alexnet_deploy.errors import UsageError
+from alexnet_deploy.files.csv_text import csv_row, path_cell, text_cell
 from alexnet_deploy.files.output_files import atomic_write
 from alexnet_deploy.files.path_text import path_fields, printable
 from alexnet_deploy.inference.run import PhotographResult, RunSummary, run
@@ -26,9 +25,6 @@ from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.photographs.pixels import EXACT, Decode
 from alexnet_deploy.photographs.sources import ImageSource, path_of
 from alexnet_deploy.runtimes.base import Runner
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""With these a spreadsheet takes a cell of CSV for a formula, or looks at what follows."""
 
 CSV_HEADER = b"path,rank,index,label,probability,error\n"
 """First line of the CSV table; `to_csv` writes the rows below it."""
@@ -171,22 +167,18 @@ def to_json(result: Classification) -> str:
 
 
 def to_csv(result: Classification) -> bytes:
-    r"""Return the rows of one photograph: one per class, or one with the reason it failed.
+    """Return the rows of one photograph: one per class, or one with the reason it failed.
 
-    UTF-8, `\n` after each row; the bytes of a path that is not UTF-8 are kept. No cell is a formula
-    to a spreadsheet: a label or a reason that begins as one gets a `'` before it, a path, which
-    programs read, a `./`. In labels and reasons control characters are escaped.
+    As `files.csv_text` writes them.
     """
-    path = "" if result.path is None else str(result.path)
-    if path.startswith(_FORMULA):
-        path = f"./{path}"
+    path = "" if result.path is None else path_cell(result.path)
     rows: list[tuple[object, ...]] = [
-        (path, rank, one.index, _text_cell(one.label), one.probability, "")
+        (path, rank, one.index, text_cell(one.label), one.probability, "")
         for rank, one in enumerate(result.predictions, start=1)
     ]
     if result.error is not None:
-        rows = [(path, "", "", "", "", _text_cell(result.error))]
-    return b"".join(map(_csv_line, rows))
+        rows = [(path, "", "", "", "", text_cell(result.error))]
+    return b"".join(map(csv_row, rows))
 
 
 @contextmanager
@@ -203,15 +195,3 @@ def open_csv(path: Path) -> Iterator[Callable[[Classification], None]]:
     with atomic_write(path) as file:
         file.write(CSV_HEADER)
         yield add
-
-
-def _text_cell(text: str) -> str:
-    shown = printable(text)
-    return f"'{shown}" if text.startswith(_FORMULA) else shown
-
-
-def _csv_line(fields: tuple[object, ...]) -> bytes:
-    text = io.StringIO()
-    # Before Python 3.13 a carriage return is quoted only if it is in the line terminator.
-    csv.writer(text, lineterminator="\r\n").writerow(fields)
-    return f"{text.getvalue()[:-2]}\n".encode("utf-8", "surrogateescape")

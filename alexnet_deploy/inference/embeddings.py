@@ -46,9 +46,10 @@ from alexnet_deploy.inference.partial_rows import (
 )
 from alexnet_deploy.inference.provenance import PYTHON, Provenance, provenance_of, record_path
 from alexnet_deploy.inference.run import PhotographResult, RunSummary, run
+from alexnet_deploy.model.layers import layer_names
 from alexnet_deploy.photographs.pixels import EXACT, Decode
 from alexnet_deploy.photographs.sources import ImageSource, path_of
-from alexnet_deploy.runtimes.base import Runner, check_outputs
+from alexnet_deploy.runtimes.base import Runner
 
 SUFFIXES = (".npy", ".parquet")
 _Source = TypeVar("_Source", bound=ImageSource)
@@ -159,7 +160,7 @@ def embed(
         notify: called with a line for people: what is continued, discarded or left.
 
     Raises:
-        UsageError: another suffix, or what `check_options` says.
+        UsageError: another suffix, or what `checked_layers` says.
         NoPhotographsError: there are none.
         TooManyFailuresError: none could be read; nothing is written.
         OutputError: a file cannot be written, or another process is writing to `output`.
@@ -167,14 +168,14 @@ def embed(
         MissingPackageError: `.parquet` without pyarrow.
     """
     options = EmbedOptions() if options is None else options
-    check_options(options, runner)
-    files = files_of(output, options.layers)
+    layers = checked_layers(options, runner)
+    files = files_of(output, layers)
     _check_replaced(files)
     write = _writer_for(files)
     summary = RunSummary() if summary is None else summary
     made = provenance_of(
         runner,
-        options.layers,
+        layers,
         pool=options.pool,
         dtype=options.dtype,
         decode=options.decode,
@@ -209,21 +210,22 @@ def files_of(output: Path, layers: tuple[str, ...]) -> tuple[Path, ...]:
     return (*arrays, record_path(output), output.with_suffix(".paths.jsonl"))
 
 
-def check_options(options: EmbedOptions, runner: Runner) -> None:
-    """Reject layers that the network does not have or that the runner was not opened with.
+def checked_layers(options: EmbedOptions, runner: Runner) -> tuple[str, ...]:
+    """Return our names of the layers, which the runner computes.
 
     Raises:
-        UsageError: naming the layer; or maps are to be pooled, and no layer has any.
+        UsageError: naming one that the network does not have, or that the runner was not opened
+            with; or maps are to be pooled, and no layer has any.
     """
-    layers, pool = options.layers, options.pool
-    check_outputs(layers, runner.spec)
+    layers = layer_names(options.layers, runner.spec)
     for layer in layers:
         if layer not in runner.options.outputs:
             raise UsageError(
                 f"layer {layer!r}: the runner returns {', '.join(runner.options.outputs)}; "
                 f"open it with {layer!r} among its outputs"
             )
-    check_pool(pool, layers, runner.spec)
+    check_pool(options.pool, layers, runner.spec)
+    return layers
 
 
 @dataclass(frozen=True, slots=True)

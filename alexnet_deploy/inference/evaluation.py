@@ -1,66 +1,41 @@
 """Evaluate one model or an ensemble: top-1 and top-5 accuracy on photographs of known classes.
 
-    photographs -> inference.run per model -> mean probabilities -> top_k_credit -> Evaluation
+    photographs -> inference.run per model -> mean probabilities -> Predictions -> Evaluation
+    the same photographs -> a model to compare -> Predictions -> PairedCounts ----/
 
 N photographs, K classes of the model. Memory: one float32 array [N, K], 200 MB for ImageNet's
-50,000 validation photographs, and at the end a quarter of that for comparisons.
+50,000 validation photographs; what is kept of it afterwards is 0.1 KB for each photograph.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.errors import Argument, UsageError, VerificationError
 from alexnet_deploy.inference.class_matching import ClassMatch, check_same_classes, match_classes
-from alexnet_deploy.inference.evaluation_report import ClassAccuracy, EvaluatedModel, Evaluation
+from alexnet_deploy.inference.confusion import confusion_matrix
+from alexnet_deploy.inference.evaluation_report import (
+    ClassAccuracy,
+    Comparison,
+    EvaluatedModel,
+    Evaluation,
+)
 from alexnet_deploy.inference.failures import FailureLimit, check_failures
+from alexnet_deploy.inference.predictions import Predictions
 from alexnet_deploy.inference.published import published_accuracy
 from alexnet_deploy.inference.run import RunSummary, run
+from alexnet_deploy.inference.statistics import paired_counts
 from alexnet_deploy.inference.ten_crop import NUM_CROPS, TenCropRunner
 from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.photographs.truth_files import Labelled, LabelledFiles
 from alexnet_deploy.runtimes.base import Runner
 
-
-def top_k_credit(
-    scores: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]], k: int
-) -> NDArray[np.float64]:
-    """Return each photograph's contribution to the top-k accuracy, ties counted fractionally.
-
-    With `g` classes above the true one and `e` equal to it, itself included, the credit is the
-    probability that it is among the first k if ties are ordered at random: (k - g) / e, clipped to
-    0..1. The 2012 code does the same; a network with equal outputs then scores k / K, not 1. If
-    K <= k, everything is correct.
-
-    Args:
-        scores: [N, K] probabilities or logits; a row with a NaN scores 0.
-        labels: [N] true classes, 0 .. K - 1.
-        k: 1 or more.
-
-    Returns:
-        [N] float64, 0..1.
-
-    Raises:
-        UsageError: k is below 1, or a label is out of range.
-    """
-    num_classes = scores.shape[1]
-    if k < 1:
-        raise UsageError(f"k: got {k}, expected 1 or more")
-    if labels.size and not 0 <= labels.min() <= labels.max() < num_classes:
-        raise UsageError(
-            f"labels: got {labels.min()} .. {labels.max()}, expected 0 .. {num_classes - 1}"
-        )
-    true = np.take_along_axis(scores, labels[:, np.newaxis], axis=1)
-    num_above = np.count_nonzero(scores > true, axis=1)
-    num_equal = np.count_nonzero(scores == true, axis=1)  # 0 beside a NaN
-    credit: NDArray[np.float64] = np.clip((k - num_above) / np.maximum(num_equal, 1), 0.0, 1.0)
-    credit[np.isnan(scores).any(axis=1)] = 0.0
-    return credit
+_NUM_CONFUSIONS = 10  # in the report
 
 
 def evaluate(
@@ -70,6 +45,8 @@ def evaluate(
     ten_crop: bool = False,
     weights: Sequence[float] | None = None,
     paths: Sequence[Path] | None = None,
+    compare: Runner | None = None,
+    compare_path: Path | None = None,
     threads: int | None = None,
     on_result: Callable[[Path, str | None], None] = lambda path, error: None,
     summary: RunSummary | None = None,
@@ -78,7 +55,7 @@ def evaluate(
 
     Several runners are an ensemble: their probabilities are averaged. Each has its own
     preprocessing, so the photographs are read once per runner, one runner after the other. A
-    photograph that cannot be read is excluded, and not retried for the next runner.
+    photograph that cannot be read is excluded for all, and not retried for the next runner.
 
     Args:
         runners: opened with the output `probabilities`; all with the same classes.
@@ -86,6 +63,8 @@ def evaluate(
         ten_crop: average the paper's ten crops instead of taking the centre crop.
         weights: of each runner in the average, see `ensemble_weights`.
         paths: the runners' files, for the report and messages.
+        compare: another, with the same classes, to be compared with the average.
+        compare_path: its file.
         threads: decode threads; None for one per core.
         on_result: called for each photograph and runner, with path and reason of failure or None.
         summary: counts and times; each photograph is counted once.
@@ -98,26 +77,25 @@ def evaluate(
         VerificationError: a network's probabilities are not finite.
     """
     shares = ensemble_weights(weights, len(runners))
-    names = _names(runners, paths)
-    _check_runners(runners, names)
-    match = match_classes(photographs, runners[0].spec, names[0])
-    summary = RunSummary() if summary is None else summary
-    average = _Average(photographs, runners[0].spec, on_result)
-    for runner, share, name in zip(runners, shares, names, strict=True):
-        viewer = TenCropRunner(runner) if ten_crop else runner
-        average.add(viewer, share, name=name, threads=threads, summary=summary)
-    summary.num_done = len(photographs) - len(average.failures)
-    summary.stop_clock()
-    return average.evaluation(
-        match,
-        num_crops=NUM_CROPS if ten_crop else 1,
-        models=tuple(
-            _model(runner, share, None if paths is None else paths[number])
-            for number, (runner, share) in enumerate(zip(runners, shares, strict=True))
-        ),
-        left_out=summary.left_out.counts,
-        seconds=summary.wall_s,
+    averaged = _members(runners, shares, paths)
+    _check_members(averaged, "averaged")
+    compared = None
+    if compare is not None:
+        (compared,) = _members([compare], [1.0], None if compare_path is None else [compare_path])
+        _check_members([averaged[0], compared], "compared")
+    spec = runners[0].spec
+    work = _Work(
+        photographs=photographs,
+        match=match_classes(photographs, spec, averaged[0].name),
+        spec=spec,
+        ten_crop=ten_crop,
+        threads=threads,
+        on_result=on_result,
+        summary=RunSummary() if summary is None else summary,
     )
+    found = work.predictions(averaged)
+    comparison = None if compared is None else work.comparison(found, compared)
+    return work.evaluation(found, averaged, comparison)
 
 
 def ensemble_weights(weights: Sequence[float] | None, num_models: int) -> tuple[float, ...]:
@@ -145,147 +123,176 @@ def ensemble_weights(weights: Sequence[float] | None, num_models: int) -> tuple[
     return tuple(weight / total for weight in given)
 
 
-class _Average:
-    """The mean probabilities of every photograph, accumulated runner by runner.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Member:
+    """A runner, its share in an average, and what to call it."""
+
+    runner: Runner
+    share: float
+    path: Path | None
+    name: str
+
+    def model(self) -> EvaluatedModel:
+        return EvaluatedModel(
+            path=self.path,
+            identity=self.runner.identity,
+            runtime=self.runner.options.runtime,
+            precision=self.runner.options.precision,
+            weight=self.share,
+            input_size=self.runner.spec.input_size,
+            preprocessing=self.runner.spec.preprocessing,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Work:
+    """What all models of an evaluation have in common.
 
     Attributes:
-        probabilities: [N, K] float32; zeros, or a partial mean, for those that failed.
-        has_failed: [N] bool.
-        failures: path and reason, in the order encountered.
+        spec: of the first model; all have its classes.
+        match: which output each class is.
+        failures: why a photograph could not be read, by its number, in the order encountered.
     """
 
-    def __init__(
-        self,
-        photographs: Labelled,
-        spec: ModelSpec,
-        on_result: Callable[[Path, str | None], None],
-    ) -> None:
-        self._photographs = photographs
-        self._spec = spec
-        self._on_result = on_result
-        self.probabilities = np.zeros((len(photographs), spec.num_classes), np.float32)
-        self.has_failed = np.zeros(len(photographs), np.bool_)
-        self.failures: list[tuple[Path, str]] = []
+    photographs: Labelled
+    match: ClassMatch
+    spec: ModelSpec
+    ten_crop: bool
+    threads: int | None
+    on_result: Callable[[Path, str | None], None]
+    summary: RunSummary
+    failures: dict[int, str] = field(default_factory=dict)
 
-    def add(
-        self,
-        runner: Runner,
-        share: float,
-        *,
-        name: str,
-        threads: int | None,
-        summary: RunSummary,
-    ) -> None:
-        """Add one runner's probabilities, times `share`, for all remaining photographs."""
-        indices = np.flatnonzero(~self.has_failed)
-        found = (self._photographs.path(int(index)) for index in indices)
-        with closing(run(runner, found, threads=threads, summary=summary)) as results:
-            for index, result in zip(indices, results, strict=True):
+    def predictions(self, members: Sequence[_Member]) -> Predictions:
+        """Return what the mean of the members' probabilities says; [N, K] is freed again."""
+        size = len(self.photographs), self.spec.num_classes
+        probabilities = np.zeros(size, np.float32)
+        for member in members:
+            self._add(member, probabilities)
+        return Predictions.from_probabilities(
+            probabilities,
+            self.match.indices[self.photographs.labels],
+            photographs=self.photographs,
+            labels=self._labels(),
+            failures=self.failures,
+        )
+
+    def _add(self, member: _Member, mean: NDArray[np.float32]) -> None:
+        """Add one member's probabilities, times its share, for all remaining photographs."""
+        remaining = [index for index in range(len(mean)) if index not in self.failures]
+        paths = map(self.photographs.path, remaining)
+        runner = TenCropRunner(member.runner) if self.ten_crop else member.runner
+        with closing(run(runner, paths, threads=self.threads, summary=self.summary)) as results:
+            for index, result in zip(remaining, results, strict=True):
                 if result.has_overflowed:
                     raise VerificationError(
-                        f"{name}: {result.source}: {result.error}, so it is neither right nor "
-                        "wrong; try ",
+                        f"{member.name}: {result.source}: {result.error}, so it is neither right "
+                        "nor wrong; try ",
                         Argument("precision", "fp32"),
                         ", and look for the cause with: alexnet-deploy verify",
                     )
                 if result.outputs is None:
-                    self.has_failed[index] = True
-                    self.failures.append((result.source, result.error or ""))
+                    self.failures[index] = result.error or ""
                 else:
-                    own = result.outputs["probabilities"]
-                    self.probabilities[index] += np.float32(share) * own
-                self._on_result(result.source, result.error)
-        if self.has_failed.all():
-            check_failures(len(self.failures), len(self.failures), FailureLimit())
+                    mean[index] += np.float32(member.share) * result.outputs["probabilities"]
+                self.on_result(result.source, result.error)
+        if len(self.failures) == len(mean):
+            check_failures(len(mean), len(mean), FailureLimit())
+
+    def comparison(self, first: Predictions, member: _Member) -> Comparison:
+        """Compare with another model on the photographs that are left."""
+        second = self.predictions([member])
+        return Comparison(
+            model=member.model(), counts=paired_counts(first, second), predictions=second
+        )
 
     def evaluation(
-        self,
-        match: ClassMatch,
-        *,
-        num_crops: int,
-        models: tuple[EvaluatedModel, ...],
-        left_out: Mapping[str, int],
-        seconds: float,
+        self, found: Predictions, members: Sequence[_Member], comparison: Comparison | None
     ) -> Evaluation:
         """Compare with the photographs' classes."""
-        truth, counted = match.indices[self._photographs.labels], ~self.has_failed
-        top1, top5 = (top_k_credit(self.probabilities, truth, k) for k in (1, 5))
-        classes = self._classes(match.indices, counted, top1, top5)
+        self.summary.num_done = len(self.photographs) - len(self.failures)
+        self.summary.stop_clock()
+        counted, classes = found.is_counted, self._classes(found)
         own = [one.top1 for one in classes if one.top1 is not None]
-        photographs = self._photographs
+        photographs = self.photographs
         # Folders in sorted order may be anybody's classes.
-        is_whole = len(own) == self._spec.num_classes and match.by != "order"
+        is_whole = len(own) == self.spec.num_classes and self.match.by != "order"
         return Evaluation(
-            top1=float(top1[counted].mean()),
-            top5=float(top5[counted].mean()),
+            top1=float(found.top1[counted].mean()),
+            top5=float(found.top5[counted].mean()),
             mean_class_top1=math.fsum(own) / len(own),
             num_photographs=int(counted.sum()),
-            failures=tuple(self.failures),
+            failures=tuple((photographs.path(n), error) for n, error in self.failures.items()),
             num_unlabelled=(
                 photographs.num_unlabelled if isinstance(photographs, LabelledFiles) else 0
             ),
-            left_out=left_out,
-            num_crops=num_crops,
-            matched_by=match.by,
-            models=models,
+            left_out=self.summary.left_out.counts,
+            num_crops=NUM_CROPS if self.ten_crop else 1,
+            matched_by=self.match.by,
+            models=tuple(member.model() for member in members),
             classes=classes,
-            published=published_accuracy(self._spec) if is_whole and len(models) == 1 else None,
-            seconds=seconds,
+            published=published_accuracy(self.spec) if is_whole and len(members) == 1 else None,
+            confusions=confusion_matrix(found).worst(_NUM_CONFUSIONS),
+            comparison=comparison,
+            predictions=found,
+            seconds=self.summary.wall_s,
         )
 
-    def _classes(
-        self,
-        indices: NDArray[np.int64],
-        counted: NDArray[np.bool_],
-        top1: NDArray[np.float64],
-        top5: NDArray[np.float64],
-    ) -> tuple[ClassAccuracy, ...]:
+    def _labels(self) -> tuple[str, ...]:
+        """Return the names of the outputs: the model's, or the classes' own where it has none."""
+        labels = [self.spec.label(index) for index in range(self.spec.num_classes)]
+        if not self.spec.labels:
+            own = zip(self.match.indices.tolist(), self.photographs.classes, strict=True)
+            for index, name in own:
+                labels[index] = name
+        return tuple(labels)
+
+    def _classes(self, found: Predictions) -> tuple[ClassAccuracy, ...]:
         """Average the credits by class; one without readable photographs has no accuracy."""
-        numbers = self._photographs.labels[counted]
-        size = len(indices)
+        counted, size = found.is_counted, len(self.match.indices)
+        numbers = self.photographs.labels[counted]
         counts = np.bincount(numbers, minlength=size).tolist()
-        sums1 = np.bincount(numbers, weights=top1[counted], minlength=size).tolist()
-        sums5 = np.bincount(numbers, weights=top5[counted], minlength=size).tolist()
+        sums1 = np.bincount(numbers, weights=found.top1[counted], minlength=size).tolist()
+        sums5 = np.bincount(numbers, weights=found.top5[counted], minlength=size).tolist()
         return tuple(
             ClassAccuracy(
-                label=self._spec.labels[index] if self._spec.labels else name,
+                label=found.labels[index],
                 index=index,
                 num_photographs=counts[number],
                 top1=sums1[number] / counts[number] if counts[number] else None,
                 top5=sums5[number] / counts[number] if counts[number] else None,
             )
-            for number, (name, index) in enumerate(
-                zip(self._photographs.classes, indices.tolist(), strict=True)
-            )
+            for number, index in enumerate(self.match.indices.tolist())
         )
 
 
-def _names(runners: Sequence[Runner], paths: Sequence[Path] | None) -> list[str]:
-    if paths is not None:
-        return [str(path) for path in paths]
+def _members(
+    runners: Sequence[Runner], shares: Sequence[float], paths: Sequence[Path] | None
+) -> list[_Member]:
+    files = [None] * len(runners) if paths is None else paths
     return [
-        f"model {number} ({runner.identity[:16]})" for number, runner in enumerate(runners, start=1)
+        _Member(
+            runner=runner,
+            share=share,
+            path=path,
+            name=f"model {number} ({runner.identity[:16]})" if path is None else str(path),
+        )
+        for number, (runner, share, path) in enumerate(
+            zip(runners, shares, files, strict=True), start=1
+        )
     ]
 
 
-def _model(runner: Runner, share: float, path: Path | None) -> EvaluatedModel:
-    return EvaluatedModel(
-        path=path,
-        identity=runner.identity,
-        runtime=runner.options.runtime,
-        precision=runner.options.precision,
-        weight=share,
-        input_size=runner.spec.input_size,
-        preprocessing=runner.spec.preprocessing,
-    )
-
-
-def _check_runners(runners: Sequence[Runner], names: Sequence[str]) -> None:
+def _check_members(members: Sequence[_Member], purpose: str) -> None:
     """Reject runners without probabilities, or with other classes than the first's."""
-    for runner, name in zip(runners, names, strict=True):
-        if "probabilities" not in runner.options.outputs:
+    first = members[0]
+    for member in members:
+        outputs = member.runner.options.outputs
+        if "probabilities" not in outputs:
             raise UsageError(
-                f"{name}: its runner returns {', '.join(runner.options.outputs)}; open it with "
+                f"{member.name}: its runner returns {', '.join(outputs)}; open it with "
                 "the output 'probabilities' to evaluate"
             )
-        check_same_classes(runners[0].spec, runner.spec, names[0], name)
+        check_same_classes(
+            first.runner.spec, member.runner.spec, first.name, member.name, purpose=purpose
+        )

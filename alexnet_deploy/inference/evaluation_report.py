@@ -1,39 +1,26 @@
 """An evaluation report: a table for people, JSON for scripts."""
 
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from alexnet_deploy.files.path_text import path_fields, printable
+from alexnet_deploy.files.records import plain_fields
 from alexnet_deploy.inference.class_matching import MatchedBy
+from alexnet_deploy.inference.confusion import Confusion
+from alexnet_deploy.inference.predictions import Predictions
 from alexnet_deploy.inference.published import PublishedAccuracy
+from alexnet_deploy.inference.statistics import PairedCounts, wilson_interval
 from alexnet_deploy.model.spec import Preprocessing
+from alexnet_deploy.photographs.pixels import EXACT
 
-_Z_95 = 1.959963984540054  # of the normal distribution, 95 % within
 _MATCHED_BY = {
     "order": "folders in sorted order: the model has no labels",
     "wnid": "ImageNet's, by their WordNet ids",
     "number": "numbers of the model's outputs, from 0",
 }
-
-
-def wilson_interval(share: float, number: int) -> tuple[float, float]:
-    """Return the bounds between which a true share lies with 95 % confidence (Wilson 1927).
-
-    It says how far another sample of photographs could move the share. On the very photographs of
-    a published figure, the same network comes much closer to it.
-
-    Args:
-        share: 0..1, measured; a sum of fractions for ties is as good as a count.
-        number: of photographs, 1 or more.
-    """
-    squared = _Z_95**2 / number
-    middle = (share + squared / 2) / (1 + squared)
-    half = math.sqrt(squared * (share * (1 - share) + squared / 4)) / (1 + squared)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +66,21 @@ class EvaluatedModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A second model on the same photographs.
+
+    Attributes:
+        model: the second.
+        counts: of photographs that one or both have right.
+        predictions: of the second.
+    """
+
+    model: EvaluatedModel
+    counts: PairedCounts
+    predictions: Predictions = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
     """Accuracy of one model, or of several averaged, on photographs whose classes are known.
 
@@ -97,6 +99,9 @@ class Evaluation:
         models: in the order given.
         classes: in the order of the folders, or sorted.
         published: what its publisher measured, if it is one public network on all its classes.
+        confusions: the ten pairs of classes that are confused most, most first.
+        comparison: with a second model, or None.
+        predictions: from which all this is counted.
         seconds: since the start of the command, or of the given summary.
     """
 
@@ -112,6 +117,9 @@ class Evaluation:
     models: tuple[EvaluatedModel, ...]
     classes: tuple[ClassAccuracy, ...]
     published: PublishedAccuracy | None
+    confusions: tuple[Confusion, ...]
+    comparison: Comparison | None
+    predictions: Predictions = field(repr=False, compare=False)
     seconds: float
 
     @property
@@ -128,13 +136,16 @@ class Evaluation:
         """Return one ASCII JSON object on one line.
 
         {"top1", "top1_interval", "top5", "top5_interval", "mean_class_top1", "photographs",
-        "failures": [{"path", "error"}], "unlabelled", "left_out": {suffix: number}, "crops",
-        "matched_by", "models": [{"path", "identity", "runtime", "precision", "weight",
+        "failures": [{"path", "error"}], "unlabelled", "left_out": {suffix: number}, "decode",
+        "crops", "matched_by", "models": [{"path", "identity", "runtime", "precision", "weight",
         "input_size", "resize", "resize_to", "filter"}], "classes": [{"label", "index",
         "photographs", "top1", "top5"}], "published": {"network", "top1", "top1_inside", "top5",
-        "top5_inside", "measured"}, "seconds"}; a path that is not UTF-8 comes with "path_base64".
-        Accuracies are 0..1, or null for a class without photographs; intervals are [low, high], of
-        95 % confidence; "published" may be null.
+        "top5_inside", "measured"}, "confusions": [{"true", "predicted", "photographs", "of"}],
+        "comparison": {"model": as in "models", "photographs", "first_top1", "second_top1",
+        "difference", "difference_interval", "both", "only_first", "only_second", "p_value"},
+        "seconds"}; a path that is not UTF-8 comes with "path_base64". Accuracies are 0..1, or null
+        for a class without photographs; intervals are [low, high], of 95 % confidence; "published"
+        and "comparison" may be null.
         """
         fields: dict[str, Any] = {
             "top1": self.top1,
@@ -146,11 +157,14 @@ class Evaluation:
             "failures": [path_fields(path) | {"error": error} for path, error in self.failures],
             "unlabelled": self.num_unlabelled,
             "left_out": dict(self.left_out),
+            "decode": plain_fields(EXACT),
             "crops": self.num_crops,
             "matched_by": self.matched_by,
-            "models": [_model_fields(model) for model in self.models],
+            "models": [model_fields(model) for model in self.models],
             "classes": [_class_fields(one) for one in self.classes],
             "published": self._published_fields(),
+            "confusions": [_confusion_fields(one) for one in self.confusions],
+            "comparison": None if self.comparison is None else _comparison_fields(self.comparison),
             "seconds": round(self.seconds, 3),
         }
         return json.dumps(fields)
@@ -167,6 +181,7 @@ class Evaluation:
             ("top-5", f"{_percent(self.top5)} ({_interval(self.top5_interval)})"),
             ("top-1, mean over classes", _percent(self.mean_class_top1)),
             ("photographs", counts),
+            ("decoded by", str(EXACT)),
         ]
         if self.matched_by in _MATCHED_BY:
             rows.append(("classes", _MATCHED_BY[self.matched_by]))
@@ -174,8 +189,26 @@ class Evaluation:
             rows += [("model", _model_line(model)), ("measured", self._measured(model))]
         if self.published is not None:
             rows.append(("published", self._published_line(self.published)))
+        titles = ["most confused", *[""] * len(self.confusions)]
+        rows += zip(titles, map(_confusion_line, self.confusions), strict=False)
+        if self.comparison is not None:
+            rows += self._comparison_rows(self.comparison)
         lines = [f"{name:<26}{text}" for name, text in rows]
         return "\n".join(lines + (self._class_lines() if per_class else []))
+
+    def _comparison_rows(self, comparison: Comparison) -> list[tuple[str, str]]:
+        counts, model = comparison.counts, comparison.model
+        low, high = (100 * bound for bound in counts.difference_interval)
+        return [
+            ("compared model", _model_line(model)),
+            ("measured", self._measured(model)),
+            (
+                "top-1, paired",
+                f"{_percent(counts.second_top1)} against {_percent(counts.first_top1)}: "
+                f"{100 * counts.difference:+.2f} points (95 % interval {low:+.2f} to {high:+.2f})",
+            ),
+            ("", counts.sentence()),
+        ]
 
     def _measured(self, model: EvaluatedModel) -> str:
         """Say in one line how one model saw how many photographs."""
@@ -224,7 +257,8 @@ class Evaluation:
         return lines
 
 
-def _model_fields(model: EvaluatedModel) -> dict[str, Any]:
+def model_fields(model: EvaluatedModel) -> dict[str, Any]:
+    """Return the JSON fields of a model."""
     return (path_fields(model.path) if model.path is not None else {"path": None}) | {
         "identity": model.identity,
         "runtime": model.runtime,
@@ -245,6 +279,36 @@ def _class_fields(one: ClassAccuracy) -> dict[str, Any]:
         "top1": one.top1,
         "top5": one.top5,
     }
+
+
+def _confusion_fields(one: Confusion) -> dict[str, Any]:
+    return {
+        "true": one.true_label,
+        "predicted": one.predicted_label,
+        "photographs": one.num_photographs,
+        "of": one.num_of_class,
+    }
+
+
+def _comparison_fields(comparison: Comparison) -> dict[str, Any]:
+    counts = comparison.counts
+    return {
+        "model": model_fields(comparison.model),
+        "photographs": counts.num_photographs,
+        "first_top1": counts.first_top1,
+        "second_top1": counts.second_top1,
+        "difference": counts.difference,
+        "difference_interval": counts.difference_interval,
+        "both": counts.num_both,
+        "only_first": counts.num_only_first,
+        "only_second": counts.num_only_second,
+        "p_value": counts.p_value,
+    }
+
+
+def _confusion_line(one: Confusion) -> str:
+    names = f"{printable(one.true_label)} taken for {printable(one.predicted_label)}"
+    return f"{names}: {one.num_photographs:,} of {one.num_of_class:,}"
 
 
 def _model_line(model: EvaluatedModel) -> str:

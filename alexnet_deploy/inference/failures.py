@@ -10,7 +10,7 @@ from alexnet_deploy.errors import (
     NoPhotographsError,
     TooManyFailuresError,
 )
-from alexnet_deploy.photographs.suffixes import SEARCHED_FOR, LeftOut
+from alexnet_deploy.photographs.suffixes import LeftOut, searched_for
 
 _Item = TypeVar("_Item")
 
@@ -60,7 +60,7 @@ def no_photographs(left_out: LeftOut | None = None) -> NoPhotographsError:
     """Return the error for paths without photographs."""
     line = "" if left_out is None else left_out.line()
     return NoPhotographsError(
-        f"no photograph found in the paths given; looked for {SEARCHED_FOR} (hidden files and "
+        f"no photograph found in the paths given; looked for {searched_for()} (hidden files and "
         "service folders are skipped); give another folder, or name the files themselves"
         + (f"; {line}" if line else "")
     )

@@ -19,6 +19,7 @@ from alexnet_deploy.errors import ClosedError
 from alexnet_deploy.inference.activations import check_pool, pooled, pooled_shape
 from alexnet_deploy.inference.classification import Classification, classify
 from alexnet_deploy.inference.run import PhotographResult, RunSummary, run
+from alexnet_deploy.model.layers import layer_name
 from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.photographs.pixels import EXACT, Decode
 from alexnet_deploy.photographs.sources import (
@@ -27,7 +28,7 @@ from alexnet_deploy.photographs.sources import (
     image_sources,
     path_of,
 )
-from alexnet_deploy.runtimes.base import FORKED, Runner, check_outputs
+from alexnet_deploy.runtimes.base import FORKED, Runner
 
 Progress = Callable[[int], None]
 """Called with the number of photographs done so far, failures included."""
@@ -157,7 +158,8 @@ class Model:
 
         Args:
             images: as for `classify`; an empty iterable gives no rows.
-            layer: a name of `ModelSpec.layer_shapes`.
+            layer: a name of `ModelSpec.layer_shapes`, or torchvision's or Caffe's for it, such as
+                "features.0" or "prob"; the result has ours.
             pool: "mean" or "max" over the positions of maps makes (C,) of (C, H, W).
             progress: called after each photograph.
 
@@ -167,6 +169,7 @@ class Model:
         """
         rows: list[NDArray[np.float32]] = []
         failures: dict[int, str] = {}
+        layer = layer_name(layer, self.spec)
         shape = self._shape(layer, pool)
         nothing = np.full(shape, np.nan, np.float32)
         with closing(self.iter_embed(images, layer=layer, pool=pool)) as results:
@@ -201,6 +204,7 @@ class Model:
         Raises:
             UsageError, ClosedError: as `embed`.
         """
+        layer = layer_name(layer, self.spec)
         self._shape(layer, pool)
         sources = image_sources(images, self.decode)
         results = run(self._runner_of(layer), sources, decode=self.decode, threads=self._threads)
@@ -246,7 +250,6 @@ class Model:
         return next((one for one in self._runners if layer in one.options.outputs), None)
 
     def _shape(self, layer: str, pool: Pool) -> tuple[int, ...]:
-        check_outputs((layer,), self.spec)
         check_pool(pool, (layer,), self.spec)
         return pooled_shape(self.spec.layer_shapes()[layer], pool)
 

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from alexnet_deploy import __version__
-from alexnet_deploy.choices import FILE_PRECISIONS, Device, Pool, Runtime, StoredType
+from alexnet_deploy.choices import (
+    FILE_PRECISIONS,
+    LAYERS,
+    Device,
+    Pool,
+    Relu,
+    Runtime,
+    StoredType,
+)
 from alexnet_deploy.files.records import (
     Matching,
     Within,
@@ -17,7 +25,7 @@ from alexnet_deploy.files.records import (
     read_record,
     require,
 )
-from alexnet_deploy.inference.activations import Relu, pooled_shape, relu_of
+from alexnet_deploy.inference.activations import pooled_shape
 from alexnet_deploy.inference.published import network_name
 from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.photographs.pixels import EXACT, Decode
@@ -147,12 +155,12 @@ def provenance_of(
     command: tuple[str, ...] = PYTHON,
 ) -> Provenance:
     """Return the record of a run that begins now and has no row yet."""
-    shapes = runner.spec.layer_shapes()
+    shapes, relu = runner.spec.layer_shapes(), {layer.name: layer.relu for layer in LAYERS}
     stored = (
         StoredLayer(
             name=layer,
             shape=pooled_shape(shapes[layer], pool),
-            relu=relu_of(layer),
+            relu=relu[layer],
             pool=pool if len(shapes[layer]) > 1 else "none",
         )
         for layer in layers

@@ -63,7 +63,9 @@ class Reference:
         """Yield name and activations of one image, (H, W, 3), layer by layer."""
         x = (image.transpose(2, 0, 1).astype(self.dtype) - self._mean) / self._std
         for number in range(1, 6):
-            x = relu(self._convolve(x, number))
+            x = self._convolve(x, number)
+            yield f"conv{number}_pre", x
+            x = relu(x)
             yield f"conv{number}", x
             lrn = self.spec.lrn if number in NORMALIZED_CONVS else None
             if lrn is not None and lrn.position == "before_pool":
@@ -75,12 +77,12 @@ class Reference:
             if lrn is not None and lrn.position == "after_pool":
                 x = local_response_norm(x, lrn)
                 yield f"norm{number}", x
-        x = relu(self._connect(x.reshape(-1), "fc6"))
-        yield "fc6", x
-        x = self._connect(x, "fc7")
-        yield "fc7_pre", x
-        x = relu(x)
-        yield "fc7", x
+        x = x.reshape(-1)
+        for layer in ("fc6", "fc7"):
+            x = self._connect(x, layer)
+            yield f"{layer}_pre", x
+            x = relu(x)
+            yield layer, x
         if self.spec.has_head:
             x = self._connect(x, "fc8")
             yield "logits", x

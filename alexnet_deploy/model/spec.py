@@ -5,12 +5,13 @@ Krizhevsky et al. 2012; the 2012 code; Caffe; torchvision; the ONNX Model Zoo).
 
 Layer names, in forward order, are used for checkpoints, ONNX tensors and `layers`:
 
-    conv1 norm1 pool1  conv2 norm2 pool2  conv3 conv4 conv5 pool5  fc6 fc7_pre fc7  logits
-    probabilities
+    conv1_pre conv1 norm1 pool1  conv2_pre conv2 norm2 pool2  conv3_pre conv3  conv4_pre conv4
+    conv5_pre conv5 pool5  fc6_pre fc6  fc7_pre fc7  logits probabilities
 
-`convN`, `fc6` and `fc7` are taken after their ReLU; `fc7_pre` is `fc7` before it. A network
-without normalization has no `normN`; with `lrn.position == "after_pool"` `poolN` comes before it. A
-network without a head ends with `fc7`.
+`convN`, `fc6` and `fc7` are taken after their ReLU, `convN_pre`, `fc6_pre` and `fc7_pre` before it.
+A network without normalization has no `normN`; with `lrn.position == "after_pool"` `poolN` comes
+before it. A network without a head ends with `fc7`. `model.layers` knows the names that torchvision
+and Caffe have for them.
 """
 
 import dataclasses
@@ -197,7 +198,7 @@ class ModelSpec:
             number = index + 1
             top, _, bottom, _ = self.conv_padding(number)
             size = (size + top + bottom - CONV_KERNELS[index]) // CONV_STRIDES[index] + 1
-            shapes[f"conv{number}"] = (width, size, size)
+            shapes |= dict.fromkeys((f"conv{number}_pre", f"conv{number}"), (width, size, size))
             normalized = self.lrn is not None and number in NORMALIZED_CONVS
             if normalized and self.lrn and self.lrn.position == "before_pool":
                 shapes[f"norm{number}"] = (width, size, size)
@@ -206,7 +207,7 @@ class ModelSpec:
                 shapes[f"pool{number}"] = (width, size, size)
             if normalized and self.lrn and self.lrn.position == "after_pool":
                 shapes[f"norm{number}"] = (width, size, size)
-        shapes |= {"fc6": (FC_WIDTH,), "fc7_pre": (FC_WIDTH,), "fc7": (FC_WIDTH,)}
+        shapes |= dict.fromkeys(("fc6_pre", "fc6", "fc7_pre", "fc7"), (FC_WIDTH,))
         if self.has_head:
             shapes |= {"logits": (self.num_classes,), "probabilities": (self.num_classes,)}
         return shapes

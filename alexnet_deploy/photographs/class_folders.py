@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from alexnet_deploy.errors import DatasetError, UsageError
 from alexnet_deploy.photographs.finding import find_photographs, has_hidden_part
-from alexnet_deploy.photographs.suffixes import SEARCHED_FOR, LeftOut, Suffixes, split
+from alexnet_deploy.photographs.suffixes import LeftOut, Suffixes, searched_for, split
 
 _LAYOUT = "expected one sub-folder of photographs for each class, as in root/daisy/1.jpg"
 _MAX_NAMED = 5  # more would make the message unreadable
@@ -99,7 +99,7 @@ def find_class_folders(
     if empty:
         raise DatasetError(
             f"{root}: {_count(len(empty), 'class')} without photographs ({_some(empty)}); "
-            f"looked for {SEARCHED_FOR}; "
+            f"looked for {searched_for()}; "
             "fill or remove these sub-folders" + (f"; {line}" if (line := unread.line()) else "")
         )
     ends = np.cumsum([len(name) for name in names], dtype=np.int64)

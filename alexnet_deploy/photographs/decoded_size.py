@@ -12,6 +12,8 @@ from typing import IO
 
 from PIL import Image
 
+from alexnet_deploy.photographs.scaled_jpegs import stored_size
+
 _PIXEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
 """Of pictures in Pillow's memory; of every other mode 4, RGB and LA included."""
 
@@ -68,7 +70,8 @@ def _decoder_bytes(image: Image.Image) -> tuple[int, int]:
     """Return what a decoder takes beside the picture: until that is complete, and to the end."""
     pixels, channels = image.width * image.height, len(image.getbands())
     if image.format in ("JPEG", "MPO"):  # all its coefficients, where they come scan by scan
-        return 2 * channels * pixels if _has_several_scans(image, channels) else 0, 0
+        width, height = stored_size(image)
+        return 2 * channels * width * height if _has_several_scans(image, channels) else 0, 0
     if image.format == "WEBP":
         return 4 * pixels, 8 * pixels
     if image.format == "JPEG2000":

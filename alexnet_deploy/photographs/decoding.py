@@ -6,6 +6,7 @@ Nothing is dropped silently: an unreadable file raises `PhotographError` with th
 import ctypes
 import errno
 import io
+import math
 import os
 import re
 import stat
@@ -39,6 +40,8 @@ from PIL import (  # noqa: F401 - each registers its format; Pillow's own lazy w
 
 from alexnet_deploy.errors import Argument, PhotographError
 from alexnet_deploy.files.regular_files import open_regular
+from alexnet_deploy.model.spec import Preprocessing
+from alexnet_deploy.photographs.colour import carry_profile, profile_of
 from alexnet_deploy.photographs.decoded_size import bytes_needed
 from alexnet_deploy.photographs.heif_files import HEAD_BYTES, is_heif, open_heif
 from alexnet_deploy.photographs.memory import DECODED, MAX_FILE_BYTES, READ
@@ -47,6 +50,7 @@ from alexnet_deploy.photographs.pixels import EXACT, Decode
 from alexnet_deploy.photographs.png_data import is_cut_short
 from alexnet_deploy.photographs.raw_previews import Preview, preview_of
 from alexnet_deploy.photographs.rgb import layout_of, to_rgb
+from alexnet_deploy.photographs.scaled_jpegs import is_jpeg, open_scaled, stored_size, turned
 from alexnet_deploy.photographs.unread_files import (
     damaged,
     not_an_image,
@@ -60,6 +64,9 @@ _FORMATS = (
     *("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM"),
     *("QOI", "PSD", "SGI", "SUN", "PCX", "TGA"),
 )
+
+_STORED_PIXELS = 4
+"""Times the limit of pixels: what a JPEG may have that is scaled down; to read it takes time."""
 
 # What Pillow says of a file that is in order, in a kind that it does not read.
 _UNREAD_KIND = re.compile(
@@ -77,22 +84,28 @@ _TRANSPOSITIONS = {
 }
 
 
-def load_photograph(path: Path, decode: Decode = EXACT) -> Image.Image:
+def load_photograph(
+    path: Path, decode: Decode = EXACT, preprocessing: Preprocessing | None = None
+) -> Image.Image:
     """Decode one file to an upright picture: mode RGB, 8 bits per channel.
 
     Alpha is composited over white; of animations the first frame is used, of 16-bit greys the high
     byte (of 32-bit greys too, if all are below 65,536); EXIF orientation is applied, and EXIF that
-    cannot be parsed is ignored. Colour profiles are ignored, except that LAB is converted to sRGB.
+    cannot be parsed is ignored. LAB is converted to sRGB. A picture of other colours carries their
+    profile, by which `colour.to_srgb` converts what it is resized to; so does one of mode CMYK,
+    which without a profile is converted as if its inks were ideal.
 
     Args:
         path: of the file; links are followed.
-        decode: at which size, and what of colour profiles.
+        decode: at which size, and whether a profile is carried or ignored.
+        preprocessing: of the network that the picture is for; "scaled" needs it, and leaves of a
+            JPEG twice the size that it is resized to or more.
 
     Raises:
         PhotographError: the reason why it cannot be decoded, without the path.
     """
     with open_photograph(path) as file:
-        return decode_photograph(file, decode)
+        return decode_photograph(file, decode, preprocessing)
 
 
 @contextmanager
@@ -117,7 +130,9 @@ def open_photograph(path: Path) -> Iterator[BinaryIO]:
         raise PhotographError(f"cannot be read ({error.strerror or error})") from error
 
 
-def decode_photograph(file: BinaryIO, decode: Decode = EXACT) -> Image.Image:
+def decode_photograph(
+    file: BinaryIO, decode: Decode = EXACT, preprocessing: Preprocessing | None = None
+) -> Image.Image:
     """Decode a seekable file, from its beginning, as `load_photograph` does.
 
     Raises:
@@ -128,21 +143,20 @@ def decode_photograph(file: BinaryIO, decode: Decode = EXACT) -> Image.Image:
     if not file.tell():
         raise PhotographError("is empty (0 bytes); copy it again from its source")
     file.seek(0)
-    return _decode(file, decode)
+    return _decode(file, decode, preprocessing)
 
 
 def convert_image(image: Image.Image, decode: Decode = EXACT) -> Image.Image:
     """Convert a Pillow image of any mode as `load_photograph` would its file.
 
-    A lazily opened image is read now; its EXIF orientation is applied. An upright image of mode RGB
-    is returned unchanged.
+    A lazily opened image is read now; its EXIF orientation is applied. The result is a new image.
 
     Raises:
         PhotographError: the reason why there is no image.
     """
     try:
         with _failures_reported(None):
-            return _upright_rgb(image, decode)
+            return _upright(image, decode, is_callers=True)
     except OSError as error:
         raise PhotographError(f"cannot be read ({error.strerror or error})") from error
 
@@ -159,34 +173,39 @@ def _check_regular(path: Path) -> None:
         raise PhotographError("is a pipe, socket or device, expected an ordinary file")
 
 
-def _decode(file: BinaryIO, decode: Decode) -> Image.Image:
+def _decode(file: BinaryIO, decode: Decode, preprocessing: Preprocessing | None) -> Image.Image:
     with _failures_reported(file):
         preview = preview_of(file)
     if preview is not None:
-        return _decode_preview(preview, decode)
-    file.seek(0)
-    with _failures_reported(file), _opened(file) as image:
-        picture = _upright_rgb(image, decode)
+        return _decode_preview(preview, decode, preprocessing)
+    with _failures_reported(file), _opened(file, decode, preprocessing) as image:
+        picture = _upright(image, decode)
         if image.format == "PNG" and is_cut_short(file, image):
             raise damaged("pixels are missing")
         return picture
 
 
-def _decode_preview(preview: Preview, decode: Decode) -> Image.Image:
+def _decode_preview(
+    preview: Preview, decode: Decode, preprocessing: Preprocessing | None
+) -> Image.Image:
     """Decode a raw file's preview; the raw file says how to turn one that does not itself."""
     file = io.BytesIO(preview.jpeg)
-    with _failures_reported(file), Image.open(file, formats=("JPEG",)) as image:
-        picture = _upright_rgb(image, decode)
+    with _failures_reported(file), _opened(file, decode, preprocessing) as image:
+        picture = _upright(image, decode)
         transposition = _TRANSPOSITIONS.get(preview.orientation)
         if transposition is None or _orientation(image) is not None:
             return picture
-        return picture.transpose(transposition)
+        return turned(picture, transposition)
 
 
-def _opened(file: BinaryIO) -> Image.Image:
+def _opened(file: BinaryIO, decode: Decode, preprocessing: Preprocessing | None) -> Image.Image:
     """Open a file that is no raw file; the image is not loaded."""
+    file.seek(0)
     head = file.read(HEAD_BYTES)
     file.seek(0)
+    if decode.scale == "scaled" and is_jpeg(head):
+        assert preprocessing is not None, "what a picture is scaled for must be said"
+        return open_scaled(file, preprocessing)
     if not is_heif(head):
         return Image.open(file, formats=_FORMATS)
     try:
@@ -195,18 +214,27 @@ def _opened(file: BinaryIO) -> Image.Image:
         raise damaged(str(error)) from error
 
 
-def _upright_rgb(image: Image.Image, decode: Decode) -> Image.Image:
-    """Return a new image, or `image` itself if it is already loaded, upright and RGB."""
+def _upright(image: Image.Image, decode: Decode, *, is_callers: bool = False) -> Image.Image:
+    """Return an upright picture; where nothing has to change, `image` itself, but of a caller's."""
     width, height = image.size
     if width * height > PIXELS.limit:
         raise _too_large(width * height)
+    stored = math.prod(stored_size(image))
+    if stored > _STORED_PIXELS * PIXELS.limit:
+        raise _too_large(stored, "are scaled down while they are decoded", _STORED_PIXELS)
     with DECODED.released_at_end():
         _reserve_memory(image)
         layout = layout_of(image)
         image.load()
         transposition = _TRANSPOSITIONS.get(_orientation(image))
-        rgb = to_rgb(image, layout)
-        return rgb if transposition is None else rgb.transpose(transposition)
+        profile = profile_of(image) if decode.colour == "srgb" else None
+        picture = image if profile and image.mode == "CMYK" else to_rgb(image, layout)
+        if transposition is not None:
+            picture = turned(picture, transposition)
+        elif picture is image and is_callers:
+            picture = image.copy()
+        carry_profile(picture, profile)
+        return picture
 
 
 def silence_libtiff() -> None:
@@ -280,9 +308,10 @@ def _orientation(image: Image.Image) -> Any:
         return None
 
 
-def _too_large(pixels: int) -> PhotographError:
+def _too_large(pixels: int, what: str = "are decoded", times_limit: int = 1) -> PhotographError:
+    limit = times_limit * PIXELS.limit
     return PhotographError(
-        f"has {pixels / 1e6:.1f} megapixels, at most {PIXELS.limit / 1e6:.1f} are decoded; raise ",
+        f"has {pixels / 1e6:,.1f} megapixels, at most {limit / 1e6:,.1f} {what}; raise ",
         Argument("max_megapixels"),
         " or scale it down first",
     )

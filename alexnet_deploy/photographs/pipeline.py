@@ -105,7 +105,9 @@ def default_threads() -> int:
 
 def crop_loader(spec: ModelSpec, decode: Decode) -> Load[ImageSource]:
     """Return the plain loader: decode as `decode` says, resize and crop as `spec` does."""
-    return lambda source: Loaded(crop=preprocess(load_image(source, decode), spec))
+    return lambda source: Loaded(
+        crop=preprocess(load_image(source, decode, spec.preprocessing), spec)
+    )
 
 
 def batches(

@@ -7,7 +7,8 @@ from alexnet_deploy.errors import ArgumentError
 DEFAULT_MEGAPIXELS = 2 * 89_478_485 / 1e6
 """179, Pillow's own limit."""
 
-_MOST_MEGAPIXELS = 10_000
+# What is refused is named with one decimal.
+_FEWEST_MEGAPIXELS, _MOST_MEGAPIXELS = 0.1, 10_000
 
 
 class _PixelLimit:
@@ -21,13 +22,13 @@ PIXELS = _PixelLimit()
 
 
 def limit_megapixels(max_megapixels: float = DEFAULT_MEGAPIXELS) -> None:
-    """Limit the size of photographs, for the rest of the process.
+    """Limit the size at which photographs are decoded, for the rest of the process.
 
     Above Pillow's own limit, which is the default, this raises that, too. How much memory they take
     is another matter: see `memory.limit_decoded_memory`.
 
     Args:
-        max_megapixels: in millions of pixels, up to 10,000.
+        max_megapixels: in millions of pixels, 0.1 to 10,000.
 
     Raises:
         ArgumentError: it is no such number.
@@ -36,8 +37,8 @@ def limit_megapixels(max_megapixels: float = DEFAULT_MEGAPIXELS) -> None:
         limit = float(max_megapixels)
     except (TypeError, ValueError):
         limit = 0.0
-    if not 0 < limit <= _MOST_MEGAPIXELS:
-        expected = f"a number above 0, up to {_MOST_MEGAPIXELS:,}"
+    if not _FEWEST_MEGAPIXELS <= limit <= _MOST_MEGAPIXELS:
+        expected = f"a number from {_FEWEST_MEGAPIXELS} to {_MOST_MEGAPIXELS:,}"
         raise ArgumentError("max_megapixels", max_megapixels, expected)
     PIXELS.limit = round(limit * 1e6)
     # Pillow warns above its limit, and refuses above twice that.

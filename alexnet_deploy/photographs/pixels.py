@@ -28,7 +28,7 @@ class Decode:
     colour: Colour
 
     @classmethod
-    def of(cls, decode: Scale = "exact", colour: Colour = "ignored") -> Self:
+    def of(cls, decode: Scale = "exact", colour: Colour = "srgb") -> Self:
         """Return what this version does when it is asked for this.
 
         Raises:

@@ -8,12 +8,14 @@ cannot change a pixel, only over the part to be cropped.
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from alexnet_deploy.model.spec import ModelSpec, Preprocessing
+from alexnet_deploy.photographs.colour import to_srgb
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _FILTER_RADIUS = 2  # px of the coarser image, for bicubic; bilinear's is 1
@@ -23,6 +25,18 @@ _MAX_RESIZED_PIXELS = 50_000_000
 
 _SMALL_PIXELS = 1_000_000
 """Up to this, copying the needed part of the source costs less than resizing the rest."""
+
+_EXTENT = "alexnet_deploy.extent"
+"""Where an `Extent` is in `Image.info`; a file may put a text there."""
+
+
+class Extent(NamedTuple):
+    """The part of a picture that is the photograph: a box in px, whose edges may divide pixels."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,38 +72,59 @@ class _Axis:
 
 
 def preprocess(photograph: Image.Image, spec: ModelSpec) -> NDArray[np.uint8]:
-    """Resize and crop one picture for a network.
+    """Resize and crop one picture for a network, and convert it to sRGB.
 
     Sizes and offsets round as torchvision's `Resize` and `CenterCrop` do on a Pillow image. Where
     the whole picture resized would exceed 50 megapixels, the pixels equal its crop to within one
     grey level; otherwise they are identical.
 
     Args:
-        photograph: mode RGB, upright, at least 1x1.
+        photograph: upright, at least 1x1, mode RGB, or CMYK that carries a colour profile; of one
+            with an extent only that is meant.
         spec: its `preprocessing` and `input_size` are used.
 
     Returns:
         (input_size, input_size, 3) uint8, RGB; may be read-only.
     """
+    return np.asarray(to_srgb(_crop(photograph, spec)))
+
+
+def _crop(photograph: Image.Image, spec: ModelSpec) -> Image.Image:
     resample = _FILTERS[spec.preprocessing.filter]
-    width, height = _resized_size(photograph.size, spec.preprocessing)
+    extent = extent_of(photograph)
+    size = (extent.right - extent.left, extent.bottom - extent.top)
+    width, height = resized_size(size, spec.preprocessing)
     x = _axis(photograph.width, width, spec.input_size)
     y = _axis(photograph.height, height, spec.input_size)
+    if size != photograph.size:
+        resized = photograph.resize((width, height), resample, extent)
+        return resized.crop((x.start, y.start, x.stop, y.stop))
     if width * height > _MAX_RESIZED_PIXELS:
-        return np.asarray(_resize_part(photograph, x, y, resample))
+        return _resize_part(photograph, x, y, resample)
     if _is_vertical_first(x, y):
         resized = photograph.resize((width, height), resample)
-        return np.asarray(resized.crop((x.start, y.start, x.stop, y.stop)))
+        return resized.crop((x.start, y.start, x.stop, y.stop))
     if y.is_exact and photograph.width * photograph.height <= _SMALL_PIXELS:
         first, last = y.source_span
         rows = photograph.crop((0, first, photograph.width, last))
     else:
         first, rows = 0, photograph
     columns = _resize_x(rows, x, resample, cut=x.is_exact)
-    return np.asarray(_resize_y(columns, y, resample, cut=y.is_exact, first=first))
+    return _resize_y(columns, y, resample, cut=y.is_exact, first=first)
 
 
-def _resized_size(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
+def extent_of(picture: Image.Image) -> Extent:
+    """Return the extent of a picture, by default all of it."""
+    found = picture.info.get(_EXTENT)
+    return found if isinstance(found, Extent) else Extent(0, 0, *picture.size)
+
+
+def set_extent(picture: Image.Image, extent: Extent) -> None:
+    """Mark a part of a picture as the photograph; what is made of it by Pillow keeps the mark."""
+    picture.info[_EXTENT] = extent
+
+
+def resized_size(size: tuple[float, float], preprocessing: Preprocessing) -> tuple[int, int]:
     """Return the size after the resize; the longer side is truncated to whole px, not rounded."""
     target = preprocessing.resize_to
     if preprocessing.resize == "squash":

@@ -5,6 +5,8 @@ nearly every raw format keeps the result as a JPEG, each elsewhere. So it is loo
 marks, and no raw format is parsed but for what tells a preview from a sensor's data in JPEG.
 """
 
+from bisect import bisect_left
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -58,9 +60,7 @@ def preview_of(file: BinaryIO) -> Preview | None:
         if jpeg.is_read
     }
     for sensor in sensors:
-        for start, end in _spans(sensor):
-            for position in [one for one in sizes if start <= one < end]:
-                del sizes[position]
+        _remove_within(sizes, _spans(sensor))
     position = max(sizes, key=sizes.__getitem__, default=0)
     if not sizes or sizes[position][1] < _MIN_SIDE:
         raise PhotographError(
@@ -72,13 +72,22 @@ def preview_of(file: BinaryIO) -> Preview | None:
     return Preview(data[position:end], _orientation(file, found))
 
 
-def _spans(sensor: Directory) -> list[tuple[int, int]]:
-    """Return where a directory's data begin and end."""
-    spans: list[tuple[int, int]] = []
+def _spans(sensor: Directory) -> Iterator[tuple[int, int]]:
+    """Yield where a directory's data begin and end."""
     for offsets, sizes in _STRIPS:
-        pairs = zip(sensor.numbers(offsets), sensor.numbers(sizes), strict=False)
-        spans += [(offset, offset + size) for offset, size in pairs]
-    return spans
+        for offset, size in zip(sensor.numbers(offsets), sensor.numbers(sizes), strict=False):
+            yield offset, offset + size
+
+
+def _remove_within(found: dict[int, tuple[int, int]], spans: Iterator[tuple[int, int]]) -> None:
+    """Remove the positions that lie in a span; a hostile file has thousands of both."""
+    positions = sorted(found)
+    for start, end in spans:
+        first = bisect_left(positions, start)
+        last = bisect_left(positions, end, first)
+        for position in positions[first:last]:
+            del found[position]
+        del positions[first:last]
 
 
 def _orientation(file: BinaryIO, found: tuple[Directory, ...]) -> int:

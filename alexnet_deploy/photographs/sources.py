@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from alexnet_deploy.errors import PhotographError, UsageError
+from alexnet_deploy.model.spec import Preprocessing
 from alexnet_deploy.photographs.decoding import (
     convert_image,
     decode_photograph,
@@ -42,7 +43,7 @@ class _Unreadable:
 
 ImageSource: TypeAlias = Path | bytes | Image.Image | _Unreadable
 """A photograph as passed to the threads: later changes by the caller do not affect it. A Pillow
-image is already upright RGB."""
+image is already upright, as `load_photograph` returns it."""
 
 _converting = threading.Lock()
 """Held while a caller's image is read: two threads may have been given the same one."""
@@ -127,29 +128,35 @@ def image_source(image: ImageInput, decode: Decode = EXACT) -> ImageSource:
     return data
 
 
-def load_image(source: ImageSource, decode: Decode = EXACT) -> Image.Image:
-    """Decode one photograph to an upright picture of mode RGB, as `load_photograph` does.
+def load_image(
+    source: ImageSource, decode: Decode = EXACT, preprocessing: Preprocessing | None = None
+) -> Image.Image:
+    """Decode one photograph to an upright picture, as `load_photograph` does.
 
-    The same photograph gives the same pixels in whichever form it is given.
+    The same file gives the same pixels in whichever form it is given.
+
+    Args:
+        source: as `image_source` returns it.
+        decode: as for `load_photograph`; a picture in memory has its size.
+        preprocessing: as for `load_photograph`.
 
     Raises:
         PhotographError: the reason why it cannot be decoded.
     """
     if isinstance(source, Path):
-        return load_photograph(source, decode)
+        return load_photograph(source, decode, preprocessing)
     if isinstance(source, Image.Image):
         return source
     if isinstance(source, _Unreadable):
         raise PhotographError(source.reason)
-    return decode_photograph(io.BytesIO(source), decode)
+    return decode_photograph(io.BytesIO(source), decode, preprocessing)
 
 
 def _converted(image: Image.Image, decode: Decode) -> ImageSource:
     """Return an image that is unaffected by the caller's changes."""
     try:
         with _converting:
-            rgb = convert_image(image, decode)
-            return rgb.copy() if rgb is image else rgb
+            return convert_image(image, decode)
     except PhotographError as error:
         return _Unreadable(error.reason)
 

@@ -19,15 +19,15 @@ PHOTO_SUFFIXES = (
 )
 """Of photographs that are read whatever is installed, in upper or lower case."""
 
-_USUAL = " ".join(suffix for suffix in PHOTO_SUFFIXES if suffix not in RAW_SUFFIXES)
-SEARCHED_FOR = f"files with the suffixes {_USUAL}, of camera raw files and HEIC"
-
 HEIF_SUFFIXES, HEIF_MODULE, HEIF_EXTRA = (".heic", ".heif", ".hif"), "pillow_heif", "photos"
-_UNREAD_SUFFIXES = (
-    *(".jxl", ".psd", ".svg", ".ico", ".exr", ".hdr", ".dds", ".eps", ".xcf"),
+_NAMED_SUFFIXES = (
+    *(".psd", ".sgi", ".rgb", ".rgba", ".bw", ".ras", ".icb", ".vda", ".vst"),
     *(".heics", ".heifs", ".avifs"),
 )
-"""Of pictures that a search leaves out, whatever is installed."""
+"""Of files that are seldom photographs, or not even pictures: read if they are named themselves."""
+
+_UNREAD_SUFFIXES = (".jxl", ".svg", ".ico", ".exr", ".hdr", ".pfm", ".dds", ".eps", ".xcf")
+"""Of pictures that nothing here reads."""
 
 
 class Suffixes:
@@ -36,7 +36,8 @@ class Suffixes:
     def __init__(self) -> None:
         heif = HEIF_SUFFIXES if has_module(HEIF_MODULE) else ()
         self.read = frozenset((*PHOTO_SUFFIXES, *heif))
-        self.left_out = frozenset((*HEIF_SUFFIXES, *_UNREAD_SUFFIXES)) - self.read
+        every = (*HEIF_SUFFIXES, *_NAMED_SUFFIXES, *_UNREAD_SUFFIXES)
+        self.left_out = frozenset(every) - self.read
         self._developed = frozenset((*_JPEG_SUFFIXES, *heif))
 
     def without_twins(self, names: list[str]) -> tuple[list[str], list[str]]:
@@ -48,6 +49,14 @@ class Suffixes:
             if (parts := split(name))[1] in RAW_SUFFIXES and parts[0] in stems
         }
         return [name for name in names if name not in twins], sorted(twins)
+
+
+def searched_for() -> str:
+    """Say what a search of folders looks for, with what is installed now."""
+    read = Suffixes().read
+    usual = [suffix for suffix in (*PHOTO_SUFFIXES, *HEIF_SUFFIXES) if suffix in read]
+    named = " ".join(suffix for suffix in usual if suffix not in RAW_SUFFIXES)
+    return f"files with the suffixes {named} and of camera raw files"
 
 
 def split(name: str) -> tuple[str, str]:
@@ -77,21 +86,21 @@ class LeftOut:
 
     def line(self) -> str:
         """Render the counts in one line, "" without any."""
-        return describe_left_out(self.counts)
+        return f"left out: {describe_left_out(self.counts)}" if self.counts else ""
 
 
 def describe_left_out(counts: Mapping[str, int]) -> str:
     """Render how many photographs were left out, by suffix, and what would read them."""
-    others = sorted(counts.keys() - {*HEIF_SUFFIXES, *RAW_SUFFIXES})
+    others = sorted(counts.keys() - {*HEIF_SUFFIXES, *RAW_SUFFIXES, *_NAMED_SUFFIXES})
     kinds = (
         (HEIF_SUFFIXES, f" (to read them: pip install 'alexnet-deploy[{HEIF_EXTRA}]')"),
         (RAW_SUFFIXES, " beside their JPEGs"),
+        (_NAMED_SUFFIXES, " (read if named themselves)"),
         (others, " (not read)"),
     )
-    found = [
+    return "; ".join(
         _counted(counts, suffixes) + what for suffixes, what in kinds if counts.keys() & {*suffixes}
-    ]
-    return f"left out: {'; '.join(found)}" if found else ""
+    )
 
 
 def _counted(counts: Mapping[str, int], suffixes: Iterable[str]) -> str:

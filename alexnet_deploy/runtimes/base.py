@@ -38,8 +38,8 @@ class RunnerOptions:
             On a CPU the runtime itself gets 32 at a time at most.
         exact_batch: False lets an engine use the nearest size that it was built for.
         threads: CPU threads of the runtime; None for all cores.
-        outputs: layers to return, named as in `ModelSpec.layer_shapes`; none for `usual_outputs`,
-            or all that an engine was built with.
+        outputs: layers to return, as for `layers.layer_names`; none for `usual_outputs`, or all
+            that an engine was built with.
     """
 
     runtime: Runtime = "auto"
@@ -70,7 +70,7 @@ class Runner(Protocol):
     Attributes:
         spec: the file's spec; preprocess with this and nothing else.
         identity: of the checkpoint that the file was built from.
-        options: the resolved options, without "auto".
+        options: the resolved options, without "auto", the layers under our own names.
         description: one line for people: runtime, version, device, precision, batch, threads.
     """
 
@@ -196,25 +196,3 @@ def check_images(images: NDArray[np.uint8], spec: ModelSpec, batch_size: int) ->
 def usual_outputs(spec: ModelSpec) -> tuple[str, ...]:
     """Return the layers that a file offers and a runner returns unless others are named."""
     return ("probabilities", "fc7") if spec.has_head else ("fc7",)
-
-
-def check_outputs(outputs: tuple[str, ...], spec: ModelSpec) -> None:
-    """Reject a layer that the network does not have.
-
-    Raises:
-        UsageError: naming the layer and listing those that exist.
-    """
-    layers = tuple(spec.layer_shapes())
-    for name in outputs:
-        if name in ("logits", "probabilities") and not spec.has_head:
-            raise UsageError(
-                f"this {spec.preset} network has no head, so it has no {name} and classifies "
-                "nothing; take vectors of it, to embed or to search"
-            )
-        if name not in layers:
-            raise UsageError(
-                f"layer {name!r} does not exist in this {spec.preset} network; "
-                f"choose from: {', '.join(layers)}"
-            )
-    if not outputs or len(set(outputs)) != len(outputs):
-        raise UsageError(f"layers: expected one or more different names, got {outputs}")

@@ -12,6 +12,7 @@ from alexnet_deploy.errors import (
     UsageError,
 )
 from alexnet_deploy.runtimes.base import RunnerOptions
+from alexnet_deploy.runtimes.processor import saturates_int8
 
 _Computes = Mapping[Precision, tuple[FilePrecision, ...]]
 
@@ -35,8 +36,13 @@ Combination = tuple[Runtime, Device, Precision]
 _ENGINES_ONLY = ("tensorrt", "tensorrt-rtx")
 
 
-def resolve_runtime(options: RunnerOptions, device: Device) -> Runtime:
+def resolve_runtime(options: RunnerOptions, device: Device, precision: Precision) -> Runtime:
     """Return the runtime that `options` selects on `device`, for a model file or a checkpoint.
+
+    Args:
+        options: as given.
+        device: that was chosen.
+        precision: to compute in, not "auto".
 
     Raises:
         MissingPackageError: "auto", and no runtime for the device is installed.
@@ -44,7 +50,8 @@ def resolve_runtime(options: RunnerOptions, device: Device) -> Runtime:
     """
     runtimes = _COMPUTES[device]
     if options.runtime == "auto":
-        for name in runtimes:
+        is_wrong = precision == "int8" and device == "cpu" and saturates_int8()
+        for name in sorted(runtimes, key=lambda name: is_wrong and name == "openvino"):
             if installed.has_module(name):
                 return name
         if device == "cuda":
@@ -138,8 +145,8 @@ def usual_combinations(*, for_gpu: bool) -> tuple[Combination, ...]:
         for_gpu: whether ONNX Runtime is installed for GPUs.
     """
     found: list[Combination] = []
-    # OpenVINO is optional there: its extra would install ONNX Runtime for CPUs.
-    if installed.has_module("openvino") or not for_gpu:
+    # OpenVINO is a choice where there is ONNX Runtime, which can do all but bf16.
+    if installed.has_module("openvino") or not (for_gpu or installed.has_module("onnxruntime")):
         found += [("openvino", "cpu", "fp32"), ("openvino", "cpu", "bf16")]
     found += [("onnxruntime", "cpu", "fp32")]
     if for_gpu:

@@ -4,7 +4,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from alexnet_deploy import installed
-from alexnet_deploy.choices import Device, FilePrecision, Runtime
+from alexnet_deploy.choices import Device, FilePrecision, Precision, Runtime
 from alexnet_deploy.runtimes.base import Runner, RunnerOptions, usual_outputs
 from alexnet_deploy.runtimes.capabilities import computes, resolve_runtime
 from alexnet_deploy.runtimes.engine_file import EngineFile
@@ -78,16 +78,16 @@ def resolve(options: RunnerOptions, own: FilePrecision = "fp32") -> RunnerOption
     Raises:
         MissingPackageError, DeviceError: as `open_runner`.
     """
-    device = _resolve_device(options, own)
-    runtime = resolve_runtime(options, device)
+    precision = own if options.precision == "auto" else options.precision
+    device = _resolve_device(options, precision)
+    runtime = resolve_runtime(options, device, precision)
     return dataclasses.replace(options, runtime=runtime, device=device)
 
 
-def _resolve_device(options: RunnerOptions, own: FilePrecision) -> Device:
+def _resolve_device(options: RunnerOptions, precision: Precision) -> Device:
     """Take the GPU if there is one and the installed ONNX Runtime can run this precision on it."""
     if options.device != "auto":
         return options.device
-    precision = own if options.precision == "auto" else options.precision
     can_do_it = options.runtime in ("auto", "onnxruntime") and computes(
         "onnxruntime", "cuda", precision
     )

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.errors import Argument, DeviceError, IncompatibleFileError, Message
-from alexnet_deploy.runtimes.base import BaseRunner, RunnerOptions, check_outputs, padded
+from alexnet_deploy.model.layers import layer_names
+from alexnet_deploy.runtimes.base import BaseRunner, RunnerOptions, padded
 from alexnet_deploy.runtimes.capabilities import run_precision
 from alexnet_deploy.runtimes.gpu_driver import current_gpu
 from alexnet_deploy.runtimes.onnxruntime_session import (
@@ -62,13 +63,16 @@ class OnnxRuntimeCudaRunner(BaseRunner):
             UsageError: a layer that the network does not have, or a precision that does not match
                 the file's.
         """
-        check_outputs(options.outputs, network.spec)
         precision = run_precision(
             "onnxruntime", "cuda", options.precision, network.precision, network.source
         )
         gpu = _usable_gpu()
         options = dataclasses.replace(
-            options, runtime="onnxruntime", device="cuda", precision=precision
+            options,
+            runtime="onnxruntime",
+            device="cuda",
+            precision=precision,
+            outputs=layer_names(options.outputs, network.spec),
         )
         session = _open(network.to_bytes(options.outputs), network.source, options)
         self.placement = node_placement(session)

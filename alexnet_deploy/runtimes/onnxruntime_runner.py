@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from alexnet_deploy.choices import Precision
 from alexnet_deploy.graph.interface import INPUT
-from alexnet_deploy.runtimes.base import BaseRunner, RunnerOptions, check_outputs
+from alexnet_deploy.model.layers import layer_names
+from alexnet_deploy.runtimes.base import BaseRunner, RunnerOptions
 from alexnet_deploy.runtimes.capabilities import run_precision
 from alexnet_deploy.runtimes.onnxruntime_session import onnxruntime_version, open_session
 from alexnet_deploy.runtimes.prepared import PreparedNetwork
@@ -55,12 +56,15 @@ class OnnxRuntimeRunner(BaseRunner):
             UsageError: a layer that the network does not have, or a precision that does not match
                 the file's.
         """
-        check_outputs(options.outputs, network.spec)
         precision = run_precision(
             "onnxruntime", "cpu", options.precision, network.precision, network.source
         )
         options = dataclasses.replace(
-            options, runtime="onnxruntime", device="cpu", precision=precision
+            options,
+            runtime="onnxruntime",
+            device="cpu",
+            precision=precision,
+            outputs=layer_names(options.outputs, network.spec),
         )
         content = network.to_bytes(options.outputs)
         self._session = open_session(content, network.source, threads=options.threads)

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from alexnet_deploy.choices import Precision
 from alexnet_deploy.errors import IncompatibleFileError, MissingPackageError
 from alexnet_deploy.graph.interface import INPUT
-from alexnet_deploy.runtimes.base import BaseRunner, RunnerOptions, check_outputs
+from alexnet_deploy.model.layers import layer_names
+from alexnet_deploy.runtimes.base import BaseRunner, RunnerOptions
 from alexnet_deploy.runtimes.capabilities import run_precision
 from alexnet_deploy.runtimes.prepared import PreparedNetwork
+from alexnet_deploy.runtimes.processor import saturates_int8
 
 # Importing openvino sends an event to Google Analytics and writes an identifier to the home folder;
 # without this module it does neither (openvino/tools/ovc/telemetry_utils.py).
@@ -60,12 +62,15 @@ class OpenVinoRunner(BaseRunner):
             UsageError: a layer that the network does not have, or a precision that does not match
                 the file's.
         """
-        check_outputs(options.outputs, network.spec)
         precision = run_precision(
             "openvino", "cpu", options.precision, network.precision, network.source
         )
         options = dataclasses.replace(
-            options, runtime="openvino", device="cpu", precision=precision
+            options,
+            runtime="openvino",
+            device="cpu",
+            precision=precision,
+            outputs=layer_names(options.outputs, network.spec),
         )
         settings: dict[str, Any] = {
             # Without this hint OpenVINO uses bf16 wherever the CPU supports it.
@@ -76,12 +81,14 @@ class OpenVinoRunner(BaseRunner):
         }
         if options.threads is not None:
             settings["INFERENCE_NUM_THREADS"] = options.threads
+        self._network: PreparedNetwork | None = network  # the memory of one that is compiled
         self._compiled = _compiled(network, options, settings)
         self.inference_precision = str(self._compiled.get_property("INFERENCE_PRECISION_HINT"))
         self._request = self._compiled.create_infer_request()
         threads = options.threads or self._compiled.get_property("INFERENCE_NUM_THREADS") or "all"
         description = (
-            f"OpenVINO {openvino_version()}, CPU, {options.precision}{_remark(precision)}, "
+            f"OpenVINO {openvino_version()}, CPU, {options.precision}"
+            f"{_remark(precision, self.inference_precision)}, "
             f"batch {options.batch_size}, threads {threads}"
         )
         super().__init__(network.spec, network.identity, options, description)
@@ -100,12 +107,17 @@ class OpenVinoRunner(BaseRunner):
 
     def _free(self) -> None:
         self._request = self._compiled = None
+        self._network = None
 
 
-def _remark(precision: Precision) -> str:
+def _remark(precision: Precision, computed: str) -> str:
     """Return a remark where the arithmetic is not what the precision's name suggests."""
     if precision == "fp16":
         return " (its weights; computed in fp32)"
+    if precision == "int8" and saturates_int8():
+        return " (less exact on this CPU, which has no VNNI, than with ONNX Runtime)"
+    if precision == "bf16" and "bfloat16" not in computed:  # nor can it emulate it
+        return " (computed in fp32: this CPU has no bf16)"
     if precision == "bf16" and not native_bf16():
         return " (emulated: this CPU has no bf16, fp32 is faster)"
     return ""
@@ -114,11 +126,13 @@ def _remark(precision: Precision) -> str:
 def _compiled(network: PreparedNetwork, options: RunnerOptions, settings: dict[str, Any]) -> Any:
     core = openvino.Core()
     size = network.spec.input_size
-    content = network.to_bytes(options.outputs)
     try:
         if network.is_compiled:
-            return core.import_model(content, "CPU", settings)
-        model = core.read_model(content)
+            (body,) = network.body
+            # Its weights stay where they are: the caller keeps the network as long as this.
+            blob = openvino.Tensor(np.frombuffer(body, np.uint8), shared_memory=True)
+            return core.import_model(blob, "CPU", settings)
+        model = core.read_model(network.to_bytes(options.outputs))
         # As fast as with N fixed, and bitwise the same for any N (tested).
         model.reshape({INPUT: [-1, size, size, 3]})
         return core.compile_model(model, "CPU", settings)

@@ -13,7 +13,7 @@ from alexnet_deploy.model.spec import ModelSpec
 if TYPE_CHECKING:
     from alexnet_deploy.graph.model_file import ModelFile
 
-LOWERING_VERSION = 1
+LOWERING_VERSION = 2
 """Incremented when the same model file would give another network."""
 
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from alexnet_deploy.errors import Argument, DeviceError, IncompatibleFileError, UsageError
 from alexnet_deploy.graph.interface import INPUT
-from alexnet_deploy.runtimes.base import BaseRunner, RunnerOptions, check_outputs, padded
+from alexnet_deploy.model.layers import layer_names
+from alexnet_deploy.runtimes.base import BaseRunner, RunnerOptions, padded
 from alexnet_deploy.runtimes.cuda_memory import DeviceBuffer, HostBuffer, Stream
 from alexnet_deploy.runtimes.engine_file import (
     REBUILD_COMMANDS,
@@ -50,6 +51,8 @@ class TensorRtRunner(BaseRunner):
         if not options.exact_batch:
             batch = record.profile.nearest(options.batch_size)
             options = dataclasses.replace(options, batch_size=batch)
+        outputs = layer_names(options.outputs, record.spec)
+        options = dataclasses.replace(options, outputs=outputs)
         _check_options(file, options)
         gpu, library = current_gpu(), load_library(record.runtime)
         is_rtx = record.runtime == "tensorrt-rtx"
@@ -162,7 +165,6 @@ def _check_options(file: EngineFile, options: RunnerOptions) -> None:
         raise UsageError(
             Argument("threads", options.threads), ": an engine runs on the GPU; leave it out"
         )
-    check_outputs(options.outputs, record.spec)
     missing = [name for name in options.outputs if name not in record.outputs]
     if missing:
         raise UsageError(

@@ -210,7 +210,7 @@ def largest_activation(checkpoint: Checkpoint, layers: Mapping[str, Array]) -> f
     """
     names = list(layers)
     largest = [np.abs(values).max() for values in layers.values()]
-    for name, output in (("fc6", "fc6"), ("fc7", "fc7_pre"), ("fc8", "logits")):
+    for name, output in (("fc6", "fc6_pre"), ("fc7", "fc7_pre"), ("fc8", "logits")):
         right = checkpoint.arrays.get(f"{name}.weight.right")
         if right is not None:
             x = layers[names[names.index(output) - 1]].ravel()

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.errors import IncompatibleFileError, VerificationError
+from alexnet_deploy.importing.adoption import as_matrix
 from alexnet_deploy.importing.onnx_files import Interface, read_foreign_network
 from alexnet_deploy.importing.onnx_versions import runnable_bytes
 from alexnet_deploy.importing.source import Array, Source
@@ -105,7 +106,9 @@ def compare_with_source(
     has_head = file.layer in ("logits", "probabilities")
     if has_head and not checkpoint.spec.has_head:
         checkpoint = _with_head(checkpoint, network.source)
-    session = open_session(runnable_bytes(path), str(path), remedy="give a file that it runs")
+    session = open_session(
+        runnable_bytes(path, file.opset), str(path), remedy="give a file that it runs"
+    )
     reference = Reference(checkpoint)
     errors, differences = [0.0], [0.0]
     for crop in crops:
@@ -137,8 +140,8 @@ def compare_with_source(
 def _with_head(checkpoint: Checkpoint, source: Source) -> Checkpoint:
     """Return a checkpoint that was taken without fc8 with that of its file, to compare the two."""
     assert source.places is not None
-    head = {name: source.arrays[source.places[name]] for name in ("fc8.weight", "fc8.bias")}
-    head["fc8.weight"] = head["fc8.weight"].reshape(len(head["fc8.bias"]), -1)
+    names = ("fc8.weight", "fc8.bias")
+    head = {name: as_matrix(name, source.arrays[source.places[name]]) for name in names}
     spec = dataclasses.replace(checkpoint.spec, num_classes=len(head["fc8.bias"]))
     return Checkpoint(spec=spec, arrays={**checkpoint.arrays, **head})
 

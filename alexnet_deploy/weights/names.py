@@ -14,8 +14,7 @@ from alexnet_deploy import arguments
 from alexnet_deploy.errors import UsageError
 from alexnet_deploy.files.input_files import existing_file
 from alexnet_deploy.importing.known import KnownNetwork, known_networks
-from alexnet_deploy.importing.opening import open_weights
-from alexnet_deploy.model.checkpoints import Checkpoint
+from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint
 from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.weights.places import files_on_disk
 from alexnet_deploy.weights.store import load_stored, stored_path
@@ -85,7 +84,14 @@ def open_checkpoint(source: ModelSource) -> Checkpoint:
     Raises:
         IncompatibleFileError, MissingPackageError, UsageError: as `open_named` and `open_weights`.
     """
-    return open_named(source) if isinstance(source, KnownNetwork) else open_weights(source)
+    if isinstance(source, KnownNetwork):
+        return open_named(source)
+    if source == bundled_checkpoint():
+        return load_checkpoint(source)
+    # Here, because the readers of other programs' files take a while to load.
+    from alexnet_deploy.importing.opening import open_weights
+
+    return open_weights(source)
 
 
 def open_named(network: KnownNetwork) -> Checkpoint:

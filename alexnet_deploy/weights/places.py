@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from alexnet_deploy.errors import UsageError
 from alexnet_deploy.importing.known import KnownFile
@@ -65,6 +64,8 @@ def parsed_source(text: str) -> str | Path:
     if scheme in ("http", "https"):
         return text
     if scheme == "file":
+        from urllib.request import url2pathname  # brings http and ssl, and most need no network
+
         return Path(url2pathname(urlsplit(text).path))
     if scheme:
         raise UsageError(

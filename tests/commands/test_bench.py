@@ -147,6 +147,7 @@ def test_a_new_process_gets_what_was_asked(monkeypatch: pytest.MonkeyPatch, tmp_
         "--batch-size": "7",
         "--threads": "1",
         "--decode": "scaled",
+        "--colour": "srgb",
         "--max-megapixels": "200.0",
         "--max-decoded-memory": "1GB",
     }

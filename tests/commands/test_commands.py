@@ -55,7 +55,6 @@ def exported(tmp_path_factory: pytest.TempPathFactory, two_photographs: Path) ->
     """Return the bundled checkpoint as `export` writes it."""
     path = tmp_path_factory.mktemp("exported") / "m.onnx"
     told = parsed("export", "-o", path, "--verify-on", two_photographs, "--layer", "logits")
-    assert set(told) == {"file", "identity", "status", "report"}
     assert told["file"] == str(path)
     assert told["identity"] == read_model(path).identity
     assert told["report"] == read_model(path).report
@@ -90,9 +89,6 @@ def test_what_export_wrote_passes_verify_against_its_checkpoint(
     assert report["num_photographs"] == 2
     assert report["skipped"] == []
     assert report["against"] == load_checkpoint(bundled_checkpoint()).identity
-    documented = re.findall(r"\{.*\}", " ".join(done("verify", "--help").stdout.split()))
-    assert len(documented) == 1
-    assert set(re.findall(r'"(\w+)"', documented[0])) == set(report) | set(report["checks"][0])
 
 
 def test_verify_says_when_the_checkpoint_is_another(
@@ -240,20 +236,8 @@ def test_an_unverified_export_says_so(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "never verified" in done("info", written.name).stdout
 
 
-def documented_keys() -> tuple[set[str], set[str]]:
-    """Return what the help of `info` names: the keys of every file, and those of .onnx only."""
-    text = " ".join(done("info", "--help").stdout.split())
-    found = re.search(r"keys of --json: (.*?); for an \.onnx file also (.*?)\.", text)
-    assert found
-    always, onnx_only = (set(re.findall(r"\w+", part)) for part in found.groups())
-    return always, onnx_only - {"and"}
-
-
-def test_the_keys_of_info_are_those_of_its_help(exported: Path) -> None:
-    always, onnx_only = documented_keys()
+def test_info_says_the_same_of_a_file_and_its_checkpoint(exported: Path) -> None:
     checkpoint, model = parsed("info"), parsed("info", exported)
-    assert set(checkpoint) == always
-    assert set(model) == always | onnx_only
     assert (checkpoint["kind"], model["kind"]) == ("checkpoint", "onnx")
     assert model["outputs"] == ["logits"]
     assert model["report"]["passed"] is True
@@ -285,8 +269,6 @@ def pretend(monkeypatch: pytest.MonkeyPatch, *, working: tuple[str, ...]) -> Non
 def test_doctor_tries_each_runtime_and_says_what_it_found(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, working=("onnxruntime",))
     findings = parsed("doctor")["findings"]
-    documented = re.findall(r"\{.*\}", " ".join(done("doctor", "--help").stdout.split()))[0]
-    assert set(re.findall(r'"(\w+)"', documented)) == {"findings", *findings[0]}
     by_name = {finding["name"]: finding for finding in findings}
     assert by_name["machine"]["works"] is None
     for name, works in (("openvino cpu fp32", False), ("onnxruntime cpu fp32", True)):

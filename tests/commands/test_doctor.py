@@ -81,6 +81,16 @@ def test_a_base_install_is_told_what_is_missing() -> None:
     assert findings["cache"]["works"] is True
 
 
+def test_onnx_runtime_alone_is_enough() -> None:
+    """As [onnxruntime] installs it: OpenVINO is not tried, and no fault."""
+    finished = run_without(["openvino"], RUN_DOCTOR)
+    assert finished.returncode == 0, finished.stderr
+    findings = {one["name"]: one for one in json.loads(finished.stdout)["findings"]}
+    assert [name for name, one in findings.items() if one["is_runtime"]] == ["onnxruntime cpu fp32"]
+    assert findings["openvino"]["works"] is None
+    assert False not in [one["works"] for one in findings.values()]
+
+
 @pytest.mark.parametrize(
     ("error", "detail"),
     [

@@ -1,19 +1,31 @@
 """`alexnet-deploy evaluate` with fake runners: stdout, stderr, exit codes."""
 
+import base64
+import csv
 import dataclasses
 import json
-import re
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from numpy.typing import NDArray
+from PIL import Image
 
 from alexnet_deploy.cli import cli
 from alexnet_deploy.export import opening
 from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.runtimes.base import RunnerOptions
-from tests.support.fake_runner import SPEC, FakeRunner, open_fake_runner, save_photograph
+from tests.support.fake_runner import (
+    SPEC,
+    UNSPOKEN,
+    FakeRunner,
+    open_fake_runner,
+    save_photograph,
+)
 
 
 class Opened:
@@ -27,7 +39,16 @@ class Opened:
         spec = SPEC
         if model is not None and model.name == "unnamed.onnx":
             spec = dataclasses.replace(SPEC, labels=())
-        return FakeRunner(given, spec)
+        is_unlike = model is not None and model.name == "unlike.onnx"
+        return UnlikeRunner(given) if is_unlike else FakeRunner(given, spec)
+
+
+class UnlikeRunner(FakeRunner):
+    """Takes red for blue, and blue for red."""
+
+    def run(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+        found = super().run(images)["probabilities"]
+        return {"probabilities": found[:, [2, 1, 0, 3]]}
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +92,7 @@ def test_the_table_goes_to_stdout_and_the_time_to_stderr(data: Path, opened: Ope
         "model                     caltech101.safetensors (0123456789abcdef)\n"
         "measured                  centre crop of 224 px, shorter side 256 px, bicubic; "
         "4 photographs; onnxruntime fp32\n"
+        "most confused             blue taken for red: 1 of 2\n"
     )
     assert result.stderr.startswith("fake runner\n4 done, 0 failed in ")
     options = RunnerOptions(outputs=("probabilities",), exact_batch=False)
@@ -107,20 +129,9 @@ def test_photographs_without_classes_are_told_of_the_file_that_has_them(data: Pa
     assert (result.exit_code, result.stdout) == (2, "")
 
 
-def keys(value: object) -> set[str]:
-    """Return the keys of a JSON document at every depth."""
-    if isinstance(value, dict):
-        return set(value).union(*map(keys, value.values()))
-    return set().union(*map(keys, value)) if isinstance(value, list) else set()
-
-
-def test_the_keys_of_the_json_are_those_of_the_help(data: Path) -> None:
+def test_what_was_measured_is_in_the_json(data: Path) -> None:
     (data / "red" / "5.png").write_bytes(b"")
-    found = parsed(data, "--max-failures", "1")
-    help_text = " ".join(run("--help").stdout.split())
-    (documented,) = re.findall(r"\{.*\}", help_text)
-    inside = {"network", "top1_inside", "top5_inside", "measured"}  # of "published", null here
-    assert keys(found) | inside == set(re.findall(r'"(\w+)"', documented))
+    found = parsed(data, "--max-failures", "1", "--compare", "unlike.onnx")
     assert found["failures"][0]["path"] == "d/red/5.png"
     assert (found["photographs"], found["top1"], found["crops"]) == (4, 0.75, 1)
     assert found["matched_by"] == "label"
@@ -209,3 +220,99 @@ def test_control_c_ends_with_its_code_and_without_a_result(
     result = run(data)
     assert (result.exit_code, result.stdout) == (130, "")
     assert result.stderr == "fake runner\ninterrupted\n"
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a table, as texts; None for what is empty."""
+    if path.suffix == ".parquet":
+        parquet = pytest.importorskip("pyarrow.parquet")
+        rows = parquet.read_table(path).to_pylist()
+        return [{k: v if v is None else str(v) for k, v in row.items()} for row in rows]
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return [{k: v or None for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+def test_each_photograph_has_its_row_of_what_was_predicted_failures_too(data: Path) -> None:
+    (data / "red" / UNSPOKEN).write_bytes(b"")
+    files = [Path("p.csv"), Path("p.parquet")]
+    for file in files:
+        result = run(data, "--predictions", file, "--compare", "unlike.onnx", "--max-failures", "1")
+        assert result.exit_code == 0, result.output
+    rows, others = map(rows_of, files)
+    assert [row["path"] for row in rows] == [
+        *("d/blue/3.png", "d/blue/4.png", "d/red/1.png", "d/red/2.png", f"d/red/{UNSPOKEN}")
+    ]
+    right, wrong, failed = rows[0], rows[1], rows[4]
+    assert (right["true_index"], right["true_label"], right["label_1"]) == ("2", "blue", "blue")
+    assert (right["true_rank"], right["top1"], right["compared_label"]) == ("1", "1.0", "red")
+    assert (wrong["label_1"], wrong["index_1"], wrong["true_rank"]) == ("red", "0", "2")
+    assert (wrong["top1"], wrong["top5"], wrong["compared_label"]) == ("0.0", "1.0", "blue")
+    # With the digits of a float32: 200 and 20 of 230.
+    assert (wrong["probability_1"], wrong["true_probability"]) == ("0.8695652", "0.08695652")
+    empty = {name for name, value in failed.items() if value is None}
+    assert set(failed) - empty == {"path", "true_index", "true_label", "error"}
+    assert (failed["true_label"], right["error"]) == ("red", None)
+    for row, other in zip(rows, others, strict=True):
+        encoded = other.pop("path_base64")
+        assert list(row) == list(other)
+        for name, value in row.items():
+            if name == "path" and encoded is not None:
+                assert os.fsdecode(base64.b64decode(encoded)) == value
+            elif "probability" in name and value is not None:
+                assert np.float32(other[name]) == np.float32(value)
+            else:
+                assert other[name] == value
+    parquet = pytest.importorskip("pyarrow.parquet")
+    about = json.loads(parquet.read_schema(files[1]).metadata[b"alexnet_deploy.evaluation"])
+    assert (about["crops"], about["compared"]["path"]) == (1, "unlike.onnx")
+
+
+def test_a_second_model_is_compared_on_the_same_photographs(data: Path) -> None:
+    found = parsed(data, "--compare", "unlike.onnx")
+    assert (found["top1"], len(found["models"])) == (0.75, 1)
+    comparison = found["comparison"]
+    assert comparison["model"]["path"] == "unlike.onnx"
+    counts = [comparison[name] for name in ("photographs", "both", "only_first", "only_second")]
+    assert counts == [4, 0, 3, 1]
+    assert (comparison["difference"], comparison["p_value"]) == (-0.5, 0.625)
+    assert parsed(data)["comparison"] is None
+    result = run(data, "--compare", "unnamed.onnx")
+    assert result.exit_code == 5
+    assert "cannot be compared, their classes differ" in result.stderr
+
+
+def test_the_matrix_and_the_sheet_are_written_and_drawn(data: Path) -> None:
+    names = ["m.csv", "m.png", "s.html", "s.png"]
+    options = ["--confusion", "--confusion", "--sheet", "--sheet"]
+    for _ in range(2):  # over its own files, too
+        result = run(data, *(word for pair in zip(options, names, strict=True) for word in pair))
+        assert result.exit_code == 0, result.output
+    assert Path("m.csv").read_text() == "index,true,red,blue\n0,red,2,0\n2,blue,1,1\n"
+    page = Path("s.html").read_text()
+    assert "<h2>blue taken for red: 1 of 2</h2>" in page
+    assert page.count("<figure") == 2
+    for name in ("m.png", "s.png"):
+        with Image.open(name) as picture:
+            picture.load()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--predictions", "p.txt"], "written as .csv or .parquet, not as .txt"),
+        (["--confusion", "m.jpg"], "written as .csv or drawn as .png, not as .jpg"),
+        (["--sheet", "s.csv"], "written as .png or .html"),
+        (["--predictions", "x.csv", "--confusion", "./x.csv"], "is named for another output"),
+        (["--predictions", "t.csv", "--truth", "t.csv"], "is the file of --truth"),
+        (["--confusion", "d/red/1.png"], "is one of the photographs"),
+    ],
+)
+def test_files_that_cannot_be_meant_are_refused_before_a_model_is_opened(
+    data: Path, opened: Opened, arguments: list[str], message: str
+) -> None:
+    Path("t.csv").write_text("path,label\nred/1.png,red\n")
+    result = run(data, *arguments)
+    assert result.exit_code == 2, result.output
+    assert message in " ".join(result.stderr.split())
+    assert opened.calls == []
+    assert Path("t.csv").read_text().startswith("path,label")

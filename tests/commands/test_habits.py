@@ -39,13 +39,20 @@ def test_quiet_leaves_only_what_has_failed(photographs: Path) -> None:
 
 
 def test_verbose_names_each_photograph_and_where_an_error_arose(photographs: Path) -> None:
-    lines = run("classify", "p/a.png", "p/c.png", "-q", "-v").stderr.splitlines()
+    lines = run("classify", "p/a.png", "p/c.png", "-v").stderr.splitlines()
     assert lines[0] == "fake runner"
     assert lines[1] == "done: p/a.png"
     assert lines[2].startswith("failed: p/c.png: ")
     assert "Traceback (most recent call last):" in lines
     assert lines[-1].startswith("Error: 1 of 2 photographs could not be read")
     assert "Traceback" not in run("classify", "p/c.png").stderr
+
+
+@pytest.mark.parametrize("both", [("-q", "-v"), ("-v", "--quiet", "-q")])
+def test_quiet_and_verbose_exclude_each_other(both: tuple[str, ...]) -> None:
+    result = run("doctor", *both)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "-q and -v: choose one" in result.stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -74,7 +81,7 @@ def completions(*words: str) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("command", ["embed", "index", "export"])
 def test_layers_are_completed(command: str) -> None:
     assert completions(command, "--layer", "fc") == [
-        ("plain", name) for name in ("fc6", "fc7_pre", "fc7")
+        ("plain", name) for name in ("fc6_pre", "fc6", "fc7_pre", "fc7", "fc8")
     ]
     assert ("plain", "conv1") in completions(command, "--layer", "")
 

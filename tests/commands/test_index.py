@@ -50,7 +50,7 @@ def test_index_says_what_it_does_on_stderr(photos: Path, runners: Runners) -> No
     assert (again.stdout, runners.num_opened) == ("", 0)
 
 
-def test_the_keys_of_index_json_are_those_of_its_help(photos: Path) -> None:
+def test_index_json_has_the_counts(photos: Path) -> None:
     save(photos / "new.bmp", (1, 2, 3))
     result = done("index", "photos", "--json")
     told = json.loads(result.stdout)
@@ -65,8 +65,6 @@ def test_the_keys_of_index_json_are_those_of_its_help(photos: Path) -> None:
         "missing": {},
         "left_out": {},
     }
-    text = " ".join(done("index", "--help").stdout.split())
-    assert ", ".join(f'"{key}"' for key in list(told)[:-2]) + ', "missing": {root: number}' in text
 
 
 def test_losses_exit_with_1_and_prune_accepts_them(photos: Path) -> None:
@@ -139,7 +137,6 @@ def test_search_json_has_a_line_for_each_query_failures_included(photos: Path) -
     save(photos / "bad.jpg", b"bad")
     result = done("search", "photos", "--json", "--max-failures", "1", "--threads", "1")
     lines: list[dict[str, Any]] = [json.loads(line) for line in result.stdout.splitlines()]
-    told_by_help = " ".join(done("search", "--help").stdout.split())
     assert [line["query"] for line in lines] == [
         f"photos/{name}" for name in ("bad.jpg", "blue.bmp", "green.bmp", "red.bmp")
     ]
@@ -147,9 +144,6 @@ def test_search_json_has_a_line_for_each_query_failures_included(photos: Path) -
     for line in lines[1:]:
         assert list(line) == ["query", "results"]
         assert len(line["results"]) == 2
-        keys = ["path", "l2_distance", "cosine_similarity", "rotation", "identical", "gone"]
-        assert list(line["results"][0]) == keys
-        assert ", ".join(f'"{key}"' for key in keys) + "}]" in told_by_help
         similarities = [one["cosine_similarity"] for one in line["results"]]
         assert similarities == sorted(similarities, reverse=True)
     assert "failed: photos/bad.jpg: " in result.stderr
@@ -293,8 +287,6 @@ def test_info_tells_about_an_index(photos: Path) -> None:
     assert text.startswith("alexnet-index: index, ")
     assert "3 indexed, 0 failed" in text
     told = json.loads(done("info", "alexnet-index", "--json").stdout)
-    listed = " ".join(done("info", "--help").stdout.split()).split("For an index: ")[1]
-    assert listed.split("; with --check also problems")[0].split(", ") == list(told)
     checked = json.loads(done("info", "alexnet-index", "--check", "--json").stdout)
     assert checked == told | {"problems": []}
     assert "  problem       none: " in done("info", "alexnet-index", "--check").stdout

@@ -62,9 +62,10 @@ def test_what_is_gone_is_marked_and_left_out_of_the_paths(photos: Path) -> None:
     save(photos / "copy.bmp", RED)
     done("index")
     (photos / "green.bmp").unlink()
+    (photos / "blue.bmp").write_bytes(b"")
     table = done("search", "photos/red.bmp").stdout.splitlines()[2:-1]
     remarks = {Path(line.split()[-1]).name: line.split()[2:-1] for line in table}
-    assert remarks == {"copy.bmp": ["identical"], "green.bmp": ["gone"], "blue.bmp": []}
+    assert remarks == {"copy.bmp": ["identical"], "green.bmp": ["gone"], "blue.bmp": ["changed"]}
     paths = done("search", "photos/red.bmp", "--paths").stdout.splitlines()
     assert {Path(path).name for path in paths} == {"copy.bmp", "blue.bmp"}
     told = json.loads(done("search", "photos/red.bmp", "--json").stdout)["results"]
@@ -73,7 +74,7 @@ def test_what_is_gone_is_marked_and_left_out_of_the_paths(photos: Path) -> None:
     assert flags["green.bmp"] == (False, True)
     done("search", "photos/red.bmp", "--sheet", "sheet.html")
     page = Path("sheet.html").read_text("utf-8")
-    assert page.count(">gone<") == page.count(">identical<") == 1
+    assert [page.count(f">{remark}<") for remark in ("gone", "changed", "identical")] == [1, 1, 1]
 
 
 def test_several_sheets_are_all_written_and_one_is_not_named_twice(photos: Path) -> None:

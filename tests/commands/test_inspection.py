@@ -12,8 +12,8 @@ from alexnet_deploy.graph.model_file import write_model
 from alexnet_deploy.graph.report import Report
 from alexnet_deploy.inspection import describe, readable
 from alexnet_deploy.model.checkpoints import Checkpoint, save_checkpoint
-from alexnet_deploy.runtimes.batch_profile import BatchProfile
-from alexnet_deploy.runtimes.engine_file import EngineFile, EngineRecord, sidecar_path, write_engine
+from alexnet_deploy.runtimes.engine_file import EngineRecord, sidecar_path, write_engine
+from tests.support.engine_files import ENGINE
 from tests.support.networks import random_checkpoint
 
 
@@ -74,27 +74,6 @@ def test_a_changed_model_file_does_not_pass_for_verified(tmp_path: Path) -> None
     assert "CHANGED since it was exported" in readable(description)
 
 
-RAN = Report(checks=(), runs="TensorRT 11.4", against="f" * 64, num_photographs=40)
-REPORT = json.loads(json.dumps(RAN.to_dict()))
-ENGINE = EngineFile(
-    record=EngineRecord(
-        runtime="tensorrt",
-        runtime_version="11.4.0.106",
-        cuda_version="13.2",
-        gpu_name="NVIDIA H200",
-        compute_capabilities=("9.0",),
-        profile=BatchProfile(min=1, opt=32, max=64),
-        precision="fp16",
-        outputs=("probabilities", "fc7"),
-        lrn="plugin",
-        plugin_sha256="0" * 64,
-        spec=random_checkpoint("paper").spec,
-        identity="f" * 64,
-        checkpoint="f" * 64,
-        report=REPORT,
-    ),
-    plan=b"the plan",
-)
 PORTABLE = dataclasses.replace(
     ENGINE.record,
     runtime="tensorrt-rtx",

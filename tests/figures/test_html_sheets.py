@@ -1,6 +1,7 @@
 """The page of a search, as a browser would read it."""
 
 import base64
+import dataclasses
 import io
 import os
 from html.parser import HTMLParser
@@ -11,10 +12,10 @@ import pytest
 from PIL import Image
 
 from alexnet_deploy.figures.html_sheets import html_page
+from alexnet_deploy.figures.sheet_cells import SheetRow
 from alexnet_deploy.files.path_text import printable
-from alexnet_deploy.index.results import SearchResult
 from tests.support.fake_runner import UNSPOKEN, save_photograph
-from tests.support.sheet_samples import PhotographsAlive, result, save_colours
+from tests.support.sheet_samples import TEXT, PhotographsAlive, row, save_colours
 
 NASTY = ("<script>alert(1)<", "a\"b' onerror='x", "&amp;.png", "\u5199\u771f", "n" * 200, UNSPOKEN)
 JPEG = "data:image/jpeg;base64,"
@@ -62,9 +63,9 @@ class Page(HTMLParser):
         return [self.pixels[name] for name in self.shown]
 
 
-def page_of(*results: SearchResult) -> Page:
+def page_of(*results: SheetRow) -> Page:
     file = io.BytesIO()
-    with html_page(file, metric="cosine") as add:
+    with html_page(file, TEXT) as add:
         for one in results:
             add(one)
     return Page(file.getvalue())
@@ -73,7 +74,7 @@ def page_of(*results: SearchResult) -> Page:
 def test_photographs_are_in_the_page_in_order_and_lead_to_their_files(tmp_path: Path) -> None:
     colours = [(250, 30 * number, 7) for number in range(8)]
     paths = save_colours(tmp_path, colours)
-    page = page_of(result(paths[0], paths[1:4]), result(paths[4], paths[5:]))
+    page = page_of(row(paths[0], paths[1:4]), row(paths[4], paths[5:]))
     assert page.tags.count("section") == 2
     assert page.tags.count("figure") == 8
     assert page.tags.count("li") == 6
@@ -91,7 +92,7 @@ def test_photographs_are_in_the_page_in_order_and_lead_to_their_files(tmp_path: 
 
 def test_nothing_comes_from_elsewhere(tmp_path: Path) -> None:
     path = save_photograph(tmp_path / "1.png", (1, 1, 1))
-    page = page_of(result(path, [path]))
+    page = page_of(row(path, [path]))
     assert {"script", "link", "iframe"} & set(page.tags) == set()
     assert all(link.startswith("file:///") for link in page.attributes["href"])
     assert any("default-src 'none'" in content for content in page.attributes["content"])
@@ -102,8 +103,8 @@ def test_nothing_comes_from_elsewhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", NASTY)
 def test_a_name_may_hold_anything(tmp_path: Path, name: str) -> None:
     path = save_photograph(tmp_path / name / f"{name}.png", (2, 2, 2))
-    plain = page_of(result(tmp_path / "q", [save_photograph(tmp_path / "1.png", (1, 1, 1))]))
-    page = page_of(result(tmp_path / "q", [path]))
+    plain = page_of(row(tmp_path / "q", [save_photograph(tmp_path / "1.png", (1, 1, 1))]))
+    page = page_of(row(tmp_path / "q", [path]))
     assert page.tags == plain.tags
     assert set(page.attributes) == set(plain.attributes)
     assert page.attributes["title"][1] == printable(path)
@@ -118,13 +119,13 @@ def test_a_relative_query_is_linked_from_where_it_was_asked(
 ) -> None:
     save_photograph(tmp_path / "q.png", (1, 1, 1))
     monkeypatch.chdir(tmp_path)
-    assert page_of(result(Path("q.png"))).attributes["href"] == [f"file://{tmp_path}/q.png"]
+    assert page_of(row(Path("q.png"))).attributes["href"] == [f"file://{tmp_path}/q.png"]
 
 
 def test_what_cannot_be_read_is_a_reason_without_a_link(tmp_path: Path) -> None:
     page = page_of(
-        result(tmp_path / "q.png", error="is <empty>"),
-        result(tmp_path / "q.png", [tmp_path / "gone.png"]),
+        row(tmp_path / "q.png", error="is <empty>"),
+        row(tmp_path / "q.png", [tmp_path / "gone.png"]),
     )
     assert "is <empty>" in page.text
     assert "No such file or directory" in page.text
@@ -134,13 +135,13 @@ def test_what_cannot_be_read_is_a_reason_without_a_link(tmp_path: Path) -> None:
 
 
 def test_a_query_without_neighbours_says_so(tmp_path: Path) -> None:
-    page = page_of(result(save_photograph(tmp_path / "q.png", (1, 1, 1))))
+    page = page_of(row(save_photograph(tmp_path / "q.png", (1, 1, 1))))
     assert "no neighbours" in page.text
 
 
 def test_the_query_from_standard_input_has_its_photograph_and_no_link(tmp_path: Path) -> None:
     path = save_photograph(tmp_path / "q.png", (1, 1, 1))
-    page = page_of(result(path.read_bytes()))
+    page = page_of(row(path.read_bytes()))
     assert len(page.photographs()) == 1
     assert "href" not in page.attributes
     assert "standard input" in page.text
@@ -155,7 +156,7 @@ def test_thumbnails_have_twice_the_px_of_their_place(
 ) -> None:
     path = tmp_path / "1.png"
     Image.new("RGB", size).save(path)
-    page = page_of(result(path))
+    page = page_of(row(path))
     assert page.photographs()[0].size == expected
     assert page.attributes["width"] + page.attributes["height"] == [*map(str, expected)]
     assert page.attributes["viewbox"] == ["0 0 {} {}".format(*expected)]
@@ -164,7 +165,7 @@ def test_thumbnails_have_twice_the_px_of_their_place(
 def test_transparent_photographs_lie_over_white(tmp_path: Path) -> None:
     path = tmp_path / "1.png"
     Image.new("RGBA", (40, 30), (0, 0, 0, 0)).save(path)
-    assert page_of(result(path)).photographs()[0].getpixel((20, 15)) == (255, 255, 255)
+    assert page_of(row(path)).photographs()[0].getpixel((20, 15)) == (255, 255, 255)
 
 
 def test_the_page_suits_phones_and_dark_screens(tmp_path: Path) -> None:
@@ -181,10 +182,10 @@ def test_the_page_is_written_as_results_come_with_one_photograph_in_memory(
     alive = PhotographsAlive(monkeypatch)
     file = io.BytesIO()
     lengths = []
-    with html_page(file, metric="l2") as add:
+    with html_page(file, TEXT) as add:
         for shade in range(3):
             paths = save_colours(tmp_path, [(9, shade, number) for number in range(6)])
-            add(result(paths[0], paths[1:]))
+            add(row(paths[0], paths[1:]))
             lengths.append(file.tell())
     assert min(lengths[2] - lengths[1], lengths[1] - lengths[0]) > 6 * 300
     assert (alive.num_loaded, alive.most) == (18, 1)
@@ -199,8 +200,17 @@ def test_a_photograph_is_in_the_page_once_however_often_it_is_shown(
     copy.write_bytes(red.read_bytes())
     monkeypatch.chdir(tmp_path)
     page = page_of(
-        result(Path(red.name), [blue, copy]), result(blue, [red]), result(red.read_bytes(), [blue])
+        row(Path(red.name), [blue, copy]), row(blue, [red]), row(red.read_bytes(), [blue])
     )
     assert len(page.pixels) == 2
     assert page.shown == ["p0", "p1", "p0", "p1", "p0", "p0", "p1"]
     assert alive.num_loaded == 4, "the two, the copy, and what has no path"
+
+
+def test_a_title_stands_above_its_row_whatever_it_holds(tmp_path: Path) -> None:
+    path = save_photograph(tmp_path / "q.png", (1, 1, 1))
+    titled = dataclasses.replace(row(path, [path]), title="<b>dog\x1b taken for cat", lead=None)
+    page = page_of(titled)
+    assert "<b>dog\\x1b taken for cat" in page.text
+    assert (page.tags.count("h2"), page.tags.count("b"), len(page.shown)) == (1, 0, 1)
+    assert "h2" not in page_of(row(path, [path])).tags

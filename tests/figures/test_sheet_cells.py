@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from alexnet_deploy.choices import Metric
-from alexnet_deploy.figures.sheet_cells import Cell, neighbour_cell, query_cell
+from alexnet_deploy.figures.sheet_cells import Cell, neighbour_cell, search_row
 from alexnet_deploy.index.results import Neighbour, Query, SearchResult
 from tests.support.fake_runner import UNSPOKEN
 
@@ -56,6 +56,7 @@ def test_what_is_known_of_the_file_comes_before_the_other_number(
     ],
 )
 def test_the_last_folder_stands_before_the_name(query: Query, folder: str, name: str) -> None:
-    cell = query_cell(SearchResult(query=query, neighbours=(), error=None))
+    cell = search_row(SearchResult(query=query, neighbours=(), error=None), "cosine").lead
+    assert cell is not None
     assert (cell.folder, cell.name) == (folder, name)
     assert cell.full_name.endswith(name)

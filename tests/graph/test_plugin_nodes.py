@@ -42,6 +42,8 @@ def plugins(file: ModelFile) -> dict[str, str]:
         # The kernel is not written for bfloat16.
         ("paper", "bf16", ("fc7",), {"norm1": NORM_OP, "norm2": NORM_OP}),
         ("torchvision", "fp32", ("fc7",), {}),
+        ("paper", "fp32", ("conv1_pre", "fc7"), {"pool1": FUSED_OP, "pool2": FUSED_OP}),
+        ("paper", "fp16", ("conv1_pre",), {"pool1_fp16": FUSED_OP, "pool2_fp16": FUSED_OP}),
         # What lies between is asked for.
         ("paper", "fp32", ("conv1", "fc7"), {"norm1": NORM_OP, "pool2": FUSED_OP}),
         ("paper", "fp16", ("conv1", "fc7"), {"norm1_fp16": NORM_OP, "pool2_fp16": FUSED_OP}),

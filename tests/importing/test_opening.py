@@ -23,10 +23,6 @@ from tests.support.golden_files import PUBLISHED, light_bvlc_alexnet
 from tests.support.import_command import SAID, refused, run
 from tests.support.known_tables import published, use_few_outputs, use_table
 
-KEYS = (
-    *("source", "container", "network", "reason", "channels", "arrays", "unused", "digest"),
-    *("identity", "comparison", "file"),
-)
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -80,11 +76,8 @@ def test_a_dry_run_says_the_same_and_writes_nothing(file: Path) -> None:
     assert written.stdout.startswith(shown.stdout.rstrip())
 
 
-def test_json_has_the_keys_that_the_help_names(file: Path) -> None:
+def test_json_says_what_was_read_and_written(file: Path) -> None:
     told = json.loads(run(file, *SAID, "--json", "-o", "a.safetensors").stdout)
-    assert tuple(told) == KEYS
-    help_text = " ".join(run("--help").stdout.split())
-    assert all(f'"{key}"' in help_text for key in KEYS)
     assert told["file"] == "a.safetensors"
     assert told["comparison"] is None
     assert told["arrays"][0] == {

@@ -60,6 +60,13 @@ def test_a_file_that_has_changed_since_it_was_indexed_is_not_identical(
     else:
         copy.write_bytes(photograph((0, 0, 200)))
     assert identical_to(photos, photos / "red.bmp") == set()
+    (result,) = search(photos.with_name("index"), [photos / "red.bmp"])
+    remarks = {one.path.name: one.remark for one in result.neighbours}
+    assert remarks == {"copy.bmp": "gone" if change == "gone" else "changed", "alike.bmp": ""}
+    assert [one.is_changed for one in result.neighbours].count(True) == (change != "gone")
+    update(photos.with_name("index"), photos)
+    (result,) = search(photos.with_name("index"), [photos / "red.bmp"])
+    assert not any(one.is_changed or one.is_gone for one in result.neighbours)
 
 
 def test_a_file_that_was_replaced_by_a_folder_s_absence_is_gone(photos: Path) -> None:

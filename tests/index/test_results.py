@@ -26,6 +26,7 @@ def test_json_has_the_query_and_its_results() -> None:
                 "cosine_similarity": 0.51234,
                 "rotation": 0,
                 "identical": False,
+                "changed": False,
                 "gone": True,
             }
         ],

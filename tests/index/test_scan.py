@@ -8,6 +8,7 @@ import pytest
 
 from alexnet_deploy.errors import MissingPhotographsError, NoPhotographsError, UsageError
 from alexnet_deploy.index.model import ModelRequest
+from alexnet_deploy.index.scan import Scan
 from tests.support.index_runner import (
     LAYER,
     Runners,
@@ -62,6 +63,39 @@ def test_more_than_a_fifth_of_a_root_is_kept_until_prune(tmp_path: Path, runners
     pruned = update(tmp_path / "index", tmp_path / "photos", prune=True)
     assert (counts(pruned), pruned.losses) == ((0, 0, 7, 3, 0), ())
     assert set(indexed(tmp_path / "index")) == set(paths[3:])
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_photographs_that_are_added_make_a_loss_no_smaller(
+    tmp_path: Path, runners: Runners, is_killed: bool
+) -> None:
+    photos, index = tmp_path / "outer" / "photos", tmp_path / "index"
+    drive = photos / "drive"
+    lost = save_colours(drive, 3)
+    update(index, photos)
+    drive.rename(tmp_path / "elsewhere")
+    for number in range(40):
+        save(photos / f"{number}.bmp", (number, 9, 9))
+    if is_killed:  # once all were added
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Scan, "losses", raise_interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                update(index, photos)
+    for _ in range(3):
+        with pytest.raises(MissingPhotographsError, match=r": 3 of (3|43) indexed photographs"):
+            update(index, photos).check_losses()
+        update(index, drive)
+        assert set(lost) < set(indexed(index))
+    with pytest.raises(MissingPhotographsError, match="outer: 3 of 43 indexed photographs"):
+        update(index, photos.parent).check_losses()
+    (tmp_path / "elsewhere").rename(drive)
+    assert counts(update(index, photos.parent)) == (0, 0, 43, 0, 0)
+    lost[0].unlink()  # all having been there again, one of 43 is few
+    assert counts(update(index, photos.parent)) == (0, 0, 42, 1, 0)
+
+
+def raise_interrupt(scan: Scan) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(("count", "is_there"), [(20, True), (5000, False)])

@@ -1,6 +1,5 @@
 """What an index says of itself, and what a check of it finds."""
 
-import dataclasses
 import os
 import sqlite3
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 import pytest
 
 from alexnet_deploy.errors import IncompatibleFileError, UsageError
-from alexnet_deploy.index.manifest import VectorSpace
 from alexnet_deploy.index.status import describe_index, readable_index
 from tests.support.index_runner import DIMENSION, LAYER, TOO_BRIGHT, Runners, save, update
 
@@ -61,28 +59,6 @@ def segment(directory: Path) -> Path:
     return path
 
 
-def test_the_keys_are_those_that_are_documented(photos: Path, index: Path) -> None:
-    save(photos / "bad.jpg", b"bad")
-    update(index)
-    description = told(index)
-    assert list(description) == [
-        *("path", "kind", "size_bytes", "format", "metric", "model"),
-        *(field.name for field in dataclasses.fields(VectorSpace)),
-        *("photographs", "vectors", "roots", "left_out", "runs", "failures"),
-    ]
-    assert list(describe_index(index, check=True)) == [*description, "problems"]
-    assert list(description["photographs"]) == ["indexed", "failed", "pending"]
-    assert list(description["vectors"]) == ["used", "unused"]
-    assert list(description["roots"][0]) == [
-        *("path", "photographs", "include_hidden", "exclude", "exists")
-    ]
-    assert list(description["runs"][0]) == [
-        *("started", "finished", "runner"),
-        *("embedded", "reused", "unchanged", "failed", "removed"),
-    ]
-    assert list(description["failures"][0]) == ["reason", "count", "example"]
-
-
 def test_it_says_what_the_vectors_are_and_how_much_there_is(
     photos: Path, index: Path, runners: Runners
 ) -> None:
@@ -93,7 +69,7 @@ def test_it_says_what_the_vectors_are_and_how_much_there_is(
     assert (description["layer"], description["dimension"]) == (LAYER, DIMENSION)
     assert (description["precision"], description["decode"]) == (
         "fp32",
-        {"decoder": "pillow-13+libheif-1.23", "scale": "exact", "colour": "ignored"},
+        {"decoder": "pillow-13+libheif-1.23", "scale": "scaled", "colour": "srgb"},
     )
     assert description["identity"] == runners.identity
     assert description["preprocessing"]["input_size"] == 67

@@ -39,10 +39,7 @@ from tests.support.index_runner import (
 )
 
 STEPS_A_WALK = 50
-SETTINGS = settings(
-    stateful_step_count=STEPS_A_WALK,
-    suppress_health_check=list(HealthCheck),
-)
+SETTINGS = settings(stateful_step_count=STEPS_A_WALK, suppress_health_check=list(HealthCheck))
 # In the order of bytes "a-/" comes before "a/", and "a0/" after it.
 FOLDERS = ("", "a", "a/b", "a-", "a0")
 NAMES = ("1.bmp", "2.bmp", os.fsdecode(b"\xe9.bmp"))
@@ -101,6 +98,7 @@ class Model:
         self.entries: dict[str, Entry] = {}
         self.vectors: set[Content] = set()
         self._ids = itertools.count(1)
+        self._num_before: int | None = None  # the first of the present losses
 
     def update(
         self, files: dict[str, File], scope: str, *, now_ns: int, prune: bool, retry_failed: bool
@@ -112,11 +110,16 @@ class Model:
             return None
         outcome = Outcome()
         num_indexed = sum(entry.content is not None for entry in self.entries.values())
+        if self._num_before is None and num_indexed < 5 * sum(
+            self.entries[path].content is not None for path in gone
+        ):
+            self._num_before = num_indexed
         for path in found:
             self._read(path, files[path], now_ns, retry_failed, outcome)
         lost = self._lost(gone)
-        if prune or len(lost) * 5 <= num_indexed:
+        if prune or len(lost) * 5 <= min(num_indexed, self._num_before or num_indexed):
             lost = []
+            self._num_before = self._num_before if scope else None
         else:
             outcome.losses.append((len(lost), num_indexed))
         for path in set(gone) - set(lost):

@@ -24,7 +24,8 @@ from alexnet_deploy.export.opening import open_runner_of
 from alexnet_deploy.importing.known import KnownNetwork
 from alexnet_deploy.inference import published
 from alexnet_deploy.inference.classification import classify
-from alexnet_deploy.inference.evaluation import ensemble_weights, evaluate, top_k_credit
+from alexnet_deploy.inference.evaluation import ensemble_weights, evaluate
+from alexnet_deploy.inference.predictions import top_k_credit
 from alexnet_deploy.inference.published import published_accuracy
 from alexnet_deploy.inference.run import RunSummary
 from alexnet_deploy.model.spec import ModelSpec, preset_spec

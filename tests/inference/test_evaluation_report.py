@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from alexnet_deploy.inference.confusion import Confusion
 from alexnet_deploy.inference.evaluation_report import (
     ClassAccuracy,
+    Comparison,
     EvaluatedModel,
     Evaluation,
-    wilson_interval,
 )
 from alexnet_deploy.inference.published import PublishedAccuracy
+from alexnet_deploy.inference.statistics import PairedCounts
 from alexnet_deploy.model.spec import PRESETS
+from tests.support.predictions import one_for_one
 
 ONE = Evaluation(
     top1=0.716224,
@@ -51,6 +54,18 @@ ONE = Evaluation(
         ClassAccuracy(label="cat", index=0, num_photographs=0, top1=None, top5=None),
     ),
     published=None,
+    confusions=(
+        Confusion(
+            true=3,
+            predicted=0,
+            true_label="dog\n",
+            predicted_label="cat",
+            num_photographs=481,
+            num_of_class=1695,
+        ),
+    ),
+    comparison=None,
+    predictions=one_for_one([(1, 0)], ("cat", "dog")),
     seconds=12.34567,
 )
 TOTALS = """\
@@ -58,13 +73,15 @@ top-1                     71.62 % (95 % interval 69.43 to 73.72 %)
 top-5                     100.00 % (95 % interval 99.77 to 100.00 %)
 top-1, mean over classes  50.00 %
 photographs               1,695 in 2 classes, 1 more failed
+decoded by                pillow-13+libheif-1.23 at exact size, colour profiles ignored
 classes                   folders in sorted order: the model has no labels
 model                     m.onnx (0123456789abcdef, weight 0.250)
 measured                  mean of 10 crops of 224 px, shorter side 256 px, bicubic; \
 1,695 photographs; openvino fp32
 model                     model (ffffffffffffffff)
 measured                  mean of 10 crops of 227 px, squashed to 256 px, bilinear; \
-1,695 photographs; onnxruntime int8"""
+1,695 photographs; onnxruntime int8
+most confused             dog\\n taken for cat: 481 of 1,695"""
 
 
 def test_the_table_is_exactly_this() -> None:
@@ -90,6 +107,11 @@ def test_json_is_exactly_this() -> None:
         ],
         "unlabelled": 0,
         "left_out": {".heic": 2},
+        "decode": {
+            "decoder": "pillow-13+libheif-1.23",
+            "scale": "exact",
+            "colour": "ignored",
+        },
         "crops": 10,
         "matched_by": "order",
         "models": [
@@ -121,31 +143,12 @@ def test_json_is_exactly_this() -> None:
             {"label": "cat", "index": 0, "photographs": 0, "top1": None, "top5": None},
         ],
         "published": None,
+        "confusions": [{"true": "dog\n", "predicted": "cat", "photographs": 481, "of": 1695}],
+        "comparison": None,
         "seconds": 12.346,
     }
     assert ONE.to_json().isascii()
     assert "\n" not in ONE.to_json()
-
-
-@pytest.mark.parametrize(
-    ("right", "number", "low", "high"),
-    [
-        # R. G. Newcombe, Statistics in Medicine 17 (1998), table I, method 3.
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-        (20, 20, 0.8389, 1.0),
-        # By hand, with z^2 = 3.8414588: (0.5 + 0.1920729 -+ 1.959964 * 0.1860206) / 1.3841459.
-        (5, 10, 0.2366, 0.7634),
-        # By hand: (0.56518 + 0.0000384 -+ 1.959964 * 0.0022171) / 1.0000768.
-        (28_259, 50_000, 0.5608, 0.5695),
-    ],
-)
-def test_wilsons_interval_is_that_of_tables(
-    right: int, number: int, low: float, high: float
-) -> None:
-    assert wilson_interval(right / number, number) == pytest.approx((low, high), abs=5e-5)
 
 
 PUBLISHED = dataclasses.replace(
@@ -158,12 +161,12 @@ PUBLISHED = dataclasses.replace(
 
 def test_a_published_figure_stands_beside_and_says_whether_it_is_inside() -> None:
     lines = PUBLISHED.table().splitlines()
-    assert lines[-1] == (
+    assert lines[-2] == (
         "published                 top-1 73.00 % (inside the interval), "
         "top-5 79.00 % (outside the interval); own: one crop"
     )
     assert lines[3].endswith("1 more failed; 7 in the folder without a class")
-    assert lines[4] == "classes                   ImageNet's, by their WordNet ids"
+    assert lines[5] == "classes                   ImageNet's, by their WordNet ids"
     found = json.loads(PUBLISHED.to_json())
     assert found["unlabelled"] == 7
     assert found["published"] == {
@@ -173,4 +176,45 @@ def test_a_published_figure_stands_beside_and_says_whether_it_is_inside() -> Non
         "top5": 0.79,
         "top5_inside": False,
         "measured": "one crop",
+    }
+
+
+COMPARED = dataclasses.replace(
+    ONE,
+    num_crops=1,
+    models=ONE.models[:1],
+    confusions=(),
+    comparison=Comparison(
+        model=ONE.models[1],
+        counts=PairedCounts(
+            num_photographs=1695, num_both=1200, num_only_first=14, num_only_second=30
+        ),
+        predictions=ONE.predictions,
+    ),
+)
+
+
+def test_a_second_model_stands_below_with_what_its_difference_means() -> None:
+    assert COMPARED.table().splitlines()[-4:] == [
+        "compared model            model (ffffffffffffffff)",
+        "measured                  centre crop of 227 px, squashed to 256 px, bilinear; "
+        "1,695 photographs; onnxruntime int8",
+        "top-1, paired             72.57 % against 71.62 %: +0.94 points "
+        "(95 % interval +0.16 to +1.72)",
+        "                          right on 30 photographs where the other is wrong, wrong on 14 "
+        "where it is right: p = 0.023 (McNemar, exact), so the difference is hardly chance, on "
+        "photographs such as these",
+    ]
+    found = json.loads(COMPARED.to_json())["comparison"]
+    assert found.pop("model") == json.loads(ONE.to_json())["models"][1]
+    assert found == {
+        "photographs": 1695,
+        "first_top1": pytest.approx(1214 / 1695),
+        "second_top1": pytest.approx(1230 / 1695),
+        "difference": pytest.approx(16 / 1695),
+        "difference_interval": [pytest.approx(0.0016, abs=5e-5), pytest.approx(0.01725, abs=5e-5)],
+        "both": 1200,
+        "only_first": 14,
+        "only_second": 30,
+        "p_value": pytest.approx(0.0226, abs=5e-5),
     }

@@ -122,7 +122,7 @@ def test_a_wrong_argument_is_told_at_the_call(model: Model) -> None:
         model.classify(PHOTOGRAPHS, top=0)
     with pytest.raises(UsageError, match="top is '5', expected a whole number"):
         model.classify(PHOTOGRAPHS, top="5")  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match=r"layer \['fc7'\] does not exist"):
+    with pytest.raises(UsageError, match=r"layer is \['fc7'\], expected the name of one"):
         model.embed(PHOTOGRAPHS, layer=["fc7"])  # type: ignore[arg-type]
 
 

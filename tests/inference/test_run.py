@@ -127,7 +127,7 @@ def test_a_photograph_with_which_the_network_overflows_has_failed(
 
 def test_no_photographs_give_no_results_or_where_one_is_needed_an_error(tmp_path: Path) -> None:
     assert list(run(MeanRunner(2), find_photographs([tmp_path]))) == []
-    with pytest.raises(NoPhotographsError, match=r"\.jpg .*\.tiff .*HEIC"):
+    with pytest.raises(NoPhotographsError, match=r"\.jpg .*\.tiff .*camera raw"):
         list(run(MeanRunner(2), at_least_one(find_photographs([tmp_path]))))
 
 

@@ -114,6 +114,6 @@ def test_stopping_early_gives_the_same_layers_up_to_there() -> None:
     checkpoint = random_checkpoint("paper")
     images = noise(checkpoint.spec, 2)
     whole, part = Reference(checkpoint).run(images), Reference(checkpoint).run(images, "norm2")
-    assert list(part) == ["conv1", "norm1", "pool1", "conv2", "norm2"]
+    assert list(part) == ["conv1_pre", "conv1", "norm1", "pool1", "conv2_pre", "conv2", "norm2"]
     for name, activations in part.items():
         np.testing.assert_array_equal(activations, whole[name])

@@ -110,7 +110,7 @@ def test_a_file_without_pool_padding_is_the_same_spec_in_every_version() -> None
 
 def test_caffenet_normalizes_after_pooling_and_torchvision_not_at_all() -> None:
     layers = list(PRESETS["caffenet"].layer_shapes())
-    assert layers[:3] == ["conv1", "pool1", "norm1"]
+    assert layers[:4] == ["conv1_pre", "conv1", "pool1", "norm1"]
     assert not any(name.startswith("norm") for name in PRESETS["torchvision"].layer_shapes())
 
 

@@ -128,6 +128,25 @@ def test_fill_bytes_are_passed_over_but_not_by_the_million() -> None:
     assert jpeg_headers.read_header(data[:2] + b"\xff" * 10_000 + data[2:]) is None
 
 
+def test_thousands_of_previews_and_millions_of_tiles_are_told_apart_at_once() -> None:
+    """Each tile beside each preview would be 16 billion comparisons, of a file of 3 MB."""
+    tiles = np.tile(np.array([[9, 1]], "<u4"), (65_536, 1))
+    small = jpeg(picture((64, 48)))
+    previews = small[: small.index(b"\xff\xda") + 20] * 4000 + jpeg(picture())
+    start = 8 + 32 * (2 + 5 * 12 + 4)
+    numbers = tiles.T.tobytes()
+    tags = [(262, 1, 32803), (324, 65_536, start), (325, 65_536, start + len(numbers) // 2)]
+    tags += [(256, 1, 64), (257, 1, 48)]
+    directories = b"".join(
+        struct.pack("<H", len(tags))
+        + b"".join(struct.pack("<HHII", tag, 4, *values) for tag, *values in sorted(tags))
+        + struct.pack("<I", 8 + (number + 1) * 66 if number < 31 else 0)
+        for number in range(32)
+    )
+    data = b"II*\0\x08\0\0\0" + directories + numbers + previews
+    assert_near(pixels(data), picture())
+
+
 def test_a_cut_preview_is_damaged() -> None:
     whole = dng(jpeg(picture()))
     with pytest.raises(PhotographError, match="damaged or cut short"):

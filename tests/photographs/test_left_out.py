@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from alexnet_deploy.cli import cli
 from alexnet_deploy.errors import DatasetError, NoPhotographsError
 from alexnet_deploy.index.status import describe_index, readable_index
 from alexnet_deploy.index.update import IndexReport
-from alexnet_deploy.photographs import suffixes
+from alexnet_deploy.inference.failures import no_photographs
+from alexnet_deploy.photographs import decoding, suffixes
 from alexnet_deploy.photographs.class_folders import find_class_folders
 from alexnet_deploy.photographs.finding import find_photographs
 from alexnet_deploy.photographs.samples import varied_samples
@@ -59,6 +61,27 @@ def test_a_mixed_folder_is_told_apart(folder: Path) -> None:
         "1 .nef beside their JPEGs; 1 .jxl, 1 .svg (not read)"
     )
     assert describe_left_out({}) == ""
+
+
+def test_each_suffix_of_a_format_that_is_read_is_read_or_said_to_be(tmp_path: Path) -> None:
+    Image.init()
+    for suffix, name in Image.registered_extensions().items():
+        if name in {*decoding._FORMATS, "MPO"}:
+            (tmp_path / f"a{suffix}").touch()
+    left_out = LeftOut()
+    names = found(tmp_path, left_out)
+    assert sum(left_out.counts.values()) + len(names) == len(list(tmp_path.iterdir()))
+    assert {".psd", ".sgi", ".ras"} <= left_out.counts.keys()
+    # Greys in floating point, alone of these, are refused.
+    assert left_out.line().endswith(" (read if named themselves); 1 .pfm (not read)")
+
+
+def test_an_empty_search_names_heic_only_where_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for is_there in (False, True):
+        monkeypatch.setattr(suffixes, "has_module", lambda name, is_there=is_there: is_there)
+        assert (".heic" in str(no_photographs())) is is_there
 
 
 @pytest.mark.usefixtures("_with_extra")

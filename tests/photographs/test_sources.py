@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from alexnet_deploy.errors import PhotographError, UsageError
+from alexnet_deploy.photographs.colour import to_srgb
 from alexnet_deploy.photographs.decoding import load_photograph
 from alexnet_deploy.photographs.sources import image_sources, load_image
+from tests.support.colour_profiles import DISPLAY_P3, grey_profile, rgb_profile, table_profile
 
 WIDTH, HEIGHT = 23, 17
 
@@ -44,6 +46,17 @@ def with_background(path: Path) -> None:
     image.save(path, "PNG", transparency=3)
 
 
+def camera_of_adobe_rgb(path: Path) -> None:
+    exif = Image.Exif()
+    exif.get_ifd(0x8769).update({0xA001: 0xFFFF, 0xA005: {1: "R03"}})
+    Image.fromarray(noise(HEIGHT, WIDTH, 3)).save(path, "JPEG", exif=exif)
+
+
+def with_profile(path: Path, mode: str, profile: bytes) -> None:
+    Image.fromarray(noise(HEIGHT, WIDTH, 3)).convert(mode).save(path, "TIFF", icc_profile=profile)
+
+
+INKS = table_profile(b"CMYK", lambda inks: 100 - 25 * inks[:, :3], points=3)
 SAVERS: dict[str, Callable[[Path], None]] = {
     "rgb": lambda path: Image.fromarray(noise(HEIGHT, WIDTH, 3)).save(path, "PNG"),
     "jpeg": lambda path: Image.fromarray(noise(HEIGHT, WIDTH, 3)).save(path, "JPEG"),
@@ -60,7 +73,15 @@ SAVERS: dict[str, Callable[[Path], None]] = {
     "turned": rotated,
     "turned TIFF": rotated_tiff,
     "animated": animated,
+    "Display P3": lambda path: with_profile(path, "RGB", rgb_profile(DISPLAY_P3, None)),
+    "grey of another gamma": lambda path: with_profile(path, "L", grey_profile(1.8)),
+    "inks of a printer": lambda path: with_profile(path, "CMYK", INKS),
+    "Adobe RGB": camera_of_adobe_rgb,
 }
+
+
+def pixels(picture: Image.Image) -> NDArray[np.uint8]:
+    return np.asarray(to_srgb(picture))
 
 
 def ways_in(path: Path) -> Iterator[tuple[str, Any]]:
@@ -80,10 +101,10 @@ def ways_in(path: Path) -> Iterator[tuple[str, Any]]:
 def test_the_same_photograph_gives_the_same_pixels(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "photograph"
     SAVERS[kind](path)
-    expected = np.asarray(load_photograph(path))
+    expected = pixels(load_photograph(path))
     for name, given in ways_in(path):
         (source,) = image_sources(given)
-        assert np.array_equal(np.asarray(load_image(source)), expected), name
+        assert np.array_equal(pixels(load_image(source)), expected), name
     # Decoded and converted by the caller: an array of what the file shows.
     (source,) = image_sources(expected)
     assert np.array_equal(np.asarray(load_image(source)), expected)

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from alexnet_deploy.model.layers import layer_names
 from alexnet_deploy.model.spec import ModelSpec, preset_spec
-from alexnet_deploy.runtimes.base import RunnerOptions, check_images, check_outputs, usual_outputs
+from alexnet_deploy.runtimes.base import RunnerOptions, check_images, usual_outputs
 
 UNSPOKEN = os.fsdecode(b"caf\xe9\n.png")
 SPEC = preset_spec("paper", num_classes=4, labels=("red", "green", "blue", "great_auk"))
@@ -21,8 +22,7 @@ class FakeRunner:
     """Probabilities are the shares of red, green and blue; every other layer is the red, 0..255."""
 
     def __init__(self, options: RunnerOptions, spec: ModelSpec = SPEC) -> None:
-        outputs = options.outputs or usual_outputs(spec)
-        check_outputs(outputs, spec)
+        outputs = layer_names(options.outputs or usual_outputs(spec), spec)
         self.spec = spec
         self.identity = "0123456789abcdef"
         precision = "fp32" if options.precision == "auto" else options.precision

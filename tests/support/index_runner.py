@@ -20,8 +20,9 @@ from alexnet_deploy.index.roots import all_roots
 from alexnet_deploy.index.session import Index
 from alexnet_deploy.index.storage import open_storage
 from alexnet_deploy.index.update import IndexReport, UpdateOptions, bring_up_to_date
+from alexnet_deploy.model.layers import layer_names
 from alexnet_deploy.model.spec import preset_spec
-from alexnet_deploy.runtimes.base import RunnerOptions, check_images, check_outputs
+from alexnet_deploy.runtimes.base import RunnerOptions, check_images
 from alexnet_deploy.weights.names import ModelSource
 
 LAYER = "logits"
@@ -87,7 +88,7 @@ class IndexRunner:
     """The logits are a fixed random projection of the colour."""
 
     def __init__(self, runners: Runners, options: RunnerOptions) -> None:
-        check_outputs(options.outputs, SPEC)
+        layer_names(options.outputs, SPEC)
         assert options.outputs == (LAYER,)
         self._runners = runners
         self.spec = SPEC

@@ -7,19 +7,28 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from alexnet_deploy.choices import Metric
 from alexnet_deploy.figures import sheet_cells
+from alexnet_deploy.figures.sheet_cells import SheetRow, search_row, search_text
 from alexnet_deploy.index.results import Neighbour, Query, SearchResult
 from alexnet_deploy.photographs.sources import ImageSource, load_image
 from tests.support.fake_runner import save_photograph
 
+TEXT = search_text("cosine")
 
-def result(query: Query, neighbours: Sequence[Path] = (), error: str | None = None) -> SearchResult:
-    """Return neighbours that are farther and farther away."""
+
+def row(
+    query: Query,
+    neighbours: Sequence[Path] = (),
+    error: str | None = None,
+    metric: Metric = "cosine",
+) -> SheetRow:
+    """Return the row of a query whose neighbours are farther and farther away."""
     found = tuple(
         Neighbour(path=path, cosine_similarity=0.9 - number / 1000, l2_distance=5.0 + number)
         for number, path in enumerate(neighbours)
     )
-    return SearchResult(query=query, neighbours=found, error=error)
+    return search_row(SearchResult(query=query, neighbours=found, error=error), metric)
 
 
 def save_colours(folder: Path, colours: Sequence[tuple[int, int, int]]) -> list[Path]:

@@ -31,6 +31,7 @@ def torch_layers(
         x = F.pad(change_input(f"conv{number}", x), (left, right, top, bottom))
         weight, bias = arrays[f"conv{number}.weight"], arrays[f"conv{number}.bias"]
         x = F.conv2d(x, weight, bias, stride=4 if number == 1 else 1, groups=group)
+        layers[f"conv{number}_pre"] = x
         x = layers[f"conv{number}"] = torch.relu(x)
         normalized = spec.lrn is not None and number <= 2
         if normalized and spec.lrn and spec.lrn.position == "before_pool":
@@ -49,9 +50,8 @@ def torch_layers(
         else:
             weight = arrays[f"{name}.weight.left"] @ arrays[f"{name}.weight.right"]
         x = F.linear(x, weight, arrays[f"{name}.bias"])
-        if name == "fc7":
-            layers["fc7_pre"] = x
         if name != "fc8":
+            layers[f"{name}_pre"] = x
             x = layers[name] = torch.relu(x)
     if spec.num_classes:
         layers["logits"] = x

@@ -47,7 +47,9 @@ def pixels_of(path: Path) -> Image.Image:
 
 
 def test_pictures_and_statistics_are_those_of_a_plain_loop(source: Path, tmp_path: Path) -> None:
+    (source / next(iter(GOOD))).with_name("drawing.svg").touch()
     report = run(source, tmp_path / "target")
+    assert report.line().endswith(" 0 photographs skipped; left out: 1 .svg (not read)")
     expected = np.stack([resized_by_hand(source / name) for name in GOOD])
     stored = np.stack([np.asarray(pixels_of(tmp_path / "target" / STORED[name])) for name in GOOD])
     np.testing.assert_array_equal(stored, expected)

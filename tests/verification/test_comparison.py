@@ -107,14 +107,17 @@ def test_activations_that_float16_cannot_hold_are_found_without_it(
     assert all(check.passed for check in checks if not check.name.startswith("largest"))
 
 
-def test_what_lies_between_two_factors_counts(checkpoint: Checkpoint) -> None:
+@pytest.mark.parametrize(("layer", "before"), [("fc6", "pool5"), ("fc7", "fc6")])
+def test_what_lies_between_two_factors_counts(
+    checkpoint: Checkpoint, layer: str, before: str
+) -> None:
     bundled = load_checkpoint(bundled_checkpoint())
     layers = Reference(bundled).run(noise(bundled.spec, 1))
     plain = largest_activation(checkpoint, layers)  # has no factors
     arrays = dict(bundled.arrays)
-    name = "fc7.weight.right"
+    name = f"{layer}.weight.right"
     arrays[name] = arrays[name].astype(np.float32) * 1e6
     factored = dataclasses.replace(bundled, arrays=arrays)
-    expected = np.abs(arrays[name] @ layers["fc6"][0]).max()
+    expected = np.abs(arrays[name] @ layers[before].ravel()).max()
     assert largest_activation(factored, layers) == pytest.approx(expected, rel=1e-5)
     assert plain == max(np.abs(values).max() for values in layers.values())

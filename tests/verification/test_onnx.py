@@ -268,6 +268,8 @@ def test_bf16_passes_with_its_own_tolerance_and_not_with_fp32s(bundled: Checkpoi
     options = dataclasses.replace(OPTIONS["openvino"], precision="bf16")
     report = onnx.verify(build_model(bundled, OUTPUTS), bundled, FEW[:2], options)
     assert report.passed, report.table()
+    if "computed in fp32" in report.runs:
+        pytest.skip("this CPU computes bf16 in float32: there is no error to tell apart")
     logits = next(check for check in report.checks if check.name.startswith("logits"))
     assert float(logits.measured) > TOLERANCES["fp32"].relative
 

@@ -15,6 +15,13 @@ from alexnet_deploy.photographs.pixel_limit import PIXELS
 from alexnet_deploy.photographs.preprocessing import preprocess
 from fuzzing.kinds import Kind, check
 from fuzzing.mutations import changed_bytes
+from tests.support.colour_profiles import (
+    ADOBE_GAMMA,
+    ADOBE_RGB,
+    grey_profile,
+    rgb_profile,
+    table_profile,
+)
 from tests.support.fake_runner import SPEC
 
 _SIZE = (24, 17)
@@ -32,7 +39,7 @@ def _write(folder: Path, rng: random.Random) -> None:
 def _read(folder: Path) -> None:
     path = folder / "photograph"
     image = load_photograph(path)
-    check(image.mode == "RGB", f"mode {image.mode}")
+    check(image.mode == "RGB" or "icc_profile" in image.info, f"mode {image.mode}")
     check(0 < image.width * image.height <= PIXELS.limit, f"size {image.size}")
     crop = preprocess(image, SPEC)
     side = SPEC.input_size
@@ -44,7 +51,7 @@ def _read(folder: Path) -> None:
 @cache
 def seeds() -> tuple[bytes, ...]:
     """Return good photographs: every format of `decoding`, with modes and options of each."""
-    return (*_saved(), _psd(), _sun(), _qoi(), *_raw(), *_heic())
+    return (*_saved(), *_with_profiles(), _psd(), _sun(), _qoi(), *_raw(), *_heic())
 
 
 def _saved() -> Iterator[bytes]:
@@ -79,6 +86,18 @@ def _saved() -> Iterator[bytes]:
     yield from _files(rgb, "SGI", {})
     yield from _files(rgb, "PCX", {})
     yield from _files(rgba, "TGA", {"compression": "tga_rle"}, {})
+
+
+def _with_profiles() -> Iterator[bytes]:
+    """Yield photographs most of whose bytes are a colour profile's."""
+    rgb = Image.effect_mandelbrot(_SIZE, (-2, -1.5, 1, 1.5), 50).convert("RGB")
+    curves = rgb_profile(ADOBE_RGB, ADOBE_GAMMA)
+    tables = table_profile(b"RGB ", lambda colours: 100 * colours, points=3)
+    inks = table_profile(b"CMYK", lambda inks: 100 - 25 * inks[:, :3], points=2)
+    yield from _files(rgb, "JPEG", {"icc_profile": curves}, {"icc_profile": tables})
+    yield from _files(rgb, "TIFF", {"icc_profile": curves}, {"icc_profile": tables})
+    yield from _files(rgb.convert("CMYK"), "TIFF", {"icc_profile": inks})
+    yield from _files(rgb.convert("L"), "TIFF", {"icc_profile": grey_profile(1.8)})
 
 
 def _raw() -> Iterator[bytes]:

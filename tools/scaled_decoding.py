@@ -1,0 +1,162 @@
+"""Compare scaled with exact decoding on large photographs: FC7, classes, and the rate of `index`.
+
+    python tools/scaled_decoding.py LARGE [--enlarge TEST] [--rounds 3] [--json FILE]
+
+With `--enlarge`, LARGE is first filled with 300 photographs of TEST at equal distances, in their
+folders, enlarged to 12 megapixels. Grey noise of 5 levels is added, and they are saved with quality
+92, so that they take about the bits per pixel of a camera's.
+
+For each photograph: the cosine similarity of its two FC7 vectors, and whether the most likely class
+is the same. `--rounds` times, whole processes of `index` are run in turns, exact and scaled: wall
+time, processor time and peak memory. Ratios are medians over the rounds.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from alexnet_deploy.choices import SCALES, Scale
+from alexnet_deploy.export.opening import open_runner_of
+from alexnet_deploy.inference.run import run
+from alexnet_deploy.photographs.finding import find_photographs
+from alexnet_deploy.photographs.pixels import Decode
+from alexnet_deploy.runtimes.base import Runner, RunnerOptions
+from alexnet_deploy.weights.names import chosen_model
+
+NUM_ENLARGED = 300
+PIXELS = 12_000_000
+NOISE = 5  # standard deviation, in levels of 0..255
+QUALITY = 92
+
+
+def main() -> None:
+    """Measure and print the figures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--enlarge", type=Path, help="fill the folder first, from this one")
+    parser.add_argument("--rounds", type=int, default=0, help="of `index`; 0 for none")
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    arguments = parser.parse_args()
+    if arguments.enlarge is not None:
+        fill(arguments.folder, arguments.enlarge)
+    paths = list(find_photographs([arguments.folder]))
+    figures: dict[str, Any] = {"photographs": len(paths), **sizes(paths)}
+    with open_runner_of(chosen_model(), RunnerOptions(outputs=("fc7", "probabilities"))) as runner:
+        figures |= differences(outputs(runner, paths, "exact"), outputs(runner, paths, "scaled"))
+    if arguments.rounds:
+        figures |= rates(arguments.folder, len(paths), arguments.rounds)
+    for name, value in figures.items():
+        print(f"{name:<28} {value}")
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def fill(folder: Path, source: Path) -> None:
+    """Write the enlarged photographs; one that is there already is kept."""
+    paths = list(find_photographs([source]))
+    count = min(NUM_ENLARGED, len(paths))
+    for number in range(count):
+        path = paths[number * len(paths) // count]
+        target = folder / path.relative_to(source)
+        if target.exists():
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(path) as image:
+            picture = image.convert("RGB")
+        factor = (PIXELS / (picture.width * picture.height)) ** 0.5
+        size = (round(picture.width * factor), round(picture.height * factor))
+        large = np.asarray(picture.resize(size, Image.Resampling.BICUBIC), np.float32)
+        rng = np.random.default_rng(number)
+        noise = NOISE * rng.standard_normal(large.shape[:2], np.float32)
+        noisy = np.clip(large + noise[..., np.newaxis], 0, 255).astype(np.uint8)
+        Image.fromarray(noisy).save(target, "JPEG", quality=QUALITY)
+
+
+def sizes(paths: list[Path]) -> dict[str, float]:
+    """Return the mean megapixels, and the bits per pixel of all."""
+    pixels = []
+    for path in paths:
+        with Image.open(path) as image:
+            pixels.append(image.width * image.height)
+    bits = 8 * sum(path.stat().st_size for path in paths)
+    return {
+        "megapixels": round(sum(pixels) / len(pixels) / 1e6, 1),
+        "bits_per_pixel": round(bits / sum(pixels), 2),
+    }
+
+
+def outputs(
+    runner: Runner, paths: list[Path], scale: Scale
+) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Return FC7, (N, 4096), and the most likely classes, (N,)."""
+    vectors, classes = [], []
+    for result in run(runner, paths, decode=Decode.of(scale)):
+        if result.outputs is None:
+            raise SystemExit(f"{result.source}: {result.error}")
+        vectors.append(result.outputs["fc7"].astype(np.float64))
+        classes.append(result.outputs["probabilities"].argmax())
+    return np.stack(vectors), np.stack(classes)
+
+
+def differences(
+    exact: tuple[NDArray[np.float64], NDArray[np.intp]],
+    scaled: tuple[NDArray[np.float64], NDArray[np.intp]],
+) -> dict[str, float]:
+    """Return what became of vectors and classes."""
+    lengths = np.linalg.norm(exact[0], axis=1) * np.linalg.norm(scaled[0], axis=1)
+    cosines = (exact[0] * scaled[0]).sum(axis=1) / lengths
+    return {
+        "fc7_cosine_mean": round(float(cosines.mean()), 6),
+        "fc7_cosine_lowest": round(float(cosines.min()), 6),
+        "top1_agreement": round(float(np.mean(exact[1] == scaled[1])), 4),
+    }
+
+
+def rates(folder: Path, num_photographs: int, rounds: int) -> dict[str, float]:
+    """Return the figures of `index`, run in turns."""
+    runs: dict[str, list[tuple[float, float, float]]] = {scale: [] for scale in SCALES}
+    for _ in range(rounds):
+        for scale in SCALES:
+            runs[scale].append(index(folder, scale))
+    figures = {}
+    for scale in SCALES:
+        walls, processor, peaks = zip(*runs[scale], strict=True)
+        figures[f"{scale}_images_per_s"] = round(num_photographs / statistics.median(walls), 2)
+        figures[f"{scale}_processor_s"] = round(statistics.median(processor), 1)
+        figures[f"{scale}_peak_mb"] = round(max(peaks))
+    for column, name in enumerate(("wall", "processor")):
+        pairs = zip(runs["exact"], runs["scaled"], strict=True)
+        ratios = [exact[column] / scaled[column] for exact, scaled in pairs]
+        figures[f"{name}_ratio"] = round(statistics.median(ratios), 2)
+    return figures
+
+
+def index(folder: Path, scale: Scale) -> tuple[float, float, float]:
+    """Index a folder in a new process; return wall and processor seconds, and peak MB."""
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [sys.executable, "-m", "alexnet_deploy", "index", str(folder), "--index"]
+        command += [str(Path(scratch, "index")), "--decode", scale]
+        start = time.perf_counter()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        if status != 0:
+            raise SystemExit(f"{' '.join(command)} failed: {status}")
+        wall_s = time.perf_counter() - start
+    return wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    main()
