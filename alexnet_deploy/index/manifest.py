@@ -157,7 +157,7 @@ def check_space(directory: Path, space: VectorSpace, asked: Mapping[str, Any]) -
     if differences:
         raise IncompatibleFileError(
             f"index {directory}: {'; '.join(differences)}; vectors of the two cannot be compared: "
-            "use the index's own, or name another ",
+            "use the index's own, or index again into another ",
             Argument("directory"),
         )
 

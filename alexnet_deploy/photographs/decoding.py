@@ -282,6 +282,10 @@ def _failures_reported(file: BinaryIO | None) -> Iterator[None]:
         raise PhotographError(
             "needs more memory to decode than is available; use fewer threads"
         ) from error
+    except ImportError as error:  # LittleCMS, of which Pillow says so only when it is called
+        raise PhotographError(
+            f"needs what this build of Pillow was made without ({error}); install a wheel of Pillow"
+        ) from error
     except Warning as warning:
         raise PhotographError(
             f"Pillow warns about it ({warning}), and this process turns warnings into errors; "

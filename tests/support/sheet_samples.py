@@ -3,6 +3,7 @@
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -42,8 +43,8 @@ class PhotographsAlive:
         self.most = self.num_loaded = self._now = 0
         patch.setattr(sheet_cells, "load_image", self._load)
 
-    def _load(self, source: ImageSource) -> Image.Image:
-        photograph = load_image(source)
+    def _load(self, source: ImageSource, *how: Any) -> Image.Image:
+        photograph = load_image(source, *how)
         self._now += 1
         self.num_loaded += 1
         self.most = max(self.most, self._now)

@@ -23,6 +23,7 @@ from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.verification import comparison, onnx
 from alexnet_deploy.verification.comparison import TOLERANCES, top1_flipped
+from tests.support.colour_profiles import DISPLAY_P3, rgb_profile, table_profile
 from tests.support.networks import random_checkpoint
 
 OUTPUTS = ("probabilities", "fc7")
@@ -300,6 +301,21 @@ def test_unreadable_photographs_are_named_and_the_rest_is_compared(
     assert "not compared:" in report.table()
     with pytest.raises(NoPhotographsError, match=r"bad\.jpg"):
         onnx.verify(file, bundled, (bad,), OPTIONS["openvino"])
+
+
+def test_photographs_with_colour_profiles_are_no_faults(
+    bundled: Checkpoint, tmp_path: Path
+) -> None:
+    colours = rgb_profile(DISPLAY_P3, None)
+    inks = table_profile(b"CMYK", lambda inks: 100 - 25 * inks[:, :3], points=3)
+    paths = []
+    for mode, profile in (("RGB", colours), ("CMYK", inks)):
+        paths.append(tmp_path / f"{mode}.tif")
+        with Image.open(FEW[0]) as image:
+            image.convert(mode).save(paths[-1], icc_profile=profile)
+    report = onnx.verify(build_model(bundled, OUTPUTS), bundled, paths, OPTIONS["openvino"])
+    assert report.passed
+    assert (report.num_photographs, report.skipped) == (2, ())
 
 
 def test_the_report_is_plain_json_and_its_table_one_line_a_check(bundled: Checkpoint) -> None:
