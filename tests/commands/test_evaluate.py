@@ -18,6 +18,7 @@ from PIL import Image
 from alexnet_deploy.cli import cli
 from alexnet_deploy.export import opening
 from alexnet_deploy.model.default import bundled_checkpoint
+from alexnet_deploy.photographs.pixels import EXACT
 from alexnet_deploy.runtimes.base import RunnerOptions
 from tests.support.fake_runner import (
     SPEC,
@@ -89,6 +90,7 @@ def test_the_table_goes_to_stdout_and_the_time_to_stderr(data: Path, opened: Ope
         "top-5                     100.00 % (95 % interval 51.01 to 100.00 %)\n"
         "top-1, mean over classes  75.00 %\n"
         "photographs               4 in 2 classes\n"
+        f"decoded by                {EXACT}\n"
         "model                     caltech101.safetensors (0123456789abcdef)\n"
         "measured                  centre crop of 224 px, shorter side 256 px, bicubic; "
         "4 photographs; onnxruntime fp32\n"
