@@ -201,15 +201,18 @@ class PartialRows:
         """Return whether a line is whole."""
         try:
             fields = json.loads(line)
-            slot = int(fields.get("slot", _NO_SLOT))
+            slot, checksum = fields.get("slot", _NO_SLOT), fields.get("checksum", 0)
             stamp = bytes.fromhex(fields.get("stamp", ""))
-            row = KeptRow(slot, int(fields.get("checksum", 0)))
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError, AttributeError, RecursionError):
             return False
-        if stamp and slot >= 0:
-            self._known[stamp] = row
+        are_whole = type(slot) is int and type(checksum) is int and line.endswith(b"\n")
+        # Slots are given one after the other, so that a damaged number leaves no hole in the files.
+        if not are_whole or not _NO_SLOT <= slot <= self.num_slots:
+            return False
+        if stamp and slot != _NO_SLOT:
+            self._known[stamp] = KeptRow(slot, checksum)
         self.num_slots = max(self.num_slots, slot + 1)
-        return line.endswith(b"\n")
+        return True
 
 
 @contextmanager

@@ -126,6 +126,14 @@ def test_damaged_rows_are_computed_again(folder: Folder, name: str, damage: str)
     assert folder.run() < 4
 
 
+@pytest.mark.parametrize("slot", ["1e999", "1e9", "9" * 30, "-2", "[" * 10_000])
+def test_a_damaged_line_costs_what_comes_after_it(folder: Folder, slot: str) -> None:
+    folder.stop()
+    journal = folder.partial / "journal.jsonl"
+    journal.write_text(journal.read_text().replace('"slot": 2', f'"slot": {slot}'))
+    assert folder.run() == 2
+
+
 def test_photographs_of_another_time_or_one_that_proves_nothing_are_computed_again(
     folder: Folder,
 ) -> None:
