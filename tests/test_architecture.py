@@ -312,7 +312,8 @@ for arguments in json.loads(sys.argv[1]):
         main()
     except SystemExit as stop:
         codes.append(stop.code)
-print(json.dumps({"codes": codes, "modules": sorted(set(sys.modules) - before)}))
+loaded = {name for name, module in sys.modules.items() if module is not None}
+print(json.dumps({"codes": codes, "modules": sorted(loaded - before)}))
 """
 
 
