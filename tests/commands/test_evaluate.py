@@ -302,7 +302,7 @@ def test_the_matrix_and_the_sheet_are_written_and_drawn(data: Path) -> None:
     ("arguments", "message"),
     [
         (["--predictions", "p.txt"], "written as .csv or .parquet, not as .txt"),
-        (["--confusion", "m.jpg"], "written as .csv or drawn as .png, not as .jpg"),
+        (["--confusion", "m.jpg"], "written as .csv or .png, not as .jpg"),
         (["--sheet", "s.csv"], "written as .png or .html"),
         (["--predictions", "x.csv", "--confusion", "./x.csv"], "is named for another output"),
         (["--predictions", "t.csv", "--truth", "t.csv"], "is the file of --truth"),
