@@ -72,14 +72,14 @@ def confusion_rows(found: Predictions) -> Iterator[SheetRow]:
 def _cells(found: Predictions, numbers: NDArray[np.int64]) -> Iterator[Cell]:
     order = np.argsort(-found.probabilities[numbers, 0], kind="stable")[:NUM_PHOTOGRAPHS]
     for number in numbers[order].tolist():
-        own = percent(found.true_probability[number])
+        own = percent(float(found.true_probability[number]))
         yield _cell(found, number, found.probabilities[number, 0], f"own {own}")
 
 
 def _cell(found: Predictions, number: int, probability: np.float32, remark: str) -> Cell:
     return Cell(
         photograph=found.photographs.path(number),
-        heading=percent(probability),
+        heading=percent(float(probability)),
         remark=remark,
         error=None,
     )
