@@ -302,12 +302,18 @@ def _locked(place: Path, output: Path) -> Iterator[None]:
             "another name"
         )
 
-    while True:
-        _make(place, output)
-        with locked(place / _LOCK, refusal) as descriptor:
-            if os.fstat(descriptor).st_nlink:  # or else the run that held it has removed it
-                yield
-                return
+    with ExitStack() as stack:
+        while True:  # since a run that has just finished removes the lock, and then the folder
+            _make(place, output)
+            try:
+                descriptor = stack.enter_context(locked(place / _LOCK, refusal))
+            except OutputError as error:
+                if not isinstance(error.__cause__, FileNotFoundError):
+                    raise
+            else:
+                if os.fstat(descriptor).st_nlink:
+                    break
+        yield
 
 
 def _make(place: Path, output: Path) -> None:
@@ -315,12 +321,13 @@ def _make(place: Path, output: Path) -> None:
         try:
             os.mkdir(place, 0o700)
         except FileExistsError:
-            status = os.lstat(place)
-            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-                # Whoever made it could let any numbers appear in the output.
-                raise IncompatibleFileError(
-                    f"{place}: is not a folder of yours; remove it, or choose another output"
-                ) from None
+            with suppress(FileNotFoundError):
+                status = os.lstat(place)
+                if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+                    # Whoever made it could let any numbers appear in the output.
+                    raise IncompatibleFileError(
+                        f"{place}: is not a folder of yours; remove it, or choose another output"
+                    ) from None
 
 
 def _check_key(

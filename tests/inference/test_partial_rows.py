@@ -164,6 +164,22 @@ def test_two_runs_for_one_output_are_one_too_many(folder: Folder) -> None:
     assert folder.run() == 0
 
 
+def test_a_run_may_begin_while_another_removes_its_folder(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [folder.partial]
+    mkdir = os.mkdir
+
+    def removed_at_once(path: Path, mode: int) -> None:
+        mkdir(path, mode)
+        if made:
+            os.rmdir(made.pop())
+
+    monkeypatch.setattr(os, "mkdir", removed_at_once)
+    assert folder.run() == 0
+    assert not made
+
+
 def test_a_mistake_does_not_cost_what_is_there(folder: Folder) -> None:
     folder.stop()
     with pytest.raises(NoPhotographsError):
