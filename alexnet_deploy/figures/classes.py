@@ -175,7 +175,7 @@ def _draw_name(
         if result.path is None
         else printable(result.path.name)
         if truth is None
-        else _display(truth)
+        else display_name(truth)
     )
     text = shortened(name, font, _PHOTO_WIDTH)
     ink, stroke = (QUIET, 0.0) if truth is None else (INK, BOLD)
@@ -194,12 +194,11 @@ def _draw_bar(
         colour = _TRUE_BAR if is_true else _BAR
         draw.rectangle((left, top, left + length - 1, bottom), fill=colour)
     font = built_in_font(_LABEL_SIZE)
-    label = shortened(_display(prediction.label), font, _BAR_WIDTH - 2 * _BAR_INDENT)
-    percent = "<1%" if prediction.probability < 0.005 else f"{prediction.probability:.0%}"
+    label = shortened(display_name(prediction.label), font, _BAR_WIDTH - 2 * _BAR_INDENT)
     stroke = BOLD if is_true else 0.0
     for x, anchor, text in (
         (left + _BAR_INDENT, "lm", label),
-        (left + _PHOTO_WIDTH - 1, "rm", percent),
+        (left + _PHOTO_WIDTH - 1, "rm", percent(prediction.probability)),
     ):
         draw.text((x, middle), text, font=font, anchor=anchor, fill=INK, stroke_width=stroke)
 
@@ -214,6 +213,11 @@ def _draw_legend(canvas: Image.Image) -> None:
         x += round(36 + font.getlength(text) + 32)
 
 
-def _display(name: str) -> str:
+def display_name(name: str) -> str:
     """Return the display name of a class."""
     return printable(name.replace("_", " "))
+
+
+def percent(probability: float) -> str:
+    """Return a probability as it is displayed; only none at all shows 0."""
+    return "<1%" if probability < 0.005 else f"{probability:.0%}"
