@@ -1,6 +1,7 @@
 """How vectors were made: one record, as JSON beside an `.npy` and in a Parquet file's metadata."""
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -64,6 +65,8 @@ class StoredLayer:
         """Check the fields; see `ModelSpec.__post_init__`."""
         check_fields(self)
         require(len(self.shape) in (1, 3), "shape", self.shape, "that of a vector or of maps")
+        is_bounded = math.prod(self.shape) < 2**31  # more no Parquet list of a fixed size has
+        require(is_bounded, "shape", self.shape, "less than 2**31 numbers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
