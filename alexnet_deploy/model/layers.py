@@ -64,6 +64,8 @@ def layer_names(texts: Iterable[str], spec: ModelSpec) -> tuple[str, ...]:
     given = tuple(texts)
     if given == (ALL_LAYERS,):
         return tuple(spec.layer_shapes())
+    if ALL_LAYERS in given:
+        raise UsageError(f"layers: {ALL_LAYERS!r} is every layer, and stands alone")
     names = tuple(layer_name(text, spec) for text in given)
     if not names or len(set(names)) != len(names):
         pairs = zip(given, names, strict=True)
