@@ -69,6 +69,13 @@ def test_an_array_alone_is_described_with_what_is_missing(tmp_path: Path) -> Non
     assert f"missing       {', '.join(missing)}" in readable(described)
 
 
+def test_an_array_of_an_earlier_run_is_not_taken_for_the_one_of_the_record(tmp_path: Path) -> None:
+    embedded(tmp_path / "v.npy", layers=LAYERS)
+    embedded(tmp_path / "v.npy", layers=("fc7",))
+    with pytest.raises(IncompatibleFileError, match=r"v\.json is of fc7, and of no array of this"):
+        describe(tmp_path / "v.fc7.npy")
+
+
 def other_array(path: Path) -> None:
     np.save(path, np.zeros((3, 4095), np.float32))
 
