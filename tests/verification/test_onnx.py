@@ -158,12 +158,15 @@ def test_every_version_of_the_operators_computes_the_same(
 
 
 def test_where_onnx_runtimes_normalization_is_inexact_the_report_says_so() -> None:
-    """Ours is exact there, so nothing is wrong with the file."""
+    """Ours is exact there, so nothing is wrong with the file.
+
+    So is ours by OpenVINO, but on CPUs without AVX-512 (3.6e-4).
+    """
     checkpoint = random_checkpoint("caffe")
     arrays = dict(checkpoint.arrays)
     arrays["conv1.weight"] = arrays["conv1.weight"] * np.float32(1000)
     large = Checkpoint(spec=checkpoint.spec, arrays=arrays)
-    report = onnx.verify(build_model(large, OUTPUTS), large, FEW[:2], OPTIONS["openvino"])
+    report = onnx.verify(build_model(large, OUTPUTS), large, FEW[:2], OPTIONS["onnxruntime"])
     (failed,) = [check.name for check in report.checks if not check.passed]
     assert re.fullmatch(
         r"file as written, ONNX Runtime, whose LRN is inexact at activations of \de\+05", failed
