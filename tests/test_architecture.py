@@ -67,7 +67,9 @@ MODULES = {
         "maintenance scan writer update ranking exact_search status results queries rotations "
         "finder session opening"
     ),
-    "figures": "png_files drawing classes matrices sheet_cells html_sheets sheets confusions",
+    "figures": (
+        "png_files loading drawing classes matrices sheet_cells html_sheets sheets confusions"
+    ),
     "commands": (
         "options import_weights pull models export classify embed index search verify evaluate "
         "info doctor"
@@ -92,7 +94,13 @@ OWNERS = {
         *("photographs.heif_files", "photographs.rgb", "photographs.colour"),
         *("photographs.decoding", "photographs.sources", "photographs.preprocessing"),
         "photographs.scaled_jpegs",
-        *("figures.png_files", "figures.drawing", "figures.classes", "figures.matrices"),
+        *(
+            "figures.png_files",
+            "figures.loading",
+            "figures.drawing",
+            "figures.classes",
+            "figures.matrices",
+        ),
         *("figures.sheet_cells", "figures.html_sheets", "figures.sheets"),
     ),
     "click": START_UP,

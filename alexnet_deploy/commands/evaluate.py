@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,7 @@ def _outputs(
     photographs: "Labelled",
     truth: Path | None,
 ) -> Iterator[list[_Writer]]:
-    """Open the files; they appear on exit, once each of the writers was called."""
+    """Open the files; each appears once its writer was called, whatever becomes of the next."""
     from alexnet_deploy.figures.confusions import open_confusions
     from alexnet_deploy.figures.matrices import open_matrix
     from alexnet_deploy.inference.prediction_files import open_predictions
@@ -49,7 +49,18 @@ def _outputs(
         *(open_confusions(sheet, notify=say) for sheet in sheets),
     )
     with ExitStack() as stack:
-        yield [stack.enter_context(one) for one in opened]
+        yield [_writer(one, stack.enter_context(ExitStack())) for one in opened]
+
+
+def _writer(opened: AbstractContextManager[_Writer], own: ExitStack) -> _Writer:
+    """Return what writes one file and closes it."""
+    write = own.enter_context(opened)
+
+    def write_and_close(found: "Evaluation") -> None:
+        write(found)
+        own.close()
+
+    return write_and_close
 
 
 def _measured(

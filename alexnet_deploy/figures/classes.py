@@ -25,12 +25,12 @@ from alexnet_deploy.figures.drawing import (
     paste_photograph,
     shortened,
 )
+from alexnet_deploy.figures.loading import load_drawn
 from alexnet_deploy.figures.png_files import open_png
 from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.inference.classification import Classification, Prediction
 from alexnet_deploy.model.labels import imagenet_names
 from alexnet_deploy.model.spec import ModelSpec
-from alexnet_deploy.photographs.sources import load_image
 
 MAX_PHOTOGRAPHS = 64
 NUM_BARS = 5
@@ -142,7 +142,7 @@ def _draw_cell(
     left, top = corner
     error = result.error
     try:
-        photograph = load_image(result.path or in_memory) if error is None else None
+        photograph = load_drawn(result.path or in_memory) if error is None else None
     except PhotographError as late:
         photograph, error = None, str(late)
     box = Box(left=left, top=top, width=_PHOTO_WIDTH, height=_PHOTO_HEIGHT)

@@ -9,19 +9,13 @@ from PIL import Image
 
 from alexnet_deploy.choices import Metric
 from alexnet_deploy.errors import PhotographError
+from alexnet_deploy.figures.loading import load_drawn
 from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.index.results import Neighbour, Query, SearchResult
-from alexnet_deploy.model.spec import PRESETS
-from alexnet_deploy.photographs.pixels import Decode
-from alexnet_deploy.photographs.sources import ImageInput, image_source, load_image
+from alexnet_deploy.photographs.sources import ImageInput, image_source
 
 MAX_RATIO = 8.0
 """Of a photograph with a larger aspect ratio only the middle is shown."""
-
-_DECODE = Decode.of("scaled")
-"""As a new index decodes: what it reads, however large, can be drawn."""
-_DRAWN_AS = PRESETS["paper"].preprocessing
-"""Leaves 512 px or more of a side, and a cell has at most 400."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +67,7 @@ class Cell:
             raise PhotographError(self.error)
         if isinstance(self.photograph, np.ndarray) and self.photograph.ndim == 1:
             raise PhotographError("a vector, which has no picture")
-        return load_image(image_source(cast(ImageInput, self.photograph)), _DECODE, _DRAWN_AS)
+        return load_drawn(image_source(cast(ImageInput, self.photograph)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

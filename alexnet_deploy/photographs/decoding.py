@@ -74,6 +74,7 @@ _MAX_SCANS = 100
 # What Pillow says of a file that is in order, in a kind that it does not read.
 _UNREAD_KIND = re.compile(
     r"(?i)\bunsupported|not (yet )?supported|unknown \w+ mode|not implemented"
+    r"|too large for PngImagePlugin"
 )
 
 _TRANSPOSITIONS = {

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from alexnet_deploy.choices import Metric
-from alexnet_deploy.figures import sheet_cells
+from alexnet_deploy.figures import loading
 from alexnet_deploy.figures.sheet_cells import SheetRow, search_row, search_text
 from alexnet_deploy.index.results import Neighbour, Query, SearchResult
 from alexnet_deploy.photographs.sources import ImageSource, load_image
@@ -41,7 +41,7 @@ class PhotographsAlive:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.most = self.num_loaded = self._now = 0
-        patch.setattr(sheet_cells, "load_image", self._load)
+        patch.setattr(loading, "load_image", self._load)
 
     def _load(self, source: ImageSource, *how: Any) -> Image.Image:
         photograph = load_image(source, *how)
