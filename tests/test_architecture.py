@@ -69,7 +69,7 @@ MODULES = {
     ),
     "benchmark": "machine agreement settings reading results table measuring",
     "figures": (
-        "png_files drawing classes rates matrices sheet_cells html_sheets sheets confusions"
+        "png_files loading drawing classes rates matrices sheet_cells html_sheets sheets confusions"
     ),
     "commands": (
         "options import_weights pull models export classify embed index search verify evaluate "
@@ -95,8 +95,9 @@ OWNERS = {
         *("photographs.heif_files", "photographs.rgb", "photographs.colour"),
         *("photographs.decoding", "photographs.sources", "photographs.preprocessing"),
         "photographs.scaled_jpegs",
-        *("figures.png_files", "figures.drawing", "figures.classes", "figures.matrices"),
-        *("figures.rates", "figures.sheet_cells", "figures.html_sheets", "figures.sheets"),
+        *("figures.png_files", "figures.loading", "figures.drawing", "figures.classes"),
+        *("figures.rates", "figures.matrices", "figures.sheet_cells", "figures.html_sheets"),
+        "figures.sheets",
     ),
     "click": START_UP,
     "cuda": ("trt.kernel", "runtimes.cuda_memory"),
@@ -315,7 +316,8 @@ for arguments in json.loads(sys.argv[1]):
         main()
     except SystemExit as stop:
         codes.append(stop.code)
-print(json.dumps({"codes": codes, "modules": sorted(set(sys.modules) - before)}))
+loaded = {name for name, module in sys.modules.items() if module is not None}
+print(json.dumps({"codes": codes, "modules": sorted(loaded - before)}))
 """
 
 

@@ -80,7 +80,7 @@ def square_picture(photograph: Image.Image, form: PictureForm) -> NDArray[np.uin
     """Resize a photograph, and cut out the central square of what is not square then.
 
     Args:
-        photograph: mode RGB, upright.
+        photograph: as for `preprocess`.
         form: of the picture.
 
     Returns:

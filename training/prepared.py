@@ -21,7 +21,8 @@ from alexnet_deploy.photographs.class_folders import ClassFolders
 from training.colour import ColourStatistics, StoredStatistics, load_statistics, save_statistics
 from training.pictures import PAPER_FORM, PICTURE_SIZES, Failure, PictureForm
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Of pictures, too: those of 1 were made without colour profiles."""
 QUALITY = 95
 """Of the JPEGs, without chroma subsampling: 30 KB each on Caltech-101.
 

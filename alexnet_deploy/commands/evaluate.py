@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,31 +25,42 @@ _Writer = Callable[["Evaluation"], object]
 
 @contextmanager
 def _outputs(
-    predictions: Path | None,
+    predictions: tuple[Path, ...],
     matrices: tuple[Path, ...],
     sheets: tuple[Path, ...],
     photographs: "Labelled",
     truth: Path | None,
 ) -> Iterator[list[_Writer]]:
-    """Open the files; they appear on exit, once each of the writers was called."""
+    """Open the files; each appears once its writer was called, whatever becomes of the next."""
     from alexnet_deploy.figures.confusions import open_confusions
     from alexnet_deploy.figures.matrices import open_matrix
     from alexnet_deploy.inference.prediction_files import open_predictions
     from alexnet_deploy.photographs.finding import check_not_photograph
 
     taken = {} if truth is None else {os.path.realpath(truth): "the file of --truth"}
-    for file in (*([] if predictions is None else [predictions]), *matrices, *sheets):
+    for file in (*predictions, *matrices, *sheets):
         check_not_photograph(file, map(photographs.path, range(len(photographs))))
         if use := taken.get(os.path.realpath(file)):
             raise UsageError(f"{file}: is {use}; name another file")
         taken[os.path.realpath(file)] = "named for another output"
+    opened = (
+        *map(open_predictions, predictions),
+        *map(open_matrix, matrices),
+        *(open_confusions(sheet, notify=say) for sheet in sheets),
+    )
     with ExitStack() as stack:
-        writers: list[_Writer] = []
-        if predictions is not None:
-            writers.append(stack.enter_context(open_predictions(predictions)))
-        writers += [stack.enter_context(open_matrix(matrix)) for matrix in matrices]
-        writers += [stack.enter_context(open_confusions(sheet, notify=say)) for sheet in sheets]
-        yield writers
+        yield [_writer(one, stack.enter_context(ExitStack())) for one in opened]
+
+
+def _writer(opened: AbstractContextManager[_Writer], own: ExitStack) -> _Writer:
+    """Return what writes one file and closes it."""
+    write = own.enter_context(opened)
+
+    def write_and_close(found: "Evaluation") -> None:
+        write(found)
+        own.close()
+
+    return write_and_close
 
 
 def _measured(
@@ -120,7 +131,12 @@ def _measured(
 @click.option("--ten-crop", is_flag=True, help="Average the paper's ten crops, not the centre one.")
 @click.option("--per-class", is_flag=True, help="Also print a line for each class.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--predictions", type=FILE, help="Write a row for each photograph, .csv or .parquet.")
+@click.option(
+    "--predictions",
+    type=FILE,
+    multiple=True,
+    help="Write a row for each photograph, as .csv or .parquet; repeat for both.",
+)
 @click.option(
     "--confusion",
     "matrices",
@@ -146,7 +162,7 @@ def evaluate(
     ten_crop: bool,
     per_class: bool,
     as_json: bool,
-    predictions: Path | None,
+    predictions: tuple[Path, ...],
     matrices: tuple[Path, ...],
     sheets: tuple[Path, ...],
     max_failures: "FailureLimit",
@@ -160,16 +176,18 @@ def evaluate(
     ILSVRC2012_validation_ground_truth.txt, Kaggle's LOC_val_solution.csv, or a CSV that begins with
     path,label, where labels are the model's, WordNet ids, or numbers of its outputs from 0.
 
-    Every photograph is decoded at exact size. Not every class needs one. Ties count fractionally,
-    as in the 2012 code; intervals are Wilson's, of 95 % confidence. Several models are an ensemble:
-    their probabilities are averaged.
-    The figures of a public network on all of ImageNet's classes come with its publisher's.
+    Not every class needs photographs, which are decoded at exact size. Ties count fractionally, as
+    in the 2012 code; intervals are Wilson's, of 95 % confidence. Several models are an ensemble:
+    their probabilities are averaged. A public network's figures on all of ImageNet's classes come
+    with its publisher's.
 
-    --compare counts the photographs on which only one of two is right, for McNemar's exact test. In
-    it, --predictions, --confusion (rows are true classes) and --sheet the first of equally likely
-    classes is the prediction. --predictions: path, true_index, true_label, true_rank,
-    true_probability, top1, top5, index_1, label_1, probability_1 to _5, compared_index,
-    compared_label, compared_probability (of --compare), error.
+    --compare counts the photographs on which only one of two is right, and tests them by McNemar's
+    exact test. There, and in --predictions, --confusion (rows are true classes) and --sheet, the
+    first of equally likely classes is the prediction.
+
+    The columns of --predictions: path, true_index, true_label, true_rank, true_probability, top1,
+    top5, index_1, label_1, probability_1 to _5, compared_index, compared_label,
+    compared_probability (of --compare), error.
     """
     from alexnet_deploy.inference.run import RunSummary
     from alexnet_deploy.photographs.truth_files import find_labelled

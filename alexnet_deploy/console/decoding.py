@@ -81,7 +81,7 @@ def pixel_options(
     decode = click.option(
         "--decode",
         type=click.Choice(SCALES),
-        help="Size of decoding: scaled reads large JPEGs at 1/2 to 1/8, several times as fast.  "
+        help="Size of decoding: scaled decodes large JPEGs at 1/2 to 1/8, which is faster.  "
         f"[default: {decode_default}]",
     )
     colour = click.option(

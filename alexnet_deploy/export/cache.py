@@ -7,9 +7,10 @@ pass over its bytes, and no `onnx`. Where it is not, there is no entry.
 
 import hashlib
 import json
-import mmap
 import os
 from pathlib import Path
+
+import numpy as np
 
 from alexnet_deploy.choices import FilePrecision
 from alexnet_deploy.errors import AlexNetDeployError
@@ -18,9 +19,6 @@ from alexnet_deploy.files.private_folders import private_folder
 from alexnet_deploy.files.regular_files import open_regular
 from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.runtimes.prepared import PreparedNetwork
-
-_SEAL_LENGTH = 64
-"""Hexadecimal digits of a SHA-256; a line feed follows them."""
 
 
 def read_network(
@@ -37,20 +35,20 @@ def read_network(
     """
     try:
         with open(open_regular(_entry(key), os.O_RDONLY), "rb") as file:
-            # Not read: a copy takes longer than the hash. OpenVINO wants writable memory.
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    except (OSError, ValueError, AlexNetDeployError):  # not there, empty, or no place for a cache
+            seal, header = file.readline(), file.readline()
+            # Not mapped: it could change after its hash was right. Not `read`: OpenVINO
+            # takes the body where it lies, if that is writable.
+            body = np.fromfile(file, np.uint8).data
+    except (OSError, AlexNetDeployError):  # not there, or no place for a cache
         return None
-    content = memoryview(mapped)
-    if content[: _SEAL_LENGTH + 1] != _seal(key, content[_SEAL_LENGTH + 1 :]):
+    if seal != _seal(key, header, body):
         return None
-    end = mapped.find(b"\n", _SEAL_LENGTH + 1) + 1
-    header = json.loads(bytes(content[_SEAL_LENGTH:end]))
+    fields = json.loads(header)
     return PreparedNetwork(
-        body=(content[end:],),
-        layers={name: bytes.fromhex(piece) for name, piece in header["layers"].items()},
+        body=(body,),
+        layers={name: bytes.fromhex(piece) for name, piece in fields["layers"].items()},
         spec=spec,
-        identity=header["identity"],
+        identity=fields["identity"],
         precision=precision,
         source=source,
         is_compiled=is_compiled,

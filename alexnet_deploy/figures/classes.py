@@ -25,12 +25,12 @@ from alexnet_deploy.figures.drawing import (
     paste_photograph,
     shortened,
 )
+from alexnet_deploy.figures.loading import load_drawn
 from alexnet_deploy.figures.png_files import open_png
 from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.inference.classification import Classification, Prediction
 from alexnet_deploy.model.labels import imagenet_names
 from alexnet_deploy.model.spec import ModelSpec
-from alexnet_deploy.photographs.sources import load_image
 
 MAX_PHOTOGRAPHS = 64
 NUM_BARS = 5
@@ -142,7 +142,7 @@ def _draw_cell(
     left, top = corner
     error = result.error
     try:
-        photograph = load_image(result.path or in_memory) if error is None else None
+        photograph = load_drawn(result.path or in_memory) if error is None else None
     except PhotographError as late:
         photograph, error = None, str(late)
     box = Box(left=left, top=top, width=_PHOTO_WIDTH, height=_PHOTO_HEIGHT)
@@ -175,7 +175,7 @@ def _draw_name(
         if result.path is None
         else printable(result.path.name)
         if truth is None
-        else _display(truth)
+        else display_name(truth)
     )
     text = shortened(name, font, _PHOTO_WIDTH)
     ink, stroke = (QUIET, 0.0) if truth is None else (INK, BOLD)
@@ -194,12 +194,11 @@ def _draw_bar(
         colour = _TRUE_BAR if is_true else _BAR
         draw.rectangle((left, top, left + length - 1, bottom), fill=colour)
     font = built_in_font(_LABEL_SIZE)
-    label = shortened(_display(prediction.label), font, _BAR_WIDTH - 2 * _BAR_INDENT)
-    percent = "<1%" if prediction.probability < 0.005 else f"{prediction.probability:.0%}"
+    label = shortened(display_name(prediction.label), font, _BAR_WIDTH - 2 * _BAR_INDENT)
     stroke = BOLD if is_true else 0.0
     for x, anchor, text in (
         (left + _BAR_INDENT, "lm", label),
-        (left + _PHOTO_WIDTH - 1, "rm", percent),
+        (left + _PHOTO_WIDTH - 1, "rm", percent(prediction.probability)),
     ):
         draw.text((x, middle), text, font=font, anchor=anchor, fill=INK, stroke_width=stroke)
 
@@ -214,6 +213,11 @@ def _draw_legend(canvas: Image.Image) -> None:
         x += round(36 + font.getlength(text) + 32)
 
 
-def _display(name: str) -> str:
+def display_name(name: str) -> str:
     """Return the display name of a class."""
     return printable(name.replace("_", " "))
+
+
+def percent(probability: float) -> str:
+    """Return a probability as it is displayed; only none at all shows 0."""
+    return "<1%" if probability < 0.005 else f"{probability:.0%}"

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_deploy.figures.classes import display_name, percent
 from alexnet_deploy.figures.sheet_cells import Cell, SheetRow, SheetText
 from alexnet_deploy.figures.sheets import open_sheet
 from alexnet_deploy.inference.confusion import confusion_matrix
@@ -61,36 +62,24 @@ def confusion_rows(found: Predictions) -> Iterator[SheetRow]:
         of_other = np.flatnonzero(counted & (found.truth == pair.predicted))
         is_taken = counted & (found.truth == pair.true) & (found.top[:, 0] == pair.predicted)
         cells = tuple(_cells(found, np.flatnonzero(is_taken)))
-        title = (
-            f"{_display(pair.true_label)} taken for {_display(pair.predicted_label)}: "
-            f"{pair.num_photographs:,} of {pair.num_of_class:,}"
-        )
         lead = None
         if len(of_other):
             surest = int(of_other[found.true_probability[of_other].argmax()])
             lead = _cell(found, surest, found.true_probability[surest], "")
-        yield SheetRow(lead=lead, cells=cells, title=title)
+        yield SheetRow(lead=lead, cells=cells, title=display_name(pair.describe()))
 
 
 def _cells(found: Predictions, numbers: NDArray[np.int64]) -> Iterator[Cell]:
     order = np.argsort(-found.probabilities[numbers, 0], kind="stable")[:NUM_PHOTOGRAPHS]
     for number in numbers[order].tolist():
-        own = _percent(found.true_probability[number])
+        own = percent(float(found.true_probability[number]))
         yield _cell(found, number, found.probabilities[number, 0], f"own {own}")
 
 
 def _cell(found: Predictions, number: int, probability: np.float32, remark: str) -> Cell:
     return Cell(
         photograph=found.photographs.path(number),
-        heading=_percent(probability),
+        heading=percent(float(probability)),
         remark=remark,
         error=None,
     )
-
-
-def _percent(probability: np.float32) -> str:
-    return "<1%" if probability < 0.005 else f"{probability:.0%}"
-
-
-def _display(label: str) -> str:
-    return label.replace("_", " ")

@@ -52,8 +52,8 @@ h2 { grid-column: 1 / -1; margin: 0; font-size: 1.0625rem; overflow-wrap: anywhe
 ol { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr));
   gap: 1.5rem 1rem; margin: 0; padding: 0; list-style: none }
 figure { margin: 0; min-width: 0 }
-.query { position: sticky; top: 1.25rem }
-.query .photograph { outline: 3px solid var(--ink); outline-offset: 2px }
+.lead { position: sticky; top: 1.25rem }
+.lead .photograph { outline: 3px solid var(--ink); outline-offset: 2px }
 a { display: block }
 a:hover, a:focus-visible { outline: 3px solid var(--quiet); outline-offset: 2px }
 .photograph { display: block; width: 100%; height: auto; aspect-ratio: 4 / 3;
@@ -69,9 +69,9 @@ figcaption { margin-top: 0.5rem; overflow-wrap: anywhere }
 @media (max-width: 44rem) {
   section { grid-template-columns: minmax(0, 1fr); gap: 1.5rem }
   ol { grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)) }
-  .query { position: static; max-width: 16rem }
+  .lead { position: static; max-width: 16rem }
 }
-@media print { .query { position: static } figure { break-inside: avoid } }
+@media print { .lead { position: static } figure { break-inside: avoid } }
 """
 )
 
@@ -120,7 +120,7 @@ def _section(row: SheetRow, thumbnails: "_Thumbnails") -> Iterator[str]:
     """Yield a row piece by piece, one thumbnail in memory at a time."""
     title = f"<h2>{escape(printable(row.title))}</h2>\n" if row.title else ""
     lead = "" if row.lead is None else _figure(row.lead, thumbnails)
-    yield f'<section>\n{title}<div class="query">\n{lead}</div>\n'
+    yield f'<section>\n{title}<div class="lead">\n{lead}</div>\n'
     if row.cells:
         yield "<ol>\n"
         for cell in row.cells:

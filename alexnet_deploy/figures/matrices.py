@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from alexnet_deploy.errors import UsageError
+from alexnet_deploy.figures.classes import display_name
 from alexnet_deploy.figures.drawing import (
     BOLD,
     FRAME,
@@ -25,8 +25,7 @@ from alexnet_deploy.figures.drawing import (
     shortened,
 )
 from alexnet_deploy.figures.png_files import open_png
-from alexnet_deploy.files.output_files import atomic_write
-from alexnet_deploy.files.path_text import printable
+from alexnet_deploy.files.output_files import atomic_write, wrong_suffix
 from alexnet_deploy.inference.confusion import ConfusionMatrix, confusion_matrix
 from alexnet_deploy.inference.evaluation_report import Evaluation
 
@@ -63,10 +62,7 @@ def open_matrix(path: Path) -> Iterator[Callable[[Evaluation], object]]:
         with open_png(path) as save:
             yield lambda found: save(draw_matrix(confusion_matrix(found.predictions)))
     else:
-        raise UsageError(
-            f"{path}: confusion matrices are written as .csv or drawn as .png, not as "
-            f"{path.suffix or 'a file without suffix'}; choose one of the two"
-        )
+        raise wrong_suffix(path, "confusion matrices", (".csv", ".png"))
 
 
 def draw_matrix(matrix: ConfusionMatrix) -> Image.Image:
@@ -132,7 +128,7 @@ def _names(matrix: ConfusionMatrix, cell: int) -> list[tuple[float, str]]:
     """Return what stands beside rows and columns, each with its distance from the corner."""
     if cell >= _LABELLED:
         font = built_in_font(_name_size(cell))
-        shown = [drawable(printable(label.replace("_", " "))) for label in matrix.labels]
+        shown = [drawable(display_name(label)) for label in matrix.labels]
         return [
             ((place + 0.5) * cell, shortened(name, font, _LABEL_WIDTH))
             for place, name in enumerate(shown)

@@ -9,9 +9,10 @@ from PIL import Image
 
 from alexnet_deploy.choices import Metric
 from alexnet_deploy.errors import PhotographError
+from alexnet_deploy.figures.loading import load_drawn
 from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.index.results import Neighbour, Query, SearchResult
-from alexnet_deploy.photographs.sources import ImageInput, image_source, load_image
+from alexnet_deploy.photographs.sources import ImageInput, image_source
 
 MAX_RATIO = 8.0
 """Of a photograph with a larger aspect ratio only the middle is shown."""
@@ -66,7 +67,7 @@ class Cell:
             raise PhotographError(self.error)
         if isinstance(self.photograph, np.ndarray) and self.photograph.ndim == 1:
             raise PhotographError("a vector, which has no picture")
-        return load_image(image_source(cast(ImageInput, self.photograph)))
+        return load_drawn(image_source(cast(ImageInput, self.photograph)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

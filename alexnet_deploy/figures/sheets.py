@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from alexnet_deploy.errors import PhotographError, UsageError
+from alexnet_deploy.errors import PhotographError
 from alexnet_deploy.figures.drawing import (
     BOLD,
     FRAME,
@@ -32,7 +32,7 @@ from alexnet_deploy.figures.drawing import (
 from alexnet_deploy.figures.html_sheets import html_page
 from alexnet_deploy.figures.png_files import open_png
 from alexnet_deploy.figures.sheet_cells import MAX_RATIO, Cell, SheetRow, SheetText
-from alexnet_deploy.files.output_files import atomic_write
+from alexnet_deploy.files.output_files import atomic_write, wrong_suffix
 from alexnet_deploy.files.path_text import printable
 
 SUFFIXES = (".png", ".html")
@@ -63,10 +63,7 @@ def check_sheet(path: Path) -> None:
         UsageError: another suffix.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(
-            f"{path}: sheets are written as {' or '.join(SUFFIXES)}, not as "
-            f"{path.suffix or 'a file without suffix'}; choose one of the two"
-        )
+        raise wrong_suffix(path, "sheets", SUFFIXES)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from alexnet_deploy.errors import IncompatibleFileError, OutputError
+from alexnet_deploy.errors import IncompatibleFileError, OutputError, UsageError
 from alexnet_deploy.files.regular_files import ForeignEntryError, open_regular
 
 _PART = re.compile(r"\.alexnet-deploy-[0-9a-f]{16}\.part")
@@ -233,6 +233,20 @@ def write_all(descriptor: int, data: memoryview, offset: int) -> None:
         if not written:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         data, offset = data[written:], offset + written
+
+
+def wrong_suffix(path: Path, what: str, suffixes: Sequence[str]) -> UsageError:
+    """Return the error for an output whose suffix says no format that it can have.
+
+    Args:
+        path: of the output.
+        what: it is, in the plural.
+        suffixes: that it may have.
+    """
+    return UsageError(
+        f"{path}: {what} are written as {' or '.join(suffixes)}, not as "
+        f"{path.suffix or 'a file without suffix'}; choose one of these"
+    )
 
 
 def sync_directory(path: Path) -> None:

@@ -153,11 +153,18 @@ def check_space(directory: Path, space: VectorSpace, asked: Mapping[str, Any]) -
     Raises:
         IncompatibleFileError: naming each difference and the remedy.
     """
+    decode = asked.get("decode", space.decode)
+    if decode.decoder != space.decode.decoder:  # which no option chooses
+        raise IncompatibleFileError(
+            f"index {directory}: its photographs were decoded by {space.decode.decoder}, this "
+            f"version decodes by {decode.decoder}, whose vectors cannot be compared with its; "
+            f"{_AGAIN}"
+        )
     differences = list(_differences(space, asked))
     if differences:
         raise IncompatibleFileError(
             f"index {directory}: {'; '.join(differences)}; vectors of the two cannot be compared: "
-            "use the index's own, or name another ",
+            "use the index's own, or index again into another ",
             Argument("directory"),
         )
 

@@ -162,10 +162,13 @@ def add_root(ledger: Ledger, path: Path) -> Root:
     )
     (key,) = ledger.one("SELECT id FROM roots WHERE path = ?", (os.fsencode(path),))
     marks = ", ".join("?" * len(inner))
-    ledger.execute(  # what is missing from one of them is missing from the whole
+    # What is missing from one of them is missing from the whole. Of one group, since SQLite before
+    # 3.39 has no HAVING without groups.
+    ledger.execute(
         "INSERT INTO before_loss SELECT ?, sum(coalesce(b.photographs, (SELECT count(*) "
         "FROM photographs p WHERE p.root = r.id AND p.status != 'failed'))) FROM roots r "
-        f"LEFT JOIN before_loss b ON b.root = r.id WHERE r.id IN ({marks}) HAVING count(b.root)",
+        f"LEFT JOIN before_loss b ON b.root = r.id WHERE r.id IN ({marks}) "
+        "GROUP BY 1 HAVING count(b.root)",
         (key, *(root.id for root in inner)),
     )
     for root in inner:

@@ -180,7 +180,9 @@ class Scan:
             "WHERE l.root = p.root AND l.path = p.path) OR EXISTS (SELECT 1 FROM photographs other "
             "WHERE other.position = p.position AND other.id NOT IN (SELECT id FROM gone)))"
         )
-        before = dict(self._ledger.rows("SELECT root, photographs FROM before_loss"))
+        before = dict(
+            self._ledger.rows("SELECT root, photographs FROM before_loss", kinds=(INTEGER, INTEGER))
+        )
         lost = self._ledger.rows("SELECT root, count(*) FROM gone WHERE is_lost GROUP BY root")
         return [
             Loss(

@@ -33,6 +33,11 @@ class Confusion:
     num_photographs: int
     num_of_class: int
 
+    def describe(self) -> str:
+        """Return a line for people, with the labels as they are."""
+        counts = f"{self.num_photographs:,} of {self.num_of_class:,}"
+        return f"{self.true_label} taken for {self.predicted_label}: {counts}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ConfusionMatrix:

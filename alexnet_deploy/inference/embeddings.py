@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from alexnet_deploy import arguments
 from alexnet_deploy.choices import POOLS, STORED_TYPES, Pool, StoredType
 from alexnet_deploy.errors import TooManyFailuresError, UsageError
-from alexnet_deploy.files.output_files import errors_of
+from alexnet_deploy.files.output_files import errors_of, wrong_suffix
 from alexnet_deploy.files.path_text import path_fields, printable
 from alexnet_deploy.inference.activations import check_pool, pooled, stored
 from alexnet_deploy.inference.failures import at_least_one
@@ -51,7 +51,6 @@ from alexnet_deploy.photographs.pixels import EXACT, Decode
 from alexnet_deploy.photographs.sources import ImageSource, path_of
 from alexnet_deploy.runtimes.base import Runner
 
-SUFFIXES = (".npy", ".parquet")
 _Source = TypeVar("_Source", bound=ImageSource)
 _OnResult = Callable[[PhotographResult[_Source]], None]
 
@@ -61,7 +60,7 @@ class EmbedOptions:
     """What is kept of each photograph.
 
     Attributes:
-        layers: names as in `ModelSpec.layer_shapes`.
+        layers: as for `model.layers.layer_names`.
         pool: "mean" or "max" over the positions of maps makes (C,) of (C, H, W); layers that are
             vectors stay as they are.
         dtype: of the numbers. A photograph whose numbers are beyond it has failed.
@@ -198,10 +197,7 @@ def files_of(output: Path, layers: tuple[str, ...]) -> tuple[Path, ...]:
     if output.suffix == ".parquet":
         return (output,)
     if output.suffix != ".npy":
-        raise UsageError(
-            f"{output}: embeddings are written as {' or '.join(SUFFIXES)}, "
-            f"not as {output.suffix or 'a file without suffix'}; choose one of the two"
-        )
+        raise wrong_suffix(output, "vectors", (".npy", ".parquet"))
     arrays = (
         (output,)
         if len(layers) == 1

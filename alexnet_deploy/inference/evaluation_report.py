@@ -135,17 +135,8 @@ class Evaluation:
     def to_json(self) -> str:
         """Return one ASCII JSON object on one line.
 
-        {"top1", "top1_interval", "top5", "top5_interval", "mean_class_top1", "photographs",
-        "failures": [{"path", "error"}], "unlabelled", "left_out": {suffix: number}, "decode",
-        "crops", "matched_by", "models": [{"path", "identity", "runtime", "precision", "weight",
-        "input_size", "resize", "resize_to", "filter"}], "classes": [{"label", "index",
-        "photographs", "top1", "top5"}], "published": {"network", "top1", "top1_inside", "top5",
-        "top5_inside", "measured"}, "confusions": [{"true", "predicted", "photographs", "of"}],
-        "comparison": {"model": as in "models", "photographs", "first_top1", "second_top1",
-        "difference", "difference_interval", "both", "only_first", "only_second", "p_value"},
-        "seconds"}; a path that is not UTF-8 comes with "path_base64". Accuracies are 0..1, or null
-        for a class without photographs; intervals are [low, high], of 95 % confidence; "published"
-        and "comparison" may be null.
+        Accuracies are 0..1, or null for a class without photographs; intervals are [low, high], of
+        95 % confidence. The keys are in the table of the package's page.
         """
         fields: dict[str, Any] = {
             "top1": self.top1,
@@ -190,7 +181,8 @@ class Evaluation:
         if self.published is not None:
             rows.append(("published", self._published_line(self.published)))
         titles = ["most confused", *[""] * len(self.confusions)]
-        rows += zip(titles, map(_confusion_line, self.confusions), strict=False)
+        confusions = (printable(one.describe()) for one in self.confusions)
+        rows += zip(titles, confusions, strict=False)
         if self.comparison is not None:
             rows += self._comparison_rows(self.comparison)
         lines = [f"{name:<26}{text}" for name, text in rows]
@@ -304,11 +296,6 @@ def _comparison_fields(comparison: Comparison) -> dict[str, Any]:
         "only_second": counts.num_only_second,
         "p_value": counts.p_value,
     }
-
-
-def _confusion_line(one: Confusion) -> str:
-    names = f"{printable(one.true_label)} taken for {printable(one.predicted_label)}"
-    return f"{names}: {one.num_photographs:,} of {one.num_of_class:,}"
 
 
 def _model_line(model: EvaluatedModel) -> str:

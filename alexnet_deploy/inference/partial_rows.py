@@ -201,15 +201,18 @@ class PartialRows:
         """Return whether a line is whole."""
         try:
             fields = json.loads(line)
-            slot = int(fields.get("slot", _NO_SLOT))
+            slot, checksum = fields.get("slot", _NO_SLOT), fields.get("checksum", 0)
             stamp = bytes.fromhex(fields.get("stamp", ""))
-            row = KeptRow(slot, int(fields.get("checksum", 0)))
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError, AttributeError, RecursionError):
             return False
-        if stamp and slot >= 0:
-            self._known[stamp] = row
+        are_whole = type(slot) is int and type(checksum) is int and line.endswith(b"\n")
+        # Slots are given one after the other, so that a damaged number leaves no hole in the files.
+        if not are_whole or not _NO_SLOT <= slot <= self.num_slots:
+            return False
+        if stamp and slot != _NO_SLOT:
+            self._known[stamp] = KeptRow(slot, checksum)
         self.num_slots = max(self.num_slots, slot + 1)
-        return line.endswith(b"\n")
+        return True
 
 
 @contextmanager
@@ -299,12 +302,18 @@ def _locked(place: Path, output: Path) -> Iterator[None]:
             "another name"
         )
 
-    while True:
-        _make(place, output)
-        with locked(place / _LOCK, refusal) as descriptor:
-            if os.fstat(descriptor).st_nlink:  # or else the run that held it has removed it
-                yield
-                return
+    with ExitStack() as stack:
+        while True:  # since a run that has just finished removes the lock, and then the folder
+            _make(place, output)
+            try:
+                descriptor = stack.enter_context(locked(place / _LOCK, refusal))
+            except OutputError as error:
+                if not isinstance(error.__cause__, FileNotFoundError):
+                    raise
+            else:
+                if os.fstat(descriptor).st_nlink:
+                    break
+        yield
 
 
 def _make(place: Path, output: Path) -> None:
@@ -312,12 +321,13 @@ def _make(place: Path, output: Path) -> None:
         try:
             os.mkdir(place, 0o700)
         except FileExistsError:
-            status = os.lstat(place)
-            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-                # Whoever made it could let any numbers appear in the output.
-                raise IncompatibleFileError(
-                    f"{place}: is not a folder of yours; remove it, or choose another output"
-                ) from None
+            with suppress(FileNotFoundError):
+                status = os.lstat(place)
+                if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+                    # Whoever made it could let any numbers appear in the output.
+                    raise IncompatibleFileError(
+                        f"{place}: is not a folder of yours; remove it, or choose another output"
+                    ) from None
 
 
 def _check_key(

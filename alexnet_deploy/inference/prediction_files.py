@@ -15,25 +15,18 @@ In the metadata of a Parquet schema `alexnet_deploy.evaluation` is JSON: {"model
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from alexnet_deploy.errors import UsageError
 from alexnet_deploy.files.csv_text import csv_row, path_cell, text_cell
-from alexnet_deploy.files.output_files import atomic_write
+from alexnet_deploy.files.output_files import atomic_write, wrong_suffix
 from alexnet_deploy.inference.evaluation_report import Evaluation, model_fields
-
-_CHUNK = 10_000  # rows in memory at a time
-
-_Columns = Mapping[str, np.ma.MaskedArray[Any, Any]]
 
 
 @contextmanager
-def open_predictions(path: Path) -> Iterator[Callable[[Evaluation], None]]:
+def open_predictions(path: Path) -> Iterator[Callable[[Evaluation], object]]:
     """Yield the function that writes all rows; the file appears at `path` on exit.
 
     Raises:
@@ -49,70 +42,51 @@ def open_predictions(path: Path) -> Iterator[Callable[[Evaluation], None]]:
         from alexnet_deploy.inference.prediction_tables import write_table
 
         with atomic_write(path) as file:
-            yield lambda found: write_table(file, _chunks(found), _metadata(found))
+            yield lambda found: write_table(file, _rows(found), _metadata(found))
     else:
-        raise UsageError(
-            f"{path}: predictions are written as .csv or .parquet, not as "
-            f"{path.suffix or 'a file without suffix'}; choose one of the two"
-        )
+        raise wrong_suffix(path, "predictions", (".csv", ".parquet"))
 
 
-def _chunks(found: Evaluation) -> Iterator[_Columns]:
-    size = len(found.predictions.truth)
-    for start in range(0, size, _CHUNK):
-        yield _columns(found, slice(start, min(start + _CHUNK, size)))
-
-
-def _columns(found: Evaluation, rows: slice) -> _Columns:
-    """Return columns of int64, float64, float32 and objects, masked where there is nothing."""
-    own, numbers = found.predictions, range(rows.start, rows.stop)
-    labels = np.array(own.labels, object)
-    has_failed = ~own.is_counted[rows]
-    given: dict[str, Any] = {
-        "true_index": own.truth[rows],
-        "true_label": labels[own.truth[rows]],
-    }
-    seen: dict[str, Any] = {
-        "true_rank": own.true_rank[rows],
-        "true_probability": own.true_probability[rows],
-        "top1": own.top1[rows],
-        "top5": own.top5[rows],
-    }
-    for place in range(own.top.shape[1]):
-        top = own.top[rows, place]
-        seen |= {f"index_{place + 1}": top, f"label_{place + 1}": labels[top]}
-        seen[f"probability_{place + 1}"] = own.probabilities[rows, place]
-    if found.comparison is not None:
-        other = found.comparison.predictions
-        top = other.top[rows, 0]
-        seen |= {"compared_index": top, "compared_label": labels[top]}
-        seen["compared_probability"] = other.probabilities[rows, 0]
-    path, error = np.empty((2, len(numbers)), object)
-    path[:] = [own.photographs.path(number) for number in numbers]
-    error[:] = [own.failures.get(number) for number in numbers]
-    return {
-        "path": np.ma.array(path),
-        **{name: np.ma.array(values) for name, values in given.items()},
-        **{name: np.ma.array(values, mask=has_failed) for name, values in seen.items()},
-        "error": np.ma.array(error, mask=~has_failed),
-    }
+def _rows(found: Evaluation) -> Iterator[dict[str, Any]]:
+    """Yield the columns of each photograph, None where there is nothing."""
+    own, labels = found.predictions, found.predictions.labels
+    other = None if found.comparison is None else found.comparison.predictions
+    for number, truth in enumerate(own.truth.tolist()):
+        seen: dict[str, Any] = {
+            "true_rank": int(own.true_rank[number]),
+            "true_probability": own.true_probability[number],
+            "top1": float(own.top1[number]),
+            "top5": float(own.top5[number]),
+        }
+        for place, index in enumerate(own.top[number].tolist()):
+            seen |= {f"index_{place + 1}": index, f"label_{place + 1}": labels[index]}
+            seen[f"probability_{place + 1}"] = own.probabilities[number, place]
+        if other is not None:
+            index = int(other.top[number, 0])
+            seen |= {"compared_index": index, "compared_label": labels[index]}
+            seen["compared_probability"] = other.probabilities[number, 0]
+        error = own.failures.get(number)
+        yield {
+            "path": own.photographs.path(number),
+            "true_index": truth,
+            "true_label": labels[truth],
+            **(seen if error is None else dict.fromkeys(seen)),
+            "error": error,
+        }
 
 
 def _csv_rows(found: Evaluation) -> Iterator[bytes]:
-    for number, columns in enumerate(_chunks(found)):
+    for number, row in enumerate(_rows(found)):
         if not number:
-            yield csv_row(columns)
-        cells = [map(_cell, np.ma.getmaskarray(one), one.data) for one in columns.values()]
-        yield from map(csv_row, zip(*cells, strict=True))
+            yield csv_row(row)
+        yield csv_row(map(_cell, row.values()))
 
 
-def _cell(is_masked: bool, value: Any) -> object:
-    if is_masked:
-        return ""
+def _cell(value: object) -> object:
+    """Return a cell; a float32 keeps its own digits, as 0.1 and not 0.10000000149011612."""
     if isinstance(value, Path):
         return path_cell(value)
-    # A float32 with its own digits, as 0.1 and not 0.10000000149011612.
-    return text_cell(value) if isinstance(value, str) else str(value)
+    return text_cell(value) if isinstance(value, str) else value
 
 
 def _metadata(found: Evaluation) -> str:

@@ -102,7 +102,7 @@ class Predictions:
         for start in range(0, size, _CHUNK):
             rows = slice(start, start + _CHUNK)
             scores, classes = probabilities[rows], truth[rows]
-            top[rows] = _most_likely(scores, top.shape[1])
+            top[rows] = np.argsort(-scores, axis=1, kind="stable")[:, : top.shape[1]]
             own[rows] = np.take_along_axis(scores, classes[:, np.newaxis], axis=1)[:, 0]
             rank[rows] = 1 + np.count_nonzero(scores > own[rows, np.newaxis], axis=1)
             top1[rows], top5[rows] = (top_k_credit(scores, classes, k) for k in (1, _TOP))
@@ -131,13 +131,3 @@ class Predictions:
         """[N] bool: whether the class that is predicted is the true one."""
         right: NDArray[np.bool_] = self.top[:, 0] == self.truth
         return right
-
-
-def _most_likely(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-    """Return the [N, k] indices of the largest; `argmax` takes the first of equals."""
-    rest = scores.copy()
-    top = np.zeros((len(scores), k), np.int64)
-    for place in range(k):
-        top[:, place] = rest.argmax(axis=1)
-        np.put_along_axis(rest, top[:, place : place + 1], -np.inf, axis=1)
-    return top

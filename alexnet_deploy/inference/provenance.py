@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from alexnet_deploy import __version__
 from alexnet_deploy.choices import (
@@ -55,20 +55,27 @@ class StoredLayer:
         pool: how maps were reduced to one number a channel.
     """
 
-    name: Annotated[str, Within(1, 100)]
-    shape: tuple[Annotated[int, Within(1, 10**7)], ...]
+    name: str
+    shape: tuple[int, ...]
     relu: Relu
     pool: Pool
 
-    def __post_init__(self) -> None:
-        """Check the fields; see `ModelSpec.__post_init__`."""
-        check_fields(self)
-        require(len(self.shape) in (1, 3), "shape", self.shape, "that of a vector or of maps")
+    @classmethod
+    def of(cls, name: str, spec: ModelSpec, pool: Pool) -> Self:
+        """Return what is kept of a layer of a network."""
+        shape = spec.layer_shapes()[name]
+        (relu,) = (layer.relu for layer in LAYERS if layer.name == name)
+        return cls(
+            name=name,
+            shape=pooled_shape(shape, pool),
+            relu=relu,
+            pool=pool if len(shape) > 1 else "none",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """How vectors were made; those of two files are comparable if `row_fields` are the same.
+    """How vectors were made; the numbers of a photograph depend on the `row_fields`.
 
     Attributes:
         tool, tool_version: what wrote them.
@@ -113,7 +120,13 @@ class Provenance:
         names = [layer.name for layer in self.layers]
         require(0 < len(names) == len(set(names)), "layers", names, "one or more different ones")
         require(self.num_failed <= self.num_rows, "num_failed", self.num_failed, "at most num_rows")
-        are_counts = all(type(number) is int for number in self.left_out.values())
+        known = self.spec.layer_shapes()
+        are_own = all(
+            layer.name in known and layer == StoredLayer.of(layer.name, self.spec, layer.pool)
+            for layer in self.layers
+        )
+        require(are_own, "layers", names, "layers of the network, each with its shape")
+        are_counts = all(type(n) is int and n >= 0 for n in self.left_out.values())
         require(are_counts, "left_out", self.left_out, "numbers")
 
     def fields(self) -> dict[str, Any]:
@@ -155,23 +168,13 @@ def provenance_of(
     command: tuple[str, ...] = PYTHON,
 ) -> Provenance:
     """Return the record of a run that begins now and has no row yet."""
-    shapes, relu = runner.spec.layer_shapes(), {layer.name: layer.relu for layer in LAYERS}
-    stored = (
-        StoredLayer(
-            name=layer,
-            shape=pooled_shape(shapes[layer], pool),
-            relu=relu[layer],
-            pool=pool if len(shapes[layer]) > 1 else "none",
-        )
-        for layer in layers
-    )
     options = runner.options
     return Provenance(
         tool_version=__version__,
         identity=runner.identity,
         network=network_name(runner.spec),
         spec=runner.spec,
-        layers=tuple(stored),
+        layers=tuple(StoredLayer.of(layer, runner.spec, pool) for layer in layers),
         dtype=dtype,
         decode=decode,
         precision=options.precision,

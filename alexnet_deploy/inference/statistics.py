@@ -15,10 +15,9 @@ _Z_95 = 1.959963984540054  # of the normal distribution, 95 % within
 
 
 def wilson_interval(share: float, number: int) -> tuple[float, float]:
-    """Return the bounds between which a true share lies with 95 % confidence (Wilson 1927).
+    """Return the 95 % confidence interval of a share of all photographs like these (Wilson 1927).
 
-    It says how far another sample of photographs could move the share. On the very photographs of
-    a published figure, the same network comes much closer to it.
+    On the very photographs of a published figure, the same network comes much closer to it.
 
     Args:
         share: 0..1, measured; a sum of fractions for ties is as good as a count.
@@ -92,14 +91,14 @@ class PairedCounts:
 
     def sentence(self) -> str:
         """Say in plain words what the counts and the p-value mean."""
+        if not self.num_only_first + self.num_only_second:
+            return "right and wrong on the same photographs, every one"
         p = self.p_value
         judged = (
             "so the difference may be chance"
             if p >= 0.05
             else "so the difference is hardly chance, on photographs such as these"
         )
-        if not self.num_only_first + self.num_only_second:
-            return "right and wrong on the same photographs, every one"
         return (
             f"right on {_counted(self.num_only_second)} where the other is wrong, wrong on "
             f"{self.num_only_first:,} where it is right: "

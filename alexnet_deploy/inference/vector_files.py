@@ -147,7 +147,8 @@ def _check(path: Path, array: _Array, record: Path, made: Provenance, layer: str
     """Reject an array that is not the one of its record."""
     layers = {each.name: each for each in made.layers}
     stored: StoredLayer | None = layers.get(layer) if layer else made.layers[0]
-    if stored is None or (layer is None and len(layers) > 1):
+    # `embed` names the array by its layer where there are several, and then only.
+    if stored is None or (layer is None) != (len(layers) == 1):
         raise IncompatibleFileError(
             f"{path}: {record} is of {', '.join(layers)}, and of no array of this name; restore "
             f"both from a copy, or {_AGAIN}"

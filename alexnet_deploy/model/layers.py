@@ -59,11 +59,13 @@ def layer_names(texts: Iterable[str], spec: ModelSpec) -> tuple[str, ...]:
         spec: of the network.
 
     Raises:
-        UsageError: as `layer_name`, none, or one twice.
+        UsageError: as `layer_name`, none, one twice, or one beside "all".
     """
     given = tuple(texts)
     if given == (ALL_LAYERS,):
         return tuple(spec.layer_shapes())
+    if ALL_LAYERS in given:
+        raise UsageError(f"layers: {ALL_LAYERS} is every one; name no other beside it")
     names = tuple(layer_name(text, spec) for text in given)
     if not names or len(set(names)) != len(names):
         pairs = zip(given, names, strict=True)

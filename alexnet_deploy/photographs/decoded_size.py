@@ -22,6 +22,7 @@ _ROW_POINTER_BYTES = 8
 _DECODER_BYTES = {"JPEG2000": 6, "HEIF": 2, "QOI": 1, "SGI": 3, "PPM": 4, "BMP": 1, "DIB": 1}
 """What decoders take beside the picture, per px and channel, until it is complete."""
 
+_SCAN = b"\xff\xda"  # where a scan of a JPEG begins
 _CODESTREAM = b"\xff\x4f\xff\x51"
 _MAX_BOXES = 1024  # before the one with the codestream; files have a handful
 _JPEG2000_TILE_BYTES = 14_000  # measured with four channels
@@ -97,7 +98,23 @@ def _has_several_scans(image: Image.Image, channels: int) -> bool:
     file.seek(position - header)
     mark = file.read(2)
     file.seek(position)
-    return bool(mark != b"\xff\xda")
+    return bool(mark != _SCAN)
+
+
+def num_scans(image: Image.Image) -> int:
+    """Return how many scans a JPEG has, each of which may take time for every pixel.
+
+    It is 1 where the first one is all that is decoded, for other formats, and for what is loaded.
+    """
+    if image.format not in ("JPEG", "MPO") or not _has_several_scans(image, len(image.getbands())):
+        return 1
+    file = image.fp  # type: ignore[attr-defined]  # Pillow has read the mark of the first one
+    position, num_found, last = file.tell(), 1, b""
+    while chunk := file.read(2**20):
+        num_found += (last + chunk).count(_SCAN)  # no pixel is written with these two bytes
+        last = chunk[-1:]
+    file.seek(position)
+    return num_found
 
 
 def _jpeg2000_tiles_bytes(image: Image.Image) -> int:

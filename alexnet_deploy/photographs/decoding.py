@@ -42,7 +42,7 @@ from alexnet_deploy.errors import Argument, PhotographError
 from alexnet_deploy.files.regular_files import open_regular
 from alexnet_deploy.model.spec import Preprocessing
 from alexnet_deploy.photographs.colour import carry_profile, profile_of
-from alexnet_deploy.photographs.decoded_size import bytes_needed
+from alexnet_deploy.photographs.decoded_size import bytes_needed, num_scans
 from alexnet_deploy.photographs.heif_files import HEAD_BYTES, is_heif, open_heif
 from alexnet_deploy.photographs.memory import DECODED, MAX_FILE_BYTES, READ
 from alexnet_deploy.photographs.pixel_limit import PIXELS
@@ -68,9 +68,13 @@ _FORMATS = (
 _STORED_PIXELS = 4
 """Times the limit of pixels: what a JPEG may have that is scaled down; to read it takes time."""
 
+_MAX_SCANS = 100
+"""Of a JPEG; programs write a dozen. One of a few bytes takes as long as any other."""
+
 # What Pillow says of a file that is in order, in a kind that it does not read.
 _UNREAD_KIND = re.compile(
     r"(?i)\bunsupported|not (yet )?supported|unknown \w+ mode|not implemented"
+    r"|too large for PngImagePlugin"
 )
 
 _TRANSPOSITIONS = {
@@ -222,6 +226,11 @@ def _upright(image: Image.Image, decode: Decode, *, is_callers: bool = False) ->
     stored = math.prod(stored_size(image))
     if stored > _STORED_PIXELS * PIXELS.limit:
         raise _too_large(stored, "are scaled down while they are decoded", _STORED_PIXELS)
+    scans = num_scans(image)
+    if scans > _MAX_SCANS:
+        raise PhotographError(
+            f"has {scans:,} scans, at most {_MAX_SCANS} are decoded; save it as JPEG or PNG"
+        )
     with DECODED.released_at_end():
         _reserve_memory(image)
         layout = layout_of(image)
@@ -281,6 +290,10 @@ def _failures_reported(file: BinaryIO | None) -> Iterator[None]:
     except MemoryError as error:
         raise PhotographError(
             "needs more memory to decode than is available; use fewer threads"
+        ) from error
+    except ImportError as error:  # LittleCMS, of which Pillow says so only when it is called
+        raise PhotographError(
+            f"needs what this build of Pillow was made without ({error}); install a wheel of Pillow"
         ) from error
     except Warning as warning:
         raise PhotographError(

@@ -46,4 +46,4 @@ class Decode:
 
 
 EXACT = Decode.of()
-"""What is done where nothing else is asked for; so are verification, evaluation, calibration."""
+"""What is done where nothing else is asked for; so are evaluation and calibration."""

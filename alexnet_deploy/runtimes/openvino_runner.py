@@ -81,10 +81,11 @@ class OpenVinoRunner(BaseRunner):
         }
         if options.threads is not None:
             settings["INFERENCE_NUM_THREADS"] = options.threads
-        self._network: PreparedNetwork | None = network  # the memory of one that is compiled
         self._compiled = _compiled(network, options, settings)
         self.inference_precision = str(self._compiled.get_property("INFERENCE_PRECISION_HINT"))
         self._request = self._compiled.create_infer_request()
+        # The memory of one that is compiled; last, so that it is freed last.
+        self._network: PreparedNetwork | None = network
         threads = options.threads or self._compiled.get_property("INFERENCE_NUM_THREADS") or "all"
         description = (
             f"OpenVINO {openvino_version()}, CPU, {options.precision}"

@@ -15,10 +15,14 @@ from alexnet_deploy.graph.report import Check, error_check
 from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.reference import Reference, crop
 from alexnet_deploy.photographs.decoding import load_photograph
+from alexnet_deploy.photographs.pixels import Decode
 from alexnet_deploy.photographs.preprocessing import preprocess
 from alexnet_deploy.runtimes.base import Runner
 
 Array = NDArray[Any]
+
+_DECODE = Decode.of(colour="ignored")
+"""The reference resizes and crops; what colours mean is no part of what is verified."""
 
 _NUM_KEPT = 2  # crops for checks of the graph, which do not depend on the data
 # Below this a layer is practically dead, and its error that of the terms that cancelled.
@@ -180,7 +184,7 @@ def compare(
         plain_crops: list[NDArray[np.uint8]] = []
         for path in some:
             try:
-                photograph = load_photograph(path)
+                photograph = load_photograph(path, _DECODE)
             except PhotographError as error:
                 skipped.append(f"{printable(path)}: {error}")
                 on_photograph(path, str(error))

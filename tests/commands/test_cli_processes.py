@@ -13,8 +13,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from alexnet_deploy.photographs.pixels import EXACT
 from tests.support.fake_runner import save_photographs
 from tests.support.waiting import PATIENCE_S
+
+RUNS = f"fake runner; decoded by {EXACT}\n".encode()
+"""What `classify` says first."""
 
 
 @pytest.fixture
@@ -52,7 +56,7 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(
     )
     os.close(writer)
     assert finished.returncode == 128 + signal.SIGPIPE
-    assert finished.stderr in (b"", b"fake runner\n")
+    assert finished.stderr in (b"", RUNS)
 
 
 def test_csv_can_go_to_dev_stdout(photographs: Path) -> None:
@@ -148,7 +152,7 @@ def test_a_signal_ends_the_run_and_leaves_nothing(
         stderr=subprocess.PIPE,
     )
     assert running.stderr is not None
-    assert running.stderr.readline() == b"fake runner\n"
+    assert running.stderr.readline() == RUNS
     assert running.stderr.readline() == b"runs\n"
     running.send_signal(number)
     _, rest = running.communicate(timeout=PATIENCE_S)
@@ -165,7 +169,7 @@ def test_a_damaged_tiff_is_one_line_on_stderr(photographs: Path) -> None:
     command = command_line("classify", "p", "--max-failures", "1")
     finished = subprocess.run(command, capture_output=True, check=True)
     first, second, last = finished.stderr.decode().splitlines()
-    assert first == "fake runner"
+    assert first == RUNS.decode().rstrip()
     assert second.startswith("failed: p/t.tif: damaged or cut short (")
     assert last.startswith("3 done, 1 failed")
 

@@ -18,6 +18,7 @@ from PIL import Image
 from alexnet_deploy.cli import cli
 from alexnet_deploy.export import opening
 from alexnet_deploy.model.default import bundled_checkpoint
+from alexnet_deploy.photographs.pixels import EXACT
 from alexnet_deploy.runtimes.base import RunnerOptions
 from tests.support.fake_runner import (
     SPEC,
@@ -89,6 +90,7 @@ def test_the_table_goes_to_stdout_and_the_time_to_stderr(data: Path, opened: Ope
         "top-5                     100.00 % (95 % interval 51.01 to 100.00 %)\n"
         "top-1, mean over classes  75.00 %\n"
         "photographs               4 in 2 classes\n"
+        f"decoded by                {EXACT}\n"
         "model                     caltech101.safetensors (0123456789abcdef)\n"
         "measured                  centre crop of 224 px, shorter side 256 px, bicubic; "
         "4 photographs; onnxruntime fp32\n"
@@ -235,9 +237,9 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 def test_each_photograph_has_its_row_of_what_was_predicted_failures_too(data: Path) -> None:
     (data / "red" / UNSPOKEN).write_bytes(b"")
     files = [Path("p.csv"), Path("p.parquet")]
-    for file in files:
-        result = run(data, "--predictions", file, "--compare", "unlike.onnx", "--max-failures", "1")
-        assert result.exit_code == 0, result.output
+    both = [word for file in files for word in ("--predictions", file)]
+    result = run(data, *both, "--compare", "unlike.onnx", "--max-failures", "1")
+    assert result.exit_code == 0, result.output
     rows, others = map(rows_of, files)
     assert [row["path"] for row in rows] == [
         *("d/blue/3.png", "d/blue/4.png", "d/red/1.png", "d/red/2.png", f"d/red/{UNSPOKEN}")
@@ -300,7 +302,7 @@ def test_the_matrix_and_the_sheet_are_written_and_drawn(data: Path) -> None:
     ("arguments", "message"),
     [
         (["--predictions", "p.txt"], "written as .csv or .parquet, not as .txt"),
-        (["--confusion", "m.jpg"], "written as .csv or drawn as .png, not as .jpg"),
+        (["--confusion", "m.jpg"], "written as .csv or .png, not as .jpg"),
         (["--sheet", "s.csv"], "written as .png or .html"),
         (["--predictions", "x.csv", "--confusion", "./x.csv"], "is named for another output"),
         (["--predictions", "t.csv", "--truth", "t.csv"], "is the file of --truth"),

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from alexnet_deploy.cli import COMMANDS, cli
 from alexnet_deploy.export import opening
+from alexnet_deploy.photographs.pixels import EXACT
 from tests.support.fake_runner import open_fake_runner, save_photographs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,12 +36,12 @@ def test_quiet_leaves_only_what_has_failed(photographs: Path) -> None:
     assert quiet.stdout == usual.stdout
     assert [line.split(":")[0] for line in quiet.stderr.splitlines()] == ["failed", "Error"]
     assert run("classify", "p/a.png", "--quiet").stderr == ""
-    assert run("classify", "p/a.png").stderr.startswith("fake runner\n")
+    assert run("classify", "p/a.png").stderr.startswith("fake runner; decoded by ")
 
 
 def test_verbose_names_each_photograph_and_where_an_error_arose(photographs: Path) -> None:
     lines = run("classify", "p/a.png", "p/c.png", "-v").stderr.splitlines()
-    assert lines[0] == "fake runner"
+    assert lines[0] == f"fake runner; decoded by {EXACT}"
     assert lines[1] == "done: p/a.png"
     assert lines[2].startswith("failed: p/c.png: ")
     assert "Traceback (most recent call last):" in lines

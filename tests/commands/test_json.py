@@ -116,5 +116,7 @@ def test_what_a_command_prints_is_what_the_page_says(printed: dict[str, Row], ro
     for number, value in enumerate(values):
         assert any(list(shape) == list(value) for shape in shapes), value
         assert any(some[number] <= all_ for some, all_ in zip(seen, known, strict=True)), value
+    for shape in shapes:
+        assert any(list(shape) == list(value) for value in values), "said, and never printed"
     missed = set().union(*known).difference(*(one for some in seen for one in some))
     assert {path for path in missed if ONLY_FROM_IMAGENET not in path} == set()

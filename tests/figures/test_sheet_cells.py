@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from alexnet_deploy.choices import Metric
 from alexnet_deploy.figures.sheet_cells import Cell, neighbour_cell, search_row
 from alexnet_deploy.index.results import Neighbour, Query, SearchResult
+from alexnet_deploy.photographs.pixel_limit import limit_megapixels
 from tests.support.fake_runner import UNSPOKEN
 
 
@@ -60,3 +62,13 @@ def test_the_last_folder_stands_before_the_name(query: Query, folder: str, name:
     assert cell is not None
     assert (cell.folder, cell.name) == (folder, name)
     assert cell.full_name.endswith(name)
+
+
+def test_what_a_new_index_reads_can_be_drawn(tmp_path: Path) -> None:
+    path = tmp_path / "large.jpg"
+    Image.new("RGB", (2048, 2048)).save(path)
+    limit_megapixels(1.05)
+    try:
+        assert cell_of(0.5, 1.0, "cosine", path).image().size == (512, 512)
+    finally:
+        limit_megapixels()

@@ -260,6 +260,7 @@ def test_a_manifest_names_a_layer_and_a_precision_that_there_are(
         "UPDATE runs SET runner = CAST(zeroblob(2000000) AS TEXT)",
         "UPDATE runs SET embedded = 'many'",
         "UPDATE photographs SET status = 'failed', reason = CAST('x' AS BLOB), position = NULL",
+        "INSERT INTO before_loss VALUES (1, 'x')",
         "DELETE FROM settings",
         "INSERT INTO settings VALUES (0, NULL)",
     ],

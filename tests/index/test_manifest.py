@@ -50,6 +50,19 @@ def test_another_vector_space_is_refused_with_the_way_out(
         list(search(index, [photos / "00.bmp"], request_))
 
 
+def test_photographs_of_another_decoder_are_refused_with_the_only_way_out(
+    photos: Path, index: Path
+) -> None:
+    manifest = index / "manifest.json"
+    decoder = json.loads(manifest.read_text())["space"]["decode"]["decoder"]
+    manifest.write_text(manifest.read_text().replace(decoder, "pillow-12"))
+    message = r"decoded by pillow-12, this version .*; index again into another directory$"
+    with pytest.raises(IncompatibleFileError, match=message):
+        update(index, photos)
+    with pytest.raises(IncompatibleFileError, match=message):
+        list(search(index, [photos / "00.bmp"]))
+
+
 @pytest.mark.parametrize("is_named", [True, False])
 def test_another_model_is_refused_with_the_way_out(
     photos: Path, index: Path, runners: Runners, is_named: bool

@@ -73,7 +73,7 @@ top-1                     71.62 % (95 % interval 69.43 to 73.72 %)
 top-5                     100.00 % (95 % interval 99.77 to 100.00 %)
 top-1, mean over classes  50.00 %
 photographs               1,695 in 2 classes, 1 more failed
-decoded by                pillow-13+libheif-1.23 at exact size, colour profiles ignored
+decoded by                pillow-13+libheif-1.23 at exact size, colour profiles converted to sRGB
 classes                   folders in sorted order: the model has no labels
 model                     m.onnx (0123456789abcdef, weight 0.250)
 measured                  mean of 10 crops of 224 px, shorter side 256 px, bicubic; \
@@ -110,7 +110,7 @@ def test_json_is_exactly_this() -> None:
         "decode": {
             "decoder": "pillow-13+libheif-1.23",
             "scale": "exact",
-            "colour": "ignored",
+            "colour": "srgb",
         },
         "crops": 10,
         "matched_by": "order",

@@ -126,6 +126,14 @@ def test_damaged_rows_are_computed_again(folder: Folder, name: str, damage: str)
     assert folder.run() < 4
 
 
+@pytest.mark.parametrize("slot", ["1e999", "1e9", "9" * 30, "-2", "[" * 10_000])
+def test_a_damaged_line_costs_what_comes_after_it(folder: Folder, slot: str) -> None:
+    folder.stop()
+    journal = folder.partial / "journal.jsonl"
+    journal.write_text(journal.read_text().replace('"slot": 2', f'"slot": {slot}'))
+    assert folder.run() == 2
+
+
 def test_photographs_of_another_time_or_one_that_proves_nothing_are_computed_again(
     folder: Folder,
 ) -> None:
@@ -154,6 +162,22 @@ def test_two_runs_for_one_output_are_one_too_many(folder: Folder) -> None:
     ):
         folder.run()
     assert folder.run() == 0
+
+
+def test_a_run_may_begin_while_another_removes_its_folder(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [folder.partial]
+    mkdir = os.mkdir
+
+    def removed_at_once(path: Path, mode: int) -> None:
+        mkdir(path, mode)
+        if made:
+            os.rmdir(made.pop())
+
+    monkeypatch.setattr(os, "mkdir", removed_at_once)
+    assert folder.run() == 0
+    assert not made
 
 
 def test_a_mistake_does_not_cost_what_is_there(folder: Folder) -> None:

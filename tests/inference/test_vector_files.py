@@ -18,6 +18,7 @@ from tests.support.fake_runner import FakeRunner, save_photograph
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS = ("conv5", "fc7")
+FC7 = {"name": "fc7", "shape": [4096], "relu": "after", "pool": "none"}
 
 
 def embedded(output: Path, **options: Any) -> EmbeddingFiles:
@@ -66,6 +67,13 @@ def test_an_array_alone_is_described_with_what_is_missing(tmp_path: Path) -> Non
     missing = [str(tmp_path / "v.json"), str(tmp_path / "v.paths.jsonl")]
     assert described["missing"] == missing
     assert f"missing       {', '.join(missing)}" in readable(described)
+
+
+def test_an_array_of_an_earlier_run_is_not_taken_for_the_one_of_the_record(tmp_path: Path) -> None:
+    embedded(tmp_path / "v.npy", layers=LAYERS)
+    embedded(tmp_path / "v.npy", layers=("fc7",))
+    with pytest.raises(IncompatibleFileError, match=r"v\.json is of fc7, and of no array of this"):
+        describe(tmp_path / "v.fc7.npy")
 
 
 def other_array(path: Path) -> None:
@@ -120,10 +128,13 @@ def test_what_is_not_as_it_was_written_is_refused_in_one_line(
         ("num_rows", -1),
         ("num_failed", 4),
         ("layers", []),
-        ("layers", [{"name": "fc7", "shape": [4096, 2], "relu": "after", "pool": "none"}]),
+        ("layers", [FC7 | {"shape": [10**9, 10**9, 10**9]}]),
+        ("layers", [FC7 | {"relu": "before"}]),
+        ("layers", [FC7 | {"name": f"fc{number}"} for number in range(10_000)]),
         ("decode", {"decoder": "x"}),
         ("spec", {}),
         ("left_out", {".heic": "many"}),
+        ("left_out", {".heic": -1}),
         ("date", "yesterday"),
         ("command", "rm"),
         ("new", 1),
@@ -132,12 +143,19 @@ def test_what_is_not_as_it_was_written_is_refused_in_one_line(
 def test_a_record_with_an_impossible_field_is_refused(
     tmp_path: Path, field: str, value: object
 ) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra [parquet]")
     embedded(tmp_path / "v.npy")
+    embedded(tmp_path / "v.parquet")
     record = tmp_path / "v.json"
-    record.write_text(json.dumps(json.loads(record.read_text()) | {field: value}))
-    for name in ("v.json", "v.npy"):
-        with pytest.raises(IncompatibleFileError, match=rf"v\.json: .*{field}"):
+    changed = json.dumps(json.loads(record.read_text()) | {field: value})
+    record.write_text(changed)
+    table = parquet.read_table(tmp_path / "v.parquet")
+    metadata = {"alexnet_deploy.provenance": changed}
+    parquet.write_table(table.replace_schema_metadata(metadata), tmp_path / "v.parquet")
+    for name, source in (("v.json", "v.json"), ("v.npy", "v.json"), ("v.parquet", "v.parquet")):
+        with pytest.raises(IncompatibleFileError, match=rf"{source}: .*{field}") as refused:
             describe(tmp_path / name)
+        assert len(str(refused.value)) < 1000
 
 
 def test_a_parquet_file_of_others_is_refused(tmp_path: Path) -> None:

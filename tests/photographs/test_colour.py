@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
+from PIL._util import DeferredError
 
+from alexnet_deploy.errors import PhotographError
 from alexnet_deploy.figures.drawing import fitted
 from alexnet_deploy.installed import has_module
 from alexnet_deploy.model.spec import PRESETS
@@ -129,6 +131,21 @@ def test_cmyk_is_what_its_inks_give(kind: str) -> None:
     assert difference.max() <= 4
     assert difference.mean() < 1
     assert np.abs(got - stored(data).astype(int)).mean() > 10
+
+
+def test_a_pillow_without_littlecms_refuses_what_it_cannot_convert(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lab = Image.fromarray(NOISE).convert("LAB")
+    photographs = [
+        saved(Image.fromarray(NOISE), "PNG", icc_profile=rgb_profile(SRGB, 1.5)),
+        saved(lab, "TIFF"),
+    ]
+    monkeypatch.setattr(ImageCms, "core", DeferredError(ImportError("no _imagingcms")))
+    for data in photographs:
+        with pytest.raises(PhotographError, match=r"made without .*; install a wheel of Pillow"):
+            seen(data)
+    assert stored(photographs[0]).shape == NOISE.shape
 
 
 def test_a_camera_set_to_adobe_rgb_says_so_in_exif() -> None:

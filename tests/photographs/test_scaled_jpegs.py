@@ -150,3 +150,14 @@ def test_a_progressive_jpeg_counts_the_coefficients_of_all_its_pixels() -> None:
         assert crop(resized_header((16_320, 12_240)), SCALED).shape == (224, 224, 3)
     finally:
         limit_decoded_memory()
+
+
+@pytest.mark.parametrize("decode", [EXACT, Decode.of("scaled")])
+def test_a_jpeg_of_countless_scans_is_refused_before_they_are_decoded(decode: Decode) -> None:
+    data = jpeg(picture((8, 8)), progressive=True)
+    start = data.rindex(b"\xff\xda")
+    usual = io.BytesIO(data[:-2] + 80 * data[start:-2] + data[-2:])
+    assert decode_photograph(usual, decode, PRESETS["paper"].preprocessing).size == (8, 8)
+    countless = io.BytesIO(data[:-2] + 2**20 * data[start:-2] + data[-2:])
+    with pytest.raises(PhotographError, match=r"1,048,\d{3} scans, at most 100 are decoded"):
+        decode_photograph(countless, decode, PRESETS["paper"].preprocessing)

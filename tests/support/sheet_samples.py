@@ -3,12 +3,13 @@
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from alexnet_deploy.choices import Metric
-from alexnet_deploy.figures import sheet_cells
+from alexnet_deploy.figures import loading
 from alexnet_deploy.figures.sheet_cells import SheetRow, search_row, search_text
 from alexnet_deploy.index.results import Neighbour, Query, SearchResult
 from alexnet_deploy.photographs.sources import ImageSource, load_image
@@ -40,10 +41,10 @@ class PhotographsAlive:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.most = self.num_loaded = self._now = 0
-        patch.setattr(sheet_cells, "load_image", self._load)
+        patch.setattr(loading, "load_image", self._load)
 
-    def _load(self, source: ImageSource) -> Image.Image:
-        photograph = load_image(source)
+    def _load(self, source: ImageSource, *how: Any) -> Image.Image:
+        photograph = load_image(source, *how)
         self._now += 1
         self.num_loaded += 1
         self.most = max(self.most, self._now)

@@ -65,7 +65,7 @@ def test_a_folder_with_more_or_fewer_photographs_than_were_counted_is_refused(
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", "null", "{\xff", '{"format": 1, "size": 72}', "[" * 100_000]
+    "text", ["", "[]", "{}", "null", "{\xff", '{"format": 2, "size": 72}', "[" * 100_000]
 )
 def test_a_damaged_record_is_refused(prepared: Path, text: str) -> None:
     (prepared / "prepared.json").write_bytes(text.encode("latin-1"))
@@ -78,7 +78,7 @@ def test_a_damaged_record_is_refused(prepared: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("format", 2, "format is 2, this version of alexnet-deploy reads 1; .*run prepare again"),
+        ("format", 3, "format is 3, this version of alexnet-deploy reads 2; .*run prepare again"),
         ("size", 62, "size is 62, expected at least 63"),
         ("resize", "crop", "resize is 'crop', expected"),
         ("size", 256, r"a mean image of shape \(72, 72, 3\) .* expected \(256, 256, 3\)"),

@@ -23,6 +23,7 @@ from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.verification import comparison, onnx
 from alexnet_deploy.verification.comparison import TOLERANCES, top1_flipped
+from tests.support.colour_profiles import DISPLAY_P3, rgb_profile, table_profile
 from tests.support.networks import random_checkpoint
 
 OUTPUTS = ("probabilities", "fc7")
@@ -157,12 +158,15 @@ def test_every_version_of_the_operators_computes_the_same(
 
 
 def test_where_onnx_runtimes_normalization_is_inexact_the_report_says_so() -> None:
-    """Ours is exact there, so nothing is wrong with the file."""
+    """Ours is exact there, so nothing is wrong with the file.
+
+    So is ours by OpenVINO, but on CPUs without AVX-512 (3.6e-4).
+    """
     checkpoint = random_checkpoint("caffe")
     arrays = dict(checkpoint.arrays)
     arrays["conv1.weight"] = arrays["conv1.weight"] * np.float32(1000)
     large = Checkpoint(spec=checkpoint.spec, arrays=arrays)
-    report = onnx.verify(build_model(large, OUTPUTS), large, FEW[:2], OPTIONS["openvino"])
+    report = onnx.verify(build_model(large, OUTPUTS), large, FEW[:2], OPTIONS["onnxruntime"])
     (failed,) = [check.name for check in report.checks if not check.passed]
     assert re.fullmatch(
         r"file as written, ONNX Runtime, whose LRN is inexact at activations of \de\+05", failed
@@ -300,6 +304,21 @@ def test_unreadable_photographs_are_named_and_the_rest_is_compared(
     assert "not compared:" in report.table()
     with pytest.raises(NoPhotographsError, match=r"bad\.jpg"):
         onnx.verify(file, bundled, (bad,), OPTIONS["openvino"])
+
+
+def test_photographs_with_colour_profiles_are_no_faults(
+    bundled: Checkpoint, tmp_path: Path
+) -> None:
+    colours = rgb_profile(DISPLAY_P3, None)
+    inks = table_profile(b"CMYK", lambda inks: 100 - 25 * inks[:, :3], points=3)
+    paths = []
+    for mode, profile in (("RGB", colours), ("CMYK", inks)):
+        paths.append(tmp_path / f"{mode}.tif")
+        with Image.open(FEW[0]) as image:
+            image.convert(mode).save(paths[-1], icc_profile=profile)
+    report = onnx.verify(build_model(bundled, OUTPUTS), bundled, paths, OPTIONS["openvino"])
+    assert report.passed
+    assert (report.num_photographs, report.skipped) == (2, ())
 
 
 def test_the_report_is_plain_json_and_its_table_one_line_a_check(bundled: Checkpoint) -> None:
