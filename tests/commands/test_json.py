@@ -78,6 +78,8 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Row]:
         tell("doctor", "doctor")
         tell("classify", "classify", "photos", "--model", "m.onnx")
         tell("embed", "embed", "photos", "--model", "m.onnx", "-o", "v.npy")
+        ways = ("--runtime", "openvino", "--decode", "exact", "--decode", "scaled")
+        tell("bench", "bench", "photos", *ways, "--rounds", "1")
         models = ("--model", "m.onnx", "--compare", "m.onnx")
         tell("evaluate", "evaluate", "photos", *models, "--max-failures", "100%")
         tell("index", "index", "photos", "--model", "m.onnx", "--index", "i")
