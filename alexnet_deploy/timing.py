@@ -8,33 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self, TypeVar
-
-_Result = TypeVar("_Result")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Clock:
-    """Two clocks, in seconds; only differences mean anything.
-
-    Attributes:
-        wall: what a clock on the wall shows.
-        processor: seconds of a core that this process has used, in all its threads.
-    """
-
-    wall: Callable[[], float] = time.perf_counter
-    processor: Callable[[], float] = time.process_time
-
-
-CLOCK = Clock()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Took:
-    """What a piece of work took, by the two clocks."""
-
-    wall_s: float
-    processor_s: float
+from typing import Self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,12 +30,12 @@ class Spread:
 
 
 def in_turns(
-    timers: Mapping[str, Callable[[], _Result]],
+    timers: Mapping[str, Callable[[], float]],
     num_rounds: int,
     on_round: Callable[[int], object] = lambda number: None,
     *,
     pause_s: float = 0.0,
-) -> dict[str, list[_Result]]:
+) -> dict[str, list[float]]:
     """Take each time once per round, so that all see the same variations of the machine.
 
     Args:
@@ -73,9 +47,9 @@ def in_turns(
             for more work stop spinning.
 
     Returns:
-        By name, what the timers returned; equal indices are the same round.
+        By name; equal indices are the same round.
     """
-    taken: dict[str, list[_Result]] = {name: [] for name in timers}
+    taken: dict[str, list[float]] = {name: [] for name in timers}
     for number in range(num_rounds):
         on_round(number + 1)
         for name in list(timers)[:: -1 if number % 2 else 1]:
@@ -84,15 +58,11 @@ def in_turns(
     return taken
 
 
-def timed(work: Callable[[], object], clock: Clock = CLOCK) -> Took:
-    """Do a piece of work once."""
-    wall, processor = clock.wall(), clock.processor()
-    work()
-    return Took(wall_s=clock.wall() - wall, processor_s=clock.processor() - processor)
-
-
 def seconds_of(
-    work: Callable[[], object], *, at_least_s: float = 0.0, clock: Callable[[], float] = CLOCK.wall
+    work: Callable[[], object],
+    *,
+    at_least_s: float = 0.0,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> float:
     """Return the mean seconds per call, of one call or as many as `at_least_s` takes."""
     start, count = clock(), 0

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from alexnet_deploy.verification.comparison import (
     TOLERANCES,
-    Tolerance,
     cosine_similarity,
     relative_error,
     top1_flipped,
@@ -27,7 +26,6 @@ class Agreement:
     """Outputs of the same photographs, compared.
 
     Attributes:
-        num_photographs: compared.
         same_class: share of the photographs with the same most likely class, 0..1; None without a
             head.
         logits_error_max: largest relative error of a photograph's logits; None without a head.
@@ -37,7 +35,6 @@ class Agreement:
         is_admitted: whether all is within what `verify` allows a precision.
     """
 
-    num_photographs: int
     same_class: float | None
     logits_error_max: float | None
     fc7_error_max: float
@@ -56,18 +53,22 @@ class Agreement:
         """
         allowed = TOLERANCES[precision]
         actual = {name: _finite(values) for name, values in actual.items()}
-        cosines = list(map(cosine_similarity, actual["fc7"], expected["fc7"]))
-        mean, lowest = float(np.mean(cosines)), float(np.min(cosines))
         errors = {
-            layer: float(np.max([*map(relative_error, actual[layer], expected[layer])]))
-            for layer in expected
+            name: max(map(relative_error, actual[name], values))
+            for name, values in expected.items()
         }
-        same = None
+        cosines = list(map(cosine_similarity, actual["fc7"], expected["fc7"]))
+        mean, lowest = float(np.mean(cosines)), min(cosines)
+        same, has_flips = None, False
         if "logits" in expected:
-            classes = (values["logits"].argmax(axis=1) for values in (actual, expected))
-            same = float(np.mean(next(classes) == next(classes)))
+            scores, logits = actual["logits"], expected["logits"]
+            same = float(np.mean(scores.argmax(axis=1) == logits.argmax(axis=1)))
+            flipped = [
+                top1_flipped(a, e, allowed.margin) for a, e in zip(scores, logits, strict=True)
+            ]
+            num_sure = len(flipped) - flipped.count(None)
+            has_flips = flipped.count(True) > int(allowed.flips * num_sure)
         return cls(
-            num_photographs=len(cosines),
             same_class=same,
             logits_error_max=errors.get("logits"),
             fc7_error_max=errors["fc7"],
@@ -76,26 +77,17 @@ class Agreement:
             is_admitted=max(errors.values()) <= allowed.relative
             and lowest >= allowed.cosine
             and mean >= allowed.mean_cosine
-            and (same is None or not _has_flips(actual, expected, allowed)),
+            and not has_flips,
         )
 
     def __str__(self) -> str:
-        """Return it in a few words."""
-        same = "" if self.same_class is None else f"the same class for {self.same_percent}, "
-        return f"{same}FC7 cosine {self.cosines}"
-
-    @property
-    def same_percent(self) -> str:
-        """The share with the same class in per cent; only what is all is 100 %; "" if unknown."""
+        """Return it in a few words; only what is all is 100 %, and 1 what rounds to it."""
+        cosines = f"FC7 cosine {_cosine(self.cosine_mean)} (lowest {_cosine(self.cosine_min)})"
         share = self.same_class
         if share is None:
-            return ""
-        return "100 %" if share == 1 else f"{min(share * 100, 99.99):.4g} %"
-
-    @property
-    def cosines(self) -> str:
-        """The mean cosine, and the lowest."""
-        return f"{_cosine(self.cosine_mean)} (lowest {_cosine(self.cosine_min)})"
+            return cosines
+        percent = "100" if share == 1 else f"{min(share * 100, 99.99):.4g}"
+        return f"the same class for {percent} %, {cosines}"
 
 
 def _finite(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -103,14 +95,5 @@ def _finite(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.where(np.isfinite(values), values, np.float32(0))
 
 
-def _has_flips(actual: Layers, expected: Layers, allowed: Tolerance) -> bool:
-    """Return whether more photographs than allowed change a class of which float32 is sure."""
-    pairs = zip(actual["logits"], expected["logits"], strict=True)
-    flipped = [top1_flipped(a, e, allowed.margin) for a, e in pairs]
-    num_sure = sum(one is not None for one in flipped)
-    return sum(one is True for one in flipped) > int(allowed.flips * num_sure)
-
-
 def _cosine(value: float) -> str:
-    """Return a cosine; only what rounds to it in seven digits is 1."""
     return f"{value:.4f}" if value < 0.99995 else f"{min(value, 1.0):.7g}"

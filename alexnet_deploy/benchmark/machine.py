@@ -28,8 +28,7 @@ class Machine:
     Attributes:
         system: operating system and architecture.
         cpu: the processor's name.
-        instructions: those of avx2, avx512, bf16, vnni and amx that it has; None where the system
-            does not say.
+        instructions: those of avx2, avx512, bf16, vnni and amx that the system lists.
         cores: available to this process.
         gpus: names of NVIDIA's GPUs.
         versions: of Python, of the runtimes that are installed, and of what decodes.
@@ -37,7 +36,7 @@ class Machine:
 
     system: str
     cpu: str
-    instructions: tuple[str, ...] | None
+    instructions: tuple[str, ...]
     cores: int
     gpus: tuple[str, ...]
     versions: Mapping[str, str]
@@ -46,26 +45,23 @@ class Machine:
     def here(cls) -> Self:
         """Return this one."""
         cpuinfo = processor_fields()
-        flags = cpuinfo.get("flags", cpuinfo.get("Features"))
-        has = set() if flags is None else set(flags.split())
-        versions = {"python": platform.python_version()}
+        flags = {*cpuinfo.get("flags", cpuinfo.get("Features", "")).split()}
+        versions = {name: installed.version_of(name) for name in ("tensorrt", "numpy", "pillow")}
         versions |= {name: runtime_version(name) for name in ("openvino", "onnxruntime")}
-        versions |= {name: installed.version_of(name) for name in ("tensorrt", "numpy", "pillow")}
         return cls(
             system=f"{platform.system()} {platform.machine()}",
             cpu=cpuinfo.get("model name") or platform.processor() or platform.machine(),
-            instructions=None
-            if flags is None
-            else tuple(name for name, its in _FLAGS.items() if has & {*its}),
+            instructions=tuple(name for name, its in _FLAGS.items() if flags & {*its}),
             cores=default_threads(),
             gpus=tuple(gpu.name for gpu in gpus()),
-            versions={name: version for name, version in versions.items() if version},
+            versions={"python": platform.python_version()}
+            | {name: version for name, version in versions.items() if version},
         )
 
     def __str__(self) -> str:
         """Return it in one line."""
-        has = "" if self.instructions is None else f" ({', '.join(self.instructions) or 'no AVX2'})"
-        parts = [f"{self.system}, {self.cores} cores of {self.cpu}{has}", *self.gpus]
+        has = f" ({', '.join(self.instructions)})" if self.instructions else ""
+        versions = (f"{name} {version}" for name, version in self.versions.items())
         return ", ".join(
-            [*parts, *(f"{name} {version}" for name, version in self.versions.items())]
+            [f"{self.system}, {self.cores} cores of {self.cpu}{has}", *self.gpus, *versions]
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_deploy.choices import Scale
 from alexnet_deploy.inference.failures import FailureLimit, check_failures
 from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.photographs.decoding import load_photograph
@@ -32,21 +33,19 @@ class Readable:
         paths: in order.
         crops: (N, H, W, 3) uint8 by decoding.
         median_size: width and height of a picture in px.
-        median_bytes: of a file.
         num_failed: of those that could not be read.
     """
 
     paths: tuple[Path, ...]
     crops: Mapping[Decode, NDArray[np.uint8]]
     median_size: tuple[int, int]
-    median_bytes: int
     num_failed: int
 
 
 def read_all(
     paths: Sequence[Path],
     spec: ModelSpec,
-    decodes: Sequence[Decode],
+    scales: Sequence[Scale],
     threads: int,
     on_photograph: Callable[[Path, str | None], None],
 ) -> Readable:
@@ -69,11 +68,11 @@ def read_all(
         return crops
 
     found = {EXACT: read(load_exact)}
-    known = sizes.values() or [(0, 0)]
+    known = sizes.values() or [(0, 0)]  # none: all have failed
     width, height = (round(statistics.median(each)) for each in zip(*known, strict=True))
     is_large = min(width, height) >= _LARGE * spec.preprocessing.resize_to
-    usual = (EXACT, Decode.of("scaled")) if is_large else (EXACT,)
-    chosen = sorted(set(decodes or usual), key=lambda decode: decode != EXACT)
+    usual: tuple[Scale, ...] = ("exact", "scaled") if is_large else ("exact",)
+    chosen = [Decode.of(scale) for scale in sorted(set(scales or usual))]  # exact comes first
     found |= {decode: read(crop_loader(spec, decode)) for decode in chosen if decode != EXACT}
     for path in paths:
         on_photograph(path, failures.get(path))
@@ -83,6 +82,5 @@ def read_all(
         paths=able,
         crops={how: np.stack([found[how][path] for path in able]) for how in chosen},
         median_size=(width, height),
-        median_bytes=round(statistics.median(path.stat().st_size for path in able)),
         num_failed=len(failures),
     )

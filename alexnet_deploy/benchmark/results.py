@@ -9,7 +9,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from alexnet_deploy.benchmark.agreement import Agreement
 from alexnet_deploy.benchmark.machine import Machine
@@ -18,28 +18,13 @@ from alexnet_deploy.errors import Argument, Message
 from alexnet_deploy.timing import Spread
 
 _WORTH = 1.05
-"""Times as fast below which a recommendation would be about noise."""
+"""Times as fast that three of four rounds show, below which a recommendation is about noise."""
 _TIGHT = 0.8
 """Share of its bound above which what bounds a run also holds it back."""
+_OPTIONS = ("runtime", "device", "precision", "batch_size")
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seconds:
-    """Seconds of each round for all photographs; equal indices are the same round.
-
-    Attributes:
-        decoding: from files to crops in batches.
-        network: of batches that are ready.
-        whole: from files to vectors on the disk, the model open.
-        process: the same in a new process, start included.
-        processor: of a core during `whole`.
-    """
-
-    decoding: Sequence[float]
-    network: Sequence[float]
-    whole: Sequence[float]
-    process: Sequence[float]
-    processor: Sequence[float]
+Seconds = Mapping[str, Sequence[float]]
+"""Of "decoding", "network", "whole" and "process": in each round, for all photographs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +34,12 @@ class Row:
     Attributes:
         setting: the way, as it was resolved.
         description: what ran.
-        decoding: D, nothing but decoding, resizing and cropping.
-        network: I, nothing but the network.
+        decoding: D, from files to crops in batches.
+        network: I, of batches that are ready.
         bound: what follows from the two.
-        whole: from files to vectors on the disk, the model open.
+        whole: from files to a file of vectors, the model open.
         share: `whole` as a share of `bound`.
-        process: from files to vectors on the disk in a new process, start included.
-        cores_used: processors busy in the mean while `whole` was measured.
+        process: as `whole` in a new process, start included.
         speedup: `whole` relative to that of the first row.
         agreement: with float32 and exact decoding; None where that was not measured, or is this.
     """
@@ -68,49 +52,93 @@ class Row:
     whole: Spread
     share: Spread
     process: Spread
-    cores_used: float
     speedup: Spread
     agreement: Agreement | None
 
+    @classmethod
+    def of(
+        cls,
+        setting: Setting,
+        description: str,
+        num_photographs: int,
+        own: Seconds,
+        first: Seconds,
+        agreement: Agreement | None,
+    ) -> Self:
+        """Return what follows from the seconds of this way, and of the first in the same rounds."""
+        # Seconds add up where the cores are shared; beside a GPU the longer ones count.
+        together = sum if setting.options.device == "cpu" else max
+        bounds = [together(pair) for pair in zip(own["decoding"], own["network"], strict=True)]
+        rates = {
+            name: Spread.of(num_photographs / each for each in seconds)
+            for name, seconds in {**own, "bound": bounds}.items()
+        }
+        return cls(
+            setting=setting,
+            description=description,
+            share=Spread.of(a / b for a, b in zip(bounds, own["whole"], strict=True)),
+            speedup=Spread.of(a / b for a, b in zip(first["whole"], own["whole"], strict=True)),
+            agreement=agreement,
+            **rates,
+        )
+
     def bottleneck(self) -> str:
         """Say in one sentence what holds it back."""
-        decoding, network = self.decoding.median, self.network.median
-        if self.setting.options.device != "cpu":
-            slower, faster = sorted([(decoding, "decoding"), (network, "the network")])
-            if self.share.median < _TIGHT:
-                return (
-                    f"neither decoding ({decoding:,.0f} a second alone) nor the network "
-                    f"({network:,.0f}) holds it back, but what lies between them"
-                )
+        rates = {"decoding": self.decoding.median, "the network": self.network.median}
+        slower, faster = sorted(rates, key=rates.__getitem__)
+        share = min(1.0, self.share.median)
+        if self.setting.options.device == "cpu":
+            part = share * rates[faster] / sum(rates.values())
+            parts = {slower: part, faster: share - part, "the rest": 1 - share}
+            most, *others = sorted(parts, key=lambda name: -parts[name])
+            rest = ", ".join(f"{name} {parts[name]:.0%}" for name in others)
+            return f"{most} holds it back: {parts[most]:.0%} of the time; {rest}"
+        alone = f"{rates[slower]:,.0f} a second alone, {faster} {rates[faster]:,.0f}"
+        if share < _TIGHT:
+            return f"what lies between decoding and the network holds it back: {slower} {alone}"
+        return f"{slower} holds it back: {alone}"
+
+    def __str__(self) -> str:
+        """Return how fast it is relative to the first row, and how far its results agree."""
+        agrees = "" if self.agreement is None else f", {self.agreement} on these photographs"
+        return f"{self.speedup.median:.2g} times as fast{agrees}"
+
+    def doubt(self, first: "Row") -> str:
+        """Return why its results may not stand for the first row's, or ""."""
+        own, usual = self.setting, first.setting
+        if self.agreement is not None and not self.agreement.is_admitted:
+            return "it agrees less than verify allows"
+        if own.options.precision == "int8" != usual.options.precision:
             return (
-                f"{slower[1]} holds it back: {slower[0]:,.0f} a second alone, {faster[1]} "
-                f"{faster[0]:,.0f}"
+                "its ranges are those of the sample photographs; calibrate it on yours with: "
+                "alexnet-deploy export CKPT --precision int8 --calibrate PHOTOGRAPHS"
             )
-        parts = {
-            "the network": self.whole.median / network,
-            "decoding": self.whole.median / decoding,
-        }
-        parts["the rest"] = max(0.0, 1 - sum(parts.values()))
-        ordered = sorted(parts, key=lambda name: -parts[name])
-        others = ", ".join(f"{name} {parts[name]:.0%}" for name in ordered[1:])
-        return f"{ordered[0]} holds it back: {parts[ordered[0]]:.0%} of the time; {others}"
+        is_same = (own.options.precision, own.decode) == (usual.options.precision, usual.decode)
+        if self.agreement is None and not is_same:
+            return "how far it agrees was not measured, which takes fp32 and exact decoding"
+        return ""
+
+    def fields(self) -> dict[str, Any]:
+        """Return all for JSON, the setting by its arguments."""
+        found = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        options = found.pop("setting").options
+        own = {name: getattr(options, name) for name in _OPTIONS} | {"decode": self.setting.decode}
+        return own | found | {"bottleneck": self.bottleneck()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendation:
-    """What to do, in one sentence.
+    """What to do.
 
     Attributes:
-        text: the sentence, in Python's words.
+        text: in one sentence, in Python's words.
         beyond: what would be faster still and is not exact enough, in one sentence; or "".
         changes: arguments to give, by name; none to keep everything as it is.
-        speedup: photographs a second, relative to the first row; 1 to keep everything.
     """
 
     text: Message
     beyond: str
     changes: Mapping[str, str | int]
-    speedup: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,12 +151,11 @@ class Benchmark:
         identity: of the checkpoint.
         num_photographs: that were read.
         num_failed: that could not be, and are in no figure.
-        median_size: width and height in px.
-        median_bytes: of a file.
+        median_size: width and height of the photographs in px.
         num_rounds: of which the figures are medians and quartiles.
-        writing: vectors a second written to the disk, by one core.
+        writing: vectors a second written to a file, by one core.
         rows: each way to run it, first the usual one.
-        remarks: what was left out, and why.
+        remarks: what was left out, and why, in Python's words.
     """
 
     machine: Machine
@@ -137,155 +164,41 @@ class Benchmark:
     num_photographs: int
     num_failed: int
     median_size: tuple[int, int]
-    median_bytes: int
     num_rounds: int
     writing: Spread
     rows: tuple[Row, ...]
-    remarks: tuple[str, ...] = ()
+    remarks: tuple[Message, ...] = ()
 
     def recommendation(self) -> Recommendation:
         """Return the fastest row that is faster than the first, and agrees with float32."""
-        first = self.rows[0]
-        ordered = sorted(self.rows[1:], key=lambda row: -row.speedup.median)
-        faster = [row for row in ordered if _is_faster(row, self.rows)]
-        best = next((row for row in faster if _is_trusted(row, first)), None)
-        speedup = 1.0 if best is None else best.speedup.median
-        beyond = _beyond(faster[0]) if faster and faster[0] is not best else ""
-        if best is None:
-            text = Message("keep the defaults: nothing measured here is faster and as exact")
-            return Recommendation(text=text, beyond=beyond, changes={}, speedup=speedup)
+        first, *others = self.rows
+        faster = sorted(
+            (row for row in others if row.speedup.lower >= _WORTH),
+            key=lambda row: -row.speedup.median,
+        )
+        best = next((row for row in faster if not row.doubt(first)), first)
+        beyond = ""
+        if faster and faster[0] is not best:
+            row = faster[0]
+            beyond = f"faster, but not recommended: {row.setting}, {row}; {row.doubt(first)}"
         changes = _changes(first.setting, best.setting)
         words = [part for name, value in changes.items() for part in (" ", Argument(name, value))]
-        gain = f": {best.speedup.median:.2g} times as fast"
-        return Recommendation(
-            text=Message("use", *words, gain, _agreement_text(best)),
-            beyond=beyond,
-            changes=changes,
-            speedup=speedup,
-        )
+        text = Message("use", *words, f": {best}")
+        if best is first:
+            why = "measured here is faster and as exact" if others else "else was measured"
+            text = Message(f"keep {first.setting}: nothing {why}")
+        return Recommendation(text=text, beyond=beyond, changes=changes)
 
     def to_json(self) -> str:
         """Return one JSON object."""
-        found = self.recommendation()
-        return json.dumps(
-            {
-                **{
-                    field.name: _plain(getattr(self, field.name))
-                    for field in dataclasses.fields(self)
-                    if field.name != "rows"
-                },
-                "rows": [_row_fields(row) for row in self.rows],
-                "bottleneck": self.rows[0].bottleneck(),
-                "recommendation": _plain(found),
-            }
-        )
-
-
-def row(
-    setting: Setting,
-    description: str,
-    num_photographs: int,
-    own: Seconds,
-    first: Seconds,
-    agreement: Agreement | None,
-) -> Row:
-    """Return the rates that follow from the seconds of all rounds.
-
-    Args:
-        setting: the way.
-        description: what ran.
-        num_photographs: in a round.
-        own: seconds of this way.
-        first: those of the first row, in the same rounds.
-        agreement: see `Row`.
-    """
-    pairs = list(zip(own.decoding, own.network, strict=True))
-    # Seconds add up where the cores are shared; beside a GPU the longer ones count.
-    is_shared = setting.options.device == "cpu"
-    bounds = [a + b if is_shared else max(a, b) for a, b in pairs]
-
-    def rate(seconds: Sequence[float]) -> Spread:
-        return Spread.of(num_photographs / each for each in seconds)
-
-    def ratio(dividends: Sequence[float], divisors: Sequence[float]) -> Spread:
-        return Spread.of(a / b for a, b in zip(dividends, divisors, strict=True))
-
-    return Row(
-        setting=setting,
-        description=description,
-        decoding=rate(own.decoding),
-        network=rate(own.network),
-        bound=rate(bounds),
-        whole=rate(own.whole),
-        share=ratio(bounds, own.whole),
-        process=rate(own.process),
-        cores_used=ratio(own.processor, own.whole).median,
-        speedup=ratio(first.whole, own.whole),
-        agreement=agreement,
-    )
-
-
-def _is_faster(one: Row, rows: Sequence[Row]) -> bool:
-    """Return whether a row beats the first by more than the noise; of equals the first is taken."""
-    return one.speedup.median >= _WORTH and one.speedup.lower > 1 and one is not rows[0]
-
-
-def _is_trusted(one: Row, first: Row) -> bool:
-    """Return whether a row's results may stand for the first's."""
-    own, usual = one.setting, first.setting
-    if own.options.precision == "int8" != usual.options.precision:
-        return False  # its ranges are those of the package's samples
-    if one.agreement is not None:
-        return one.agreement.is_admitted
-    return (own.options.precision, own.decode) == (usual.options.precision, usual.decode)
+        found = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        found["rows"] = [row.fields() for row in self.rows]
+        found["recommendation"] = self.recommendation()
+        return json.dumps(found, default=dataclasses.asdict)
 
 
 def _changes(usual: Setting, own: Setting) -> dict[str, str | int]:
     """Return the arguments in which a setting differs from the usual one."""
-    names = ("runtime", "device", "precision", "batch_size")
-    found = {name: getattr(own.options, name) for name in names}
-    changed = {
-        name: value for name, value in found.items() if value != getattr(usual.options, name)
-    }
-    if own.decode != usual.decode:
-        changed["decode"] = own.decode.scale
-    return changed
-
-
-def _beyond(one: Row) -> str:
-    """Say what is faster and not recommended, and why."""
-    why = "it agrees less than verify allows"
-    if one.setting.options.precision == "int8":
-        why = (
-            "its ranges are those of the sample photographs; calibrate it on yours with: "
-            "alexnet-deploy export CKPT --precision int8 --calibrate PHOTOGRAPHS"
-        )
-    return (
-        f"faster, but not recommended: {one.setting}, {one.speedup.median:.2g} times as fast"
-        f"{_agreement_text(one)}; {why}"
-    )
-
-
-def _agreement_text(one: Row) -> str:
-    if one.agreement is None:
-        return ""
-    return f", {one.agreement} on these photographs"
-
-
-def _row_fields(one: Row) -> dict[str, Any]:
-    own = one.setting.options
-    return {
-        **{name: getattr(own, name) for name in ("runtime", "device", "precision", "batch_size")},
-        "decode": _plain(one.setting.decode),
-        **{
-            field.name: _plain(getattr(one, field.name))
-            for field in dataclasses.fields(one)
-            if field.name != "setting"
-        },
-        "bottleneck": one.bottleneck(),
-    }
-
-
-def _plain(value: Any) -> Any:
-    is_record = dataclasses.is_dataclass(value) and not isinstance(value, type)
-    return dataclasses.asdict(value) if is_record else value
+    pairs = {name: (getattr(own.options, name), getattr(usual.options, name)) for name in _OPTIONS}
+    pairs["decode"] = (own.decode.scale, usual.decode.scale)
+    return {name: value for name, (value, other) in pairs.items() if value != other}

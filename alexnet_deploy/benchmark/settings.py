@@ -6,8 +6,8 @@ from itertools import product
 from pathlib import Path
 
 from alexnet_deploy import arguments, installed
-from alexnet_deploy.choices import Device, Precision, Runtime
-from alexnet_deploy.errors import DeviceError, UsageError
+from alexnet_deploy.choices import Device, Precision, Runtime, Scale
+from alexnet_deploy.errors import AlexNetDeployError, Argument, DeviceError, Message, UsageError
 from alexnet_deploy.export.opening import load_model
 from alexnet_deploy.photographs.pixels import EXACT, Decode
 from alexnet_deploy.runtimes.base import RunnerOptions
@@ -25,7 +25,7 @@ from alexnet_deploy.weights.names import ModelSource
 
 LAYER = "fc7"
 MAX_PHOTOGRAPHS = 4000
-"""Their crops take 600 MB."""
+"""Their crops take 600 MB for each way to decode, twice that while they are read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +38,8 @@ class Choices:
         precisions: arithmetic; none for fp32, and what is faster than it here and needs nothing
             else: bf16 where the processor multiplies it, fp16 on a GPU.
         batch_sizes: photographs per call of the network.
-        decodes: how files become pixels; none for exact, and scaled too where most photographs
-            are so large that it can make a difference.
+        scales: how JPEGs are decoded; none for exact, and scaled too where most photographs are so
+            large that it can make a difference.
         threads: CPU threads, for the network and for decoding; None for all cores.
         num_photographs: of more, as many at equal distances; up to `MAX_PHOTOGRAPHS`.
         num_rounds: all pieces of work take turns in each.
@@ -52,10 +52,10 @@ class Choices:
     device: Device = "auto"
     precisions: tuple[Precision, ...] = ()
     batch_sizes: tuple[int, ...] = (32,)
-    decodes: tuple[Decode, ...] = ()
+    scales: tuple[Scale, ...] = ()
     threads: int | None = None
     num_photographs: int = 100
-    num_rounds: int = 3
+    num_rounds: int = 5
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -74,19 +74,18 @@ class Setting:
         """Return it in a few words, no two the same."""
         own = self.options
         network = f"{own.runtime} {own.device} {own.precision}, batch {own.batch_size}"
-        colour = "" if self.decode.colour == EXACT.colour else f", {self.decode.colour}"
-        return f"{network}, {self.decode.scale}{colour}"
+        return f"{network}, {self.decode.scale}"
 
 
 def networks(
-    source: ModelSource, choices: Choices, notify: Callable[[str], None]
+    source: ModelSource, choices: Choices, notify: Callable[[Message], None]
 ) -> tuple[RunnerOptions, ...]:
     """Return how to run a model, first what a command takes unless it is told otherwise.
 
     Args:
         source: an engine runs in one way, an `.onnx` file in the precisions that it allows.
         choices: all combinations of them that the machine has.
-        notify: called with one line for what is left out and might be looked for.
+        notify: called with one line for each precision that is left out.
 
     Raises:
         DeviceError: no runtime here computes in a precision that was chosen, or on the device.
@@ -109,62 +108,59 @@ def networks(
 
 
 def _combinations(
-    source: ModelSource, choices: Choices, notify: Callable[[str], None]
+    source: ModelSource, choices: Choices, notify: Callable[[Message], None]
 ) -> list[Combination]:
     suffix = source.suffix if isinstance(source, Path) else ""
     if suffix == ENGINE_SUFFIX:
         runtimes, precisions = choices.runtimes or ("auto",), choices.precisions or ("auto",)
         return list(product(runtimes, (choices.device,), precisions))
     own = load_model(source).precision if isinstance(source, Path) and suffix == ".onnx" else None
-    usual = resolve(_usual(choices), own or "fp32")
-    places = _places(choices) or ((usual.runtime, usual.device),)
-    wanted: list[Combination] = [
-        (*place, precision) for precision in choices.precisions for place in places
-    ]
+    runtime = choices.runtimes[0] if len(choices.runtimes) == 1 else "auto"
+    usual = resolve(RunnerOptions(runtime=runtime, device=choices.device), own or "fp32")
+    usual_ones = usual_combinations(for_gpu=is_installed_for_gpu())
+    here = [one for one in usual_ones if _may_work(one, choices)]
+    places = dict.fromkeys(one[:2] for one in here) or ((usual.runtime, usual.device),)
+    wanted = [(*place, precision) for precision in choices.precisions for place in places]
     if not wanted and own in (None, "fp32"):
-        here = usual_combinations(for_gpu=is_installed_for_gpu())
-        wanted = [one for one in here if one[:2] in places and not _is_emulated(one, notify)]
-    found, refused = [], None
-    for runtime, device, precision in wanted or [(*place, own or "fp32") for place in places]:
+        wanted = here
+    found: list[Combination] = []
+    refused: dict[Precision, AlexNetDeployError] = {}
+    for one in wanted or [(*place, own or "fp32") for place in places]:
         try:
             if own is None:
-                file_precision(runtime, device, precision)
+                file_precision(*one)
             else:
-                run_precision(runtime, device, precision, own, source.name)
-            found.append((runtime, device, precision))
+                run_precision(*one, own, source.name)
+            if own != "bf16":  # else there is no choice
+                _check_native(one)
+            found.append(one)
         except (DeviceError, UsageError) as error:
-            refused = refused or error
-    if refused is not None and not found:
-        raise refused
+            refused.setdefault(one[2], error)
+    if not found:
+        raise next(iter(refused.values()))
+    for precision in refused.keys() - {one[2] for one in found}:
+        notify(Message("left out: ", refused[precision].message))
     first = (usual.runtime, usual.device, own or "fp32")
     return sorted(found, key=lambda one: one != first)  # stable
 
 
-def _usual(choices: Choices) -> RunnerOptions:
-    runtime = choices.runtimes[0] if len(choices.runtimes) == 1 else "auto"
-    return RunnerOptions(runtime=runtime, device=choices.device)
+def _may_work(combination: Combination, choices: Choices) -> bool:
+    """Return whether a runtime and a device are chosen, or else are here."""
+    runtime, device, _ = combination
+    return (
+        choices.device in ("auto", device)
+        and (runtime in choices.runtimes if choices.runtimes else installed.has_module(runtime))
+        and (choices.device == "cuda" or device == "cpu" or bool(gpus()))
+    )
 
 
-def _places(choices: Choices) -> tuple[tuple[Runtime, Device], ...]:
-    """Return the runtimes, with their devices, that are chosen and may work here."""
-    chosen = [
-        (runtime, device)
-        for runtime, device, _ in usual_combinations(for_gpu=is_installed_for_gpu())
-        if choices.device in ("auto", device)
-        and (runtime in choices.runtimes or not choices.runtimes)
-        and (runtime in choices.runtimes or installed.has_module(runtime))
-        and (choices.device == "cuda" or device == "cpu" or gpus())
-    ]
-    return tuple(dict.fromkeys(chosen))
+def _check_native(combination: Combination) -> None:
+    """Refuse what would be computed in float32, or slower than that, under another name."""
+    if combination == ("openvino", "cpu", "bf16"):
+        from alexnet_deploy.runtimes.openvino_runner import native_bf16
 
-
-def _is_emulated(combination: Combination, notify: Callable[[str], None]) -> bool:
-    """Return whether a combination would be slower than float32, and say so."""
-    if combination != ("openvino", "cpu", "bf16"):
-        return False
-    from alexnet_deploy.runtimes.openvino_runner import native_bf16
-
-    if native_bf16():
-        return False
-    notify("bf16 is left out: this processor has no instructions for it, fp32 is faster")
-    return True
+        if not native_bf16():
+            raise DeviceError(
+                Argument("precision", "bf16"),
+                ": this processor has no instructions for it, fp32 is faster",
+            )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from alexnet_deploy.choices import DEVICES, PRECISIONS, RUNTIMES, SCALES, Scale
+from alexnet_deploy.choices import DEVICES, PRECISIONS, RUNTIMES, SCALES
 from alexnet_deploy.commands import options as shared
 from alexnet_deploy.console.decoding import decoding_options, given_bounds
 from alexnet_deploy.console.paths import FILE, MODEL
@@ -19,6 +19,9 @@ from alexnet_deploy.errors import UsageError
 if TYPE_CHECKING:
     from alexnet_deploy.benchmark.settings import Setting
     from alexnet_deploy.inference.failures import FailureLimit
+
+
+_several = functools.partial(click.option, multiple=True)
 
 
 @click.command(epilog="Example: alexnet-deploy bench photos/ --precision fp32 --precision int8")
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
     "--rounds",
     "num_rounds",
     type=click.IntRange(1, 1000),
-    default=3,
+    default=5,
     show_default=True,
     help="In each, everything takes its turn.",
 )
@@ -46,11 +49,10 @@ if TYPE_CHECKING:
     type=MODEL,
     help="As for classify.  [default: $ALEXNET_MODEL, else the bundled checkpoint]",
 )
-@click.option(
+@_several(
     "--runtime",
     "runtimes",
     type=click.Choice(RUNTIMES[1:]),
-    multiple=True,
     help="Library; repeat for more.  [default: each that is installed]",
 )
 @click.option(
@@ -60,26 +62,23 @@ if TYPE_CHECKING:
     show_default=True,
     help="auto is each that this machine has.",
 )
-@click.option(
+@_several(
     "--precision",
     "precisions",
     type=click.Choice(PRECISIONS[1:]),
-    multiple=True,
     help="Arithmetic; repeat for more.  [default: fp32, and bf16 or fp16 where that is faster]",
 )
-@click.option(
+@_several(
     "--batch-size",
     "batch_sizes",
     type=click.IntRange(min=1),
-    multiple=True,
     default=(32,),
     help="Photographs per call of the network; repeat for more.  [default: 32]",
 )
-@click.option(
+@_several(
     "--decode",
     "scales",
     type=click.Choice(SCALES),
-    multiple=True,
     help="Size at which JPEGs are decoded; repeat for more.  [default: exact, and scaled for large "
     "photographs]",
 )
@@ -91,14 +90,13 @@ def bench(
     chart: Path | None,
     max_failures: "FailureLimit",
     model: str | None,
-    scales: tuple[Scale, ...],
     **choices: Any,
 ) -> None:
     """Measure how fast this machine embeds photographs, and what bounds it.
 
     PATH is a file, a folder (searched recursively) or a pattern; without one, the 100 sample
-    photographs. Each is read before anything is timed. All that is measured takes turns, round
-    after round, and figures are medians over the rounds.
+    photographs. Each is read before anything is timed, so that no figure is of the disk. All that
+    is measured takes turns, round after round, and figures are medians over the rounds.
 
     Decoding alone and the network alone, each on all cores, bound what both can do together:
     1 / (1/decoding + 1/network) on a CPU, whose cores they share, the slower of the two beside a
@@ -107,20 +105,13 @@ def bench(
     `verify` demands of its precision, scaled decoding as far as of bf16: the share with the same
     class, and the cosine of their FC7 vectors.
 
-    With --json: {"machine": {"system", "cpu", "instructions", "cores", "gpus", "versions"},
-    "model", "identity", "num_photographs", "num_failed", "median_size", "median_bytes",
-    "num_rounds", "writing", "remarks", "rows": [{"runtime", "device", "precision", "batch_size",
-    "decode", "description", "decoding", "network", "bound", "whole", "share", "process",
-    "cores_used", "speedup", "agreement", "bottleneck"}], "bottleneck", "recommendation": {"text",
-    "beyond", "changes", "speedup"}}. Rates are photographs a second, each {"median", "lower",
-    "upper"} with the quartiles.
+    Rates in JSON are photographs a second, each its median and the quartiles.
     """
     from alexnet_deploy.benchmark.measuring import bench as measured
     from alexnet_deploy.benchmark.settings import Choices
     from alexnet_deploy.benchmark.table import table
     from alexnet_deploy.figures.rates import open_chart
     from alexnet_deploy.inference.failures import check_failures
-    from alexnet_deploy.photographs.pixels import Decode
     from alexnet_deploy.photographs.samples import sample_paths
     from alexnet_deploy.weights.names import chosen_model
 
@@ -129,7 +120,7 @@ def bench(
         found = measured(
             chosen_model(model, notify=say),
             sample_paths() if photographs is None else _files(photographs),
-            Choices(decodes=tuple(map(Decode.of, scales)), **choices),
+            Choices(**choices),
             new_process=_embedding(model),
             notify=say,
             on_photograph=report.advance,
@@ -163,7 +154,6 @@ def _embedding(model: str | None) -> "Callable[[Setting, Path, Path], list[str]]
             "--batch-size": own.batch_size,
             "--threads": own.threads,
             "--decode": setting.decode.scale,
-            "--colour": setting.decode.colour,
             **bounds,
         }
         pairs = ((name, str(value)) for name, value in options.items() if value is not None)

@@ -10,15 +10,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from alexnet_deploy.benchmark.results import Benchmark, Row
-from alexnet_deploy.figures.drawing import (
-    BOLD,
-    INK,
-    PAPER,
-    QUIET,
-    TRACK,
-    built_in_font,
-    shortened,
-)
+from alexnet_deploy.figures.drawing import BOLD, INK, PAPER, QUIET, TRACK, built_in_font, shortened
 from alexnet_deploy.figures.png_files import open_png
 from alexnet_deploy.files.path_text import printable
 

@@ -9,7 +9,7 @@ import pytest
 
 from alexnet_deploy.benchmark.agreement import Agreement
 from alexnet_deploy.benchmark.machine import Machine
-from alexnet_deploy.benchmark.results import Row, Seconds, row
+from alexnet_deploy.benchmark.results import Row
 from alexnet_deploy.benchmark.table import table
 from alexnet_deploy.console.reporting import in_options
 from alexnet_deploy.photographs.pixels import Decode
@@ -25,16 +25,13 @@ def test_on_a_cpu_the_times_add_up_and_beside_a_gpu_the_longer_one_counts() -> N
     assert cpu.share.median == pytest.approx(5 / 6)
     assert gpu.share.median == pytest.approx(4 / 6)
     assert cpu.process.median == 100 / 7
-    assert cpu.cores_used == 1.5
 
 
 def test_rounds_are_compared_with_themselves() -> None:
     """The second round is three times as slow for all, and no share is above 1 for it."""
-    own = Seconds(
-        decoding=[1, 3, 1], network=[4, 12, 4], whole=[6, 18, 8], process=[7] * 3, processor=[6] * 3
-    )
-    first = dataclasses.replace(own, whole=[12, 36, 8])
-    found = row(row_of(own).setting, "", 100, own, first, None)
+    own = {"decoding": [1, 3, 1], "network": [4, 12, 4], "whole": [6, 18, 8], "process": [7] * 3}
+    first = {"whole": [12, 36, 8]}
+    found = Row.of(row_of(own).setting, "", 100, own, first, None)
     assert found.share.upper == pytest.approx(5 / 6)
     assert (found.speedup.median, found.speedup.lower) == (2, 1.5)
     assert found.whole == Spread.of([100 / 6, 100 / 18, 100 / 8])
@@ -54,13 +51,15 @@ def test_rounds_are_compared_with_themselves() -> None:
             "cpu",
             "the rest holds it back: 62% of the time; the network 25%, decoding 12%",
         ),
+        # As measured alone they would take longer than both together did.
+        ((1, 4, 4), "cpu", "the network holds it back: 80% of the time; decoding 20%, the rest 0%"),
         ((4, 1, 4.5), "cuda", "decoding holds it back: 25 a second alone, the network 100"),
         ((1, 4, 4.5), "cuda", "the network holds it back: 25 a second alone, decoding 100"),
         (
             (4, 1, 8),
             "cuda",
-            "neither decoding (25 a second alone) nor the network (100) holds it back, but what "
-            "lies between them",
+            "what lies between decoding and the network holds it back: decoding 25 a second "
+            "alone, the network 100",
         ),
     ],
 )
@@ -78,7 +77,6 @@ FASTER = seconds(decoding=1, network=2, whole=3)
 def test_what_is_faster_and_agrees_is_recommended_in_the_words_of_the_caller() -> None:
     found = bench_of(row_of(FIRST), row_of(FASTER, AGREES, precision="bf16")).recommendation()
     assert found.changes == {"precision": "bf16"}
-    assert found.speedup == 2
     said = f"2 times as fast, {AGREES} on these photographs"
     assert str(found.text) == f'use precision="bf16": {said}'
     assert in_options(found.text) == f"use --precision bf16: {said}"
@@ -93,7 +91,8 @@ def test_what_is_faster_and_agrees_is_recommended_in_the_words_of_the_caller() -
             row_of(FASTER, AGREES, precision="int8"),
             "its ranges are those of the sample photographs",
         ),
-        (row_of(FASTER, None, precision="bf16"), "it agrees less than verify allows"),
+        (row_of(FASTER, None, precision="bf16"), "how far it agrees was not measured"),
+        (row_of(FASTER, DIFFERS, precision="int8"), "it agrees less than verify allows"),
         (row_of(FASTER, DIFFERS, Decode.of("scaled")), "it agrees less than verify allows"),
         (row_of(seconds(decoding=1, network=3.9, whole=5.9), batch_size=64), ""),
         (row_of(seconds(decoding=1, network=8, whole=9), AGREES, precision="bf16"), ""),
@@ -101,16 +100,15 @@ def test_what_is_faster_and_agrees_is_recommended_in_the_words_of_the_caller() -
 )
 def test_what_is_less_exact_or_no_faster_than_noise_is_not(other: Row, beyond: str) -> None:
     found = bench_of(row_of(FIRST), other).recommendation()
-    assert str(found.text).startswith("keep the defaults")
-    assert (found.changes, found.speedup) == ({}, 1.0)
+    assert str(found.text).startswith("keep openvino cpu fp32, batch 32, exact: ")
+    assert found.changes == {}
     assert bool(found.beyond) == bool(beyond)
     assert beyond in found.beyond
 
 
-def test_a_speed_up_that_not_every_round_shows_is_none() -> None:
-    own = dataclasses.replace(FASTER, whole=[3, 7, 7], process=[3] * 3)
-    other = row_of(own, batch_size=64)
-    assert other.speedup.median < 1
+def test_a_speed_up_that_not_most_rounds_show_is_none() -> None:
+    other = row_of({**FASTER, "whole": [3, 5, 8]}, batch_size=64)
+    assert other.speedup.median == 1.2
     assert bench_of(row_of(FIRST), other).recommendation().changes == {}
 
 
@@ -124,29 +122,21 @@ def test_of_several_the_fastest_that_is_trusted_is_taken() -> None:
     found = bench_of(*rows).recommendation()
     assert found.changes == {"precision": "bf16", "batch_size": 8}
     assert "3 times as fast" in found.beyond
+    assert bench_of(row_of(FIRST)).recommendation().text.endswith(": nothing else was measured")
 
 
 def test_the_table_has_a_line_for_each_row_and_its_conclusions() -> None:
     rows = (row_of(FIRST), row_of(FASTER, DIFFERS, precision="bf16"))
     lines = in_options(table(bench_of(*rows))).splitlines()
     assert lines[1] == (
-        "100 photographs, medians 300 x 200 px and 12 kB, 1 more could not be read; "
-        "model.safetensors"
+        "100 photographs, medians 300 x 200 px, 1 more could not be read; model.safetensors"
     )
     cells = [" ".join(line.split()) for line in lines[4:6]]
     assert cells[0] == "openvino cpu fp32, batch 32, exact 100 25 20 17 (17-17) 0.83 14 (14-14)"
-    assert cells[1].endswith("99 % 0.9999 (lowest 0.9994), too far")
-    assert lines[6] == "writing: 5,000 vectors a second"
+    assert cells[1].endswith("the same class for 99 %, FC7 cosine 0.9999 (lowest 0.9994), too far")
+    assert lines[6:8] == ["what ran", "writing alone: 5,000 vectors a second"]
     assert lines[-3].endswith(rows[0].bottleneck())
-    assert len(lines) == 10
-
-
-def test_json_is_plain() -> None:
-    found = json.loads(bench_of(row_of(FIRST), row_of(FASTER, AGREES, precision="bf16")).to_json())
-    assert found["rows"][1]["agreement"]["is_admitted"] is True
-    assert found["rows"][0]["network"] == {"median": 25, "lower": 25, "upper": 25}
-    assert found["recommendation"]["changes"] == {"precision": "bf16"}
-    assert found["machine"]["instructions"] == ["avx2"]
+    assert len(lines) == 11
 
 
 def layers(**changed: Any) -> dict[str, Any]:
@@ -189,10 +179,6 @@ def test_one_flipped_class_or_number_that_is_none_is_no_agreement() -> None:
         found = Agreement.of(expected | {name: values}, expected, "bf16")
         assert not found.is_admitted
         assert json.loads(json.dumps(dataclasses.asdict(found), allow_nan=False))
-
-
-def test_agreement_is_said_in_a_few_words() -> None:
-    assert str(AGREES) == "the same class for 99 %, FC7 cosine 0.9999 (lowest 0.9994)"
 
 
 def test_nearly_all_is_not_called_all() -> None:

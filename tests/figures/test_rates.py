@@ -1,13 +1,10 @@
 """The chart of a benchmark: bars as long as what they stand for."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from alexnet_deploy.errors import UsageError
-from alexnet_deploy.figures.rates import draw_chart, open_chart
+from alexnet_deploy.figures.rates import draw_chart
 from tests.support.measured import FIRST, bench_of, row_of, seconds
 
 ALONE, TOGETHER = "#b9cfe8", "#3f76b5"
@@ -27,23 +24,3 @@ def test_bars_are_as_long_as_the_rates() -> None:
     assert alone == [0.25, 0.5, 1]
     together = sorted({round(each / longest, 2) for each in lengths(picture, TOGETHER)})
     assert together == pytest.approx([1 / 6, 1 / 3], abs=0.01)
-
-
-def test_one_row_more_makes_it_higher_and_no_wider() -> None:
-    one, two = (draw_chart(bench_of(*[row_of(FIRST)] * number)) for number in (1, 2))
-    assert one.width == two.width
-    assert one.height < two.height
-
-
-def test_it_is_written_where_a_path_was_given_and_over_nothing_else(tmp_path: Path) -> None:
-    found, path = bench_of(row_of(FIRST)), tmp_path / "chart.png"
-    with open_chart(None) as draw:
-        draw(found)
-    for _ in range(2):
-        with open_chart(path) as draw:
-            draw(found)
-    foreign = tmp_path / "foreign.png"
-    Image.new("RGB", (1, 1)).save(foreign)
-    with pytest.raises(UsageError, match="did not draw it"), open_chart(foreign):
-        pass
-    assert [file.name for file in sorted(tmp_path.iterdir())] == ["chart.png", "foreign.png"]

@@ -5,14 +5,13 @@ from typing import Any
 
 from alexnet_deploy.benchmark.agreement import Agreement
 from alexnet_deploy.benchmark.machine import Machine
-from alexnet_deploy.benchmark.results import Benchmark, Row, Seconds, row
+from alexnet_deploy.benchmark.results import Benchmark, Row, Seconds
 from alexnet_deploy.benchmark.settings import Setting
 from alexnet_deploy.photographs.pixels import EXACT, Decode
 from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.timing import Spread
 
 AGREES = Agreement(
-    num_photographs=100,
     same_class=0.99,
     logits_error_max=1e-2,
     fc7_error_max=1e-2,
@@ -23,12 +22,10 @@ AGREES = Agreement(
 DIFFERS = dataclasses.replace(AGREES, is_admitted=False)
 
 
-def seconds(*, decoding: float, network: float, whole: float, rounds: int = 3) -> Seconds:
-    """Return equal rounds."""
+def seconds(*, decoding: float, network: float, whole: float) -> Seconds:
+    """Return three equal rounds."""
     every = {"decoding": decoding, "network": network, "whole": whole, "process": whole + 1}
-    return Seconds(
-        processor=[1.5 * whole] * rounds, **{name: [each] * rounds for name, each in every.items()}
-    )
+    return {name: [each] * 3 for name, each in every.items()}
 
 
 FIRST = seconds(decoding=1, network=4, whole=6)
@@ -39,7 +36,7 @@ def row_of(
 ) -> Row:
     usual: dict[str, Any] = {"runtime": "openvino", "device": "cpu", "precision": "fp32"}
     setting = Setting(options=RunnerOptions(**usual | options), decode=decode)
-    return row(setting, "what ran", 100, own, FIRST, agreement)
+    return Row.of(setting, "what ran", 100, own, FIRST, agreement)
 
 
 def bench_of(*rows: Row) -> Benchmark:
@@ -52,7 +49,6 @@ def bench_of(*rows: Row) -> Benchmark:
         num_photographs=100,
         num_failed=1,
         median_size=(300, 200),
-        median_bytes=12_345,
         num_rounds=3,
         writing=Spread.of([5000.0]),
         rows=rows,
