@@ -21,7 +21,7 @@ def table(found: Benchmark) -> Message:
     lines = [
         printable(str(found.machine)),
         _photographs_line(found),
-        f"Photographs a second, medians of {found.num_rounds} rounds (quartiles); whole: from "
+        f"Photographs a second, medians (quartiles), rounds: {found.num_rounds}; whole: from "
         "files, which the system keeps in memory by now, to a file of vectors; share: of the bound "
         "in the same round",
         *(_line(row, widths) for row in cells),
@@ -39,7 +39,7 @@ def _photographs_line(found: Benchmark) -> str:
     failed = f", {found.num_failed:,} more could not be read" if found.num_failed else ""
     width, height = found.median_size
     return (
-        f"{found.num_photographs:,} photographs, medians {width} x {height} px{failed}; "
+        f"photographs: {found.num_photographs:,}, medians {width} x {height} px{failed}; "
         f"{printable(Path(found.model).name)}"
     )
 
@@ -50,9 +50,9 @@ def _cells(row: Row) -> tuple[str, ...]:
         agreement = f"{row.agreement}{'' if row.agreement.is_admitted else ', too far'}"
     return (
         str(row.setting),
-        f"{row.decoding.median:,.0f}",
-        f"{row.network.median:,.0f}",
-        f"{row.bound.median:,.0f}",
+        _rate(row.decoding.median),
+        _rate(row.network.median),
+        _rate(row.bound.median),
         _spread(row.whole),
         f"{row.share.median:.2f}",
         _spread(row.process),
@@ -61,7 +61,11 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _spread(values: Spread) -> str:
-    return f"{values.median:,.0f} ({values.lower:,.0f}-{values.upper:,.0f})"
+    return f"{_rate(values.median)} ({_rate(values.lower)}-{_rate(values.upper)})"
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _line(row: tuple[str, ...], widths: list[int]) -> str:

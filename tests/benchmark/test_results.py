@@ -129,7 +129,7 @@ def test_the_table_has_a_line_for_each_row_and_its_conclusions() -> None:
     rows = (row_of(FIRST), row_of(FASTER, DIFFERS, precision="bf16"))
     lines = in_options(table(bench_of(*rows))).splitlines()
     assert lines[1] == (
-        "100 photographs, medians 300 x 200 px, 1 more could not be read; model.safetensors"
+        "photographs: 100, medians 300 x 200 px, 1 more could not be read; model.safetensors"
     )
     cells = [" ".join(line.split()) for line in lines[4:6]]
     assert cells[0] == "openvino cpu fp32, batch 32, exact 100 25 20 17 (17-17) 0.83 14 (14-14)"

@@ -39,7 +39,7 @@ def test_what_cannot_be_read_is_named_counted_and_ends_with_3(photographs: Path)
     result = run(photographs)
     assert result.exit_code == 3
     assert f"failed: {photographs}/c.png: " in result.stderr
-    assert "3 photographs, medians 40 x 30 px, 1 more could not be read" in result.stdout
+    assert "photographs: 3, medians 40 x 30 px, 1 more could not be read" in result.stdout
     assert run(photographs, "--max-failures", "1").exit_code == 0
 
 
