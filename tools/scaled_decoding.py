@@ -8,7 +8,7 @@ folders, enlarged to 12 megapixels. Grey noise of 5 levels is added, and they ar
 
 For each photograph: the cosine similarity of its two FC7 vectors, and whether the most likely class
 is the same. `--rounds` times, whole processes of `index` are run in turns, exact and scaled: wall
-time, processor time and peak memory. Ratios are medians over the rounds.
+and processor time. Ratios are medians over the rounds.
 """
 
 import argparse
@@ -127,16 +127,15 @@ def differences(
 
 def rates(folder: Path, num_photographs: int, rounds: int) -> dict[str, float]:
     """Return the figures of `index`, run in turns."""
-    runs: dict[str, list[tuple[float, float, float]]] = {scale: [] for scale in SCALES}
+    runs: dict[str, list[tuple[float, float]]] = {scale: [] for scale in SCALES}
     for _ in range(rounds):
         for scale in SCALES:
             runs[scale].append(index(folder, scale))
     figures = {}
     for scale in SCALES:
-        walls, processor, peaks = zip(*runs[scale], strict=True)
+        walls, processor = zip(*runs[scale], strict=True)
         figures[f"{scale}_images_per_s"] = round(num_photographs / statistics.median(walls), 2)
         figures[f"{scale}_processor_s"] = round(statistics.median(processor), 1)
-        figures[f"{scale}_peak_mb"] = round(max(peaks))
     for column, name in enumerate(("wall", "processor")):
         pairs = zip(runs["exact"], runs["scaled"], strict=True)
         ratios = [exact[column] / scaled[column] for exact, scaled in pairs]
@@ -144,8 +143,8 @@ def rates(folder: Path, num_photographs: int, rounds: int) -> dict[str, float]:
     return figures
 
 
-def index(folder: Path, scale: Scale) -> tuple[float, float, float]:
-    """Index a folder in a new process; return wall and processor seconds, and peak MB."""
+def index(folder: Path, scale: Scale) -> tuple[float, float]:
+    """Index a folder in a new process; return wall and processor seconds."""
     with tempfile.TemporaryDirectory() as scratch:
         command = [sys.executable, "-m", "alexnet_deploy", "index", str(folder), "--index"]
         command += [str(Path(scratch, "index")), "--decode", scale]
@@ -155,7 +154,7 @@ def index(folder: Path, scale: Scale) -> tuple[float, float, float]:
         if status != 0:
             raise SystemExit(f"{' '.join(command)} failed: {status}")
         wall_s = time.perf_counter() - start
-    return wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+    return wall_s, usage.ru_utime + usage.ru_stime
 
 
 if __name__ == "__main__":
