@@ -2,9 +2,10 @@
 
 Columns: `id` (int64, the row from 0), `path` (string), `path_base64` (string, null if the path is
 valid UTF-8), `error` (string, null unless the photograph could not be read), then per layer a
-fixed-size list of float32 or float16, null where there is an error; maps are flattened in (C, H, W)
-order, their shape is in the field's metadata. The schema's metadata has a `Provenance` as JSON
-under `alexnet_deploy.provenance`.
+list of float32 or float16, null where there is an error; maps are flattened in (C, H, W) order,
+their shape is in the field's metadata. The lists are not of Arrow's fixed size: before pyarrow 26
+those can be neither written nor read if one is null. The schema's metadata has a `Provenance` as
+JSON under `alexnet_deploy.provenance`.
 """
 
 import json
@@ -98,7 +99,7 @@ def _schema(made: Provenance) -> "pyarrow.Schema":
     ]
     number = {"float32": pyarrow.float32(), "float16": pyarrow.float16()}[made.dtype]
     for layer in made.layers:
-        vector = pyarrow.list_(number, _size(layer.shape))
+        vector = pyarrow.list_(number)
         metadata = {"alexnet_deploy.shape": json.dumps(layer.shape)}
         fields.append(pyarrow.field(layer.name, vector, metadata=metadata))
     return pyarrow.schema(fields).with_metadata({_KEY: made.to_json()})
@@ -114,11 +115,14 @@ def _table(
         pyarrow.array(map(path_base64, group.paths), pyarrow.string()),
         pyarrow.array([error and printable(error) for error in group.errors], pyarrow.string()),
     ]
-    are_null = pyarrow.array([error is not None for error in group.errors])
+    are_null = np.array([error is not None for error in group.errors])
+    ends = np.cumsum(~are_null)
     for layer, array in zip(layers, group.arrays, strict=True):
-        values = pyarrow.array(np.ravel(array))
-        size = _size(layer.shape)
-        columns.append(pyarrow.FixedSizeListArray.from_arrays(values, size, mask=are_null))
+        values = pyarrow.array(np.ravel(array[~are_null]))
+        # A null among the offsets is a null in the list.
+        starts = np.concatenate([[0], ends]).astype(np.int32) * _size(layer.shape)
+        offsets = pyarrow.array(starts, mask=np.append(are_null, False))
+        columns.append(pyarrow.ListArray.from_arrays(offsets, values))
     return pyarrow.Table.from_arrays(columns, schema=schema)
 
 
