@@ -166,7 +166,7 @@ def peak_memory(folder: Path, place: Path) -> dict[str, float]:
     for copy in range(3):
         subprocess.run(["cp", "-r", str(folder), str(tripled / str(copy))], check=True)
     command = [sys.executable, "-m", "alexnet_deploy", "embed", "-o", str(place / "peak.npy")]
-    once, thrice = (run([*command, str(each)])[1] / 1024 for each in (folder, tripled))
+    once, thrice = (run([*command, str(each)])[1].ru_maxrss / 1024 for each in (folder, tripled))
     return {"peak_mb": once, "peak_mb_three_copies": thrice}
 
 

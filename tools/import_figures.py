@@ -10,10 +10,8 @@ published. Each is imported in processes of its own, the start included, and the
 import argparse
 import json
 import multiprocessing
-import resource
 import sys
 import tempfile
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -52,22 +50,14 @@ def measured(name: str, rounds: int) -> dict[str, Any]:
         size = sum(path.stat().st_size for path in source.iterdir())
         command = [sys.executable, "-m", "alexnet_deploy", "import", *map(str, paths)]
         command += ["--preset", PUBLISHED[name].network, "-o", str(output)]
-        start = cpu_s()
-        runs = [(*run(command), cpu_s()) for _ in range(rounds)]
-    starts = [start, *(end for _, _, end in runs)]
+        runs = [run(command) for _ in range(rounds)]
     return {
         "size_mb": round(size / 1e6, 1),
         # The least, since whatever else the machine does can only add to it.
-        "seconds": round(min(wall_s for wall_s, _, _ in runs), 2),
-        "cpu_seconds": round(min(b - a for a, b in pairwise(starts)), 2),
-        "peak_mb": round(max(peak_kb for _, peak_kb, _ in runs) * 1024 / 1e6),
+        "seconds": round(min(wall_s for wall_s, _ in runs), 2),
+        "cpu_seconds": round(min(used.ru_utime + used.ru_stime for _, used in runs), 2),
+        "peak_mb": round(max(used.ru_maxrss for _, used in runs) * 1024 / 1e6),
     }
-
-
-def cpu_s() -> float:
-    """Return the seconds of a core that all processes started from here have taken."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def write(name: str, folder: Path) -> list[str | Path]:

@@ -80,7 +80,8 @@ def main() -> None:
 def index(directory: Path, folder: Path) -> tuple[float, int]:
     """Run `index`; return its wall seconds and its peak memory in kB."""
     command = [sys.executable, "-m", "alexnet_deploy", "index", str(folder)]
-    return run([*command, "--index", str(directory)])
+    wall_s, usage = run([*command, "--index", str(directory)])
+    return wall_s, usage.ru_maxrss
 
 
 def search(directory: Path, query: Path) -> float:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import resource
 import subprocess
 import time
 from pathlib import Path
@@ -17,14 +18,17 @@ from alexnet_deploy.photographs.preprocessing import preprocess
 NUM_DECODED = 200  # photographs sampled to time decoding alone
 
 
-def run(command: list[str]) -> tuple[float, int]:
-    """Run a process; return its wall seconds and its peak memory in kB."""
+def run(command: list[str]) -> tuple[float, resource.struct_rusage]:
+    """Run a process; return its wall seconds, and what it used.
+
+    Its peak memory is not below that of the process that calls this.
+    """
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status != 0:
         raise SystemExit(f"{' '.join(command)} failed: {status}")
-    return time.perf_counter() - start, usage.ru_maxrss
+    return time.perf_counter() - start, usage
 
 
 def floor_rate(paths: list[Path]) -> float:

@@ -13,18 +13,16 @@ and processor time. Ratios are medians over the rounds.
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from runs import run as run_process
 
 from alexnet_deploy.choices import SCALES, Scale
 from alexnet_deploy.export.opening import open_runner_of
@@ -148,12 +146,7 @@ def index(folder: Path, scale: Scale) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as scratch:
         command = [sys.executable, "-m", "alexnet_deploy", "index", str(folder), "--index"]
         command += [str(Path(scratch, "index")), "--decode", scale]
-        start = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        if status != 0:
-            raise SystemExit(f"{' '.join(command)} failed: {status}")
-        wall_s = time.perf_counter() - start
+        wall_s, usage = run_process(command)
     return wall_s, usage.ru_utime + usage.ru_stime
 
 
