@@ -54,7 +54,9 @@ class BatchWriter:
         self._load = crop_loader(spec, space.decode)
         self._layer = space.layer
         self._tasks: deque[Task] = deque()
-        self._seen: set[bytes] = set()  # content hashes with a row in the current batch
+        # By content hash: what has a row that is not committed yet, and why others got no vector.
+        self._under_way: set[bytes] = set()
+        self._reasons: dict[bytes, str] = {}
 
     def following(self, tasks: Iterator[Task]) -> Iterator[Path]:
         """Yield the files of `tasks`, and remember the tasks for `commit`."""
@@ -85,9 +87,9 @@ class BatchWriter:
         """
         assert loaded.stamp is not None
         sha256 = loaded.stamp.sha256
-        if sha256 in self._seen or self._index.position_of(sha256) is not None:
+        if sha256 in self._under_way or self._index.position_of(sha256) is not None:
             return False
-        self._seen.add(sha256)
+        self._under_way.add(sha256)
         return True
 
     def commit(self, results: Sequence[PhotographResult[Path]]) -> BatchCounts:
@@ -109,29 +111,30 @@ class BatchWriter:
             for result in results:
                 task = self._tasks.popleft()
                 assert task.file == result.source
-                self._record(task, result, vectors, counts)
-        self._seen.clear()
+                self._record(task, result, counts)
         return counts
 
     def _vectors(self, results: Sequence[PhotographResult[Path]]) -> "_Vectors":
         """Round the new vectors to float16; one that does not fit becomes a failure.
 
-        So do its copies in the batch, and those of a photograph with which the network overflows.
+        So do its copies that were loaded meanwhile, and those of a photograph with which the
+        network overflows.
         """
         vectors = _Vectors()
         for result in results:
-            if result.has_overflowed:
-                assert result.stamp is not None
-                vectors.reasons[result.stamp.sha256] = result.error or ""
-            if result.outputs is None:
+            if result.outputs is None and not result.has_overflowed:
                 continue
             assert result.stamp is not None
-            row, reason = float16_vector(result.outputs[self._layer], self._layer)
+            sha256, row, reason = result.stamp.sha256, None, result.error
+            self._under_way.remove(sha256)
+            if result.outputs is not None:
+                row, reason = float16_vector(result.outputs[self._layer], self._layer)
             if row is None:
-                vectors.reasons[result.stamp.sha256] = reason or ""
+                self._reasons[sha256] = reason or ""
             else:
+                self._reasons.pop(sha256, None)
                 vectors.rows.append(row)
-                vectors.sha256s.append(result.stamp.sha256)
+                vectors.sha256s.append(sha256)
         return vectors
 
     def _insert_vectors(self, start: int, vectors: "_Vectors") -> None:
@@ -147,12 +150,10 @@ class BatchWriter:
             "UPDATE settings SET next_position = ?", (start + len(vectors.rows),)
         )
 
-    def _record(
-        self, task: Task, result: PhotographResult[Path], vectors: "_Vectors", counts: BatchCounts
-    ) -> None:
+    def _record(self, task: Task, result: PhotographResult[Path], counts: BatchCounts) -> None:
         """Write one photograph's row, and count it."""
         sha256 = None if result.stamp is None else result.stamp.sha256
-        error = result.error or vectors.reasons.get(sha256 or b"")
+        error = result.error or self._reasons.get(sha256 or b"")
         counts.results.append(dataclasses.replace(result, error=error))
         if error is not None:
             counts.num_failed += 1
@@ -198,8 +199,7 @@ class BatchWriter:
 
 @dataclass(slots=True, kw_only=True)
 class _Vectors:
-    """The new vectors of a batch, their content hashes, and why others have none."""
+    """The new vectors of a batch, and their content hashes."""
 
     rows: list[NDArray[np.float16]] = field(default_factory=list)
     sha256s: list[bytes] = field(default_factory=list)
-    reasons: dict[bytes, str] = field(default_factory=dict)

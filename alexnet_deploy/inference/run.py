@@ -1,13 +1,19 @@
 """Run the network on photographs: one result each, failures included, and a run summary.
 
 A photograph for which the network computes anything but finite numbers has failed, too.
+
+On a GPU two calls of the runner are under way, in threads of their own, while the caller consumes
+what came before and gathers what comes next. On a CPU each call ends before the next batch is
+looked at: it uses all cores, and a thread for it won nothing.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +33,9 @@ from alexnet_deploy.photographs.pixels import EXACT, Decode
 from alexnet_deploy.photographs.sources import ImageSource
 from alexnet_deploy.photographs.suffixes import LeftOut
 from alexnet_deploy.runtimes.base import Runner
+
+_CALLS_ON_GPU = 2
+"""While one computes, the other fills its pinned memory or empties it."""
 
 _Source = TypeVar("_Source", bound=ImageSource)
 
@@ -52,6 +61,21 @@ class PhotographResult(Generic[Item]):
     stamp: FileStamp | None = None
 
 
+_Outputs = Mapping[str, NDArray[np.float32]]
+
+
+class _Called(NamedTuple):
+    """What a call of the runner returned, and when it began and ended."""
+
+    outputs: _Outputs
+    start: float
+    stop: float
+
+
+_Outcome = Callable[[], _Called]
+"""Waits for a call; raises what the call raised."""
+
+
 @dataclass(slots=True, kw_only=True)
 class RunSummary:
     """Counts and times of a run, updated as it goes.
@@ -64,8 +88,9 @@ class RunSummary:
         threads: decode threads.
         wall_s: seconds since the summary was created, as of the last batch.
         decode_s: seconds of finding, decoding and preprocessing, summed over threads.
-        waiting_s: seconds that the runner waited for decoding.
-        infer_s: seconds in the runner.
+        waiting_s: seconds that decoding was waited for.
+        infer_s: seconds in the runner, those of two calls at once counted once.
+        infer_waiting_s: seconds that its outputs were waited for; on a CPU the same.
         left_out: photographs in the folders that are not among those counted; see `finding`.
     """
 
@@ -76,13 +101,14 @@ class RunSummary:
     decode_s: float = 0.0
     waiting_s: float = 0.0
     infer_s: float = 0.0
+    infer_waiting_s: float = 0.0
     left_out: LeftOut = field(default_factory=LeftOut)
     _start: float = field(default_factory=time.perf_counter, repr=False)
 
     @property
     def rest_s(self) -> float:
-        """Seconds neither waiting nor in the runner: loading the model, consuming the results."""
-        return max(0.0, self.wall_s - self.waiting_s - self.infer_s)
+        """Seconds of waiting for neither: loading the model, consuming the results."""
+        return max(0.0, self.wall_s - self.waiting_s - self.infer_waiting_s)
 
     def stop_clock(self) -> None:
         """Set `wall_s` to now; call it after the results have been written."""
@@ -98,10 +124,13 @@ class RunSummary:
             return f"in {self.wall_s:.1f} s"
         rate = (self.num_done + self.num_failed) / max(self.wall_s, 1e-9)
         threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
+        inference = f"inference {self.infer_s:.1f} s"
+        if self.infer_waiting_s != self.infer_s:
+            inference += f", of which {self.infer_waiting_s:.1f} s waited for"
         return (
             f"in {self.wall_s:.1f} s ({rate:,.0f} images/s): "
             f"decode {self.decode_s:.1f} s on {threads}, of which {self.waiting_s:.1f} s waited "
-            f"for, inference {self.infer_s:.1f} s, the rest {self.rest_s:.1f} s"
+            f"for, {inference}, the rest {self.rest_s:.1f} s"
         )
 
 
@@ -143,8 +172,11 @@ def run_batches(
 ) -> Generator[tuple[PhotographResult[Item], ...], None, None]:
     """Yield the results batch by batch.
 
+    What comes after a batch may have been taken, loaded and asked of `needs_row` before it is
+    yielded. An error is raised in the place of the batch that it befell.
+
     Args:
-        runner: as for `run`.
+        runner: as for `run`; on a GPU it is called in two threads at once.
         photographs: as for `run`.
         load: called by the threads for each photograph.
         needs_row: as for `pipeline.batches`.
@@ -179,20 +211,88 @@ def _run(
     runner: Runner, stream: Generator[Batch[Item], None, None], summary: RunSummary
 ) -> Generator[tuple[PhotographResult[Item], ...], None, None]:
     """Implement `run_batches`; separate, so that a wrong argument fails at the call."""
-    with closing(stream):
-        for batch in stream:
-            summary.decode_s += batch.decode_s
-            summary.waiting_s += batch.waiting_s
-            outputs = _infer(runner, batch, summary)
+    precision, calls = runner.options.precision, _Calls(runner, summary)
+    with closing(stream), closing(calls):
+        for batch, outputs in _computed(stream, calls, summary):
             summary.stop_clock()
-            precision = runner.options.precision
             yield tuple(_result(slot, outputs, precision, summary) for slot in batch.slots)
     summary.stop_clock()
 
 
+def _computed(
+    stream: Generator[Batch[Item], None, None], calls: "_Calls", summary: RunSummary
+) -> Generator[tuple[Batch[Item], _Outputs], None, None]:
+    """Yield the batches in order with their outputs, and those before an error before it."""
+    begun: deque[tuple[Batch[Item], _Outcome]] = deque()
+    failure: Exception | None = None
+    while True:
+        try:
+            batch = next(stream, None)
+        except Exception as error:
+            batch, failure = None, error
+        if batch is not None:
+            summary.decode_s += batch.decode_s
+            summary.waiting_s += batch.waiting_s
+            begun.append((batch, calls.begin(batch.images)))
+        while begun and (batch is None or len(begun) > calls.num_ahead):
+            earlier, outcome = begun.popleft()
+            yield earlier, calls.finish(outcome)
+        if failure is not None:
+            raise failure
+        if batch is None:
+            return
+
+
+class _Calls:
+    """Calls of a runner: begun, and finished in the same order, on a CPU before the next begins.
+
+    Args:
+        runner: which is called.
+        summary: its times of inference are updated.
+
+    Attributes:
+        num_ahead: calls under way while the results of an earlier one are consumed.
+    """
+
+    def __init__(self, runner: Runner, summary: RunSummary) -> None:
+        self._runner = runner
+        self._summary = summary
+        self._last_stop = 0.0
+        self.num_ahead = _CALLS_ON_GPU if runner.options.device == "cuda" else 0
+        self._threads = ThreadPoolExecutor(_CALLS_ON_GPU, thread_name_prefix="inference")
+
+    def begin(self, images: NDArray[np.uint8]) -> _Outcome:
+        """Begin the call for a batch, which may be empty."""
+        if self.num_ahead:
+            return self._threads.submit(self._call, images).result
+        called = self._call(images)
+        return lambda: called
+
+    def finish(self, outcome: _Outcome) -> _Outputs:
+        """Return the outputs of a call once it has ended, and add up the time."""
+        start = time.perf_counter()
+        called = outcome()
+        waited_s = time.perf_counter() - start
+        # On a GPU a call may have begun before the one before it ended.
+        infer_s = max(0.0, called.stop - max(called.start, self._last_stop))
+        self._last_stop = max(called.stop, self._last_stop)
+        self._summary.infer_s += infer_s
+        self._summary.infer_waiting_s += waited_s if self.num_ahead else infer_s
+        return called.outputs
+
+    def close(self) -> None:
+        """Wait for the calls under way, of which nobody wants the outputs any more."""
+        self._threads.shutdown(cancel_futures=True)
+
+    def _call(self, images: NDArray[np.uint8]) -> _Called:
+        start = time.perf_counter()
+        outputs = self._runner.run(images) if len(images) else {}
+        return _Called(outputs, start, time.perf_counter())
+
+
 def _result(
     slot: Slot[Item],
-    outputs: Mapping[str, NDArray[np.float32]],
+    outputs: _Outputs,
     precision: str,
     summary: RunSummary,
 ) -> PhotographResult[Item]:
@@ -215,7 +315,7 @@ def _result(
     )
 
 
-def _overflow(outputs: Mapping[str, NDArray[np.float32]], precision: str) -> str | None:
+def _overflow(outputs: _Outputs, precision: str) -> str | None:
     """Return what to say of outputs that are not all finite, None if they are.
 
     In float32 no file that was read can overflow: see `model.ranges`. In float16 one can, and what
@@ -226,15 +326,3 @@ def _overflow(outputs: Mapping[str, NDArray[np.float32]], precision: str) -> str
             what = name if name in ("logits", "probabilities") else f"{name} activations"
             return f"its {what} are not finite numbers: the network overflows in {precision}"
     return None
-
-
-def _infer(
-    runner: Runner, batch: Batch[Item], summary: RunSummary
-) -> Mapping[str, NDArray[np.float32]]:
-    """Run the runner on a batch, unless it is empty, and add up the time."""
-    if not len(batch.images):
-        return {}
-    start = time.perf_counter()
-    outputs = runner.run(batch.images)
-    summary.infer_s += time.perf_counter() - start
-    return outputs

@@ -3,10 +3,12 @@
 N images, 1 to the batch size; H/W the input size of the spec in px.
 """
 
+import itertools
 import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -103,42 +105,52 @@ class Runner(Protocol):
 
 
 class BaseRunner(ABC):
-    """Base class of the runners: checks images, and serializes calls from several threads.
-
-    The runtimes keep one set of buffers per network, and one call already uses all cores.
+    """Base class of the runners: checks images, and lets calls from several threads take turns.
 
     Args:
         spec, identity, options, description: as in `Runner`.
+        num_slots: calls that may be under way at once. Most runtimes keep one set of buffers for a
+            network, and on a CPU one call already uses all cores.
     """
 
     def __init__(
-        self, spec: ModelSpec, identity: str, options: RunnerOptions, description: str
+        self,
+        spec: ModelSpec,
+        identity: str,
+        options: RunnerOptions,
+        description: str,
+        *,
+        num_slots: int = 1,
     ) -> None:
         self.spec = spec
         self.identity = identity
         self.options = options
         self.description = description
-        self._lock = threading.Lock()
+        self._slots = tuple(threading.Lock() for _ in range(num_slots))
+        self._calls = itertools.count()
         self._process = os.getpid()
         self._is_closed = False
 
     def run(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
         """Compute the outputs of one batch; see `Runner.run`."""
         check_images(images, self.spec, self.options.batch_size)
-        # Before taking the lock, which a thread may have held at the fork; the runtime's own
+        # Before taking a lock, which a thread may have held at the fork; the runtime's own
         # threads do not survive a fork either.
         if self._process != os.getpid():
             raise ClosedError(FORKED)
-        with self._lock:
+        slot = next(self._calls) % len(self._slots)
+        with self._slots[slot]:
             if self._is_closed:
                 raise ClosedError("the model is closed; open it again")
-            return self._compute_in_parts(images)
+            return self._compute_in_parts(images, slot)
 
     def close(self) -> None:
-        """Free the runtime's memory after the current call; the runner is then unusable."""
+        """Free the runtime's memory after the calls under way; the runner is then unusable."""
         if self._process != os.getpid():
             return  # it belongs to the parent process
-        with self._lock:
+        with ExitStack() as stack:
+            for lock in self._slots:
+                stack.enter_context(lock)
             if not self._is_closed:
                 self._is_closed = True
                 self._free()
@@ -149,19 +161,22 @@ class BaseRunner(ABC):
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _compute_in_parts(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+    def _compute_in_parts(
+        self, images: NDArray[np.uint8], slot: int
+    ) -> Mapping[str, NDArray[np.float32]]:
         """Compute a large batch on a CPU in parts: Ctrl-C waits for the part at hand."""
         step = _MOST_AT_ONCE_ON_CPU
         if self.options.device != "cpu" or len(images) <= step:
-            return self._compute(images)
+            return self._compute(images, slot)
         parts = [
-            self._compute(images[start : start + step]) for start in range(0, len(images), step)
+            self._compute(images[start : start + step], slot)
+            for start in range(0, len(images), step)
         ]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     @abstractmethod
-    def _compute(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
-        """Compute one batch; calls never overlap."""
+    def _compute(self, images: NDArray[np.uint8], slot: int) -> Mapping[str, NDArray[np.float32]]:
+        """Compute one batch; calls with the same slot, 0 to `num_slots` - 1, never overlap."""
 
     @abstractmethod
     def _free(self) -> None:

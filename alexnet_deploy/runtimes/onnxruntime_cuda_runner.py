@@ -96,7 +96,7 @@ class OnnxRuntimeCudaRunner(BaseRunner):
             size = self.spec.input_size
             self._bound.run(np.zeros((self.options.batch_size, size, size, 3), np.uint8))
 
-    def _compute(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+    def _compute(self, images: NDArray[np.uint8], slot: int) -> Mapping[str, NDArray[np.float32]]:
         assert self._bound is not None
         batch = padded(images, self.options.batch_size)
         with _as_device_error(self.description):

@@ -74,7 +74,7 @@ class OnnxRuntimeRunner(BaseRunner):
         )
         super().__init__(network.spec, network.identity, options, description)
 
-    def _compute(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+    def _compute(self, images: NDArray[np.uint8], slot: int) -> Mapping[str, NDArray[np.float32]]:
         names = list(self.options.outputs)
         return dict(zip(names, self._session.run(names, {INPUT: images}), strict=True))
 

@@ -100,7 +100,7 @@ class OpenVinoRunner(BaseRunner):
         self._compiled.export_model(stream)
         return stream.getbuffer()
 
-    def _compute(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+    def _compute(self, images: NDArray[np.uint8], slot: int) -> Mapping[str, NDArray[np.float32]]:
         self._request.infer([images], share_inputs=True)
         return {
             name: np.array(self._request.get_tensor(name).data) for name in self.options.outputs

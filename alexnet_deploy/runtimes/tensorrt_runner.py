@@ -1,9 +1,11 @@
 """Run a TensorRT or TensorRT-RTX engine on a GPU that it was built for."""
 
 import dataclasses
+import threading
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +28,8 @@ from alexnet_deploy.runtimes.tensorrt_library import Library, load_library
 
 class TensorRtRunner(BaseRunner):
     """One execution context with a fixed batch size, to which smaller batches are padded.
+
+    While the GPU computes a batch, another call fills or empties its own pinned memory.
 
     The shape is set only once: in a context with ahead-of-time compiled plugins each change leaks
     GPU memory (NVIDIA/TensorRT issue 4849, seen in 11.1 and 11.2).
@@ -69,7 +73,7 @@ class TensorRtRunner(BaseRunner):
             f"{library.name} {library.version()}, {gpu.name}, {record.precision}, "
             f"batch {options.batch_size}"
         )
-        super().__init__(record.spec, record.identity, options, description)
+        super().__init__(record.spec, record.identity, options, description, num_slots=2)
         self._library = library
         self._engine = _deserialized(file, library)
         _check_tensors(self._engine, file, library)
@@ -77,14 +81,16 @@ class TensorRtRunner(BaseRunner):
             self._prepare(file, stack)
             self._resources = stack.pop_all()
 
-    def _compute(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
-        np.copyto(self._staging.array, padded(images, self.options.batch_size))
-        try:
-            self._run_on_gpu()
-        except BaseException:  # Ctrl-C too: the upload may still read the staged batch
-            self._wait()
-            raise
-        return {name: result.array[: len(images)].copy() for name, result in self._results.items()}
+    def _compute(self, images: NDArray[np.uint8], slot: int) -> Mapping[str, NDArray[np.float32]]:
+        host = self._host[slot]
+        np.copyto(host.images.array, padded(images, self.options.batch_size))
+        with self._turn:
+            try:
+                self._run_on_gpu(host)
+            except BaseException:  # Ctrl-C too: the upload may still read the staged batch
+                self._wait()
+                raise
+        return {name: result.array[: len(images)].copy() for name, result in host.results.items()}
 
     def _free(self) -> None:
         if self._context is not None:
@@ -93,13 +99,13 @@ class TensorRtRunner(BaseRunner):
         self._engine = None
         self._resources.close()
 
-    def _run_on_gpu(self) -> None:
+    def _run_on_gpu(self, host: "_HostMemory") -> None:
         """Upload the staged batch, run it, download the results, and wait for them."""
-        self._stream.upload(self._staging, self._buffers[INPUT])
+        self._stream.upload(host.images, self._buffers[INPUT])
         if not self._context.execute_async_v3(self._stream.handle):
             reason = self._library.messages.take()
             raise DeviceError(f"{self.description}: cannot compute a batch ({reason})")
-        for name, result in self._results.items():
+        for name, result in host.results.items():
             self._stream.download(self._buffers[name], result)
         self._stream.synchronize()
 
@@ -125,11 +131,27 @@ class TensorRtRunner(BaseRunner):
             if not self._context.set_tensor_address(name, buffer.address):
                 reason = self._library.messages.take()
                 raise DeviceError(f"{file.source}: no buffer for {name} ({reason})")
-        self._staging = _owned(stack, HostBuffer(image, np.uint8))
-        self._results = {
-            name: _owned(stack, HostBuffer(outputs[name], np.float32))
-            for name in self.options.outputs
+        self._turn = threading.Lock()  # of the slots on the GPU
+        wanted = {name: outputs[name] for name in self.options.outputs}
+        self._host = tuple(_HostMemory.pinned(image, wanted, stack) for _ in self._slots)
+
+
+@dataclass(frozen=True, slots=True)
+class _HostMemory:
+    """Where a slot's batch is staged, and its results arrive."""
+
+    images: HostBuffer
+    results: Mapping[str, HostBuffer]
+
+    @classmethod
+    def pinned(
+        cls, image: tuple[int, ...], outputs: Mapping[str, tuple[int, ...]], stack: ExitStack
+    ) -> Self:
+        """Pin it; `stack` frees it."""
+        results = {
+            name: _owned(stack, HostBuffer(shape, np.float32)) for name, shape in outputs.items()
         }
+        return cls(_owned(stack, HostBuffer(image, np.uint8)), results)
 
 
 class _Closable(Protocol):

@@ -1,11 +1,15 @@
 """What a run does with photographs that are new, changed, renamed, copied or damaged."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from alexnet_deploy.choices import Device
 from alexnet_deploy.errors import IncompatibleFileError
 from alexnet_deploy.index.integrity import problems
 from alexnet_deploy.index.model import ModelRequest
@@ -228,6 +232,29 @@ def test_activations_that_are_no_vector_are_a_failure_that_says_so(
         reason = rows_of(index)[photos / name].reason or ""
         assert expected in reason
     assert check(index) == []
+
+
+@settings(max_examples=8)
+@given(
+    st.lists(st.sampled_from([RED, BLUE, (9, 9, 9), TOO_BRIGHT, OVERFLOWING, b"bad"]), max_size=40)
+)
+def test_copies_in_batches_that_are_computed_at_once_share_a_vector_or_a_failure(
+    contents: list[Colour | bytes],
+) -> None:
+    """A GPU is given the next batches before the ledger knows of this one."""
+    runners = Runners()
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("alexnet_deploy.index.model.open_runner_of", runners.open)
+        photos, found = Path(name).resolve() / "photos", []
+        for number, content in enumerate([(1, 2, 3), *contents]):
+            save(photos / f"{number:02}.bmp", content)
+        devices: tuple[Device, ...] = ("cpu", "cuda")
+        for device in devices:
+            runners.device, index = device, photos.with_name(device)
+            report = update(index, photos)
+            found.append((counts(report), rows_of(index)))
+            assert check(index) == []
+    assert found[0] == found[1]
 
 
 def test_prune_gives_space_back_and_changes_no_vector(

@@ -138,12 +138,15 @@ def test_a_wrong_number_of_threads_fails_at_the_call() -> None:
 
 def test_the_last_line_says_how_many_and_where_the_time_went() -> None:
     summary = RunSummary(
-        num_done=1692, num_failed=3, threads=2, wall_s=8.1, decode_s=6.2, waiting_s=0.4, infer_s=7.4
+        num_done=1692, num_failed=3, threads=2, wall_s=8.1, decode_s=6.2, waiting_s=0.4
     )
+    summary.infer_s = summary.infer_waiting_s = 7.4
     assert summary.line() == (
         "1,692 done, 3 failed in 8.1 s (209 images/s): decode 6.2 s on 2 threads, of which 0.4 s "
         "waited for, inference 7.4 s, the rest 0.3 s"
     )
+    summary.infer_waiting_s = 7.1
+    assert "inference 7.4 s, of which 7.1 s waited for, the rest 0.6 s" in summary.line()
 
 
 @pytest.mark.parametrize(

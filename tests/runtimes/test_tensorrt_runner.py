@@ -6,6 +6,8 @@ it was told of, when the stream is waited for, as on a GPU.
 
 import dataclasses
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,7 @@ from tests.support.trt_stub.fake_runtime import (
     Open,
     computed,
 )
+from tests.support.waiting import PATIENCE_S, wait_until
 
 pytest.importorskip("cuda.bindings", reason="CUDA's API comes with: pip install cuda-bindings")
 pytest_plugins = ["tests.support.trt_stub.fixtures", "tests.support.trt_stub.engine_fixtures"]
@@ -55,6 +58,29 @@ def test_a_result_stays_as_it_is_when_the_engine_runs_again_or_is_closed(
         second = runner.run(noise(SPEC, 2, seed=2))
     assert not (first["fc7"] == second["fc7"]).any()
     np.testing.assert_array_equal(first["fc7"], computed(images, "fc7"))
+
+
+def test_a_batch_is_staged_while_the_one_before_it_is_computed(
+    open_runner: Open, fake: FakeRuntime, cuda: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synchronize, on_gpu, gate = cuda.cudaStreamSynchronize, threading.Semaphore(0), list[str]()
+
+    def waiting(stream: Any) -> Any:
+        on_gpu.release()
+        wait_until(lambda: gate)
+        return synchronize(stream)
+
+    monkeypatch.setattr(cuda, "cudaStreamSynchronize", waiting, raising=False)
+    batches = [noise(SPEC, 2, seed=seed) for seed in range(6)]
+    with open_runner() as runner, ThreadPoolExecutor(2) as threads:
+        calls = [threads.submit(runner.run, images) for images in batches]
+        assert on_gpu.acquire(timeout=PATIENCE_S)
+        staged = [host.images.array for host in runner._host]
+        wait_until(lambda: all((a == b).all() for a, b in zip(staged, batches, strict=False)))
+        assert not on_gpu.acquire(timeout=0.05), "the GPU's memory is that of one batch"
+        gate.append("open")
+        for images, call in zip(batches, calls, strict=True):
+            np.testing.assert_array_equal(call.result()["fc7"], computed(images, "fc7"))
 
 
 def test_the_shape_is_set_once_before_the_places_and_both_before_any_batch(
@@ -89,7 +115,7 @@ def test_tensorrt_rtx_compiles_for_the_one_shape_before_the_first_batch(
 
 
 def test_only_wanted_layers_are_copied_back(open_runner: Open, cuda: Any) -> None:
-    """On the host there is room for the batch and for these; all outputs have room on the GPU."""
+    """On the host two batches and these have room; on the GPU one, and all outputs."""
     layers = SPEC.layer_shapes()
     image = 2 * 224 * 224 * 3
     sizes = {name: 2 * 4 * int(np.prod(layers[name])) for name in FILE.record.outputs}
@@ -97,7 +123,7 @@ def test_only_wanted_layers_are_copied_back(open_runner: Open, cuda: Any) -> Non
     there: dict[str, list[int]] = {"host": [], "device": []}
     for side, block in cuda.memory.values():
         there[side].append(len(block))
-    assert sorted(there["host"]) == sorted([image, sizes["fc7"]])
+    assert sorted(there["host"]) == sorted(2 * [image, sizes["fc7"]])
     assert sorted(there["device"]) == sorted([image, *sizes.values()])
 
 

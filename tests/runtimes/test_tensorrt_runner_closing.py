@@ -144,14 +144,14 @@ def test_what_the_gpu_still_does_is_waited_for_before_anything_is_given_up(
 ) -> None:
     """With Ctrl-C a batch may be on its way; the memory under it must not go first."""
     runner = open_runner()
-    runner._stream.upload(runner._staging, runner._buffers["images"])
+    runner._stream.upload(runner._host[0].images, runner._buffers["images"])
     journal.clear()
     runner.close()
     assert journal[:2] == ["cudaStreamSynchronize", "context"]
     assert set(journal[2:-1]) == {"cudaFree", "cudaFreeHost"}
     assert journal[-1] == "cudaStreamDestroy"
     runner.close()
-    assert len(journal) == 3 + len(fake.tensors) + 1 + len(OPTIONS.outputs)
+    assert len(journal) == 3 + len(fake.tensors) + 2 * (1 + len(OPTIONS.outputs))
 
 
 @pytest.mark.parametrize("step", ["execute", "download"])

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from alexnet_deploy.choices import Precision
+from alexnet_deploy.choices import Device, Precision
 from alexnet_deploy.index.model import ModelRequest
 from alexnet_deploy.index.results import Query, SearchResult
 from alexnet_deploy.index.roots import all_roots
@@ -65,6 +65,7 @@ class Runners:
     Attributes:
         num_opened: runners.
         precision: of the model files.
+        device: where they run.
         models: that they were opened for.
         colours: of the photographs that went through them, in that order.
     """
@@ -73,6 +74,7 @@ class Runners:
         self.identity = identity
         self.num_opened = 0
         self.precision: Precision = "fp32"
+        self.device: Device = "cpu"
         self.models: list[ModelSource | None] = []
         self.colours: list[Colour] = []
 
@@ -96,7 +98,7 @@ class IndexRunner:
         self.options = dataclasses.replace(
             options,
             runtime="onnxruntime",
-            device="cpu",
+            device=runners.device,
             precision=runners.precision if options.precision == "auto" else options.precision,
         )
         self.description = "fake runner"

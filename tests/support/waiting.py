@@ -22,5 +22,6 @@ def wait_until(is_so: Callable[[], object]) -> None:
 
 
 def threads_have_ended() -> bool:
-    """Tell whether no photograph is being decoded any more."""
-    return not any(thread.name.startswith("decode") for thread in threading.enumerate())
+    """Tell whether no photograph is being decoded or goes through a network any more."""
+    names = [thread.name for thread in threading.enumerate()]
+    return not any(name.startswith(("decode", "inference")) for name in names)

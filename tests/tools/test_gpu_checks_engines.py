@@ -185,16 +185,23 @@ def test_rates_stand_beside_the_upload_and_torch(
         assert rates["torch_images_per_s"] == 0.5
         assert rates["upload_images_per_s"] > rates["images_per_s"] > 0.5
         assert rates["times_torch"] > 1
+        assert rates["consumed_images_per_s"] > 0.5
 
 
 def test_rates_are_medians_over_the_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     runner = FakeRunner(RunnerOptions(batch_size=8))
-    # Of the runner and the upload: the first round warms up, and each round is faster.
-    taken = iter([100.0, 100.0, *(each for n in range(9) for each in (4.0 / 2**n, 1.0 / 2**n))])
+    # The first round warms up, and each is faster. Eight batches are consumed.
+    first = (4.0, 1.0, 8 * 2.0, 8 * 3.0)
+    taken = iter([*[100.0] * 4, *(each / 2**n for n in range(9) for each in first)])
     monkeypatch.setattr(runner_rates, "seconds_of", lambda work, at_least_s: next(taken))
     monkeypatch.setattr(runner_rates, "in_turns", in_order)
-    figures = measure(runner, upload, None)
-    assert figures == {"images_per_s": 8 / (4 / 16), "upload_images_per_s": 8 / (1 / 16)}
+    assert measure(runner, upload, None) == {
+        "images_per_s": 8 / (4 / 16),
+        "upload_images_per_s": 8 / (1 / 16),
+        "consumed_images_per_s": 8 / (2 / 16),
+        "consumed_in_turn_images_per_s": 8 / (3 / 16),
+        "times_in_turn": 1.5,
+    }
 
 
 def in_order(timers: dict[str, Callable[[], float]], num_rounds: int) -> dict[str, list[float]]:

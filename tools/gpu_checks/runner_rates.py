@@ -1,26 +1,35 @@
 """Images per second of a runner, from the caller's array to the caller's arrays.
 
-In the same rounds: the upload of the images alone, an upper bound, and torch at the same work.
+In the same rounds: the upload of the images alone, an upper bound; the way of a command, from crops
+to results, with two calls of the runner at once and with one; and torch at the same work.
 """
 
+import dataclasses
 import functools
 import statistics
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from itertools import chain
 from multiprocessing import get_context
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy import installed
+from alexnet_deploy.choices import Device
+from alexnet_deploy.inference.run import run_batches
+from alexnet_deploy.photographs.pipeline import Loaded
 from alexnet_deploy.runtimes.base import Runner
 from alexnet_deploy.timing import in_turns, median_ratio, seconds_of
 from gpu_checks.check import Figures
 
 ROUNDS = 9
 TURN_S = 0.05
+NUM_CONSUMED = 8
+"""Batches that are consumed one after the other."""
 TORCH_PRECISIONS = ("fp32", "fp16", "bf16")
 
 Timer = Callable[[], float]
@@ -41,8 +50,9 @@ def measure(
         peer: from `peer_of`.
 
     Returns:
-        `images_per_s`, `torch_images_per_s` and `upload_images_per_s`, medians over the rounds, and
-        `times_torch`, the speed-up over torch, the median of the ratios.
+        `images_per_s`, `torch_images_per_s`, `upload_images_per_s`, `consumed_images_per_s` and
+        `consumed_in_turn_images_per_s`, medians over the rounds; `times_in_turn` and
+        `times_torch`, the speed-ups by overlap and over torch, medians of the ratios.
     """
     batch = runner.options.batch_size
     images = _noise(runner.spec.input_size, batch)
@@ -50,6 +60,8 @@ def measure(
         timers: dict[str, Timer] = {
             "": lambda: seconds_of(lambda: runner.run(images), at_least_s=TURN_S),
             "upload_": lambda: seconds_of(copy, at_least_s=TURN_S),
+            "consumed_": lambda: _consumed_s(runner, images, "cuda"),
+            "consumed_in_turn_": lambda: _consumed_s(runner, images, "cpu"),
         }
         if peer is not None:
             timers["torch_"] = functools.partial(peer, batch)
@@ -58,6 +70,7 @@ def measure(
     figures: Figures = {
         f"{name}images_per_s": batch / statistics.median(each) for name, each in seconds.items()
     }
+    figures["times_in_turn"] = median_ratio(seconds["consumed_in_turn_"], seconds["consumed_"])
     if peer is not None:
         figures["times_torch"] = median_ratio(seconds["torch_"], seconds[""])
     return figures
@@ -111,6 +124,19 @@ def serve(pipe: Any, precision: str, device: str) -> None:
     with suppress(EOFError):  # no more requests
         while batch := pipe.recv():
             pipe.send(seconds_of(lambda: forward(noise(batch)), at_least_s=TURN_S))
+
+
+def _consumed_s(runner: Runner, images: NDArray[np.uint8], as_on: Device) -> float:
+    """Return the seconds a batch of results takes, with calls as on that device."""
+    options = dataclasses.replace(runner.options, device=as_on)
+    called: Any = SimpleNamespace(spec=runner.spec, options=options, run=runner.run)
+    crops = list(images) * NUM_CONSUMED
+
+    def consume() -> None:
+        batches = run_batches(called, crops, load=lambda crop: Loaded(crop=crop))
+        assert all(result.error is None for result in chain.from_iterable(batches))
+
+    return seconds_of(consume, at_least_s=TURN_S) / NUM_CONSUMED
 
 
 def _noise(size: int, batch: int) -> NDArray[np.uint8]:
