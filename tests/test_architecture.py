@@ -42,8 +42,9 @@ MODULES = {
     ),
     "photographs": (
         "suffixes finding memory pixel_limit pixels icc_profiles colour preprocessing jpeg_headers "
-        "scaled_jpegs decoded_size png_data tiff_tags tiff_layouts raw_previews heif_files "
-        "unread_files rgb decoding sources file_stamps class_folders truth_files pipeline samples"
+        "scaled_jpegs gpu_jpegs decoded_size png_data tiff_tags tiff_layouts raw_previews "
+        "heif_files unread_files rgb decoding sources file_stamps class_folders truth_files "
+        "pipeline samples"
     ),
     "runtimes": (
         "base gpu_driver batch_profile engine_file onnxruntime_distributions processor "
@@ -94,7 +95,7 @@ OWNERS = {
         *("photographs.pixel_limit", "photographs.decoded_size", "photographs.png_data"),
         *("photographs.heif_files", "photographs.rgb", "photographs.colour"),
         *("photographs.decoding", "photographs.sources", "photographs.preprocessing"),
-        "photographs.scaled_jpegs",
+        *("photographs.scaled_jpegs", "photographs.gpu_jpegs"),
         *("figures.png_files", "figures.loading", "figures.drawing", "figures.classes"),
         *("figures.rates", "figures.matrices", "figures.sheet_cells", "figures.html_sheets"),
         "figures.sheets",
@@ -104,6 +105,7 @@ OWNERS = {
     "faiss": ("index.exact_search",),
     "google": ("graph.reading",),
     "ml_dtypes": ("graph.casting",),
+    "nvidia": ("photographs.gpu_jpegs",),
     "onnx": (
         *(f"graph.{name}" for name in MODULES["graph"].split()[2:]),
         *(

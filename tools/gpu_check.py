@@ -3,14 +3,14 @@
     python tools/gpu_check.py [--wheels DIR] [--photographs DIR] [--json FILE]
                               [--limit-minutes 9]
 
-torch, CuPy, onnxruntime-gpu, faiss-gpu, TensorRT and TensorRT-RTX are used if available; checks
-that need a missing one are skipped, with the reason. Packages may also be wheels in a folder: they
-are unpacked, never installed. If a package is installed as well, checks of torch (training-*,
-towers-*, kernel-bandwidth, copies) use the installed one, all others the wheel. The results,
-tools/results/gpu-check.json, hold versions, date, hardware, and name, status, seconds, reason and
-figures of each check. They are written after each check, as gpu-check.partial.json until every
-check has had its turn. Each check runs in its own process with a time limit, so a crash or hang
-affects only that check. Nothing is downloaded.
+torch, CuPy, onnxruntime-gpu, faiss-gpu, nvImageCodec, TensorRT and TensorRT-RTX are used if
+available; checks that need a missing one are skipped, with the reason. Packages may also be wheels
+in a folder: they are unpacked, never installed. If a package is installed as well, checks of torch
+(training-*, towers-*, kernel-bandwidth, copies) use the installed one, all others the wheel. The
+results, tools/results/gpu-check.json, hold versions, date, hardware, and name, status, seconds,
+reason and figures of each check. They are written after each check, as gpu-check.partial.json until
+every check has had its turn. Each check runs in its own process with a time limit, so a crash or
+hang affects only that check. Nothing is downloaded.
 
 Exit codes: 0 nothing failed, 1 a check failed or there is no GPU, 2 wrong usage, 3 nothing failed
 but the time ran out before every check had its turn; stopped: 129 by SIGHUP, 130 by Ctrl-C, 143 by
@@ -61,6 +61,7 @@ CHECKS = (
     _check("reference", "reference:compute", 180),
     _check("onnxruntime-parity-fp32", "onnxruntime_gpu:parity", 120, precision="fp32"),
     _check("onnxruntime-parity-fp16", "onnxruntime_gpu:parity", 120, precision="fp16"),
+    _check("decoding", "decoding:compare", 60),
     _check("tests", "own_tests:run", 180),
     *(
         _of_torch(f"training-rate-{precision}", "training_rates:rate", 90, precision=precision)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from runs import run as run_process
 
-from alexnet_deploy.choices import SCALES, Scale
+from alexnet_deploy.choices import Scale
 from alexnet_deploy.export.opening import open_runner_of
 from alexnet_deploy.inference.run import run
 from alexnet_deploy.photographs.finding import find_photographs
@@ -32,6 +32,7 @@ from alexnet_deploy.photographs.pixels import Decode
 from alexnet_deploy.runtimes.base import Runner, RunnerOptions
 from alexnet_deploy.weights.names import chosen_model
 
+BOTH: tuple[Scale, ...] = ("exact", "scaled")
 NUM_ENLARGED = 300
 PIXELS = 12_000_000
 NOISE = 5  # standard deviation, in levels of 0..255
@@ -125,12 +126,12 @@ def differences(
 
 def rates(folder: Path, num_photographs: int, rounds: int) -> dict[str, float]:
     """Return the figures of `index`, run in turns."""
-    runs: dict[str, list[tuple[float, float]]] = {scale: [] for scale in SCALES}
+    runs: dict[str, list[tuple[float, float]]] = {scale: [] for scale in BOTH}
     for _ in range(rounds):
-        for scale in SCALES:
+        for scale in BOTH:
             runs[scale].append(index(folder, scale))
     figures = {}
-    for scale in SCALES:
+    for scale in BOTH:
         walls, processor = zip(*runs[scale], strict=True)
         figures[f"{scale}_images_per_s"] = round(num_photographs / statistics.median(walls), 2)
         figures[f"{scale}_processor_s"] = round(statistics.median(processor), 1)

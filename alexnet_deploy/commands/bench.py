@@ -79,7 +79,7 @@ _several = functools.partial(click.option, multiple=True)
     "--decode",
     "scales",
     type=click.Choice(SCALES),
-    help="Size at which JPEGs are decoded; repeat for more.  [default: exact, and scaled for large "
+    help="How JPEGs are decoded; repeat for more.  [default: exact, and scaled for large "
     "photographs]",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all cores]")

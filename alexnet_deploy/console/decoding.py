@@ -81,7 +81,8 @@ def pixel_options(
     decode = click.option(
         "--decode",
         type=click.Choice(SCALES),
-        help="Size of decoding: scaled decodes large JPEGs at 1/2 to 1/8, which is faster.  "
+        help="How JPEGs are decoded: scaled, large ones at 1/2 to 1/8, which is faster; gpu, on "
+        "an NVIDIA GPU at full size.  "
         f"[default: {decode_default}]",
     )
     colour = click.option(

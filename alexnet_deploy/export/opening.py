@@ -64,7 +64,7 @@ def open_model(
         batch_size: photographs per call of the network at most; None for 32, or the size nearest
             to it that an engine was built for.
         threads: CPU threads, for the network and for decoding; None for all cores.
-        decode: "scaled" decodes a large JPEG at a fraction of its size.
+        decode: "scaled" decodes a large JPEG at a fraction of its size, "gpu" on an NVIDIA GPU.
         colour: "srgb" converts photographs by their colour profiles; "ignored" takes their numbers.
         notify: called with one line for a person when something takes a while.
 

@@ -154,9 +154,10 @@ def check_space(directory: Path, space: VectorSpace, asked: Mapping[str, Any]) -
         IncompatibleFileError: naming each difference and the remedy.
     """
     decode = asked.get("decode", space.decode)
-    if decode.decoder != space.decode.decoder:  # which no option chooses
+    own = space.decode
+    if decode.scale == own.scale and decode.decoder != own.decoder:  # which no option chooses
         raise IncompatibleFileError(
-            f"index {directory}: its photographs were decoded by {space.decode.decoder}, this "
+            f"index {directory}: its photographs were decoded by {own.decoder}, this "
             f"version decodes by {decode.decoder}, whose vectors cannot be compared with its; "
             f"{_AGAIN}"
         )

@@ -51,7 +51,7 @@ class ModelRequest:
         device: see runtime.
         batch_size: images per call at most; None for 32.
         threads: for the network and for decoding; None for all cores.
-        decode: at which size JPEGs are decoded; for a new index None is "scaled".
+        decode: how JPEGs are decoded; for a new index None is "scaled".
         colour: what is done of colour profiles; for a new index None is "srgb".
     """
 

@@ -91,6 +91,7 @@ class RunSummary:
         waiting_s: seconds that decoding was waited for.
         infer_s: seconds in the runner, those of two calls at once counted once.
         infer_waiting_s: seconds that its outputs were waited for; on a CPU the same.
+        num_refused: JPEGs that the GPU was to decode, and Pillow did.
         left_out: photographs in the folders that are not among those counted; see `finding`.
     """
 
@@ -102,6 +103,7 @@ class RunSummary:
     waiting_s: float = 0.0
     infer_s: float = 0.0
     infer_waiting_s: float = 0.0
+    num_refused: int = 0
     left_out: LeftOut = field(default_factory=LeftOut)
     _start: float = field(default_factory=time.perf_counter, repr=False)
 
@@ -127,10 +129,11 @@ class RunSummary:
         inference = f"inference {self.infer_s:.1f} s"
         if self.infer_waiting_s != self.infer_s:
             inference += f", of which {self.infer_waiting_s:.1f} s waited for"
+        refused = f"; Pillow decoded {self.num_refused:,} JPEGs for the GPU"
         return (
             f"in {self.wall_s:.1f} s ({rate:,.0f} images/s): "
             f"decode {self.decode_s:.1f} s on {threads}, of which {self.waiting_s:.1f} s waited "
-            f"for, {inference}, the rest {self.rest_s:.1f} s"
+            f"for, {inference}, the rest {self.rest_s:.1f} s{refused if self.num_refused else ''}"
         )
 
 
@@ -233,6 +236,7 @@ def _computed(
         if batch is not None:
             summary.decode_s += batch.decode_s
             summary.waiting_s += batch.waiting_s
+            summary.num_refused += batch.num_refused
             begun.append((batch, calls.begin(batch.images)))
         while begun and (batch is None or len(begun) > calls.num_ahead):
             earlier, outcome = begun.popleft()

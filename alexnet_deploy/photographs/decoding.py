@@ -38,11 +38,12 @@ from PIL import (  # noqa: F401 - each registers its format; Pillow's own lazy w
     _imaging,
 )
 
-from alexnet_deploy.errors import Argument, PhotographError
+from alexnet_deploy.errors import AlexNetDeployError, Argument, PhotographError
 from alexnet_deploy.files.regular_files import open_regular
 from alexnet_deploy.model.spec import Preprocessing
 from alexnet_deploy.photographs.colour import carry_profile, profile_of
 from alexnet_deploy.photographs.decoded_size import bytes_needed, num_scans
+from alexnet_deploy.photographs.gpu_jpegs import decoded_on_gpu
 from alexnet_deploy.photographs.heif_files import HEAD_BYTES, is_heif, open_heif
 from alexnet_deploy.photographs.memory import DECODED, MAX_FILE_BYTES, READ
 from alexnet_deploy.photographs.pixel_limit import PIXELS
@@ -67,6 +68,9 @@ _FORMATS = (
 
 _STORED_PIXELS = 4
 """Times the limit of pixels: what a JPEG may have that is scaled down; to read it takes time."""
+
+_ARRAY_BYTES = 3
+"""A pixel of what comes from a GPU, until Pillow has a copy."""
 
 _MAX_SCANS = 100
 """Of a JPEG; programs write a dozen. One of a few bytes takes as long as any other."""
@@ -101,7 +105,7 @@ def load_photograph(
 
     Args:
         path: of the file; links are followed.
-        decode: at which size, and whether a profile is carried or ignored.
+        decode: at which size and by what, and whether a profile is carried or ignored.
         preprocessing: of the network that the picture is for; "scaled" needs it, and leaves of a
             JPEG twice the size that it is resized to or more.
 
@@ -232,18 +236,27 @@ def _upright(image: Image.Image, decode: Decode, *, is_callers: bool = False) ->
             f"has {scans:,} scans, at most {_MAX_SCANS} are decoded; save it as JPEG or PNG"
         )
     with DECODED.released_at_end():
-        _reserve_memory(image)
+        _reserve_memory(image, decode)
         layout = layout_of(image)
-        image.load()
+        loaded = _loaded(image, decode)
         transposition = _TRANSPOSITIONS.get(_orientation(image))
         profile = profile_of(image) if decode.colour == "srgb" else None
-        picture = image if profile and image.mode == "CMYK" else to_rgb(image, layout)
+        picture = loaded if profile and image.mode == "CMYK" else to_rgb(loaded, layout)
         if transposition is not None:
             picture = turned(picture, transposition)
         elif picture is image and is_callers:
             picture = image.copy()
         carry_profile(picture, profile)
         return picture
+
+
+def _loaded(image: Image.Image, decode: Decode) -> Image.Image:
+    """Return the pixels of an image, in its mode: the image itself, unless a GPU decodes it."""
+    picture = decoded_on_gpu(image) if decode.scale == "gpu" else None
+    if picture is not None:
+        return picture
+    image.load()
+    return image
 
 
 def silence_libtiff() -> None:
@@ -259,11 +272,13 @@ def silence_libtiff() -> None:
             set_handler(None)
 
 
-def _reserve_memory(image: Image.Image) -> None:
+def _reserve_memory(image: Image.Image, decode: Decode) -> None:
     """Wait until there is memory for an opened image; refuse one for which there never is."""
     # What a PNG says of its orientation may come after the pixels.
     may_turn = image.format == "PNG" or _orientation(image) in _TRANSPOSITIONS
     needed = bytes_needed(image, may_turn=may_turn)
+    if decode.scale == "gpu":
+        needed += _ARRAY_BYTES * image.width * image.height
     if needed > DECODED.limit:
         raise PhotographError(
             f"needs {needed / 1e6:,.0f} MB to decode, at most {DECODED.limit / 1e6:,.0f} MB are "
@@ -279,7 +294,7 @@ def _failures_reported(file: BinaryIO | None) -> Iterator[None]:
     """Turn every failure of Pillow's into a `PhotographError`."""
     try:
         yield
-    except PhotographError:
+    except (PhotographError, AlexNetDeployError):
         raise
     except UnidentifiedImageError as error:
         assert file is not None

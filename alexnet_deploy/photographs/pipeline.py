@@ -20,6 +20,7 @@ from alexnet_deploy import arguments
 from alexnet_deploy.errors import PhotographError
 from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.photographs.file_stamps import FileStamp
+from alexnet_deploy.photographs.gpu_jpegs import REFUSALS, check_gpu_decoding
 from alexnet_deploy.photographs.memory import DECODED, READ
 from alexnet_deploy.photographs.pixels import Decode
 from alexnet_deploy.photographs.preprocessing import preprocess
@@ -79,12 +80,14 @@ class Batch(Generic[Item]):
         slots: in input order; failures and photographs without a row keep their place.
         decode_s: seconds that the threads spent on these photographs, summed.
         waiting_s: seconds that the caller waited for them.
+        num_refused: those that the GPU was to decode, and Pillow did.
     """
 
     images: NDArray[np.uint8]
     slots: tuple[Slot[Item], ...]
     decode_s: float
     waiting_s: float
+    num_refused: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +97,7 @@ class _Decoded(Generic[Item]):
     item: Item
     loaded: Loaded
     decode_s: float
+    num_refused: int
 
 
 def default_threads() -> int:
@@ -104,7 +108,14 @@ def default_threads() -> int:
 
 
 def crop_loader(spec: ModelSpec, decode: Decode) -> Load[ImageSource]:
-    """Return the plain loader: decode as `decode` says, resize and crop as `spec` does."""
+    """Return the plain loader: decode as `decode` says, resize and crop as `spec` does.
+
+    Raises:
+        DeviceError: a GPU is to decode, and does not; see `gpu_jpegs`.
+        MissingPackageError: what would decode there is not installed.
+    """
+    if decode.scale == "gpu":
+        check_gpu_decoding()
     return lambda source: Loaded(
         crop=preprocess(load_image(source, decode, spec.preprocessing), spec)
     )
@@ -155,17 +166,23 @@ def _batches(
     """Implement `batches`; separate, so that a wrong argument fails at the call."""
     crops: list[NDArray[np.uint8]] = []
     slots: list[Slot[Item]] = []
-    decode_s = 0.0
+    decode_s, num_refused = 0.0, 0
     start = time.perf_counter()
 
     def flush() -> Batch[Item]:
         images = np.stack(crops) if crops else np.empty((0, *shape), np.uint8)
-        waiting_s = time.perf_counter() - start
-        return Batch(images=images, slots=tuple(slots), decode_s=decode_s, waiting_s=waiting_s)
+        return Batch(
+            images=images,
+            slots=tuple(slots),
+            decode_s=decode_s,
+            waiting_s=time.perf_counter() - start,
+            num_refused=num_refused,
+        )
 
     try:
         for decoded in decoded_photographs:
             decode_s += decoded.decode_s
+            num_refused += decoded.num_refused
             loaded, row = decoded.loaded, None
             if loaded.crop is not None and needs_row(loaded):
                 row = len(crops)
@@ -173,7 +190,7 @@ def _batches(
             slots.append(Slot(item=decoded.item, row=row, error=loaded.error, stamp=loaded.stamp))
             if len(crops) == batch_size or len(slots) == batch_size * _MAX_SLOTS_PER_ROW:
                 batch = flush()
-                crops, slots, decode_s = [], [], 0.0
+                crops, slots, decode_s, num_refused = [], [], 0.0, 0
                 yield batch
                 start = time.perf_counter()
         if slots:
@@ -204,10 +221,15 @@ def _decode_in_order(
 
 def _decode(item: Item, load: Load[Item]) -> _Decoded[Item]:
     """Load one photograph; a `PhotographError` is returned, any other error propagates."""
-    start = time.perf_counter()
+    start, refused_before = time.perf_counter(), REFUSALS.count
     try:
         with READ.released_at_end(), DECODED.released_at_end():
             loaded = load(item)
     except PhotographError as error:
         loaded = Loaded(error=error.reason)
-    return _Decoded(item=item, loaded=loaded, decode_s=time.perf_counter() - start)
+    return _Decoded(
+        item=item,
+        loaded=loaded,
+        decode_s=time.perf_counter() - start,
+        num_refused=REFUSALS.count - refused_before,
+    )

@@ -9,6 +9,7 @@ from alexnet_deploy.files.records import Within
 
 _DECODERS = "pillow-13+libheif-1.23"
 """The order of Pillow's resize passes is that of version 13; libheif decodes HEIC."""
+_GPU_DECODERS = f"nvimgcodec-0.9+{_DECODERS}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +19,7 @@ class Decode:
     Attributes:
         decoder: libraries, each with the version since which its pixels are the same.
         scale: "exact" decodes at full size before resizing; "scaled" lets a JPEG be decoded at a
-            fraction of it.
+            fraction of it; "gpu" is "exact" with JPEGs decoded on a GPU, see `gpu_jpegs`.
         colour: "srgb" converts by the photograph's colour profile; "ignored" takes the numbers as
             they are.
     """
@@ -35,14 +36,15 @@ class Decode:
             ArgumentError: naming the argument that has no such value.
         """
         return cls(
-            decoder=_DECODERS,
+            decoder=_GPU_DECODERS if decode == "gpu" else _DECODERS,
             scale=arguments.choice("decode", decode, SCALES),
             colour=arguments.choice("colour", colour, COLOURS),
         )
 
     def __str__(self) -> str:
         profiles = "converted to sRGB" if self.colour == "srgb" else "ignored"
-        return f"{self.decoder} at {self.scale} size, colour profiles {profiles}"
+        size = "scaled" if self.scale == "scaled" else "exact"
+        return f"{self.decoder} at {size} size, colour profiles {profiles}"
 
 
 EXACT = Decode.of()

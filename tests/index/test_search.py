@@ -332,10 +332,11 @@ def test_an_empty_index_has_no_neighbours(photos: Path, index: Path, tmp_path: P
         (ModelRequest(layer="fc7"), "layer"),
         (ModelRequest(precision="bf16"), "precision"),
         (ModelRequest(model=Path("other.onnx")), "identity"),
-        (ModelRequest(decode="exact"), "requested was .* at exact size"),
+        (ModelRequest(decode="exact"), "requested was pillow.* at exact size"),
+        (ModelRequest(decode="gpu"), "requested was nvimgcodec.* at exact size"),
         (ModelRequest(colour="ignored"), "requested was .* profiles ignored"),
     ],
-    ids=["layer", "precision", "model", "decode", "colour"],
+    ids=["layer", "precision", "model", "exact", "gpu", "colour"],
 )
 def test_another_vector_space_is_refused_even_if_no_engine_is_needed(
     photos: Path, index: Path, runners: Runners, request_: ModelRequest, difference: str

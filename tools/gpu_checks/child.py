@@ -19,8 +19,8 @@ from gpu_checks.report import to_plain
 
 # Optional modules. If any other is missing, the checkout is at fault.
 OPTIONAL = (
-    *("cuda", "cupy", "faiss", "hypothesis", "matplotlib", "onnx", "onnxruntime", "pytest"),
-    *("tensorrt", "tensorrt_rtx", "torch"),
+    *("cuda", "cupy", "faiss", "hypothesis", "matplotlib", "nvidia", "onnx", "onnxruntime"),
+    *("pytest", "tensorrt", "tensorrt_rtx", "torch"),
 )
 
 
