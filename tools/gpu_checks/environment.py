@@ -16,6 +16,7 @@ _PACKAGES = (
     *("torch", "triton", "numpy", "Pillow", "safetensors", "cuda-bindings", "nvidia-cuda-nvrtc"),
     *("nvidia-cudnn-cu13", "nvidia-cudnn-cu12", "cupy-cuda13x", "cupy-cuda12x", "onnx"),
     *("onnxruntime", "onnxruntime-gpu", "faiss-cpu", "faiss-gpu", "tensorrt", "tensorrt-rtx"),
+    *("nvidia-nvimgcodec-cu13", "nvidia-nvjpeg"),
 )
 
 
