@@ -75,30 +75,37 @@ def by_torch(model: Path, *, is_compiled: bool = False) -> Compute:
 
     checkpoint = load_checkpoint(bundled_checkpoint())
     spec = checkpoint.spec
-    arrays = {name: torch.from_numpy(each).float() for name, each in checkpoint.arrays.items()}
-    mean = torch.tensor(spec.preprocessing.mean).view(1, 3, 1, 1)
-    std = torch.tensor(spec.preprocessing.std).view(1, 3, 1, 1)
 
-    def forward(images: Any) -> Any:
-        x = (images.permute(0, 3, 1, 2).float() - mean) / std
-        x = F.pad(x, (0, 3, 0, 3))
-        for number, group in enumerate(spec.groups, start=1):
-            weight, bias = arrays[f"conv{number}.weight"], arrays[f"conv{number}.bias"]
-            padding = 0 if number == 1 else weight.shape[-1] // 2
-            stride = 4 if number == 1 else 1
-            x = F.relu(F.conv2d(x, weight, bias, stride, padding, groups=group))
-            if number <= 2:
-                towers = [F.local_response_norm(half, 5, k=2.0) for half in x.chunk(2, dim=1)]
-                x = torch.cat(towers, dim=1)
-            if number in (1, 2, 5):
-                x = F.max_pool2d(x, 3, 2)
-        x = x.flatten(1)
-        for layer in ("fc6", "fc7"):
-            x = F.linear(x, arrays[f"{layer}.weight.right"])
-            x = F.relu(F.linear(x, arrays[f"{layer}.weight.left"], arrays[f"{layer}.bias"]))
-        return x
+    class Network(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            for name, array in checkpoint.arrays.items():
+                self.register_buffer(flat(name), torch.from_numpy(array).float())
+            for name in ("mean", "std"):
+                values = getattr(spec.preprocessing, name)
+                self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
 
-    network = torch.compile(forward) if is_compiled else forward
+        def forward(self, images: Any) -> Any:
+            own = {name: getattr(self, flat(name)) for name in checkpoint.arrays}
+            x = (images.permute(0, 3, 1, 2).float() - self.mean) / self.std
+            x = F.pad(x, (0, 3, 0, 3))
+            for number, group in enumerate(spec.groups, start=1):
+                weight, bias = own[f"conv{number}.weight"], own[f"conv{number}.bias"]
+                padding = 0 if number == 1 else weight.shape[-1] // 2
+                stride = 4 if number == 1 else 1
+                x = F.relu(F.conv2d(x, weight, bias, stride, padding, groups=group))
+                if number <= 2:
+                    towers = [F.local_response_norm(half, 5, k=2.0) for half in x.chunk(2, dim=1)]
+                    x = torch.cat(towers, dim=1)
+                if number in (1, 2, 5):
+                    x = F.max_pool2d(x, 3, 2)
+            x = x.flatten(1)
+            for layer in ("fc6", "fc7"):
+                x = F.linear(x, own[f"{layer}.weight.right"])
+                x = F.relu(F.linear(x, own[f"{layer}.weight.left"], own[f"{layer}.bias"]))
+            return x
+
+    network = torch.compile(Network()) if is_compiled else Network()
 
     def compute(images: Array) -> Array:
         if is_compiled and len(images) < BATCH:  # another shape would be compiled again
@@ -108,6 +115,11 @@ def by_torch(model: Path, *, is_compiled: bool = False) -> Compute:
         return vectors
 
     return compute
+
+
+def flat(name: str) -> str:
+    """Return an array's name as torch's buffers may have it."""
+    return name.replace(".", "_")
 
 
 def by_onnxruntime(model: Path) -> Compute:

@@ -1,14 +1,11 @@
 """Compare scaled with exact decoding on large photographs: FC7, classes, and the rate of `index`.
 
-    python tools/scaled_decoding.py LARGE [--enlarge TEST] [--rounds 3] [--json FILE]
+    python tools/scaled_decoding.py LARGE [--rounds 3] [--json FILE]
 
-With `--enlarge`, LARGE is first filled with 300 photographs of TEST at equal distances, in their
-folders, enlarged to 12 megapixels. Grey noise of 5 levels is added, and they are saved with quality
-92, so that they take about the bits per pixel of a camera's.
-
-For each photograph: the cosine similarity of its two FC7 vectors, and whether the most likely class
-is the same. `--rounds` times, whole processes of `index` are run in turns, exact and scaled: wall
-and processor time. Ratios are medians over the rounds.
+LARGE holds photographs, of cameras or of `tools/enlarge.py`. For each: the cosine similarity of its
+two FC7 vectors, and whether the most likely class is the same. `--rounds` times, whole processes of
+`index` are run in turns, exact and scaled: wall and processor time. Ratios are medians over the
+rounds.
 """
 
 import argparse
@@ -33,10 +30,6 @@ from alexnet_deploy.runtimes.base import Runner, RunnerOptions
 from alexnet_deploy.weights.names import chosen_model
 
 BOTH: tuple[Scale, ...] = ("exact", "scaled")
-NUM_ENLARGED = 300
-PIXELS = 12_000_000
-NOISE = 5  # standard deviation, in levels of 0..255
-QUALITY = 92
 
 
 def main() -> None:
@@ -45,12 +38,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--enlarge", type=Path, help="fill the folder first, from this one")
     parser.add_argument("--rounds", type=int, default=0, help="of `index`; 0 for none")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     arguments = parser.parse_args()
-    if arguments.enlarge is not None:
-        fill(arguments.folder, arguments.enlarge)
     paths = list(find_photographs([arguments.folder]))
     figures: dict[str, Any] = {"photographs": len(paths), **sizes(paths)}
     with open_runner_of(chosen_model(), RunnerOptions(outputs=("fc7", "probabilities"))) as runner:
@@ -61,27 +51,6 @@ def main() -> None:
         print(f"{name:<28} {value}")
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
-
-
-def fill(folder: Path, source: Path) -> None:
-    """Write the enlarged photographs; one that is there already is kept."""
-    paths = list(find_photographs([source]))
-    count = min(NUM_ENLARGED, len(paths))
-    for number in range(count):
-        path = paths[number * len(paths) // count]
-        target = folder / path.relative_to(source)
-        if target.exists():
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with Image.open(path) as image:
-            picture = image.convert("RGB")
-        factor = (PIXELS / (picture.width * picture.height)) ** 0.5
-        size = (round(picture.width * factor), round(picture.height * factor))
-        large = np.asarray(picture.resize(size, Image.Resampling.BICUBIC), np.float32)
-        rng = np.random.default_rng(number)
-        noise = NOISE * rng.standard_normal(large.shape[:2], np.float32)
-        noisy = np.clip(large + noise[..., np.newaxis], 0, 255).astype(np.uint8)
-        Image.fromarray(noisy).save(target, "JPEG", quality=QUALITY)
 
 
 def sizes(paths: list[Path]) -> dict[str, float]:
