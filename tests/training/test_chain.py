@@ -37,9 +37,12 @@ def run(*arguments: str | Path) -> list[Any]:
 
 def test_photographs_become_a_network_that_finds_them_again(folder: Path) -> None:
     photographs, model, index = (folder / name for name in ("photographs", "x.onnx", "index"))
-    command = [sys.executable, "-m", "training", "train", photographs, "-o", folder / "run"]
+    command = [sys.executable, "-m", "training", "train", str(photographs)]
     finished = subprocess.run(  # in a process of its own, which keeps the memory that it frees
-        [*command, *TRAINING, "--json"], cwd=ROOT, stdout=subprocess.PIPE, check=True
+        [*command, "-o", str(folder / "run"), *TRAINING, "--json"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        check=True,
     )
     trained = json.loads(finished.stdout)
     assert trained["steps"] == 2

@@ -121,8 +121,8 @@ def test_the_package_finds_in_the_best_network_what_the_log_says(
     checkpoint = load_checkpoint(report.best)
     held_out = find_data(begun).validation
     assert held_out is not None
-    photographs = [load_photograph(held_out.path(index)) for index in range(len(held_out))]
-    crops = np.stack([preprocess(photograph, checkpoint.spec) for photograph in photographs])
+    paths = [held_out.path(index) for index in range(len(held_out))]
+    crops = np.stack([preprocess(load_photograph(path), checkpoint.spec) for path in paths])
     logits = Reference(checkpoint, np.float64).run(crops, "logits")["logits"]
     log_sum = np.log(np.exp(logits).sum(axis=1))
     losses = log_sum - logits[np.arange(len(logits)), held_out.labels]
