@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
+# Of several workers none takes all cores: threads that wait for a core spin, and tests take twice
+# the time. NumPy's and torch's libraries read this when they are loaded.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    _num_cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    _share = max(1, _num_cores // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(_variable, str(_share))
+
 _CALTECH_TEST = Path(__file__).resolve().parents[2] / "shared" / "data" / "caltech101" / "test"
 _VARIABLES = (
     *("ALEXNET_MODEL", "ALEXNET_INDEX", "ALEXNET_MIRROR"),
@@ -31,6 +39,21 @@ if importlib.util.find_spec("hypothesis"):  # the tests that a GPU's machine run
     # A busy machine is no fault of what is tested.
     settings.register_profile("tests", deadline=None)
     settings.load_profile("tests")
+
+
+_RUNTIMES = {"faiss", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx"}
+_LOADED = pytest.StashKey[list[str]]()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Note what collecting has loaded."""
+    session.config.stash[_LOADED] = sorted(_RUNTIMES & sys.modules.keys())
+
+
+@pytest.fixture(scope="session")
+def loaded_by_collecting(pytestconfig: pytest.Config) -> list[str]:
+    """Runtimes that were loaded by collecting the tests."""
+    return pytestconfig.stash[_LOADED]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

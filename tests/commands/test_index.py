@@ -12,11 +12,9 @@ from alexnet_deploy.runtimes import gpu_driver
 from tests.support.command_line import done, refused, run
 from tests.support.index_runner import (
     DIMENSION,
-    TOO_BRIGHT,
     Runners,
     photograph,
     save,
-    save_colours,
 )
 
 RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
@@ -272,11 +270,6 @@ def test_too_many_failed_queries_exit_with_3(photos: Path) -> None:
     assert "1 of 4 photographs could not be read" in result.stderr
 
 
-def test_a_query_beyond_float16_is_a_failure(photos: Path) -> None:
-    save(Path("bright.bmp"), TOO_BRIGHT)
-    assert "failed: bright.bmp: its logits activations" in refused(3, "search", "bright.bmp")
-
-
 def test_a_folder_without_photographs_is_no_query(photos: Path) -> None:
     Path("empty").mkdir()
     assert "no photograph found" in refused(1, "search", "empty")
@@ -316,13 +309,6 @@ def test_info_check_is_for_an_index_only(photos: Path) -> None:
     assert "--check is for an index" in refused(2, "info", file, "--check")
     assert "--check is for an index" in refused(2, "info", "--check")
     assert "is not an index" in refused(5, "info", "photos", "--check")
-
-
-def test_many_queries_come_in_their_order(photos: Path) -> None:
-    save_colours(Path("queries"), 40)
-    result = done("search", "queries", "--json", "-k", "1")
-    asked = [json.loads(line)["query"] for line in result.stdout.splitlines()]
-    assert asked == [f"queries/{number:02}.bmp" for number in range(40)]
 
 
 @pytest.mark.parametrize("query", ["query.png", "photos/indexed.png"])

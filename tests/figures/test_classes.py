@@ -1,9 +1,6 @@
 """The figure: what is drawn where, read back from its pixels."""
 
 import dataclasses
-import io
-import os
-import threading
 from pathlib import Path
 
 import pytest
@@ -111,17 +108,3 @@ def test_the_file_is_a_png_of_the_first_photographs_and_says_so(tmp_path: Path) 
         assert image.format == "PNG"
         assert image.size == expected.size
     assert said == [f"{tmp_path / 'f.png'}: shows the first 64 of 65 photographs"]
-
-
-def test_a_figure_can_go_through_a_pipe(tmp_path: Path) -> None:
-    path = save_photograph(tmp_path / "1.png", (1, 1, 1))
-    pipe = tmp_path / "f.png"
-    os.mkfifo(pipe)
-    read: list[bytes] = []
-    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
-    reader.start()
-    with open_figure(pipe, SPEC) as add:
-        add(result(path, 0.5))
-    reader.join(10)
-    with Image.open(io.BytesIO(read[0])) as image:
-        image.load()

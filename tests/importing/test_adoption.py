@@ -13,8 +13,14 @@ from alexnet_deploy.importing.source import Array, Source, StatedNetwork
 from alexnet_deploy.model.labels import imagenet_labels
 from alexnet_deploy.model.spec import PRESET_NAMES, PRESETS, LrnSpec
 from tests.importing.test_matching import TORCHVISION, network, renamed
+from tests.support.known_tables import use_few_outputs
 
 PRESETS_BY_SHAPE = [name for name in PRESET_NAMES if name not in ("torchvision", "ungrouped")]
+
+
+@pytest.fixture(autouse=True)
+def _few_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_few_outputs(monkeypatch)
 
 
 def source(arrays: dict[str, Array], **others: Any) -> Source:

@@ -207,7 +207,6 @@ def import_without(
 @pytest.mark.parametrize(
     ("name", "absent"),
     [
-        ("ungrouped", ("torch", "onnx", "onnxruntime", "openvino")),
         ("Hugging Face, two shards", ("torch", "onnx", "onnxruntime", "openvino")),
         ("bvlc_alexnet", ("torch", "onnx", "onnxruntime", "openvino")),
         ("the Model Zoo's bvlcalexnet", ("torch", "openvino")),

@@ -38,11 +38,6 @@ def photos(tmp_path: Path, runners: Runners) -> Path:
     return tmp_path / "photos"
 
 
-@pytest.fixture
-def index(photos: Path) -> Path:
-    return photos.with_name("index")
-
-
 def names_in(directory: Path) -> set[str]:
     return {path.name for path in indexed(directory)}
 

@@ -25,21 +25,6 @@ LATIN_1 = os.fsdecode(b"caf\xe9\n")
 pytestmark = pytest.mark.usefixtures("runners")
 
 
-@pytest.fixture
-def photos(tmp_path: Path, runners: Runners) -> Path:
-    """Return a folder with `red.bmp` and `sub/green.bmp`, of which `tmp_path / "index"` is."""
-    save(tmp_path / "photos" / "red.bmp", RED)
-    save(tmp_path / "photos" / "sub" / "green.bmp", GREEN)
-    update(tmp_path / "index", tmp_path / "photos")
-    runners.num_opened = 0
-    return tmp_path / "photos"
-
-
-@pytest.fixture
-def index(photos: Path) -> Path:
-    return photos.with_name("index")
-
-
 @pytest.mark.parametrize("written", ["photos", "photos/", "./photos/sub/..", "link", "link/"])
 def test_a_folder_is_the_same_root_however_it_is_written(
     photos: Path, index: Path, runners: Runners, monkeypatch: pytest.MonkeyPatch, written: str

@@ -23,20 +23,6 @@ from tests.support.index_runner import (
 RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
 
 
-@pytest.fixture
-def photos(tmp_path: Path, runners: Runners) -> Path:
-    """Return a folder of two photographs, which `tmp_path / "index"` is the index of."""
-    save(tmp_path / "photos" / "red.bmp", RED)
-    save(tmp_path / "photos" / "sub" / "green.bmp", GREEN)
-    update(tmp_path / "index", tmp_path / "photos")
-    return tmp_path / "photos"
-
-
-@pytest.fixture
-def index(photos: Path) -> Path:
-    return photos.with_name("index")
-
-
 def test_photographs_that_are_gone_leave_up_to_a_fifth_of_a_root(
     tmp_path: Path, runners: Runners
 ) -> None:

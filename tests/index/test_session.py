@@ -38,11 +38,6 @@ def photos(tmp_path: Path, runners: Runners) -> Path:
     return tmp_path / "photos"
 
 
-@pytest.fixture
-def index(photos: Path) -> Path:
-    return photos.with_name("index")
-
-
 def test_a_result_has_the_query_that_was_given(photos: Path, index: Path, tmp_path: Path) -> None:
     with open(photos / "red.bmp", "rb") as file, open(photos / "blue.bmp", "rb") as closed:
         closed.close()

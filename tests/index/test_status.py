@@ -27,11 +27,6 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-@pytest.fixture
-def index(photos: Path) -> Path:
-    return photos.with_name("index")
-
-
 def told(directory: Path) -> dict[str, Any]:
     return describe_index(directory, check=False)
 
@@ -186,17 +181,14 @@ def test_a_flipped_bit_is_found_and_its_photograph_named(
     assert found(index) == [f"vector {row}: was changed since it was written ({path})"]
 
 
-def test_a_truncated_segment_is_found(photos: Path, index: Path) -> None:
-    segment(index).write_bytes(segment(index).read_bytes()[: 3 * ROW_BYTES - 1])
+def test_a_truncated_and_a_removed_segment_are_found(photos: Path, index: Path) -> None:
     reason = "is missing, its segment was truncated or removed"
-    assert found(index) == [f"vector 2: {reason} ({photos / 'red.bmp'})"]
-
-
-def test_a_removed_segment_is_found(index: Path) -> None:
+    names = ("blue", "green", "red")
+    lost = [f"vector {n}: {reason} ({photos / name}.bmp)" for n, name in enumerate(names)]
+    segment(index).write_bytes(segment(index).read_bytes()[: 3 * ROW_BYTES - 1])
+    assert found(index) == lost[2:]
     segment(index).unlink()
-    assert [line.split(" (")[0] for line in found(index)] == [
-        f"vector {row}: is missing, its segment was truncated or removed" for row in range(3)
-    ]
+    assert found(index) == lost
 
 
 @pytest.mark.parametrize(

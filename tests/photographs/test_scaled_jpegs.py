@@ -1,6 +1,7 @@
 """Scaled decoding: what may be halved, what may not, and what stays where it was."""
 
 import io
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ def resized_header(size: tuple[int, int], **options: Any) -> bytes:
     return bytes(data)
 
 
+@cache
 def picture(size: tuple[int, int]) -> Image.Image:
     """Return waves that have another phase at each place, so that no shift goes unseen."""
     x, y = np.arange(size[0]) / size[0], np.arange(size[1])[:, None] / size[1]

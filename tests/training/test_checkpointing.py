@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,7 @@ from tests.support.training_sets import (
     Recorder,
     options,
     same_but_for_times,
-    save_classes,
     signalling,
-    small_network,
 )
 from training.augmentation import ColourComponents
 from training.checkpointing import (
@@ -40,16 +37,7 @@ from training.checkpointing import (
 from training.rates import Plateau
 from training.train import train
 
-
-@pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with small_network(monkeypatch):
-        yield
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_classes(tmp_path_factory.mktemp("data") / "photographs")
+pytestmark = pytest.mark.usefixtures("small")
 
 
 @pytest.fixture
@@ -151,8 +139,8 @@ def test_a_state_of_another_version_is_refused(
         load_state(path)
 
 
-def test_a_damaged_checkpoint_can_be_moved_away(data: Path, tmp_path: Path) -> None:
-    whole = options(data, tmp_path / "whole", SMALL_PAPER)
+def test_a_damaged_checkpoint_can_be_moved_away(photographs: Path, tmp_path: Path) -> None:
+    whole = options(photographs, tmp_path / "whole", SMALL_PAPER)
     train(whole, Recorder())
     begun = dataclasses.replace(whole, output=tmp_path / "run")
     last = train(begun, signalling(signal.SIGINT, VALIDATION_BATCHES + 2)).checkpoint
@@ -166,9 +154,9 @@ def test_a_damaged_checkpoint_can_be_moved_away(data: Path, tmp_path: Path) -> N
 
 
 def test_a_checkpoint_of_other_classes_is_refused(
-    data: Path, state: RunState, tmp_path: Path
+    photographs: Path, state: RunState, tmp_path: Path
 ) -> None:
-    begun = options(data, tmp_path / "run", SMALL_PAPER)
+    begun = options(photographs, tmp_path / "run", SMALL_PAPER)
     train(begun, signalling(signal.SIGINT))
     save_state(begun.output, state, keep=2)
     with pytest.raises(IncompatibleFileError, match=r"17\.pt: is a network with other classes"):
@@ -177,10 +165,10 @@ def test_a_checkpoint_of_other_classes_is_refused(
 
 @pytest.mark.parametrize("num_steps", [1, STEPS_PER_EPOCH + VALIDATION_BATCHES])
 def test_a_full_disk_at_a_checkpoint_loses_no_earlier_one(
-    data: Path, tmp_path: Path, num_steps: int
+    photographs: Path, tmp_path: Path, num_steps: int
 ) -> None:
     """In mid-epoch, when a signal asks for a checkpoint, and at an epoch's end."""
-    whole = options(data, tmp_path / "whole", SMALL_PAPER)
+    whole = options(photographs, tmp_path / "whole", SMALL_PAPER)
     train(whole, Recorder())
     begun = dataclasses.replace(whole, output=tmp_path / "run")
     first = train(begun, signalling(signal.SIGINT, VALIDATION_BATCHES)).checkpoint
@@ -195,9 +183,9 @@ def test_a_full_disk_at_a_checkpoint_loses_no_earlier_one(
     assert same_but_for_times(whole.output, begun.output)
 
 
-def test_two_processes_do_not_train_in_one_folder(data: Path, tmp_path: Path) -> None:
+def test_two_processes_do_not_train_in_one_folder(photographs: Path, tmp_path: Path) -> None:
     """A lock of one open file shuts out another, be it of another process or of this one."""
-    begun = options(data, tmp_path / "run")
+    begun = options(photographs, tmp_path / "run")
     with (
         own_folder(begun.output),
         pytest.raises(OutputError, match="run: another process is training there; wait"),
@@ -215,19 +203,19 @@ def test_half_files_of_a_crash_are_removed(tmp_path: Path) -> None:
         assert sorted(os.listdir(tmp_path)) == ["lock", "notes.txt"]
 
 
-def test_a_folder_that_cannot_be_made_is_an_error(data: Path, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_an_error(photographs: Path, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("mine")
     for output in (file, file / "run", Path("/proc/run")):
         with pytest.raises(OutputError, match=f"{output}.* cannot be written"):
-            train(options(data, output), Recorder())
+            train(options(photographs, output), Recorder())
     assert file.read_text() == "mine"
 
 
 def test_a_folder_that_holds_a_run_is_gone_on_with_only_when_asked(
-    data: Path, tmp_path: Path
+    photographs: Path, tmp_path: Path
 ) -> None:
-    begun = options(data, tmp_path / "run")
+    begun = options(photographs, tmp_path / "run")
     with pytest.raises(UsageError, match=r"resume=True: .*run holds no checkpoint of a run"):
         train(dataclasses.replace(begun, resume=True), Recorder())
     assert not begun.output.exists()
@@ -237,9 +225,9 @@ def test_a_folder_that_holds_a_run_is_gone_on_with_only_when_asked(
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(
-    data: Path, tmp_path: Path
+    photographs: Path, tmp_path: Path
 ) -> None:
-    begun = options(data, tmp_path / "run", SMALL_PAPER)
+    begun = options(photographs, tmp_path / "run", SMALL_PAPER)
     train(begun, signalling(signal.SIGINT, VALIDATION_BATCHES + 1))
     for checkpoint in begun.output.glob("step-*.pt"):
         checkpoint.unlink()  # what is left is what was written before the first
@@ -247,8 +235,10 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(
     assert [record.epoch for record in report.records] == [0, 1, 2, 3]
 
 
-def test_a_best_network_without_its_run_is_not_overwritten(data: Path, tmp_path: Path) -> None:
-    begun = options(data, tmp_path / "run")
+def test_a_best_network_without_its_run_is_not_overwritten(
+    photographs: Path, tmp_path: Path
+) -> None:
+    begun = options(photographs, tmp_path / "run")
     begun.output.mkdir()
     best = begun.output / "best.pt"
     best.write_text("precious")
@@ -257,8 +247,8 @@ def test_a_best_network_without_its_run_is_not_overwritten(data: Path, tmp_path:
     assert best.read_text() == "precious"
 
 
-def test_a_log_of_something_else_is_not_overwritten(data: Path, tmp_path: Path) -> None:
-    begun = options(data, tmp_path / "run")
+def test_a_log_of_something_else_is_not_overwritten(photographs: Path, tmp_path: Path) -> None:
+    begun = options(photographs, tmp_path / "run")
     begun.output.mkdir()
     log = begun.output / "log.jsonl"
     log.write_text(json.dumps({"mine": 1}) + "\n")

@@ -157,6 +157,7 @@ def test_ctrl_c_before_the_first_step_leaves_nothing_to_resume(
         (["--validation", "q"], 2, "q: does not exist"),
         (["--init", "no.pt"], 2, "no.pt: no such file"),
         (["--old-rate-factor", "0.1"], 2, "--old-rate-factor: only --init has old layers; add it"),
+        (["--train", "head"], 2, "--train head leaves all layers but fc8 as they are"),
         (["--resume"], 2, "--resume: run holds no checkpoint of a run"),
         (["-o", "p/run"], 2, "--output p/run would be among the photographs of p"),
         (["-o", "file/run"], 1, "file/run: cannot be written (Not a directory)"),
@@ -239,14 +240,6 @@ def test_what_prepare_made_can_be_trained_on(monkeypatch: pytest.MonkeyPatch) ->
     result = run("train", "q", "-o", "run", *BRIEF, "--memory", "0", "--workers", "0")
     assert result.exit_code == 0
     assert "is not prepared" not in result.stderr
-
-
-@pytest.mark.usefixtures("photographs")
-def test_a_head_alone_needs_a_network_to_be_the_head_of() -> None:
-    result = run("train", "p", "-o", "run", *BRIEF, "--train", "head")
-    assert result.exit_code == 2
-    assert "--train head leaves all layers but fc8 as they are" in result.stderr
-    assert "give a trained network as --init" in result.stderr
 
 
 @pytest.mark.usefixtures("photographs")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from tests.support.training_sets import (
     Recorder,
     options,
     save_classes,
-    small_network,
     spoil,
 )
 from training import data as data_module
@@ -35,22 +33,7 @@ from training.prepare import prepare
 from training.prepared import UNFINISHED_NAME
 from training.train import train
 
-
-@pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with small_network(monkeypatch):
-        yield
-
-
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_classes(tmp_path_factory.mktemp("data") / "photographs")
-
-
-@pytest.fixture
-def own(photographs: Path, tmp_path: Path) -> Path:
-    """A copy that may be spoiled."""
-    return shutil.copytree(photographs, tmp_path / "photographs")
+pytestmark = pytest.mark.usefixtures("small")
 
 
 def opened(asked: TrainOptions) -> Data:

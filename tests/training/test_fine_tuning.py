@@ -2,7 +2,6 @@
 
 import dataclasses
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +25,9 @@ from tests.support.training_sets import (
     Recorder,
     options,
     same_but_for_times,
-    save_classes,
     saved_checkpoint,
     signalling,
     small_checkpoint,
-    small_network,
 )
 from training.augmentation import Augmentation, ColourComponents
 from training.beginning import dropout_scale, from_checkpoint
@@ -48,15 +45,7 @@ from training.weights import after_dropout, deployable
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with small_network(monkeypatch):
-        yield
-
-
-@pytest.fixture
-def photographs(tmp_path: Path) -> Path:
-    return save_classes(tmp_path / "photographs")
+pytestmark = pytest.mark.usefixtures("small")
 
 
 @pytest.mark.parametrize("recipe", [SMALL_MODERN, SMALL_PAPER], ids=["modern", "paper"])
@@ -150,13 +139,6 @@ def test_fine_tuning_goes_on_to_the_same_bits(
     train(stopped, signalling(signal.SIGTERM, VALIDATION_BATCHES + 2))
     train(dataclasses.replace(stopped, resume=True), Recorder())
     assert same_but_for_times(whole.output, stopped.output)
-
-
-def test_a_head_that_has_learnt_nothing_is_not_left_alone(
-    photographs: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(UsageError, match=r'train="head" leaves all layers .* network as init'):
-        options(photographs, tmp_path / "run", train="head")
 
 
 def test_other_layers_on_a_resumption_are_refused(photographs: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import dataclasses
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,21 +12,13 @@ from tests.support.training_sets import (
     Recorder,
     options,
     same_but_for_times,
-    save_classes,
-    small_network,
 )
-from training.data import Data
 from training.train import train
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(Data, "guessing_error", 1.0)  # stalls count from the start
-    with small_network(monkeypatch):
-        yield
-
+pytestmark = pytest.mark.usefixtures("small")
 
 KILLED_AGAIN_AND_AGAIN = """
 import dataclasses, os, random, signal, sys, time
@@ -78,10 +69,13 @@ for dies_at, delay_s in kills():
 """
 
 
-def test_a_run_killed_again_and_again_ends_with_the_same_numbers(tmp_path: Path) -> None:
-    data = save_classes(tmp_path / "photographs")
-    whole, killed = (options(data, tmp_path / name, SMALL_PAPER) for name in ("whole", "killed"))
-    folders = [str(path) for path in (ROOT, data, whole.output, killed.output)]
+def test_a_run_killed_again_and_again_ends_with_the_same_numbers(
+    photographs: Path, tmp_path: Path
+) -> None:
+    whole, killed = (
+        options(photographs, tmp_path / name, SMALL_PAPER) for name in ("whole", "killed")
+    )
+    folders = [str(path) for path in (ROOT, photographs, whole.output, killed.output)]
     command = [sys.executable, "-c", KILLED_AGAIN_AND_AGAIN, *folders]
     subprocess.run(command, check=True, capture_output=True)
     train(dataclasses.replace(killed, resume=True), Recorder())

@@ -2,7 +2,6 @@
 
 import dataclasses
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,22 +13,11 @@ from tests.support.training_sets import (
     SMALL_MODERN,
     Recorder,
     options,
-    save_classes,
-    small_network,
     spoil,
 )
 from training.train import train
 
-
-@pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with small_network(monkeypatch):
-        yield
-
-
-@pytest.fixture
-def own_data(tmp_path: Path) -> Path:
-    return save_classes(tmp_path / "photographs")
+pytestmark = pytest.mark.usefixtures("small")
 
 
 @pytest.mark.parametrize(
@@ -38,7 +26,7 @@ def own_data(tmp_path: Path) -> Path:
     ids=["in the middle", "a whole epoch"],
 )
 def test_what_was_unreadable_for_a_while_is_met_again(
-    own_data: Path,
+    own: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     most_lost: int,
@@ -47,18 +35,18 @@ def test_what_was_unreadable_for_a_while_is_met_again(
     """As a disk that is away leaves its mount point: steps without photographs are no steps."""
     monkeypatch.setattr("training.run.MOST_LOST", most_lost)
     recipe = SMALL_MODERN.with_options({"batch_size": 3})
-    begun = options(own_data, tmp_path / "run", recipe, memory_bytes=0, hold_out=0, keep=1)
+    begun = options(own, tmp_path / "run", recipe, memory_bytes=0, hold_out=0, keep=1)
     whole = train(dataclasses.replace(begun, output=tmp_path / "whole"), Recorder())
-    kept = shutil.copytree(own_data, tmp_path / "kept")
+    kept = shutil.copytree(own, tmp_path / "kept")
 
     def spoil_all(place: str) -> None:
         if "epoch 2" in place:
-            for path in own_data.glob("*/*.jpg"):
+            for path in own.glob("*/*.jpg"):
                 spoil(path)
 
     with pytest.raises(DatasetError, match=message):
         train(begun, Recorder(spoil_all))
-    shutil.copytree(kept, own_data, dirs_exist_ok=True)
+    shutil.copytree(kept, own, dirs_exist_ok=True)
     report = train(dataclasses.replace(begun, resume=True), Recorder())
     assert (report.epoch, report.step) == (whole.epoch, whole.step)
     if most_lost == 4:  # else the rest of epoch 2 went by without photographs
@@ -68,16 +56,14 @@ def test_what_was_unreadable_for_a_while_is_met_again(
     assert report.records[-1].num_skipped == 0
 
 
-def test_photographs_that_are_gone_in_the_middle_are_an_error(
-    own_data: Path, tmp_path: Path
-) -> None:
+def test_photographs_that_are_gone_in_the_middle_are_an_error(own: Path, tmp_path: Path) -> None:
     """A drive that drops out must not pass for a million corrupt photographs."""
-    begun = options(own_data, tmp_path / "run", memory_bytes=0)
+    begun = options(own, tmp_path / "run", memory_bytes=0)
     moved = tmp_path / "moved"
 
     def move(place: str) -> None:
-        if "epoch 1" in place and own_data.exists():
-            own_data.rename(moved)
+        if "epoch 1" in place and own.exists():
+            own.rename(moved)
 
     with pytest.raises(
         DatasetError, match=r"after step 1, none of .*resume=True continues from there"

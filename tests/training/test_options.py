@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,32 +19,19 @@ from tests.support.training_sets import (
     log_without_times,
     numbers,
     options,
-    save_classes,
     signalling,
-    small_network,
 )
 from training.options import TrainOptions, check_options, check_photographs, write_run
 from training.recipes import PAPER
 from training.train import train
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_classes(tmp_path_factory.mktemp("data") / "photographs")
-
-
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with small_network(monkeypatch):
-        yield
-
-
-@pytest.fixture
-def begun(data: Path, tmp_path: Path) -> TrainOptions:
+def begun(photographs: Path, tmp_path: Path) -> TrainOptions:
     """Options of a run that has its `run.json`."""
-    begun = options(data, tmp_path / "run", SMALL_PAPER)
+    begun = options(photographs, tmp_path / "run", SMALL_PAPER)
     begun.output.mkdir()
-    write_run(begun, find_class_folders(data), None)
+    write_run(begun, find_class_folders(photographs), None)
     return begun
 
 
@@ -60,34 +46,36 @@ def begun(data: Path, tmp_path: Path) -> TrainOptions:
     ],
 )
 def test_what_no_run_can_do_is_refused(
-    data: Path, tmp_path: Path, fields: dict[str, Any], message: str
+    photographs: Path, tmp_path: Path, fields: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        options(data, tmp_path / "run", **fields)
+        options(photographs, tmp_path / "run", **fields)
 
 
-def test_the_photographs_to_train_on_are_none_to_validate_on(data: Path, tmp_path: Path) -> None:
+def test_the_photographs_to_train_on_are_none_to_validate_on(
+    photographs: Path, tmp_path: Path
+) -> None:
     with pytest.raises(UsageError, match="is the folder to train on, which says"):
-        options(data, tmp_path / "run", validation=data / ".." / data.name)
+        options(photographs, tmp_path / "run", validation=photographs / ".." / photographs.name)
 
 
-def test_a_run_among_its_own_photographs_is_refused(data: Path, tmp_path: Path) -> None:
-    for inside in (data, data / "ash" / "run", data / ".." / data.name / "run"):
+def test_a_run_among_its_own_photographs_is_refused(photographs: Path, tmp_path: Path) -> None:
+    for inside in (photographs, photographs / "ash/run", photographs / "../photographs/run"):
         with pytest.raises(UsageError, match="among the photographs"):
-            options(data, inside)
+            options(photographs, inside)
         with pytest.raises(UsageError, match="among the photographs"):
-            options(tmp_path / "other", inside, validation=data)
-    options(data, data.parent / f"{data.name}-run")
+            options(tmp_path / "other", inside, validation=photographs)
+    options(photographs, photographs.with_name("photographs-run"))
 
 
-def test_run_json_says_what_was_asked_for(begun: TrainOptions, data: Path) -> None:
+def test_run_json_says_what_was_asked_for(begun: TrainOptions, photographs: Path) -> None:
     content = json.loads((begun.output / "run.json").read_text("utf-8"))
     assert content["recipe"] == dataclasses.asdict(SMALL_PAPER)
     assert content["classes"] == ["ash", "rose", "sky"]
     assert content["photographs"].startswith("30 photographs, ")
     expected = {
         "version": 1,
-        "data": str(data),
+        "data": str(photographs),
         "validation": None,
         "validation_photographs": None,
         "hold_out": 0.3,
@@ -134,10 +122,10 @@ def test_what_decides_no_number_is_free_on_a_resumption(begun: TrainOptions) -> 
 
 
 def test_hold_out_is_free_where_a_folder_is_given_to_validate_on(
-    begun: TrainOptions, data: Path
+    begun: TrainOptions, photographs: Path
 ) -> None:
-    separate = dataclasses.replace(begun, validation=data.with_name("validation"))
-    write_run(separate, find_class_folders(data), None)
+    separate = dataclasses.replace(begun, validation=photographs.with_name("validation"))
+    write_run(separate, find_class_folders(photographs), None)
     check_options(dataclasses.replace(separate, hold_out=0.1))
 
 
@@ -145,8 +133,10 @@ def changed(folders: ClassFolders, **fields: Any) -> ClassFolders:
     return dataclasses.replace(folders, **fields)
 
 
-def test_other_photographs_on_a_resumption_are_refused(begun: TrainOptions, data: Path) -> None:
-    folders = find_class_folders(data)
+def test_other_photographs_on_a_resumption_are_refused(
+    begun: TrainOptions, photographs: Path
+) -> None:
+    folders = find_class_folders(photographs)
     check_photographs(begun, folders, None)
     fewer = folders.select(np.arange(29))
     renamed = changed(folders, names=folders.names.replace(b"7.jpg", b"x.jpg"))
@@ -171,8 +161,8 @@ def test_a_damaged_run_json_is_refused(begun: TrainOptions, content: bytes) -> N
 
 
 @pytest.mark.usefixtures("small")
-def test_a_complete_run_that_is_resumed_does_nothing(data: Path, tmp_path: Path) -> None:
-    begun = options(data, tmp_path / "run", SMALL_PAPER.with_options({"num_epochs": 1}))
+def test_a_complete_run_that_is_resumed_does_nothing(photographs: Path, tmp_path: Path) -> None:
+    begun = options(photographs, tmp_path / "run", SMALL_PAPER.with_options({"num_epochs": 1}))
     first = train(begun, Recorder())
     before = {path: path.stat().st_mtime_ns for path in begun.output.glob("*.pt")}
     again = train(dataclasses.replace(begun, resume=True), Recorder())
@@ -182,11 +172,11 @@ def test_a_complete_run_that_is_resumed_does_nothing(data: Path, tmp_path: Path)
 
 @pytest.mark.usefixtures("small")
 def test_more_epochs_go_on_as_if_they_had_been_asked_for_at_first(
-    data: Path, tmp_path: Path
+    photographs: Path, tmp_path: Path
 ) -> None:
-    whole = options(data, tmp_path / "whole", SMALL_PAPER)
+    whole = options(photographs, tmp_path / "whole", SMALL_PAPER)
     train(whole, Recorder())
-    short = options(data, tmp_path / "short", SMALL_PAPER.with_options({"num_epochs": 1}))
+    short = options(photographs, tmp_path / "short", SMALL_PAPER.with_options({"num_epochs": 1}))
     train(short, Recorder())
     longer = dataclasses.replace(short, recipe=SMALL_PAPER, resume=True)
     train(longer, signalling(signal.SIGINT))
@@ -203,9 +193,9 @@ def test_more_epochs_go_on_as_if_they_had_been_asked_for_at_first(
 
 @pytest.mark.usefixtures("small")
 def test_more_epochs_are_refused_where_the_rate_has_been_falling_to_its_end(
-    data: Path, tmp_path: Path
+    photographs: Path, tmp_path: Path
 ) -> None:
-    begun = options(data, tmp_path / "run", SMALL_MODERN.with_options({"num_epochs": 1}))
+    begun = options(photographs, tmp_path / "run", SMALL_MODERN.with_options({"num_epochs": 1}))
     train(begun, Recorder())
     longer = dataclasses.replace(begun, recipe=SMALL_MODERN, resume=True)
     with pytest.raises(

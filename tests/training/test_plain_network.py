@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.reference import Reference
 from alexnet_deploy.model.spec import PRESETS, ModelSpec
-from tests.support.networks import noise, random_checkpoint
+from tests.support.networks import noise
 from tests.support.plain_network import (
     inputs_from,
     plain_logits,
@@ -17,7 +18,6 @@ from tests.support.plain_network import (
     relative_difference,
     small_spec,
 )
-from training.beginning import dense_arrays
 from training.networks import Network, network_of, set_trained
 from training.plain_network import PlainNetwork
 from training.towers import TwoTowers
@@ -85,17 +85,20 @@ def assert_same_gradients(
         assert relative_difference(actual[name], gradient) < SAME, name
 
 
+@pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize("preset", PRESETS)
-def test_logits_are_the_references_at_full_size(preset: str) -> None:
-    checkpoint = random_checkpoint(preset)
-    network = PlainNetwork(checkpoint.spec, CPU)
-    tensors = {name: torch.from_numpy(array) for name, array in dense_arrays(checkpoint).items()}
-    network.load_state_dict(network.parts(tensors))
-    images = noise(checkpoint.spec, 1)
+def test_logits_are_the_references(preset: str) -> None:
+    spec = small(preset)
+    weights = random_weights(spec, torch.float64)
+    network = PlainNetwork(spec, CPU).double()
+    network.load_state_dict(network.parts(weights))
+    images = noise(spec, 2)
     with torch.no_grad():
-        logits = network(inputs_from(images, checkpoint.spec, torch.float32))
-    expected = Reference(checkpoint, np.float64).run(images, "logits")["logits"]
-    assert relative_difference(logits.double(), torch.from_numpy(expected)) < 1e-5  # in float32
+        logits = network(inputs_from(images, spec, torch.float64))
+    arrays = {name: tensor.numpy() for name, tensor in weights.items()}
+    reference = Reference(Checkpoint(spec=spec, arrays=arrays), np.float64)
+    expected = reference.run(images, "logits")["logits"]
+    assert relative_difference(logits, torch.from_numpy(expected)) < SAME
 
 
 @pytest.mark.usefixtures("narrow")
@@ -111,16 +114,6 @@ def test_logits_and_gradients_are_those_of_torchs_own_functions(preset: str) -> 
     wanted = torch.autograd.grad((expected * teacher(expected)).sum(), list(leaves.values()))
     assert relative_difference(logits, expected) < SAME
     assert_same_gradients(gradients, dict(zip(leaves, wanted, strict=True)))
-
-
-@pytest.mark.usefixtures("narrow")
-def test_two_towers_are_the_same_network() -> None:
-    spec, masks = small("paper"), drops("paper")
-    weights = random_weights(spec, torch.float64)
-    logits, gradients = answers(PlainNetwork(spec, CPU), weights, masks)
-    expected, expected_gradients = answers(TwoTowers(spec, (CPU, CPU)), weights, masks)
-    assert relative_difference(logits, expected) < SAME
-    assert_same_gradients(gradients, expected_gradients)
 
 
 @pytest.mark.usefixtures("narrow")

@@ -104,7 +104,10 @@ def test_photographs_that_cannot_be_read_are_reported_and_listed(
     prepared = read_prepared(find_class_folders(tmp_path / "target"))
     assert prepared is not None
     assert prepared.form == FORM
-    np.testing.assert_array_equal(prepared.statistics.mean_image, report.statistics.mean_image)
+    found, made = prepared.statistics, report.statistics
+    np.testing.assert_array_equal(found.mean_image, made.mean_image)
+    np.testing.assert_array_equal(found.covariance, made.covariance)
+    assert found.num_photographs == 8
 
 
 def test_a_second_run_makes_nothing_and_changes_nothing(source: Path, tmp_path: Path) -> None:

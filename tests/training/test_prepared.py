@@ -3,13 +3,12 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from alexnet_deploy.errors import IncompatibleFileError
 from alexnet_deploy.photographs.class_folders import find_class_folders
 from tests.support.class_pictures import SIZE, save_bad, save_good, save_noise
-from tests.support.prepare_runs import FORM, interrupted_run, run
+from tests.support.prepare_runs import run
 from training.prepared import PreparedFolder, read_prepared
 
 
@@ -23,17 +22,6 @@ def read(folder: Path) -> PreparedFolder | None:
     return read_prepared(find_class_folders(folder))
 
 
-def test_statistics_are_read_back(tmp_path: Path, prepared: Path) -> None:
-    written = run(tmp_path / "source", prepared).statistics
-    found = read(prepared)
-    assert found is not None
-    assert found.form == FORM
-    statistics = found.statistics
-    np.testing.assert_array_equal(statistics.mean_image, written.mean_image)
-    np.testing.assert_array_equal(statistics.covariance, written.covariance)
-    assert statistics.num_photographs == 8
-
-
 def test_an_ordinary_folder_of_classes_has_none(tmp_path: Path) -> None:
     assert read(save_good(tmp_path / "source")) is None
 
@@ -41,15 +29,6 @@ def test_an_ordinary_folder_of_classes_has_none(tmp_path: Path) -> None:
 def test_a_prepared_folder_may_be_moved(tmp_path: Path, prepared: Path) -> None:
     prepared.rename(tmp_path / "elsewhere")
     assert read(tmp_path / "elsewhere") is not None
-
-
-def test_a_folder_that_prepare_did_not_finish_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("training.prepare._BATCH_SIZE", 2)
-    interrupted_run(save_good(tmp_path / "source"), tmp_path / "prepared", 2)
-    with pytest.raises(IncompatibleFileError, match="interrupted or is running; run prepare again"):
-        read(tmp_path / "prepared")
 
 
 def test_a_folder_with_more_or_fewer_photographs_than_were_counted_is_refused(

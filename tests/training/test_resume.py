@@ -4,7 +4,6 @@ import dataclasses
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,9 +16,7 @@ from tests.support.training_sets import (
     Recorder,
     options,
     same_but_for_times,
-    save_classes,
     signalling,
-    small_network,
 )
 from training import run
 from training.checkpointing import BEST_NAME, last_checkpoint
@@ -31,16 +28,9 @@ from training.train import train
 
 
 @pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _divided(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
     # Stalls count from the start: the paper's rate is divided before the third epoch.
     monkeypatch.setattr(Data, "guessing_error", 1.0)
-    with small_network(monkeypatch):
-        yield
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_classes(tmp_path_factory.mktemp("data") / "photographs")
 
 
 def train_with_stops(begun: TrainOptions, number: signal.Signals, every: int) -> int:
@@ -73,14 +63,14 @@ def train_with_stops(begun: TrainOptions, number: signal.Signals, every: int) ->
     ids=["paper", "modern", "paper, from files", "modern, from files"],
 )
 def test_a_run_interrupted_after_every_step_ends_with_the_same_numbers(
-    data: Path,
+    photographs: Path,
     tmp_path: Path,
     recipe: Recipe,
     memory_bytes: int,
     number: signal.Signals,
     every: int,
 ) -> None:
-    whole = options(data, tmp_path / "whole", recipe, memory_bytes=memory_bytes)
+    whole = options(photographs, tmp_path / "whole", recipe, memory_bytes=memory_bytes)
     train(whole, Recorder())
     stopped = dataclasses.replace(whole, output=tmp_path / "stopped")
     num_stops = train_with_stops(stopped, number, every)
@@ -91,26 +81,28 @@ def test_a_run_interrupted_after_every_step_ends_with_the_same_numbers(
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine with one core
-def test_worker_processes_and_memory_are_free_on_a_resumption(data: Path, tmp_path: Path) -> None:
-    whole = options(data, tmp_path / "whole")
+def test_worker_processes_and_memory_are_free_on_a_resumption(
+    photographs: Path, tmp_path: Path
+) -> None:
+    whole = options(photographs, tmp_path / "whole")
     train(whole, Recorder())
-    begun = options(data, tmp_path / "begun", memory_bytes=0, num_workers=2)
+    begun = options(photographs, tmp_path / "begun", memory_bytes=0, num_workers=2)
     train(begun, signalling(signal.SIGINT, after=VALIDATION_BATCHES + 2))
     train(dataclasses.replace(whole, output=begun.output, resume=True), Recorder())
     assert same_but_for_times(whole.output, begun.output)
 
 
-def test_a_run_goes_on_on_other_devices(data: Path, tmp_path: Path) -> None:
-    whole = options(data, tmp_path / "run", devices="cpu,cpu")
+def test_a_run_goes_on_on_other_devices(photographs: Path, tmp_path: Path) -> None:
+    whole = options(photographs, tmp_path / "run", devices="cpu,cpu")
     train(whole, signalling(signal.SIGINT))
     report = train(dataclasses.replace(whole, resume=True, devices="cpu"), Recorder())
     assert report.signal_number is None
 
 
 def test_a_complete_run_draws_its_curves_again_and_says_that_the_best_is_gone(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    complete = options(data, tmp_path / "run")
+    complete = options(photographs, tmp_path / "run")
     train(complete, Recorder())
     (complete.output / BEST_NAME).unlink()
     monkeypatch.setattr(run, "draw_curves", lambda records, path, **_: path.touch())
@@ -124,12 +116,12 @@ def test_a_complete_run_draws_its_curves_again_and_says_that_the_best_is_gone(
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("all_get_it", [False, True], ids=["worker", "all"])
 def test_a_worker_that_ends_takes_no_step_along(
-    data: Path, tmp_path: Path, all_get_it: bool
+    photographs: Path, tmp_path: Path, all_get_it: bool
 ) -> None:
     """For lack of memory it alone; at the end of a batch job all processes get the signal."""
-    whole = options(data, tmp_path / "whole")
+    whole = options(photographs, tmp_path / "whole")
     train(whole, Recorder())
-    begun = options(data, tmp_path / "begun", memory_bytes=0, num_workers=1)
+    begun = options(photographs, tmp_path / "begun", memory_bytes=0, num_workers=1)
 
     def end_worker(place: str) -> None:
         if place == "['epoch 2 of 3'], epoch 2 of 3, 4":

@@ -5,7 +5,7 @@ import json
 import math
 import shutil
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,6 @@ from tests.support.training_sets import (
     Recorder,
     numbers,
     options,
-    save_classes,
     signalling,
     small_network,
     spoil,
@@ -42,22 +41,7 @@ from training.recipes import Recipe
 from training.train import train
 from training.trainer import DivergedError, Trainer, Validation
 
-
-@pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with small_network(monkeypatch):
-        yield
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_classes(tmp_path_factory.mktemp("data") / "photographs")
-
-
-@pytest.fixture
-def own_data(data: Path, tmp_path: Path) -> Path:
-    """A copy that may be spoiled."""
-    return shutil.copytree(data, tmp_path / "photographs")
+pytestmark = pytest.mark.usefixtures("small")
 
 
 def names(folder: Path) -> set[str]:
@@ -65,9 +49,9 @@ def names(folder: Path) -> set[str]:
 
 
 def test_the_log_has_a_line_for_each_epoch_and_one_for_the_beginning(
-    data: Path, tmp_path: Path
+    photographs: Path, tmp_path: Path
 ) -> None:
-    begun = options(data, tmp_path / "run")
+    begun = options(photographs, tmp_path / "run")
     report = train(begun, Recorder())
     records = read_log(begun.output / "log.jsonl")
     assert records == report.records
@@ -85,28 +69,30 @@ def test_the_log_has_a_line_for_each_epoch_and_one_for_the_beginning(
 
 
 def test_curves_are_drawn_in_each_epoch(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("training.run.draw_curves", draw_curves)
-    begun = options(data, tmp_path / "run", SMALL_MODERN.with_options({"num_epochs": 1}))
+    begun = options(photographs, tmp_path / "run", SMALL_MODERN.with_options({"num_epochs": 1}))
     train(begun, Recorder())
     assert (begun.output / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("recipe", [SMALL_PAPER, SMALL_MODERN], ids=["paper", "modern"])
-def test_a_network_without_a_step_guesses(data: Path, tmp_path: Path, recipe: Recipe) -> None:
+def test_a_network_without_a_step_guesses(
+    photographs: Path, tmp_path: Path, recipe: Recipe
+) -> None:
     """Small first outputs, as the real network has them, and ln K is what they come to."""
     small = {"fc8": 1e-4}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("training.initialization._FC_STD", small)
         reporter = signalling(signal.SIGINT, VALIDATION_BATCHES)
-        report = train(options(data, tmp_path / "run", recipe), reporter)
+        report = train(options(photographs, tmp_path / "run", recipe), reporter)
     assert report.records[0].val_loss == pytest.approx(math.log(3), abs=0.01)
     assert "guessing has ln 3 = 1.099" in reporter.lines[-1]
 
 
 def test_best_is_the_network_of_the_first_best_epoch(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = iter([0.9, 0.2, 0.5, 0.5, 0.4])
 
@@ -115,7 +101,7 @@ def test_best_is_the_network_of_the_first_best_epoch(
 
     monkeypatch.setattr(Trainer, "validate", validate)
     recipe = SMALL_MODERN.with_options({"num_epochs": 4})
-    begun = options(data, tmp_path / "run", recipe, keep=10)
+    begun = options(photographs, tmp_path / "run", recipe, keep=10)
     report = train(begun, Recorder())
     assert [record.epoch for record in report.records if record.best] == [1, 2]
     assert report.best is not None
@@ -127,16 +113,16 @@ def test_best_is_the_network_of_the_first_best_epoch(
 
 @pytest.mark.parametrize("recipe", [SMALL_PAPER, SMALL_MODERN], ids=["paper", "modern"])
 def test_the_package_finds_in_the_best_network_what_the_log_says(
-    data: Path, tmp_path: Path, recipe: Recipe
+    photographs: Path, tmp_path: Path, recipe: Recipe
 ) -> None:
-    begun = options(data, tmp_path / "run", recipe)
+    begun = options(photographs, tmp_path / "run", recipe)
     report = train(begun, Recorder())
     assert report.best is not None
     checkpoint = load_checkpoint(report.best)
     held_out = find_data(begun).validation
     assert held_out is not None
-    photographs = [load_photograph(held_out.path(index)) for index in range(len(held_out))]
-    crops = np.stack([preprocess(photograph, checkpoint.spec) for photograph in photographs])
+    paths = [held_out.path(index) for index in range(len(held_out))]
+    crops = np.stack([preprocess(load_photograph(path), checkpoint.spec) for path in paths])
     logits = Reference(checkpoint, np.float64).run(crops, "logits")["logits"]
     log_sum = np.log(np.exp(logits).sum(axis=1))
     losses = log_sum - logits[np.arange(len(logits)), held_out.labels]
@@ -150,8 +136,8 @@ def test_the_package_finds_in_the_best_network_what_the_log_says(
     assert checkpoint.spec.provenance["recipe"] == dataclasses.asdict(recipe)
 
 
-def test_without_validation_there_is_no_best(data: Path, tmp_path: Path) -> None:
-    begun = options(data, tmp_path / "run", hold_out=0)
+def test_without_validation_there_is_no_best(photographs: Path, tmp_path: Path) -> None:
+    begun = options(photographs, tmp_path / "run", hold_out=0)
     reporter = Recorder()
     report = train(begun, reporter)
     assert report.best is None
@@ -162,16 +148,16 @@ def test_without_validation_there_is_no_best(data: Path, tmp_path: Path) -> None
     assert "validation" not in " ".join(reporter.lines + reporter.titles)
 
 
-def test_every_count_that_begins_ends(data: Path, tmp_path: Path) -> None:
+def test_every_count_that_begins_ends(photographs: Path, tmp_path: Path) -> None:
     reporter = Recorder()
-    train(options(data, tmp_path / "run"), reporter)
+    train(options(photographs, tmp_path / "run"), reporter)
     assert reporter.num_open == 0
     stopped = signalling(signal.SIGINT, VALIDATION_BATCHES + 1)
-    train(options(data, tmp_path / "stopped"), stopped)
+    train(options(photographs, tmp_path / "stopped"), stopped)
     assert stopped.num_open == 0
     diverging = Recorder()
     with pytest.raises(DivergedError):
-        train(options(data, tmp_path / "diverged", too_fast()), diverging)
+        train(options(photographs, tmp_path / "diverged", too_fast()), diverging)
     assert diverging.num_open == 0
 
 
@@ -180,9 +166,9 @@ def test_every_count_that_begins_ends(data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("memory_bytes", [10**9, 0], ids=["memory", "files"])
 def test_unreadable_photographs_are_skipped_counted_and_listed(
-    own_data: Path, tmp_path: Path, memory_bytes: int
+    own: Path, tmp_path: Path, memory_bytes: int
 ) -> None:
-    begun = options(own_data, tmp_path / "run", memory_bytes=memory_bytes)
+    begun = options(own, tmp_path / "run", memory_bytes=memory_bytes)
     found = find_data(begun)
     assert found.validation is not None
     bad = {spoil(found.training.path(3)), spoil(found.validation.path(2))}
@@ -204,21 +190,21 @@ def test_unreadable_photographs_are_skipped_counted_and_listed(
 
 
 def test_a_batch_without_a_readable_photograph_is_no_step_of_the_weights(
-    own_data: Path, tmp_path: Path
+    own: Path, tmp_path: Path
 ) -> None:
     recipe = SMALL_MODERN.with_options({"batch_size": 1, "num_epochs": 1, "learning_rate": 1e-5})
-    begun = options(own_data, tmp_path / "run", recipe, memory_bytes=0)
+    begun = options(own, tmp_path / "run", recipe, memory_bytes=0)
     spoil(find_data(begun).training.path(0))
     report = train(begun, Recorder())
     assert report.step == 21
     assert report.records[1].num_skipped == 1
 
 
-def test_an_epoch_without_a_readable_photograph_is_an_error(own_data: Path, tmp_path: Path) -> None:
-    begun = options(own_data, tmp_path / "run", SMALL_MODERN, memory_bytes=0, hold_out=0)
+def test_an_epoch_without_a_readable_photograph_is_an_error(own: Path, tmp_path: Path) -> None:
+    begun = options(own, tmp_path / "run", SMALL_MODERN, memory_bytes=0, hold_out=0)
 
     def spoil_all(place: str) -> None:
-        for path in own_data.glob("*/*.jpg"):
+        for path in own.glob("*/*.jpg"):
             spoil(path)
 
     with pytest.raises(DatasetError, match="none of its photographs could be read in epoch 2"):
@@ -227,12 +213,12 @@ def test_an_epoch_without_a_readable_photograph_is_an_error(own_data: Path, tmp_
 
 
 def test_a_picture_that_cannot_be_drawn_costs_no_checkpoint(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*arguments: object, **named: object) -> None:
         raise OutputError("curves.png: cannot be written")
 
-    begun = options(data, tmp_path / "run")
+    begun = options(photographs, tmp_path / "run")
     monkeypatch.setattr("training.run.draw_curves", fail)
     with pytest.raises(OutputError, match=r"curves\.png"):
         train(begun, Recorder())
@@ -241,9 +227,9 @@ def test_a_picture_that_cannot_be_drawn_costs_no_checkpoint(
 
 
 def test_a_checkpoint_is_written_now_and_then_in_the_middle_of_an_epoch(
-    data: Path, tmp_path: Path
+    photographs: Path, tmp_path: Path
 ) -> None:
-    whole = options(data, tmp_path / "whole", save_minutes=1e-9, keep=99)
+    whole = options(photographs, tmp_path / "whole", save_minutes=1e-9, keep=99)
     train(whole, Recorder())
     assert len(list(whole.output.glob("step-*.pt"))) == 1 + 15  # one before the first step
     killed = shutil.copytree(whole.output, tmp_path / "killed")
@@ -262,9 +248,9 @@ def too_fast() -> Recipe:
 
 
 def test_a_loss_that_explodes_ends_the_run_and_leaves_the_last_checkpoint(
-    data: Path, tmp_path: Path
+    photographs: Path, tmp_path: Path
 ) -> None:
-    begun = options(data, tmp_path / "run", too_fast())
+    begun = options(photographs, tmp_path / "run", too_fast())
     message = r"step 1: the loss is \S+ at learning rate \S+, expected .*\.learning_rate=1\d+\.0,"
     with pytest.raises(DivergedError, match=message):
         train(begun, Recorder())
@@ -310,7 +296,7 @@ def a_mean_gradient(optimizer: AdamW) -> torch.Tensor:
     ids=["before validation", "without validation", "memory"],
 )
 def test_what_is_not_finite_at_the_end_of_an_epoch_is_never_saved(
-    data: Path,
+    photographs: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     fields: dict[str, Any],
@@ -318,7 +304,7 @@ def test_what_is_not_finite_at_the_end_of_an_epoch_is_never_saved(
     message: str,
 ) -> None:
     """In the last step of the second epoch: of 5 steps, or of 7 where none are held out."""
-    begun = options(data, tmp_path / "run", **fields)
+    begun = options(photographs, tmp_path / "run", **fields)
     last = 14 if fields else 10
     monkeypatch.setattr(AdamW, "step", poisoning(last, poison, math.nan))
     with pytest.raises(DivergedError, match=message):
@@ -334,17 +320,19 @@ def test_what_is_not_finite_at_the_end_of_an_epoch_is_never_saved(
 
 
 def test_what_is_not_finite_is_not_saved_at_a_signal_either(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun = options(data, tmp_path / "run", keep=1)
+    begun = options(photographs, tmp_path / "run", keep=1)
     monkeypatch.setattr(AdamW, "step", poisoning(2, a_weight, math.inf))
     with pytest.raises(DivergedError, match=r"step 1: conv1\.weight is no longer finite"):
         train(begun, signalling(signal.SIGTERM, VALIDATION_BATCHES + 2))
     assert [path.name for path in begun.output.glob("step-*")] == ["step-00000000.pt"]
 
 
-def test_a_wish_to_stop_in_the_last_epochs_end_changes_nothing(data: Path, tmp_path: Path) -> None:
-    begun: TrainOptions = options(data, tmp_path / "run")
+def test_a_wish_to_stop_in_the_last_epochs_end_changes_nothing(
+    photographs: Path, tmp_path: Path
+) -> None:
+    begun: TrainOptions = options(photographs, tmp_path / "run")
     places = 3 * (STEPS_PER_EPOCH + VALIDATION_BATCHES) + VALIDATION_BATCHES
     report = train(begun, signalling(signal.SIGINT, places))
     assert report.signal_number is None

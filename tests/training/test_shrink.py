@@ -28,7 +28,6 @@ from tests.support.training_sets import (
     SMALL_PAPER,
     Recorder,
     options,
-    save_classes,
     saved_checkpoint,
     small_checkpoint,
     small_network,
@@ -52,11 +51,6 @@ RANKS = Ranks(fc6=6, fc7=4)
 def _small() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch, small_network(patch):
         yield
-
-
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_classes(tmp_path_factory.mktemp("data") / "photographs")
 
 
 def trained(photographs: Path, folder: Path, recipe: Recipe) -> Path:

@@ -2,12 +2,9 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import pytest
 import torch
 
-from alexnet_deploy.model.checkpoints import Checkpoint
-from alexnet_deploy.model.reference import Reference
 from alexnet_deploy.model.spec import PRESETS, ModelSpec, preset_spec
 from tests.support.networks import noise
 from tests.support.plain_network import (
@@ -100,20 +97,6 @@ def test_logits_and_every_gradient_are_the_merged_networks(dropout: bool) -> Non
 
 def test_logits_and_every_gradient_are_the_merged_networks_at_full_size() -> None:
     _assert_same(_compare(preset_spec("paper", num_classes=5), 1, dropout=False))
-
-
-def test_logits_are_the_references() -> None:
-    spec = small_spec()
-    weights = random_weights(spec, torch.float64)
-    images = noise(spec, 2)
-    network = TwoTowers(spec, (CPU, CPU)).double()
-    network.load_state_dict(split(weights))
-    with torch.no_grad():
-        logits = network(inputs_from(images, spec, torch.float64))
-    arrays = {name: tensor.numpy() for name, tensor in weights.items()}
-    reference = Reference(Checkpoint(spec=spec, arrays=arrays), np.float64)
-    expected = reference.run(images, "logits")["logits"]
-    assert relative_difference(logits, torch.from_numpy(expected)) < SAME
 
 
 def test_features_then_classifier_are_the_whole_network() -> None:

@@ -8,8 +8,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from alexnet_deploy.errors import DatasetError
-from alexnet_deploy.model.checkpoints import Checkpoint
-from alexnet_deploy.model.reference import Reference
 from tests.support.plain_network import (
     plain_logits,
     random_weights,
@@ -22,7 +20,7 @@ from training.photographs import PhotographBatch
 from training.recipes import MODERN, PAPER, Recipe
 from training.towers import Dropout, TwoTowers
 from training.trainer import DivergedError, Precision, Trainer
-from training.weights import AFTER_DROPOUT, deployable, merge, split
+from training.weights import merge, split
 
 CPU = torch.device("cpu")
 NUM_CLASSES = 7
@@ -146,19 +144,6 @@ def test_a_first_step_is_that_of_a_plain_network_under_the_same_masks(recipe: Re
         assert not torch.equal(after[name], weight), name
 
 
-def test_validation_sees_the_network_that_will_be_deployed() -> None:
-    """The halved outputs of section 4.2 against the package, which halves the matrices."""
-    network = _watched()
-    trainer = _trainer(network, PAPER)
-    batch = _pictures(2)
-    trainer.validate([batch])
-    arrays = deployable(merge(dict(network.named_parameters())), 0.5, AFTER_DROPOUT)
-    reference = Reference(Checkpoint(spec=network.spec, arrays=arrays), np.float64)
-    crops = batch.images[:, 4:103, 4:103].numpy()  # the central 99 of 107 px
-    expected = torch.from_numpy(reference.run(crops, "logits")["logits"])
-    assert relative_difference(network.logits, expected) < 1e-5  # float32 against float64
-
-
 @pytest.mark.parametrize(
     ("recipe", "kept"),
     [(PAPER, 1.0), (MODERN, 2.0), (MODERN.with_options({"dropout_rate": 0.2}), 1.25)],
@@ -175,13 +160,6 @@ def test_each_tower_drops_its_own_share(recipe: Recipe, kept: float) -> None:
         assert abs(share - expected) < 5 * (expected * (1 - expected) / count) ** 0.5
     flat = torch.stack([(mask > 0).double().flatten() for mask in masks.values()])
     assert np.abs(np.corrcoef(flat.numpy()) - np.eye(4)).max() < 5 / flat.shape[1] ** 0.5
-
-
-@pytest.mark.parametrize(("recipe", "factor"), [(PAPER, 0.5), (MODERN, 1.0)])
-def test_in_use_nothing_is_dropped(recipe: Recipe, factor: float) -> None:
-    network = Linear()
-    _trainer(network, recipe).validate([_pictures(2)])
-    assert all((mask == factor).all() for mask in network.masks[0].values())
 
 
 def test_a_step_depends_on_seed_and_number_alone() -> None:

@@ -92,24 +92,6 @@ def test_an_engine_of_another_checkpoint_asks_for_it_by_its_identity(
         verify_file(path, None, ONE, OPTIONS)
 
 
-@pytest.mark.usefixtures("_on_the_cpu")
-def test_an_engine_of_another_checkpoint_than_the_one_named_fails(
-    bundled: Checkpoint, other: Checkpoint, tmp_path: Path
-) -> None:
-    report = verify_file(engine(tmp_path / "m.engine", other), bundled, ONE, OPTIONS)
-    assert "identity" in [check.name for check in report.checks if not check.passed]
-    assert not report.passed
-
-
-def test_an_engine_with_one_flipped_bit_is_refused(bundled: Checkpoint, tmp_path: Path) -> None:
-    path = engine(tmp_path / "m.engine", bundled)
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(IncompatibleFileError, match="hashes differ"):
-        verify_file(path, None, ONE, OPTIONS)
-
-
 def test_without_a_gpu_an_engine_cannot_be_verified(
     bundled: Checkpoint, tmp_path: Path, driver: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:

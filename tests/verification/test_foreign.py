@@ -1,6 +1,7 @@
 """A foreign file is run itself: it tells a right spec from one that is nearly right."""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,7 +10,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from alexnet_deploy.errors import IncompatibleFileError, VerificationError
+from alexnet_deploy.importing import matching, onnx_layers
 from alexnet_deploy.importing.onnx_files import read_foreign_network
+from alexnet_deploy.model import spec
 from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.spec import LrnSpec
 from alexnet_deploy.verification.foreign import SourceComparison, compare_with_source
@@ -26,6 +29,15 @@ from tests.support.networks import noise
 
 Channels = Literal["RGB", "BGR"]
 RIGHT, WRONG = 1e-5, 1e-3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_outputs() -> Iterator[None]:
+    """Let fc6 and fc7 have 512 outputs: files have 1 MB in place of 70."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (spec, matching, onnx_layers):
+            patch.setattr(module, "FC_WIDTH", 512)
+        yield
 
 
 @pytest.fixture(scope="module")
