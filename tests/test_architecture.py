@@ -33,7 +33,7 @@ MODULES = {
     "model": "spec layers labels ranges pickles torch_files checkpoints reference default",
     "graph": (
         "interface report serialization model_file build lowering casting quantization "
-        "plugin_nodes reading"
+        "unsigned_int8 plugin_nodes reading"
     ),
     "importing": (
         "source messages wire_format prototxt caffe_schema caffe_network caffe_files "

@@ -30,6 +30,7 @@ from alexnet_deploy.runtimes.factory import (
 )
 from alexnet_deploy.runtimes.gpu_driver import current_gpu
 from alexnet_deploy.runtimes.prepared import LOWERING_VERSION, PreparedNetwork, prepare
+from alexnet_deploy.runtimes.processor import saturates_int8
 from alexnet_deploy.weights.names import ModelSource, chosen_model, open_checkpoint
 
 if TYPE_CHECKING:
@@ -232,6 +233,7 @@ def _cache_key(checkpoint: Checkpoint, options: RunnerOptions) -> str:
     parts = (
         GRAPH_VERSION,
         LOWERING_VERSION,
+        saturates_int8(),  # the folder may be shared between machines
         checkpoint.identity,
         checkpoint.spec.to_json(),
         options.runtime,

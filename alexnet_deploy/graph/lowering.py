@@ -4,16 +4,16 @@ The file folds the towers into the batch (Reshape, LRN, Reshape): exact, and sta
 other forms of the same function:
 
 - `split_towers` (OpenVINO): each tower runs as its own chain of convolution, ReLU, LRN and pool
-  up to the layer that sees both, as on the paper's two GPUs (Figure 2). Nothing is reshaped, so
-  the blocked memory layout survives; 1.08 to 1.16 times the folded form's images per second.
+  up to the layer that sees both, as on the paper's two GPUs (Figure 2); 1.04 to 1.16 times the
+  folded form's images per second.
 - `banded_convolution` (ONNX Runtime): the sum over the window is a 1x1 convolution of the squares
-  with a banded matrix, and s^-0.75 is 1 / (sqrt(s) * sqrt(sqrt(s))); 1.75 to 1.88 times
+  with a banded matrix, and s^-0.75 is 1 / (sqrt(s) * sqrt(sqrt(s))); 1.5 to 1.9 times
   the folded form, because ONNX Runtime's LRN is a scalar loop.
 
 Files in int8 and fp16 are fastest in the banded form on OpenVINO, too: 1.23 and 1.11 times the
 folded form, where split towers reach 0.83 and 0.90.
 
-Measured by `tools/lowering_forms.py` on the whole bundled network, batch 32, two CPU cores. Only an
+Measured by `tools/cpu_alternatives.py` on the whole bundled network, two CPU cores. Only an
 exact match of the folded form is rewritten: a graph that computes something else must keep doing
 so, or verification would pass on a wrong file.
 """

@@ -12,7 +12,6 @@ from alexnet_deploy.errors import (
     UsageError,
 )
 from alexnet_deploy.runtimes.base import RunnerOptions
-from alexnet_deploy.runtimes.processor import saturates_int8
 
 _Computes = Mapping[Precision, tuple[FilePrecision, ...]]
 
@@ -36,13 +35,12 @@ Combination = tuple[Runtime, Device, Precision]
 _ENGINES_ONLY = ("tensorrt", "tensorrt-rtx")
 
 
-def resolve_runtime(options: RunnerOptions, device: Device, precision: Precision) -> Runtime:
+def resolve_runtime(options: RunnerOptions, device: Device) -> Runtime:
     """Return the runtime that `options` selects on `device`, for a model file or a checkpoint.
 
     Args:
         options: as given.
         device: that was chosen.
-        precision: to compute in, not "auto".
 
     Raises:
         MissingPackageError: "auto", and no runtime for the device is installed.
@@ -50,8 +48,7 @@ def resolve_runtime(options: RunnerOptions, device: Device, precision: Precision
     """
     runtimes = _COMPUTES[device]
     if options.runtime == "auto":
-        is_wrong = precision == "int8" and device == "cpu" and saturates_int8()
-        for name in sorted(runtimes, key=lambda name: is_wrong and name == "openvino"):
+        for name in runtimes:
             if installed.has_module(name):
                 return name
         if device == "cuda":

@@ -80,7 +80,7 @@ def resolve(options: RunnerOptions, own: FilePrecision = "fp32") -> RunnerOption
     """
     precision = own if options.precision == "auto" else options.precision
     device = _resolve_device(options, precision)
-    runtime = resolve_runtime(options, device, precision)
+    runtime = resolve_runtime(options, device)
     return dataclasses.replace(options, runtime=runtime, device=device)
 
 

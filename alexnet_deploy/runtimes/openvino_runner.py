@@ -16,7 +16,6 @@ from alexnet_deploy.model.layers import layer_names
 from alexnet_deploy.runtimes.base import BaseRunner, RunnerOptions
 from alexnet_deploy.runtimes.capabilities import run_precision
 from alexnet_deploy.runtimes.prepared import PreparedNetwork
-from alexnet_deploy.runtimes.processor import saturates_int8
 
 # Importing openvino sends an event to Google Analytics and writes an identifier to the home folder;
 # without this module it does neither (openvino/tools/ovc/telemetry_utils.py).
@@ -115,8 +114,6 @@ def _remark(precision: Precision, computed: str) -> str:
     """Return a remark where the arithmetic is not what the precision's name suggests."""
     if precision == "fp16":
         return " (its weights; computed in fp32)"
-    if precision == "int8" and saturates_int8():
-        return " (less exact on this CPU, which has no VNNI, than with ONNX Runtime)"
     if precision == "bf16" and "bfloat16" not in computed:  # nor can it emulate it
         return " (computed in fp32: this CPU has no bf16)"
     if precision == "bf16" and not native_bf16():

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from alexnet_deploy.choices import Device, FilePrecision, Runtime
 from alexnet_deploy.model.spec import ModelSpec
+from alexnet_deploy.runtimes.processor import saturates_int8
 
 if TYPE_CHECKING:
     from alexnet_deploy.graph.model_file import ModelFile
 
-LOWERING_VERSION = 2
+LOWERING_VERSION = 3
 """Incremented when the same model file would give another network."""
 
 
@@ -45,9 +46,13 @@ class PreparedNetwork:
 
 
 def prepare(file: "ModelFile", runtime: Runtime, device: Device) -> PreparedNetwork:
-    """Lower `file` into the form that `runtime` computes fastest on `device`; see `lowering`."""
+    """Lower `file` into the form that `runtime` computes fastest on `device`.
+
+    See `graph.lowering` and `graph.unsigned_int8`.
+    """
     # Here, because a network out of the cache needs no `onnx`.
     from alexnet_deploy.graph.lowering import banded_convolution, split_towers
+    from alexnet_deploy.graph.unsigned_int8 import unsigned_activations
 
     whole = file.with_outputs(tuple(file.spec.layer_shapes()))
     if runtime == "openvino" and file.precision not in ("int8", "fp16"):
@@ -55,6 +60,8 @@ def prepare(file: "ModelFile", runtime: Runtime, device: Device) -> PreparedNetw
         # 2026.4 gives wrong results: on photographs a tenth of the classes changes.
         whole = split_towers(whole)
     elif device == "cpu":
+        if runtime == "openvino" and file.precision == "int8":
+            whole = unsigned_activations(whole, narrow_sums=saturates_int8())
         whole = banded_convolution(whole)
     body, layers = whole.in_pieces()
     return PreparedNetwork(

@@ -21,11 +21,10 @@ def processor_fields() -> Mapping[str, str]:
 
 
 def saturates_int8() -> bool:
-    """Return whether OpenVINO's sums of 8-bit products saturate here.
+    """Return whether OpenVINO adds pairs of 8-bit products in 16 bits here, which can saturate.
 
-    On x86 without VNNI it adds pairs of them in 16 bits: of the bundled network the FC7 vectors of
-    photographs then have a mean cosine of .998 with the reference in place of .9999. Where the
-    system does not list its instructions they are taken to be there.
+    It does on x86 without VNNI; see `graph.unsigned_int8`. Where the system does not list its
+    instructions they are taken to be there.
     """
     if platform.machine() not in ("x86_64", "AMD64"):
         return False

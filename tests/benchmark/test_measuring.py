@@ -46,7 +46,6 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         monkeypatch.setattr(f"{module}.is_installed_for_gpu", lambda: has.gpu)
         monkeypatch.setattr(f"{module}.gpus", lambda: ["one"] * has.gpu)
     monkeypatch.setattr("alexnet_deploy.runtimes.openvino_runner.native_bf16", lambda: has.bf16)
-    monkeypatch.setattr("alexnet_deploy.runtimes.capabilities.saturates_int8", lambda: False)
     monkeypatch.setattr(
         opening, "open_runner_of", lambda source, options, notify=None: Obedient(options)
     )

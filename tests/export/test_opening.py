@@ -24,6 +24,7 @@ from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
 from alexnet_deploy.runtimes.engine_file import EngineFile, read_engine, sidecar_path, write_engine
+from alexnet_deploy.runtimes.processor import saturates_int8
 from alexnet_deploy.weights.names import MODEL_VARIABLE
 from tests.support.cpu_plans import CpuPlan, built
 from tests.support.networks import random_checkpoint
@@ -169,6 +170,17 @@ def test_a_changed_model_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(IncompatibleFileError, match="changed since it was exported"):
         opening.open_runner_of(path, ONE)
+
+
+def test_a_processor_that_adds_bytes_otherwise_has_entries_of_its_own(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Machines may share the folder, and the int8 network for one may saturate on another."""
+    opening.open_runner_of(None, ONE).close()
+    before = set(cache.iterdir())
+    monkeypatch.setattr(opening, "saturates_int8", lambda: not saturates_int8())
+    opening.open_runner_of(None, ONE).close()
+    assert len(set(cache.iterdir()) - before) == len(before)
 
 
 def test_nothing_is_exported_for_a_gpu_that_is_not_there(

@@ -16,7 +16,7 @@ from alexnet_deploy.choices import (
     Runtime,
 )
 from alexnet_deploy.errors import AlexNetDeployError, DeviceError, MissingPackageError, UsageError
-from alexnet_deploy.runtimes import capabilities, factory
+from alexnet_deploy.runtimes import factory
 from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.runtimes.capabilities import (
     computes,
@@ -146,17 +146,7 @@ def test_auto_is_the_fastest_that_is_installed(
     monkeypatch: pytest.MonkeyPatch, installed: tuple[str, ...], device: Device, expected: str
 ) -> None:
     install(monkeypatch, *installed)
-    assert resolve_runtime(RunnerOptions(), device, "fp32") == expected
-
-
-def test_auto_runs_int8_where_its_sums_do_not_saturate(monkeypatch: pytest.MonkeyPatch) -> None:
-    for saturates, expected in ((True, "onnxruntime"), (False, "openvino")):
-        monkeypatch.setattr(capabilities, "saturates_int8", lambda saturates=saturates: saturates)
-        install(monkeypatch, "openvino", "onnxruntime")
-        assert resolve_runtime(RunnerOptions(), "cpu", "int8") == expected
-        assert resolve_runtime(RunnerOptions(), "cpu", "fp32") == "openvino"
-        install(monkeypatch, "openvino")
-        assert resolve_runtime(RunnerOptions(), "cpu", "int8") == "openvino"
+    assert resolve_runtime(RunnerOptions(), device) == expected
 
 
 @pytest.mark.parametrize(("device", "extra"), [("cpu", "cpu"), ("cuda", "gpu")])
@@ -165,7 +155,7 @@ def test_without_any_runtime_the_install_line_is_that_of_the_device(
 ) -> None:
     install(monkeypatch)
     with pytest.raises(MissingPackageError, match=rf"'alexnet-deploy\[{extra}\]'$"):
-        resolve_runtime(RunnerOptions(), device, "fp32")
+        resolve_runtime(RunnerOptions(), device)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -175,21 +165,21 @@ def test_a_runtime_runs_where_it_can_and_is_refused_with_those_that_do(
 ) -> None:
     options = RunnerOptions(runtime=runtime)
     if (device, runtime) in PLACES:
-        assert resolve_runtime(options, device, "fp32") == runtime
+        assert resolve_runtime(options, device) == runtime
         return
     with pytest.raises(DeviceError, match=f'^runtime="{runtime}"') as caught:
-        resolve_runtime(options, device, "fp32")
+        resolve_runtime(options, device)
     names = str(caught.value).rpartition("use runtime=")[2].strip('"').split(" or ")
     assert names
     for name in names:
         instead = dataclasses.replace(options, runtime=name)  # type: ignore[arg-type]
-        assert resolve_runtime(instead, device, "fp32") == name
+        assert resolve_runtime(instead, device) == name
 
 
 @pytest.mark.parametrize("runtime", ["tensorrt", "tensorrt-rtx"])
 def test_what_runs_engines_only_says_so_and_how_to_build_one(runtime: Runtime) -> None:
     with pytest.raises(DeviceError, match=r"runs \.engine files only.*export CKPT --trt, or use"):
-        resolve_runtime(RunnerOptions(runtime=runtime), "cuda", "fp32")
+        resolve_runtime(RunnerOptions(runtime=runtime), "cuda")
 
 
 GPU = Gpu(name="NVIDIA Pretence", compute_capability="9.0", cuda_version="13.0")
