@@ -60,6 +60,6 @@ def main() -> None:
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     # Imports make many objects and no cycles, for which Python would look every 700 objects, and in
     # all of them again before it ends.
-    gc.set_threshold(50_000)
+    gc.set_threshold(5_000)
     atexit.register(gc.freeze)
     cli(prog_name="alexnet-deploy")
