@@ -97,7 +97,7 @@ def _resolve_device(options: RunnerOptions, precision: Precision) -> Device:
 
 def runtime_version(runtime: Runtime) -> str:
     """Return the installed version of a runtime, without importing it; "" if it has none."""
-    if runtime == "openvino" and runtime in sys.modules:
+    if runtime == "openvino" and sys.modules.get(runtime) is not None:
         # What pip recorded is the same, and takes as long to read as anything else at the start.
         from alexnet_deploy.runtimes.openvino_runner import openvino_version
 
