@@ -6,8 +6,8 @@ Each command is given one photograph, or none. What it keeps (bytecode, exported
 of the samples) is made first by the checkout that is measured, in a folder for the time being.
 CHECKOUT is the root of another working tree of this repository; ratios are this one's times by
 that one's, of the same round. Processor time is that of all threads: on a busy machine it is what
-to go by. The last table has the time in the imports of one `classify`, modules of a package
-together, the least of five runs. Needs 1 GB of disk.
+to go by. The last table has the time in the imports of `classify`, by package, the least of ten
+runs. Needs 2 GB of disk.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from alexnet_deploy.timing import Spread, in_turns, median_ratio
 
 ROOT = Path(__file__).resolve().parents[1]
 WHOLE = "classify, 244 MB of weights"
-NUM_IMPORT_RUNS = 5
+NUM_IMPORT_RUNS = 10
 _IMPORT = re.compile(r"import time: +(\d+) \| +\d+ \| +([\w.]+)$", re.MULTILINE)
 
 
@@ -166,7 +166,7 @@ def import_ms(command: list[str]) -> dict[str, float]:
             is_standard = package in sys.stdlib_module_names
             total["standard library" if is_standard else package] += int(microseconds)
         runs.append(total)
-    least = min(runs, key=Counter.total)
+    least = Counter({name: min(total[name] for total in runs) for name in runs[0]})
     return {name: microseconds / 1000 for name, microseconds in least.most_common()}
 
 
@@ -183,7 +183,10 @@ def lines(figures: dict[str, Any]) -> list[str]:
         if "ratio" in each:
             found.append("{:<36}{wall:>20.2f}{cpu:>20.2f}".format("", **each["ratio"]))
     found += [f"{'imports of classify':<36}{'ms':>20}"]
-    return [*found, *(f"{name:<36}{ms:>20.0f}" for name, ms in figures["import_ms"].items())]
+    return [
+        *found,
+        *(f"{name:<36}{ms:>20.0f}" for name, ms in figures["import_ms"].items() if ms >= 1),
+    ]
 
 
 def milliseconds(spread: dict[str, float]) -> str:
