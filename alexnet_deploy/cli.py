@@ -4,6 +4,9 @@ Exit codes: 0 done; those of `errors`; 2 for wrong usage also from click; 130 af
 after SIGTERM, 129 after SIGHUP; 141 when the reader of stdout went away. A bug keeps its traceback.
 """
 
+import atexit
+import gc
+import os
 import sys
 
 import click
@@ -53,4 +56,10 @@ def main() -> None:
     # The converter is a third of `import openvino`, which does without it. Not in the library:
     # elsewhere in a process it may be wanted.
     sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
+    # Importing NumPy starts threads of its BLAS, which would wait spinning for work for 30 ms.
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
+    # Imports make many objects and no cycles, for which Python would look every 700 objects, and in
+    # all of them again before it ends.
+    gc.set_threshold(5_000)
+    atexit.register(gc.freeze)
     cli(prog_name="alexnet-deploy")

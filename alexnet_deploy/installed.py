@@ -4,6 +4,10 @@ A module is what `import` names, a distribution what `pip install` names.
 """
 
 import importlib.util
+from pathlib import Path
+
+DATA = Path(__file__).with_name("data")
+"""The files that come with the package: weights, photographs, tables."""
 
 
 def has_module(name: str) -> bool:

@@ -60,7 +60,7 @@ MODULES = {
         "confusion statistics evaluation_report evaluation prediction_tables prediction_files model"
     ),
     "weights": "places download store pull names",
-    "export": "calibration onnx engine cache opening",
+    "export": "calibration onnx engine cache recorded opening",
     "console": "signals decoding paths progress verbosity reporting group",
     "index": (
         "manifest lock segments schema ledger named_folders exclusions roots storage model "

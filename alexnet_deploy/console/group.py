@@ -1,6 +1,5 @@
 """From errors and signals to one message and an exit code, for each command line of the project."""
 
-import difflib
 import errno
 import os
 import pkgutil
@@ -58,7 +57,7 @@ class CommandGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command and its arguments; for a slip, name what may be meant."""
         names = self.list_commands(ctx)
-        near = [] if args[0] in names else difflib.get_close_matches(args[0], names)
+        near = [] if args[0] in names else _near(args[0], names)
         if near and not ctx.resilient_parsing:
             raise click.UsageError(
                 f"No such command '{args[0]}'. Did you mean {' or '.join(near)}?", ctx=ctx
@@ -75,6 +74,12 @@ class CommandGroup(click.Group):
         """Run the command."""
         with _errors_reported():
             return super().invoke(ctx)
+
+
+def _near(name: str, names: list[str]) -> list[str]:
+    import difflib  # slow to import, for what is seldom needed
+
+    return difflib.get_close_matches(name, names)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from alexnet_deploy.choices import Colour, Device, FilePrecision, Precision, Runtime, Scale
 from alexnet_deploy.errors import IncompatibleFileError, OutputError
 from alexnet_deploy.export.cache import read_network, write_network
+from alexnet_deploy.export.recorded import RecordedCheckpoint, open_recorded
 from alexnet_deploy.files.input_files import existing_file
 from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.graph.interface import GRAPH_VERSION
@@ -31,7 +32,7 @@ from alexnet_deploy.runtimes.factory import (
 from alexnet_deploy.runtimes.gpu_driver import current_gpu
 from alexnet_deploy.runtimes.prepared import LOWERING_VERSION, PreparedNetwork, prepare
 from alexnet_deploy.runtimes.processor import saturates_int8
-from alexnet_deploy.weights.names import ModelSource, chosen_model, open_checkpoint
+from alexnet_deploy.weights.names import ModelSource, chosen_model
 
 if TYPE_CHECKING:
     from alexnet_deploy.graph.model_file import ModelFile
@@ -124,7 +125,7 @@ def open_runner_of(
         existing_file(source, "a checkpoint or an .onnx file")
         if source.suffix == ".onnx":
             return open_runner(load_model(source), options)
-    checkpoint = open_checkpoint(source)
+    checkpoint = open_recorded(source)
     # Before it is exported.
     outputs = layer_names(options.outputs or usual_outputs(checkpoint.spec), checkpoint.spec)
     options = dataclasses.replace(resolve(options), outputs=outputs)
@@ -157,7 +158,7 @@ def load_model(path: Path) -> "ModelFile":
 
 
 def _open_compiled(
-    checkpoint: Checkpoint,
+    checkpoint: RecordedCheckpoint,
     source: ModelSource,
     options: RunnerOptions,
     notify: Callable[[str], None],
@@ -184,7 +185,7 @@ def _open_compiled(
 
 
 def _exported(
-    checkpoint: Checkpoint,
+    checkpoint: RecordedCheckpoint,
     source: ModelSource,
     options: RunnerOptions,
     notify: Callable[[str], None],
@@ -199,7 +200,7 @@ def _exported(
         current_gpu()  # without one the work would be for nothing
     notify(f"preparing {printable(source.name)}, once: exporting and verifying it")
     file = dataclasses.replace(
-        _verified(checkpoint, precision, options, notify), source=str(source)
+        _verified(checkpoint.read(), precision, options, notify), source=str(source)
     )
     network = prepare(file, options.runtime, options.device)
     try:
@@ -228,7 +229,7 @@ def _asked(options: RunnerOptions) -> Precision:
     return "fp32" if options.precision == "auto" else options.precision
 
 
-def _cache_key(checkpoint: Checkpoint, options: RunnerOptions) -> str:
+def _cache_key(checkpoint: RecordedCheckpoint, options: RunnerOptions) -> str:
     """Name all that a verified export depends on: what it computes and what it ran on."""
     parts = (
         GRAPH_VERSION,

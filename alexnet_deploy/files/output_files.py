@@ -9,7 +9,6 @@ import fcntl
 import io
 import os
 import re
-import secrets
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -159,7 +158,7 @@ def _other_name(target: Path) -> Path:
 def _part_name(target: Path) -> Path:
     """Return a name for a temporary file beside `target`."""
     # Not derived from the target's name, which could then be too long.
-    return target.with_name(f".alexnet-deploy-{secrets.token_hex(8)}.part")
+    return target.with_name(f".alexnet-deploy-{os.urandom(8).hex()}.part")
 
 
 def _create_part(target: Path, mode: int) -> tuple[Path, int]:

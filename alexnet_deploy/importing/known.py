@@ -5,11 +5,9 @@ whatever file they are in. The table is `data/known_networks.toml`.
 """
 
 import hashlib
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,13 +15,14 @@ import numpy as np
 
 from alexnet_deploy.files.records import Matching, Within, check_fields, read_record
 from alexnet_deploy.importing.source import Array
+from alexnet_deploy.installed import DATA
 from alexnet_deploy.model.checkpoints import widened
 from alexnet_deploy.model.spec import PresetName
 
 _Accuracy = Annotated[float, Within(0, 100)]
 _Text = Annotated[str, Within(most=1000)]
 _CHUNK = 1 << 20
-_TABLE = Path(str(resources.files("alexnet_deploy") / "data" / "known_networks.toml"))
+_TABLE = DATA / "known_networks.toml"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +107,8 @@ def known_networks() -> Mapping[str, KnownNetwork]:
 
 @cache
 def _networks_in(table: Path) -> Mapping[str, KnownNetwork]:
+    import tomllib  # slow to import, and most models are files
+
     rows: list[dict[str, Any]] = tomllib.loads(table.read_text("utf-8"))["network"]
     networks = (read_record(KnownNetwork, row, table.name, "") for row in rows)
     return {network.name: network for network in networks}

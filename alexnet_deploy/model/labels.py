@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from functools import cache
-from importlib import resources
 from pathlib import Path
 
 from alexnet_deploy.errors import IncompatibleFileError
 from alexnet_deploy.files.input_files import existing_file
+from alexnet_deploy.installed import DATA
 
 
 def imagenet_labels() -> tuple[str, ...]:
@@ -32,7 +32,7 @@ def imagenet_devkit() -> tuple[str, ...]:
 
 def _imagenet_rows() -> list[list[str]]:
     """Return index, WNID, ILSVRC2012_ID and names of each class."""
-    table = resources.files("alexnet_deploy") / "data" / "imagenet_classes.tsv"
+    table = DATA / "imagenet_classes.tsv"
     return [row.split("\t") for row in table.read_text("utf-8").splitlines()[1:]]
 
 

@@ -1,6 +1,5 @@
 """Layers by name: ours, torchvision's or Caffe's, in a network that may not have them all."""
 
-import difflib
 from collections.abc import Iterable
 
 from alexnet_deploy.choices import ALL_LAYERS, LAYERS
@@ -44,6 +43,8 @@ def layer_name(text: str, spec: ModelSpec) -> str:
             "nothing; take vectors of it, to embed or to search"
         )
     known = [alias for alias, own in _OWN.items() if own in layers]
+    import difflib  # slow to import, for what is seldom needed
+
     near = difflib.get_close_matches(text, known, n=1)
     raise UsageError(
         f"layer {text[:100]!r} does not exist in this {spec.preset} network; "

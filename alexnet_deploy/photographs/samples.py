@@ -1,7 +1,8 @@
 """The package's sample photographs, for the demo, verification and benchmarks."""
 
-from importlib import resources
 from pathlib import Path
+
+from alexnet_deploy.installed import DATA
 
 
 def sample_paths() -> tuple[Path, ...]:
@@ -10,8 +11,7 @@ def sample_paths() -> tuple[Path, ...]:
     JPEG files from the test split of Caltech-101: six each of twelve classes, for searching, and
     one each of 28 others.
     """
-    folder = Path(str(resources.files("alexnet_deploy") / "data" / "samples"))
-    return tuple(sorted(folder.glob("*/*.jpg")))
+    return tuple(sorted((DATA / "samples").glob("*/*.jpg")))
 
 
 def varied_samples() -> tuple[Path, ...]:

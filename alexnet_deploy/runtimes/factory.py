@@ -1,6 +1,7 @@
 """Choose a runtime and a device, and open a model with them."""
 
 import dataclasses
+import sys
 from typing import TYPE_CHECKING
 
 from alexnet_deploy import installed
@@ -96,5 +97,10 @@ def _resolve_device(options: RunnerOptions, precision: Precision) -> Device:
 
 def runtime_version(runtime: Runtime) -> str:
     """Return the installed version of a runtime, without importing it; "" if it has none."""
+    if runtime == "openvino" and sys.modules.get(runtime) is not None:
+        # What pip recorded is the same, and takes as long to read as anything else at the start.
+        from alexnet_deploy.runtimes.openvino_runner import openvino_version
+
+        return openvino_version()
     names = ONNX_RUNTIMES if runtime == "onnxruntime" else (runtime,)
     return next(filter(None, map(installed.version_of, names)), "")

@@ -3,9 +3,9 @@
 All of them install one package, `onnxruntime`, into one folder and overwrite each other's files.
 """
 
-import importlib.metadata
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from alexnet_deploy.errors import DeviceError
 
@@ -14,7 +14,10 @@ ONNX_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino")
 
 def is_installed_for_gpu() -> bool:
     """Return whether the `onnxruntime` that Python would import is onnxruntime-gpu's."""
-    return "onnxruntime-gpu" in _imported()
+    # A glance at names first: pip's records take long to read, and most machines have no such one.
+    beside = (Path(folder).parent for folder in _package_folders())
+    is_named = any(any(folder.glob("onnxruntime[-_]gpu*")) for folder in beside)
+    return is_named and "onnxruntime-gpu" in _imported()
 
 
 def overwritten_distributions() -> tuple[str, ...]:
@@ -55,12 +58,19 @@ def not_importable(error: Exception) -> DeviceError:
 
 def _imported() -> list[str]:
     """Return the distributions whose files Python would import; one if all is well."""
-    found = importlib.util.find_spec("onnxruntime")
-    folders = (found and found.submodule_search_locations) or ()
+    folders = _package_folders()
     return [name for name in ONNX_RUNTIMES if any(folder in folders for folder in _folders(name))]
+
+
+def _package_folders() -> Iterable[str]:
+    """Return where the package is that Python would import."""
+    found = importlib.util.find_spec("onnxruntime")
+    return (found and found.submodule_search_locations) or ()
 
 
 def _folders(distribution: str) -> Iterator[str]:
     """Yield the package folder of each installed copy of `distribution`."""
-    for found in importlib.metadata.distributions(name=distribution):
+    from importlib import metadata  # slow to import, see `is_installed_for_gpu`
+
+    for found in metadata.distributions(name=distribution):
         yield str(found.locate_file("onnxruntime"))

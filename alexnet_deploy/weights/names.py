@@ -4,7 +4,6 @@ A word in the table of `importing.known` is a network's name; anything else is a
 `./torchvision`.
 """
 
-import difflib
 import os
 import re
 from collections.abc import Callable
@@ -128,6 +127,8 @@ def _path_of(network: KnownNetwork) -> Path:
 
 
 def _unknown(word: str, what: str) -> str:
+    import difflib  # slow to import, for what is seldom needed
+
     names = list(known_networks())
     close = difflib.get_close_matches(word.lower(), names, n=1)
     meant = f"; do you mean {close[0]}?" if close else ""

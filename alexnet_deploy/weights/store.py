@@ -1,7 +1,7 @@
 """The store of public networks, each a checkpoint `NAME.safetensors` that is sealed.
 
 A seal is a hash of everything in the file, which is in the spec's provenance: a byte that changed
-on the disk is noticed whenever the network is opened. A seal proves nothing against a forger, so
+on the disk is noticed whenever the file is read. A seal proves nothing against a forger, so
 the folder must be the user's alone.
 """
 

@@ -151,10 +151,10 @@ def test_what_openvino_compiled_is_for_its_machine_and_options_alone(
     counts = []
     for options in (first, dataclasses.replace(first, threads=1), first):
         assert run(options, "fc6")[1:] == (expected[1], [])
-        counts.append(len(list(cache.iterdir())))
+        counts.append(len(list(cache.glob("*.network"))))
     monkeypatch.setattr("alexnet_deploy.runtimes.openvino_runner.compiler", lambda: "another")
     assert run(first, "fc6") == (*expected, [])
-    assert [*counts, len(list(cache.iterdir()))] == [2, 3, 3, 4]
+    assert [*counts, len(list(cache.glob("*.network")))] == [2, 3, 3, 4]
 
 
 def test_what_openvino_refuses_is_compiled_again(
@@ -183,13 +183,13 @@ def test_the_entry_of_another_checkpoint_is_not_used(cache: Path, tmp_path: Path
     """Whoever put it there gave it the name of the bundled one's."""
     options = RunnerOptions(batch_size=1, runtime="onnxruntime")
     expected = run(options, "logits")
-    (own,) = cache.iterdir()
+    (own,) = cache.glob("*.network")
     genuine = own.read_bytes()
     bundled = load_checkpoint(bundled_checkpoint())
     arrays = dict(bundled.arrays) | {"fc8.bias": bundled.arrays["fc8.bias"] + 1}
     save_checkpoint(dataclasses.replace(bundled, arrays=arrays), tmp_path / "other.safetensors")
     opening.open_runner_of(tmp_path / "other.safetensors", options).close()
-    (other,) = set(cache.iterdir()) - {own}
+    (other,) = set(cache.glob("*.network")) - {own}
     other.replace(own)
     again = run(options, "logits")
     assert again[:2] == expected[:2]

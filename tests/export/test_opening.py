@@ -56,7 +56,7 @@ def test_an_export_that_fails_its_check_is_neither_run_nor_kept(
     monkeypatch.setattr(exported, "build_model", lambda *_: other)
     with pytest.raises(VerificationError):
         opening.open_runner_of(None, ONE)
-    assert list(cache.iterdir()) == []
+    assert list(cache.glob("*.network")) == []
 
 
 @pytest.mark.usefixtures("cache")
