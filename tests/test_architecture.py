@@ -52,7 +52,7 @@ MODULES = {
         "tensorrt_library rtx_plan cuda_memory tensorrt_runner factory"
     ),
     "trt": "kernel plugin builder rtx_builder",
-    "verification": "comparison onnx engine rewritten file foreign",
+    "verification": "comparison agreement onnx engine rewritten file foreign",
     "inference": (
         "failures run classification published activations provenance partial_rows "
         "npy_files parquet_files embeddings vector_files class_matching ten_crop predictions "
@@ -67,7 +67,7 @@ MODULES = {
         "maintenance scan writer update ranking exact_search status results queries rotations "
         "finder session opening"
     ),
-    "benchmark": "machine agreement settings reading results table measuring",
+    "benchmark": "machine settings reading results table measuring",
     "figures": (
         "png_files loading drawing classes rates matrices sheet_cells html_sheets sheets confusions"
     ),
