@@ -30,7 +30,9 @@ MODULES = {
     "files": (
         "path_text csv_text input_files regular_files output_files private_folders locks records"
     ),
-    "model": "spec layers labels ranges pickles torch_files checkpoints reference default",
+    "model": (
+        "spec layers labels ranges calibrated pickles torch_files checkpoints reference default"
+    ),
     "graph": (
         "interface report serialization model_file build lowering casting quantization "
         "plugin_nodes reading"
@@ -59,7 +61,7 @@ MODULES = {
         "confusion statistics evaluation_report evaluation prediction_tables prediction_files model"
     ),
     "weights": "places download store pull names",
-    "export": "calibration onnx engine cache opening",
+    "export": "calibration int8 fast onnx engine cache opening",
     "console": "signals decoding paths progress verbosity reporting group",
     "index": (
         "manifest lock segments schema ledger named_folders exclusions roots storage model "

@@ -20,6 +20,11 @@ def processor_fields() -> Mapping[str, str]:
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
+def has_vnni() -> bool:
+    """Return whether x86 instructions for sums of 8-bit products in 32 bits are listed here."""
+    return bool({*processor_fields().get("flags", "").split()} & _VNNI)
+
+
 def saturates_int8() -> bool:
     """Return whether OpenVINO's sums of 8-bit products saturate here.
 
@@ -29,5 +34,4 @@ def saturates_int8() -> bool:
     """
     if platform.machine() not in ("x86_64", "AMD64"):
         return False
-    flags = processor_fields().get("flags")
-    return flags is not None and not {*flags.split()} & _VNNI
+    return "flags" in processor_fields() and not has_vnni()
