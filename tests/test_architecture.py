@@ -30,7 +30,9 @@ MODULES = {
     "files": (
         "path_text csv_text input_files regular_files output_files private_folders locks records"
     ),
-    "model": "spec layers labels ranges pickles torch_files checkpoints reference default",
+    "model": (
+        "spec layers labels ranges calibrated pickles torch_files checkpoints reference default"
+    ),
     "graph": (
         "interface report serialization model_file build lowering casting quantization "
         "unsigned_int8 plugin_nodes reading"
@@ -53,14 +55,14 @@ MODULES = {
         "tensorrt_library rtx_plan cuda_memory tensorrt_runner factory"
     ),
     "trt": "kernel plugin builder rtx_builder",
-    "verification": "comparison onnx engine rewritten file foreign",
+    "verification": "comparison agreement onnx engine rewritten file foreign",
     "inference": (
         "failures run classification published activations provenance partial_rows "
         "npy_files parquet_files embeddings vector_files class_matching ten_crop predictions "
         "confusion statistics evaluation_report evaluation prediction_tables prediction_files model"
     ),
     "weights": "places download store pull names",
-    "export": "calibration onnx engine cache recorded opening",
+    "export": "calibration int8 fast onnx engine cache recorded opening",
     "console": "signals decoding paths progress verbosity reporting group",
     "index": (
         "manifest lock segments schema ledger named_folders exclusions roots storage model "
@@ -68,7 +70,7 @@ MODULES = {
         "maintenance scan writer update ranking exact_search status results queries rotations "
         "finder session opening"
     ),
-    "benchmark": "machine agreement settings reading results table measuring",
+    "benchmark": "machine settings reading results table measuring",
     "figures": (
         "png_files loading drawing classes rates matrices sheet_cells html_sheets sheets confusions"
     ),

@@ -28,7 +28,6 @@ from peers import BATCH, PEERS
 from runs import floor_rate, run
 
 from alexnet_deploy import installed
-from alexnet_deploy.benchmark.agreement import Agreement
 from alexnet_deploy.benchmark.machine import Machine
 from alexnet_deploy.export.onnx import build_file
 from alexnet_deploy.graph.model_file import write_model
@@ -38,6 +37,7 @@ from alexnet_deploy.photographs.finding import find_photographs
 from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.runtimes.factory import open_runner
 from alexnet_deploy.timing import Spread, in_turns, seconds_of
+from alexnet_deploy.verification.agreement import Agreement
 
 OURS, FLOOR, NETWORK, BENCHMARK_APP = "alexnet-deploy", "floor", "our network", "benchmark_app"
 # Without telemetry, which the console script would send.

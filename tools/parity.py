@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.benchmark.agreement import Agreement, Layers
 from alexnet_deploy.benchmark.machine import Machine
 from alexnet_deploy.choices import FilePrecision, Precision, Runtime
 from alexnet_deploy.export.onnx import build_file
@@ -37,6 +36,7 @@ from alexnet_deploy.photographs.preprocessing import preprocess
 from alexnet_deploy.runtimes.base import Runner, RunnerOptions
 from alexnet_deploy.runtimes.factory import open_runner
 from alexnet_deploy.timing import in_turns, median_ratio, seconds_of
+from alexnet_deploy.verification.agreement import Agreement, Layers
 from alexnet_deploy.weights.names import chosen_model, open_checkpoint
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet_deploy.benchmark.agreement import Agreement, Layers
 from alexnet_deploy.benchmark.machine import Machine
 from alexnet_deploy.benchmark.reading import BATCH, Readable, read_all
 from alexnet_deploy.benchmark.results import Benchmark, Row, Seconds
@@ -33,6 +32,7 @@ from alexnet_deploy.photographs.pixels import EXACT, Decode
 from alexnet_deploy.runtimes.base import Runner, RunnerOptions
 from alexnet_deploy.runtimes.engine_file import ENGINE_SUFFIX
 from alexnet_deploy.timing import Spread, in_turns, seconds_of
+from alexnet_deploy.verification.agreement import Agreement, Layers
 from alexnet_deploy.weights.names import ModelSource
 
 _PAUSE_S = 0.05  # ONNX Runtime's threads spin for a while

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from alexnet_deploy.benchmark.agreement import Agreement
 from alexnet_deploy.benchmark.machine import Machine
 from alexnet_deploy.benchmark.settings import Setting
 from alexnet_deploy.errors import Argument, Message
 from alexnet_deploy.timing import Spread
+from alexnet_deploy.verification.agreement import Agreement
 
 _WORTH = 1.05
 """Times as fast that three of four rounds show, below which a recommendation is about noise."""

@@ -34,6 +34,7 @@ _Writer = Callable[["Classification"], None]
 @click.option("--figure", type=FILE, help="Draw the first 64 photographs as PNG.")
 @shared.photograph_options
 @pixel_options
+@shared.fast_option
 @shared.model_options
 def classify(
     photographs: shared.Photographs,
@@ -66,7 +67,7 @@ def classify(
     found = at_least_one(find(summary.left_out), summary.left_out)
     num_classes = top or (1 if figure is None else 5)
     with ExitStack() as stack:
-        model = stack.enter_context(model_arguments.open())
+        model = stack.enter_context(model_arguments.open(photographs))
         writers = [_stdout_writer(report, model.spec, num_classes, as_json, csv_file)]
         if csv_file is not None and csv_file != _STDOUT:
             writers.append(stack.enter_context(classification.open_csv(csv_file)))

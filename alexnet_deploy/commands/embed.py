@@ -60,6 +60,7 @@ def _layer_table() -> str:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @shared.photograph_options
 @pixel_options
+@shared.fast_option
 @shared.model_options
 def embed(
     photographs: shared.Photographs,
@@ -101,7 +102,7 @@ def embed(
     )
     find, summary = photographs.find, RunSummary()
     found, report = find(summary.left_out), Reporter(find)
-    with model_arguments.open_runner(layers) as runner, report:
+    with model_arguments.open_runner(layers, photographs, output) as runner, report:
         written = embeddings.embed(
             runner,
             found,

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     decode_default="the index's; scaled for a new one",
     colour_default="the index's; srgb for a new one",
 )
+@shared.fast_option
 @shared.failure_options
 @shared.index_options
 def index(

@@ -26,7 +26,7 @@ from alexnet_deploy.choices import (
 from alexnet_deploy.console.decoding import decoding_options
 from alexnet_deploy.console.paths import FILE, MODEL, PHOTOGRAPHS
 from alexnet_deploy.console.reporting import say
-from alexnet_deploy.errors import UsageError
+from alexnet_deploy.errors import Argument, UsageError
 
 if TYPE_CHECKING:
     from alexnet_deploy.index.model import ModelRequest
@@ -53,6 +53,14 @@ class ModelArguments:
     model: str | None = None
     decode: Scale | None = None
     colour: Colour | None = None
+    fast: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse `--fast` together with what it chooses."""
+        if self.fast:
+            from alexnet_deploy.export.fast import check_left_open
+
+            check_left_open(Argument("fast", True), self.precision, self.decode)
 
     def runner_options(self, outputs: tuple[str, ...] = ()) -> "RunnerOptions":
         """Return the runner options; `outputs` are the layers to compute."""
@@ -83,19 +91,20 @@ class ModelArguments:
             threads=self.threads,
             decode=self.decode,
             colour=self.colour,
+            fast=self.fast,
         )
 
     def decoding(self) -> "Decode":
         """Return how files become pixels, where no index says it."""
         from alexnet_deploy.photographs.pixels import EXACT, Decode
 
-        return Decode.of(self.decode or EXACT.scale, self.colour or EXACT.colour)
+        scale = self.decode or ("scaled" if self.fast else EXACT.scale)
+        return Decode.of(scale, self.colour or EXACT.colour)
 
-    def open(self) -> "Model":
-        """Open the model and print on stderr, once, what runs."""
+    def open(self, photographs: "Photographs") -> "Model":
+        """Open the model for photographs, and print on stderr, once, what runs."""
         from alexnet_deploy.export.opening import open_model
 
-        decoding = self.decoding()
         model = open_model(
             self.model,
             runtime=self.runtime,
@@ -103,20 +112,34 @@ class ModelArguments:
             precision=self.precision,
             batch_size=self.batch_size,
             threads=self.threads,
-            decode=decoding.scale,
-            colour=decoding.colour,
+            decode=self.decode,
+            colour=self.colour or "srgb",
+            fast_for=photographs.files() if self.fast else None,
             notify=say,
         )
         say(f"{model.description}; decoded by {model.decode}")
         return model
 
-    def open_runner(self, outputs: tuple[str, ...]) -> "Runner":
-        """Open a runner for these layers and print on stderr, once, what runs."""
-        from alexnet_deploy.export.opening import open_runner_of
+    def open_runner(
+        self,
+        outputs: tuple[str, ...],
+        photographs: "Photographs | None" = None,
+        output: Path | None = None,
+    ) -> "Runner":
+        """Open a runner for these layers and print on stderr, once, what runs.
+
+        `--fast` chooses by the photographs, unless it did so for a stopped run of `output`.
+        """
+        from alexnet_deploy.export.opening import open_fast_runner, open_runner_of
+        from alexnet_deploy.inference.partial_rows import ranges_left
         from alexnet_deploy.weights.names import chosen_model
 
-        source = chosen_model(self.model, notify=say)
-        runner = open_runner_of(source, self.runner_options(outputs), notify=say)
+        source, options = chosen_model(self.model, notify=say), self.runner_options(outputs)
+        if self.fast and photographs is not None and output is not None:
+            own: Any = {"is_kept": False, "ranges": ranges_left(output), "notify": say}
+            runner = open_fast_runner(source, photographs.files(), options, **own)
+        else:
+            runner = open_runner_of(source, options, notify=say)
         say(runner.description)
         return runner
 
@@ -170,6 +193,10 @@ class Photographs:
             find_photographs(after, **options),
             find_listed(self.listed, **options),
         )
+
+    def files(self) -> Iterator[Path]:
+        """Yield what `find` yields, but for the photograph in standard input."""
+        return (source for source in self.find() if isinstance(source, Path))
 
 
 def _names_in(data: bytes) -> tuple[str, ...]:
@@ -276,6 +303,14 @@ def model_options(command: _Command) -> _Command:
         "[default: $ALEXNET_MODEL, else the bundled checkpoint]",
     )
     return model(runtime_options(command))
+
+
+fast_option = click.option(
+    "--fast",
+    is_flag=True,
+    help="Choose the quickest precision of this machine that agrees with fp32, and scaled "
+    "decoding; int8 is calibrated on some of the photographs, where they are many.",
+)
 
 
 def index_options(command: _Command) -> _Command:

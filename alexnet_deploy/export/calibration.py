@@ -10,13 +10,14 @@ import numpy as np
 from alexnet_deploy.errors import Argument, IncompatibleFileError, NoPhotographsError
 from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.graph.build import NETWORK_INPUT
-from alexnet_deploy.graph.model_file import Calibration, ModelFile
+from alexnet_deploy.graph.model_file import ModelFile
 from alexnet_deploy.graph.quantization import (
     Histogram,
     input_threshold,
     quantize_model,
     quantized_tensors,
 )
+from alexnet_deploy.model.calibrated import ActivationRanges, Calibration, LayerRange
 from alexnet_deploy.photographs.pipeline import batches, crop_loader, default_threads
 from alexnet_deploy.photographs.pixels import EXACT
 from alexnet_deploy.photographs.samples import sample_paths
@@ -27,13 +28,13 @@ MAX_PHOTOGRAPHS = 1000
 """Of more, these many at equal distances: what a folder lists first may be all of one class."""
 
 
-def quantized(
+def calibrated_ranges(
     file: ModelFile,
     photographs: Iterable[Path],
     options: RunnerOptions,
     on_skipped: Callable[[Path, str], None] = lambda path, reason: None,
-) -> ModelFile:
-    """Return an fp32 file in int8, with the ranges that its activations have on photographs.
+) -> ActivationRanges:
+    """Return the ranges that the activations of an fp32 file have on photographs.
 
     Args:
         file: of `graph.build.build_model`.
@@ -56,7 +57,7 @@ def quantized(
     chosen = [paths[i * len(paths) // count] for i in range(count)]
     tensors = quantized_tensors(file)
     layers = tuple(dict.fromkeys(layer for layer in tensors.values() if layer != NETWORK_INPUT))
-    own = dataclasses.replace(options, precision="fp32", outputs=layers)
+    own = dataclasses.replace(options, precision="fp32", outputs=layers, ranges=None)
     with open_runner(file.with_outputs(layers), own) as runner:
         histograms, num_skipped = _histograms(runner, chosen, on_skipped)
     num_read = count - num_skipped
@@ -66,11 +67,41 @@ def quantized(
             "is left may be another kind; name a few hundred photographs with ",
             Argument("calibrate_on"),
         )
-    ranges = {layer: histogram.threshold() for layer, histogram in histograms.items()}
-    ranges[NETWORK_INPUT] = input_threshold(file)
-    narrow = quantize_model(file, {x: ranges[layer] for x, layer in tensors.items()})
-    calibration = Calibration(photographs=num_read, are_samples=set(chosen) <= {*sample_paths()})
-    return dataclasses.replace(narrow, calibration=calibration)
+    largest = {NETWORK_INPUT: input_threshold(file)}
+    largest |= {layer: histogram.threshold() for layer, histogram in histograms.items()}
+    return ActivationRanges(
+        checkpoint=file.identity,
+        calibration=Calibration(photographs=num_read, are_samples=set(chosen) <= {*sample_paths()}),
+        layers=tuple(LayerRange(layer=name, largest=most) for name, most in largest.items()),
+    )
+
+
+def quantized(file: ModelFile, ranges: ActivationRanges) -> ModelFile:
+    """Return an fp32 file in int8; the same ranges give the same identity, wherever it is done.
+
+    Args:
+        file: of `graph.build.build_model`.
+        ranges: of the same checkpoint.
+
+    Raises:
+        IncompatibleFileError: they are of another checkpoint, or not of the layers that it has.
+    """
+    if file.identity != ranges.checkpoint:
+        raise IncompatibleFileError(
+            f"{file.source}: has the identity {file.identity[:16]}..., and the int8 ranges were "
+            f"measured with {ranges.checkpoint[:16]}...; give the model that they are of as ",
+            Argument("model"),
+        )
+    tensors, largest = quantized_tensors(file), ranges.thresholds()
+    needed = set(tensors.values())
+    if needed != largest.keys():
+        wrong = ", ".join(sorted(needed ^ largest.keys()))
+        raise IncompatibleFileError(
+            f"int8 ranges: damaged, they are not of the network's layers ({wrong:.200}); restore "
+            "the file that holds them from a copy, or calibrate again into another"
+        )
+    narrow = quantize_model(file, {x: largest[layer] for x, layer in tensors.items()})
+    return dataclasses.replace(narrow, calibration=ranges.calibration)
 
 
 def _histograms(

@@ -12,6 +12,7 @@ from alexnet_deploy.graph.build import OPSET, build_model
 from alexnet_deploy.graph.casting import cast_model
 from alexnet_deploy.graph.model_file import ModelFile
 from alexnet_deploy.graph.report import Report
+from alexnet_deploy.model.calibrated import ActivationRanges
 from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.layers import layer_names
 from alexnet_deploy.runtimes.base import RunnerOptions, usual_outputs
@@ -94,7 +95,7 @@ def build_file(
         precision: of the graph.
         calibrate_on: with int8, photographs for the ranges; None for the varied samples.
         opset: version of ONNX's operators, one of `OPSETS`; bf16 has 22 in any case.
-        options: with int8, how to run the network on them.
+        options: with int8, how to run the network on them, unless ranges are among them.
         notify: called with lines for people: where the ranges come from, what could not be read.
 
     Raises:
@@ -108,6 +109,23 @@ def build_file(
         return file
     # Here, because the other precisions need no runner.
     from alexnet_deploy.export.calibration import quantized
+
+    options = options or RunnerOptions()
+    return quantized(file, options.ranges or measured_ranges(file, calibrate_on, options, notify))
+
+
+def measured_ranges(
+    file: ModelFile,
+    calibrate_on: Iterable[Path] | None,
+    options: RunnerOptions,
+    notify: Callable[[str], None] = lambda line: None,
+) -> ActivationRanges:
+    """Return the ranges for an fp32 file in int8; the arguments are as for `build_file`.
+
+    Raises:
+        IncompatibleFileError, NoPhotographsError: as `calibrated_ranges`.
+    """
+    from alexnet_deploy.export.calibration import calibrated_ranges
     from alexnet_deploy.photographs.samples import varied_samples
 
     if calibrate_on is None:
@@ -119,17 +137,16 @@ def build_file(
                 Argument("calibrate_on"),
             )
         )
-    narrow = quantized(
+    ranges = calibrated_ranges(
         file,
         calibrate_on,
-        options or RunnerOptions(),
+        options,
         lambda path, reason: notify(f"not calibrated on {printable(path)}: {reason}"),
     )
-    calibration = narrow.calibration
-    if calibration and not calibration.are_samples and calibration.photographs < _FEW:
-        count = calibration.photographs
+    count = ranges.calibration.photographs
+    if not ranges.calibration.are_samples and count < _FEW:
         notify(f"int8: calibrated on few photographs ({count}); a few hundred are better")
-    return narrow
+    return ranges
 
 
 def verified_model(

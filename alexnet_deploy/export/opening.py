@@ -2,19 +2,22 @@
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alexnet_deploy import arguments
 from alexnet_deploy.choices import Colour, Device, FilePrecision, Precision, Runtime, Scale
-from alexnet_deploy.errors import IncompatibleFileError, OutputError
+from alexnet_deploy.errors import Argument, IncompatibleFileError, OutputError
 from alexnet_deploy.export.cache import read_network, write_network
+from alexnet_deploy.export.fast import SCALED, check_left_open, open_quickest
 from alexnet_deploy.export.recorded import RecordedCheckpoint, open_recorded
 from alexnet_deploy.files.input_files import existing_file
 from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.graph.interface import GRAPH_VERSION
 from alexnet_deploy.inference.model import Model
+from alexnet_deploy.model.calibrated import ActivationRanges
 from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.layers import layer_names
 from alexnet_deploy.photographs.pixels import Decode
@@ -32,13 +35,14 @@ from alexnet_deploy.runtimes.factory import (
 from alexnet_deploy.runtimes.gpu_driver import current_gpu
 from alexnet_deploy.runtimes.prepared import LOWERING_VERSION, PreparedNetwork, prepare
 from alexnet_deploy.runtimes.processor import saturates_int8
-from alexnet_deploy.weights.names import ModelSource, chosen_model
+from alexnet_deploy.weights.names import ModelSource, chosen_model, open_checkpoint
 
 if TYPE_CHECKING:
     from alexnet_deploy.graph.model_file import ModelFile
 
 # Enough to catch a wrong export; a full check is `alexnet-deploy export` or `verify`.
 _NUM_CACHE_SAMPLES = 4
+_OWN_PRECISION = (".onnx", ENGINE_SUFFIX)
 
 
 def open_model(
@@ -49,8 +53,9 @@ def open_model(
     precision: Precision = "auto",
     batch_size: int | None = None,
     threads: int | None = None,
-    decode: Scale = "exact",
+    decode: Scale | None = None,
     colour: Colour = "srgb",
+    fast_for: Iterable[str | os.PathLike[str]] | None = None,
     notify: Callable[[str], None] = lambda _: None,
 ) -> Model:
     """Open a model to classify and embed with; use it in a `with` block, or close it.
@@ -62,22 +67,30 @@ def open_model(
             network, such as "torchvision"; None for `$ALEXNET_MODEL`, else the bundled checkpoint.
         runtime: library that runs the network; "auto" takes the fastest installed.
         device: "auto" is the GPU where the installed ONNX Runtime can use one, else the CPU.
-        precision: arithmetic; "auto" is the file's own, of a checkpoint fp32.
+        precision: arithmetic; "auto" is the file's own, of a checkpoint fp32. "int8" gives a
+            checkpoint ranges from the package's samples; for others use `fast_for`, or export it.
         batch_size: photographs per call of the network at most; None for 32, or the size nearest
             to it that an engine was built for.
         threads: CPU threads, for the network and for decoding; None for all cores.
-        decode: "scaled" decodes a large JPEG at a fraction of its size, "gpu" on an NVIDIA GPU.
+        decode: "scaled" decodes a large JPEG at a fraction of its size, "gpu" on an NVIDIA GPU;
+            None is "exact".
         colour: "srgb" converts photographs by their colour profiles; "ignored" takes their numbers.
+        fast_for: files of the photographs to come: chooses for them the quickest precision of this
+            machine that agrees with fp32, says so, and sets `decode` to "scaled"; int8 is
+            calibrated on some of them, if they are so many that it pays.
         notify: called with one line for a person when something takes a while.
 
     Raises:
-        UsageError: no such file, a network that was not pulled, or an argument out of its range.
+        UsageError: no such file, a network that was not pulled, an argument out of its range, or
+            `fast_for` with one that it chooses.
         IncompatibleFileError: the file is not one of ours or is damaged.
         MissingPackageError: the runtime is not installed.
         DeviceError: a GPU was asked for, and there is none.
         VerificationError: the checkpoint's export does not compute what it should.
     """
-    pixels = Decode.of(decode, colour)
+    if fast_for is not None:
+        check_left_open(Argument("fast_for"), precision, decode)
+    pixels = Decode.of(decode or ("exact" if fast_for is None else "scaled"), colour)
     source = chosen_model(model, notify=notify)
     options = RunnerOptions(
         runtime=runtime,
@@ -87,21 +100,37 @@ def open_model(
         exact_batch=batch_size is not None,
         threads=threads,
     )
+    some = None if fast_for is None else map(Path, arguments.paths("fast_for", fast_for))
+    return _opened(source, options, pixels, some, notify)
+
+
+def _opened(
+    source: ModelSource,
+    options: RunnerOptions,
+    pixels: Decode,
+    fast_for: Iterable[Path] | None,
+    notify: Callable[[str], None],
+) -> Model:
+    first: Runner | None = None
+    if fast_for is not None:
+        first = open_fast_runner(source, fast_for, options, is_kept=False, notify=notify)
+        chosen = first.options
+        options = dataclasses.replace(options, precision=chosen.precision, ranges=chosen.ranges)
 
     def open_runner_for(layers: tuple[str, ...]) -> Runner:
         own = dataclasses.replace(options, outputs=layers)
+        if own.ranges is not None:
+            return open_runner_of(source, own, is_kept=False, notify=notify)
         return open_runner_of(source, own, notify=notify)
 
-    if not isinstance(source, Path) or source.suffix != ENGINE_SUFFIX:
-        return Model(open_runner_for(()), open_runner_for, pixels)
-    engine = read_engine(source)
-    return Model(_open_engine(engine, options), open_runner_for, pixels)
+    return Model(first or open_runner_for(()), open_runner_for, pixels)
 
 
 def open_runner_of(
     model: ModelSource | None,
     options: RunnerOptions,
     *,
+    is_kept: bool = True,
     notify: Callable[[str], None] = lambda _: None,
 ) -> Runner:
     """Open an engine, a model file, a checkpoint or a public network, ready to run.
@@ -109,6 +138,8 @@ def open_runner_of(
     Args:
         model: of a file `.engine`, `.onnx`, `.safetensors` or `.pt`; None for `chosen_model()`.
         options: how to run it.
+        is_kept: whether the export of a checkpoint is kept in the cache: ranges that no later run
+            will have would only fill it.
         notify: called with one line for a person when something takes a while or is done
             differently: an export, a cache that cannot be used.
 
@@ -120,6 +151,8 @@ def open_runner_of(
     """
     source = model or chosen_model(notify=notify)
     if isinstance(source, Path):
+        if source.suffix in _OWN_PRECISION:
+            options = dataclasses.replace(options, ranges=None)
         if source.suffix == ENGINE_SUFFIX:
             return _open_engine(read_engine(source), options)
         existing_file(source, "a checkpoint or an .onnx file")
@@ -129,9 +162,77 @@ def open_runner_of(
     # Before it is exported.
     outputs = layer_names(options.outputs or usual_outputs(checkpoint.spec), checkpoint.spec)
     options = dataclasses.replace(resolve(options), outputs=outputs)
+    if not is_kept:
+        precision = file_precision(options.runtime, options.device, _asked(options))
+        return open_runner(_verified(checkpoint.read(), precision, options, notify), options)
     if options.runtime == "openvino":
         return _open_compiled(checkpoint, source, options, notify)
     return open_prepared(_exported(checkpoint, source, options, notify), options)
+
+
+def open_fast_runner(
+    source: ModelSource,
+    photographs: Iterable[Path],
+    options: RunnerOptions,
+    *,
+    is_kept: bool,
+    ranges: ActivationRanges | None = None,
+    notify: Callable[[str], None],
+) -> Runner:
+    """Open a model in the quickest precision for photographs, see `fast.open_quickest`.
+
+    Args:
+        source: a file with a precision of its own runs in that.
+        photographs: as for `open_quickest`, and so are options and ranges.
+        options: see photographs.
+        is_kept: whether what is calibrated will be opened again; see `open_runner_of`.
+        ranges: see photographs.
+        notify: called with lines for a person: what was chosen, and why.
+
+    Raises:
+        AlexNetDeployError: as `open_runner_of` and `open_quickest`.
+    """
+    if isinstance(source, Path) and source.suffix in _OWN_PRECISION:
+        runner = open_runner_of(source, options, notify=notify)
+        own = runner.options.precision
+        notify(f"fast: {own}, the precision of {printable(source)}; {SCALED}")
+        return runner
+
+    def open_with(own: RunnerOptions) -> Runner:
+        keep = is_kept or own.ranges is None
+        return open_runner_of(source, own, is_kept=keep, notify=notify)
+
+    return open_quickest(
+        lambda: open_checkpoint(source),
+        photographs,
+        options,
+        open_with,
+        ranges=ranges,
+        notify=notify,
+    )
+
+
+def with_ranges(
+    source: ModelSource, options: RunnerOptions, *, notify: Callable[[str], None]
+) -> RunnerOptions:
+    """Return options that make the same int8 network of a checkpoint ever after.
+
+    Args:
+        source: the model.
+        options: for another precision, or a file with ranges of its own, they are returned as is.
+        notify: called with the line that the ranges come from samples.
+
+    Raises:
+        AlexNetDeployError: as `open_runner_of`.
+    """
+    is_file = isinstance(source, Path) and source.suffix in _OWN_PRECISION
+    if is_file or options.precision != "int8":
+        return options
+    from alexnet_deploy.export.onnx import measured_ranges
+    from alexnet_deploy.graph.build import build_model
+
+    file = build_model(open_checkpoint(source), ("fc7",))
+    return dataclasses.replace(options, ranges=measured_ranges(file, None, options, notify))
 
 
 def _open_engine(engine: EngineFile, options: RunnerOptions) -> Runner:
@@ -241,5 +342,6 @@ def _cache_key(checkpoint: RecordedCheckpoint, options: RunnerOptions) -> str:
         options.device,
         runtime_version(options.runtime),
         _asked(options),
+        options.ranges,
     )
     return "\n".join(map(str, parts))

@@ -108,10 +108,16 @@ def plain_fields(record: Any) -> dict[str, Any]:
     """Return what is stored of a record and of those in it: all but `LATER` fields at default."""
     values = {field: getattr(record, field.name) for field in dataclasses.fields(record)}
     return {
-        field.name: plain_fields(value) if dataclasses.is_dataclass(value) else value
+        field.name: _stored(value)
         for field, value in values.items()
         if "later" not in field.metadata or value != field.default
     }
+
+
+def _stored(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_stored, value))
+    return plain_fields(value) if dataclasses.is_dataclass(value) else value
 
 
 def json_object(text: str | bytes, source: str, otherwise: str) -> dict[str, Any]:

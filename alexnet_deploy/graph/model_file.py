@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from alexnet_deploy.choices import FilePrecision
 from alexnet_deploy.errors import MissingPackageError
 from alexnet_deploy.files.output_files import atomic_write
-from alexnet_deploy.files.records import Within
 from alexnet_deploy.graph.interface import GRAPH_VERSION
 from alexnet_deploy.graph.serialization import graph_chunks, shell_bytes, without_outputs
+from alexnet_deploy.model.calibrated import Calibration
 from alexnet_deploy.model.checkpoints import Checkpoint, identity
 from alexnet_deploy.model.spec import SPEC_KEY, ModelSpec
 
@@ -39,19 +39,6 @@ CONTENT_KEY = "alexnet_deploy.content_sha256"
 PRECISION_KEY = "alexnet_deploy.precision"
 CALIBRATION_KEY = "alexnet_deploy.calibration"
 REPORT_KEY = "alexnet_deploy.report"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Calibration:
-    """The data that an int8 file's ranges come from.
-
-    Attributes:
-        photographs: how many were used.
-        are_samples: whether they were the package's own samples.
-    """
-
-    photographs: Annotated[int, Within(1, 2**31)]
-    are_samples: bool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,6 @@ from alexnet_deploy.graph.model_file import (
     GRAPH_VERSION_KEY,
     PRECISION_KEY,
     REPORT_KEY,
-    Calibration,
     ModelFile,
     follows_from_spec,
     narrow_name,
@@ -42,6 +41,7 @@ from alexnet_deploy.graph.quantization import (
     quantized_tensors,
 )
 from alexnet_deploy.graph.report import check_report
+from alexnet_deploy.model.calibrated import Calibration
 from alexnet_deploy.model.checkpoints import CHECKPOINT_SUFFIXES, FACTORED, Checkpoint
 from alexnet_deploy.model.ranges import check_range, largest_sum, magnitude
 from alexnet_deploy.model.spec import SPEC_KEY, ModelSpec

@@ -3,17 +3,19 @@
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from alexnet_deploy.choices import FILE_PRECISIONS, LAYERS, Metric
 from alexnet_deploy.errors import Argument, IncompatibleFileError, UsageError
 from alexnet_deploy.files.output_files import atomic_write
-from alexnet_deploy.files.records import Matching, Within, plain_fields, read_record
+from alexnet_deploy.files.records import LATER, Matching, Within, plain_fields, read_record
 from alexnet_deploy.files.regular_files import read_file
+from alexnet_deploy.model.calibrated import ActivationRanges, check_ranges
 from alexnet_deploy.model.spec import FC_WIDTH, ModelSpec
 from alexnet_deploy.photographs.pixels import Decode
+from alexnet_deploy.runtimes.base import Runner
 
 MANIFEST_NAME = "manifest.json"
 SEGMENT_BYTES = 2**30
@@ -27,12 +29,14 @@ class VectorSpace:
     """Everything that two vectors must share to be comparable.
 
     Attributes:
-        identity: of the checkpoint.
+        identity: of the network: in fp32 the checkpoint's.
         layer: a name of `ModelSpec.layer_shapes`; maps are flattened in (C, H, W) order.
         dimension: D, the length of a vector.
         preprocessing: input size and the fields of the spec's preprocessing, as JSON values.
         precision: arithmetic of the network.
         decode: how files become pixels.
+        ranges: of a checkpoint in int8, with which its network is made again; else None. They are
+            part of the identity.
     """
 
     identity: _Name
@@ -41,6 +45,11 @@ class VectorSpace:
     preprocessing: Mapping[str, Any]
     precision: Annotated[str, Matching("|".join(FILE_PRECISIONS))]
     decode: Decode
+    ranges: ActivationRanges | None = field(default=None, metadata=LATER)
+
+    def __post_init__(self) -> None:
+        """Check that the ranges are of an int8 network."""
+        check_ranges(self.ranges, self.precision)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,17 +70,28 @@ class Manifest:
     segment_rows: Annotated[int, Within(1, 2**31)]
 
 
-def new_manifest(
-    spec: ModelSpec, *, identity: str, layer: str, precision: str, decode: Decode
-) -> Manifest:
+def new_manifest(runner: Runner, *, layer: str, decode: Decode) -> Manifest:
     """Return the manifest of a new index of `layer`."""
-    space = vector_space(spec, identity=identity, layer=layer, precision=precision, decode=decode)
+    space = vector_space(
+        runner.spec,
+        identity=runner.identity,
+        layer=layer,
+        precision=runner.options.precision,
+        decode=decode,
+        ranges=runner.options.ranges,
+    )
     segment_rows = max(1, SEGMENT_BYTES // (2 * space.dimension))
     return Manifest(space=space, segment_rows=segment_rows)
 
 
 def vector_space(
-    spec: ModelSpec, *, identity: str, layer: str, precision: str, decode: Decode
+    spec: ModelSpec,
+    *,
+    identity: str,
+    layer: str,
+    precision: str,
+    decode: Decode,
+    ranges: ActivationRanges | None,
 ) -> VectorSpace:
     """Return the vector space of a model."""
     dimension = 1
@@ -84,6 +104,7 @@ def vector_space(
         preprocessing=preprocessing_of(spec),
         precision=precision,
         decode=decode,
+        ranges=ranges,
     )
 
 

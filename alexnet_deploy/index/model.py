@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,8 @@ from typing import cast
 
 from alexnet_deploy.choices import ALL_LAYERS, Colour, Device, Precision, Runtime, Scale
 from alexnet_deploy.errors import Argument, ArgumentError, IncompatibleFileError, UsageError
-from alexnet_deploy.export.opening import open_runner_of
+from alexnet_deploy.export.fast import check_left_open
+from alexnet_deploy.export.opening import open_fast_runner, open_runner_of, with_ranges
 from alexnet_deploy.files.output_files import errors_of, sync_directory
 from alexnet_deploy.importing.known import KnownNetwork, known_networks
 from alexnet_deploy.index.ledger import BLOB, JOURNAL_NAME, LEDGER_NAME, NULL, PART_NAME, Ledger
@@ -53,6 +54,8 @@ class ModelRequest:
         threads: for the network and for decoding; None for all cores.
         decode: how JPEGs are decoded; for a new index None is "scaled".
         colour: what is done of colour profiles; for a new index None is "srgb".
+        fast: choose precision and decoding for a new index, see `fast.open_quickest`; an index
+            keeps its own.
     """
 
     model: ModelSource | None = None
@@ -64,23 +67,37 @@ class ModelRequest:
     threads: int | None = None
     decode: Scale | None = None
     colour: Colour | None = None
+    fast: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse at once what cannot be had anywhere; raises `ArgumentError`."""
+        """Refuse at once what cannot be had anywhere; raises `UsageError`."""
         if self.layer == ALL_LAYERS:
             raise ArgumentError("layer", self.layer, "one layer, an index is of one")
         _options(self, self.layer or "fc7", self.precision)
         self.decoded_as(EXACT)
+        if self.fast:
+            check_left_open(Argument("fast", True), self.precision, self.decode)
 
     def decoded_as(self, own: Decode) -> Decode:
         """Return how to decode, where what is left open is an index's own."""
         return Decode.of(self.decode or own.scale, self.colour or own.colour)
 
 
-def create_index(directory: Path, request: ModelRequest, notify: Callable[[str], None]) -> Runner:
+def create_index(
+    directory: Path,
+    request: ModelRequest,
+    photographs: Iterable[Path],
+    notify: Callable[[str], None],
+) -> Runner:
     """Create an empty index for the model that `request` names; return its runner.
 
     It exists only once the manifest appears; leftovers of a killed creation are used or replaced.
+
+    Args:
+        directory: of the index.
+        request: the model.
+        photographs: those to come, by which `request.fast` chooses.
+        notify: called with lines for a person.
 
     Raises:
         UsageError: the directory is a file, or contains something else.
@@ -91,16 +108,14 @@ def create_index(directory: Path, request: ModelRequest, notify: Callable[[str],
     model = request.model or chosen_model(notify=notify)
     layer = own_name(request.layer or "fc7")
     with ExitStack() as stack:
-        runner = stack.enter_context(
-            open_runner_of(model, _options(request, layer, request.precision), notify=notify)
-        )
-        manifest = new_manifest(
-            runner.spec,
-            identity=runner.identity,
-            layer=layer,
-            precision=runner.options.precision,
-            decode=request.decoded_as(_NEW),
-        )
+        options = _options(request, layer, request.precision)
+        if request.fast:
+            new = open_fast_runner(model, photographs, options, is_kept=True, notify=notify)
+        else:
+            options = with_ranges(model, options, notify=notify)
+            new = open_runner_of(model, options, notify=notify)
+        runner = stack.enter_context(new)
+        manifest = new_manifest(runner, layer=layer, decode=request.decoded_as(_NEW))
         _make_durable_folder(directory)
         with writer_lock(directory):
             if not is_index(directory):  # another process may have been faster: see `check_model`
@@ -151,7 +166,9 @@ def open_model_of(index: Storage, request: ModelRequest, notify: Callable[[str],
     check_request(index, request)
     model = request.model or _own_model(index)
     space = index.manifest.space
-    options = _options(request, space.layer, space.precision)
+    options = dataclasses.replace(
+        _options(request, space.layer, space.precision), ranges=space.ranges
+    )
     runner = open_runner_of(model, options, notify=notify)
     try:
         check_model(index, runner, model)
@@ -221,6 +238,7 @@ def check_model(index: Storage, runner: Runner, model: ModelSource | None) -> No
         layer=space.layer,
         precision=space.precision,
         decode=space.decode,
+        ranges=space.ranges,
     )
     check_space(index.directory, space, {name: getattr(own, name) for name in own.__slots__})
 

@@ -43,7 +43,7 @@ def open_index(
         DeviceError: `device` is a GPU, and there is none.
     """
     request = _request(
-        model, None, runtime, device, precision, batch_size, threads, None, None, notify
+        model, None, runtime, device, precision, batch_size, threads, None, None, False, notify
     )
     return Index(arguments.path("directory", directory), request, notify=notify)
 
@@ -61,6 +61,7 @@ def update_index(
     threads: int | None = None,
     decode: Scale | None = None,
     colour: Colour | None = None,
+    fast: bool = False,
     include_hidden: bool = False,
     retry_failed: bool = False,
     prune: bool = False,
@@ -84,6 +85,7 @@ def update_index(
         threads: see model.
         decode: as for `open_model`; None for the index's, and no other is taken; at first "scaled".
         colour: as for `open_model`; None as for `decode`, but at first "srgb".
+        fast: choose precision and decoding of a new index, as `fast_for` of `open_model` does.
         include_hidden: index hidden files too, in these folders and from now on.
         retry_failed: read again what failed in an earlier run.
         prune: remove what is gone, even where it is more than a fifth of a folder.
@@ -100,14 +102,17 @@ def update_index(
         NoPhotographsError, UsageError, IncompatibleFileError, IndexLockedError, OutputError.
     """
     request = _request(
-        model, layer, runtime, device, precision, batch_size, threads, decode, colour, notify
+        model, layer, runtime, device, precision, batch_size, threads, decode, colour, fast, notify
     )
     options = _options(include_hidden, retry_failed, prune, repair, exclude, remove)
-    num_read, path = itertools.count(1), arguments.path("directory", directory)
+    path, told = arguments.path("directory", directory), _counting(progress)
     some = [Path(folder) for folder in arguments.paths("folders", folders)]
-    return bring_up_to_date(
-        path, some, request, options, on_result=lambda _: progress(next(num_read)), notify=notify
-    )
+    return bring_up_to_date(path, some, request, options, on_result=told, notify=notify)
+
+
+def _counting(progress: Callable[[int], None]) -> Callable[[object], None]:
+    num_read = itertools.count(1)
+    return lambda _: progress(next(num_read))
 
 
 def _options(
@@ -138,6 +143,7 @@ def _request(
     threads: int | None,
     decode: Scale | None,
     colour: Colour | None,
+    fast: bool,
     notify: Callable[[str], None],
 ) -> ModelRequest:
     return ModelRequest(
@@ -150,4 +156,5 @@ def _request(
         threads=threads,
         decode=decode,
         colour=colour,
+        fast=fast,
     )

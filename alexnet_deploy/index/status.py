@@ -81,6 +81,12 @@ def readable_index(description: dict[str, Any]) -> str:
         f", {description['precision']}, decoded by {Decode(**description['decode'])}",
         f"  identity      {description['identity']}",
     ]
+    ranges = description["ranges"]
+    if ranges:
+        count = ranges["calibration"]["photographs"]
+        lines.append(
+            f"  calibration   on {count:,} photographs, for {len(ranges['layers'])} layers"
+        )
     for root in description["roots"]:
         gone = "" if root["exists"] else "  NOT THERE"
         without = f"  without {', '.join(root['exclude'])}" if root["exclude"] else ""

@@ -8,7 +8,7 @@ running it again continues from there, with the same batches.
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -172,9 +172,8 @@ def bring_up_to_date(
 ) -> IndexReport:
     """Index new and changed photographs in `folders`; remove those that are gone.
 
-    A photograph whose content is already indexed reuses that vector, under whatever name. If a root
-    would lose more than a fifth of its photographs, they are kept and reported, unless
-    `options.prune`.
+    A photograph whose content is indexed reuses that vector, under whatever name. If a root would
+    lose more than a fifth of its photographs, they are kept and reported, unless `options.prune`.
 
     Args:
         directory: of the index; created if it does not exist.
@@ -201,10 +200,11 @@ def bring_up_to_date(
     with ExitStack() as stack:
         runner = None
         if not is_index(directory):
-            _check_for_photographs(folders, options)
-            runner = stack.enter_context(create_index(directory, request, notify))
+            found = _photographs_to_come(folders, options)
+            runner = stack.enter_context(create_index(directory, request, found, notify))
         index = stack.enter_context(open_storage_to_write(directory))
         check_request(index, request)
+        _tell_kept(index, request, runner, notify)
         if runner is not None:
             check_model(index, runner, request.model)
         elif request.model is not None:
@@ -221,8 +221,20 @@ def bring_up_to_date(
     return report
 
 
-def _check_for_photographs(folders: Sequence[Path], options: UpdateOptions) -> None:
-    """Raise rather than create an empty index."""
+def _tell_kept(
+    index: Storage, request: ModelRequest, new: Runner | None, notify: Callable[[str], None]
+) -> None:
+    """Say that there was nothing to choose, where an index was there already."""
+    if request.fast and new is None:
+        space = index.manifest.space
+        notify(
+            f"fast: {space.precision} and {space.decode.scale} decoding, as chosen when the index "
+            "was made"
+        )
+
+
+def _photographs_to_come(folders: Sequence[Path], options: UpdateOptions) -> Iterator[Path]:
+    """Return the photographs of a new index; raise rather than create an empty one."""
     for name, values in (("moved_roots", options.moved_roots), ("remove", options.remove)):
         if values:
             raise UsageError(
@@ -230,15 +242,22 @@ def _check_for_photographs(folders: Sequence[Path], options: UpdateOptions) -> N
             )
     check_folders(folders)
     left_out = LeftOut()
+    if next(_photographs(folders, options, left_out), None) is None:
+        raise no_photographs(left_out)
+    return _photographs(folders, options)
+
+
+def _photographs(
+    folders: Sequence[Path],
+    options: UpdateOptions,
+    left_out: Callable[[str], None] = lambda path: None,
+) -> Iterator[Path]:
     for folder in folders:
         path = Path(os.path.realpath(folder))
         root = Root(id=0, path=path, include_hidden=options.include_hidden)
         inside = (within(pattern, path) for pattern in options.exclude or ())
         exclusions = Exclusions(pattern for pattern in inside if pattern is not None)
-        found = photographs_in(path, root, exclusions, left_out=left_out)
-        if next(found, None) is not None:
-            return
-    raise no_photographs(left_out)
+        yield from photographs_in(path, root, exclusions, left_out=left_out)
 
 
 class _Run:

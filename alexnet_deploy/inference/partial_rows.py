@@ -33,9 +33,11 @@ from alexnet_deploy.errors import IncompatibleFileError, OutputError
 from alexnet_deploy.files.locks import locked
 from alexnet_deploy.files.output_files import errors_of, write_all
 from alexnet_deploy.files.path_text import path_fields
+from alexnet_deploy.files.records import json_object, read_record
 from alexnet_deploy.files.regular_files import open_regular, read_file, remove_file
 from alexnet_deploy.inference.activations import STORED
 from alexnet_deploy.inference.provenance import Provenance
+from alexnet_deploy.model.calibrated import ActivationRanges
 from alexnet_deploy.photographs.file_stamps import is_settled, modified_ns
 
 GROUP_BYTES = 16 * 2**20
@@ -43,6 +45,7 @@ GROUP_BYTES = 16 * 2**20
 
 _KEY, _JOURNAL, _LOCK = "key.json", "journal.jsonl", "lock"
 _NO_SLOT = -1
+_UNREADABLE = "remove its folder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +254,19 @@ def open_partial_rows(
         _remove(place)
 
 
+def ranges_left(output: Path) -> ActivationRanges | None:
+    """Return the int8 ranges of the rows that a stopped run for `output` left, if it had any.
+
+    Whether there are rows, and whether they are of use, `open_partial_rows` sees.
+    """
+    path = _place_of(output) / _KEY
+    with suppress(OSError, IncompatibleFileError):
+        text = read_file(path, _UNREADABLE, follow_links=False)
+        fields = json_object(text, str(path), _UNREADABLE)
+        return read_record(ActivationRanges, fields.get("ranges", {}), str(path), _UNREADABLE)
+    return None
+
+
 def stamp_of(source: object) -> bytes | None:
     """Return a hash of a file's path, size and time; None for what is not one, or just changed."""
     if not isinstance(source, Path):
@@ -337,7 +353,7 @@ def _check_key(
     key = json.dumps(provenance.row_fields())
     path = place / _KEY
     try:
-        old = read_file(path, "remove its folder", follow_links=False).decode("utf-8", "replace")
+        old = read_file(path, _UNREADABLE, follow_links=False).decode("utf-8", "replace")
     except FileNotFoundError:
         old = ""
     if old == key:
@@ -362,8 +378,8 @@ def _differences(old: str, key: str) -> str:
     """Return what differs in words; "" if a run stopped before it had written the key."""
     try:
         before, now = json.loads(old), json.loads(key)
-        names = [name for name in now if before.get(name) != now[name]]
-    except (ValueError, AttributeError):
+        names = [name for name in before | now if before.get(name) != now.get(name)]
+    except (ValueError, AttributeError, TypeError):
         return ""
     return " and ".join(name.replace("_", " ") for name in names)
 

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -18,6 +18,7 @@ from alexnet_deploy.choices import (
     StoredType,
 )
 from alexnet_deploy.files.records import (
+    LATER,
     Matching,
     Within,
     check_fields,
@@ -27,6 +28,7 @@ from alexnet_deploy.files.records import (
 )
 from alexnet_deploy.inference.activations import pooled_shape
 from alexnet_deploy.inference.published import network_name
+from alexnet_deploy.model.calibrated import ActivationRanges, check_ranges
 from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.photographs.pixels import EXACT, Decode
 from alexnet_deploy.runtimes.base import Runner
@@ -36,7 +38,7 @@ PYTHON = ("python",)
 """The command of vectors that a program made by a call."""
 _AGAIN = "embed the photographs again"
 _ROW_FIELDS = (
-    *("tool_version", "identity", "layers", "dtype", "decode", "precision"),
+    *("tool_version", "identity", "layers", "dtype", "decode", "precision", "ranges"),
     *("runtime", "runtime_version", "device"),
 )
 _Text = Annotated[str, Within(most=1000)]
@@ -86,6 +88,7 @@ class Provenance:
         dtype: of the arrays.
         decode: how files became pixels.
         precision: arithmetic of the network.
+        ranges: of an int8 network that was calibrated for these photographs; else None.
         runtime, runtime_version, device: what computed it; "" for a version that is not known.
         command: the command line, or `PYTHON`.
         date: when the run began that finished the file, UTC.
@@ -113,10 +116,12 @@ class Provenance:
     num_rows: _Count
     num_failed: _Count
     left_out: Mapping[str, Any]
+    ranges: ActivationRanges | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         """Check the fields; see `ModelSpec.__post_init__`."""
         check_fields(self)
+        check_ranges(self.ranges, self.precision)
         names = [layer.name for layer in self.layers]
         require(0 < len(names) == len(set(names)), "layers", names, "one or more different ones")
         require(self.num_failed <= self.num_rows, "num_failed", self.num_failed, "at most num_rows")
@@ -135,14 +140,13 @@ class Provenance:
             "format": self.FORMAT,
             **plain_fields(self),
             "spec": json.loads(self.spec.to_json()),
-            "layers": [plain_fields(layer) for layer in self.layers],
             "left_out": dict(self.left_out),
         }
 
     def row_fields(self) -> dict[str, Any]:
         """Return those fields on which the numbers of a photograph depend."""
         fields = self.fields()
-        return {name: fields[name] for name in _ROW_FIELDS}
+        return {name: fields[name] for name in _ROW_FIELDS if name in fields}
 
     def to_json(self) -> str:
         """Return `fields` as one line of ASCII; `from_json` reads it."""
@@ -178,6 +182,7 @@ def provenance_of(
         dtype=dtype,
         decode=decode,
         precision=options.precision,
+        ranges=options.ranges,
         runtime=options.runtime,
         runtime_version=runtime_version(options.runtime),
         device=options.device,

@@ -96,12 +96,20 @@ def _readable_provenance(made: Mapping[str, Any]) -> list[str]:
         *(f"  layer         {_readable_layer(layer, made['dtype'])}" for layer in made["layers"]),
         f"  identity      {made['identity']}{network}",
         f"  decode        {_flat(decode)}",
+        *_calibration(made.get("ranges")),
         f"  computed in   {made['precision']} by {made['runtime']} {made['runtime_version']} on "
         f"{made['device']}",
         f"  made by       {made['tool']} {made['tool_version']}, {made['date']}",
         f"  command       {' '.join(made['command'])}",
         *([f"  {left_out}"] if left_out else []),
     ]
+
+
+def _calibration(ranges: Mapping[str, Any] | None) -> list[str]:
+    if not ranges:
+        return []
+    count = ranges["calibration"]["photographs"]
+    return [f"  calibration   on {count:,} photographs, for {len(ranges['layers'])} layers"]
 
 
 def _readable_layer(layer: Mapping[str, Any], dtype: str) -> str:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from alexnet_deploy import arguments
 from alexnet_deploy.choices import DEVICES, PRECISIONS, RUNTIMES, Device, Precision, Runtime
 from alexnet_deploy.errors import ClosedError, UsageError
+from alexnet_deploy.model.calibrated import ActivationRanges
 from alexnet_deploy.model.spec import ModelSpec
 
 FORKED = "the model was opened before this process was forked; open it in each process"
@@ -42,6 +43,8 @@ class RunnerOptions:
         threads: CPU threads of the runtime; None for all cores.
         outputs: layers to return, as for `layers.layer_names`; none for `usual_outputs`, or all
             that an engine was built with.
+        ranges: those that a checkpoint is run in int8 with; None for those of the samples. A file
+            has its own.
     """
 
     runtime: Runtime = "auto"
@@ -51,6 +54,7 @@ class RunnerOptions:
     exact_batch: bool = True
     threads: int | None = None
     outputs: tuple[str, ...] = ()
+    ranges: ActivationRanges | None = None
 
     def __post_init__(self) -> None:
         """Reject values outside the choices.

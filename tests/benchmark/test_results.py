@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alexnet_deploy.benchmark.agreement import Agreement
 from alexnet_deploy.benchmark.machine import Machine
 from alexnet_deploy.benchmark.results import Row
 from alexnet_deploy.benchmark.table import table
 from alexnet_deploy.console.reporting import in_options
 from alexnet_deploy.photographs.pixels import Decode
 from alexnet_deploy.timing import Spread
+from alexnet_deploy.verification.agreement import Agreement
 from tests.support.measured import AGREES, DIFFERS, FIRST, bench_of, row_of, seconds
 
 

@@ -12,11 +12,12 @@ from PIL import Image
 
 from alexnet_deploy.errors import IncompatibleFileError, NoPhotographsError
 from alexnet_deploy.export import calibration
-from alexnet_deploy.export.calibration import MAX_PHOTOGRAPHS, quantized
+from alexnet_deploy.export.calibration import MAX_PHOTOGRAPHS, calibrated_ranges, quantized
 from alexnet_deploy.export.onnx import build_file
 from alexnet_deploy.graph.build import build_model
-from alexnet_deploy.graph.model_file import Calibration, ModelFile, write_model
+from alexnet_deploy.graph.model_file import ModelFile, write_model
 from alexnet_deploy.graph.reading import read_model
+from alexnet_deploy.model.calibrated import Calibration
 from alexnet_deploy.photographs import pipeline
 from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes.base import RunnerOptions
@@ -65,14 +66,14 @@ def test_of_many_photographs_those_at_equal_distances_are_taken(
     Image.new("RGB", (300, 300)).save(photograph)
     paths = [Path(tmp_path, ".", f"../{tmp_path.name}/a.png") for _ in range(2 * MAX_PHOTOGRAPHS)]
     paths[1::2] = [varied_samples()[0]] * MAX_PHOTOGRAPHS
-    quantized(file, paths, RunnerOptions(batch_size=2))
+    calibrated_ranges(file, paths, RunnerOptions(batch_size=2))
     assert read[0]["paths"] == paths[::2]
 
 
 def test_decoding_takes_the_threads_that_were_asked_for(
     file: ModelFile, read: list[dict[str, Any]]
 ) -> None:
-    quantized(file, varied_samples()[:1], RunnerOptions(batch_size=2, threads=3))
+    calibrated_ranges(file, varied_samples()[:1], RunnerOptions(batch_size=2, threads=3))
     assert read[0]["threads"] == 3
 
 
@@ -80,7 +81,7 @@ def test_without_a_photograph_there_is_nothing_to_calibrate_on(file: ModelFile) 
     with pytest.raises(
         NoPhotographsError, match=r"no photographs; name a few hundred with calibrate_on"
     ):
-        quantized(file, [], RunnerOptions())
+        calibrated_ranges(file, [], RunnerOptions())
 
 
 @pytest.mark.usefixtures("read")
@@ -97,7 +98,8 @@ def test_a_few_photographs_of_ones_own_are_called_few(tmp_path: Path) -> None:
 def test_the_file_says_what_it_was_calibrated_on_and_nobody_can_change_that(
     file: ModelFile, tmp_path: Path
 ) -> None:
-    narrow = quantized(file, varied_samples()[:2], RunnerOptions(batch_size=2))
+    ranges = calibrated_ranges(file, varied_samples()[:2], RunnerOptions(batch_size=2))
+    narrow = quantized(file, ranges)
     write_model(narrow, tmp_path / "m.onnx")
     again = read_model(tmp_path / "m.onnx")
     assert again.calibration == Calibration(photographs=2, are_samples=True)
@@ -115,7 +117,8 @@ def test_the_file_says_what_it_was_calibrated_on_and_nobody_can_change_that(
 def test_a_damaged_calibration_is_refused(
     file: ModelFile, tmp_path: Path, old: bytes, new: bytes
 ) -> None:
-    narrow = quantized(file, varied_samples()[:2], RunnerOptions(batch_size=2))
+    ranges = calibrated_ranges(file, varied_samples()[:2], RunnerOptions(batch_size=2))
+    narrow = quantized(file, ranges)
     content = b"".join(bytes(chunk) for chunk in narrow.chunks())
     assert content.count(old) == 1
     assert len(old) == len(new)

@@ -15,11 +15,11 @@ from hypothesis.extra.numpy import arrays
 
 from alexnet_deploy.choices import Runtime
 from alexnet_deploy.errors import IncompatibleFileError, NoPhotographsError
-from alexnet_deploy.export.calibration import quantized
+from alexnet_deploy.export.calibration import calibrated_ranges, quantized
 from alexnet_deploy.graph.build import build_model
 from alexnet_deploy.graph.casting import cast_model
 from alexnet_deploy.graph.lowering import Norm, find_norms
-from alexnet_deploy.graph.model_file import Calibration, ModelFile, write_model
+from alexnet_deploy.graph.model_file import ModelFile, write_model
 from alexnet_deploy.graph.quantization import (
     Histogram,
     dequantize_model,
@@ -28,6 +28,7 @@ from alexnet_deploy.graph.quantization import (
     quantized_tensors,
 )
 from alexnet_deploy.graph.reading import read_model
+from alexnet_deploy.model.calibrated import Calibration
 from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint
 from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.model.reference import Reference
@@ -217,7 +218,7 @@ def bundled() -> Checkpoint:
 @pytest.fixture(scope="module")
 def int8_file(bundled: Checkpoint) -> ModelFile:
     file = build_model(bundled, ("probabilities", "fc7"))
-    return quantized(file, varied_samples()[::2], RunnerOptions())
+    return quantized(file, calibrated_ranges(file, varied_samples()[::2], RunnerOptions()))
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
@@ -283,11 +284,13 @@ def test_what_cannot_be_read_is_left_out_of_the_ranges_and_named(
     file = build_model(bundled, ("fc7",))
     skipped: list[Path] = []
     few = [*varied_samples()[:2], bad]
-    narrow = quantized(file, few, RunnerOptions(), lambda path, reason: skipped.append(path))
+    ranges = calibrated_ranges(
+        file, few, RunnerOptions(), lambda path, reason: skipped.append(path)
+    )
     assert skipped == [bad]
-    assert narrow.calibration == Calibration(photographs=2, are_samples=False)
+    assert ranges.calibration == Calibration(photographs=2, are_samples=False)
     with pytest.raises(NoPhotographsError, match="2 of 3 photographs could not be read"):
-        quantized(file, [varied_samples()[0], bad, bad], RunnerOptions())
+        calibrated_ranges(file, [varied_samples()[0], bad, bad], RunnerOptions())
 
 
 def test_a_network_that_is_not_finite_has_no_ranges(bundled: Checkpoint) -> None:
@@ -295,7 +298,7 @@ def test_a_network_that_is_not_finite_has_no_ranges(bundled: Checkpoint) -> None
     bias[0] = np.inf
     broken = Checkpoint(spec=bundled.spec, arrays=dict(bundled.arrays) | {"fc6.bias": bias})
     with pytest.raises(IncompatibleFileError, match=r"layer fc6: not finite on one of"):
-        quantized(build_model(broken, ("fc7",)), varied_samples()[:1], RunnerOptions())
+        calibrated_ranges(build_model(broken, ("fc7",)), varied_samples()[:1], RunnerOptions())
 
 
 def cost(values: np.ndarray, threshold: float) -> float:

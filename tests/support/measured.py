@@ -3,13 +3,13 @@
 import dataclasses
 from typing import Any
 
-from alexnet_deploy.benchmark.agreement import Agreement
 from alexnet_deploy.benchmark.machine import Machine
 from alexnet_deploy.benchmark.results import Benchmark, Row, Seconds
 from alexnet_deploy.benchmark.settings import Setting
 from alexnet_deploy.photographs.pixels import EXACT, Decode
 from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.timing import Spread
+from alexnet_deploy.verification.agreement import Agreement
 
 AGREES = Agreement(
     same_class=0.99,

@@ -2,8 +2,8 @@
 
 from parity import parity, runner_layers
 
-from alexnet_deploy.benchmark.agreement import Agreement, Layers
 from alexnet_deploy.runtimes.base import Runner
+from alexnet_deploy.verification.agreement import Agreement, Layers
 from gpu_checks.check import Figures, require
 from gpu_checks.reference import Expected
 

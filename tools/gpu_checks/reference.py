@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from parity import LAYERS
 
-from alexnet_deploy.benchmark.agreement import Layers
 from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint
 from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.model.reference import Reference, crop
@@ -20,6 +19,7 @@ from alexnet_deploy.photographs.decoding import load_photograph
 from alexnet_deploy.photographs.finding import find_photographs
 from alexnet_deploy.photographs.preprocessing import preprocess
 from alexnet_deploy.photographs.samples import sample_paths
+from alexnet_deploy.verification.agreement import Layers
 from gpu_checks.check import Figures, Settings, Skipped, require
 
 ENOUGH_S = 100.0
