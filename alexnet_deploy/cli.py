@@ -56,8 +56,8 @@ def main() -> None:
     # The converter is a third of `import openvino`, which does without it. Not in the library:
     # elsewhere in a process it may be wanted.
     sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
-    # Importing NumPy starts threads of its BLAS, which would wait spinning for work for 30 ms.
-    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
+    # Importing NumPy starts threads of its BLAS, which wait spinning for work: 2**26 cycles, 30 ms.
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")
     # Imports make many objects and no cycles, for which Python would look every 700 objects, and in
     # all of them again before it ends.
     gc.set_threshold(5_000)
