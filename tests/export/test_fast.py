@@ -76,7 +76,8 @@ def attempts(
         opened.append(options.precision)
         assert (options.ranges is RANGES) == (options.precision == "int8")
         if options.precision in failing:
-            raise VerificationError("it differs")
+            kind = IncompatibleFileError if options.precision == "fp16" else VerificationError
+            raise kind("it differs")
 
     fast.open_quickest(
         lambda: None,  # type: ignore[arg-type, return-value]
@@ -114,7 +115,11 @@ RANGES: Any = object()
             "bf16; not int8, .* from 25",
         ),
         ({"avx2": True, "failing": ("int8",)}, ["fp32"], "fp32; not int8, judged"),
-        ({"bf16": True, "failing": ("bf16",)}, ["bf16", "fp32"], "not bf16, .* check: it differs"),
+        (
+            {"bf16": True, "failing": ("bf16",)},
+            ["bf16", "fp32"],
+            "not bf16, .* fails here: it differs",
+        ),
         ({"avx2": True, "bf16": True, "runtime": "onnxruntime"}, ["fp32"], "fp32, where"),
         ({"avx2": True, "device": "cuda"}, ["fp16"], "fp16, on a GPU"),
         ({"device": "cuda", "failing": ("fp16",)}, ["fp16", "fp32"], "fp32; not fp16"),
