@@ -82,6 +82,8 @@ def index(
     the path from each; ** stands for any folders. It is kept for later runs, in place of those
     before. What matches, and what --remove names, leaves the index; the files stay.
 
+    Layer, precision and decoding stay as they were when the index was made, also with --fast.
+
     Renamed and copied files keep their vectors. A folder that lost more than a fifth of its
     photographs, perhaps because its drive is not mounted, keeps them until --prune (exit 1).
     """

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet_deploy.errors import Argument, IncompatibleFileError, NoPhotographsError
+from alexnet_deploy.errors import Argument, IncompatibleFileError, Message, NoPhotographsError
 from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.graph.build import NETWORK_INPUT
 from alexnet_deploy.graph.model_file import ModelFile
@@ -20,33 +20,45 @@ from alexnet_deploy.graph.quantization import (
 from alexnet_deploy.model.calibrated import ActivationRanges, Calibration, LayerRange
 from alexnet_deploy.photographs.pipeline import batches, crop_loader, default_threads
 from alexnet_deploy.photographs.pixels import EXACT
-from alexnet_deploy.photographs.samples import sample_paths
+from alexnet_deploy.photographs.samples import sample_paths, varied_samples
 from alexnet_deploy.runtimes.base import Runner, RunnerOptions
 from alexnet_deploy.runtimes.factory import open_runner
 
 MAX_PHOTOGRAPHS = 1000
 """Of more, these many at equal distances: what a folder lists first may be all of one class."""
+_FEW = 100
+"""Photographs: with fewer to calibrate on, those to come are clipped more often."""
 
 
 def calibrated_ranges(
     file: ModelFile,
-    photographs: Iterable[Path],
+    photographs: Iterable[Path] | None,
     options: RunnerOptions,
-    on_skipped: Callable[[Path, str], None] = lambda path, reason: None,
+    notify: Callable[[str], None] = lambda line: None,
 ) -> ActivationRanges:
     """Return the ranges that the activations of an fp32 file have on photographs.
 
     Args:
         file: of `graph.build.build_model`.
         photographs: a few hundred like those to come; at most `MAX_PHOTOGRAPHS` are looked at.
+            None for the varied samples.
         options: how to run the float32 file; precision and outputs are replaced.
-        on_skipped: called with each photograph that could not be read, and the reason.
+        notify: called with lines for people: where the ranges come from, what could not be read.
 
     Raises:
         NoPhotographsError: there are none, or half of them or more could not be read.
         IncompatibleFileError: the network's activations are not finite.
         DeviceError: the runtime cannot be had here.
     """
+    if photographs is None:
+        photographs = varied_samples()
+        notify(
+            Message(
+                "int8: the ranges come from 40 of the package's sample photographs; a few "
+                "hundred like those to come are better: export with ",
+                Argument("calibrate_on"),
+            )
+        )
     paths = list(photographs)
     if not paths:
         raise NoPhotographsError(
@@ -59,7 +71,7 @@ def calibrated_ranges(
     layers = tuple(dict.fromkeys(layer for layer in tensors.values() if layer != NETWORK_INPUT))
     own = dataclasses.replace(options, precision="fp32", outputs=layers, ranges=None)
     with open_runner(file.with_outputs(layers), own) as runner:
-        histograms, num_skipped = _histograms(runner, chosen, on_skipped)
+        histograms, num_skipped = _histograms(runner, chosen, notify)
     num_read = count - num_skipped
     if num_read <= num_skipped:
         raise NoPhotographsError(
@@ -67,11 +79,14 @@ def calibrated_ranges(
             "is left may be another kind; name a few hundred photographs with ",
             Argument("calibrate_on"),
         )
+    are_samples = set(chosen) <= {*sample_paths()}
+    if not are_samples and num_read < _FEW:
+        notify(f"int8: calibrated on few photographs ({num_read}); a few hundred are better")
     largest = {NETWORK_INPUT: input_threshold(file)}
     largest |= {layer: histogram.threshold() for layer, histogram in histograms.items()}
     return ActivationRanges(
         checkpoint=file.identity,
-        calibration=Calibration(photographs=num_read, are_samples=set(chosen) <= {*sample_paths()}),
+        calibration=Calibration(photographs=num_read, are_samples=are_samples),
         layers=tuple(LayerRange(layer=name, largest=most) for name, most in largest.items()),
     )
 
@@ -105,7 +120,7 @@ def quantized(file: ModelFile, ranges: ActivationRanges) -> ModelFile:
 
 
 def _histograms(
-    runner: Runner, paths: list[Path], on_skipped: Callable[[Path, str], None]
+    runner: Runner, paths: list[Path], notify: Callable[[str], None]
 ) -> tuple[dict[str, Histogram], int]:
     """Count the activations of each layer; also return how many photographs could not be read."""
     histograms = {layer: Histogram() for layer in runner.options.outputs}
@@ -122,7 +137,7 @@ def _histograms(
             for slot in batch.slots:
                 if slot.error is not None:
                     num_skipped += 1
-                    on_skipped(slot.item, slot.error)
+                    notify(f"not calibrated on {printable(slot.item)}: {slot.error}")
             if not len(batch.images):
                 continue
             for layer, values in runner.run(batch.images).items():

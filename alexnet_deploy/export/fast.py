@@ -9,7 +9,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from alexnet_deploy.choices import Precision, Runtime
-from alexnet_deploy.errors import Argument, UsageError, VerificationError
+from alexnet_deploy.errors import (
+    Argument,
+    IncompatibleFileError,
+    UsageError,
+    VerificationError,
+)
 from alexnet_deploy.model.calibrated import ActivationRanges
 from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.runtimes.base import Runner, RunnerOptions
@@ -77,6 +82,7 @@ def open_quickest(
         notify: called with the line, and one for each photograph that could not be calibrated on.
 
     Raises:
+        IncompatibleFileError: the checkpoint is damaged.
         VerificationError: not even float32 agrees with the reference.
         AlexNetDeployError: as `open_with`.
     """
@@ -85,20 +91,21 @@ def open_quickest(
     for number, precision in enumerate(able):
         own = dataclasses.replace(options, precision=precision)
         said = [str(precision) if not_taken else f"{precision}, {_WHY[precision]}"]
-        if precision == "int8":
-            least = BREAK_EVEN[able[number + 1]]
-            found, why = _ranges(checkpoint, photographs, own, ranges, least, notify)
-            if found is None:
-                not_taken.append(f"not int8, {why}")
-                continue
-            own = dataclasses.replace(own, ranges=found)
-            said.append(why)
         try:
+            if precision == "int8":
+                least = BREAK_EVEN[able[number + 1]]
+                found, why = _ranges(checkpoint, photographs, own, ranges, least, notify)
+                if found is None:
+                    not_taken.append(f"not int8, {why}")
+                    continue
+                own = dataclasses.replace(own, ranges=found)
+                said.append(why)
             runner = open_with(own)
-        except VerificationError as error:
+        except (IncompatibleFileError, VerificationError) as error:
+            # Incompatible: a weight beyond float16, say; of a damaged file float32 says so, too.
             if precision == able[-1]:
                 raise
-            not_taken.append(f"not {precision}, which fails its check: {str(error)[:300]}")
+            not_taken.append(f"not {precision}, which fails here: {str(error)[:300]}")
             continue
         notify(f"fast: {'; '.join([*said, *not_taken, SCALED])}")
         return runner

@@ -9,7 +9,6 @@ import numpy as np
 
 from alexnet_deploy.errors import NoPhotographsError
 from alexnet_deploy.export.calibration import calibrated_ranges, quantized
-from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.graph.build import build_model
 from alexnet_deploy.graph.model_file import ModelFile
 from alexnet_deploy.model.calibrated import ActivationRanges
@@ -22,8 +21,6 @@ from alexnet_deploy.verification.agreement import Agreement
 
 _HELD_OUT = 6
 """Every sixth photograph is compared, the others calibrate."""
-MIN_CALIBRATED = 40
-"""Fewer are too few for ranges, even if they are all that can be read of many."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +48,7 @@ def judged(
         checkpoint: the network.
         photographs: a sample of those to come.
         options: how to run it, in int8.
-        notify: called with one line for each photograph that could not be calibrated on.
+        notify: as for `calibrated_ranges`.
 
     Raises:
         IncompatibleFileError, DeviceError: as `calibrated_ranges`.
@@ -60,24 +57,16 @@ def judged(
     rest = [path for number, path in enumerate(photographs) if number % _HELD_OUT]
     outputs = ("fc7", "logits") if checkpoint.spec.has_head else ("fc7",)
     wide = build_model(checkpoint, outputs)
-
-    def skipped(path: Path, reason: str) -> None:
-        notify(f"not calibrated on {printable(path)}: {reason}")
-
-    unread = Judged(
-        reason=f"since too few of {len(photographs)} photographs could be read to calibrate it"
-    )
     try:
-        ranges = calibrated_ranges(wide, rest, options, skipped)
-        num_read = ranges.calibration.photographs
-        if num_read < MIN_CALIBRATED:
-            return unread
+        ranges = calibrated_ranges(wide, rest, options, notify)
         found = _agreement(wide, quantized(wide, ranges), held, options)
     except NoPhotographsError:
-        return unread
+        few = f"too few of {len(photographs)} photographs could be read"
+        return Judged(reason=f"since {few} to calibrate and compare it")
     if not found.is_admitted:
         return Judged(reason=f"which is too far from fp32 on these photographs: {found}")
-    reason = f"calibrated on {num_read} of the photographs, on others {found}"
+    count = ranges.calibration.photographs
+    reason = f"calibrated on {count} of the photographs, on others {found}"
     return Judged(ranges=ranges, reason=reason)
 
 

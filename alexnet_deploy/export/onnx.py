@@ -5,20 +5,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from alexnet_deploy.choices import FilePrecision
-from alexnet_deploy.errors import Argument, Message, UsageError
+from alexnet_deploy.errors import UsageError
 from alexnet_deploy.files.output_files import atomic_write
-from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.graph.build import OPSET, build_model
 from alexnet_deploy.graph.casting import cast_model
 from alexnet_deploy.graph.model_file import ModelFile
 from alexnet_deploy.graph.report import Report
-from alexnet_deploy.model.calibrated import ActivationRanges
 from alexnet_deploy.model.checkpoints import Checkpoint
 from alexnet_deploy.model.layers import layer_names
 from alexnet_deploy.runtimes.base import RunnerOptions, usual_outputs
-
-_FEW = 100
-"""Photographs: with fewer to calibrate on, those to come are clipped more often."""
 
 
 def export_onnx(
@@ -93,7 +88,7 @@ def build_file(
         checkpoint: what to build.
         outputs: layers that the file offers, by our names; none for `usual_outputs`.
         precision: of the graph.
-        calibrate_on: with int8, photographs for the ranges; None for the varied samples.
+        calibrate_on: with int8, photographs for the ranges, as for `calibrated_ranges`.
         opset: version of ONNX's operators, one of `OPSETS`; bf16 has 22 in any case.
         options: with int8, how to run the network on them, unless ranges are among them.
         notify: called with lines for people: where the ranges come from, what could not be read.
@@ -108,45 +103,10 @@ def build_file(
     if precision != "int8":
         return file
     # Here, because the other precisions need no runner.
-    from alexnet_deploy.export.calibration import quantized
+    from alexnet_deploy.export.calibration import calibrated_ranges, quantized
 
     options = options or RunnerOptions()
-    return quantized(file, options.ranges or measured_ranges(file, calibrate_on, options, notify))
-
-
-def measured_ranges(
-    file: ModelFile,
-    calibrate_on: Iterable[Path] | None,
-    options: RunnerOptions,
-    notify: Callable[[str], None] = lambda line: None,
-) -> ActivationRanges:
-    """Return the ranges for an fp32 file in int8; the arguments are as for `build_file`.
-
-    Raises:
-        IncompatibleFileError, NoPhotographsError: as `calibrated_ranges`.
-    """
-    from alexnet_deploy.export.calibration import calibrated_ranges
-    from alexnet_deploy.photographs.samples import varied_samples
-
-    if calibrate_on is None:
-        calibrate_on = varied_samples()
-        notify(
-            Message(
-                "int8: the ranges come from 40 of the package's sample photographs; a few "
-                "hundred like those to come are better: export with ",
-                Argument("calibrate_on"),
-            )
-        )
-    ranges = calibrated_ranges(
-        file,
-        calibrate_on,
-        options,
-        lambda path, reason: notify(f"not calibrated on {printable(path)}: {reason}"),
-    )
-    count = ranges.calibration.photographs
-    if not ranges.calibration.are_samples and count < _FEW:
-        notify(f"int8: calibrated on few photographs ({count}); a few hundred are better")
-    return ranges
+    return quantized(file, options.ranges or calibrated_ranges(file, calibrate_on, options, notify))
 
 
 def verified_model(

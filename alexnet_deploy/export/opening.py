@@ -228,11 +228,11 @@ def with_ranges(
     is_file = isinstance(source, Path) and source.suffix in _OWN_PRECISION
     if is_file or options.precision != "int8":
         return options
-    from alexnet_deploy.export.onnx import measured_ranges
+    from alexnet_deploy.export.calibration import calibrated_ranges
     from alexnet_deploy.graph.build import build_model
 
     file = build_model(open_checkpoint(source), ("fc7",))
-    return dataclasses.replace(options, ranges=measured_ranges(file, None, options, notify))
+    return dataclasses.replace(options, ranges=calibrated_ranges(file, None, options, notify))
 
 
 def _open_engine(engine: EngineFile, options: RunnerOptions) -> Runner:

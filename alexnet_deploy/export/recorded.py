@@ -6,7 +6,9 @@ as they were, the file is taken to be as it was. Results do not rest on that: th
 network whose own hash is compared. Given up is to notice that the *file* has changed where not even
 its inode's time of change shows it: whoever may set the clock or write to the device can arrange
 that, a file system may lose it in a crash, and a program that holds the file mapped may still write
-to it. Clocks tick; so a file that changed within two seconds of being read is not remembered.
+to it. Clocks tick; so a file that changed within two seconds of being read is not remembered. Nor
+is one whose time of change is in whole seconds: FAT, sshfs and images such as squashfs give the
+time of modification there, which whoever copies a file or builds an image sets as he likes.
 """
 
 import os
@@ -94,7 +96,8 @@ def _stamp(path: Path) -> list[int] | None:
         status = os.stat(path)
     except (OSError, ValueError):
         return None
-    times = [status.st_mtime_ns, status.st_ctime_ns]
-    if not stat.S_ISREG(status.st_mode) or not all(map(is_settled, times)):
+    changed = status.st_ctime_ns
+    is_telling = is_settled(changed) and changed % 1_000_000_000
+    if not stat.S_ISREG(status.st_mode) or not is_telling:
         return None
-    return [status.st_dev, status.st_ino, status.st_size, *times]
+    return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, changed]

@@ -13,6 +13,7 @@ from alexnet_deploy.index.integrity import problems
 from alexnet_deploy.index.ledger import BLOB, INTEGER, NULL, REAL, TEXT
 from alexnet_deploy.index.roots import Roots, all_roots
 from alexnet_deploy.index.storage import Storage, open_storage
+from alexnet_deploy.model.calibrated import readable_ranges
 from alexnet_deploy.photographs.pixels import Decode
 from alexnet_deploy.photographs.suffixes import LeftOut, describe_left_out
 
@@ -81,12 +82,7 @@ def readable_index(description: dict[str, Any]) -> str:
         f", {description['precision']}, decoded by {Decode(**description['decode'])}",
         f"  identity      {description['identity']}",
     ]
-    ranges = description["ranges"]
-    if ranges:
-        count = ranges["calibration"]["photographs"]
-        lines.append(
-            f"  calibration   on {count:,} photographs, for {len(ranges['layers'])} layers"
-        )
+    lines += readable_ranges(description["ranges"])
     for root in description["roots"]:
         gone = "" if root["exists"] else "  NOT THERE"
         without = f"  without {', '.join(root['exclude'])}" if root["exclude"] else ""

@@ -14,6 +14,7 @@ from alexnet_deploy.files.path_text import path_fields
 from alexnet_deploy.files.regular_files import read_file
 from alexnet_deploy.inference.activations import STORED
 from alexnet_deploy.inference.provenance import Provenance, StoredLayer, record_path
+from alexnet_deploy.model.calibrated import readable_ranges
 from alexnet_deploy.photographs.suffixes import describe_left_out
 
 SUFFIXES = (".npy", ".json", ".parquet")
@@ -96,20 +97,13 @@ def _readable_provenance(made: Mapping[str, Any]) -> list[str]:
         *(f"  layer         {_readable_layer(layer, made['dtype'])}" for layer in made["layers"]),
         f"  identity      {made['identity']}{network}",
         f"  decode        {_flat(decode)}",
-        *_calibration(made.get("ranges")),
+        *readable_ranges(made.get("ranges")),
         f"  computed in   {made['precision']} by {made['runtime']} {made['runtime_version']} on "
         f"{made['device']}",
         f"  made by       {made['tool']} {made['tool_version']}, {made['date']}",
         f"  command       {' '.join(made['command'])}",
         *([f"  {left_out}"] if left_out else []),
     ]
-
-
-def _calibration(ranges: Mapping[str, Any] | None) -> list[str]:
-    if not ranges:
-        return []
-    count = ranges["calibration"]["photographs"]
-    return [f"  calibration   on {count:,} photographs, for {len(ranges['layers'])} layers"]
 
 
 def _readable_layer(layer: Mapping[str, Any], dtype: str) -> str:

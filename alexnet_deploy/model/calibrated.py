@@ -6,7 +6,7 @@ measuring again need not give the same ranges.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from alexnet_deploy.files.records import Matching, Within, check_fields, require
 
@@ -58,6 +58,14 @@ class ActivationRanges:
     def thresholds(self) -> Mapping[str, float]:
         """Return the largest magnitudes by layer."""
         return {one.layer: one.largest for one in self.layers}
+
+
+def readable_ranges(fields: Mapping[str, Any] | None) -> list[str]:
+    """Return lines for `info` of a record's fields; none where there are no ranges."""
+    if not fields:
+        return []
+    count = fields["calibration"]["photographs"]
+    return [f"  calibration   on {count:,} photographs, for {len(fields['layers'])} layers"]
 
 
 def check_ranges(ranges: ActivationRanges | None, precision: str) -> None:

@@ -32,11 +32,9 @@ def saturates_int8() -> bool:
     """Return whether OpenVINO adds pairs of 8-bit products in 16 bits here, which can saturate.
 
     It does on x86 without VNNI; see `graph.unsigned_int8`. Where the system does not list its
-    instructions they are taken to be there.
+    instructions, it is taken to do so: that costs a little time, and the contrary results.
     """
-    if platform.machine() not in ("x86_64", "AMD64"):
-        return False
-    return bool(_flags()) and not _flags() & _VNNI
+    return platform.machine() in ("x86_64", "AMD64") and not _flags() & _VNNI
 
 
 def _flags() -> set[str]:

@@ -282,12 +282,10 @@ def test_what_cannot_be_read_is_left_out_of_the_ranges_and_named(
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"no photograph")
     file = build_model(bundled, ("fc7",))
-    skipped: list[Path] = []
-    few = [*varied_samples()[:2], bad]
-    ranges = calibrated_ranges(
-        file, few, RunnerOptions(), lambda path, reason: skipped.append(path)
-    )
-    assert skipped == [bad]
+    lines: list[str] = []
+    ranges = calibrated_ranges(file, [*varied_samples()[:2], bad], RunnerOptions(), lines.append)
+    assert lines[0].startswith(f"not calibrated on {bad}: ")
+    assert lines[1:] == ["int8: calibrated on few photographs (2); a few hundred are better"]
     assert ranges.calibration == Calibration(photographs=2, are_samples=False)
     with pytest.raises(NoPhotographsError, match="2 of 3 photographs could not be read"):
         calibrated_ranges(file, [varied_samples()[0], bad, bad], RunnerOptions())

@@ -25,7 +25,7 @@ from tests.support.pretended_int8 import NUM_PHOTOGRAPHS, copied, copy, pretend
 
 SEARCH = """
 import sys, alexnet_deploy as ad
-with ad.open_index(sys.argv[1], runtime="onnxruntime") as index:
+with ad.open_index(sys.argv[1]) as index:
     for result in index.search(sys.argv[2:], k=1, metric="l2"):
         print(result.neighbours[0].path, result.neighbours[0].l2_distance)
 """
@@ -182,7 +182,7 @@ def test_bf16_is_opened_where_no_processor_multiplies_it(
     with monkeypatch.context() as patch:
         patch.setattr(openvino_runner, "native_bf16", lambda: True)
         update_index(tmp_path / "index", photographs, fast=True, notify=lines.append)
-    assert any(line.startswith("fast: bf16, for which this processor has") for line in lines)
+    assert any(line.startswith("fast: bf16") for line in lines)
     monkeypatch.setattr(openvino_runner, "native_bf16", lambda: False)
     query = copy(varied_samples()[0], tmp_path / "query.jpg", behind=b"\0")
     with open_index(tmp_path / "index", notify=lines.append) as index:

@@ -1,6 +1,7 @@
 """A prepared network: whichever of its layers are chosen, it is the graph lowered for them."""
 
 import hashlib
+import platform
 
 import onnx
 import pytest
@@ -13,7 +14,7 @@ from alexnet_deploy.graph.model_file import ModelFile
 from alexnet_deploy.graph.quantization import quantize_model, quantized_tensors
 from alexnet_deploy.graph.unsigned_int8 import unsigned_activations
 from alexnet_deploy.model.spec import PRESET_NAMES
-from alexnet_deploy.runtimes import prepared
+from alexnet_deploy.runtimes import prepared, processor
 from alexnet_deploy.runtimes.prepared import LOWERING_VERSION, prepare
 from alexnet_deploy.runtimes.processor import saturates_int8
 from tests.support.networks import random_checkpoint
@@ -63,6 +64,23 @@ def test_it_is_the_graph_lowered_for_the_layers_that_are_chosen(
         arrays = {array.name: array.dims for array in actual.graph.initializer}
         assert arrays == {name: list(array.shape) for name, array in expected.arrays.items()}
     onnx.checker.check_model(actual)
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "saturates"),
+    [
+        ("x86_64", "avx2 avx512f", True),
+        ("x86_64", "avx2 avx_vnni", False),
+        ("x86_64", "", True),
+        ("aarch64", "", False),
+    ],
+)
+def test_sums_are_narrow_on_x86_unless_it_is_said_to_have_vnni(
+    machine: str, flags: str, saturates: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor, "processor_fields", lambda: {"flags": flags})
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    assert saturates_int8() is saturates
 
 
 # Nodes and outputs of the networks that follow from one preset's model file, in this version.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_deploy.export import fast, int8
+from alexnet_deploy.export import fast
 from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes import processor
 from tests.support.index_runner import save
@@ -16,7 +16,6 @@ def pretend(patch: pytest.MonkeyPatch) -> None:
     """Let `fast` choose int8 for photographs such as `copied` makes."""
     patch.setattr(processor, "processor_fields", lambda: {"flags": "fpu avx2"})
     patch.setattr(fast, "BREAK_EVEN", {"fp32": NUM_PHOTOGRAPHS, "bf16": NUM_PHOTOGRAPHS})
-    patch.setattr(int8, "MIN_CALIBRATED", NUM_PHOTOGRAPHS // 2)
 
 
 def copied(folder: Path, count: int = NUM_PHOTOGRAPHS) -> Path:
