@@ -22,6 +22,9 @@ from alexnet_deploy.errors import Argument, DeviceError, MissingPackageError
 _DEVICE = 0
 _BACKENDS = ("HW_GPU_ONLY", "GPU_ONLY", "HYBRID_CPU_GPU")
 
+_OPTIONS = ":fancy_upsampling=1"
+"""Enlarge chroma as libjpeg does, where a decoder can; not left to a default, for pixels' sake."""
+
 _END = b"\xff\xd9"
 _NEAR_THE_END = 64
 """Bytes that the mark must be among: decoders of GPUs may fill up a file that is cut short."""
@@ -135,7 +138,9 @@ def _decode(data: bytes) -> Image.Image | None:
 def _new_decoder(codec: Any) -> Any:
     backends = [codec.Backend(getattr(codec, name)) for name in _BACKENDS]
     try:
-        return codec.Decoder(device_id=_DEVICE, max_num_cpu_threads=1, backends=backends)
+        return codec.Decoder(
+            device_id=_DEVICE, max_num_cpu_threads=1, backends=backends, options=_OPTIONS
+        )
     except RuntimeError as error:
         raise DeviceError(
             f"nvImageCodec cannot decode on a GPU here ({error}); see what this machine has with: "
