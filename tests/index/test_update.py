@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from alexnet_deploy.choices import Device
@@ -235,6 +235,7 @@ def test_activations_that_are_no_vector_are_a_failure_that_says_so(
 
 
 @settings(max_examples=8)
+@example([(9, 9, n) for n in (1, 2, 3, 4, 2, 3, 4, 5, 5, 6, 7, 6, 7, 8, 6)])
 @given(
     st.lists(
         st.sampled_from([TOO_BRIGHT, OVERFLOWING, b"bad", *((9, 9, n) for n in range(12))]),
