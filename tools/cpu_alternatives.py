@@ -12,9 +12,9 @@ the time, the kernel and its precision, and the layout.
 """
 
 import argparse
-import functools
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from alexnet_deploy.photographs.decoding import load_photograph
 from alexnet_deploy.photographs.finding import find_photographs
 from alexnet_deploy.photographs.preprocessing import preprocess
 from alexnet_deploy.timing import Spread, in_turns, seconds_of
+from alexnet_deploy.verification.comparison import cosine_similarity
 
 import onnxruntime  # isort: skip
 import openvino  # isort: skip
@@ -81,23 +82,6 @@ def one_convolution_per_group(file: ModelFile) -> ModelFile:
     return file.with_nodes(nodes, arrays)
 
 
-def dense_with_zeros(file: ModelFile) -> ModelFile:
-    """Make each grouped convolution one without groups, whose other weights are 0."""
-    nodes, arrays = [], dict(file.arrays)
-    for node in file.graph.graph.node:
-        groups = groups_of(node)
-        if groups > 1:
-            blocks = np.split(arrays[node.input[1]], groups)
-            rows = [
-                np.concatenate([block * np.float32(i == j) for j in range(groups)], axis=1)
-                for i, block in enumerate(blocks)
-            ]
-            arrays[node.input[1]] = np.concatenate(rows)
-            node = changed(node, list(node.input), node.output[0], group=1)
-        nodes.append(node)
-    return file.with_nodes(nodes, arrays)
-
-
 def merged_factors(file: ModelFile) -> ModelFile:
     """Multiply the two factors of each factored layer."""
     nodes, arrays = [], dict(file.arrays)
@@ -134,18 +118,6 @@ def mean_in_bias(file: ModelFile) -> ModelFile:
     return file.with_nodes(nodes, arrays)
 
 
-def finer_steps(file: ModelFile) -> ModelFile:
-    """Let unsigned activations use 0 to 255 for the same range."""
-    scales = {
-        node.input[1]
-        for node in file.graph.graph.node
-        if node.op_type == "QuantizeLinear" and node.input[2] == "uint8_zero"
-    }
-    finer = {name: np.float32(127 / 255) * file.arrays[name] for name in scales}
-    finer = {name: np.array(value, np.float32) for name, value in finer.items()}
-    return file.with_nodes(file.graph.graph.node, {**file.arrays, **finer})
-
-
 def conv1_in_float(file: ModelFile) -> ModelFile:
     """Take the rounding of conv1's input and weights out."""
     nodes = []
@@ -166,7 +138,6 @@ def fp32_forms(fp32: ModelFile, fp16: ModelFile, runtime: str) -> dict[str, Mode
         "banded": banded_convolution(fp32),
         "folded, as the file": fp32,
         "a convolution for each group": used(one_convolution_per_group(fp32)),
-        "groups as one with zeros": used(dense_with_zeros(fp32)),
         "factors multiplied": used(merged_factors(fp32)),
         "mean in conv1's bias": used(mean_in_bias(fp32)),
         "fp16 weights": banded_convolution(fp16),
@@ -175,11 +146,9 @@ def fp32_forms(fp32: ModelFile, fp16: ModelFile, runtime: str) -> dict[str, Mode
 
 def int8_forms(int8: ModelFile) -> dict[str, ModelFile]:
     """Return the forms of an int8 file by name."""
-    wide = unsigned_activations(int8, narrow_sums=False)
     forms = {
         "unsigned": unsigned_activations(int8, narrow_sums=True),
-        "unsigned, conv1 not by sign": wide,
-        "the same, steps of half the size": finer_steps(wide),
+        "unsigned, conv1 not by sign": unsigned_activations(int8, narrow_sums=False),
         "unsigned, conv1 in fp32": unsigned_activations(conv1_in_float(int8), narrow_sums=False),
         "signed": int8,
     }
@@ -240,9 +209,7 @@ def compare_times(
 ) -> None:
     """Print the rate of each form and its ratio to the one in use."""
     timers = {
-        form: functools.partial(
-            seconds_of, functools.partial(call, images), clock=time.process_time
-        )
+        form: partial(seconds_of, partial(call, images), clock=time.process_time)
         for form, call in calls.items()
     }
     in_turns(timers, 1)  # to warm up
@@ -268,9 +235,8 @@ def print_agreement(forms: dict[str, ModelFile], fp32: ModelFile, crops: Images)
             ("exact", onnxruntime_call(file, is_exact=True)),
         ):
             actual = in_batches(call, crops)
-            norms = np.linalg.norm(actual, axis=1) * np.linalg.norm(expected, axis=1)
-            cosines = (actual * expected).sum(1) / norms
-            print(f"{form:33} {sums:8} FC7 {cosines.mean():.5f} ({cosines.min():.5f})", flush=True)
+            cosines = list(map(cosine_similarity, actual, expected))
+            print(f"{form:33} {sums:8} FC7 {np.mean(cosines):.5f} ({min(cosines):.5f})", flush=True)
 
 
 def main() -> None:
@@ -288,13 +254,14 @@ def main() -> None:
     size = fp32.spec.input_size
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (max(arguments.batch_size), size, size, 3), np.uint8)
-    precision, fp16 = "fp32", build_file(checkpoint, ("fc7",), "fp16")
+    precision = "int8" if arguments.int8 else "fp32"
     if arguments.int8:
-        precision = "int8"
         train, test = (evenly(folder) for folder in arguments.int8)
         int8 = int8_forms(build_file(checkpoint, ("fc7",), "int8", train))
         crops = np.stack([preprocess(load_photograph(path), fp32.spec) for path in test])
         images = np.resize(crops, images.shape)
+    else:
+        fp16 = build_file(checkpoint, ("fc7",), "fp16")
     for runtime, make in (("OpenVINO", openvino_call), ("ONNX Runtime", onnxruntime_call)):
         forms = int8 if arguments.int8 else fp32_forms(fp32, fp16, runtime)
         if arguments.nodes:

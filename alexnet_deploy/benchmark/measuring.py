@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from alexnet_deploy.inference.failures import at_least_one
 from alexnet_deploy.inference.npy_files import write_npy
 from alexnet_deploy.inference.partial_rows import open_partial_rows
 from alexnet_deploy.inference.provenance import provenance_of
+from alexnet_deploy.inference.run import calls_at_once
 from alexnet_deploy.photographs.pipeline import batches, crop_loader, default_threads
 from alexnet_deploy.photographs.pixels import EXACT, Decode
 from alexnet_deploy.runtimes.base import Runner, RunnerOptions
@@ -185,8 +187,11 @@ def _computing(
 
     def compute(way: Setting, runner: Runner) -> None:
         crops, step = read.crops[way.decode], way.options.batch_size
-        for start in range(0, len(crops), step):
-            runner.run(crops[start : start + step])
+        parts = [crops[start : start + step] for start in range(0, len(crops), step)]
+        calls = calls_at_once(runner)  # as many as the whole has, which it is to bound
+        with ThreadPoolExecutor(calls, thread_name_prefix="network") as threads:
+            each: Callable[..., Iterable[object]] = threads.map if calls > 1 else map
+            deque(each(runner.run, parts), maxlen=0)
 
     def whole(way: Setting, runner: Runner) -> None:
         options = EmbedOptions(layers=(LAYER,), decode=way.decode)

@@ -2,7 +2,7 @@
 
 D photographs are decoded a second, I images run through the network, each alone on all cores. A
 CPU's cores share both, so at best 1 / (1/D + 1/I) photographs a second go from files to vectors;
-beside a GPU the slower of the two bounds the other: min(D, I).
+where a GPU does one of the two, or both, the slower bounds the other: min(D, I).
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ class Row:
         setting: the way, as it was resolved.
         description: what ran.
         decoding: D, from files to crops in batches.
-        network: I, of batches that are ready.
+        network: I, of batches that are ready, on a GPU with two calls under way as in a run.
         bound: what follows from the two.
         whole: from files to a file of vectors, the model open.
         share: `whole` as a share of `bound`.
@@ -67,7 +67,7 @@ class Row:
     ) -> Self:
         """Return what follows from the seconds of this way, and of the first in the same rounds."""
         # Seconds add up where the cores are shared; beside a GPU the longer ones count.
-        together = sum if setting.options.device == "cpu" else max
+        together = sum if setting.is_on_one_cpu else max
         bounds = [together(pair) for pair in zip(own["decoding"], own["network"], strict=True)]
         rates = {
             name: Spread.of(num_photographs / each for each in seconds)
@@ -87,7 +87,7 @@ class Row:
         rates = {"decoding": self.decoding.median, "the network": self.network.median}
         slower, faster = sorted(rates, key=rates.__getitem__)
         share = min(1.0, self.share.median)
-        if self.setting.options.device == "cpu":
+        if self.setting.is_on_one_cpu:
             part = share * rates[faster] / sum(rates.values())
             parts = {slower: part, faster: share - part, "the rest": 1 - share}
             most, *others = sorted(parts, key=lambda name: -parts[name])

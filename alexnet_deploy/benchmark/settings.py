@@ -76,6 +76,11 @@ class Setting:
         network = f"{own.runtime} {own.device} {own.precision}, batch {own.batch_size}"
         return f"{network}, {self.decode.scale}"
 
+    @property
+    def is_on_one_cpu(self) -> bool:
+        """Whether decoding and the network share a CPU's cores, and a GPU does neither."""
+        return self.options.device == "cpu" and self.decode.scale != "gpu"
+
 
 def networks(
     source: ModelSource, choices: Choices, notify: Callable[[Message], None]

@@ -34,9 +34,6 @@ from alexnet_deploy.photographs.sources import ImageSource
 from alexnet_deploy.photographs.suffixes import LeftOut
 from alexnet_deploy.runtimes.base import Runner
 
-_CALLS_ON_GPU = 2
-"""While one computes, the other fills its pinned memory or empties it."""
-
 _Source = TypeVar("_Source", bound=ImageSource)
 
 
@@ -135,6 +132,14 @@ class RunSummary:
             f"decode {self.decode_s:.1f} s on {threads}, of which {self.waiting_s:.1f} s waited "
             f"for, {inference}, the rest {self.rest_s:.1f} s{refused if self.num_refused else ''}"
         )
+
+
+def calls_at_once(runner: Runner) -> int:
+    """Return how many calls of a runner a run has under way.
+
+    On a GPU 2: while one computes, the other fills its pinned memory or empties it. Else 1.
+    """
+    return 2 if runner.options.device == "cuda" else 1
 
 
 def run(
@@ -262,8 +267,9 @@ class _Calls:
         self._runner = runner
         self._summary = summary
         self._last_stop = 0.0
-        self.num_ahead = _CALLS_ON_GPU if runner.options.device == "cuda" else 0
-        self._threads = ThreadPoolExecutor(_CALLS_ON_GPU, thread_name_prefix="inference")
+        num_calls = calls_at_once(runner)
+        self.num_ahead = num_calls if num_calls > 1 else 0
+        self._threads = ThreadPoolExecutor(num_calls, thread_name_prefix="inference")
 
     def begin(self, images: NDArray[np.uint8]) -> _Outcome:
         """Begin the call for a batch, which may be empty."""

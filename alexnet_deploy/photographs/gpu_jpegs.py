@@ -22,6 +22,9 @@ from alexnet_deploy.errors import Argument, DeviceError, MissingPackageError
 _DEVICE = 0
 _BACKENDS = ("HW_GPU_ONLY", "GPU_ONLY", "HYBRID_CPU_GPU")
 
+_OPTIONS = ":fancy_upsampling=1"
+"""Enlarge chroma as libjpeg does, where a decoder can; not left to a default, for pixels' sake."""
+
 _END = b"\xff\xd9"
 _NEAR_THE_END = 64
 """Bytes that the mark must be among: decoders of GPUs may fill up a file that is cut short."""
@@ -38,7 +41,8 @@ _MOST_APART = 8
 _free: dict[int, deque[Any]] = {}
 """Decoders by process: a new one takes long, and none survives a fork."""
 
-_importing = threading.Lock()
+_silence = threading.RLock()
+"""There is one stderr: two threads that restored it in turns would leave it closed."""
 
 
 class Refusals(threading.local):
@@ -64,7 +68,9 @@ def check_gpu_decoding() -> None:
     ramp, file = np.arange(0, 256, 4, dtype=np.uint8), io.BytesIO()
     colours = np.stack(np.broadcast_arrays(ramp, ramp[:, None], np.uint8(64)), axis=-1)
     Image.fromarray(colours).save(file, "JPEG")
-    found, expected = _decode(file.getvalue()), np.asarray(Image.open(file), np.int64)
+    with _stderr_unseen():  # without a GPU the library has words of its own
+        found = _decode(file.getvalue())
+    expected = np.asarray(Image.open(file), np.int64)
     if found is None or np.abs(np.asarray(found) - expected).max() > _MOST_APART:
         how = "does not decode" if found is None else "decodes to other colours"
         raise DeviceError(
@@ -83,7 +89,7 @@ def decoded_on_gpu(image: Image.Image) -> Image.Image | None:
         MissingPackageError: as for `check_gpu_decoding`.
         DeviceError: as for `check_gpu_decoding`.
     """
-    if not isinstance(image, JpegImagePlugin.JpegImageFile) or image.format != "JPEG":
+    if not isinstance(image, JpegImagePlugin.JpegImageFile):
         return None
     picture, file = None, image.fp
     if file is not None and _is_admitted(image):
@@ -102,7 +108,7 @@ def decoded_on_gpu(image: Image.Image) -> Image.Image | None:
 
 def _is_admitted(image: Any) -> bool:
     """Return whether a JPEG is of a kind that every decoder reads as the same colours."""
-    if _MODES.get(image.mode) != image.layers:
+    if image.format != "JPEG" or _MODES.get(image.mode) != image.layers:  # several, MPO, are not
         return False
     is_ycbcr = [component[0] for component in image.layer] == _YCBCR
     return image.layers == 1 or (is_ycbcr and image.info.get("adobe_transform", 1) == 1)
@@ -132,7 +138,9 @@ def _decode(data: bytes) -> Image.Image | None:
 def _new_decoder(codec: Any) -> Any:
     backends = [codec.Backend(getattr(codec, name)) for name in _BACKENDS]
     try:
-        return codec.Decoder(device_id=_DEVICE, max_num_cpu_threads=1, backends=backends)
+        return codec.Decoder(
+            device_id=_DEVICE, max_num_cpu_threads=1, backends=backends, options=_OPTIONS
+        )
     except RuntimeError as error:
         raise DeviceError(
             f"nvImageCodec cannot decode on a GPU here ({error}); see what this machine has with: "
@@ -150,7 +158,7 @@ def _codec() -> Any:
     """
     os.environ.setdefault("PYNVIMGCODEC_VERBOSITY", "0")  # else it writes of every refusal
     try:
-        with _importing, _stderr_unseen():
+        with _stderr_unseen():
             from nvidia import nvimgcodec
     except ImportError as error:
         raise MissingPackageError(
@@ -161,17 +169,18 @@ def _codec() -> Any:
 
 @contextmanager
 def _stderr_unseen() -> Iterator[None]:
-    """Keep what libraries write of formats that they will not be asked for from the terminal."""
-    try:
-        kept = os.dup(2)
-    except OSError:  # there is no stderr
-        yield
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(nowhere)
-        os.close(kept)
+    """Keep from the terminal what the library writes of what it lacks and may not be asked for."""
+    with _silence:
+        try:
+            kept = os.dup(2)
+        except OSError:  # there is no stderr
+            yield
+            return
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(nowhere)
+            os.close(kept)

@@ -2,12 +2,15 @@
 
 import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from alexnet_deploy.benchmark import measuring, settings
@@ -23,6 +26,7 @@ from alexnet_deploy.errors import (
 from alexnet_deploy.export import opening
 from alexnet_deploy.runtimes.base import RunnerOptions
 from tests.support.fake_runner import FakeRunner, save_photograph
+from tests.support.waiting import PATIENCE_S
 
 CHECKPOINT = Path("model.safetensors")
 USUAL, ONE_ROUND = Choices(), Choices(num_rounds=1)
@@ -193,6 +197,28 @@ def test_no_figure_of_a_gpu_is_given_for_work_that_ran_on_the_cpu(
     )
     with pytest.raises(DeviceError, match="runs on cpu, and was to be measured on cuda"):
         measured(photographs)
+
+
+def test_on_a_gpu_the_network_alone_has_two_calls_under_way_as_a_run_has(
+    measured: Callable[..., Benchmark],
+    machine: SimpleNamespace,
+    photographs: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    both, places = threading.Barrier(2), list[int]()
+
+    class Paired(Obedient):
+        def run(self, images: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+            if threading.current_thread().name.startswith("network"):
+                places.append(both.wait(PATIENCE_S))
+            return super().run(images)
+
+    machine.gpu = True
+    monkeypatch.setattr(
+        opening, "open_runner_of", lambda source, options, notify=None: Paired(options)
+    )
+    measured(photographs, choices=Choices(device="cuda", batch_sizes=(5,), num_rounds=1))
+    assert set(places) == {0, 1}
 
 
 def test_a_new_process_that_fails_is_an_error(

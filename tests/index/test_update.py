@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from alexnet_deploy.choices import Device
@@ -235,8 +235,13 @@ def test_activations_that_are_no_vector_are_a_failure_that_says_so(
 
 
 @settings(max_examples=8)
+@example([(9, 9, n) for n in (1, 2, 3, 4, 2, 3, 4, 5, 5, 6, 7, 6, 7, 8, 6)])
 @given(
-    st.lists(st.sampled_from([RED, BLUE, (9, 9, 9), TOO_BRIGHT, OVERFLOWING, b"bad"]), max_size=40)
+    st.lists(
+        st.sampled_from([TOO_BRIGHT, OVERFLOWING, b"bad", *((9, 9, n) for n in range(12))]),
+        min_size=20,
+        max_size=40,
+    )
 )
 def test_copies_in_batches_that_are_computed_at_once_share_a_vector_or_a_failure(
     contents: list[Colour | bytes],
@@ -251,7 +256,8 @@ def test_copies_in_batches_that_are_computed_at_once_share_a_vector_or_a_failure
         devices: tuple[Device, ...] = ("cpu", "cuda")
         for device in devices:
             runners.device, index = device, photos.with_name(device)
-            report = update(index, photos)
+            request = ModelRequest(layer="logits", batch_size=1)
+            report = update(index, photos, request=request)
             found.append((counts(report), rows_of(index)))
             assert check(index) == []
     assert found[0] == found[1]

@@ -149,15 +149,18 @@ def test_closing_waits_for_the_calls_under_way_and_begins_no_other() -> None:
     wait_until(threads_have_ended)
 
 
-def test_ctrl_c_ends_a_run_with_calls_under_way() -> None:
-    runner, sources = SlowRunner("cuda", 1), list[int]()
+def test_ctrl_c_waits_for_the_calls_under_way_and_no_thread_is_left() -> None:
+    runner = SlowRunner("cuda", 1)
+    runner.held = 1
 
-    def run_all() -> None:
-        photographs = listed([1, 2, 3, 4, 5, 6], KeyboardInterrupt())
-        for batch in run_batches(runner, photographs, load=load, threads=1):
-            sources.extend(result.source for result in batch)
+    def interrupted() -> Iterator[int]:
+        yield from (1, 2, 3, 4, 5)  # of which some are loaded ahead
+        wait_until(lambda: len(runner.begun) == 2)
+        threading.Timer(0.05, runner.gate.set).start()
+        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_all()
-    assert sources == [1, 2, 3, 4, 5, 6][: len(sources)]
+        list(run_batches(runner, interrupted(), load=load, threads=1))
+    assert runner.gate.is_set()
+    assert sorted(runner.begun) == [1, 2]
     wait_until(threads_have_ended)

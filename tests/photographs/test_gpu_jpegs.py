@@ -122,6 +122,9 @@ def test_jpegs_of_other_kinds_and_other_formats_are_left_to_pillow() -> None:
     adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"  # and so say the last byte's 0
     data = jpeg(picture, subsampling="4:4:4")
     assert num_refused(data[:2] + adobe + data[2:]) == 1
+    several = io.BytesIO()  # as telephones write them, with JPEG's suffix
+    picture.save(several, "MPO", save_all=True, append_images=[picture])
+    assert num_refused(several.getvalue()) == 1
     png = io.BytesIO()
     picture.save(png, "PNG")
     assert num_refused(png.getvalue()) == 0
@@ -198,13 +201,16 @@ def test_decoders_are_kept_for_later_runs(monkeypatch: pytest.MonkeyPatch) -> No
     assert 1 <= len(made) <= 2
 
 
-def test_a_machine_without_a_gpu_says_so_at_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_a_gpu_says_so_at_the_call(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.undo()
     monkeypatch.setattr(gpu_jpegs, "_free", {})
     monkeypatch.setattr(gpu_jpegs, "_DEVICE", 0)
     monkeypatch.setattr(gpu_jpegs, "_BACKENDS", ("GPU_ONLY",))
     with pytest.raises(DeviceError, match=r'cannot decode on a GPU here .*decode="exact"'):
         crop_loader(PAPER, ON_GPU)
+    assert capfd.readouterr() == ("", "")
     with pytest.raises(DeviceError, match="cannot decode on a GPU here"):
         decode_photograph(io.BytesIO(jpeg(noise((50, 40)))), ON_GPU)
 

@@ -88,5 +88,7 @@ def decode_at_once(files: list[bytes]) -> None:
     from nvidia import nvimgcodec
 
     backends = [nvimgcodec.Backend(getattr(nvimgcodec, name)) for name in gpu_jpegs._BACKENDS]
-    decoder: Any = nvimgcodec.Decoder(device_id=gpu_jpegs._DEVICE, backends=backends)
+    decoder: Any = nvimgcodec.Decoder(
+        device_id=gpu_jpegs._DEVICE, backends=backends, options=gpu_jpegs._OPTIONS
+    )
     assert all(picture is not None for picture in decoder.decode(files))
