@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from alexnet_deploy.errors import IncompatibleFileError, UsageError
+from alexnet_deploy.graph.build import build_model
+from alexnet_deploy.graph.model_file import write_model
 from alexnet_deploy.index import model as index_model
 from alexnet_deploy.index.model import ModelRequest
 from alexnet_deploy.index.opening import open_index, update_index
@@ -85,6 +87,18 @@ def test_later_runs_add_in_the_same_space_and_say_when_it_was_chosen(
     assert lines[0] == "fast: int8 and scaled decoding, as chosen when the index was made"
     assert not [line for line in lines if "calibrated" in line]
     assert (place / "index" / "manifest.json").read_bytes() == before
+
+
+def test_a_file_of_another_precision_is_none_of_the_index(place: Path) -> None:
+    """What the index asks for is not said to be what the user did."""
+    file = place / "wide.onnx"
+    write_model(build_model(random_checkpoint("paper"), ("fc7",)), file)
+    with pytest.raises(IncompatibleFileError) as caught:
+        open_index(place / "index", model=file)
+    assert str(caught.value) == (
+        f"index {place / 'index'}: its precision is int8, in which {file} does not run; give the "
+        "index's own model"
+    )
 
 
 def _ranges(space: dict[str, Any]) -> Any:
