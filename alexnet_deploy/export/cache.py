@@ -9,8 +9,10 @@ there is no entry.
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +21,7 @@ import numpy as np
 
 from alexnet_deploy.choices import FilePrecision
 from alexnet_deploy.errors import AlexNetDeployError
-from alexnet_deploy.files.output_files import atomic_write
+from alexnet_deploy.files.output_files import atomic_write, errors_of
 from alexnet_deploy.files.private_folders import private_folder
 from alexnet_deploy.files.regular_files import open_regular
 from alexnet_deploy.model.spec import ModelSpec
@@ -78,7 +80,12 @@ def write_entry(key: str, kind: Kind, fields: Mapping[str, Any], *body: bytes | 
     whole = memoryview(body[0] if len(body) == 1 else b"".join(body))
     pieces = (whole[start : start + _PIECE] for start in range(0, len(whole), _PIECE))
     hashes = (hashlib.sha256(piece).digest() for piece in pieces)
-    with atomic_write(_path(key, kind)) as file:
+    path = _path(key, kind)
+    with errors_of(path), suppress(FileNotFoundError):
+        # Nothing is read through a link or from a pipe, so nothing may be written there, either.
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            os.unlink(path)
+    with atomic_write(path) as file:
         file.writelines([_seal(key, header, *hashes), header, whole])
 
 

@@ -30,6 +30,7 @@ from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.model.layers import own_name
 from alexnet_deploy.photographs.pixels import EXACT, Decode
 from alexnet_deploy.runtimes.base import Runner, RunnerOptions
+from alexnet_deploy.runtimes.capabilities import FilePrecisionError
 from alexnet_deploy.weights.names import ModelSource, chosen_model
 
 _NEW = dataclasses.replace(EXACT, scale="scaled")
@@ -169,7 +170,14 @@ def open_model_of(index: Storage, request: ModelRequest, notify: Callable[[str],
     options = dataclasses.replace(
         _options(request, space.layer, space.precision), ranges=space.ranges
     )
-    runner = open_runner_of(model, options, notify=notify)
+    try:
+        runner = open_runner_of(model, options, notify=notify)
+    except FilePrecisionError as error:  # which tells of an option, but the index asked for it
+        raise IncompatibleFileError(
+            f"index {index.directory}: its precision is {space.precision}, in which {model} does "
+            "not run; give the index's own ",
+            Argument("model"),
+        ) from error
     try:
         check_model(index, runner, model)
     except BaseException:

@@ -91,6 +91,10 @@ def file_precision(runtime: Runtime, device: Device, precision: Precision) -> Fi
     return files[0]
 
 
+class FilePrecisionError(UsageError):
+    """A file whose own precision cannot be run as the requested one."""
+
+
 def run_precision(
     runtime: Runtime, device: Device, asked: Precision, file: FilePrecision, source: str
 ) -> Precision:
@@ -98,7 +102,7 @@ def run_precision(
 
     Raises:
         DeviceError: the runtime does not compute in it on that device.
-        UsageError: this file does not support it.
+        FilePrecisionError: this file does not support it.
     """
     able = _COMPUTES[device][runtime]
     precision = file if asked == "auto" else asked
@@ -119,7 +123,7 @@ def run_precision(
             _way_out(runtime, device, precision, file),
         )
     if file not in files:
-        raise UsageError(
+        raise FilePrecisionError(
             f"{source}: is {file}, ",
             Argument("precision", precision),
             " was requested; ",

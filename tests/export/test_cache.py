@@ -1,6 +1,7 @@
 """The user's cache: an entry is what was written, for what it was written for, or is not there."""
 
 import dataclasses
+import os
 import stat
 import subprocess
 import sys
@@ -51,6 +52,31 @@ def test_a_network_comes_back_as_it_was_written(cache: Path) -> None:
     assert back is not None
     assert back.to_bytes(("fc7", "fc6")) == b"a graph,\n its arrays\n7\n6"
     assert (back.identity, back.layers) == (NETWORK.identity, NETWORK.layers)
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe"])
+def test_what_is_in_the_place_of_an_entry_gives_way_to_it(
+    cache: Path, tmp_path: Path, kind: str
+) -> None:
+    write_network("key", NETWORK)
+    (entry,) = cache.iterdir()
+    other = tmp_path / "other"
+    entry.rename(other)
+    content = other.read_bytes()
+    if kind == "pipe":
+        os.mkfifo(entry)
+    else:
+        entry.symlink_to(other if kind == "link" else tmp_path / "missing")
+    assert read("key") is None
+    write_network("key", dataclasses.replace(NETWORK, identity="4567"))
+    back = read("key")
+    assert back is not None
+    assert back.identity == "4567"
+    assert other.read_bytes() == content
+    entry.unlink()
+    entry.mkdir()
+    with pytest.raises(OutputError):
+        write_network("key", NETWORK)
 
 
 def test_an_entry_with_any_byte_changed_missing_or_added_is_none(cache: Path) -> None:

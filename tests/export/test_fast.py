@@ -21,7 +21,6 @@ from alexnet_deploy.model.calibrated import ActivationRanges
 from alexnet_deploy.model.checkpoints import load_checkpoint
 from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.photographs.samples import sample_paths, varied_samples
-from alexnet_deploy.runtimes import openvino_runner
 from alexnet_deploy.runtimes.base import RunnerOptions
 from alexnet_deploy.verification import agreement
 from alexnet_deploy.verification.comparison import TOLERANCES
@@ -64,7 +63,7 @@ def attempts(
     monkeypatch.setattr(
         "alexnet_deploy.runtimes.processor.processor_fields", lambda: {"flags": flags}
     )
-    monkeypatch.setattr(openvino_runner, "native_bf16", lambda: bf16)
+    monkeypatch.setattr("alexnet_deploy.runtimes.openvino_runner.native_bf16", lambda: bf16)
     monkeypatch.setattr(fast, "resolve", lambda options: resolved)
     monkeypatch.setattr(fast, "BREAK_EVEN", {"fp32": 20, "bf16": 25})
     judged = int8.Judged(ranges=None if "int8" in failing else RANGES, reason="judged")

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 
 from alexnet_deploy.errors import IncompatibleFileError, UsageError
+from alexnet_deploy.graph.build import build_model
+from alexnet_deploy.graph.model_file import write_model
 from alexnet_deploy.index import model as index_model
 from alexnet_deploy.index.model import ModelRequest
 from alexnet_deploy.index.opening import open_index, update_index
 from alexnet_deploy.index.status import describe_index
 from alexnet_deploy.model.checkpoints import save_checkpoint
 from alexnet_deploy.photographs.samples import sample_paths, varied_samples
-from alexnet_deploy.runtimes import openvino_runner
 from tests.support.networks import random_checkpoint
 from tests.support.pretended_int8 import NUM_PHOTOGRAPHS, copied, copy, pretend
 
@@ -85,6 +86,18 @@ def test_later_runs_add_in_the_same_space_and_say_when_it_was_chosen(
     assert lines[0] == "fast: int8 and scaled decoding, as chosen when the index was made"
     assert not [line for line in lines if "calibrated" in line]
     assert (place / "index" / "manifest.json").read_bytes() == before
+
+
+def test_a_file_of_another_precision_is_none_of_the_index(place: Path) -> None:
+    """What the index asks for is not said to be what the user did."""
+    file = place / "wide.onnx"
+    write_model(build_model(random_checkpoint("paper"), ("fc7",)), file)
+    with pytest.raises(IncompatibleFileError) as caught:
+        open_index(place / "index", model=file)
+    assert str(caught.value) == (
+        f"index {place / 'index'}: its precision is int8, in which {file} does not run; give the "
+        "index's own model"
+    )
 
 
 def _ranges(space: dict[str, Any]) -> Any:
@@ -180,10 +193,10 @@ def test_bf16_is_opened_where_no_processor_multiplies_it(
     photographs = copied(tmp_path / "photos", 2)
     lines: list[str] = []
     with monkeypatch.context() as patch:
-        patch.setattr(openvino_runner, "native_bf16", lambda: True)
+        patch.setattr("alexnet_deploy.runtimes.openvino_runner.native_bf16", lambda: True)
         update_index(tmp_path / "index", photographs, fast=True, notify=lines.append)
     assert any(line.startswith("fast: bf16") for line in lines)
-    monkeypatch.setattr(openvino_runner, "native_bf16", lambda: False)
+    monkeypatch.setattr("alexnet_deploy.runtimes.openvino_runner.native_bf16", lambda: False)
     query = copy(varied_samples()[0], tmp_path / "query.jpg", behind=b"\0")
     with open_index(tmp_path / "index", notify=lines.append) as index:
         (found,) = index.search(query, k=1)
