@@ -110,8 +110,8 @@ class Row:
             return "it agrees less than verify allows"
         if own.options.precision == "int8" != usual.options.precision:
             return (
-                "its ranges are those of the sample photographs; calibrate it on yours with: "
-                "alexnet-deploy export CKPT --precision int8 --calibrate PHOTOGRAPHS"
+                "its ranges are those of the sample photographs; it is calibrated on yours by: "
+                "alexnet-deploy index PHOTOGRAPHS --fast"
             )
         is_same = (own.options.precision, own.decode) == (usual.options.precision, usual.decode)
         if self.agreement is None and not is_same:

@@ -24,8 +24,8 @@ from alexnet_deploy.runtimes.processor import multiplies_int8_faster
 BREAK_EVEN: Mapping[Precision, int] = {"fp32": 2_000, "bf16": 20_000}
 """Photographs from which int8 pays, by what would be taken in its place, with a margin. To
 calibrate, compare, build and verify it takes as long as the network takes for 570 photographs in
-fp32, measured with the bundled checkpoint. Of that time it then takes 1/2.2 to 1/1.6, and bf16
-1/1.87: a photograph saves .4 of one or more, or some .035."""
+fp32, measured with the bundled checkpoint. Of that time it then takes 1/2.2 to 1/1.5, and bf16
+1/1.87: a photograph saves a third of one or more, or some .035."""
 NUM_SAMPLED = 240
 """Photographs that int8 is judged by, of which 200 calibrate it: with so many the lowest FC7 cosine
 is .997, with 40 .988, with 1,000 .998."""

@@ -23,7 +23,7 @@ def processor_fields() -> Mapping[str, str]:
 def multiplies_int8_faster() -> bool:
     """Return whether OpenVINO takes less time in int8 than in float32: measured on x86 with AVX2.
 
-    1.6 times as fast there, 1.8 to 2.2 times with VNNI. Elsewhere it has not been measured.
+    1.5 times as fast there, 1.8 to 2.2 times with VNNI. Elsewhere it has not been measured.
     """
     return "avx2" in _flags()
 
