@@ -65,7 +65,9 @@ def in_processes(crops: Crops) -> Iterable[Array]:
         batch_size=BATCH,
         num_workers=default_threads(),
     )
-    return (batch.numpy() for batch in loader)
+    # Copied: code that torch 2.13 compiles reads a little beyond the bytes of a batch, which in the
+    # memory shared with a worker is another page, perhaps of nobody (signal 11).
+    return (batch.numpy().copy() for batch in loader)
 
 
 def by_torch(model: Path, *, is_compiled: bool = False) -> Compute:
