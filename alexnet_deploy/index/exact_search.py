@@ -10,6 +10,7 @@ A build of FAISS for GPUs scans there, by cosine similarity, when many queries c
 distances it expands into products, whose rounding error says too little of a small distance.
 """
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator
@@ -21,24 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.choices import Metric
-from alexnet_deploy.errors import Argument, DeviceError, IncompatibleFileError, MissingPackageError
-from alexnet_deploy.index.ledger import INTEGER
+from alexnet_deploy.errors import Argument, DeviceError, IncompatibleFileError
+from alexnet_deploy.index.faiss_library import faiss
+from alexnet_deploy.index.ledger import INTEGER, NUM_PARAMETERS
 from alexnet_deploy.index.ranking import Ranking
 from alexnet_deploy.index.storage import Storage
-from alexnet_deploy.runtimes.onnxruntime_distributions import is_installed_for_gpu
-
-try:
-    import faiss
-except (ImportError, RuntimeError) as error:
-    if not isinstance(error, ModuleNotFoundError) or error.name != "faiss":
-        # A build for GPUs raises a RuntimeError where a library of CUDA is missing.
-        raise DeviceError(
-            f"the package faiss is installed here and cannot be imported ({error}); install what "
-            "it lacks, or in its place faiss-cpu, which runs everywhere"
-        ) from error
-    if is_installed_for_gpu():
-        raise MissingPackageError("faiss-gpu", "gpu", "searching an index") from error
-    raise MissingPackageError("faiss-cpu", "cpu", "searching an index") from error
 
 _BLOCK_BYTES = 2**22
 """Of float32: small enough to stay in a core's cache while FAISS reads what was converted."""
@@ -68,9 +56,15 @@ class ExactRanker:
         self._version: int | None = None  # of the ledger that `_positions` are of
 
     def rank(
-        self, queries: NDArray[np.float16], k: int, *, metric: Metric, threads: int
+        self,
+        queries: NDArray[np.float16],
+        k: int,
+        *,
+        metric: Metric,
+        threads: int,
+        effort: int | None = None,
     ) -> list[Ranking]:
-        """Rank the vectors for each query; see `Ranker.rank` and `nearest`."""
+        """Rank the vectors for each query, whatever the effort; see `Ranker.rank`, `nearest`."""
         (version,) = self._storage.ledger.one("PRAGMA data_version")  # grows with others' commits
         if version != self._version:
             self._positions = live_positions(self._storage)
@@ -86,13 +80,25 @@ class ExactRanker:
         )
 
 
-def live_positions(storage: Storage) -> NDArray[np.int64]:
-    """Return the positions of the vectors that photographs have, ascending."""
+def live_positions(storage: Storage, start: int = -(2**63)) -> NDArray[np.int64]:
+    """Return the positions of the vectors that photographs have, ascending, from `start` on."""
     rows = storage.ledger.rows(
-        "SELECT DISTINCT position FROM photographs WHERE position IS NOT NULL ORDER BY position",
+        "SELECT DISTINCT position FROM photographs WHERE position >= ? ORDER BY position",
+        (start,),
         kinds=(INTEGER,),
     )
     return np.fromiter(itertools.chain.from_iterable(rows), np.int64)
+
+
+def are_live(storage: Storage, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which of some vectors photographs have, (N,)."""
+    found: list[int] = []
+    for start in range(0, len(positions), NUM_PARAMETERS):
+        some = positions[start : start + NUM_PARAMETERS].tolist()
+        marks = ", ".join("?" * len(some))
+        sql = f"SELECT DISTINCT position FROM photographs WHERE position IN ({marks})"
+        found += (position for (position,) in storage.ledger.rows(sql, some, kinds=(INTEGER,)))
+    return np.isin(positions, found)
 
 
 def nearest(
@@ -122,7 +128,9 @@ def nearest(
     """
     if not len(positions):
         nothing = np.empty(0)
-        none = Ranking(positions=positions, cosine_similarity=nothing, l2_distance=nothing)
+        none = Ranking(
+            positions=positions, cosine_similarity=nothing, l2_distance=nothing, num_compared=0
+        )
         return [none] * len(queries)
     if metric != "cosine" or len(queries) < _FEWEST_FOR_GPU:
         gpu = None
@@ -141,14 +149,15 @@ def nearest(
         found, bounds = scan.run(queries[waiting].astype(np.float32))
         unproved = []
         for number, candidates, bound in zip(waiting, found, bounds, strict=True):
-            ranking = _ranked(storage, candidates, queries[number], metric)
-            values = _values(ranking, metric)
+            ranking = measured(storage, candidates, queries[number], metric)
+            values = values_of(ranking, metric)
             if num_fetched < len(positions) and not values[k - 1] < bound:
                 unproved.append(number)
                 continue
             # Whatever ties with the last belongs to the answer.
             last = np.searchsorted(values, values[min(k, len(values)) - 1], "right")
-            rankings[number] = _chosen(ranking, slice(int(last)))
+            chosen = _chosen(ranking, slice(int(last)))
+            rankings[number] = dataclasses.replace(chosen, num_compared=len(positions))
         waiting, num_fetched = unproved, 4 * num_fetched
     return [rankings[number] for number in range(len(queries))]
 
@@ -187,14 +196,14 @@ class _Scan:
         if is_cosine:
             queries = queries.copy()
             faiss.normalize_L2(queries)
-        heap = faiss.ResultHeap(num_queries, self._num_fetched, keep_max=is_cosine)
         # The parallelism is here, over blocks: FAISS's own is over queries, often a single one.
         with (
             ThreadPoolExecutor(
                 self._threads, initializer=faiss.omp_set_num_threads, initargs=(1,)
             ) as executor,
-            _one_thread_of_faiss(),
+            one_thread_of_faiss(),
         ):
+            heap = faiss.ResultHeap(num_queries, self._num_fetched, keep_max=is_cosine)
             parts = executor.map(functools.partial(self._search, queries), self._blocks())
             for scores, indices in parts:
                 heap.add_result(scores, indices)
@@ -230,20 +239,13 @@ class _Scan:
                 Argument("repair", True),
                 " to embed its photograph again",
             )
-        metric = faiss.METRIC_L2
-        if self._metric == "cosine":
-            faiss.normalize_L2(vectors)
-            metric = faiss.METRIC_INNER_PRODUCT
         k = min(self._num_fetched, stop - start)
-        if self._gpu is not None:
+        if self._gpu is not None:  # by cosine similarity
+            faiss.normalize_L2(vectors)
             scores, indices = _products_on_gpu(self._gpu, queries, vectors, k)
-            return scores, indices + start
-        parts = [
-            faiss.knn(queries[first : first + _QUERIES_PER_CALL], vectors, k, metric)
-            for first in range(0, len(queries), _QUERIES_PER_CALL)
-        ]
-        scores = np.concatenate([part[0] for part in parts])
-        return scores, np.concatenate([part[1] for part in parts]) + start
+        else:
+            scores, indices = compared(queries, vectors, k, self._metric)
+        return scores, indices + start
 
     def _rows(self, positions: NDArray[np.int64]) -> NDArray[np.float16]:
         """Return rows of one segment: without a copy where none is left out."""
@@ -253,8 +255,29 @@ class _Scan:
         return rows if num_rows == len(positions) else rows[positions - positions[0]]
 
 
+def compared(
+    queries: NDArray[np.float32], vectors: NDArray[np.float32], k: int, metric: Metric
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return scores and indices of the nearest of some vectors, (Q, k); they are scaled in place.
+
+    Args:
+        queries: (Q, D), for cosine similarity of length 1.
+        vectors: (N, D), N at least k.
+        k: how many.
+        metric: "cosine" or "l2".
+    """
+    if metric == "cosine":
+        faiss.normalize_L2(vectors)
+    kind = faiss.METRIC_INNER_PRODUCT if metric == "cosine" else faiss.METRIC_L2
+    parts = [
+        faiss.knn(queries[first : first + _QUERIES_PER_CALL], vectors, k, kind)
+        for first in range(0, len(queries), _QUERIES_PER_CALL)
+    ]
+    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+
+
 @contextmanager
-def _one_thread_of_faiss() -> Iterator[None]:
+def one_thread_of_faiss() -> Iterator[None]:
     """Let FAISS compute in this thread alone: for so little its own only wait for each other."""
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
@@ -286,7 +309,7 @@ def _products_on_gpu(
     return scores, indices
 
 
-def _ranked(
+def measured(
     storage: Storage, candidates: NDArray[np.int64], query: NDArray[np.float16], metric: Metric
 ) -> Ranking:
     """Measure `candidates` in float64 and sort them."""
@@ -304,17 +327,19 @@ def _ranked(
         positions=candidates,
         cosine_similarity=np.clip(np.concatenate(cosines), -1, 1),
         l2_distance=np.concatenate(distances),
+        num_compared=len(candidates),
     )
-    return _chosen(ranking, np.lexsort((candidates, _values(ranking, metric))))
+    return _chosen(ranking, np.lexsort((candidates, values_of(ranking, metric))))
 
 
-def _values(ranking: Ranking, metric: Metric) -> NDArray[np.float64]:
+def values_of(ranking: Ranking, metric: Metric) -> NDArray[np.float64]:
     """Return what is ranked by, lower is nearer."""
     return ranking.l2_distance if metric == "l2" else -ranking.cosine_similarity
 
 
 def _chosen(ranking: Ranking, which: NDArray[np.int64] | slice) -> Ranking:
-    return Ranking(
+    return dataclasses.replace(
+        ranking,
         positions=ranking.positions[which],
         cosine_similarity=ranking.cosine_similarity[which],
         l2_distance=ranking.l2_distance[which],

@@ -11,14 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.choices import Metric
-from alexnet_deploy.index.ledger import BLOB, INTEGER, NULL
+from alexnet_deploy.index.ledger import BLOB, INTEGER, NULL, NUM_PARAMETERS
 from alexnet_deploy.index.ranking import Ranking
 from alexnet_deploy.index.results import Neighbour, Query
 from alexnet_deploy.index.roots import Roots
 from alexnet_deploy.index.storage import Storage
 from alexnet_deploy.photographs.file_stamps import modified_ns
-
-_NUM_PARAMETERS = 500  # per statement; SQLite allows 32,766
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,8 +111,8 @@ class PhotographFinder:
     def _first_by_id(self, positions: Sequence[int], num_wanted: int) -> list["_Row"]:
         """Return the first photographs that have one of the vectors."""
         found: list[tuple[Any, ...]] = []
-        for first in range(0, len(positions), _NUM_PARAMETERS):
-            some = positions[first : first + _NUM_PARAMETERS]
+        for first in range(0, len(positions), NUM_PARAMETERS):
+            some = positions[first : first + NUM_PARAMETERS]
             marks = ", ".join("?" * len(some))
             found += self._ledger.rows(
                 "SELECT id, root, path, position, size, mtime_ns FROM photographs "

@@ -37,6 +37,8 @@ LEDGER_NAME = "ledger.sqlite"
 JOURNAL_NAME = "ledger.sqlite-journal"
 PART_NAME = ".ledger.sqlite.part"
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
+NUM_PARAMETERS = 500
+"""Of a statement; SQLite before 3.32 allows 999."""
 _BUSY_S = 120.0
 """How long a commit waits for a reading search, and a search for a commit."""
 

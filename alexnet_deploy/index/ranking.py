@@ -20,18 +20,26 @@ class Ranking:
         positions: (K,) int64, where the vectors are.
         cosine_similarity: (K,) float64, -1..1; 0 where a vector is all zeros.
         l2_distance: (K,) float64.
+        num_compared: vectors that were read for it.
     """
 
     positions: NDArray[np.int64]
     cosine_similarity: NDArray[np.float64]
     l2_distance: NDArray[np.float64]
+    num_compared: int
 
 
 class Ranker(Protocol):
     """One kind of index: how it finds, among the vectors that photographs have, the nearest."""
 
     def rank(
-        self, queries: NDArray[np.float16], k: int, *, metric: Metric, threads: int
+        self,
+        queries: NDArray[np.float16],
+        k: int,
+        *,
+        metric: Metric,
+        threads: int,
+        effort: int | None = None,
     ) -> list[Ranking]:
         """Rank the vectors for each query; the caller holds a snapshot of the ledger.
 
@@ -41,4 +49,6 @@ class Ranker(Protocol):
                 has fewer.
             metric: "cosine" or "l2".
             threads: that compute.
+            effort: compare only so many vectors, those whose compressed forms are the nearest;
+                None, and any below 2 `k`, for as many as prove that no nearer one was missed.
         """

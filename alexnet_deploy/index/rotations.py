@@ -74,5 +74,6 @@ def nearest_of(rankings: Sequence[Ranking], metric: Metric) -> tuple[Ranking, ND
         positions=positions[best],
         cosine_similarity=cosines[best],
         l2_distance=distances[best],
+        num_compared=sum(one.num_compared for one in rankings),
     )
     return ranking, numbers[best]

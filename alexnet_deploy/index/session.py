@@ -79,6 +79,7 @@ class Index:
             DeviceError: `request` is for a GPU, and there is none; or faiss cannot be used.
         """
         # A missing package shows before any work is done.
+        from alexnet_deploy.index.compressed_search import CompressedRanker
         from alexnet_deploy.index.exact_search import ExactRanker
 
         self.directory = directory
@@ -94,7 +95,8 @@ class Index:
             self.space: VectorSpace = self._storage.manifest.space
             self.metric: Metric = self._storage.manifest.metric
             check_request(self._storage, self._request)
-            self._ranker: Ranker = ExactRanker(self._storage, self._faiss_gpu())
+            exact = ExactRanker(self._storage, self._faiss_gpu())
+            self._ranker: Ranker = CompressedRanker(self._storage, exact, notify)
             self._stack: ExitStack | None = stack
             if self._request.model is not None:
                 self._open_runner()

@@ -1,0 +1,219 @@
+"""Bring the compressed vectors of an index up to date, after a run has changed it.
+
+N vectors, D numbers in each.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_deploy.errors import IncompatibleFileError
+from alexnet_deploy.index.axes_choice import NUM_QUERIES, fit_cheapest
+from alexnet_deploy.index.compressed_files import (
+    EFFORTS,
+    FOLDER_NAME,
+    NUM_NEAREST,
+    CompressedRecord,
+    CompressedWriter,
+    compressed_writer,
+    read_compressed,
+    remove_compressed,
+)
+from alexnet_deploy.index.compressed_search import CompressedScan, Search
+from alexnet_deploy.index.compression import Compression, has_direction
+from alexnet_deploy.index.exact_search import live_positions
+from alexnet_deploy.index.ledger import INTEGER, REAL
+from alexnet_deploy.index.storage import Storage
+
+_SAMPLE_ROWS = 2**14
+_SAMPLE_NUMBERS = 2**26
+_BLOCK_NUMBERS = 2**22
+_GROWTH_TO_FIT = 2.0
+"""Of the vectors since the axes were fitted; also where as many of the rows are of none."""
+_GROWTH_TO_MEASURE = 1.1
+_DRIFT = 1.5
+"""Of what the axes leave out, between the vectors they were fitted on and later ones."""
+
+
+def compress(
+    index: Storage, *, threads: int, notify: Callable[[str], None] = lambda _: None
+) -> None:
+    """Give the vectors that have none a compressed form; those of all, where it no longer fits.
+
+    The axes are fitted anew where the vectors have doubled since, or half of them are gone.
+
+    Args:
+        index: open for writing, after a run.
+        threads: that measure.
+        notify: called with lines for a person.
+
+    Raises:
+        OutputError: `ann/` cannot be written.
+        IncompatibleFileError: a segment is not there; the index needs a repair.
+    """
+    positions = live_positions(index)
+    record = _brought_up_to_date(index, positions, notify)
+    if record is None:
+        return
+    if record.num_rows >= _GROWTH_TO_MEASURE * record.num_measured:
+        record = _measured(index, record, positions, threads)
+        notify(record.line())
+    num_later = record.num_rows - record.num_fitted
+    if num_later and record.share_lost_later > _DRIFT * record.share_lost:
+        notify(
+            f"the axes leave out {record.share_lost_later:.0%} of the {num_later:,} later vectors, "
+            f"of those they were fitted on {record.share_lost:.0%}: searches read more of them; "
+            f"to fit anew, delete {index.directory / FOLDER_NAME} and index again"
+        )
+
+
+def _brought_up_to_date(
+    index: Storage, positions: NDArray[np.int64], notify: Callable[[str], None]
+) -> CompressedRecord | None:
+    """Write the rows of vectors without one; return the record, None where there can be none."""
+    found = _usable(index, notify)
+    if found is not None:
+        later = positions[positions >= found.next_position]
+        num_rows = found.num_rows + len(later)
+        if num_rows < _GROWTH_TO_FIT * min(found.num_fitted, len(positions)):
+            return _extended(index, found, later) if len(later) else found
+    sample = _sample(index, positions)
+    if not len(sample):
+        remove_compressed(index.directory)
+        return None
+    return _fitted(index, positions, sample, 0 if found is None else (found.fit + 1) % 10**5)
+
+
+def _usable(index: Storage, notify: Callable[[str], None]) -> CompressedRecord | None:
+    """Return the record of the compressed vectors; remove those that cannot be used."""
+    try:
+        found = read_compressed(index)
+    except IncompatibleFileError as error:
+        notify(f"{error}; they are compressed again")
+        remove_compressed(index.directory)
+        return None
+    return None if found is None else found.record
+
+
+def _sample(index: Storage, positions: NDArray[np.int64]) -> NDArray[np.float16]:
+    """Return some vectors, at even distances, that have a direction."""
+    dimension = index.manifest.space.dimension
+    sample = index.segments.take(
+        _evenly(positions, min(_SAMPLE_ROWS, max(1, _SAMPLE_NUMBERS // dimension)))
+    )
+    return sample[has_direction(sample)]
+
+
+def _evenly(positions: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return at most `count` of some positions, at even distances."""
+    chosen = np.linspace(0, len(positions) - 1, min(len(positions), count)).astype(np.intp)
+    return positions[chosen]
+
+
+def _fitted(
+    index: Storage, positions: NDArray[np.int64], sample: NDArray[np.float16], fit: int
+) -> CompressedRecord:
+    """Compress all vectors by axes that are fitted to a sample."""
+    compression = fit_cheapest(sample, len(positions))
+    space, (run, started) = index.manifest.space, _last_run(index)
+    with compressed_writer(index.directory, fit) as writer:
+        writer.write_axes(compression)
+        share_lost = _append(index, compression, positions, writer, 0)
+        record = CompressedRecord(
+            identity=space.identity,
+            layer=space.layer,
+            run=run,
+            started=started,
+            fit=fit,
+            num_axes=len(compression.axes),
+            error=compression.error,
+            num_rows=len(positions),
+            next_position=index.next_position(),
+            num_fitted=len(positions),
+            share_lost=share_lost,
+        )
+        writer.commit(record)
+    return record
+
+
+def _extended(
+    index: Storage, record: CompressedRecord, later: NDArray[np.int64]
+) -> CompressedRecord:
+    """Compress more vectors by the same axes."""
+    found = read_compressed(index)
+    assert found is not None
+    run, started = _last_run(index)
+    num_before = record.num_rows - record.num_fitted
+    with compressed_writer(index.directory, record.fit) as writer:
+        lost = _append(index, found.compression, later, writer, record.num_rows)
+        lost = num_before * record.share_lost_later + len(later) * lost
+        record = dataclasses.replace(
+            record,
+            run=run,
+            started=started,
+            num_rows=record.num_rows + len(later),
+            next_position=index.next_position(),
+            share_lost_later=lost / (num_before + len(later)),
+        )
+        writer.commit(record)
+    return record
+
+
+def _append(
+    index: Storage,
+    compression: Compression,
+    positions: NDArray[np.int64],
+    writer: CompressedWriter,
+    num_before: int,
+) -> float:
+    """Write rows after others; return the mean square of the length of what axes leave out."""
+    num_at_once = max(1, _BLOCK_NUMBERS // index.manifest.space.dimension)
+    lost = 0.0
+    for start in range(0, len(positions), num_at_once):
+        some = positions[start : start + num_at_once]
+        points = compression.points(index.segments.take(some))
+        writer.append(num_before + start, compression.rows(some, points))
+        lost += float(np.square(np.nan_to_num(points.coordinates[:, -1])).sum())
+    return lost / len(positions)
+
+
+def _measured(
+    index: Storage, record: CompressedRecord, positions: NDArray[np.int64], threads: int
+) -> CompressedRecord:
+    """Search for some of the index's own vectors, and record what that takes."""
+    found = read_compressed(index)
+    assert found is not None
+    scan = CompressedScan(found)
+    chosen = _evenly(positions, NUM_QUERIES)
+    queries = index.segments.take(chosen)
+    search = Search(index, scan, np.empty(0, np.int64), NUM_NEAREST + 1, "cosine", threads)
+    rankings = search.proved(queries)
+    points = found.compression.points(queries).coordinates.astype(np.float32)
+    _, rows = scan.nearest(points, max(EFFORTS) + 1, threads)
+    shares, ranks = [1.0] * (len(queries) - len(rankings)), []
+    for number, ranking in rankings.items():
+        shares.append(ranking.num_compared / len(positions))
+        order = found.positions[rows[number][rows[number] >= 0]]
+        order = order[order != chosen[number]]  # it is its own nearest
+        nearest = ranking.positions[ranking.positions != chosen[number]][:NUM_NEAREST]
+        is_it = order[:, None] == nearest
+        ranks += np.where(is_it.any(axis=0), is_it.argmax(axis=0), len(order)).tolist()
+    recall = [np.mean(np.array(ranks) < effort) for effort in EFFORTS] if ranks else []
+    record = dataclasses.replace(
+        record,
+        num_measured=record.num_rows,
+        share_read=min(1.0, float(np.median(shares))),
+        recall=tuple(map(float, recall)),
+    )
+    with compressed_writer(index.directory, record.fit) as writer:
+        writer.commit(record)
+    return record
+
+
+def _last_run(index: Storage) -> tuple[int, float]:
+    """Return id and start of the last run, by which this state of the index is recognised."""
+    sql = "SELECT id, started FROM runs ORDER BY id DESC LIMIT 1"
+    run, started = index.ledger.one(sql, kinds=(INTEGER, REAL))
+    return int(run), float(started)
