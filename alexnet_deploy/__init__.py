@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from alexnet_deploy.export.opening import open_model as open_model
     from alexnet_deploy.index.opening import open_index as open_index
     from alexnet_deploy.index.opening import update_index as update_index
+    from alexnet_deploy.index.report import IndexReport as IndexReport
     from alexnet_deploy.index.results import Neighbour as Neighbour
     from alexnet_deploy.index.results import SearchResult as SearchResult
     from alexnet_deploy.index.session import Index as Index
-    from alexnet_deploy.index.update import IndexReport as IndexReport
     from alexnet_deploy.inference.classification import Classification as Classification
     from alexnet_deploy.inference.classification import Prediction as Prediction
     from alexnet_deploy.inference.model import Embedding as Embedding
@@ -33,7 +33,7 @@ _HOMES = {
     "index.opening": ("open_index", "update_index"),
     "index.results": ("Neighbour", "SearchResult"),
     "index.session": ("Index",),
-    "index.update": ("IndexReport",),
+    "index.report": ("IndexReport",),
     "inference.classification": ("Classification", "Prediction"),
     "inference.model": ("Embedding", "Embeddings", "Model"),
     "photographs.finding": ("find_photographs",),

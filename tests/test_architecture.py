@@ -66,9 +66,9 @@ MODULES = {
     "console": "signals decoding paths progress verbosity reporting group",
     "index": (
         "manifest lock segments schema ledger named_folders exclusions roots storage model "
-        "integrity scopes "
-        "maintenance scan writer update ranking exact_search status results queries rotations "
-        "finder session opening"
+        "integrity scopes maintenance scan writer report compression compressed_files plan "
+        "faiss_library ranking exact_search compressed_search axes_choice compressing update "
+        "status results queries rotations finder session opening"
     ),
     "benchmark": "machine settings reading results table measuring",
     "figures": (
@@ -104,7 +104,7 @@ OWNERS = {
     ),
     "click": START_UP,
     "cuda": ("trt.kernel", "runtimes.cuda_memory"),
-    "faiss": ("index.exact_search",),
+    "faiss": ("index.faiss_library",),
     "google": ("graph.reading",),
     "ml_dtypes": ("graph.casting",),
     "nvidia": ("photographs.gpu_jpegs",),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from alexnet_deploy.choices import ANNS, Ann
 from alexnet_deploy.commands import options as shared
 from alexnet_deploy.console.decoding import pixel_options
 from alexnet_deploy.console.paths import FILE, LAYER
@@ -48,6 +49,14 @@ if TYPE_CHECKING:
     multiple=True,
     help="Take a folder out of the index; without other FOLDERs do nothing else.",
 )
+@click.option(
+    "--ann",
+    type=click.Choice(ANNS),
+    default="auto",
+    show_default=True,
+    help="Compress the vectors, so that searches read few of them: auto where comparing all would "
+    "take longer than 0.2 s; exact takes it back.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @functools.partial(
     pixel_options,
@@ -67,6 +76,7 @@ def index(
     moved_roots: tuple[str, ...],
     exclude: tuple[str, ...],
     remove: tuple[Path, ...],
+    ann: Ann,
     as_json: bool,
     include_hidden: bool,
     max_failures: "FailureLimit",
@@ -87,7 +97,8 @@ def index(
     Renamed and copied files keep their vectors. A folder that lost more than a fifth of its
     photographs, perhaps because its drive is not mounted, keeps them until --prune (exit 1).
     """
-    from alexnet_deploy.index.update import IndexReport, UpdateOptions, bring_up_to_date
+    from alexnet_deploy.index.report import IndexReport
+    from alexnet_deploy.index.update import UpdateOptions, bring_up_to_date
 
     report, reporter = IndexReport(directory=directory), Reporter()
     options = UpdateOptions(
@@ -98,6 +109,7 @@ def index(
         moved_roots=moved_roots,
         exclude=tuple(filter(None, exclude)) if exclude else None,
         remove=remove,
+        ann=ann,
     )
     with reporter:
         bring_up_to_date(

@@ -192,20 +192,21 @@ def _measured(
     rankings = search.proved(queries)
     points = found.compression.points(queries).coordinates.astype(np.float32)
     _, rows = scan.nearest(points, max(EFFORTS) + 1, threads)
-    shares, ranks = [1.0] * (len(queries) - len(rankings)), []
+    shares = [1.0] * (len(queries) - len(rankings))
+    hits: list[list[NDArray[np.bool_]]] = []
     for number, ranking in rankings.items():
         shares.append(ranking.num_compared / len(positions))
         order = found.positions[rows[number][rows[number] >= 0]]
-        order = order[order != chosen[number]]  # it is its own nearest
+        # It is its own nearest, and counts for nothing.
+        order = order[order != chosen[number]]
         nearest = ranking.positions[ranking.positions != chosen[number]][:NUM_NEAREST]
-        is_it = order[:, None] == nearest
-        ranks += np.where(is_it.any(axis=0), is_it.argmax(axis=0), len(order)).tolist()
-    recall = [np.mean(np.array(ranks) < effort) for effort in EFFORTS] if ranks else []
+        hits.append([np.isin(nearest, order[:effort]) for effort in EFFORTS])
+    recall = [np.concatenate(one) for one in zip(*hits, strict=True)]
     record = dataclasses.replace(
         record,
         num_measured=record.num_rows,
         share_read=min(1.0, float(np.median(shares))),
-        recall=tuple(map(float, recall)),
+        recall=tuple(float(one.mean()) for one in recall if len(one)),
     )
     with compressed_writer(index.directory, record.fit) as writer:
         writer.commit(record)

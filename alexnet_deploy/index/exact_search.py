@@ -239,13 +239,20 @@ class _Scan:
                 Argument("repair", True),
                 " to embed its photograph again",
             )
-        k = min(self._num_fetched, stop - start)
-        if self._gpu is not None:  # by cosine similarity
+        metric = faiss.METRIC_L2
+        if self._metric == "cosine":
             faiss.normalize_L2(vectors)
+            metric = faiss.METRIC_INNER_PRODUCT
+        k = min(self._num_fetched, stop - start)
+        if self._gpu is not None:
             scores, indices = _products_on_gpu(self._gpu, queries, vectors, k)
-        else:
-            scores, indices = compared(queries, vectors, k, self._metric)
-        return scores, indices + start
+            return scores, indices + start
+        parts = [
+            faiss.knn(queries[first : first + _QUERIES_PER_CALL], vectors, k, metric)
+            for first in range(0, len(queries), _QUERIES_PER_CALL)
+        ]
+        scores = np.concatenate([part[0] for part in parts])
+        return scores, np.concatenate([part[1] for part in parts]) + start
 
     def _rows(self, positions: NDArray[np.int64]) -> NDArray[np.float16]:
         """Return rows of one segment: without a copy where none is left out."""
@@ -253,27 +260,6 @@ class _Scan:
         num_rows = int(positions[-1] - positions[0]) + 1
         rows = self._storage.segments.rows(segment, first + num_rows)[first:]
         return rows if num_rows == len(positions) else rows[positions - positions[0]]
-
-
-def compared(
-    queries: NDArray[np.float32], vectors: NDArray[np.float32], k: int, metric: Metric
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return scores and indices of the nearest of some vectors, (Q, k); they are scaled in place.
-
-    Args:
-        queries: (Q, D), for cosine similarity of length 1.
-        vectors: (N, D), N at least k.
-        k: how many.
-        metric: "cosine" or "l2".
-    """
-    if metric == "cosine":
-        faiss.normalize_L2(vectors)
-    kind = faiss.METRIC_INNER_PRODUCT if metric == "cosine" else faiss.METRIC_L2
-    parts = [
-        faiss.knn(queries[first : first + _QUERIES_PER_CALL], vectors, k, kind)
-        for first in range(0, len(queries), _QUERIES_PER_CALL)
-    ]
-    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
 @contextmanager

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from alexnet_deploy import arguments
-from alexnet_deploy.choices import Colour, Device, Precision, Runtime, Scale
+from alexnet_deploy.choices import ANNS, Ann, Colour, Device, Precision, Runtime, Scale
 from alexnet_deploy.index.model import ModelRequest
+from alexnet_deploy.index.report import IndexReport
 from alexnet_deploy.index.session import Index
-from alexnet_deploy.index.update import IndexReport, UpdateOptions, bring_up_to_date
+from alexnet_deploy.index.update import UpdateOptions, bring_up_to_date
 from alexnet_deploy.weights.names import chosen_model
 
 
@@ -68,10 +69,12 @@ def update_index(
     repair: bool = False,
     exclude: str | Sequence[str] | None = None,
     remove: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+    ann: Ann = "auto",
     progress: Callable[[int], None] = lambda _: None,
     notify: Callable[[str], None] = lambda _: None,
 ) -> IndexReport:
-    """Index what is new or has changed in folders, and remove what is gone.
+    """Index what is new or has changed in folders, and remove what is gone; return the counts.
+    `losses` are what is gone and was kept. A run that was stopped is resumed.
 
     Args:
         directory: of the index; made if it does not exist.
@@ -92,11 +95,9 @@ def update_index(
         repair: check all vectors, and embed again those that are damaged.
         exclude: patterns to leave out from now on, `*.png`, `2019/**/raw`; None as before, () none.
         remove: folders to take out, there or not; without `folders` nothing else is done.
+        ann: "compressed": searches read few vectors; "exact": all; "auto": as long as that is fast.
         progress: called after each photograph that had to be read, with their number so far.
         notify: as for `open_index`.
-
-    Returns:
-        The counts; `losses` is what is gone and was kept. A run that was stopped is resumed.
 
     Raises:
         NoPhotographsError, UsageError, IncompatibleFileError, IndexLockedError, OutputError.
@@ -104,9 +105,9 @@ def update_index(
     request = _request(
         model, layer, runtime, device, precision, batch_size, threads, decode, colour, fast, notify
     )
-    options = _options(include_hidden, retry_failed, prune, repair, exclude, remove)
+    options = _options(include_hidden, retry_failed, prune, repair, exclude, remove, ann)
     path, told = arguments.path("directory", directory), _counting(progress)
-    some = [Path(folder) for folder in arguments.paths("folders", folders)]
+    some = list(map(Path, arguments.paths("folders", folders)))
     return bring_up_to_date(path, some, request, options, on_result=told, notify=notify)
 
 
@@ -122,6 +123,7 @@ def _options(
     repair: bool,
     exclude: str | Sequence[str] | None,
     remove: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    ann: Ann,
 ) -> UpdateOptions:
     return UpdateOptions(
         include_hidden=include_hidden,
@@ -130,6 +132,7 @@ def _options(
         repair=repair,
         exclude=None if exclude is None else tuple(arguments.paths("exclude", exclude)),
         remove=tuple(Path(folder) for folder in arguments.paths("remove", remove)),
+        ann=arguments.choice("ann", ann, ANNS),
     )
 
 

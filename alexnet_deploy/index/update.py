@@ -5,16 +5,16 @@ synced, then one transaction of the ledger names them. A killed run loses only t
 running it again continues from there, with the same batches.
 """
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from alexnet_deploy.errors import Argument, Message, MissingPhotographsError, UsageError
-from alexnet_deploy.files.path_text import printable
+from alexnet_deploy.choices import Ann
+from alexnet_deploy.errors import Argument, UsageError
+from alexnet_deploy.index.compressed_files import record_stamp, remove_compressed
 from alexnet_deploy.index.exclusions import Exclusions, within
 from alexnet_deploy.index.maintenance import compact, forget_damaged, remove_unnamed_segments
 from alexnet_deploy.index.model import (
@@ -25,13 +25,17 @@ from alexnet_deploy.index.model import (
     open_model_of,
     remember_model,
 )
+from alexnet_deploy.index.plan import Plan, plan
+from alexnet_deploy.index.report import IndexReport
 from alexnet_deploy.index.roots import Root, move_root
-from alexnet_deploy.index.scan import Loss, Scan, photographs_in
+from alexnet_deploy.index.scan import Scan, photographs_in
 from alexnet_deploy.index.scopes import Scope, check_folders, remove_folder, scopes
 from alexnet_deploy.index.storage import Storage, is_index, open_storage_to_write, remove_parts
 from alexnet_deploy.index.writer import BatchCounts, BatchWriter
-from alexnet_deploy.inference.failures import FailureLimit, check_failures, no_photographs
-from alexnet_deploy.inference.run import PhotographResult, RunSummary, run_batches
+from alexnet_deploy.inference.failures import no_photographs
+from alexnet_deploy.inference.run import PhotographResult, run_batches
+from alexnet_deploy.installed import has_module
+from alexnet_deploy.photographs.pipeline import default_threads
 from alexnet_deploy.photographs.suffixes import LeftOut
 from alexnet_deploy.runtimes.base import Runner
 
@@ -50,6 +54,8 @@ class UpdateOptions:
             on; None for those that they have.
         remove: folders to take out of the index; where none are given to index, nothing else is
             done.
+        ann: whether to compress the vectors, for searches that read few of them: "auto" where
+            comparing all would take long, and where it was done before; "exact" takes it back.
     """
 
     include_hidden: bool = False
@@ -59,104 +65,7 @@ class UpdateOptions:
     moved_roots: tuple[str, ...] = ()
     exclude: tuple[str, ...] | None = None
     remove: tuple[Path, ...] = ()
-
-
-@dataclass(slots=True, kw_only=True)
-class IndexReport:
-    """The outcome of a run.
-
-    Attributes:
-        directory: of the index.
-        num_embedded: photographs embedded.
-        num_reused: new or changed photographs whose content already had a vector: renamed, copied,
-            or reverted.
-        num_unchanged: indexed photographs that have not changed.
-        num_failed: photographs that could not be read in this run.
-        num_failed_before: photographs that failed in an earlier run, have not changed, and were not
-            retried.
-        num_removed: photographs that are gone, or not wanted any more, and were removed.
-        losses: photographs that are gone and were kept, by root.
-        summary: counts and times of decoding and inference.
-    """
-
-    directory: Path
-    num_embedded: int = 0
-    num_reused: int = 0
-    num_unchanged: int = 0
-    num_failed: int = 0
-    num_failed_before: int = 0
-    num_removed: int = 0
-    losses: tuple[Loss, ...] = ()
-    summary: RunSummary = field(default_factory=RunSummary)
-
-    def line(self) -> Message:
-        """Render the run: counts, rate, and where the time went; below that what was left out."""
-        counts: list[str | Argument] = [
-            f"{self.num_embedded:,} embedded, {self.num_reused:,} reused, "
-            f"{self.num_unchanged:,} unchanged, {self.num_removed:,} removed, "
-            f"{self.num_failed:,} failed"
-        ]
-        if self.num_failed_before:
-            retry = Argument("retry_failed", True)
-            counts += [f", {self.num_failed_before:,} failed before (", retry, " tries again)"]
-        left_out = self.summary.left_out.line()
-        return Message(*counts, f" {self.summary.times()}", f"; {left_out}" if left_out else "")
-
-    def to_json(self) -> str:
-        """Return one JSON object.
-
-        Keys: index, embedded, reused, unchanged, failed, failed_before, removed, missing (by root,
-        how many are gone and were kept), left_out (by suffix, how many were not tried).
-        """
-        return json.dumps(
-            {
-                "index": str(self.directory),
-                "embedded": self.num_embedded,
-                "reused": self.num_reused,
-                "unchanged": self.num_unchanged,
-                "failed": self.num_failed,
-                "failed_before": self.num_failed_before,
-                "removed": self.num_removed,
-                "missing": {str(loss.root.path): loss.num_lost for loss in self.losses},
-                "left_out": dict(self.summary.left_out.counts),
-            }
-        )
-
-    def check(self, limit: FailureLimit) -> None:
-        """Raise for a run with losses, or with more failures than `limit` allows.
-
-        The limit applies to all photographs found, without those that failed before.
-
-        Raises:
-            MissingPhotographsError, TooManyFailuresError: with the numbers.
-        """
-        self.check_losses()
-        num_good = self.num_embedded + self.num_reused + self.num_unchanged
-        check_failures(self.num_failed, num_good + self.num_failed, limit)
-
-    def check_losses(self) -> None:
-        """Raise for a run in which a root has lost too much.
-
-        Raises:
-            MissingPhotographsError: with the counts of each such root and what to do.
-        """
-        if self.losses:
-            lines = [
-                f"{printable(loss.root.path)}: {loss.num_lost:,} of {loss.num_indexed:,} indexed "
-                f"photographs are gone{_why(loss)}"
-                for loss in self.losses
-            ]
-            raise MissingPhotographsError(
-                "; ".join(lines) + "; they stay in the index; mount the drive, name the folder's "
-                "new place with ",
-                Argument("moved_roots", "OLD=NEW"),
-                ", or remove them with ",
-                Argument("prune", True),
-            )
-
-
-def _why(loss: Loss) -> str:
-    return "" if os.path.isdir(loss.root.path) else " (the folder is missing)"
+    ann: Ann = "auto"
 
 
 def bring_up_to_date(
@@ -213,6 +122,7 @@ def bring_up_to_date(
         run = _Run(index, request, options, report, notify)
         run.prepare()
         scan = run.scan(folders)
+        run.plan(scan)
         on_plan(scan.num_tasks)
         if scan.num_tasks:
             runner = runner or stack.enter_context(open_model_of(index, request, notify))
@@ -278,6 +188,7 @@ class _Run:
         self._notify = notify
         self._runner_description: str | None = None
         self._run_id = 0
+        self._plan: Plan
 
     def prepare(self) -> None:
         """Clean up after a killed run; forget damaged vectors if requested."""
@@ -329,6 +240,19 @@ class _Run:
                 for pattern in sorted(scan.unmatched(scope.root)):
                     self._notify(f"{scope.root.path}: nothing in it matches {pattern}")
 
+    def plan(self, scan: Scan) -> None:
+        """Decide how the index will be searched, and say what that will take."""
+        sql = "SELECT count(*) FROM photographs WHERE position IS NOT NULL"
+        (num_vectors,) = self._index.ledger.one(sql)
+        self._plan = plan(
+            num_vectors + scan.num_tasks,
+            self._index.manifest.space.dimension,
+            self._options.ann,
+            self._request.threads or default_threads(),
+        )
+        if self._plan.is_compressed and record_stamp(self._index.directory) is None:
+            self._notify(self._plan.line())
+
     def embed(
         self, scan: Scan, runner: Runner, on_result: Callable[[PhotographResult[Path]], None]
     ) -> None:
@@ -371,6 +295,7 @@ class _Run:
         self._report.num_removed += scan.remove_gone([loss for loss in losses if loss not in kept])
         if self._options.prune:
             compact(self._index)
+        self._compress()
         self._report.summary.stop_clock()
         report = self._report
         with self._index.ledger.transaction():
@@ -383,3 +308,17 @@ class _Run:
                     *(report.num_removed, self._run_id),
                 ),
             )
+
+    def _compress(self) -> None:
+        """Bring the compressed vectors up to date, or remove them."""
+        if self._options.ann == "exact":
+            remove_compressed(self._index.directory)
+        elif self._plan.is_compressed or record_stamp(self._index.directory) is not None:
+            if self._options.ann == "auto" and not has_module("faiss"):
+                self._notify("without FAISS the vectors are not compressed: pip install faiss-cpu")
+                return
+            # FAISS is loaded for it, and most runs do without.
+            from alexnet_deploy.index.compressing import compress
+
+            threads = self._request.threads or default_threads()
+            compress(self._index, threads=threads, notify=self._notify)

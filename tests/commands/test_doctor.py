@@ -26,7 +26,7 @@ OWNERS = {
     "openvino": ("runtimes.openvino_runner",),
     "onnxruntime": ("runtimes.onnxruntime_runner",),
     "torch": ("model.torch_files",),
-    "faiss": ("index.exact_search",),
+    "faiss": ("index.faiss_library",),
     "pyarrow": ("inference.parquet_files",),
 }
 DISTRIBUTIONS = {"faiss": "faiss-cpu"}

@@ -81,7 +81,10 @@ def test_the_best_k_of_all_rotations_are_the_best_of_more(photos: Path, metric: 
 def ranking_of(positions: list[int], cosines: list[float]) -> Ranking:
     values = np.array(cosines)
     return Ranking(
-        positions=np.array(positions), cosine_similarity=values, l2_distance=np.sqrt(2 - 2 * values)
+        positions=np.array(positions),
+        cosine_similarity=values,
+        l2_distance=np.sqrt(2 - 2 * values),
+        num_compared=len(positions),
     )
 
 

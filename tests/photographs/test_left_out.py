@@ -11,8 +11,8 @@ from PIL import Image
 
 from alexnet_deploy.cli import cli
 from alexnet_deploy.errors import DatasetError, NoPhotographsError
+from alexnet_deploy.index.report import IndexReport
 from alexnet_deploy.index.status import describe_index, readable_index
-from alexnet_deploy.index.update import IndexReport
 from alexnet_deploy.inference.failures import no_photographs
 from alexnet_deploy.photographs import decoding, suffixes
 from alexnet_deploy.photographs.class_folders import find_class_folders

@@ -15,11 +15,12 @@ from PIL import Image
 
 from alexnet_deploy.choices import Device, Precision
 from alexnet_deploy.index.model import ModelRequest
+from alexnet_deploy.index.report import IndexReport
 from alexnet_deploy.index.results import Query, SearchResult
 from alexnet_deploy.index.roots import all_roots
 from alexnet_deploy.index.session import Index
 from alexnet_deploy.index.storage import open_storage
-from alexnet_deploy.index.update import IndexReport, UpdateOptions, bring_up_to_date
+from alexnet_deploy.index.update import UpdateOptions, bring_up_to_date
 from alexnet_deploy.model.layers import layer_names
 from alexnet_deploy.model.spec import preset_spec
 from alexnet_deploy.runtimes.base import RunnerOptions, check_images
