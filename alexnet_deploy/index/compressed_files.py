@@ -138,15 +138,28 @@ def read_compressed(storage: Storage) -> Compressed | None:
     """
     folder = storage.directory / FOLDER_NAME
     for _ in range(2):  # a new fit may take the place of the one whose record was read
-        try:
-            text = read_file(folder / _RECORD_NAME, _AGAIN, follow_links=False)
-        except (FileNotFoundError, NotADirectoryError):
+        record = compressed_record(storage)
+        if record is None:
             return None
-        record = read_record(CompressedRecord, text, str(folder / _RECORD_NAME), _AGAIN)
-        _check_belongs(storage, record)
         with suppress(FileNotFoundError), _opened_folder(folder) as descriptor:
             return _read(storage, record, descriptor)
     raise damaged(str(folder), "files that its record names are missing", _AGAIN)
+
+
+def compressed_record(storage: Storage) -> CompressedRecord | None:
+    """Return the record of the compressed vectors, whose files are not looked at; None without any.
+
+    Raises:
+        IncompatibleFileError: as `read_compressed`.
+    """
+    path = storage.directory / FOLDER_NAME / _RECORD_NAME
+    try:
+        text = read_file(path, _AGAIN, follow_links=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    record = read_record(CompressedRecord, text, str(path), _AGAIN)
+    _check_belongs(storage, record)
+    return record
 
 
 @contextmanager

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from alexnet_deploy.errors import IncompatibleFileError
 from alexnet_deploy.files.path_text import path_fields, printable
+from alexnet_deploy.index.compressed_files import EFFORTS, compressed_record
 from alexnet_deploy.index.integrity import problems
 from alexnet_deploy.index.ledger import BLOB, INTEGER, NULL, REAL, TEXT
 from alexnet_deploy.index.roots import Roots, all_roots
@@ -28,7 +30,8 @@ def describe_index(directory: Path, *, check: bool) -> dict[str, Any]:
     Keys: path, kind ("index"), size_bytes, format, metric, model (None for the bundled checkpoint),
     the fields of `VectorSpace`, photographs (by state), vectors (used, unused: unused ones are kept
     until a prune, in case their photographs return), roots (path, photographs, include_hidden,
-    exclude, exists), left_out (by suffix, how many photographs of the roots were not tried), runs
+    exclude, exists), compressed (None, or vectors, bytes_per_vector, share_read and recall by effort,
+    see `CompressedRecord`; or error), left_out (by suffix, how many photographs of the roots were not tried), runs
     (the last, newest first; finished is None if interrupted or still running; times in seconds
     since 1970), failures (the commonest: reason, count, example) and, with `check`, problems.
 
@@ -87,6 +90,8 @@ def readable_index(description: dict[str, Any]) -> str:
         gone = "" if root["exists"] else "  NOT THERE"
         without = f"  without {', '.join(root['exclude'])}" if root["exclude"] else ""
         lines.append(f"  root          {root['path']}  {root['photographs']:,}{without}{gone}")
+    if description["compressed"] is not None:
+        lines.append(f"  compressed    {_compressed_line(description['compressed'])}")
     if description["left_out"]:
         lines.append(f"  left out      {describe_left_out(description['left_out'])}")
     lines += [f"  run           {_run_line(run)}" for run in description["runs"]]
@@ -118,6 +123,7 @@ def _description(index: Storage) -> dict[str, Any]:
         "photographs": {state: states.get(state, 0) for state in ("indexed", "failed", "pending")},
         "vectors": {"used": num_used, "unused": num_vectors - num_used},
         "roots": _roots(index),
+        "compressed": _compressed(index),
         "left_out": _left_out(index),
         "runs": _runs(index),
         "failures": _failures(index),
@@ -149,6 +155,21 @@ def _roots(index: Storage) -> list[dict[str, Any]]:
         }
         for root in all_roots(index.ledger)
     ]
+
+
+def _compressed(index: Storage) -> dict[str, Any] | None:
+    try:
+        record = compressed_record(index)
+    except IncompatibleFileError as error:
+        return {"error": str(error)}
+    if record is None:
+        return None
+    return {
+        "vectors": record.num_rows,
+        "bytes_per_vector": record.num_axes + 1,
+        "share_read": record.share_read,
+        "recall": {str(effort): record.recall_of(effort) for effort in EFFORTS if record.recall},
+    }
 
 
 def _left_out(index: Storage) -> dict[str, int]:
@@ -184,6 +205,16 @@ def _failures(index: Storage) -> list[dict[str, Any]]:
         }
         for reason, count, root, path in rows
     ]
+
+
+def _compressed_line(compressed: dict[str, Any]) -> str:
+    if "error" in compressed:
+        return str(compressed["error"])
+    recall = ", ".join(f"{share:.3f} of {effort}" for effort, share in compressed["recall"].items())
+    return (
+        f"{compressed['vectors']:,} vectors to {compressed['bytes_per_vector']} bytes each; the "
+        f"proof of a search reads {compressed['share_read']:.2%}; recall by effort {recall}"
+    )
 
 
 def _run_line(run: dict[str, Any]) -> str:

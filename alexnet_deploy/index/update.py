@@ -122,7 +122,6 @@ def bring_up_to_date(
         run = _Run(index, request, options, report, notify)
         run.prepare()
         scan = run.scan(folders)
-        run.plan(scan)
         on_plan(scan.num_tasks)
         if scan.num_tasks:
             runner = runner or stack.enter_context(open_model_of(index, request, notify))
@@ -229,18 +228,12 @@ class _Run:
             self._tell_unmatched(scan, found)
             ledger.execute("INSERT INTO runs (started) VALUES (?)", (time.time(),))
             (self._run_id,) = ledger.one("SELECT max(id) FROM runs")
+        self._plan_search(scan)
         self._report.num_failed_before = scan.num_failed_before
         self._report.num_unchanged = scan.num_found - scan.num_tasks - scan.num_failed_before
         return scan
 
-    def _tell_unmatched(self, scan: Scan, scopes: Sequence[Scope]) -> None:
-        """Say which of the patterns that were given now may be a slip."""
-        for scope in scopes:
-            if self._options.exclude is not None and not scope.prefix:
-                for pattern in sorted(scan.unmatched(scope.root)):
-                    self._notify(f"{scope.root.path}: nothing in it matches {pattern}")
-
-    def plan(self, scan: Scan) -> None:
+    def _plan_search(self, scan: Scan) -> None:
         """Decide how the index will be searched, and say what that will take."""
         sql = "SELECT count(*) FROM photographs WHERE position IS NOT NULL"
         (num_vectors,) = self._index.ledger.one(sql)
@@ -252,6 +245,13 @@ class _Run:
         )
         if self._plan.is_compressed and record_stamp(self._index.directory) is None:
             self._notify(self._plan.line())
+
+    def _tell_unmatched(self, scan: Scan, scopes: Sequence[Scope]) -> None:
+        """Say which of the patterns that were given now may be a slip."""
+        for scope in scopes:
+            if self._options.exclude is not None and not scope.prefix:
+                for pattern in sorted(scan.unmatched(scope.root)):
+                    self._notify(f"{scope.root.path}: nothing in it matches {pattern}")
 
     def embed(
         self, scan: Scan, runner: Runner, on_result: Callable[[PhotographResult[Path]], None]

@@ -82,7 +82,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Row]:
         tell("bench", "bench", "photos", *ways, "--rounds", "1")
         models = ("--model", "m.onnx", "--compare", "m.onnx")
         tell("evaluate", "evaluate", "photos", *models, "--max-failures", "100%")
-        tell("index", "index", "photos", "--model", "m.onnx", "--index", "i")
+        tell("index", "index", "photos", "--model", "m.onnx", "--index", "i", "--ann", "compressed")
         tell("search", "search", "photos", "--index", "i")
         tell("info CHECKPOINT", "info")
         tell("info FILE.onnx", "info", "m.onnx")
