@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alexnet_deploy.errors import Argument, UsageError
-from alexnet_deploy.index.exclusions import Exclusions, folder_pattern
+from alexnet_deploy.index.exclusions import Patterns, folder_pattern
 from alexnet_deploy.index.ledger import Ledger
 from alexnet_deploy.index.named_folders import check_named, remember_folders
 from alexnet_deploy.index.roots import (
@@ -104,7 +104,7 @@ def scopes(
 
 def _check_not_excluded(scopes: Sequence[Scope]) -> None:
     for scope in scopes:
-        if scope.prefix and Exclusions(scope.root.exclude).match(os.fsdecode(scope.prefix)):
+        if scope.prefix and Patterns(scope.root.exclude).match(os.fsdecode(scope.prefix)):
             raise UsageError(
                 f"{scope.folder}: is excluded from {scope.root.path}; give the patterns that are "
                 "to stay with ",
