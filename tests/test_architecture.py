@@ -68,7 +68,7 @@ MODULES = {
         "manifest lock segments schema ledger named_folders exclusions roots storage model "
         "integrity scopes "
         "maintenance scan writer update ranking exact_search status results queries rotations "
-        "finder session opening"
+        "filters finder session opening"
     ),
     "benchmark": "machine settings reading results table measuring",
     "figures": (

@@ -31,7 +31,13 @@ class Ranker(Protocol):
     """One kind of index: how it finds, among the vectors that photographs have, the nearest."""
 
     def rank(
-        self, queries: NDArray[np.float16], k: int, *, metric: Metric, threads: int
+        self,
+        queries: NDArray[np.float16],
+        k: int,
+        *,
+        metric: Metric,
+        threads: int,
+        among: NDArray[np.int64] | None = None,
     ) -> list[Ranking]:
         """Rank the vectors for each query; the caller holds a snapshot of the ledger.
 
@@ -41,4 +47,6 @@ class Ranker(Protocol):
                 has fewer.
             metric: "cosine" or "l2".
             threads: that compute.
+            among: (N,) positions, ascending, of the only vectors to rank; None for all that
+                photographs have.
         """
