@@ -6,12 +6,14 @@ Each function takes the argument's name and value, and returns the value in its 
 
 import os
 from collections.abc import Iterable
+from datetime import UTC, date, datetime, timedelta
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TypeVar
 
 from alexnet_deploy.errors import ArgumentError
 
+_1970 = datetime(1970, 1, 1, tzinfo=UTC)
 _Word = TypeVar("_Word", bound=str)
 
 
@@ -31,6 +33,23 @@ def distance(name: str, value: object) -> float:
     if not isinstance(value, Real) or not float(value) >= 0:  # NaN fails the comparison
         raise ArgumentError(name, value, "0 or more")
     return float(value)
+
+
+def time_ns(name: str, value: object) -> int:
+    """Check a date or a time, and return it in nanoseconds since 1970, within 64 bits.
+
+    It is of `datetime`, or text as in ISO 8601: local time unless it says its zone; of a date its
+    beginning.
+    """
+    text = value.isoformat() if isinstance(value, date) else value
+    try:
+        if not isinstance(text, str):
+            raise ValueError
+        since_1970 = datetime.fromisoformat(text).astimezone(UTC) - _1970
+    except (ValueError, OverflowError, OSError) as error:  # the last two beyond the calendar
+        expected = "a date or a time such as 2024-05-01 or 2024-05-01T18:30"
+        raise ArgumentError(name, value, expected) from error
+    return max(-(2**63), min(since_1970 // timedelta(microseconds=1) * 1000, 2**63 - 1))
 
 
 def choice(name: str, value: _Word, choices: tuple[_Word, ...]) -> _Word:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -39,9 +39,34 @@ if TYPE_CHECKING:
     help="Leave out what is farther: 1 - cosine similarity, or the L2 distance.",
 )
 @click.option(
+    "--within",
+    metavar="FOLDER",
+    type=FILE,
+    multiple=True,
+    help="Compare only photographs in it; repeat for more folders.",
+)
+@click.option(
+    "--glob",
+    metavar="PATTERN",
+    multiple=True,
+    help="Compare only what matches, as for index --exclude: '*.png', 2019/raw; repeat for more.",
+)
+@click.option(
+    "--since",
+    metavar="DATE",
+    help="Compare only files modified on 2024-05-01, or at 2024-05-01T18:30, or later.",
+)
+@click.option(
     "--rotations",
     is_flag=True,
     help="Find copies that were turned, too: search in four orientations, take the nearest.",
+)
+@click.option(
+    "--effort",
+    type=click.IntRange(min=1),
+    metavar="R",
+    help="In an index whose vectors are compressed, compare only R of them; below twice -k not "
+    "enough.  [default: as many as prove that none was missed]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one line per query.")
 @click.option(
@@ -67,18 +92,24 @@ def search(
     metric: Metric | None,
     max_distance: float | None,
     rotations: bool,
+    effort: int | None,
     as_json: bool,
     as_paths: bool,
     null: bool,
     sheets: tuple[Path, ...],
     max_failures: "FailureLimit",
     model_arguments: shared.ModelArguments,
+    **filters: Any,
 ) -> None:
     """Find the indexed photographs nearest to others.
 
     QUERY is a photograph, a folder, a pattern such as '*.png', or - for standard input.
 
-    Every vector is compared. A query's own file is left out, copies of it are not. A file with
+    Every vector is compared, or every one that --within, --glob and --since all leave. A PATTERN
+    without a slash is compared with every name in the indexed folders, one with a slash with the
+    path from each. A DATE is local time, and a file has the one from when it was indexed.
+
+    A query's own file is left out, copies of it are not. A file with
     the very bytes of the query is "identical", one that is no longer there "gone", one with
     another size or time than when it was indexed "changed". At distance 0 others may be identical,
     too: the network sees only the middle of a photograph.
@@ -102,7 +133,9 @@ def search(
             metric=metric,
             max_distance=max_distance,
             rotations=rotations,
+            effort=effort,
             summary=summary,
+            **filters,
         )
         stack.enter_context(closing(results))
         writers = [_stdout_writer(report, as_json, as_paths, null)]

@@ -8,9 +8,8 @@ is then what they hold, and how often that is the true one was measured when the
 Q queries, N compressed vectors of d + 1 numbers, K found.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from alexnet_deploy.choices import Metric
 from alexnet_deploy.errors import IncompatibleFileError
 from alexnet_deploy.index.compressed_files import Compressed, read_compressed, record_stamp
+from alexnet_deploy.index.compression import Points
 from alexnet_deploy.index.exact_search import (
     ExactRanker,
     are_live,
@@ -35,6 +35,8 @@ from alexnet_deploy.index.storage import Storage
 _SHARD_ROWS = 2**17
 _FEWEST = 1024
 """Points to rank first: for one query, FAISS keeps that many in the time of the scan alone."""
+_FEW = 2048
+"""Of filtered vectors: comparing all of them takes no longer."""
 _MORE = 16
 _GROWTH = 8
 _LARGEST_SHARE = 0.25
@@ -61,7 +63,11 @@ class CompressedScan:
             self._shards.append((start, _faiss_index(compressed, codes)))
 
     def nearest(
-        self, points: NDArray[np.float32], k: int, threads: int
+        self,
+        points: NDArray[np.float32],
+        k: int,
+        threads: int,
+        allowed: NDArray[np.bool_] | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return squared distances, ascending, and row numbers of the nearest, (Q, K) each.
 
@@ -69,7 +75,20 @@ class CompressedScan:
             points: (Q, d + 1).
             k: how many; where there are fewer rows, the numbers of the rest are -1.
             threads: that scan.
+            allowed: (N,), the rows that may be found; None for all.
         """
+
+        def search(shard: tuple[int, Any]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+            start, index = shard
+            parameters = None
+            if allowed is not None:
+                bits = np.packbits(allowed[start : start + _SHARD_ROWS], bitorder="little")
+                # Its stubs are of the classes below those that FAISS wraps for NumPy.
+                selector = faiss.IDSelectorBitmap(bits)  # type: ignore[call-arg, arg-type]
+                parameters = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
+            squares, numbers = index.search(points, k, params=parameters)
+            return squares, np.where(numbers < 0, numbers, numbers + start)
+
         with (
             ThreadPoolExecutor(
                 threads, initializer=faiss.omp_set_num_threads, initargs=(1,)
@@ -77,11 +96,8 @@ class CompressedScan:
             one_thread_of_faiss(),
         ):
             heap = faiss.ResultHeap(len(points), k)
-            parts = executor.map(
-                lambda shard: (shard[0], *shard[1].search(points, k)), self._shards
-            )
-            for start, squares, numbers in parts:
-                heap.add_result(squares, np.where(numbers < 0, numbers, numbers + start))
+            for squares, numbers in executor.map(search, self._shards):
+                heap.add_result(squares, numbers)
             heap.finalize()
         return heap.D, heap.I
 
@@ -111,6 +127,7 @@ class CompressedRanker:
         self._scan: CompressedScan | None = None
         self._version: int | None = None
         self._others: NDArray[np.int64] = np.empty(0, np.int64)
+        self._counts: list[int] = []
 
     def rank(
         self,
@@ -119,21 +136,37 @@ class CompressedRanker:
         *,
         metric: Metric,
         threads: int,
+        among: NDArray[np.int64] | None = None,
         effort: int | None = None,
     ) -> list[Ranking]:
         """Rank the vectors for each query; see `Ranker.rank`."""
         self._refresh()
-        if self._scan is None:
-            return self._exact.rank(queries, k, metric=metric, threads=threads)
-        search = Search(self._storage, self._scan, self._others, k, metric, threads)
-        if effort is not None and 2 * k <= effort:
-            return search.first(queries, effort)
-        found = search.proved(queries)
-        left = [number for number in range(len(queries)) if number not in found]
+        rankings: dict[int, Ranking] = {}
+        if self._scan is not None and (among is None or len(among) > _FEW):
+            search = Search(self._storage, self._scan, self._others, k, metric, threads, among)
+            rankings = search.proved(queries) if effort is None else search.first(queries, effort)
+        left = [number for number in range(len(queries)) if number not in rankings]
         if left:
-            rest = self._exact.rank(queries[left], k, metric=metric, threads=threads)
-            found |= dict(zip(left, rest, strict=True))
-        return [found[number] for number in range(len(queries))]
+            rest = self._exact.rank(queries[left], k, metric=metric, threads=threads, among=among)
+            rankings |= dict(zip(left, rest, strict=True))
+        self._counts += [ranking.num_compared for ranking in rankings.values()]
+        return [rankings[number] for number in range(len(queries))]
+
+    def account(self, effort: int | None) -> str | None:
+        """Tell a person what the searches since the last call have read; None if all."""
+        counts, self._counts = self._counts, []
+        if self._scan is None or not counts:
+            return None
+        line = (
+            f"{sum(counts) / len(counts):,.0f} of {self._scan.num_rows:,} vectors were compared "
+            "for a query"
+        )
+        if effort is None:
+            return f"{line}: no other is nearer"
+        recall = self._scan.compressed.record.recall_of(effort)
+        return (
+            f"{line}: recall was {'not measured' if recall is None else f'measured {recall:.3f}'}"
+        )
 
     def _refresh(self) -> None:
         """Read what has changed since the last search."""
@@ -157,59 +190,90 @@ class CompressedRanker:
             self._version = version
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Search:
     """One call of `CompressedRanker.rank`.
 
-    Attributes:
+    Args:
         storage: of the index.
         scan: of its compressed vectors.
         others: positions, ascending, that are compared in any case.
-        k: as of `Ranker.rank`, and so are metric and threads.
+        k: as of `Ranker.rank`, and so are metric, threads and among.
         metric: see k.
         threads: see k.
+        among: see k.
     """
 
-    storage: Storage
-    scan: CompressedScan
-    others: NDArray[np.int64]
-    k: int
-    metric: Metric
-    threads: int
+    def __init__(
+        self,
+        storage: Storage,
+        scan: CompressedScan,
+        others: NDArray[np.int64],
+        k: int,
+        metric: Metric,
+        threads: int,
+        among: NDArray[np.int64] | None = None,
+    ) -> None:
+        self._storage = storage
+        self._scan = scan
+        self._others = others
+        self._k = k
+        self._metric: Metric = metric
+        self._threads = threads
+        self._allowed: NDArray[np.bool_] | None = None
+        self._num_rows = scan.num_rows
+        if among is not None:
+            self._others = np.intersect1d(others, among)
+            self._allowed = np.isin(scan.compressed.positions, among)
+            self._num_rows = int(self._allowed.sum())
 
-    def first(self, queries: NDArray[np.float16], effort: int) -> list[Ranking]:
-        """Rank for each query what has the `effort` nearest points, and what has none."""
-        points = self.scan.compressed.compression.points(queries)
-        _, rows = self.scan.nearest(points.coordinates.astype(np.float32), effort, self.threads)
-        rankings = []
-        for query, some in zip(queries, rows, strict=True):
-            positions = self.scan.compressed.positions[some[some >= 0]]
-            live = are_live(self.storage, positions)
-            rankings.append(self._ranked(query, positions[live]))
+    def first(self, queries: NDArray[np.float16], effort: int) -> dict[int, Ranking]:
+        """Rank for each query what has the `effort` nearest points, and what has none.
+
+        Returns:
+            The rankings, by the number of the query, without those that have no direction.
+        """
+        points = self._scan.compressed.compression.points(queries)
+        which = np.flatnonzero(points.lengths > 0).tolist()
+        _, rows = self._nearest(points, which, effort)
+        rankings = {}
+        for number, some in zip(which, rows, strict=True):
+            positions = self._scan.compressed.positions[some[some >= 0]]
+            live = positions[self._are_live(positions)]
+            rankings[number] = self._ranked(queries[number], live)
         return rankings
 
     def proved(self, queries: NDArray[np.float16]) -> dict[int, Ranking]:
         """Rank for each query all that can be among its nearest.
 
         Returns:
-            The rankings, by the number of the query, without those for which so many can be that
-            all have to be compared.
+            The rankings, by the number of the query, without those that have no direction, or for
+            which so many can be that all have to be compared.
         """
-        points = self.scan.compressed.compression.points(queries)
-        coordinates = points.coordinates.astype(np.float32)
+        points = self._scan.compressed.compression.points(queries)
         rankings: dict[int, Ranking] = {}
         waiting = np.flatnonzero(points.lengths > 0).tolist()
-        num_rows, num_fetched = self.scan.num_rows, max(_FEWEST, 8 * self.k)
-        while waiting and num_fetched <= max(_FEWEST, _LARGEST_SHARE * num_rows):
-            squares, rows = self.scan.nearest(coordinates[waiting], num_fetched, self.threads)
-            for number, some_squares, some_rows in zip(waiting, squares, rows, strict=True):
+        num_fetched = max(_FEWEST, 8 * self._k)
+        while waiting and num_fetched <= max(_FEWEST, _LARGEST_SHARE * self._num_rows):
+            found = self._nearest(points, waiting, num_fetched)
+            for number, squares, rows in zip(waiting, *found, strict=True):
                 length = float(points.lengths[number])
-                candidates = self._candidates(queries[number], length, some_squares, some_rows)
+                candidates = self._candidates(queries[number], length, squares, rows)
                 if candidates is not None:
                     rankings[number] = self._ranked(queries[number], candidates)
             waiting = [number for number in waiting if number not in rankings]
             num_fetched *= _GROWTH
         return rankings
+
+    def _nearest(
+        self, points: Points, which: Sequence[int], count: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        coordinates = points.coordinates[which].astype(np.float32)
+        return self._scan.nearest(coordinates, count, self._threads, self._allowed)
+
+    def _are_live(self, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
+        if self._allowed is not None:  # photographs have whatever was selected
+            return np.ones(len(positions), np.bool_)
+        return are_live(self._storage, positions)
 
     def _candidates(
         self,
@@ -229,17 +293,17 @@ class Search:
         Returns:
             None where more points have to be looked at.
         """
-        is_all = rows[-1] < 0 or len(rows) == self.scan.num_rows
+        is_all = rows[-1] < 0 or len(rows) == self._num_rows
         squares, rows = squares[rows >= 0], rows[rows >= 0]
-        positions = self.scan.compressed.positions[rows]
-        live = np.flatnonzero(are_live(self.storage, positions))
-        if len(live) < self.k:
+        positions = self._scan.compressed.positions[rows]
+        live = np.flatnonzero(self._are_live(positions))
+        if len(live) < self._k:
             return positions[live] if is_all else None
         nearest_points = measured(
-            self.storage, positions[live[: self.k + _MORE]], query, self.metric
+            self._storage, positions[live[: self._k + _MORE]], query, self._metric
         )
-        kth = values_of(nearest_points, self.metric)[self.k - 1]
-        bounds, bound_of_others = self._bounds(length, self.scan.bounds(squares), rows)
+        kth = values_of(nearest_points, self._metric)[self._k - 1]
+        bounds, bound_of_others = self._bounds(length, self._scan.bounds(squares), rows)
         if not (is_all or bound_of_others > kth):
             return None
         candidates: NDArray[np.int64] = positions[live[bounds[live] <= kth]]
@@ -255,11 +319,11 @@ class Search:
             bounds: (K,) of the distances of the vectors scaled to length 1, ascending.
             rows: (K,) their numbers.
         """
-        if self.metric == "cosine":  # of two vectors of length 1, |u - v|^2 is 2 - 2 cos
+        if self._metric == "cosine":  # of two vectors of length 1, |u - v|^2 is 2 - 2 cos
             values = bounds**2 / 2 - 1
             return values - 1e-12, float(values[-1])
         # |mu - nv|^2 is (m - n)^2 + mn |u - v|^2, and at least (m sin)^2 for every n.
-        lengths = self.scan.compressed.lengths[rows].astype(np.float64)
+        lengths = self._scan.compressed.lengths[rows].astype(np.float64)
         values = np.sqrt((length - lengths) ** 2 + length * lengths * bounds**2)
         cosine = max(0.0, 1 - bounds[-1] ** 2 / 2)
         return values - 1e-6 * (length + lengths), length * float(np.sqrt(1 - cosine**2)) * (
@@ -267,14 +331,14 @@ class Search:
         )
 
     def _ranked(self, query: NDArray[np.float16], candidates: NDArray[np.int64]) -> Ranking:
-        positions = np.union1d(candidates, self.others)
+        positions = np.union1d(candidates, self._others)
         (ranking,) = nearest(
-            self.storage,
+            self._storage,
             positions,
             query[None],
-            self.k,
-            metric=self.metric,
-            threads=self.threads,
+            self._k,
+            metric=self._metric,
+            threads=self._threads,
         )
         return ranking
 

@@ -62,22 +62,27 @@ class ExactRanker:
         *,
         metric: Metric,
         threads: int,
+        among: NDArray[np.int64] | None = None,
         effort: int | None = None,
     ) -> list[Ranking]:
         """Rank the vectors for each query, whatever the effort; see `Ranker.rank`, `nearest`."""
-        (version,) = self._storage.ledger.one("PRAGMA data_version")  # grows with others' commits
-        if version != self._version:
-            self._positions = live_positions(self._storage)
-            self._version = version
         return nearest(
             self._storage,
-            self._positions,
+            self._live() if among is None else among,
             queries,
             k,
             metric=metric,
             threads=threads,
             gpu=self._gpu,
         )
+
+    def _live(self) -> NDArray[np.int64]:
+        """Return the positions of the vectors that photographs have now."""
+        (version,) = self._storage.ledger.one("PRAGMA data_version")  # grows with others' commits
+        if version != self._version:
+            self._positions = live_positions(self._storage)
+            self._version = version
+        return self._positions
 
 
 def live_positions(storage: Storage, start: int = -(2**63)) -> NDArray[np.int64]:

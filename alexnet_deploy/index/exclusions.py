@@ -1,13 +1,15 @@
-"""Patterns of files and folders that an index leaves out of one of its roots.
+"""Patterns of files and folders in a root: of what an index leaves out, of what is searched.
 
 A pattern without a slash is compared with every name below the root, any other with the path from
 the root. `*`, `?` and `[...]` do not cross a slash, `**` stands for any folders between two. What
-lies in a folder that matches is left out with it.
+lies in a folder that matches is matched with it.
 """
 
+import fnmatch
 import glob
+import itertools
+import re
 from collections.abc import Iterable, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from alexnet_deploy.errors import Argument, UsageError
@@ -15,30 +17,34 @@ from alexnet_deploy.errors import Argument, UsageError
 _ANY = "**"
 
 
-class Exclusions:
-    """The patterns of a root.
+class Patterns:
+    """Some patterns of a root, any of which may match.
 
     Attributes:
         unmatched: those of them that have matched nothing yet.
     """
 
     def __init__(self, patterns: Iterable[str]) -> None:
-        self._names = {pattern: _names(pattern) for pattern in patterns}
-        self.unmatched = set(self._names)
+        self._compiled = {one: re.compile(_expression(_names(one)), re.S) for one in patterns}
+        self.unmatched = set(self._compiled)
 
     def __bool__(self) -> bool:
-        return bool(self._names)
+        return bool(self._compiled)
 
     def match(self, path: str) -> bool:
-        """Return whether a path, relative to the root, or a folder that it is in, is left out."""
-        names = path.split("/")
-        found = {one for one, pattern in self._names.items() if _begins_with(names, pattern)}
+        """Return whether a path, relative to the root, or a folder that it is in, matches."""
+        found = {one for one, compiled in self._compiled.items() if compiled.match(path)}
         self.unmatched -= found
         return bool(found)
 
 
-def within(pattern: str, folder: Path) -> str | None:
+def within(pattern: str, folder: Path, argument: str = "exclude") -> str | None:
     """Return the pattern for the root `folder` of what a user wrote; None if it lies elsewhere.
+
+    Args:
+        pattern: what was written; the whole path from / is one, too.
+        folder: of the root.
+        argument: that it was written for.
 
     Raises:
         UsageError: it names no file or folder in any root.
@@ -46,13 +52,27 @@ def within(pattern: str, folder: Path) -> str | None:
     names = pattern.split("/")
     if ".." in names or not {*names} - {"", ".", _ANY}:
         raise UsageError(
-            Argument("exclude", pattern),
+            Argument(argument, pattern),
             ": expected names in the folder, such as raw, '*.png' or 2019/raw",
         )
     if not pattern.startswith("/"):
         return pattern
     inside = str(folder / "x")[:-1]
     return f"./{pattern.removeprefix(inside)}" if pattern.startswith(inside) else None
+
+
+def within_each(argument: str, patterns: Sequence[str], folders: Sequence[Path]) -> list[list[str]]:
+    """Return, for each of some roots' folders, the patterns that a user wrote, see `within`.
+
+    Raises:
+        UsageError: one names no file or folder, or one in none of them.
+    """
+    found = [[within(pattern, folder, argument) for pattern in patterns] for folder in folders]
+    for pattern, *inside in zip(patterns, *found, strict=True):
+        if folders and not any(inside):
+            known = ", ".join(map(str, folders))
+            raise UsageError(Argument(argument, pattern), f": lies in none of {known}")
+    return [[pattern for pattern in inside if pattern is not None] for inside in found]
 
 
 def moved_into(pattern: str, prefix: str) -> str:
@@ -76,16 +96,30 @@ def _names(pattern: str) -> list[str]:
     return names or ["*"]
 
 
-def _begins_with(names: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Return whether the first of `names`, one or more, match all of `pattern`."""
-    places = {0}  # in the pattern, up to which the names so far may match
-    for name in names:
-        places |= {place + 1 for place in places if pattern[place] == _ANY}
-        places = {
-            place if pattern[place] == _ANY else place + 1
-            for place in places
-            if pattern[place] == _ANY or fnmatchcase(name, pattern[place])
-        }
-        if len(pattern) in places:
-            return True
-    return False
+def _expression(names: list[str]) -> str:
+    """Return the regular expression of a pattern, for the first names of a path.
+
+    Its time grows with the product of both lengths at most, whatever a stranger's index has for
+    patterns: the first place where a fixed part fits is as good as any other, so that nothing after
+    an atomic group goes back into it.
+    """
+    parts: list[str] = []
+    for is_any, part in itertools.groupby(names, _ANY.__eq__):
+        if not is_any:
+            anywhere = "(?:[^/]+/)*?" if parts or names[0] == _ANY else ""
+            parts.append(f"(?>{anywhere}{'/'.join(map(_name_expression, part))}(?=/|\\Z))")
+    return "/".join(parts)
+
+
+def _name_expression(name: str) -> str:
+    parts = [""]
+    for piece in re.findall(r"\[!?\]?[^]]*\]|.", name, re.S):
+        if piece == "*":
+            parts.append("")
+        elif piece == "?":
+            parts[-1] += "[^/]"
+        else:  # without the (?s: and )\Z around it
+            parts[-1] += "(?!/)" * (len(piece) > 1) + fnmatch.translate(piece)[4:-3]
+    first, *others = parts
+    middle = "".join(f"(?>[^/]*?{part})" for part in others[:-1])
+    return first + middle + "".join(f"[^/]*{part}" for part in others[-1:])

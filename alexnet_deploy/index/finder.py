@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.choices import Metric
+from alexnet_deploy.index.filters import Filters, Selection
 from alexnet_deploy.index.ledger import BLOB, INTEGER, NULL, NUM_PARAMETERS
 from alexnet_deploy.index.ranking import Ranking
 from alexnet_deploy.index.results import Neighbour, Query
@@ -26,13 +27,26 @@ class Criteria:
     k: int
     metric: Metric
     max_distance: float | None
+    filters: Filters
+    effort: int | None
+
+    def __post_init__(self) -> None:
+        """Let a search be proved whose effort is too little for so many."""
+        if self.effort is not None and self.effort < 2 * self.k:
+            object.__setattr__(self, "effort", None)
 
 
 class PhotographFinder:
-    """Maps vectors to the photographs that have them, in a snapshot."""
+    """Maps vectors to the photographs that have them, in a snapshot.
 
-    def __init__(self, storage: Storage) -> None:
+    Args:
+        storage: of the index.
+        selection: the photographs that may be neighbours; None for all.
+    """
+
+    def __init__(self, storage: Storage, selection: Selection | None = None) -> None:
         self._storage = storage
+        self._selection = selection
         self._ledger = storage.ledger
         self._roots = Roots(storage.ledger)
 
@@ -109,14 +123,17 @@ class PhotographFinder:
             start = stop
 
     def _first_by_id(self, positions: Sequence[int], num_wanted: int) -> list["_Row"]:
-        """Return the first photographs that have one of the vectors."""
+        """Return the first photographs that may be neighbours and have one of the vectors."""
+        column, keys = "position", positions
+        if self._selection is not None:  # of one vector perhaps not all of its photographs
+            column, keys = "id", self._selection.first_ids(positions, num_wanted)
         found: list[tuple[Any, ...]] = []
-        for first in range(0, len(positions), NUM_PARAMETERS):
-            some = positions[first : first + NUM_PARAMETERS]
+        for first in range(0, len(keys), NUM_PARAMETERS):
+            some = keys[first : first + NUM_PARAMETERS]
             marks = ", ".join("?" * len(some))
             found += self._ledger.rows(
                 "SELECT id, root, path, position, size, mtime_ns FROM photographs "
-                f"WHERE position IN ({marks}) ORDER BY id LIMIT ?",
+                f"WHERE {column} IN ({marks}) ORDER BY id LIMIT ?",
                 (*some, num_wanted),
                 kinds=(INTEGER, INTEGER, BLOB, INTEGER, INTEGER | NULL, INTEGER | NULL),
             )

@@ -3,15 +3,24 @@
 D numbers in a vector, R orientations.
 """
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_deploy.errors import UsageError
+from alexnet_deploy.index.manifest import VectorSpace
 from alexnet_deploy.index.results import Query
 from alexnet_deploy.index.segments import float16_vector
-from alexnet_deploy.photographs.sources import ImageSource
+from alexnet_deploy.photographs.sources import (
+    ImageSource,
+    check_image,
+    image_source,
+    is_image,
+    path_of,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -39,6 +48,43 @@ class VectorQuery:
     error: str | None = None
 
 
+def checked_queries(
+    queries: Query | Iterable[Query], space: VectorSpace
+) -> Iterator[PhotographQuery | VectorQuery]:
+    """Check the queries of a list at once, those of other iterables as they are taken.
+
+    Raises:
+        UsageError: one is neither a photograph nor a vector of `space`.
+    """
+    several: Any = queries
+    if isinstance(queries, np.ndarray) and queries.ndim == 2 and queries.dtype.kind == "f":
+        several = list(queries)
+    elif is_image(queries) or isinstance(queries, Mapping) or not isinstance(queries, Iterable):
+        several = [queries]  # a single query, or something to be refused
+    if isinstance(several, (list, tuple)):
+        for number, query in enumerate(several):
+            _check_query(query, number, space)
+    return _sources(several, space)
+
+
+def _sources(queries: Iterable[Any], space: VectorSpace) -> Iterator[PhotographQuery | VectorQuery]:
+    for number, query in enumerate(queries):
+        _check_query(query, number, space)
+        if _is_vector(query):
+            yield rounded(query, query[None], space.layer)
+        else:
+            source = image_source(query, space.decode)
+            yield PhotographQuery(query=path_of(source) or query, source=source)
+
+
+def _check_query(query: object, number: int, space: VectorSpace) -> None:
+    name = f"queries[{number}]"
+    if not _is_vector(query):
+        check_image(query, name)
+    elif query.shape != (space.dimension,):
+        raise UsageError(f"{name} is a vector {query.shape}, expected {space.dimension} numbers")
+
+
 def rounded(query: Query, activations: NDArray[np.floating[Any]], layer: str) -> VectorQuery:
     """Return a query with its vectors; `activations` are (R, ...), of any float type."""
     rows = []
@@ -52,6 +98,6 @@ def rounded(query: Query, activations: NDArray[np.floating[Any]], layer: str) ->
     return VectorQuery(query=query, vectors=np.stack(rows))
 
 
-def is_vector(query: object) -> TypeGuard[NDArray[np.floating[Any]]]:
+def _is_vector(query: object) -> TypeGuard[NDArray[np.floating[Any]]]:
     """Return whether a query is a vector, of whatever length."""
     return isinstance(query, np.ndarray) and query.ndim == 1 and query.dtype.kind == "f"

@@ -39,6 +39,7 @@ class Ranker(Protocol):
         *,
         metric: Metric,
         threads: int,
+        among: NDArray[np.int64] | None = None,
         effort: int | None = None,
     ) -> list[Ranking]:
         """Rank the vectors for each query; the caller holds a snapshot of the ledger.
@@ -49,6 +50,8 @@ class Ranker(Protocol):
                 has fewer.
             metric: "cosine" or "l2".
             threads: that compute.
+            among: (N,) positions, ascending, of the only vectors to rank; None for all that
+                photographs have.
             effort: compare only so many vectors, those whose compressed forms are the nearest;
-                None, and any below 2 `k`, for as many as prove that no nearer one was missed.
+                None for as many as prove that no nearer one was missed.
         """

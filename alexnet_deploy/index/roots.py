@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alexnet_deploy.errors import Argument, UsageError
-from alexnet_deploy.index.exclusions import moved_into, within
+from alexnet_deploy.index.exclusions import moved_into, within_each
 from alexnet_deploy.index.ledger import BLOB, INTEGER, Ledger
 from alexnet_deploy.index.named_folders import remember_folders
 from alexnet_deploy.photographs.finding import has_hidden_part
@@ -134,14 +134,10 @@ def set_exclusions(ledger: Ledger, patterns: Sequence[str], keys: Iterable[int])
         UsageError: a pattern names nothing in any of them.
     """
     roots = [root for root in all_roots(ledger) if root.id in keys]
-    for pattern in patterns:
-        if all(within(pattern, root.path) is None for root in roots):
-            known = ", ".join(str(root.path) for root in roots)
-            raise UsageError(Argument("exclude", pattern), f": lies in none of {known}")
-    for root in roots:
+    inside = within_each("exclude", patterns, [root.path for root in roots])
+    for root, some in zip(roots, inside, strict=True):
         ledger.execute("DELETE FROM exclusions WHERE root = ?", (root.id,))
-        inside = (within(pattern, root.path) for pattern in patterns)
-        exclude(ledger, root.id, [pattern for pattern in inside if pattern is not None])
+        exclude(ledger, root.id, some)
 
 
 def is_in_index(path: Path, directory: Path) -> bool:

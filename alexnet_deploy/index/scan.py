@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alexnet_deploy.errors import UsageError
-from alexnet_deploy.index.exclusions import Exclusions
+from alexnet_deploy.index.exclusions import Patterns
 from alexnet_deploy.index.ledger import BLOB, INTEGER, Ledger
 from alexnet_deploy.index.roots import Root, Roots
 from alexnet_deploy.index.scopes import IN_SCOPE, Scope, scope_bounds
@@ -106,7 +106,7 @@ class Scan:
         self._scopes = scopes
         self._placed: tuple[tuple[int, str], str | None] = (0, ""), None
         self._roots = Roots(ledger)
-        self._exclusions = {root.id: Exclusions(root.exclude) for root in self._roots}
+        self._exclusions = {root.id: Patterns(root.exclude) for root in self._roots}
         self._num_indexed = dict(
             ledger.rows(
                 "SELECT root, count(*) FROM photographs WHERE status != 'failed' GROUP BY root",
@@ -342,7 +342,7 @@ class Scan:
 def photographs_in(
     folder: Path,
     root: Root,
-    exclusions: Exclusions,
+    exclusions: Patterns,
     *,
     exclude: Path | None = None,
     left_out: Callable[[str], None] = lambda path: None,

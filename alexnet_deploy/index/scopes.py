@@ -4,12 +4,12 @@ See `roots`.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from alexnet_deploy.errors import Argument, UsageError
-from alexnet_deploy.index.exclusions import Exclusions, folder_pattern
+from alexnet_deploy.index.exclusions import Patterns, folder_pattern
 from alexnet_deploy.index.ledger import Ledger
 from alexnet_deploy.index.named_folders import check_named, remember_folders
 from alexnet_deploy.index.roots import (
@@ -104,7 +104,7 @@ def scopes(
 
 def _check_not_excluded(scopes: Sequence[Scope]) -> None:
     for scope in scopes:
-        if scope.prefix and Exclusions(scope.root.exclude).match(os.fsdecode(scope.prefix)):
+        if scope.prefix and Patterns(scope.root.exclude).match(os.fsdecode(scope.prefix)):
             raise UsageError(
                 f"{scope.folder}: is excluded from {scope.root.path}; give the patterns that are "
                 "to stay with ",
@@ -136,14 +136,43 @@ def remove_folder(ledger: Ledger, folder: Path) -> int:
         return num_removed
     scope = _known_scope(ledger, path)
     if scope is None:
-        known = ", ".join(str(root.path) for root in all_roots(ledger)) or "none"
-        raise UsageError(
-            Argument("remove", str(folder)), f": no folder of the index is there (it has {known})"
-        )
+        raise _no_such_folder("remove", folder, all_roots(ledger))
     exclude_from(ledger, scope.root.id, [folder_pattern(os.fsdecode(scope.prefix))])
     bounds = (scope.root.id, *scope_bounds(scope))
     ledger.execute(f"DELETE FROM left_out WHERE root = ? AND {IN_SCOPE}", bounds)
     return ledger.execute(f"DELETE FROM photographs WHERE root = ? AND {IN_SCOPE}", bounds)
+
+
+def scopes_within(ledger: Ledger, folders: Sequence[Path]) -> list[Scope]:
+    """Return what the index has in some folders: roots and parts of roots, none inside another.
+
+    Raises:
+        UsageError: it has nothing in one, which is no folder in any of its roots either.
+    """
+    roots = {root.id: root for root in all_roots(ledger)}
+    found: list[Scope] = []
+    for folder in folders:
+        some = _scopes_in(ledger, folder, list(roots.values()))
+        if not some:
+            raise _no_such_folder("within", folder, roots.values())
+        found += some
+    return list(_widest(found, roots))
+
+
+def _scopes_in(ledger: Ledger, folder: Path, roots: Sequence[Root]) -> list[Scope]:
+    """Return the roots in a folder, and the parts of roots that it is.
+
+    What is indexed through a link in a root is found under the link's name, too.
+    """
+    names = {folder.absolute(), Path(os.path.realpath(folder))}
+    found = [Scope(root=root) for root in roots if names & {root.path, *root.path.parents}]
+    for name in names:
+        for outer in name.parents:
+            places = (outer, Path(os.path.realpath(outer)))
+            prefix = os.fsencode(name.relative_to(outer))
+            inner = [Scope(root=root, prefix=prefix) for root in roots if root.path in places]
+            found += [one for one in inner if _is_folder(ledger, one)]
+    return found
 
 
 def check_folders(folders: Sequence[Path]) -> None:
@@ -166,12 +195,15 @@ def _known_scope(ledger: Ledger, path: Path) -> Scope | None:
             return Scope(root=root)
         if root.path in path.parents:
             scope = Scope(root=root, prefix=os.fsencode(path.relative_to(root.path)))
-            if os.path.isdir(path) or _has_photographs(ledger, scope):
+            if _is_folder(ledger, scope):
                 return scope
     return None
 
 
-def _has_photographs(ledger: Ledger, scope: Scope) -> bool:
+def _is_folder(ledger: Ledger, scope: Scope) -> bool:
+    """Return whether a part of a root is on the disk, or in the ledger."""
+    if os.path.isdir(scope.folder):
+        return True
     sql = f"SELECT 1 FROM photographs WHERE root = ? AND {IN_SCOPE}"
     return ledger.one(sql, (scope.root.id, *scope_bounds(scope))) is not None
 
@@ -205,6 +237,13 @@ def _contains(outer: Scope, inner: Scope) -> bool:
         not outer.prefix
         or inner.prefix == outer.prefix
         or inner.prefix.startswith(outer.prefix + b"/")
+    )
+
+
+def _no_such_folder(argument: str, folder: Path, roots: Iterable[Root]) -> UsageError:
+    known = ", ".join(str(root.path) for root in roots) or "none"
+    return UsageError(
+        Argument(argument, str(folder)), f": no folder of the index is there (it has {known})"
     )
 
 

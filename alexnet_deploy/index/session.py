@@ -8,8 +8,9 @@ import hashlib
 import itertools
 import os
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
+from datetime import date
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
@@ -18,13 +19,13 @@ import numpy as np
 
 from alexnet_deploy import arguments
 from alexnet_deploy.choices import METRICS, Metric
-from alexnet_deploy.errors import ClosedError, PhotographError, UsageError
+from alexnet_deploy.errors import ClosedError, PhotographError
+from alexnet_deploy.index.filters import Filters, Selector
 from alexnet_deploy.index.finder import Criteria, PhotographFinder
 from alexnet_deploy.index.integrity import intact_rows
 from alexnet_deploy.index.manifest import VectorSpace
 from alexnet_deploy.index.model import ModelRequest, check_request, open_model_of
-from alexnet_deploy.index.queries import PhotographQuery, VectorQuery, is_vector, rounded
-from alexnet_deploy.index.ranking import Ranker
+from alexnet_deploy.index.queries import PhotographQuery, VectorQuery, checked_queries, rounded
 from alexnet_deploy.index.results import Neighbour, Query, SearchResult
 from alexnet_deploy.index.rotations import ROTATIONS, TurningRunner, nearest_of
 from alexnet_deploy.index.storage import ledger_id, open_storage
@@ -32,12 +33,6 @@ from alexnet_deploy.inference.run import RunSummary, run_batches
 from alexnet_deploy.photographs.file_stamps import read_stamped
 from alexnet_deploy.photographs.finding import check_not_photograph
 from alexnet_deploy.photographs.pipeline import crop_loader, default_threads
-from alexnet_deploy.photographs.sources import (
-    check_image,
-    image_source,
-    is_image,
-    path_of,
-)
 from alexnet_deploy.runtimes.base import Runner
 from alexnet_deploy.runtimes.gpu_driver import current_gpu
 
@@ -95,8 +90,9 @@ class Index:
             self.space: VectorSpace = self._storage.manifest.space
             self.metric: Metric = self._storage.manifest.metric
             check_request(self._storage, self._request)
+            self._selector = Selector(self._storage.ledger)
             exact = ExactRanker(self._storage, self._faiss_gpu())
-            self._ranker: Ranker = CompressedRanker(self._storage, exact, notify)
+            self._ranker = CompressedRanker(self._storage, exact, notify)
             self._stack: ExitStack | None = stack
             if self._request.model is not None:
                 self._open_runner()
@@ -109,15 +105,21 @@ class Index:
         *,
         metric: Metric | None = None,
         max_distance: float | None = None,
+        within: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+        glob: str | Sequence[str] = (),
+        since: str | date | None = None,
         rotations: bool = False,
+        effort: int | None = None,
         summary: RunSummary | None = None,
     ) -> Generator[SearchResult, None, None]:
         """Yield what each query finds, in the order of the queries.
 
-        The search is exact: every vector is compared. A query whose bytes are indexed has its
-        vector there already; the network is loaded and run only for others. The query's own
-        file is not a neighbour of itself; a copy elsewhere is, at distance 0, and identical.
-        Equally near photographs come in the order in which they were indexed.
+        The search is exact: every vector is compared that `within`, `glob` and `since` leave, or in
+        an index whose vectors are compressed every one that can be among the nearest, unless
+        `effort` says otherwise. A query whose bytes are indexed has its vector there already; the
+        network is loaded and run only for others. The query's own file is not a neighbour of
+        itself; a copy elsewhere is, at distance 0, and identical. Equally near photographs come in
+        the order in which they were indexed.
 
         A pass over the vectors serves 32 queries, so up to 32 are taken from a lazy iterable
         before the first is answered. For an answer at once, search for one.
@@ -129,12 +131,19 @@ class Index:
             k: how many neighbours; fewer where the index has fewer.
             metric: "cosine" or "l2"; None for the index's.
             max_distance: leave out what is farther: 1 - cosine similarity, or the L2 distance.
+            within: folders; only photographs in one of them are compared.
+            glob: patterns as of `update_index`'s `exclude`; only what matches one is compared.
+            since: a `datetime` or a `date`, or one in ISO 8601, local time unless it says its zone;
+                only files modified then or later are compared, by their time when indexed.
             rotations: search for each photograph also turned by 90, 180 and 270 degrees; of what is
                 found, the nearest counts. Vectors cannot be turned.
+            effort: compare only so many vectors, whose compressed forms are the nearest; below
+                2 `k` it is not enough, and without compressed vectors not needed.
             summary: counts and times, updated while the results are taken.
 
         Raises:
-            UsageError: k below 1, a negative distance, an unknown metric, a query that is neither.
+            UsageError: k below 1, a negative distance, an unknown metric, a query that is neither,
+                a folder that the index does not have, a pattern or a time that is none.
             IncompatibleFileError: the index is damaged, or its model has changed since.
             ClosedError: the index is closed, or was deleted or replaced since it was opened.
         """
@@ -145,10 +154,14 @@ class Index:
             max_distance=(
                 None if max_distance is None else arguments.distance("max_distance", max_distance)
             ),
+            filters=Filters.of(within, glob, since),
+            effort=None if effort is None else arguments.count("effort", effort),
         )
         self._check_open()
+        self._check_filters(criteria.filters)
         summary = RunSummary() if summary is None else summary
-        return self._results(self._queries(queries), criteria, rotations, summary)
+        checked = checked_queries(queries, self.space)
+        return self._results(checked, criteria, rotations, summary)
 
     def check_not_photograph(self, output: Path, queries: Iterable[object]) -> None:
         """Refuse to write over a query or an indexed photograph.
@@ -194,6 +207,15 @@ class Index:
             )
         return self._stack
 
+    def _check_filters(self, filters: Filters) -> None:
+        """Refuse filters that cannot be meant; tell a person if nothing passes them."""
+        if not filters:
+            return
+        with self._lock, self._storage.ledger.snapshot():
+            selection = self._selector.select(filters)
+        if selection is not None and not len(selection.positions):
+            self._notify("no indexed photograph passes the filters, so that nothing will be found")
+
     def _faiss_gpu(self) -> Any:
         """Return what FAISS scans on a GPU with, None for the CPU; refuse a GPU that is not there.
 
@@ -214,36 +236,6 @@ class Index:
             )
         return resources
 
-    def _queries(self, queries: Query | Iterable[Query]) -> Iterator[PhotographQuery | VectorQuery]:
-        """Check the queries of a list at once, those of other iterables as they are taken."""
-        several: Any = queries
-        if isinstance(queries, np.ndarray) and queries.ndim == 2 and queries.dtype.kind == "f":
-            several = list(queries)
-        elif is_image(queries) or isinstance(queries, Mapping) or not isinstance(queries, Iterable):
-            several = [queries]  # a single query, or something to be refused
-        if isinstance(several, (list, tuple)):
-            for number, query in enumerate(several):
-                self._check_query(query, number)
-        return self._sources(several)
-
-    def _sources(self, queries: Iterable[Any]) -> Iterator[PhotographQuery | VectorQuery]:
-        for number, query in enumerate(queries):
-            self._check_query(query, number)
-            if is_vector(query):
-                yield rounded(query, query[None], self.space.layer)
-            else:
-                source = image_source(query, self.space.decode)
-                yield PhotographQuery(query=path_of(source) or query, source=source)
-
-    def _check_query(self, query: object, number: int) -> None:
-        name = f"queries[{number}]"
-        if not is_vector(query):
-            check_image(query, name)
-        elif query.shape != (self.space.dimension,):
-            raise UsageError(
-                f"{name} is a vector {query.shape}, expected {self.space.dimension} numbers"
-            )
-
     def _results(
         self,
         queries: Iterator[PhotographQuery | VectorQuery],
@@ -262,6 +254,8 @@ class Index:
                     results = self._ranked(vectors, criteria)
             yield from results
         summary.stop_clock()
+        if (account := self._ranker.account(criteria.effort)) is not None:
+            self._notify(account)
 
     def _with_vectors(
         self,
@@ -348,7 +342,8 @@ class Index:
 
     def _ranked(self, queries: Sequence[VectorQuery], criteria: Criteria) -> list[SearchResult]:
         """Search for those queries that have a vector, in one snapshot of the index."""
-        finder = PhotographFinder(self._storage)
+        selection = self._selector.select(criteria.filters)
+        finder = PhotographFinder(self._storage, selection)
         own = [finder.own_ids(query.query, query.sha256) for query in queries]
         vectors = [query.vectors for query in queries if query.vectors is not None]
         rankings = iter(
@@ -357,6 +352,8 @@ class Index:
                 criteria.k + max(map(len, own)),
                 metric=criteria.metric,
                 threads=self._request.threads or default_threads(),
+                among=None if selection is None else selection.positions,
+                effort=criteria.effort,
             )
             if vectors
             else ()

@@ -30,10 +30,11 @@ def describe_index(directory: Path, *, check: bool) -> dict[str, Any]:
     Keys: path, kind ("index"), size_bytes, format, metric, model (None for the bundled checkpoint),
     the fields of `VectorSpace`, photographs (by state), vectors (used, unused: unused ones are kept
     until a prune, in case their photographs return), roots (path, photographs, include_hidden,
-    exclude, exists), compressed (None, or vectors, bytes_per_vector, share_read and recall by effort,
-    see `CompressedRecord`; or error), left_out (by suffix, how many photographs of the roots were not tried), runs
-    (the last, newest first; finished is None if interrupted or still running; times in seconds
-    since 1970), failures (the commonest: reason, count, example) and, with `check`, problems.
+    exclude, exists), compressed (None; error, where they are of no use; or vectors,
+    bytes_per_vector, share_read, recall by effort: see `CompressedRecord`), left_out (by suffix,
+    how many photographs of the roots were not tried), runs (the last, newest first; finished is
+    None if interrupted or still running; times in seconds since 1970), failures (the commonest:
+    reason, count, example) and, with `check`, problems.
 
     Args:
         directory: of the index.

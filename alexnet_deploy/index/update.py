@@ -15,7 +15,7 @@ from pathlib import Path
 from alexnet_deploy.choices import Ann
 from alexnet_deploy.errors import Argument, UsageError
 from alexnet_deploy.index.compressed_files import record_stamp, remove_compressed
-from alexnet_deploy.index.exclusions import Exclusions, within
+from alexnet_deploy.index.exclusions import Patterns, within
 from alexnet_deploy.index.maintenance import compact, forget_damaged, remove_unnamed_segments
 from alexnet_deploy.index.model import (
     ModelRequest,
@@ -165,7 +165,7 @@ def _photographs(
         path = Path(os.path.realpath(folder))
         root = Root(id=0, path=path, include_hidden=options.include_hidden)
         inside = (within(pattern, path) for pattern in options.exclude or ())
-        exclusions = Exclusions(pattern for pattern in inside if pattern is not None)
+        exclusions = Patterns(pattern for pattern in inside if pattern is not None)
         yield from photographs_in(path, root, exclusions, left_out=left_out)
 
 

@@ -156,6 +156,20 @@ def test_search_metric_and_limit_reach_the_search(photos: Path) -> None:
     assert json.loads(limited.stdout)["results"] == found[:1]
 
 
+def test_search_compares_what_all_filters_leave(photos: Path) -> None:
+    for name in ("raw/teal.bmp", "raw/teal.png", "old/teal.png"):
+        save(photos / name, (0, 99, 99))
+    os.utime(photos / "raw" / "teal.png", (1e9, 1e9))  # in 2001
+    done("index", "photos")
+    query = ("search", "photos/red.bmp", "--paths", "--since", "2002-01-01T00:00")
+    folders = ("--within", "photos/raw", "--within", "photos/old")
+    listed = done(*query, *folders, "--glob", "*.png", "--glob", "*.jpg").stdout
+    assert listed == f"{photos}/old/teal.png\n"
+    nothing = done(*query, "--glob", "*.jpg")
+    assert (nothing.stdout, nothing.exit_code) == ("", 0)
+    assert nothing.stderr.startswith("no indexed photograph passes the filters")
+
+
 def test_search_paths_are_bytes_that_other_programs_take(photos: Path) -> None:
     name = os.fsdecode(b"new\nline \xff.bmp")
     save(photos / name, RED)
@@ -222,6 +236,10 @@ def test_search_draws_a_sheet_beside_its_results(photos: Path, suffix: str) -> N
         (("photos", "--max-distance", "-1"), "--max-distance"),
         (("photos", "--max-distance", "nan"), "--max-distance"),
         (("photos", "--metric", "l1"), "--metric"),
+        (("photos", "--within", ""), "--within"),
+        (("photos", "--within", "nowhere"), "nowhere: no folder of the index is there"),
+        (("photos", "--glob", ""), "--glob"),
+        (("photos", "--since", "May"), "--since is 'May', expected a date or a time"),
         (("nowhere.jpg",), "nowhere.jpg"),
         (("photos", "--index", "nowhere"), "index nowhere: does not exist"),
         ((), "QUERY"),

@@ -126,15 +126,12 @@ def test_with_an_effort_so_many_are_read_and_what_they_hold_is_right(compressed:
     with ranker_of(compressed, []) as ranker:
         found = ranker.rank(queries, 10, metric="cosine", threads=2, effort=100)
         proved = ranker.rank(queries, 10, metric="cosine", threads=2)
-        too_little = ranker.rank(queries, 10, metric="cosine", threads=2, effort=19)
     assert {ranking.num_compared for ranking in found} == {100}
     hits = [
         len(set(some.positions) & set(true.positions[:10])) / 10
         for some, true in zip(found, proved, strict=True)
     ]
     assert np.mean(hits) > 0.95
-    # An effort below twice what is wanted is none: k larger than what it was measured for.
-    assert list(map(as_tuples, too_little)) == list(map(as_tuples, proved))
 
 
 def test_without_the_error_of_the_codes_a_search_would_miss_some(

@@ -2,14 +2,18 @@
 
 import os
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from alexnet_deploy.errors import NoPhotographsError, UsageError
-from alexnet_deploy.index.exclusions import Exclusions, moved_into, within
+from alexnet_deploy.index.exclusions import Patterns, moved_into, within
 from alexnet_deploy.index.model import ModelRequest
 from alexnet_deploy.index.roots import all_roots
 from alexnet_deploy.index.storage import open_storage
@@ -64,14 +68,42 @@ def kept_by(directory: Path) -> dict[str, tuple[str, ...]]:
     ],
 )
 def test_a_pattern_matches(pattern: str, matching: list[str], others: list[str]) -> None:
-    exclusions = Exclusions([pattern])
+    exclusions = Patterns([pattern])
     assert [path for path in others if exclusions.match(path)] == []
     assert exclusions.unmatched == {pattern}
     assert [path for path in matching if not exclusions.match(path)] == []
     assert exclusions.unmatched == set()
-    moved = Exclusions([moved_into(pattern, "top/[1]")])
+    moved = Patterns([moved_into(pattern, "top/[1]")])
     assert [path for path in matching if not moved.match(f"top/[1]/{path}")] == []
     assert [path for path in matching if moved.match(path) or moved.match(f"top/1/{path}")] == []
+
+
+def matches_in_plain_python(names: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Return whether the first of `names`, one or more, match all of a pattern from the root."""
+    if not pattern or not names:
+        return not pattern
+    if pattern[0] == "**":
+        return matches_in_plain_python(names, pattern[1:]) or (
+            matches_in_plain_python(names[1:], pattern)
+        )
+    return fnmatchcase(names[0], pattern[0]) and matches_in_plain_python(names[1:], pattern[1:])
+
+
+_NAMES = st.text("ab*", min_size=1, max_size=4)
+_GLOBS = st.text("ab*?[]!-", min_size=1, max_size=6).filter(lambda name: set(name) != {"*"})
+
+
+@given(st.lists(_NAMES, min_size=1, max_size=5), st.lists(_GLOBS | st.just("**"), max_size=5))
+def test_any_pattern_matches_what_it_does_name_by_name(path: list[str], parts: list[str]) -> None:
+    pattern = [*parts, "a*"]  # what is nothing but ** matches everything
+    is_match = Patterns(["/".join([".", *pattern])]).match("/".join(path))
+    assert is_match == matches_in_plain_python(path, pattern)
+
+
+def test_no_pattern_takes_for_ever() -> None:
+    deep, names = "/".join(["a"] * 2000), "*a" * 120
+    assert not Patterns([f"{names}b"]).match("a" * 250)
+    assert not Patterns(["**/a/" * 1000 + "b"]).match(deep)
 
 
 def test_a_whole_path_is_taken_for_the_root_that_it_is_in() -> None:
