@@ -90,22 +90,20 @@ def search(
     directory: Path,
     k: int,
     metric: Metric | None,
-    max_distance: float | None,
-    rotations: bool,
-    effort: int | None,
     as_json: bool,
     as_paths: bool,
     null: bool,
     sheets: tuple[Path, ...],
     max_failures: "FailureLimit",
     model_arguments: shared.ModelArguments,
-    **filters: Any,
+    **criteria: Any,
 ) -> None:
     """Find the indexed photographs nearest to others.
 
     QUERY is a photograph, a folder, a pattern such as '*.png', or - for standard input.
 
-    Every vector is compared, or every one that --within, --glob and --since all leave. A PATTERN
+    Every vector is compared, or every one that --within, --glob and --since all leave; where they
+    are compressed, every one that can be among the nearest, unless --effort says less. A PATTERN
     without a slash is compared with every name in the indexed folders, one with a slash with the
     path from each. A DATE is local time, and a file has the one from when it was indexed.
 
@@ -127,16 +125,7 @@ def search(
         index = stack.enter_context(Index(directory, model_arguments.request(), notify=say))
         for sheet in sheets:
             index.check_not_photograph(sheet, find())
-        results = index.search(
-            found,
-            k,
-            metric=metric,
-            max_distance=max_distance,
-            rotations=rotations,
-            effort=effort,
-            summary=summary,
-            **filters,
-        )
+        results = index.search(found, k, metric=metric, summary=summary, **criteria)
         stack.enter_context(closing(results))
         writers = [_stdout_writer(report, as_json, as_paths, null)]
         for sheet in sheets:
