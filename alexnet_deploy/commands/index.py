@@ -11,6 +11,7 @@ from alexnet_deploy.commands import options as shared
 from alexnet_deploy.console.decoding import pixel_options
 from alexnet_deploy.console.paths import FILE, LAYER
 from alexnet_deploy.console.reporting import Reporter, print_result, say
+from alexnet_deploy.errors import UsageError
 
 if TYPE_CHECKING:
     from alexnet_deploy.inference.failures import FailureLimit
@@ -52,10 +53,14 @@ if TYPE_CHECKING:
 @click.option(
     "--ann",
     type=click.Choice(ANNS),
-    default="auto",
-    show_default=True,
-    help="Compress the vectors, so that searches read few of them: auto where comparing all would "
-    "take longer than 0.2 s; exact takes it back.",
+    help="Whether to compress the vectors, so that searches read few of them; exact takes it back. "
+    " [default: auto: as before, and where comparing all would take longer than 0.2 s]",
+)
+@click.option(
+    "--codes",
+    type=click.Choice(["64", "128", "256", "512"]),
+    help="Compress the vectors and give each a binary code of so many bits, too, by which search "
+    "--effort chooses what it compares; --ann compressed drops them.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @functools.partial(
@@ -76,7 +81,8 @@ def index(
     moved_roots: tuple[str, ...],
     exclude: tuple[str, ...],
     remove: tuple[Path, ...],
-    ann: Ann,
+    ann: Ann | None,
+    codes: str | None,
     as_json: bool,
     include_hidden: bool,
     max_failures: "FailureLimit",
@@ -109,7 +115,7 @@ def index(
         moved_roots=moved_roots,
         exclude=tuple(filter(None, exclude)) if exclude else None,
         remove=remove,
-        ann=ann,
+        ann=_ann(ann, codes),
     )
     with reporter:
         bring_up_to_date(
@@ -126,3 +132,9 @@ def index(
         print_result(report.to_json())
     say(report.line())
     report.check(max_failures)
+
+
+def _ann(ann: Ann | None, codes: str | None) -> Ann | int:
+    if ann is not None and codes is not None:
+        raise UsageError("--ann and --codes: both say how the vectors are compressed; choose one")
+    return ann or int(codes or 0) or "auto"

@@ -6,7 +6,7 @@ n vectors of a sample, d axes.
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.index.compressed_files import NUM_NEAREST
+from alexnet_deploy.index.compressed_record import NUM_NEAREST
 from alexnet_deploy.index.compression import (
     Compression,
     Points,

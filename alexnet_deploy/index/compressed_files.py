@@ -3,103 +3,46 @@
     ann/compressed.json    what the files below are of; its rename makes them valid
     ann/00000.axes         float64: mean, axes, and the first step and the step of each number
     ann/00000.rows         a row for each vector, see `compression.row_type`; appended to
+    ann/00000.coder        float32: the matrices and biases that make binary codes, if any
+    ann/00000.bits         the binary code of each vector; appended to
 
 Files of another fit have another number. Rows beyond those that the record counts are ignored and
 overwritten. The directory may be a stranger's: nothing in it is run, every size is known before a
 file is read, and what is not as it was written makes `ann/` useless, never the index.
 """
 
+import itertools
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import IncompatibleFileError
 from alexnet_deploy.files.output_files import atomic_write, errors_of, write_all
-from alexnet_deploy.files.records import Within, damaged, plain_fields, read_record
-from alexnet_deploy.files.regular_files import open_folder, open_regular, read_file, remove_file
+from alexnet_deploy.files.records import damaged, plain_fields
+from alexnet_deploy.files.regular_files import open_folder, open_regular, remove_file
+from alexnet_deploy.index.binary_codes import BinaryCoder
+from alexnet_deploy.index.compressed_record import (
+    AGAIN,
+    FOLDER_NAME,
+    RECORD_NAME,
+    CompressedRecord,
+    compressed_record,
+)
 from alexnet_deploy.index.compression import Compression, row_type
-from alexnet_deploy.index.ledger import REAL
 from alexnet_deploy.index.storage import Storage
 
-FOLDER_NAME = "ann"
-_RECORD_NAME = "compressed.json"
-_FILE_NAME = re.compile(r"[0-9]{5}\.(axes|rows)")
-_AGAIN = "delete it, and index again: it is only a cache"
+_SUFFIXES = ("axes", "rows", "coder", "bits")
+_FILE_NAME = re.compile(rf"[0-9]{{5}}\.({'|'.join(_SUFFIXES)})")
+_MAX_NUMBERS = 2**26
 _MAX_NUMBER = 1e6
 _BLOCK_ROWS = 2**16
-
-NUM_NEAREST = 10
-"""For which shares and recall are measured."""
-EFFORTS = (20, 50, 100, 200, 500, 1000)
-"""Vectors read, for which recall is measured."""
-MAX_NUMBERS = 2**26
-"""In a file of axes: 512 MB."""
-_Name = Annotated[str, Within(1, 1000)]
-_Share = Annotated[float, Within(0, 1)]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompressedRecord:
-    """The contents of `compressed.json`.
-
-    Attributes:
-        identity: of the network, as in the manifest.
-        layer: of the vectors, as in the manifest.
-        run: the ledger's last run when rows were last appended.
-        started: when that run started, in seconds since 1970. A ledger that has no such run is
-            another, or an older copy: its positions may hold other vectors.
-        fit: the number of the files.
-        num_axes: d.
-        error: of the `Compression`.
-        num_rows: vectors that have a row.
-        next_position: all vectors before it that photographs had then.
-        num_fitted: rows when the axes were fitted.
-        share_lost: mean square of the length of what the axes leave out, of those rows.
-        share_lost_later: the same of the rows since then; 0 where there are none.
-        num_measured: rows when the next two were measured, by some of the index's own vectors.
-        share_read: of the vectors, to prove which 10 are the nearest; the median.
-        recall: of the nearest 10, for each of `EFFORTS`.
-    """
-
-    FORMAT: ClassVar[int] = 1
-
-    identity: _Name
-    layer: _Name
-    run: Annotated[int, Within(1)]
-    started: float
-    fit: Annotated[int, Within(0, 99999)]
-    num_axes: Annotated[int, Within(1, 2**12)]
-    error: Annotated[float, Within(0, 2)]
-    num_rows: Annotated[int, Within(1, 2**40)]
-    next_position: Annotated[int, Within(1)]
-    num_fitted: Annotated[int, Within(1, 2**40)]
-    share_lost: _Share
-    share_lost_later: _Share = 0.0
-    num_measured: Annotated[int, Within(0, 2**40)] = 0
-    share_read: _Share = 1.0
-    recall: tuple[_Share, ...] = ()
-
-    def recall_of(self, effort: int) -> float | None:
-        """Return the recall measured for `effort`, or for less; None where none was."""
-        known = [one for least, one in zip(EFFORTS, self.recall, strict=False) if least <= effort]
-        return known[-1] if known else None
-
-    def line(self) -> str:
-        """Say to a person what compressing has brought."""
-        recall = self.recall_of(100)
-        return (
-            f"{self.num_rows:,} vectors are compressed to {self.num_axes + 1} bytes each; a search "
-            f"for {NUM_NEAREST} reads {self.share_read:.2%} of them to prove that it missed none"
-            + ("" if recall is None else f", with an effort of 100 it finds {recall:.1%} of them")
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -112,6 +55,8 @@ class Compressed:
         positions: (N,) int64, ascending, of the rows.
         lengths: (N,) float32, 0 where a search has to compare the vector itself.
         codes: (N, d + 1) uint8, mapped into memory.
+        coder: what makes the binary codes; None without.
+        bits: (N, bits / 8) uint8, mapped into memory, those codes.
     """
 
     record: CompressedRecord
@@ -119,15 +64,8 @@ class Compressed:
     positions: NDArray[np.int64]
     lengths: NDArray[np.float32]
     codes: NDArray[np.uint8]
-
-
-def record_stamp(directory: Path) -> tuple[int, int, int] | None:
-    """Return what changes when the record does; None where there is none."""
-    try:
-        status = os.lstat(directory / FOLDER_NAME / _RECORD_NAME)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino, status.st_mtime_ns
+    coder: BinaryCoder | None
+    bits: NDArray[np.uint8]
 
 
 def read_compressed(storage: Storage) -> Compressed | None:
@@ -143,23 +81,7 @@ def read_compressed(storage: Storage) -> Compressed | None:
             return None
         with suppress(FileNotFoundError), _opened_folder(folder) as descriptor:
             return _read(storage, record, descriptor)
-    raise damaged(str(folder), "files that its record names are missing", _AGAIN)
-
-
-def compressed_record(storage: Storage) -> CompressedRecord | None:
-    """Return the record of the compressed vectors, whose files are not looked at; None without any.
-
-    Raises:
-        IncompatibleFileError: as `read_compressed`.
-    """
-    path = storage.directory / FOLDER_NAME / _RECORD_NAME
-    try:
-        text = read_file(path, _AGAIN, follow_links=False)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    record = read_record(CompressedRecord, text, str(path), _AGAIN)
-    _check_belongs(storage, record)
-    return record
+    raise damaged(str(folder), "files that its record names are missing", AGAIN)
 
 
 @contextmanager
@@ -175,46 +97,51 @@ def compressed_writer(directory: Path, fit: int) -> Iterator["CompressedWriter"]
         with suppress(FileExistsError):
             folder.mkdir()
         descriptor = stack.enter_context(_opened_folder(folder))
-        flags, files = os.O_RDWR | os.O_CREAT, []
-        for suffix in ("axes", "rows"):
+        flags, files = os.O_RDWR | os.O_CREAT, {}
+        for suffix in _SUFFIXES:
             file = open_regular(f"{fit:05d}.{suffix}", flags, folder=descriptor, to_write=True)
             stack.callback(os.close, file)
-            files.append(file)
-        yield CompressedWriter(folder, fit, descriptor, *files)
+            files[suffix] = file
+        yield CompressedWriter(folder, fit, descriptor, files)
 
 
 class CompressedWriter:
     """See `compressed_writer`."""
 
-    def __init__(self, folder: Path, fit: int, descriptor: int, axes: int, rows: int) -> None:
+    def __init__(self, folder: Path, fit: int, descriptor: int, files: Mapping[str, int]) -> None:
         self._folder = folder
         self._fit = fit
         self._descriptor = descriptor
-        self._axes = axes
-        self._rows = rows
+        self._files = files
 
-    def write_axes(self, compression: Compression) -> None:
-        """Write what a new fit turns vectors into points with."""
-        data = _packed(compression).tobytes()
-        with errors_of(self._folder):
-            os.ftruncate(self._axes, len(data))
-            write_all(self._axes, memoryview(data), 0)
+    def begin(self, compression: Compression, coder: BinaryCoder | None) -> None:
+        """Write what a new fit turns vectors into points and codes with."""
+        self._write("axes", 0, _packed(compression).tobytes())
+        layers = () if coder is None else zip(coder.weights, coder.biases, strict=True)
+        arrays = [array.astype("<f4").tobytes() for layer in layers for array in layer]
+        self._write("coder", 0, b"".join(arrays))
 
-    def append(self, num_before: int, rows: NDArray[np.void]) -> None:
-        """Write `rows` after `num_before` others; what lay there is cut off."""
-        start = num_before * rows.dtype.itemsize
-        with errors_of(self._folder):
-            os.ftruncate(self._rows, start)
-            write_all(self._rows, memoryview(rows.tobytes()), start)
+    def append(self, num_before: int, rows: NDArray[np.void], bits: NDArray[np.uint8]) -> None:
+        """Write rows and binary codes, (N, bits / 8), after `num_before` others.
+
+        What lay there is cut off.
+        """
+        self._write("rows", num_before * rows.dtype.itemsize, rows.tobytes())
+        self._write("bits", num_before * bits.shape[1], bits.tobytes())
+
+    def _write(self, suffix: str, start: int, data: bytes) -> None:
+        with errors_of(self._folder / f"{self._fit:05d}.{suffix}"):
+            os.ftruncate(self._files[suffix], start)
+            write_all(self._files[suffix], memoryview(data), start)
 
     def commit(self, record: CompressedRecord) -> None:
         """Make what was written the compressed vectors of the index; files of other fits go."""
-        path = self._folder / _RECORD_NAME
+        path = self._folder / RECORD_NAME
         with errors_of(path):
-            for file in (self._axes, self._rows, self._descriptor):
+            for file in (*self._files.values(), self._descriptor):
                 os.fsync(file)
             if path.is_symlink():  # whose target would be replaced
-                remove_file(_RECORD_NAME, folder=self._descriptor)
+                remove_file(RECORD_NAME, folder=self._descriptor)
         with atomic_write(path) as output:
             fields = {"format": record.FORMAT, **plain_fields(record)}
             output.write(json.dumps(fields, indent=1).encode() + b"\n")
@@ -236,23 +163,9 @@ def remove_compressed(directory: Path) -> None:
     with errors_of(folder), suppress(FileNotFoundError), _opened_folder(folder) as descriptor:
         # The record first: without the others it would be damaged, without it they are nothing.
         names = [name for name in os.listdir(descriptor) if _FILE_NAME.fullmatch(name)]
-        for name in (_RECORD_NAME, *names):
+        for name in (RECORD_NAME, *names):
             with suppress(FileNotFoundError):
                 remove_file(name, folder=descriptor)
-
-
-def _check_belongs(storage: Storage, record: CompressedRecord) -> None:
-    space, path = storage.manifest.space, storage.directory / FOLDER_NAME
-    row = storage.ledger.one("SELECT started FROM runs WHERE id = ?", (record.run,), kinds=(REAL,))
-    own = (space.identity, space.layer, None if row is None else row[0])
-    if own != (record.identity, record.layer, record.started):
-        raise IncompatibleFileError(
-            f"{path}: is of another index, or of a later state of this one, which came from a "
-            "copy; ",
-            _AGAIN,
-        )
-    if record.next_position > storage.next_position():
-        raise damaged(str(path), f"the next position is {record.next_position}", _AGAIN)
 
 
 def _read(storage: Storage, record: CompressedRecord, folder: int) -> Compressed:
@@ -264,22 +177,27 @@ def _read(storage: Storage, record: CompressedRecord, folder: int) -> Compressed
     path, dimension = storage.directory / FOLDER_NAME, storage.manifest.space.dimension
     num_numbers = dimension + (dimension + 2) * record.num_axes + 2
     try:
-        if num_numbers > MAX_NUMBERS:
-            raise ValueError(f"{record.num_axes} axes of {dimension} numbers are too many")
-        numbers = _mapped(folder, f"{record.fit:05d}.axes", np.dtype("<f8"), num_numbers)
+        numbers = _numbers(folder, f"{record.fit:05d}.axes", "<f8", num_numbers)
         rows = _mapped(folder, f"{record.fit:05d}.rows", row_type(record.num_axes), record.num_rows)
         positions, lengths = _columns(rows, record.next_position)
         return Compressed(
             record=record,
-            compression=_unpacked(np.array(numbers), record, dimension),
+            compression=_unpacked(numbers, record, dimension),
             positions=positions,
             lengths=lengths,
             codes=rows["code"],
+            coder=_coder(folder, record, dimension) if record.coder_widths else None,
+            bits=_mapped(
+                folder,
+                f"{record.fit:05d}.bits",
+                np.dtype(("u1", (record.bits // 8,))),
+                record.num_rows if record.bits else 0,
+            ),
         )
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:
-        raise damaged(str(path), getattr(error, "strerror", None) or error, _AGAIN) from error
+        raise damaged(str(path), getattr(error, "strerror", None) or error, AGAIN) from error
 
 
 def _mapped(folder: int, name: str, kind: np.dtype[Any], count: int) -> NDArray[Any]:
@@ -288,7 +206,34 @@ def _mapped(folder: int, name: str, kind: np.dtype[Any], count: int) -> NDArray[
         size = os.fstat(descriptor).st_size
         if size < count * kind.itemsize:
             raise ValueError(f"{name} has {size:,} bytes, expected {count * kind.itemsize:,}")
+        if not size or not count:
+            return np.empty(0, kind)
         return np.memmap(file, kind, "r", shape=(count,))
+
+
+def _numbers(folder: int, name: str, kind: str, count: int) -> NDArray[Any]:
+    """Read a file of numbers, which are finite.
+
+    Raises:
+        ValueError: they are not, or too many.
+    """
+    if count > _MAX_NUMBERS:
+        raise ValueError(f"{name} would have {count:,} numbers, more than {_MAX_NUMBERS:,}")
+    numbers = np.array(_mapped(folder, name, np.dtype(kind), count))
+    if not np.abs(numbers).max() < _MAX_NUMBER:  # also where one is not a number
+        raise ValueError(f"{name} holds what is no number, or too large")
+    return numbers
+
+
+def _coder(folder: int, record: CompressedRecord, dimension: int) -> BinaryCoder:
+    widths = record.coder_widths
+    if widths[0] != dimension:
+        raise ValueError(f"its coder takes {widths[0]} numbers, a vector has {dimension}")
+    sizes = [size for one, after in itertools.pairwise(widths) for size in (one * after, after)]
+    numbers = _numbers(folder, f"{record.fit:05d}.coder", "<f4", sum(sizes))
+    parts = np.split(numbers, np.cumsum(sizes)[:-1])
+    weights = [part.reshape(-1, width) for part, width in zip(parts[::2], widths, strict=False)]
+    return BinaryCoder(weights=tuple(weights), biases=tuple(parts[1::2]))
 
 
 def _columns(
@@ -326,8 +271,6 @@ def _unpacked(
     ends = np.cumsum((dimension, num_axes * dimension, num_numbers))
     mean, axes, lows, steps = np.split(numbers, ends)
     axes = axes.reshape(num_axes, dimension)
-    if not np.abs(numbers).max() < _MAX_NUMBER:  # also where one is not a number
-        raise ValueError("its axes are not finite")
     if not np.abs(axes @ axes.T - np.eye(num_axes)).max() < 1e-9:
         raise ValueError("its axes are not orthonormal")
     if not (steps > 0).all():

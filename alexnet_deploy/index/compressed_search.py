@@ -8,31 +8,28 @@ is then what they hold, and how often that is the true one was measured when the
 Q queries, N compressed vectors of d + 1 numbers, K found.
 """
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.choices import Metric
 from alexnet_deploy.errors import IncompatibleFileError
-from alexnet_deploy.index.compressed_files import Compressed, read_compressed, record_stamp
-from alexnet_deploy.index.compression import Points
+from alexnet_deploy.index.compressed_files import read_compressed
+from alexnet_deploy.index.compressed_record import record_stamp
+from alexnet_deploy.index.compressed_scan import CompressedScan
+from alexnet_deploy.index.compression import has_direction
 from alexnet_deploy.index.exact_search import (
     ExactRanker,
     are_live,
     live_positions,
     measured,
     nearest,
-    one_thread_of_faiss,
     values_of,
 )
-from alexnet_deploy.index.faiss_library import faiss
 from alexnet_deploy.index.ranking import Ranking
 from alexnet_deploy.index.storage import Storage
 
-_SHARD_ROWS = 2**17
 _FEWEST = 1024
 """Points to rank first: for one query, FAISS keeps that many in the time of the scan alone."""
 _FEW = 2048
@@ -41,73 +38,6 @@ _MORE = 16
 _GROWTH = 8
 _LARGEST_SHARE = 0.25
 """Of the vectors: when more may be among the nearest, reading all in their order is faster."""
-_UNIT_ROUNDOFF = 2.0**-24
-_ROUNDING = 2e-5
-"""Of a point and its distance, each below 4, in float32."""
-
-
-class CompressedScan:
-    """Ranks compressed vectors by FAISS, in shards that threads share.
-
-    Attributes:
-        compressed: the vectors.
-        num_rows: of them.
-    """
-
-    def __init__(self, compressed: Compressed) -> None:
-        self.compressed = compressed
-        self.num_rows = len(compressed.positions)
-        self._shards = []
-        for start in range(0, self.num_rows, _SHARD_ROWS):
-            codes = np.ascontiguousarray(compressed.codes[start : start + _SHARD_ROWS])
-            self._shards.append((start, _faiss_index(compressed, codes)))
-
-    def nearest(
-        self,
-        points: NDArray[np.float32],
-        k: int,
-        threads: int,
-        allowed: NDArray[np.bool_] | None = None,
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Return squared distances, ascending, and row numbers of the nearest, (Q, K) each.
-
-        Args:
-            points: (Q, d + 1).
-            k: how many; where there are fewer rows, the numbers of the rest are -1.
-            threads: that scan.
-            allowed: (N,), the rows that may be found; None for all.
-        """
-
-        def search(shard: tuple[int, Any]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-            start, index = shard
-            parameters = None
-            if allowed is not None:
-                bits = np.packbits(allowed[start : start + _SHARD_ROWS], bitorder="little")
-                # Its stubs are of the classes below those that FAISS wraps for NumPy.
-                selector = faiss.IDSelectorBitmap(bits)  # type: ignore[call-arg, arg-type]
-                parameters = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
-            squares, numbers = index.search(points, k, params=parameters)
-            return squares, np.where(numbers < 0, numbers, numbers + start)
-
-        with (
-            ThreadPoolExecutor(
-                threads, initializer=faiss.omp_set_num_threads, initargs=(1,)
-            ) as executor,
-            one_thread_of_faiss(),
-        ):
-            heap = faiss.ResultHeap(len(points), k)
-            for squares, numbers in executor.map(search, self._shards):
-                heap.add_result(squares, numbers)
-            heap.finalize()
-        return heap.D, heap.I
-
-    def bounds(self, squares: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return lower bounds of the distances of vectors from squared ones of their points."""
-        compression = self.compressed.compression
-        # Higham 2002, section 3.1: of the sum; doubled for the roundings before it.
-        error = 2 * (self.compressed.codes.shape[1] + 4) * _UNIT_ROUNDOFF
-        distances: NDArray[np.float64] = np.sqrt(squares.astype(np.float64) * (1 - error))
-        return np.maximum(0, distances - compression.error - _ROUNDING)
 
 
 class CompressedRanker:
@@ -227,17 +157,16 @@ class Search:
             self._num_rows = int(self._allowed.sum())
 
     def first(self, queries: NDArray[np.float16], effort: int) -> dict[int, Ranking]:
-        """Rank for each query what has the `effort` nearest points, and what has none.
+        """Rank for each query the first `effort`, and what has no point.
 
         Returns:
             The rankings, by the number of the query, without those that have no direction.
         """
-        points = self._scan.compressed.compression.points(queries)
-        which = np.flatnonzero(points.lengths > 0).tolist()
-        _, rows = self._nearest(points, which, effort)
+        which = np.flatnonzero(has_direction(queries)).tolist()
+        rows = self._scan.first(queries[which], effort, self._threads, self._allowed)
         rankings = {}
         for number, some in zip(which, rows, strict=True):
-            positions = self._scan.compressed.positions[some[some >= 0]]
+            positions = self._scan.compressed.positions[some]
             live = positions[self._are_live(positions)]
             rankings[number] = self._ranked(queries[number], live)
         return rankings
@@ -254,7 +183,8 @@ class Search:
         waiting = np.flatnonzero(points.lengths > 0).tolist()
         num_fetched = max(_FEWEST, 8 * self._k)
         while waiting and num_fetched <= max(_FEWEST, _LARGEST_SHARE * self._num_rows):
-            found = self._nearest(points, waiting, num_fetched)
+            some = points.coordinates[waiting].astype(np.float32)
+            found = self._scan.nearest(some, num_fetched, self._threads, self._allowed)
             for number, squares, rows in zip(waiting, *found, strict=True):
                 length = float(points.lengths[number])
                 candidates = self._candidates(queries[number], length, squares, rows)
@@ -263,12 +193,6 @@ class Search:
             waiting = [number for number in waiting if number not in rankings]
             num_fetched *= _GROWTH
         return rankings
-
-    def _nearest(
-        self, points: Points, which: Sequence[int], count: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        coordinates = points.coordinates[which].astype(np.float32)
-        return self._scan.nearest(coordinates, count, self._threads, self._allowed)
 
     def _are_live(self, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
         if self._allowed is not None:  # photographs have whatever was selected
@@ -341,16 +265,3 @@ class Search:
             threads=self._threads,
         )
         return ranking
-
-
-def _faiss_index(compressed: Compressed, codes: NDArray[np.uint8]) -> Any:
-    """Return a FAISS index of codes, made in memory."""
-    compression = compressed.compression
-    index = faiss.IndexScalarQuantizer(
-        codes.shape[1], faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_L2
-    )
-    trained = np.concatenate([compression.lows, 255 * compression.steps])  # see its decoder
-    faiss.copy_array_to_vector(trained.astype(np.float32), index.sq.trained)
-    index.is_trained = True
-    index.add_sa_codes(codes)
-    return index

@@ -5,25 +5,32 @@ N vectors, D numbers in each.
 
 import dataclasses
 from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import IncompatibleFileError
+from alexnet_deploy.errors import Argument, IncompatibleFileError, UsageError
 from alexnet_deploy.index.axes_choice import NUM_QUERIES, fit_cheapest
+from alexnet_deploy.index.binary_codes import BinaryCoder
 from alexnet_deploy.index.compressed_files import (
-    EFFORTS,
-    FOLDER_NAME,
-    NUM_NEAREST,
-    CompressedRecord,
+    Compressed,
     CompressedWriter,
     compressed_writer,
     read_compressed,
     remove_compressed,
 )
-from alexnet_deploy.index.compressed_search import CompressedScan, Search
+from alexnet_deploy.index.compressed_record import (
+    EFFORTS,
+    FOLDER_NAME,
+    NUM_NEAREST,
+    CompressedRecord,
+)
+from alexnet_deploy.index.compressed_scan import CompressedScan
+from alexnet_deploy.index.compressed_search import Search
 from alexnet_deploy.index.compression import Compression, has_direction
 from alexnet_deploy.index.exact_search import live_positions
+from alexnet_deploy.index.itq import fit_itq
 from alexnet_deploy.index.ledger import INTEGER, REAL
 from alexnet_deploy.index.storage import Storage
 
@@ -37,8 +44,16 @@ _DRIFT = 1.5
 """Of what the axes leave out, between the vectors they were fitted on and later ones."""
 
 
+Codes: TypeAlias = int | BinaryCoder | None
+"""Bits of codes that are fitted, 0 for none; what makes them; or None for those that are there."""
+
+
 def compress(
-    index: Storage, *, threads: int, notify: Callable[[str], None] = lambda _: None
+    index: Storage,
+    *,
+    codes: Codes = None,
+    threads: int,
+    notify: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Give the vectors that have none a compressed form; those of all, where it no longer fits.
 
@@ -46,6 +61,7 @@ def compress(
 
     Args:
         index: open for writing, after a run.
+        codes: binary codes to add.
         threads: that measure.
         notify: called with lines for a person.
 
@@ -54,47 +70,57 @@ def compress(
         IncompatibleFileError: a segment is not there; the index needs a repair.
     """
     positions = live_positions(index)
-    record = _brought_up_to_date(index, positions, notify)
+    record = _brought_up_to_date(index, positions, codes, notify)
     if record is None:
         return
     if record.num_rows >= _GROWTH_TO_MEASURE * record.num_measured:
         record = _measured(index, record, positions, threads)
         notify(record.line())
     num_later = record.num_rows - record.num_fitted
-    if num_later and record.share_lost_later > _DRIFT * record.share_lost:
+    if num_later and record.lost_later > _DRIFT * record.lost:
         notify(
-            f"the axes leave out {record.share_lost_later:.0%} of the {num_later:,} later vectors, "
-            f"of those they were fitted on {record.share_lost:.0%}: searches read more of them; "
+            f"the axes leave out {record.lost_later:.0%} of the {num_later:,} later vectors, "
+            f"of those they were fitted on {record.lost:.0%}: searches read more of them; "
             f"to fit anew, delete {index.directory / FOLDER_NAME} and index again"
         )
 
 
 def _brought_up_to_date(
-    index: Storage, positions: NDArray[np.int64], notify: Callable[[str], None]
+    index: Storage, positions: NDArray[np.int64], codes: Codes, notify: Callable[[str], None]
 ) -> CompressedRecord | None:
     """Write the rows of vectors without one; return the record, None where there can be none."""
     found = _usable(index, notify)
-    if found is not None:
-        later = positions[positions >= found.next_position]
-        num_rows = found.num_rows + len(later)
-        if num_rows < _GROWTH_TO_FIT * min(found.num_fitted, len(positions)):
-            return _extended(index, found, later) if len(later) else found
+    if found is not None and _is_kept(found, codes):
+        record = found.record
+        later = positions[positions >= record.next_position]
+        num_rows = record.num_rows + len(later)
+        if num_rows < _GROWTH_TO_FIT * min(record.num_fitted, len(positions)):
+            return _extended(index, found, later) if len(later) else record
     sample = _sample(index, positions)
     if not len(sample):
         remove_compressed(index.directory)
         return None
-    return _fitted(index, positions, sample, 0 if found is None else (found.fit + 1) % 10**5)
+    if codes is None and found is not None:
+        codes = found.record.bits if found.record.coder == "itq" else found.coder
+    number = 0 if found is None else (found.record.fit + 1) % 10**5
+    return _fitted(index, positions, sample, codes or 0, number)
 
 
-def _usable(index: Storage, notify: Callable[[str], None]) -> CompressedRecord | None:
-    """Return the record of the compressed vectors; remove those that cannot be used."""
+def _usable(index: Storage, notify: Callable[[str], None]) -> Compressed | None:
+    """Return the compressed vectors; remove those that cannot be used."""
     try:
-        found = read_compressed(index)
+        return read_compressed(index)
     except IncompatibleFileError as error:
         notify(f"{error}; they are compressed again")
         remove_compressed(index.directory)
         return None
-    return None if found is None else found.record
+
+
+def _is_kept(found: Compressed, codes: Codes) -> bool:
+    """Return whether there are the binary codes that are asked for."""
+    if isinstance(codes, BinaryCoder):
+        return found.coder is not None and found.coder.is_same(codes)
+    return codes is None or (codes == found.record.bits and found.record.coder != "given")
 
 
 def _sample(index: Storage, positions: NDArray[np.int64]) -> NDArray[np.float16]:
@@ -113,14 +139,27 @@ def _evenly(positions: NDArray[np.int64], count: int) -> NDArray[np.int64]:
 
 
 def _fitted(
-    index: Storage, positions: NDArray[np.int64], sample: NDArray[np.float16], fit: int
+    index: Storage,
+    positions: NDArray[np.int64],
+    sample: NDArray[np.float16],
+    codes: int | BinaryCoder,
+    fit: int,
 ) -> CompressedRecord:
-    """Compress all vectors by axes that are fitted to a sample."""
+    """Compress all vectors by axes, and binary codes, that are fitted to a sample."""
+    coder: BinaryCoder | None = codes if isinstance(codes, BinaryCoder) else None
+    if isinstance(codes, int) and codes:
+        if codes >= min(len(sample), sample.shape[1] + 1):
+            raise UsageError(
+                Argument("codes", codes),
+                f": needs more than {codes} vectors of at least {codes} numbers, the index has "
+                f"{len(sample)} of {sample.shape[1]}; take fewer bits",
+            )
+        coder = BinaryCoder.of_itq(fit_itq(sample, codes))
     compression = fit_cheapest(sample, len(positions))
     space, (run, started) = index.manifest.space, _last_run(index)
     with compressed_writer(index.directory, fit) as writer:
-        writer.write_axes(compression)
-        share_lost = _append(index, compression, positions, writer, 0)
+        writer.begin(compression, coder)
+        lost = _append(index, compression, coder, positions, writer, 0)
         record = CompressedRecord(
             identity=space.identity,
             layer=space.layer,
@@ -132,30 +171,28 @@ def _fitted(
             num_rows=len(positions),
             next_position=index.next_position(),
             num_fitted=len(positions),
-            share_lost=share_lost,
+            lost=lost,
+            coder="none" if coder is None else "given" if coder is codes else "itq",
+            coder_widths=() if coder is None else coder.widths,
         )
         writer.commit(record)
     return record
 
 
-def _extended(
-    index: Storage, record: CompressedRecord, later: NDArray[np.int64]
-) -> CompressedRecord:
+def _extended(index: Storage, found: Compressed, later: NDArray[np.int64]) -> CompressedRecord:
     """Compress more vectors by the same axes."""
-    found = read_compressed(index)
-    assert found is not None
-    run, started = _last_run(index)
+    record, (run, started) = found.record, _last_run(index)
     num_before = record.num_rows - record.num_fitted
     with compressed_writer(index.directory, record.fit) as writer:
-        lost = _append(index, found.compression, later, writer, record.num_rows)
-        lost = num_before * record.share_lost_later + len(later) * lost
+        lost = _append(index, found.compression, found.coder, later, writer, record.num_rows)
+        lost = num_before * record.lost_later + len(later) * lost
         record = dataclasses.replace(
             record,
             run=run,
             started=started,
             num_rows=record.num_rows + len(later),
             next_position=index.next_position(),
-            share_lost_later=lost / (num_before + len(later)),
+            lost_later=lost / (num_before + len(later)),
         )
         writer.commit(record)
     return record
@@ -164,6 +201,7 @@ def _extended(
 def _append(
     index: Storage,
     compression: Compression,
+    coder: BinaryCoder | None,
     positions: NDArray[np.int64],
     writer: CompressedWriter,
     num_before: int,
@@ -173,8 +211,10 @@ def _append(
     lost = 0.0
     for start in range(0, len(positions), num_at_once):
         some = positions[start : start + num_at_once]
-        points = compression.points(index.segments.take(some))
-        writer.append(num_before + start, compression.rows(some, points))
+        vectors = index.segments.take(some)
+        points = compression.points(vectors)
+        bits = np.empty((len(some), 0), np.uint8) if coder is None else coder.codes(vectors)
+        writer.append(num_before + start, compression.rows(some, points), bits)
         lost += float(np.square(np.nan_to_num(points.coordinates[:, -1])).sum())
     return lost / len(positions)
 
@@ -190,13 +230,12 @@ def _measured(
     queries = index.segments.take(chosen)
     search = Search(index, scan, np.empty(0, np.int64), NUM_NEAREST + 1, "cosine", threads)
     rankings = search.proved(queries)
-    points = found.compression.points(queries).coordinates.astype(np.float32)
-    _, rows = scan.nearest(points, max(EFFORTS) + 1, threads)
+    first = scan.first(queries, max(EFFORTS) + 1, threads)
     shares = [1.0] * (len(queries) - len(rankings))
     hits: list[list[NDArray[np.bool_]]] = []
     for number, ranking in rankings.items():
         shares.append(ranking.num_compared / len(positions))
-        order = found.positions[rows[number][rows[number] >= 0]]
+        order = found.positions[first[number]]
         # It is its own nearest, and counts for nothing.
         order = order[order != chosen[number]]
         nearest = ranking.positions[ranking.positions != chosen[number]][:NUM_NEAREST]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from alexnet_deploy import arguments
-from alexnet_deploy.choices import ANNS, Ann, Colour, Device, Precision, Runtime, Scale
+from alexnet_deploy.choices import Ann, Colour, Device, Precision, Runtime, Scale
 from alexnet_deploy.index.model import ModelRequest
 from alexnet_deploy.index.report import IndexReport
 from alexnet_deploy.index.session import Index
@@ -69,7 +69,7 @@ def update_index(
     repair: bool = False,
     exclude: str | Sequence[str] | None = None,
     remove: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
-    ann: Ann = "auto",
+    ann: Ann | int = "auto",
     progress: Callable[[int], None] = lambda _: None,
     notify: Callable[[str], None] = lambda _: None,
 ) -> IndexReport:
@@ -95,7 +95,7 @@ def update_index(
         repair: check all vectors, and embed again those that are damaged.
         exclude: patterns to leave out from now on, `*.png`, `2019/**/raw`; None as before, () none.
         remove: folders to take out, there or not; without `folders` nothing else is done.
-        ann: "compressed": searches read few vectors; "exact": all; "auto": as long as that is fast.
+        ann: "compressed", or bits of codes: searches read few vectors; "exact": all; "auto".
         progress: called after each photograph that had to be read, with their number so far.
         notify: as for `open_index`.
 
@@ -123,7 +123,7 @@ def _options(
     repair: bool,
     exclude: str | Sequence[str] | None,
     remove: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-    ann: Ann,
+    ann: Ann | int,
 ) -> UpdateOptions:
     return UpdateOptions(
         include_hidden=include_hidden,
@@ -132,7 +132,7 @@ def _options(
         repair=repair,
         exclude=None if exclude is None else tuple(arguments.paths("exclude", exclude)),
         remove=tuple(Path(folder) for folder in arguments.paths("remove", remove)),
-        ann=arguments.choice("ann", ann, ANNS),
+        ann=ann,
     )
 
 

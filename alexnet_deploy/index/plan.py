@@ -45,7 +45,7 @@ class Plan:
         )
 
 
-def plan(num_vectors: int, dimension: int, choice: Ann, threads: int) -> Plan:
+def plan(num_vectors: int, dimension: int, choice: Ann | int, threads: int) -> Plan:
     """Plan an index of (N, D) vectors by how fast this machine reads and multiplies made ones."""
     num_made = max(1, _NUM_NUMBERS // dimension)
     vectors = np.random.default_rng(0).random((num_made, dimension)).astype(np.float16)
@@ -61,7 +61,8 @@ def plan(num_vectors: int, dimension: int, choice: Ann, threads: int) -> Plan:
     return Plan(
         num_vectors=num_vectors,
         exact_s=exact_s,
-        is_compressed=choice == "compressed" or (choice == "auto" and exact_s > INTERACTIVE_S),
+        is_compressed=choice not in ("auto", "exact")
+        or (choice == "auto" and exact_s > INTERACTIVE_S),
         compressed_bytes=num_vectors * row_type(len(axes)).itemsize,
         compressing_s=_least_s(lambda: points_of(vectors, mean, axes)) * num_vectors / num_made,
     )

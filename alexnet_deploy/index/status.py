@@ -10,7 +10,7 @@ from typing import Any
 
 from alexnet_deploy.errors import IncompatibleFileError
 from alexnet_deploy.files.path_text import path_fields, printable
-from alexnet_deploy.index.compressed_files import EFFORTS, compressed_record
+from alexnet_deploy.index.compressed_record import EFFORTS, compressed_record
 from alexnet_deploy.index.integrity import problems
 from alexnet_deploy.index.ledger import BLOB, INTEGER, NULL, REAL, TEXT
 from alexnet_deploy.index.roots import Roots, all_roots

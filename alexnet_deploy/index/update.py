@@ -12,9 +12,11 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from alexnet_deploy.choices import Ann
-from alexnet_deploy.errors import Argument, UsageError
-from alexnet_deploy.index.compressed_files import record_stamp, remove_compressed
+from alexnet_deploy.choices import ANNS, Ann
+from alexnet_deploy.errors import Argument, ArgumentError, UsageError
+from alexnet_deploy.index.binary_codes import CODE_BITS
+from alexnet_deploy.index.compressed_files import remove_compressed
+from alexnet_deploy.index.compressed_record import record_stamp
 from alexnet_deploy.index.exclusions import Patterns, within
 from alexnet_deploy.index.maintenance import compact, forget_damaged, remove_unnamed_segments
 from alexnet_deploy.index.model import (
@@ -54,8 +56,9 @@ class UpdateOptions:
             on; None for those that they have.
         remove: folders to take out of the index; where none are given to index, nothing else is
             done.
-        ann: whether to compress the vectors, for searches that read few of them: "auto" where
-            comparing all would take long, and where it was done before; "exact" takes it back.
+        ann: whether to compress the vectors, for searches that read few of them: "auto" as it is,
+            and where comparing all would take long; "compressed"; the bits of binary codes that
+            they get as well, one of `CODE_BITS`; or "exact", to take all that back.
     """
 
     include_hidden: bool = False
@@ -65,7 +68,13 @@ class UpdateOptions:
     moved_roots: tuple[str, ...] = ()
     exclude: tuple[str, ...] | None = None
     remove: tuple[Path, ...] = ()
-    ann: Ann = "auto"
+    ann: Ann | int = "auto"
+
+    def __post_init__(self) -> None:
+        """Check `ann`; raises `ArgumentError`."""
+        if self.ann not in (*ANNS, *CODE_BITS):
+            expected = ", ".join(map(str, (*ANNS, *CODE_BITS)))
+            raise ArgumentError("ann", self.ann, f"one of {expected}")
 
 
 def bring_up_to_date(
@@ -311,14 +320,16 @@ class _Run:
 
     def _compress(self) -> None:
         """Bring the compressed vectors up to date, or remove them."""
-        if self._options.ann == "exact":
+        ann, is_there = self._options.ann, record_stamp(self._index.directory) is not None
+        if ann == "exact":
             remove_compressed(self._index.directory)
-        elif self._plan.is_compressed or record_stamp(self._index.directory) is not None:
-            if self._options.ann == "auto" and not has_module("faiss"):
+        elif self._plan.is_compressed or is_there:
+            if ann == "auto" and not has_module("faiss"):
                 self._notify("without FAISS the vectors are not compressed: pip install faiss-cpu")
                 return
             # FAISS is loaded for it, and most runs do without.
             from alexnet_deploy.index.compressing import compress
 
+            codes = ann if isinstance(ann, int) else 0 if ann == "compressed" else None
             threads = self._request.threads or default_threads()
-            compress(self._index, threads=threads, notify=self._notify)
+            compress(self._index, codes=codes, threads=threads, notify=self._notify)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from alexnet_deploy.choices import Metric
 from alexnet_deploy.index.storage import Storage, open_storage
 from tests.support.indexed_vectors import as_tuples, nearest
-from tests.support.made_index import add, make_index, remove, run_on
+from tests.support.made_index import add, clustered, make_index, remove, run_on
 
 MODULE = "alexnet_deploy.index.compressed_search"
 METRICS: tuple[Metric, ...] = ("cosine", "l2")
@@ -39,16 +39,6 @@ def ranker_of(index: Storage, told: list[str]) -> Iterator[Any]:
 def live(index: Storage) -> NDArray[np.int64]:
     rows = index.ledger.rows("SELECT position FROM photographs ORDER BY position")
     return np.array([position for (position,) in rows], np.int64)
-
-
-def clustered(count: int, dimension: int, seed: int = 0) -> NDArray[np.float16]:
-    """Return vectors as of photographs: positive, of some kinds, each with neighbours."""
-    generator = np.random.default_rng(seed)
-    kinds = np.random.default_rng(9).normal(0, 1, (40, 12)) @ np.random.default_rng(8).normal(
-        0, 1, (12, dimension)
-    )
-    rows = kinds[generator.integers(0, 40, count)] + generator.normal(0, 0.7, (count, dimension))
-    return np.maximum(rows, 0).astype(np.float16)
 
 
 @st.composite
@@ -157,7 +147,8 @@ def test_without_the_error_of_the_codes_a_search_would_miss_some(
             found = ranker.rank(queries, 10, metric="cosine", threads=1)
         assert list(map(as_tuples, found)) == list(map(as_tuples, expected))
         monkeypatch.setattr(
-            f"{MODULE}.CompressedScan.bounds", lambda _, squares: np.sqrt(squares.astype(float))
+            "alexnet_deploy.index.compressed_scan.CompressedScan.bounds",
+            lambda _, squares: np.sqrt(squares.astype(float)),
         )
         with ranker_of(index, []) as ranker:
             wrong = ranker.rank(queries, 10, metric="cosine", threads=1)

@@ -72,3 +72,13 @@ def remove(index: Storage, positions: Sequence[int]) -> None:
         index.ledger.execute_many(
             "DELETE FROM photographs WHERE position = ?", [(one,) for one in positions]
         )
+
+
+def clustered(count: int, dimension: int, seed: int = 0) -> NDArray[np.float16]:
+    """Return vectors as of photographs: positive, of some kinds, each with neighbours."""
+    generator = np.random.default_rng(seed)
+    kinds = np.random.default_rng(9).normal(0, 1, (40, 12)) @ np.random.default_rng(8).normal(
+        0, 1, (12, dimension)
+    )
+    rows = kinds[generator.integers(0, 40, count)] + generator.normal(0, 0.7, (count, dimension))
+    return np.maximum(rows, 0).astype(np.float16)
