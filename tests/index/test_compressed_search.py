@@ -58,6 +58,7 @@ def histories(draw: st.DrawFn) -> dict[str, Any]:
     return {
         "vectors": [part.astype(np.float16) for part in vectors],
         "removed": generator.random(sum(counts)) < draw(st.sampled_from((0, 0.2, 0.9))),
+        "among": generator.random(sum(counts)) < draw(st.sampled_from((0.3, 0.9, 2))),
         "queries": kinds.astype(np.float16),
         "k": draw(st.integers(1, 30)),
         "metric": draw(st.sampled_from(METRICS)),
@@ -73,6 +74,7 @@ def test_what_is_proved_is_what_a_search_of_all_finds(history: dict[str, Any]) -
         directory = Path(folder) / "index"
         make_index(directory, history["queries"].shape[1], segment_rows=7)
         patch.setattr(f"{MODULE}._FEWEST", history["fewest"])
+        patch.setattr(f"{MODULE}._FEW", 0)
         patch.setattr(f"{MODULE}._LARGEST_SHARE", 1)
         with run_on(directory) as index:
             first, second, third = history["vectors"]
@@ -109,6 +111,26 @@ def test_few_vectors_are_read_and_none_is_missed(compressed: Storage, metric: Me
         expected = nearest(compressed, live(compressed), queries, 10, metric=metric, threads=1)
     assert list(map(as_tuples, found)) == list(map(as_tuples, expected))
     assert np.median([ranking.num_compared for ranking in found]) < 600
+
+
+def test_codes_choose_what_an_effort_compares(tmp_path: Path) -> None:
+    from alexnet_deploy.index.compressing import compress
+
+    make_index(tmp_path / "index", 96, segment_rows=1000)
+    queries, among = clustered(30, 96, seed=1), np.arange(0, 5000, 2)
+    with run_on(tmp_path / "index") as index:
+        add(index, clustered(5000, 96))
+        compress(index, codes=64, threads=1)
+        with ranker_of(index, []) as ranker:
+            found = ranker.rank(queries, 10, metric="cosine", threads=2, effort=500)
+            proved = ranker.rank(queries, 10, metric="cosine", threads=2)
+            of_some = ranker.rank(queries, 10, metric="cosine", threads=2, effort=500, among=among)
+    assert {ranking.num_compared for ranking in (*found, *of_some)} == {500}
+    hits = [
+        np.isin(one.positions[:10], two.positions) for one, two in zip(proved, found, strict=True)
+    ]
+    assert np.mean(hits) > 0.9
+    assert all(not (ranking.positions % 2).any() for ranking in of_some)
 
 
 def test_with_an_effort_so_many_are_read_and_what_they_hold_is_right(compressed: Storage) -> None:
