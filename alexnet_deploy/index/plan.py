@@ -38,10 +38,11 @@ class Plan:
 
     def line(self) -> str:
         """Say it to a person."""
+        why = "so they" if self.exact_s > INTERACTIVE_S else "and they"
         return (
             f"{self.num_vectors:,} vectors: a search that compares all takes about "
-            f"{self.exact_s:.2g} s, so they will be compressed as well, in about "
-            f"{self.compressing_s:,.0f} s, to {self.compressed_bytes / 1e6:,.0f} MB"
+            f"{self.exact_s:.1g} s, {why} will be compressed as well, in about "
+            f"{self.compressing_s:,.0f} s, to {self.compressed_bytes / 1e6:,.1f} MB"
         )
 
 
