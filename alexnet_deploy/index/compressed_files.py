@@ -79,8 +79,8 @@ def read_compressed(storage: Storage) -> Compressed | None:
         record = compressed_record(storage)
         if record is None:
             return None
-        with suppress(FileNotFoundError), _opened_folder(folder) as descriptor:
-            return _read(storage, record, descriptor)
+        with suppress(FileNotFoundError):
+            return _read(storage, record)
     raise damaged(str(folder), "files that its record names are missing", AGAIN)
 
 
@@ -168,32 +168,32 @@ def remove_compressed(directory: Path) -> None:
                 remove_file(name, folder=descriptor)
 
 
-def _read(storage: Storage, record: CompressedRecord, folder: int) -> Compressed:
+def _read(storage: Storage, record: CompressedRecord) -> Compressed:
     """Map and check the files of a record.
 
     Raises:
         FileNotFoundError: one of them is missing.
+        IncompatibleFileError: one of them is damaged.
     """
     path, dimension = storage.directory / FOLDER_NAME, storage.manifest.space.dimension
-    num_numbers = dimension + (dimension + 2) * record.num_axes + 2
+    row, num_rows = row_type(record.num_axes), record.num_rows
+    code = np.dtype(("u1", (record.bits // 8,)))
     try:
-        numbers = _numbers(folder, f"{record.fit:05d}.axes", "<f8", num_numbers)
-        rows = _mapped(folder, f"{record.fit:05d}.rows", row_type(record.num_axes), record.num_rows)
-        positions, lengths = _columns(rows, record.next_position)
-        return Compressed(
-            record=record,
-            compression=_unpacked(numbers, record, dimension),
-            positions=positions,
-            lengths=lengths,
-            codes=rows["code"],
-            coder=_coder(folder, record, dimension) if record.coder_widths else None,
-            bits=_mapped(
-                folder,
-                f"{record.fit:05d}.bits",
-                np.dtype(("u1", (record.bits // 8,))),
-                record.num_rows if record.bits else 0,
-            ),
-        )
+        with _opened_folder(path) as folder:
+            names = {suffix: f"{record.fit:05d}.{suffix}" for suffix in _SUFFIXES}
+            num_numbers = dimension + (dimension + 2) * record.num_axes + 2
+            numbers = _numbers(folder, names["axes"], "<f8", num_numbers)
+            rows = _mapped(folder, names["rows"], row, num_rows)
+            positions, lengths = _columns(rows, record.next_position)
+            return Compressed(
+                record=record,
+                compression=_unpacked(numbers, record, dimension),
+                positions=positions,
+                lengths=lengths,
+                codes=rows["code"],
+                coder=_coder(folder, names["coder"], record, dimension) if record.bits else None,
+                bits=_mapped(folder, names["bits"], code, num_rows if record.bits else 0),
+            )
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:
@@ -225,12 +225,12 @@ def _numbers(folder: int, name: str, kind: str, count: int) -> NDArray[Any]:
     return numbers
 
 
-def _coder(folder: int, record: CompressedRecord, dimension: int) -> BinaryCoder:
+def _coder(folder: int, name: str, record: CompressedRecord, dimension: int) -> BinaryCoder:
     widths = record.coder_widths
     if widths[0] != dimension:
         raise ValueError(f"its coder takes {widths[0]} numbers, a vector has {dimension}")
     sizes = [size for one, after in itertools.pairwise(widths) for size in (one * after, after)]
-    numbers = _numbers(folder, f"{record.fit:05d}.coder", "<f4", sum(sizes))
+    numbers = _numbers(folder, name, "<f4", sum(sizes))
     parts = np.split(numbers, np.cumsum(sizes)[:-1])
     weights = [part.reshape(-1, width) for part, width in zip(parts[::2], widths, strict=False)]
     return BinaryCoder(weights=tuple(weights), biases=tuple(parts[1::2]))
