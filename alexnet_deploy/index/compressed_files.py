@@ -54,15 +54,15 @@ class CompressedRecord:
         identity: of the network, as in the manifest.
         layer: of the vectors, as in the manifest.
         run: the ledger's last run when rows were last appended.
-        started: when that run started, in seconds since 1970. A ledger that has no such run is
-            another, or an older copy: its positions may hold other vectors.
+        started: when that run started, in seconds since 1970. A ledger in which no such run has
+            finished is another, or an older copy: its positions may hold other vectors.
         fit: the number of the files.
         num_axes: d.
         error: of the `Compression`.
         num_rows: vectors that have a row.
-        next_position: all vectors before it that photographs had then.
+        next_position: before it all had one, then.
         num_fitted: rows when the axes were fitted.
-        share_lost: mean square of the length of what the axes leave out, of those rows.
+        share_lost: what the axes leave out of the variance of those rows.
         share_lost_later: the same of the rows since then; 0 where there are none.
         num_measured: rows when the next two were measured, by some of the index's own vectors.
         share_read: of the vectors, to prove which 10 are the nearest; the median.
@@ -76,7 +76,7 @@ class CompressedRecord:
     run: Annotated[int, Within(1)]
     started: float
     fit: Annotated[int, Within(0, 99999)]
-    num_axes: Annotated[int, Within(1, 2**12)]
+    num_axes: Annotated[int, Within(1, 2**8)]
     error: Annotated[float, Within(0, 2)]
     num_rows: Annotated[int, Within(1, 2**40)]
     next_position: Annotated[int, Within(1)]
@@ -152,11 +152,15 @@ def compressed_record(storage: Storage) -> CompressedRecord | None:
     Raises:
         IncompatibleFileError: as `read_compressed`.
     """
-    path = storage.directory / FOLDER_NAME / _RECORD_NAME
+    folder = storage.directory / FOLDER_NAME
+    path = folder / _RECORD_NAME
     try:
-        text = read_file(path, _AGAIN, follow_links=False)
-    except (FileNotFoundError, NotADirectoryError):
+        with _opened_folder(folder):  # which is no link
+            text = read_file(path, _AGAIN, follow_links=False)
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        raise damaged(str(folder), error.strerror or error, _AGAIN) from error
     record = read_record(CompressedRecord, text, str(path), _AGAIN)
     _check_belongs(storage, record)
     return record
@@ -243,7 +247,8 @@ def remove_compressed(directory: Path) -> None:
 
 def _check_belongs(storage: Storage, record: CompressedRecord) -> None:
     space, path = storage.manifest.space, storage.directory / FOLDER_NAME
-    row = storage.ledger.one("SELECT started FROM runs WHERE id = ?", (record.run,), kinds=(REAL,))
+    sql = "SELECT started FROM runs WHERE id = ? AND finished IS NOT NULL"
+    row = storage.ledger.one(sql, (record.run,), kinds=(REAL,))
     own = (space.identity, space.layer, None if row is None else row[0])
     if own != (record.identity, record.layer, record.started):
         raise IncompatibleFileError(
@@ -295,18 +300,20 @@ def _columns(
     rows: NDArray[np.void], next_position: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return positions and lengths, checked block by block, since a file may be all hole."""
-    positions, lengths = np.empty(len(rows), np.int64), np.empty(len(rows), np.float32)
+    parts: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
     last = -1
     for start in range(0, len(rows), _BLOCK_ROWS):
-        some = slice(start, start + _BLOCK_ROWS)
-        positions[some], lengths[some] = rows["position"][some], rows["length"][some]
-        is_ascending = (np.diff(positions[some], prepend=last) > 0).all()
-        last = int(positions[some][-1])
+        some = rows[start : start + _BLOCK_ROWS]
+        positions, lengths = some["position"].astype(np.int64), some["length"].astype(np.float32)
+        is_ascending = positions[0] > last and (positions[1:] > positions[:-1]).all()
+        last = int(positions[-1])
         if not is_ascending or last >= next_position:
             raise ValueError("its positions are not those of vectors in their order")
-        if not (lengths[some] >= 0).all() or not np.isfinite(lengths[some]).all():
+        if not (lengths >= 0).all() or not np.isfinite(lengths).all():
             raise ValueError("a length is none")
-    return positions, lengths
+        parts.append((positions, lengths))
+    all_positions, all_lengths = zip(*parts, strict=True)
+    return np.concatenate(all_positions), np.concatenate(all_lengths)
 
 
 def _packed(compression: Compression) -> NDArray[np.float64]:
@@ -326,7 +333,8 @@ def _unpacked(
     ends = np.cumsum((dimension, num_axes * dimension, num_numbers))
     mean, axes, lows, steps = np.split(numbers, ends)
     axes = axes.reshape(num_axes, dimension)
-    if not np.abs(numbers).max() < _MAX_NUMBER:  # also where one is not a number
+    # Also where one is not a number.
+    if not (numbers.min() > -_MAX_NUMBER and numbers.max() < _MAX_NUMBER):
         raise ValueError("its axes are not finite")
     if not np.abs(axes @ axes.T - np.eye(num_axes)).max() < 1e-9:
         raise ValueError("its axes are not orthonormal")

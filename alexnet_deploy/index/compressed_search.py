@@ -17,7 +17,12 @@ from numpy.typing import NDArray
 
 from alexnet_deploy.choices import Metric
 from alexnet_deploy.errors import IncompatibleFileError
-from alexnet_deploy.index.compressed_files import Compressed, read_compressed, record_stamp
+from alexnet_deploy.index.compressed_files import (
+    Compressed,
+    compressed_record,
+    read_compressed,
+    record_stamp,
+)
 from alexnet_deploy.index.compression import Points
 from alexnet_deploy.index.exact_search import (
     ExactRanker,
@@ -171,16 +176,18 @@ class CompressedRanker:
     def _refresh(self) -> None:
         """Read what has changed since the last search."""
         stamp = record_stamp(self._storage.directory)
-        if stamp != self._stamp:
-            self._scan = self._version = None
-            self._stamp = stamp
-            try:
-                compressed = read_compressed(self._storage)
-            except IncompatibleFileError as error:
-                self._notify(f"{error}; until then every vector is compared")
-            else:
-                self._scan = None if compressed is None else CompressedScan(compressed)
         (version,) = self._storage.ledger.one("PRAGMA data_version")  # grows with others' commits
+        try:
+            if stamp != self._stamp:
+                self._scan = self._version = None
+                self._stamp = stamp
+                compressed = read_compressed(self._storage)
+                self._scan = None if compressed is None else CompressedScan(compressed)
+            elif self._scan is not None and version != self._version:
+                compressed_record(self._storage)  # which may be of none of this ledger's runs
+        except IncompatibleFileError as error:
+            self._scan = None
+            self._notify(f"{error}; until then every vector is compared")
         if self._scan is not None and version != self._version:
             compressed = self._scan.compressed
             unbounded = compressed.positions[compressed.lengths == 0]
@@ -230,16 +237,21 @@ class Search:
         """Rank for each query what has the `effort` nearest points, and what has none.
 
         Returns:
-            The rankings, by the number of the query, without those that have no direction.
+            As `proved`.
         """
         points = self._scan.compressed.compression.points(queries)
-        which = np.flatnonzero(points.lengths > 0).tolist()
-        _, rows = self._nearest(points, which, effort)
-        rankings = {}
-        for number, some in zip(which, rows, strict=True):
-            positions = self._scan.compressed.positions[some[some >= 0]]
-            live = positions[self._are_live(positions)]
-            rankings[number] = self._ranked(queries[number], live)
+        rankings: dict[int, Ranking] = {}
+        waiting = np.flatnonzero(points.lengths > 0).tolist()
+        num_fetched = effort
+        while waiting and num_fetched <= self._most_fetched():
+            _, found = self._nearest(points, waiting, num_fetched)
+            for number, rows in zip(waiting, found, strict=True):
+                positions = self._scan.compressed.positions[rows[rows >= 0]]
+                live = positions[self._are_live(positions)][:effort]
+                if len(live) == effort or self._is_all(rows):
+                    rankings[number] = self._ranked(queries[number], live)
+            waiting = [number for number in waiting if number not in rankings]
+            num_fetched *= _GROWTH
         return rankings
 
     def proved(self, queries: NDArray[np.float16]) -> dict[int, Ranking]:
@@ -253,7 +265,7 @@ class Search:
         rankings: dict[int, Ranking] = {}
         waiting = np.flatnonzero(points.lengths > 0).tolist()
         num_fetched = max(_FEWEST, 8 * self._k)
-        while waiting and num_fetched <= max(_FEWEST, _LARGEST_SHARE * self._num_rows):
+        while waiting and num_fetched <= self._most_fetched():
             found = self._nearest(points, waiting, num_fetched)
             for number, squares, rows in zip(waiting, *found, strict=True):
                 length = float(points.lengths[number])
@@ -269,6 +281,12 @@ class Search:
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         coordinates = points.coordinates[which].astype(np.float32)
         return self._scan.nearest(coordinates, count, self._threads, self._allowed)
+
+    def _most_fetched(self) -> float:
+        return max(_FEWEST, _LARGEST_SHARE * self._num_rows)
+
+    def _is_all(self, rows: NDArray[np.int64]) -> bool:
+        return bool(rows[-1] < 0) or len(rows) == self._num_rows
 
     def _are_live(self, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
         if self._allowed is not None:  # photographs have whatever was selected
@@ -293,7 +311,7 @@ class Search:
         Returns:
             None where more points have to be looked at.
         """
-        is_all = rows[-1] < 0 or len(rows) == self._num_rows
+        is_all = self._is_all(rows)
         squares, rows = squares[rows >= 0], rows[rows >= 0]
         positions = self._scan.compressed.positions[rows]
         live = np.flatnonzero(self._are_live(positions))

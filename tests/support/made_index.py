@@ -41,7 +41,9 @@ def run_on(directory: Path) -> Iterator[Storage]:
     """Open an index as a run does, which is recorded."""
     with open_storage_to_write(directory) as index:
         with index.ledger.transaction():
-            index.ledger.execute("INSERT INTO runs (started) VALUES (?)", (time.time(),))
+            index.ledger.execute(
+                "INSERT INTO runs (started, finished) VALUES (?, ?)", (time.time(), time.time())
+            )
         yield index
 
 
