@@ -240,18 +240,20 @@ def _columns(
     rows: NDArray[np.void], next_position: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return positions and lengths, checked block by block, since a file may be all hole."""
-    positions, lengths = np.empty(len(rows), np.int64), np.empty(len(rows), np.float32)
+    parts: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
     last = -1
     for start in range(0, len(rows), _BLOCK_ROWS):
-        some = slice(start, start + _BLOCK_ROWS)
-        positions[some], lengths[some] = rows["position"][some], rows["length"][some]
-        is_ascending = (np.diff(positions[some], prepend=last) > 0).all()
-        last = int(positions[some][-1])
+        some = rows[start : start + _BLOCK_ROWS]
+        positions, lengths = some["position"].astype(np.int64), some["length"].astype(np.float32)
+        is_ascending = positions[0] > last and (positions[1:] > positions[:-1]).all()
+        last = int(positions[-1])
         if not is_ascending or last >= next_position:
             raise ValueError("its positions are not those of vectors in their order")
-        if not (lengths[some] >= 0).all() or not np.isfinite(lengths[some]).all():
+        if not (lengths >= 0).all() or not np.isfinite(lengths).all():
             raise ValueError("a length is none")
-    return positions, lengths
+        parts.append((positions, lengths))
+    all_positions, all_lengths = zip(*parts, strict=True)
+    return np.concatenate(all_positions), np.concatenate(all_lengths)
 
 
 def _packed(compression: Compression) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from alexnet_deploy.errors import IncompatibleFileError
 from alexnet_deploy.files.records import Within, damaged, read_record, require
-from alexnet_deploy.files.regular_files import read_file
+from alexnet_deploy.files.regular_files import open_folder, read_file
 from alexnet_deploy.index.binary_codes import CODE_BITS
 from alexnet_deploy.index.ledger import REAL
 from alexnet_deploy.index.storage import Storage
@@ -21,7 +21,6 @@ EFFORTS = (20, 50, 100, 200, 500, 1000)
 """Vectors read, for which recall is measured."""
 _Name = Annotated[str, Within(1, 1000)]
 _Share = Annotated[float, Within(0, 1)]
-_Square = Annotated[float, Within(0, 4)]  # of the distance of a vector of length 1 from a mean
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,15 +31,15 @@ class CompressedRecord:
         identity: of the network, as in the manifest.
         layer: of the vectors, as in the manifest.
         run: the ledger's last run when rows were last appended.
-        started: when that run started, in seconds since 1970. A ledger that has no such run is
-            another, or an older copy: its positions may hold other vectors.
+        started: when that run started, in seconds since 1970. A ledger in which no such run has
+            finished is another, or an older copy: its positions may hold other vectors.
         fit: the number of the files.
         num_axes: d.
         error: of the `Compression`.
-        num_rows: vectors that have a row.
-        next_position: all vectors before it that photographs had then.
+        num_rows: vectors that have a row, whether photographs have them or not.
+        next_position: before it all had one, then.
         num_fitted: rows when the axes were fitted.
-        lost: mean square of the length of what the axes leave out, of those rows.
+        lost: what the axes leave out of the variance of those rows.
         lost_later: the same of the rows since then; 0 where there are none.
         coder: what makes the binary codes, "none", "itq" or "given".
         coder_widths: of the `BinaryCoder`; none without one.
@@ -56,13 +55,13 @@ class CompressedRecord:
     run: Annotated[int, Within(1)]
     started: float
     fit: Annotated[int, Within(0, 99999)]
-    num_axes: Annotated[int, Within(1, 2**12)]
+    num_axes: Annotated[int, Within(1, 2**8)]
     error: Annotated[float, Within(0, 2)]
     num_rows: Annotated[int, Within(1, 2**40)]
     next_position: Annotated[int, Within(1)]
     num_fitted: Annotated[int, Within(1, 2**40)]
-    lost: _Square
-    lost_later: _Square = 0.0
+    lost: _Share
+    lost_later: _Share = 0.0
     coder: Literal["none", "itq", "given"] = "none"
     coder_widths: Annotated[tuple[Annotated[int, Within(1, 10**7)], ...], Within(0, 9)] = ()
     num_measured: Annotated[int, Within(0, 2**40)] = 0
@@ -117,9 +116,12 @@ def compressed_record(storage: Storage) -> CompressedRecord | None:
     """
     path = storage.directory / FOLDER_NAME / RECORD_NAME
     try:
+        os.close(open_folder(path.parent))  # which is no link
         text = read_file(path, AGAIN, follow_links=False)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        raise damaged(str(path.parent), error.strerror or error, AGAIN) from error
     record = read_record(CompressedRecord, text, str(path), AGAIN)
     _check_belongs(storage, record)
     return record
@@ -127,7 +129,8 @@ def compressed_record(storage: Storage) -> CompressedRecord | None:
 
 def _check_belongs(storage: Storage, record: CompressedRecord) -> None:
     space, path = storage.manifest.space, storage.directory / FOLDER_NAME
-    row = storage.ledger.one("SELECT started FROM runs WHERE id = ?", (record.run,), kinds=(REAL,))
+    sql = "SELECT started FROM runs WHERE id = ? AND finished IS NOT NULL"
+    row = storage.ledger.one(sql, (record.run,), kinds=(REAL,))
     own = (space.identity, space.layer, None if row is None else row[0])
     if own != (record.identity, record.layer, record.started):
         raise IncompatibleFileError(

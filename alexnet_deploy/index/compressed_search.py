@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from alexnet_deploy.choices import Metric
 from alexnet_deploy.errors import IncompatibleFileError
 from alexnet_deploy.index.compressed_files import read_compressed
-from alexnet_deploy.index.compressed_record import record_stamp
+from alexnet_deploy.index.compressed_record import compressed_record, record_stamp
 from alexnet_deploy.index.compressed_scan import CompressedScan
 from alexnet_deploy.index.compression import has_direction
 from alexnet_deploy.index.exact_search import (
@@ -101,16 +101,18 @@ class CompressedRanker:
     def _refresh(self) -> None:
         """Read what has changed since the last search."""
         stamp = record_stamp(self._storage.directory)
-        if stamp != self._stamp:
-            self._scan = self._version = None
-            self._stamp = stamp
-            try:
-                compressed = read_compressed(self._storage)
-            except IncompatibleFileError as error:
-                self._notify(f"{error}; until then every vector is compared")
-            else:
-                self._scan = None if compressed is None else CompressedScan(compressed)
         (version,) = self._storage.ledger.one("PRAGMA data_version")  # grows with others' commits
+        try:
+            if stamp != self._stamp:
+                self._scan = self._version = None
+                self._stamp = stamp
+                compressed = read_compressed(self._storage)
+                self._scan = None if compressed is None else CompressedScan(compressed)
+            elif self._scan is not None and version != self._version:
+                compressed_record(self._storage)  # which may be of none of this ledger's runs
+        except IncompatibleFileError as error:
+            self._scan = None
+            self._notify(f"{error}; until then every vector is compared")
         if self._scan is not None and version != self._version:
             compressed = self._scan.compressed
             unbounded = compressed.positions[compressed.lengths == 0]
@@ -160,15 +162,20 @@ class Search:
         """Rank for each query the first `effort`, and what has no point.
 
         Returns:
-            The rankings, by the number of the query, without those that have no direction.
+            As `proved`.
         """
-        which = np.flatnonzero(has_direction(queries)).tolist()
-        rows = self._scan.first(queries[which], effort, self._threads, self._allowed)
-        rankings = {}
-        for number, some in zip(which, rows, strict=True):
-            positions = self._scan.compressed.positions[some]
-            live = positions[self._are_live(positions)]
-            rankings[number] = self._ranked(queries[number], live)
+        rankings: dict[int, Ranking] = {}
+        waiting = np.flatnonzero(has_direction(queries)).tolist()
+        num_fetched = effort
+        while waiting and num_fetched <= self._most_fetched():
+            found = self._scan.first(queries[waiting], num_fetched, self._threads, self._allowed)
+            for number, rows in zip(waiting, found, strict=True):
+                positions = self._scan.compressed.positions[rows]
+                live = positions[self._are_live(positions)][:effort]
+                if len(live) == effort or len(rows) < num_fetched:
+                    rankings[number] = self._ranked(queries[number], live)
+            waiting = [number for number in waiting if number not in rankings]
+            num_fetched *= _GROWTH
         return rankings
 
     def proved(self, queries: NDArray[np.float16]) -> dict[int, Ranking]:
@@ -182,7 +189,7 @@ class Search:
         rankings: dict[int, Ranking] = {}
         waiting = np.flatnonzero(points.lengths > 0).tolist()
         num_fetched = max(_FEWEST, 8 * self._k)
-        while waiting and num_fetched <= max(_FEWEST, _LARGEST_SHARE * self._num_rows):
+        while waiting and num_fetched <= self._most_fetched():
             some = points.coordinates[waiting].astype(np.float32)
             found = self._scan.nearest(some, num_fetched, self._threads, self._allowed)
             for number, squares, rows in zip(waiting, *found, strict=True):
@@ -193,6 +200,9 @@ class Search:
             waiting = [number for number in waiting if number not in rankings]
             num_fetched *= _GROWTH
         return rankings
+
+    def _most_fetched(self) -> float:
+        return max(_FEWEST, _LARGEST_SHARE * self._num_rows)
 
     def _are_live(self, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
         if self._allowed is not None:  # photographs have whatever was selected
@@ -217,7 +227,7 @@ class Search:
         Returns:
             None where more points have to be looked at.
         """
-        is_all = rows[-1] < 0 or len(rows) == self._num_rows
+        is_all = bool(rows[-1] < 0) or len(rows) == self._num_rows
         squares, rows = squares[rows >= 0], rows[rows >= 0]
         positions = self._scan.compressed.positions[rows]
         live = np.flatnonzero(self._are_live(positions))

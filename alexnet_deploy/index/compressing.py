@@ -4,6 +4,7 @@ N vectors, D numbers in each.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -57,10 +58,11 @@ def compress(
 ) -> None:
     """Give the vectors that have none a compressed form; those of all, where it no longer fits.
 
-    The axes are fitted anew where the vectors have doubled since, or half of them are gone.
+    Also those that no photograph has: one may return to its vector until a prune. The axes are
+    fitted anew where the vectors have doubled since, or half of them are gone.
 
     Args:
-        index: open for writing, after a run.
+        index: open for writing, after a run that has finished.
         codes: binary codes to add.
         threads: that measure.
         notify: called with lines for a person.
@@ -69,12 +71,12 @@ def compress(
         OutputError: `ann/` cannot be written.
         IncompatibleFileError: a segment is not there; the index needs a repair.
     """
-    positions = live_positions(index)
-    record = _brought_up_to_date(index, positions, codes, notify)
+    record = _brought_up_to_date(index, _all_positions(index), codes, notify)
     if record is None:
         return
-    if record.num_rows >= _GROWTH_TO_MEASURE * record.num_measured:
-        record = _measured(index, record, positions, threads)
+    live = live_positions(index)
+    if len(live) and record.num_rows >= _GROWTH_TO_MEASURE * record.num_measured:
+        record = _measured(index, record, live, threads)
         notify(record.line())
     num_later = record.num_rows - record.num_fitted
     if num_later and record.lost_later > _DRIFT * record.lost:
@@ -121,6 +123,12 @@ def _is_kept(found: Compressed, codes: Codes) -> bool:
     if isinstance(codes, BinaryCoder):
         return found.coder is not None and found.coder.is_same(codes)
     return codes is None or (codes == found.record.bits and found.record.coder != "given")
+
+
+def _all_positions(index: Storage) -> NDArray[np.int64]:
+    """Return where vectors are, ascending, whether photographs have them or not."""
+    rows = index.ledger.rows("SELECT position FROM vectors ORDER BY position", kinds=(INTEGER,))
+    return np.fromiter(itertools.chain.from_iterable(rows), np.int64)
 
 
 def _sample(index: Storage, positions: NDArray[np.int64]) -> NDArray[np.float16]:
@@ -206,35 +214,36 @@ def _append(
     writer: CompressedWriter,
     num_before: int,
 ) -> float:
-    """Write rows after others; return the mean square of the length of what axes leave out."""
+    """Write rows after others; return the share that the axes leave out of their variance."""
     num_at_once = max(1, _BLOCK_NUMBERS // index.manifest.space.dimension)
-    lost = 0.0
+    lost, of_all = 0.0, 0.0
     for start in range(0, len(positions), num_at_once):
         some = positions[start : start + num_at_once]
         vectors = index.segments.take(some)
         points = compression.points(vectors)
         bits = np.empty((len(some), 0), np.uint8) if coder is None else coder.codes(vectors)
         writer.append(num_before + start, compression.rows(some, points), bits)
-        lost += float(np.square(np.nan_to_num(points.coordinates[:, -1])).sum())
-    return lost / len(positions)
+        squares = np.square(np.nan_to_num(points.coordinates))
+        lost, of_all = lost + float(squares[:, -1].sum()), of_all + float(squares.sum())
+    return lost / of_all if of_all else 0.0
 
 
 def _measured(
-    index: Storage, record: CompressedRecord, positions: NDArray[np.int64], threads: int
+    index: Storage, record: CompressedRecord, live: NDArray[np.int64], threads: int
 ) -> CompressedRecord:
-    """Search for some of the index's own vectors, and record what that takes."""
+    """Search for some of the vectors that photographs have, and record what that takes."""
     found = read_compressed(index)
     assert found is not None
     scan = CompressedScan(found)
-    chosen = _evenly(positions, NUM_QUERIES)
+    chosen = _evenly(live, NUM_QUERIES)
     queries = index.segments.take(chosen)
-    search = Search(index, scan, np.empty(0, np.int64), NUM_NEAREST + 1, "cosine", threads)
+    search = Search(index, scan, live[:0], NUM_NEAREST + 1, "cosine", threads, among=live)
     rankings = search.proved(queries)
-    first = scan.first(queries, max(EFFORTS) + 1, threads)
+    first = scan.first(queries, max(EFFORTS) + 1, threads, np.isin(found.positions, live))
     shares = [1.0] * (len(queries) - len(rankings))
     hits: list[list[NDArray[np.bool_]]] = []
     for number, ranking in rankings.items():
-        shares.append(ranking.num_compared / len(positions))
+        shares.append(ranking.num_compared / len(live))
         order = found.positions[first[number]]
         # It is its own nearest, and counts for nothing.
         order = order[order != chosen[number]]

@@ -297,15 +297,13 @@ class _Run:
             on_result(result)
 
     def finish(self, scan: Scan) -> None:
-        """Remove what is gone, and record the run."""
+        """Remove what is gone, and record the run; what is compressed then names it."""
         losses = scan.losses()
         kept = () if self._options.prune else tuple(loss for loss in losses if loss.is_suspicious)
         self._report.losses = kept
         self._report.num_removed += scan.remove_gone([loss for loss in losses if loss not in kept])
         if self._options.prune:
             compact(self._index)
-        self._compress()
-        self._report.summary.stop_clock()
         report = self._report
         with self._index.ledger.transaction():
             self._index.ledger.execute(
@@ -317,6 +315,8 @@ class _Run:
                     *(report.num_removed, self._run_id),
                 ),
             )
+        self._compress()
+        report.summary.stop_clock()
 
     def _compress(self) -> None:
         """Bring the compressed vectors up to date, or remove them."""

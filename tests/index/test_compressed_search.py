@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from alexnet_deploy.choices import Metric
 from alexnet_deploy.index.storage import Storage, open_storage
 from tests.support.indexed_vectors import as_tuples, nearest
-from tests.support.made_index import add, clustered, make_index, remove, run_on
+from tests.support.made_index import add, clustered, live, make_index, remove, run_on
 
 MODULE = "alexnet_deploy.index.compressed_search"
 METRICS: tuple[Metric, ...] = ("cosine", "l2")
@@ -34,11 +34,6 @@ def ranker_of(index: Storage, told: list[str]) -> Iterator[Any]:
 
     with index.ledger.snapshot():
         yield CompressedRanker(index, ExactRanker(index), told.append)
-
-
-def live(index: Storage) -> NDArray[np.int64]:
-    rows = index.ledger.rows("SELECT position FROM photographs ORDER BY position")
-    return np.array([position for (position,) in rows], np.int64)
 
 
 @st.composite

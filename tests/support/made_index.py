@@ -41,7 +41,9 @@ def run_on(directory: Path) -> Iterator[Storage]:
     """Open an index as a run does, which is recorded."""
     with open_storage_to_write(directory) as index:
         with index.ledger.transaction():
-            index.ledger.execute("INSERT INTO runs (started) VALUES (?)", (time.time(),))
+            index.ledger.execute(
+                "INSERT INTO runs (started, finished) VALUES (?, ?)", (time.time(), time.time())
+            )
         yield index
 
 
@@ -72,6 +74,12 @@ def remove(index: Storage, positions: Sequence[int]) -> None:
         index.ledger.execute_many(
             "DELETE FROM photographs WHERE position = ?", [(one,) for one in positions]
         )
+
+
+def live(index: Storage) -> NDArray[np.int64]:
+    """Return the positions of the vectors that photographs have, ascending."""
+    rows = index.ledger.rows("SELECT position FROM photographs ORDER BY position")
+    return np.array([position for (position,) in rows], np.int64)
 
 
 def clustered(count: int, dimension: int, seed: int = 0) -> NDArray[np.float16]:

@@ -1,0 +1,37 @@
+"""Random changes and searches of one index against a plain model: no difference, ever.
+
+ALEXNET_OPERATIONS=10000 makes it as many of each kind of index.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.support.changing_index import DIMENSION, ChangingIndex
+
+NUM_OPERATIONS = int(os.environ.get("ALEXNET_OPERATIONS", "250"))
+SEARCH = "alexnet_deploy.index.compressed_search"
+
+
+@pytest.fixture(autouse=True)
+def _everything_happens_in_a_small_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"_FEWEST": 8, "_FEW": 4, "_SHARD_ROWS": 128}.items():
+        monkeypatch.setattr(f"{SEARCH}.{name}", value)
+    monkeypatch.setattr("alexnet_deploy.index.compressed_files._BLOCK_ROWS", 50)
+    monkeypatch.setattr("alexnet_deploy.index.compressing._BLOCK_NUMBERS", 70 * DIMENSION)
+
+
+@pytest.mark.parametrize("is_compressed", [False, True])
+def test_whatever_happens_a_search_finds_what_is_there(is_compressed: bool, tmp_path: Path) -> None:
+    index = ChangingIndex(tmp_path, 0, is_compressed=is_compressed)
+    try:
+        for _ in range(NUM_OPERATIONS):
+            index.step()
+    finally:
+        index.close()
+    proved = [line for line in index.told if "vectors were compared" in line]
+    unusable = [line for line in index.told if "every vector is compared" in line]
+    assert set(index.told) == set(proved + unusable)
+    assert not [line for line in unusable if "of a later state of this one" not in line]
+    assert bool(proved) == bool(unusable) == is_compressed
