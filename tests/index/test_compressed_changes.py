@@ -18,7 +18,7 @@ from alexnet_deploy.index.maintenance import compact
 from alexnet_deploy.index.storage import Storage, open_storage, open_storage_to_write
 from tests.index.test_compressed_search import compress, ranker_of
 from tests.support.indexed_vectors import as_tuples, nearest
-from tests.support.made_index import add, clustered, make_index, remove, run_on
+from tests.support.made_index import add, clustered, live, make_index, remove, run_on
 
 MODULE = "alexnet_deploy.index.compressed_search"
 CHANGING = Path(__file__).parents[1] / "support" / "changing_child.py"
