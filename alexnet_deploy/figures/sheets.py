@@ -8,13 +8,14 @@ first.
 import dataclasses
 import itertools
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from alexnet_deploy.errors import PhotographError
+from alexnet_deploy.errors import Argument, PhotographError, UsageError
 from alexnet_deploy.figures.drawing import (
     BOLD,
     FRAME,
@@ -64,6 +65,18 @@ def check_sheet(path: Path) -> None:
     """
     if path.suffix.lower() not in SUFFIXES:
         raise wrong_suffix(path, "sheets", SUFFIXES)
+
+
+def check_sheets(paths: Sequence[Path]) -> None:
+    """Reject sheets as `check_sheet` does, and two in one place.
+
+    Raises:
+        UsageError: naming the sheet.
+    """
+    for number, path in enumerate(paths):
+        check_sheet(path)
+        if os.path.realpath(path) in map(os.path.realpath, paths[:number]):
+            raise UsageError(Argument("sheet", path), ": is named twice; give it two names")
 
 
 @contextmanager

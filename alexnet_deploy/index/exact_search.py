@@ -153,6 +153,25 @@ def nearest(
     return [rankings[number] for number in range(len(queries))]
 
 
+def within_hamming(
+    codes: NDArray[np.uint8], queries: NDArray[np.uint8], most: int, *, threads: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return which queries and codes differ in `most` bits or fewer, as two arrays of row numbers.
+
+    Args:
+        codes: (N, B) uint8, of 8 bits each.
+        queries: (Q, B) uint8.
+        most: bits.
+        threads: that scan.
+    """
+    index = faiss.IndexBinaryFlat(8 * codes.shape[1])
+    index.add(np.ascontiguousarray(codes))
+    with _threads_of_faiss(threads):
+        limits, _, found = index.range_search(np.ascontiguousarray(queries), most + 1)
+    counts = limits[1:].astype(np.int64) - limits[:-1].astype(np.int64)
+    return np.repeat(np.arange(len(queries)), counts), found
+
+
 def gpu_resources() -> Any:
     """Return what FAISS scans on a GPU with; None where it is a build for CPUs, or finds none."""
     if not hasattr(faiss, "StandardGpuResources") or not faiss.get_num_gpus():
@@ -193,7 +212,8 @@ class _Scan:
             ThreadPoolExecutor(
                 self._threads, initializer=faiss.omp_set_num_threads, initargs=(1,)
             ) as executor,
-            _one_thread_of_faiss(),
+            # In this thread alone, too: for so little FAISS's own only wait for each other.
+            _threads_of_faiss(1),
         ):
             parts = executor.map(functools.partial(self._search, queries), self._blocks())
             for scores, indices in parts:
@@ -254,10 +274,9 @@ class _Scan:
 
 
 @contextmanager
-def _one_thread_of_faiss() -> Iterator[None]:
-    """Let FAISS compute in this thread alone: for so little its own only wait for each other."""
+def _threads_of_faiss(number: int) -> Iterator[None]:
     before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
+    faiss.omp_set_num_threads(number)
     try:
         yield
     finally:
