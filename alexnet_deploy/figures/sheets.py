@@ -45,6 +45,7 @@ _PHOTO_WIDTH, _PHOTO_HEIGHT = 216, 162  # 4:3, like most photographs
 _NUMBER_SIZE, _NAME_SIZE, _REASON_SIZE, _LEGEND_SIZE = 25, 21, 18, 19
 _NUMBER_BASELINE, _NAME_PITCH, _CAPTION_HEIGHT = 34, 27, 96
 _REASON_LINES = 5
+_REMARK_GAP = 12
 _MARGIN, _GAP_X, _GAP_Y = 48, 24, 24
 _LEAD_GAP = 48  # beside the one in a frame, and between rows
 _TITLE_HEIGHT = 48
@@ -235,7 +236,9 @@ def _draw_cell(canvas: Image.Image, corner: tuple[int, int], cell: Cell) -> None
     baseline = below + _NUMBER_BASELINE
     draw.text((left, baseline), cell.heading, font=font, anchor="ls", fill=INK, stroke_width=BOLD)
     small = built_in_font(_NAME_SIZE)
-    draw.text((right, baseline), cell.remark, font=small, anchor="rs", fill=QUIET)
+    room = round(_PHOTO_WIDTH - font.getlength(cell.heading) - _REMARK_GAP)
+    remark = shortened(cell.remark, small, room)
+    draw.text((right, baseline), remark, font=small, anchor="rs", fill=QUIET)
     for name, ink in ((cell.folder, INK), (cell.name, QUIET)):
         if not name:
             continue

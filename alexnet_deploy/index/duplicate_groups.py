@@ -50,7 +50,7 @@ class Group:
     """A photograph, and those that are the same or nearly the same as it.
 
     Attributes:
-        first: of nearly the same ones the largest file.
+        first: of other files than those with the same bytes, the largest.
         copies: each compared with `first`, and not with the others.
     """
 
@@ -91,14 +91,12 @@ class Duplicates:
         }
 
     def line(self) -> str:
-        """Return how many there are of each kind."""
-        found = (
-            f"{sum(len(group.copies) for group in groups):,} with {name} in {len(groups):,} groups"
-            if name.startswith("same")
-            else f"{sum(len(group.copies) for group in groups):,} {name} in {len(groups):,} groups"
+        """Return how many copies there are of each kind."""
+        counts = (
+            f"{sum(len(group.copies) for group in groups):,} {name}"
             for name, groups in self.kinds.items()
         )
-        return f"{self.num_photographs:,} photographs; copies: {', '.join(found)}"
+        return f"{self.num_photographs:,} photographs; copies among them: {', '.join(counts)}"
 
     def to_json(self) -> str:
         """Return one JSON object.

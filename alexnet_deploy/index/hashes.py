@@ -1,7 +1,7 @@
 """The photographs of an index by content, and their perceptual hashes, which are stored once.
 
-`alexnet-deploy index` stores none: to hash a small photograph takes a third of the time that the
-network has for it. Whoever needs them first has each photograph decoded again.
+`alexnet-deploy index` stores none: hashing would add a fifth to the time of a small photograph.
+Whoever needs them first has each photograph decoded again.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator

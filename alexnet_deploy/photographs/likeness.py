@@ -24,6 +24,7 @@ SIDE = 128
 _SCALED = Decode.of("scaled")
 _SCALED_FOR = PRESETS["paper"].preprocessing
 """Leaves 512 px or more of a side."""
+_ROWS = 256
 _GRIDS = (16, 48)
 """Points a side at which two are compared, first coarsely: fine detail leads astray from afar."""
 _STEPS = 8
@@ -103,7 +104,9 @@ def pixels_digest(data: bytes) -> bytes:
     """
     picture = to_srgb(load_image(data))
     digest = hashlib.sha256(repr(picture.size).encode())
-    digest.update(picture.tobytes())
+    for top in range(0, picture.height, _ROWS):  # a copy of the whole may not fit memory
+        bottom = min(top + _ROWS, picture.height)
+        digest.update(picture.crop((0, top, picture.width, bottom)).tobytes())
     return digest.digest()
 
 

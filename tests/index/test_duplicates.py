@@ -118,6 +118,17 @@ def test_flat_pictures_are_the_same_only_by_their_pixels(tmp_path: Path) -> None
     assert (found.same_bytes, found.nearly_same) == ((), ())
 
 
+def test_a_large_jpeg_has_the_pixels_of_what_was_made_of_it(tmp_path: Path) -> None:
+    """Its hash is of fewer pixels, for it is decoded at a fraction of its size."""
+    noise = Image.effect_noise((2400, 1600), 40).convert("RGB")
+    large = Image.blend(PICTURE.resize(noise.size), noise, 0.3)
+    save(tmp_path / "photos" / "1.jpg", encoded(large, quality=60))
+    with Image.open(tmp_path / "photos" / "1.jpg") as decoded:
+        save(tmp_path / "photos" / "2.bmp", encoded(decoded, "BMP"))
+    update(tmp_path / "index", tmp_path / "photos")
+    assert named(find(tmp_path / "photos").same_pixels) == [("2.bmp", {"1.jpg"})]
+
+
 def test_links_to_a_file_are_no_copies_of_it(tmp_path: Path) -> None:
     path = save(tmp_path / "photos" / "1.jpg", FIRST.read_bytes())
     path.with_name("soft.jpg").symlink_to(path)
