@@ -15,7 +15,8 @@ PIP_INSTALL := -m pip install -qq --disable-pip-version-check --no-input \
 
 # Every command on real photographs, and the formats that it reads and writes.
 SMOKE_TESTS := tests/commands tests/export/test_opening.py tests/graph/test_reading.py \
-	tests/inference/test_embeddings.py tests/index/test_update.py tests/photographs/test_decoding.py
+	tests/inference/test_embeddings.py tests/index/test_update.py \
+	tests/index/test_duplicates.py tests/photographs/test_decoding.py
 
 # Make's own lists cannot hold names with spaces; there are none in the package.
 PACKAGE := $(shell find alexnet_deploy -type f ! -name '*.pyc')
@@ -39,9 +40,9 @@ floors: | check-python ## run the smoke tests with the oldest packages that pypr
 	rm -rf .venv-floors
 	$(PYTHON) -m venv .venv-floors
 	.venv-floors/bin/python -m pip install -qq --disable-pip-version-check packaging
-	.venv-floors/bin/python tools/floors.py cpu parquet photos > .venv-floors/floors.txt
+	.venv-floors/bin/python tools/floors.py cpu parquet photos duplicates > .venv-floors/floors.txt
 	.venv-floors/bin/python -m pip install -qq --disable-pip-version-check --no-input \
-		--constraint .venv-floors/floors.txt --editable '.[cpu,parquet,photos]' pytest hypothesis
+		--constraint .venv-floors/floors.txt --editable '.[cpu,parquet,photos,duplicates]' pytest hypothesis
 	.venv-floors/bin/python -m pytest -q $(SMOKE_TESTS)
 
 gpu-check: | check-version ## run all that needs an NVIDIA GPU (WHEELS=DIR, PHOTOGRAPHS=DIR)
@@ -60,7 +61,7 @@ clean: ## remove the environments, the demo's files and all caches
 
 .venv-dev/installed: pyproject.toml constraints.txt | check-python
 	$(call create,.venv-dev)
-	@.venv-dev/bin/python $(PIP_INSTALL) --editable '.[cpu,parquet,photos,train,dev]'
+	@.venv-dev/bin/python $(PIP_INSTALL) --editable '.[cpu,parquet,photos,duplicates,train,dev]'
 	@touch $@
 
 define create

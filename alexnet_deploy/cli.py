@@ -24,6 +24,7 @@ COMMANDS = {
     "embed": "alexnet_deploy.commands.embed:embed",
     "index": "alexnet_deploy.commands.index:index",
     "search": "alexnet_deploy.commands.search:search",
+    "duplicates": "alexnet_deploy.commands.duplicates:duplicates",
     "verify": "alexnet_deploy.commands.verify:verify",
     "evaluate": "alexnet_deploy.commands.evaluate:evaluate",
     "bench": "alexnet_deploy.commands.bench:bench",

@@ -46,7 +46,7 @@ MODULES = {
         "suffixes finding memory pixel_limit pixels icc_profiles colour preprocessing jpeg_headers "
         "scaled_jpegs gpu_jpegs decoded_size png_data tiff_tags tiff_layouts raw_previews "
         "heif_files unread_files rgb decoding sources file_stamps class_folders truth_files "
-        "pipeline samples"
+        "pipeline likeness perceptual_hash samples"
     ),
     "runtimes": (
         "base gpu_driver batch_profile engine_file onnxruntime_distributions processor "
@@ -71,15 +71,16 @@ MODULES = {
         "compressed_record compressed_files plan faiss_library ranking exact_search "
         "compressed_scan compressed_search axes_choice compressing update "
         "status results queries rotations filters finder session opening "
-        "compressed_forms"
+        "compressed_forms duplicate_groups hashes duplicates"
     ),
     "benchmark": "machine settings reading results table measuring",
     "figures": (
-        "png_files loading drawing classes rates matrices sheet_cells html_sheets sheets confusions"
+        "png_files loading drawing classes rates matrices sheet_cells html_sheets sheets "
+        "confusions copies"
     ),
     "commands": (
-        "options import_weights pull models export classify embed index search verify evaluate "
-        "bench info doctor"
+        "options import_weights pull models export classify embed index search duplicates verify "
+        "evaluate bench info doctor"
     ),
 }
 """Within a package, a module imports from those before it; the lists are to be read in order."""
@@ -101,6 +102,7 @@ OWNERS = {
         *("photographs.heif_files", "photographs.rgb", "photographs.colour"),
         *("photographs.decoding", "photographs.sources", "photographs.preprocessing"),
         *("photographs.scaled_jpegs", "photographs.gpu_jpegs"),
+        *("photographs.likeness", "photographs.perceptual_hash"),
         *("figures.png_files", "figures.loading", "figures.drawing", "figures.classes"),
         *("figures.rates", "figures.matrices", "figures.sheet_cells", "figures.html_sheets"),
         "figures.sheets",
@@ -109,6 +111,7 @@ OWNERS = {
     "cuda": ("trt.kernel", "runtimes.cuda_memory"),
     "faiss": ("index.faiss_library",),
     "google": ("graph.reading",),
+    "imagehash": ("photographs.perceptual_hash",),
     "ml_dtypes": ("graph.casting",),
     "nvidia": ("photographs.gpu_jpegs",),
     "onnx": (

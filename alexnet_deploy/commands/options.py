@@ -313,18 +313,20 @@ fast_option = click.option(
 )
 
 
+index_option = click.option(
+    "--index",
+    "directory",
+    type=FILE,
+    envvar="ALEXNET_INDEX",
+    default="alexnet-index",
+    show_default=True,
+    show_envvar=True,
+    help="Directory of the index.",
+)
+
+
 def index_options(command: _Command) -> _Command:
     """Add `--index`, and the runner's options with what an index says as their defaults."""
-    index = click.option(
-        "--index",
-        "directory",
-        type=FILE,
-        envvar="ALEXNET_INDEX",
-        default="alexnet-index",
-        show_default=True,
-        show_envvar=True,
-        help="Directory of the index.",
-    )
     model = click.option(
         "--model",
         type=MODEL,
@@ -336,20 +338,17 @@ def index_options(command: _Command) -> _Command:
         precision_default="the index's; the model file's own for a new one",
         batch_size_default="32, or fewer where fewer are given",
     )
-    return _add((index, model, runtime), command)
+    return _add((index_option, model, runtime), command)
 
 
-def max_failures_option(command: _Command) -> _Command:
-    """Add `--max-failures`."""
-    option = click.option(
-        "--max-failures",
-        callback=_failure_limit,
-        metavar="NUMBER|PERCENT%",
-        default="1%",
-        show_default=True,
-        help="Exit with 3 if more photographs than this cannot be read.",
-    )
-    return option(command)
+max_failures_option = click.option(
+    "--max-failures",
+    callback=_failure_limit,
+    metavar="NUMBER|PERCENT%",
+    default="1%",
+    show_default=True,
+    help="Exit with 3 if more photographs than this cannot be read.",
+)
 
 
 def failure_options(command: _Command) -> _Command:

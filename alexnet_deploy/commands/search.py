@@ -144,12 +144,10 @@ def _check(as_json: bool, as_paths: bool, null: bool, sheets: tuple[Path, ...]) 
         raise UsageError("--json and --paths: both say what goes to stdout; choose one")
     if null and not as_paths:
         raise UsageError("-0 ends the paths of --paths; add --paths")
-    for number, sheet in enumerate(sheets):
-        from alexnet_deploy.figures.sheets import check_sheet
+    if sheets:
+        from alexnet_deploy.figures.sheets import check_sheets
 
-        check_sheet(sheet)
-        if os.path.realpath(sheet) in map(os.path.realpath, sheets[:number]):
-            raise UsageError(f"--sheet {sheet}: is named twice; give it two names")
+        check_sheets(sheets)
 
 
 @contextmanager

@@ -8,13 +8,14 @@ first.
 import dataclasses
 import itertools
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from alexnet_deploy.errors import PhotographError
+from alexnet_deploy.errors import Argument, PhotographError, UsageError
 from alexnet_deploy.figures.drawing import (
     BOLD,
     FRAME,
@@ -44,6 +45,7 @@ _PHOTO_WIDTH, _PHOTO_HEIGHT = 216, 162  # 4:3, like most photographs
 _NUMBER_SIZE, _NAME_SIZE, _REASON_SIZE, _LEGEND_SIZE = 25, 21, 18, 19
 _NUMBER_BASELINE, _NAME_PITCH, _CAPTION_HEIGHT = 34, 27, 96
 _REASON_LINES = 5
+_REMARK_GAP = 12
 _MARGIN, _GAP_X, _GAP_Y = 48, 24, 24
 _LEAD_GAP = 48  # beside the one in a frame, and between rows
 _TITLE_HEIGHT = 48
@@ -64,6 +66,18 @@ def check_sheet(path: Path) -> None:
     """
     if path.suffix.lower() not in SUFFIXES:
         raise wrong_suffix(path, "sheets", SUFFIXES)
+
+
+def check_sheets(paths: Sequence[Path]) -> None:
+    """Reject sheets as `check_sheet` does, and two in one place.
+
+    Raises:
+        UsageError: naming the sheet.
+    """
+    for number, path in enumerate(paths):
+        check_sheet(path)
+        if os.path.realpath(path) in map(os.path.realpath, paths[:number]):
+            raise UsageError(Argument("sheet", path), ": is named twice; give it two names")
 
 
 @contextmanager
@@ -222,7 +236,9 @@ def _draw_cell(canvas: Image.Image, corner: tuple[int, int], cell: Cell) -> None
     baseline = below + _NUMBER_BASELINE
     draw.text((left, baseline), cell.heading, font=font, anchor="ls", fill=INK, stroke_width=BOLD)
     small = built_in_font(_NAME_SIZE)
-    draw.text((right, baseline), cell.remark, font=small, anchor="rs", fill=QUIET)
+    room = round(_PHOTO_WIDTH - font.getlength(cell.heading) - _REMARK_GAP)
+    remark = shortened(cell.remark, small, room)
+    draw.text((right, baseline), remark, font=small, anchor="rs", fill=QUIET)
     for name, ink in ((cell.folder, INK), (cell.name, QUIET)):
         if not name:
             continue

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.index.compressed_files import Compressed
-from alexnet_deploy.index.exact_search import one_thread_of_faiss
-from alexnet_deploy.index.faiss_library import faiss
+from alexnet_deploy.index.faiss_library import faiss, threads_of_faiss
 
 _SHARD_ROWS = 2**17
 _UNIT_ROUNDOFF = 2.0**-24
@@ -104,7 +103,7 @@ class CompressedScan:
             ThreadPoolExecutor(
                 threads, initializer=faiss.omp_set_num_threads, initargs=(1,)
             ) as executor,
-            one_thread_of_faiss(),
+            threads_of_faiss(1),
         ):
             heap = faiss.ResultHeap(num_queries, k)
             for squares, numbers in executor.map(search, range(0, self.num_rows, _SHARD_ROWS)):

@@ -15,7 +15,6 @@ import functools
 import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 
 from alexnet_deploy.choices import Metric
 from alexnet_deploy.errors import Argument, DeviceError, IncompatibleFileError
-from alexnet_deploy.index.faiss_library import faiss
+from alexnet_deploy.index.faiss_library import faiss, threads_of_faiss
 from alexnet_deploy.index.ledger import INTEGER, NUM_PARAMETERS
 from alexnet_deploy.index.ranking import Ranking
 from alexnet_deploy.index.storage import Storage
@@ -167,6 +166,25 @@ def nearest(
     return [rankings[number] for number in range(len(queries))]
 
 
+def within_hamming(
+    codes: NDArray[np.uint8], queries: NDArray[np.uint8], most: int, *, threads: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return which queries and codes differ in `most` bits or fewer, as two arrays of row numbers.
+
+    Args:
+        codes: (N, B) uint8, of 8 bits each.
+        queries: (Q, B) uint8.
+        most: bits.
+        threads: that scan.
+    """
+    index = faiss.IndexBinaryFlat(8 * codes.shape[1])
+    index.add(np.ascontiguousarray(codes))
+    with threads_of_faiss(threads):
+        limits, _, found = index.range_search(np.ascontiguousarray(queries), most + 1)
+    counts = limits[1:].astype(np.int64) - limits[:-1].astype(np.int64)
+    return np.repeat(np.arange(len(queries)), counts), found
+
+
 def gpu_resources() -> Any:
     """Return what FAISS scans on a GPU with; None where it is a build for CPUs, or finds none."""
     if not hasattr(faiss, "StandardGpuResources") or not faiss.get_num_gpus():
@@ -206,7 +224,8 @@ class _Scan:
             ThreadPoolExecutor(
                 self._threads, initializer=faiss.omp_set_num_threads, initargs=(1,)
             ) as executor,
-            one_thread_of_faiss(),
+            # In this thread alone, too: for so little FAISS's own only wait for each other.
+            threads_of_faiss(1),
         ):
             heap = faiss.ResultHeap(num_queries, self._num_fetched, keep_max=is_cosine)
             parts = executor.map(functools.partial(self._search, queries), self._blocks())
@@ -265,17 +284,6 @@ class _Scan:
         num_rows = int(positions[-1] - positions[0]) + 1
         rows = self._storage.segments.rows(segment, first + num_rows)[first:]
         return rows if num_rows == len(positions) else rows[positions - positions[0]]
-
-
-@contextmanager
-def one_thread_of_faiss() -> Iterator[None]:
-    """Let FAISS compute in this thread alone: for so little its own only wait for each other."""
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
 
 
 def _products_on_gpu(

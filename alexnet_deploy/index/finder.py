@@ -19,6 +19,8 @@ from alexnet_deploy.index.roots import Roots
 from alexnet_deploy.index.storage import Storage
 from alexnet_deploy.photographs.file_stamps import modified_ns
 
+_ALL = 2**62
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Criteria:
@@ -74,9 +76,9 @@ class PhotographFinder:
                     )
                     ids |= set() if row is None else {int(row[0])}
         position = self._storage.position_of(sha256)
-        for key, indexed in self._photographs(position) if position is not None else ():
-            if os.path.realpath(indexed) == real:
-                ids.add(key)
+        for file in self.files(position) if position is not None else ():
+            if os.path.realpath(file.path) == real:
+                ids.add(file.id)
         return frozenset(ids)
 
     def neighbours(
@@ -122,7 +124,11 @@ class PhotographFinder:
                     )
             start = stop
 
-    def _first_by_id(self, positions: Sequence[int], num_wanted: int) -> list["_Row"]:
+    def files(self, position: int) -> list["IndexedFile"]:
+        """Return the photographs that have one vector: files that had the same bytes."""
+        return self._first_by_id([position], _ALL)
+
+    def _first_by_id(self, positions: Sequence[int], num_wanted: int) -> list["IndexedFile"]:
         """Return the first photographs that may be neighbours and have one of the vectors."""
         column, keys = "position", positions
         if self._selection is not None:  # of one vector perhaps not all of its photographs
@@ -138,22 +144,22 @@ class PhotographFinder:
                 kinds=(INTEGER, INTEGER, BLOB, INTEGER, INTEGER | NULL, INTEGER | NULL),
             )
         return [
-            _Row(key, self._roots.file(root, path), *others)
+            IndexedFile(key, self._roots.file(root, path), *others)
             for key, root, path, *others in sorted(found)[:num_wanted]
         ]
 
-    def _photographs(self, position: int) -> Iterator[tuple[int, Path]]:
-        for key, root, path in self._ledger.rows(
-            "SELECT id, root, path FROM photographs WHERE position = ?",
-            (position,),
-            kinds=(INTEGER, INTEGER, BLOB),
-        ):
-            yield key, self._roots.file(root, path)
-
 
 @dataclass(frozen=True, slots=True)
-class _Row:
-    """A photograph of the ledger."""
+class IndexedFile:
+    """A photograph of the ledger.
+
+    Attributes:
+        id: of its row.
+        path: absolute.
+        position: of its vector.
+        size: in bytes, when it was indexed.
+        mtime_ns: its time then, as of `FileStamp`.
+    """
 
     id: int
     path: Path

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from alexnet_deploy.errors import IncompatibleFileError
 
-VERSION = 5
+VERSION = 6
 _FIRST = """
 CREATE TABLE settings (
     next_position INTEGER NOT NULL, -- where the next vector goes; never lowered
@@ -72,7 +72,13 @@ CREATE TABLE before_loss (          -- of roots of which photographs have gone m
     photographs INTEGER NOT NULL    -- how many it had until then
 );
 """
-MIGRATIONS = {2: _EXCLUSIONS, 3: _LEFT_OUT, 4: _BEFORE_LOSS}
+_HASHES = """
+CREATE TABLE hashes (               -- of photographs, once duplicates were looked for
+    position INTEGER PRIMARY KEY REFERENCES vectors ON UPDATE CASCADE ON DELETE CASCADE,
+    hash BLOB NOT NULL              -- of the whole and of windows of it, see `perceptual_hash`
+);
+"""
+MIGRATIONS = {2: _EXCLUSIONS, 3: _LEFT_OUT, 4: _BEFORE_LOSS, 5: _HASHES}
 """By `user_version`, the one statement that makes the tables those of the next."""
 SCHEMAS = {
     version: "".join([_FIRST, *(MIGRATIONS[older] for older in range(2, version))])

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -32,6 +33,7 @@ neither fills the memory nor delays its results."""
 
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +155,7 @@ def batches(
     arguments.count("threads", threads)
     # The second batch is decoded while the caller works on the first.
     ahead = batch_size + max(batch_size, 2 * threads)
-    decoded = _decode_in_order(items, load, threads, ahead)
+    decoded = in_order(items, partial(_decode, load=load), threads=threads, ahead=ahead)
     return _batches(decoded, batch_size, (input_size, input_size, 3), needs_row)
 
 
@@ -199,21 +201,24 @@ def _batches(
         decoded_photographs.close()
 
 
-def _decode_in_order(
-    items: Iterable[Item], load: Load[Item], threads: int, ahead: int
-) -> Generator[_Decoded[Item], None, None]:
-    """Decode in threads and yield in order, at most `ahead` photographs ahead of the caller."""
-    pending: deque[Future[_Decoded[Item]]] = deque()
+def in_order(
+    items: Iterable[Item], work: Callable[[Item], Result], *, threads: int, ahead: int
+) -> Generator[Result, None, None]:
+    """Do work in threads and yield its results in order, at most `ahead` items ahead of the caller.
+
+    Closing the iterator, or Ctrl-C, cancels what has not started; an error of `work` propagates.
+    """
+    pending: deque[Future[Result]] = deque()
     executor = ThreadPoolExecutor(threads, thread_name_prefix="decode")
     try:
         remaining = iter(items)
         for item in islice(remaining, ahead):
-            pending.append(executor.submit(_decode, item, load))
+            pending.append(executor.submit(work, item))
         while pending:
-            decoded = pending.popleft().result()
+            result = pending.popleft().result()
             for item in islice(remaining, 1):
-                pending.append(executor.submit(_decode, item, load))
-            yield decoded
+                pending.append(executor.submit(work, item))
+            yield result
     finally:
         # Not waiting for the threads keeps Ctrl-C prompt; they finish their current photograph.
         executor.shutdown(wait=False, cancel_futures=True)

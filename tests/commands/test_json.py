@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from alexnet_deploy.cli import COMMANDS
 from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes.engine_file import write_engine
-from tests.support.command_line import run
+from tests.support.command_line import done, run
 from tests.support.engine_files import ENGINE
 from tests.support.file_server import serving
 from tests.support.known_tables import FILE_NAME, NAME, published, use_table
@@ -88,6 +89,12 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Row]:
         tell("evaluate --retrieval", "evaluate", *ranked)
         tell("index", "index", "photos", "--model", "m.onnx", "--index", "i", "--ann", "compressed")
         tell("search", "search", "photos", "--index", "i")
+        shutil.copy(samples[0], place / "photos" / "copy.jpg")
+        with Image.open(samples[0]) as picture:
+            picture.save(place / "photos" / "pixels.png")
+            picture.convert("L").save(place / "photos" / "grey.jpg")
+        done("index", "photos", "--index", "i")
+        tell("duplicates", "duplicates", "--index", "i")
         tell("info CHECKPOINT", "info")
         tell("info FILE.onnx", "info", "m.onnx")
         tell("info FILE.engine", "info", "m.engine")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from alexnet_deploy.choices import METRICS, Metric
 from alexnet_deploy.errors import ClosedError
-from alexnet_deploy.index.compressed_files import FOLDER_NAME as ANN
+from alexnet_deploy.index.compressed_record import FOLDER_NAME as ANN
 from alexnet_deploy.index.ledger import LEDGER_NAME
 from alexnet_deploy.index.maintenance import compact, forget_damaged
 from alexnet_deploy.index.model import ModelRequest
