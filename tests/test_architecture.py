@@ -65,10 +65,11 @@ MODULES = {
     "export": "calibration int8 fast onnx engine cache recorded opening",
     "console": "signals decoding paths progress verbosity reporting group",
     "index": (
-        "manifest lock segments schema ledger named_folders exclusions roots storage model "
+        "manifest lock segments schema ledger named_folders exclusions imported_roots roots "
+        "storage model "
         "integrity scopes "
-        "maintenance scan writer update ranking exact_search status results queries rotations "
-        "finder session opening"
+        "maintenance scan writer update imported_files imported exported ranking exact_search "
+        "status results queries rotations finder session opening"
     ),
     "benchmark": "machine settings reading results table measuring",
     "figures": (
@@ -119,7 +120,10 @@ OWNERS = {
     "onnxruntime": ("runtimes.onnxruntime_session",),
     "openvino": ("runtimes.openvino_runner",),
     "pillow_heif": ("photographs.heif_files",),
-    "pyarrow": ("inference.parquet_files", "inference.prediction_tables"),
+    "pyarrow": (
+        *("inference.parquet_files", "inference.prediction_tables"),
+        *("index.imported_files", "index.exported"),
+    ),
     "rich": ("console.progress",),
     "safetensors": ("model.checkpoints",),
     "tensorrt": ("runtimes.tensorrt_library", "trt.plugin", "trt.builder"),

@@ -1,8 +1,9 @@
 """`alexnet-deploy index`."""
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,9 +11,91 @@ from alexnet_deploy.commands import options as shared
 from alexnet_deploy.console.decoding import pixel_options
 from alexnet_deploy.console.paths import FILE, LAYER
 from alexnet_deploy.console.reporting import Reporter, print_result, say
+from alexnet_deploy.errors import UsageError
 
 if TYPE_CHECKING:
     from alexnet_deploy.inference.failures import FailureLimit
+
+
+_OF_FOLDERS = {
+    "folders": "FOLDER",
+    "retry_failed": "--retry-failed",
+    "prune": "--prune",
+    "repair": "--repair",
+    "moved_roots": "--root",
+    "exclude": "--exclude",
+    "remove": "--remove",
+}
+"""What says something of folders, and nothing of files of vectors."""
+
+
+def _or_exchange(command: Callable[..., None]) -> Callable[..., None]:
+    """Let `--from` and `--export` be runs of their own."""
+
+    @functools.wraps(command)
+    def chosen(
+        sources: tuple[Path, ...], made_by: str | None, exported: Path | None, **arguments: Any
+    ) -> None:
+        if made_by is not None and not sources:
+            raise UsageError(f"--made-by {made_by}: is for --from; add it, or leave this out")
+        if not sources and exported is None:
+            command(**arguments)
+            return
+        own = "--from" if sources else "--export"
+        others = [option for name, option in _OF_FOLDERS.items() if arguments[name]]
+        others += ["--export"] if sources and exported is not None else []
+        if others:
+            raise UsageError(f"{own} and {others[0]}: each is a run of its own; choose one")
+        if sources:
+            _import(sources, made_by, **arguments)
+        elif exported is not None:
+            _export(exported, arguments["directory"], arguments["as_json"])
+
+    return chosen
+
+
+def _import(
+    sources: tuple[Path, ...],
+    made_by: str | None,
+    *,
+    directory: Path,
+    layer: str | None,
+    as_json: bool,
+    max_failures: "FailureLimit",
+    model_arguments: shared.ModelArguments,
+    **of_folders: Any,
+) -> None:
+    from alexnet_deploy.index.imported import ImportReport, import_files
+
+    report, reporter = ImportReport(directory=directory), Reporter()
+    with reporter:
+        import_files(
+            directory,
+            sources,
+            model_arguments.request(layer),
+            made_by=made_by,
+            report=report,
+            on_plan=reporter.expect,
+            on_result=reporter.advance,
+            notify=say,
+        )
+    if as_json:
+        print_result(report.to_json())
+    say(report.line())
+    report.check(max_failures)
+
+
+def _export(folder: Path, directory: Path, as_json: bool) -> None:
+    from alexnet_deploy.index.exported import export_files
+
+    reporter = Reporter()
+    with reporter:
+        report = export_files(
+            directory, folder, on_plan=reporter.expect, on_result=reporter.advance
+        )
+    if as_json:
+        print_result(report.to_json())
+    say(report.line())
 
 
 @click.command(epilog="Example: alexnet-deploy index photos/")
@@ -48,6 +131,27 @@ if TYPE_CHECKING:
     multiple=True,
     help="Take a folder out of the index; without other FOLDERs do nothing else.",
 )
+@click.option(
+    "--from",
+    "sources",
+    metavar="FILE|FOLDER",
+    type=FILE,
+    multiple=True,
+    help="Copy vectors from .parquet files, as of embed or --export, or from a folder of "
+    "clip-retrieval; repeat for more.",
+)
+@click.option(
+    "--made-by",
+    metavar="NAME",
+    help="What made the vectors of --from, where no record says it.  [default: the index's]",
+)
+@click.option(
+    "--export",
+    "exported",
+    metavar="FOLDER",
+    type=FILE,
+    help="Write the vectors as .parquet files, for other programs, and do nothing else.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @functools.partial(
     pixel_options,
@@ -57,6 +161,7 @@ if TYPE_CHECKING:
 @shared.fast_option
 @shared.failure_options
 @shared.index_options
+@_or_exchange
 def index(
     folders: tuple[Path, ...],
     directory: Path,
@@ -86,6 +191,8 @@ def index(
 
     Renamed and copied files keep their vectors. A folder that lost more than a fifth of its
     photographs, perhaps because its drive is not mounted, keeps them until --prune (exit 1).
+
+    --from copies vectors that were made already; run it again to continue, or after a file changed.
     """
     from alexnet_deploy.index.update import IndexReport, UpdateOptions, bring_up_to_date
 

@@ -1,6 +1,7 @@
 """Map nearest vectors to the photographs that have them."""
 
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.choices import Metric
+from alexnet_deploy.index.imported_roots import imported_roots
 from alexnet_deploy.index.ledger import BLOB, INTEGER, NULL
 from alexnet_deploy.index.ranking import Ranking
 from alexnet_deploy.index.results import Neighbour, Query
@@ -37,6 +39,7 @@ class PhotographFinder:
         self._storage = storage
         self._ledger = storage.ledger
         self._roots = Roots(storage.ledger)
+        self._has_imported = bool(imported_roots(storage.ledger))
 
     def own_ids(self, query: Query, sha256: bytes | None) -> frozenset[int]:
         """Return the ids under which the query's own file is indexed, following links.
@@ -61,11 +64,31 @@ class PhotographFinder:
                         (root.id, relative),
                     )
                     ids |= set() if row is None else {int(row[0])}
+        ids |= self._imported("id", query)
         position = self._storage.position_of(sha256)
         for key, indexed in self._photographs(position) if position is not None else ():
             if os.path.realpath(indexed) == real:
                 ids.add(key)
         return frozenset(ids)
+
+    def imported_position(self, query: Path) -> int | None:
+        """Return where the vector is that was imported for a photograph of this name, if any."""
+        return min(self._imported("position", query), default=None)
+
+    def _imported(self, column: str, query: Path) -> set[int]:
+        """Return the ids or the positions of what was imported under a query's path, or URL."""
+        if not self._has_imported:
+            return set()
+        # Of two slashes a Path keeps one.
+        names = {str(query), re.sub(r"^(\w+):/(?!/)", r"\1://", str(query))}
+        names |= {os.path.abspath(query), os.path.realpath(query)}
+        rows = self._ledger.rows(
+            f"SELECT {column} FROM photographs WHERE root IN (SELECT root FROM imported) "
+            f"AND status = 'indexed' AND path IN ({', '.join('?' * len(names))})",
+            [os.fsencode(name) for name in names],
+            kinds=(INTEGER,),
+        )
+        return {number for (number,) in rows}
 
     def neighbours(
         self,
@@ -107,6 +130,7 @@ class PhotographFinder:
                         rotation=int(rotations[number]),
                         is_identical=row.position == own_position and is_as_indexed is True,
                         is_changed=is_as_indexed is False,
+                        imported=row.imported,
                     )
             start = stop
 
@@ -123,7 +147,7 @@ class PhotographFinder:
                 kinds=(INTEGER, INTEGER, BLOB, INTEGER, INTEGER | NULL, INTEGER | NULL),
             )
         return [
-            _Row(key, self._roots.file(root, path), *others)
+            _Row(key, self._roots.file(root, path), self._roots.imported_name(root, path), *others)
             for key, root, path, *others in sorted(found)[:num_wanted]
         ]
 
@@ -142,6 +166,7 @@ class _Row:
 
     id: int
     path: Path
+    imported: str | None
     position: int
     size: int | None
     mtime_ns: int | None
@@ -149,8 +174,10 @@ class _Row:
     def is_as_indexed(self) -> bool | None:
         """Return whether the file still has the size and, as far as it proves one, the time.
 
-        None where there is no file, or it may not be looked at.
+        None where there is no file, or it may not be looked at, and for what was imported.
         """
+        if self.imported is not None:
+            return None
         try:
             status = os.stat(self.path)
         except OSError:

@@ -287,7 +287,11 @@ class Index:
         return vectors
 
     def _known(self, query: PhotographQuery | VectorQuery) -> VectorQuery | None:
-        """Return the vector, where it was given or the index has it of a file's bytes."""
+        """Return the vector, where it was given or the index has it of a file's bytes.
+
+        Or of its name, where the vectors are another program's: no network makes them again.
+        """
+        sha256: bytes | None
         if isinstance(query, VectorQuery):
             return query
         if isinstance(query.source, bytes):
@@ -296,7 +300,7 @@ class Index:
             try:
                 sha256 = read_stamped(query.source)[1].sha256
             except PhotographError:
-                return None  # computing its vector will find the reason again
+                sha256 = None  # computing its vector will find the reason again
         else:
             return None
         with self._lock:
@@ -304,6 +308,8 @@ class Index:
             # While it lasts the vector cannot move, and a segment that is not there is damage.
             with self._storage.ledger.snapshot():
                 position = self._storage.position_of(sha256)
+                if position is None and self.space.is_foreign and isinstance(query.source, Path):
+                    position = PhotographFinder(self._storage).imported_position(query.source)
                 if position is None:
                     return None
                 vectors = intact_rows(self._storage, [position])

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_deploy.files.path_text import path_fields, printable
+from alexnet_deploy.index.imported_roots import imported_roots
 from alexnet_deploy.index.integrity import problems
 from alexnet_deploy.index.ledger import BLOB, INTEGER, NULL, REAL, TEXT
+from alexnet_deploy.index.manifest import FOREIGN_LAYER
 from alexnet_deploy.index.roots import Roots, all_roots
 from alexnet_deploy.index.storage import Storage, open_storage
 from alexnet_deploy.model.calibrated import readable_ranges
@@ -28,9 +30,10 @@ def describe_index(directory: Path, *, check: bool) -> dict[str, Any]:
     Keys: path, kind ("index"), size_bytes, format, metric, model (None for the bundled checkpoint),
     the fields of `VectorSpace`, photographs (by state), vectors (used, unused: unused ones are kept
     until a prune, in case their photographs return), roots (path, photographs, include_hidden,
-    exclude, exists), left_out (by suffix, how many photographs of the roots were not tried), runs
-    (the last, newest first; finished is None if interrupted or still running; times in seconds
-    since 1970), failures (the commonest: reason, count, example) and, with `check`, problems.
+    exclude, exists), imported (files of vectors: path, photographs), left_out (by suffix, how many
+    photographs of the roots were not tried), runs (the last, newest first; finished is None if
+    interrupted or still running; times in seconds since 1970), failures (the commonest: reason,
+    count, example) and, with `check`, problems.
 
     Args:
         directory: of the index.
@@ -78,8 +81,7 @@ def readable_index(description: dict[str, Any]) -> str:
         + (f", {counts['pending']:,} to be embedded again" if counts["pending"] else ""),
         f"  vectors       {vectors['used']:,} of {description['dimension']} numbers, float16"
         + (f"; {vectors['unused']:,} unused; {_PRUNE}" if vectors["unused"] else ""),
-        f"  made by       {description['layer']} of {description['model'] or 'the bundled model'}"
-        f", {description['precision']}, decoded by {Decode(**description['decode'])}",
+        f"  made by       {_maker(description)}",
         f"  identity      {description['identity']}",
     ]
     lines += readable_ranges(description["ranges"])
@@ -87,6 +89,8 @@ def readable_index(description: dict[str, Any]) -> str:
         gone = "" if root["exists"] else "  NOT THERE"
         without = f"  without {', '.join(root['exclude'])}" if root["exclude"] else ""
         lines.append(f"  root          {root['path']}  {root['photographs']:,}{without}{gone}")
+    for file in description["imported"]:
+        lines.append(f"  imported      {file['path']}  {file['photographs']:,}")
     if description["left_out"]:
         lines.append(f"  left out      {describe_left_out(description['left_out'])}")
     lines += [f"  run           {_run_line(run)}" for run in description["runs"]]
@@ -98,6 +102,15 @@ def readable_index(description: dict[str, Any]) -> str:
         found = description["problems"] or ["none: every size, count and vector is as written"]
         lines += [f"  problem       {line}" for line in found]
     return "\n".join(map(printable, lines))
+
+
+def _maker(description: dict[str, Any]) -> str:
+    if description["layer"] == FOREIGN_LAYER:
+        return "another program, see its identity; imported"
+    return (
+        f"{description['layer']} of {description['model'] or 'the bundled model'}"
+        f", {description['precision']}, decoded by {Decode(**description['decode'])}"
+    )
 
 
 def _description(index: Storage) -> dict[str, Any]:
@@ -118,6 +131,7 @@ def _description(index: Storage) -> dict[str, Any]:
         "photographs": {state: states.get(state, 0) for state in ("indexed", "failed", "pending")},
         "vectors": {"used": num_used, "unused": num_vectors - num_used},
         "roots": _roots(index),
+        "imported": _imported(index),
         "left_out": _left_out(index),
         "runs": _runs(index),
         "failures": _failures(index),
@@ -133,12 +147,22 @@ def _size(path: Path) -> int:
     return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
 
+def _counts(index: Storage) -> dict[int, int]:
+    """Return how many photographs each root has that can be found."""
+    sql = "SELECT root, count(*) FROM photographs WHERE position IS NOT NULL GROUP BY root"
+    return dict(index.ledger.rows(sql))
+
+
+def _imported(index: Storage) -> list[dict[str, Any]]:
+    counts = _counts(index)
+    return [
+        path_fields(root.path) | {"photographs": counts.get(root.id, 0)}
+        for root in imported_roots(index.ledger)
+    ]
+
+
 def _roots(index: Storage) -> list[dict[str, Any]]:
-    counts = dict(
-        index.ledger.rows(
-            "SELECT root, count(*) FROM photographs WHERE position IS NOT NULL GROUP BY root"
-        )
-    )
+    counts = _counts(index)
     return [
         path_fields(root.path)
         | {

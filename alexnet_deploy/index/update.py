@@ -19,6 +19,7 @@ from alexnet_deploy.index.exclusions import Exclusions, within
 from alexnet_deploy.index.maintenance import compact, forget_damaged, remove_unnamed_segments
 from alexnet_deploy.index.model import (
     ModelRequest,
+    check_is_own,
     check_model,
     check_request,
     create_index,
@@ -285,11 +286,14 @@ class _Run:
         remove_unnamed_segments(self._index)
         if self._options.repair:
             num_damaged = forget_damaged(self._index)
-            remedy = "; their folders' next run embeds them again" if num_damaged else ""
+            again = "; their folders' next run embeds them, or their files' next import takes them"
+            remedy = f"{again} again" if num_damaged else ""
             self._notify(f"{num_damaged:,} damaged vectors{remedy}")
 
     def scan(self, folders: Sequence[Path]) -> Scan:
         """Determine the scopes and compare them with the ledger."""
+        if folders:
+            check_is_own(self._index)
         ledger = self._index.ledger
         with ledger.transaction():
             for old_and_new in self._options.moved_roots:
@@ -313,7 +317,7 @@ class _Run:
                 left_out=self._report.summary.left_out,
             )
             known = scan.num_found or scan.num_gone or scan.num_waiting
-            if not (known or self._options.remove):
+            if found and not (known or self._options.remove):
                 raise no_photographs(self._report.summary.left_out)
             self._tell_unmatched(scan, found)
             ledger.execute("INSERT INTO runs (started) VALUES (?)", (time.time(),))
