@@ -19,7 +19,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import Argument, MissingPackageError, UsageError
+from alexnet_deploy.errors import MissingPackageError, UsageError
 from alexnet_deploy.files.output_files import errors_of, make_directory, write_together
 from alexnet_deploy.files.path_text import path_fields
 from alexnet_deploy.index.integrity import intact_rows
@@ -133,8 +133,8 @@ def _make_empty(folder: Path) -> None:
         others = [name for name in os.listdir(folder) if not name.startswith(".alexnet-deploy-")]
     if others:
         raise UsageError(
-            Argument("export", str(folder)),
-            f": holds {others[0]}, expected a new or an empty folder; remove it, or name another",
+            f"{folder}: holds {others[0]}, expected a new or an empty folder; remove it, or name "
+            "another"
         )
 
 

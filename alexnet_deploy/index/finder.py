@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.choices import Metric
-from alexnet_deploy.index.imported_roots import imported_roots
 from alexnet_deploy.index.ledger import BLOB, INTEGER, NULL
 from alexnet_deploy.index.ranking import Ranking
 from alexnet_deploy.index.results import Neighbour, Query
@@ -39,7 +38,6 @@ class PhotographFinder:
         self._storage = storage
         self._ledger = storage.ledger
         self._roots = Roots(storage.ledger)
-        self._has_imported = bool(imported_roots(storage.ledger))
 
     def own_ids(self, query: Query, sha256: bytes | None) -> frozenset[int]:
         """Return the ids under which the query's own file is indexed, following links.
@@ -77,7 +75,7 @@ class PhotographFinder:
 
     def _imported(self, column: str, query: Path) -> set[int]:
         """Return the ids or the positions of what was imported under a query's path, or URL."""
-        if not self._has_imported:
+        if not self._roots.has_imported:
             return set()
         # Of two slashes a Path keeps one.
         names = {str(query), re.sub(r"^(\w+):/(?!/)", r"\1://", str(query))}

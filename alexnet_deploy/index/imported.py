@@ -226,12 +226,12 @@ def _commit(index: Storage, root: int, num_read: int, rows: VectorRows) -> list[
     errors, sha256s, new = list(rows.errors), [b""] * len(rows.names), NewVectors()
     seen: set[bytes] = set()
     with np.errstate(over="ignore"):  # checked below
-        rounded = rows.vectors.astype(np.float16)
+        rounded = rows.vectors.astype(np.dtype("<f2"))
     for number, vector in enumerate(rounded):
         if errors[number] is None and not np.isfinite(vector).all():
             _, errors[number] = float16_vector(rows.vectors[number], index.manifest.space.layer)
         if errors[number] is None:
-            sha256 = hashlib.sha256(_DOMAIN + vector.astype("<f2").tobytes()).digest()
+            sha256 = hashlib.sha256(_DOMAIN + vector.tobytes()).digest()
             sha256s[number] = sha256
             if sha256 not in seen and index.position_of(sha256) is None:
                 seen.add(sha256)

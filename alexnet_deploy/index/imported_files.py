@@ -43,6 +43,8 @@ MANIFEST_KEY = b"alexnet_deploy.index"
 _PATHS = ("path", "url", "image_path")
 _BATCH_BYTES = 2**24
 """Of float32 vectors in memory at a time; 1,024 rows of FC7."""
+_BUFFERED = {"buffer_size": 2**20, "pre_buffer": False}
+"""By default a row group, which may have any size, is read at once."""
 _MAX_NAME = 4096
 _MAX_REASON = 1000
 _EXPECTED = (
@@ -141,11 +143,8 @@ def find_vector_files(
         UsageError: there is none, or what made them is not known.
         IncompatibleFileError: one is damaged, or of a form that no index can take in.
     """
-    files = []
-    for source in sources:
-        for path in _files(source):
-            files.append(_looked_at(Path(os.path.realpath(path)), layer, made_by))
-    return files
+    paths = [os.path.realpath(path) for source in sources for path in _files(source)]
+    return [_looked_at(Path(path), layer, made_by) for path in dict.fromkeys(paths)]
 
 
 def _files(source: Path) -> list[Path]:
@@ -265,10 +264,10 @@ def _only_column(path: Path, schema: "pyarrow.Schema", layer: str | None) -> str
 
 def _dimension(path: Path, column: str) -> int:
     """Return the length of the first vector of a column."""
-    for batch in _batches(path, 0, 1, [column]):
-        (values,) = batch.column(column).to_pylist()
-        if values is not None:
-            return len(values)
+    for batch in _batches(path, 0, 64, [column]):
+        lengths = pyarrow.compute.list_value_length(batch.column(column)).drop_null()
+        if len(lengths):
+            return int(lengths[0].as_py())
     raise _unusable(path, f"its {column} has no vector")
 
 
@@ -324,8 +323,7 @@ def _batches(
     path: Path, start: int, num_rows: int, columns: list[str]
 ) -> Iterator["pyarrow.RecordBatch"]:
     """Yield the rows of a Parquet file from `start` on, at most `num_rows` at a time."""
-    # Through a buffer of 1 MB: a row group may have any size.
-    with parquet_errors(path), pyarrow.parquet.ParquetFile(path, buffer_size=2**20) as file:
+    with parquet_errors(path), pyarrow.parquet.ParquetFile(path, **_BUFFERED) as file:
         groups: list[int] = []
         skipped = start
         for number in range(file.num_row_groups):

@@ -61,12 +61,17 @@ def all_roots(ledger: Ledger) -> list[Root]:
 
 
 class Roots:
-    """The roots of an index, and the files of its rows in them; its items are the folders."""
+    """The roots of an index, and the files of its rows in them; its items are the folders.
+
+    Attributes:
+        has_imported: whether some of them are files of vectors.
+    """
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._by_id = {root.id: root for root in all_roots(ledger)}
         self._imported = {root.id for root in imported_roots(ledger)}
+        self.has_imported = bool(self._imported)
 
     def __iter__(self) -> Iterator[Root]:
         return iter(self._by_id.values())

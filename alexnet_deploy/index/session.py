@@ -113,7 +113,8 @@ class Index:
         """Yield what each query finds, in the order of the queries.
 
         The search is exact: every vector is compared. A query whose bytes are indexed has its
-        vector there already; the network is loaded and run only for others. The query's own
+        vector there already; the network is loaded and run only for others. So has, where another
+        program made the vectors, the path or URL of what was imported. The query's own
         file is not a neighbour of itself; a copy elsewhere is, at distance 0, and identical.
         Equally near photographs come in the order in which they were indexed.
 

@@ -62,7 +62,7 @@ def test_another_programs_vectors_have_their_name_and_no_photographs(photos: Pat
         (("--export", "out", "--from", "v"), "--from and --export: each is a run of its own"),
         (("photos", "--made-by", "m"), "--made-by m: is for --from"),
         (("--from", "v.parquet"), "v.parquet: cannot be read (No such file or directory); give a"),
-        (("--export", "photos"), "--export photos: holds 0"),
+        (("--export", "photos"), "photos: holds 0"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(

@@ -213,6 +213,13 @@ def test_a_file_that_is_damaged_inside_keeps_what_came_before(
     assert 0 < described["photographs"]["indexed"] < 3000
 
 
+def test_a_manifest_does_not_pass_vectors_of_another_program_for_a_networks(index: Path) -> None:
+    manifest = index / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(f"foreign:{MADE_BY}", "0123456789abcdef" * 4))
+    with pytest.raises(IncompatibleFileError, match="layer is 'vector', expected that of its"):
+        list(search(index, [VECTORS[2]]))
+
+
 def test_the_ledger_of_a_stranger_holds_no_name_that_none_can_have(index: Path) -> None:
     with closing(sqlite3.connect(index / "ledger.sqlite")) as connection:
         connection.execute("UPDATE photographs SET path = X'6100' WHERE id = 3")
