@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _OF_FOLDERS = {
     "folders": "FOLDER",
+    "include_hidden": "--include-hidden",
     "retry_failed": "--retry-failed",
     "prune": "--prune",
     "repair": "--repair",

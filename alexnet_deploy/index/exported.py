@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from alexnet_deploy.errors import MissingPackageError, UsageError
 from alexnet_deploy.files.output_files import errors_of, make_directory, write_together
-from alexnet_deploy.files.path_text import path_fields
 from alexnet_deploy.index.integrity import intact_rows
 from alexnet_deploy.index.ledger import BLOB, INTEGER
 from alexnet_deploy.index.manifest import Manifest
@@ -67,7 +66,7 @@ class ExportReport:
         """Return one JSON object: index, exported, files."""
         return json.dumps(
             {
-                "index": path_fields(self.directory)["path"],
+                "index": str(self.directory),
                 "exported": self.num_exported,
                 "files": [str(file) for file in self.files],
             }

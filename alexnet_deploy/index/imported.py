@@ -16,14 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from alexnet_deploy.errors import Argument, ArgumentError, UsageError
-from alexnet_deploy.files.path_text import path_fields
 from alexnet_deploy.importing.known import known_networks
 from alexnet_deploy.index.imported_files import VectorFile, VectorRows, find_vector_files
 from alexnet_deploy.index.imported_roots import imported_roots
 from alexnet_deploy.index.ledger import Ledger
 from alexnet_deploy.index.maintenance import remove_unnamed_segments
 from alexnet_deploy.index.manifest import Manifest, VectorSpace, check_space, read_manifest
-from alexnet_deploy.index.model import ModelRequest, create_empty
+from alexnet_deploy.index.model import ModelRequest, check_request, create_empty
 from alexnet_deploy.index.roots import all_roots
 from alexnet_deploy.index.segments import float16_vector
 from alexnet_deploy.index.storage import Storage, is_index, open_storage_to_write, remove_parts
@@ -68,7 +67,7 @@ class ImportReport:
         """Return one JSON object: index, imported, unchanged, replaced, failed."""
         return json.dumps(
             {
-                "index": path_fields(self.directory)["path"],
+                "index": str(self.directory),
                 "imported": self.num_imported,
                 "unchanged": self.num_unchanged,
                 "replaced": self.num_replaced,
@@ -105,7 +104,8 @@ def import_files(
     Args:
         directory: of the index; created if it does not exist, for the vectors of the first file.
         sources: files and folders, see `imported_files`.
-        request: its layer is taken where a file has several, its model remembered by a new index.
+        request: its layer is taken where a file has several, its model remembered by a new index;
+            precision and decoding must be those of the vectors.
         made_by: name of what made the vectors of files that do not say it; None for the index's.
         report: updated during the run.
         on_plan: called once with the number of rows to read.
@@ -131,6 +131,7 @@ def import_files(
     with open_storage_to_write(directory) as index:
         remove_parts(directory)
         remove_unnamed_segments(index)
+        check_request(index, request)
         for file in files:
             _check_agrees(directory, index.manifest.space, file)  # of another process's, perhaps
         plan = [(file, *_begun(index.ledger, file, report)) for file in files]
@@ -211,7 +212,7 @@ def _copy(
     on_result: Callable[[Path, str | None], None],
 ) -> None:
     batches = file.batches(start)
-    with closing(batches):  # type: ignore[type-var]
+    with closing(batches):
         for rows in batches:
             start += len(rows.names)
             errors = _commit(index, root, start, rows)

@@ -13,7 +13,7 @@ import base64
 import binascii
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,7 @@ class VectorFile:
     table: Path
     columns: tuple[str | None, str | None, str | None, str | None]
 
-    def batches(self, start: int) -> Iterator[VectorRows]:
+    def batches(self, start: int) -> Generator[VectorRows, None, None]:
         """Yield the rows from `start` on, some at a time.
 
         Raises:
@@ -163,13 +163,15 @@ def _looked_at(path: Path, layer: str | None, made_by: str | None) -> VectorFile
     if path.suffix == ".npy":
         name = path.stem.replace("img_emb_", "metadata_")
         table = path.parent.parent / "metadata" / f"{name}.parquet"
-        _status(table, f"which has the names of {path.name}")
+        _status(table, f"the names of {path.name} there, or a .parquet file of vectors")
         array = _mapped(path)
     elif path.suffix != ".parquet":
         raise UsageError(f"{path}: is no file of vectors; give {_EXPECTED}")
     statuses = [_status(each, _EXPECTED) for each in dict.fromkeys((path, table))]
     with parquet_errors(table), pyarrow.parquet.ParquetFile(table) as file:
         schema, num_rows = file.schema_arrow, file.metadata.num_rows
+    if len(set(schema.names)) < len(schema.names):
+        raise _unusable(table, "two of its columns have one name")
     column, space, network = None, None, None
     if array is not None:
         if len(array) != num_rows:
@@ -178,7 +180,7 @@ def _looked_at(path: Path, layer: str | None, made_by: str | None) -> VectorFile
     else:
         column, space, network = _recorded(path, schema, layer)
     if space is None:
-        column = _only_column(path, schema, layer)
+        column = _only_column(path, schema)
         space = _foreign(path, made_by, _dimension(path, column))
     return VectorFile(
         path=path,
@@ -248,11 +250,9 @@ def _foreign(path: Path, made_by: str | None, dimension: int) -> VectorSpace:
     return VectorSpace.foreign(made_by, dimension)
 
 
-def _only_column(path: Path, schema: "pyarrow.Schema", layer: str | None) -> str:
+def _only_column(path: Path, schema: "pyarrow.Schema") -> str:
     """Return which column of a foreign file has the vectors."""
     named = [field.name for field in schema if _is_vector(field.type)]
-    if layer in named and layer is not None:
-        return layer
     if len(named) != 1:
         raise _unusable(
             path,

@@ -90,7 +90,7 @@ def read_provenance(path: Path) -> Provenance:
     if content is None:
         raise IncompatibleFileError(
             f"{path}: does not say how its vectors were made (alexnet_deploy.provenance is "
-            "missing), so it is not by this version; embed the photographs again"
+            "missing), so embed of this version has not written it; embed the photographs again"
         )
     made = Provenance.from_json(content, str(path))
     if num_rows != made.num_rows or not schema.equals(_schema(made)):

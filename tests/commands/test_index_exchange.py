@@ -28,6 +28,8 @@ def test_an_index_goes_out_and_comes_in_again(photos: Path) -> None:
     assert told.stderr == "4 imported, 0 unchanged, 0 replaced, 0 failed\n"
     again = json.loads(done("index", "--from", "out", "--index", "new", "--json").stdout)
     assert again == {"index": "new", "imported": 0, "unchanged": 4, "replaced": 0, "failed": 0}
+    said = refused(5, "index", "--from", "out", "--index", "new", "--precision", "bf16")
+    assert "its precision is fp32, requested was bf16" in said
     arguments = ("search", "photos/01.bmp", "-k", "3", "--paths")
     found = done(*arguments, "--index", "new").stdout
     assert found == done(*arguments).stdout

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
@@ -162,6 +163,12 @@ def with_columns(**columns: object) -> Callable[[Path], Path]:
     return lambda folder: write_columns(folder / "v.parquet", columns)
 
 
+def two_of_one_name(folder: Path) -> Path:
+    columns = [pa.array(["a"]), pa.array(["b"]), pa.array([[1.0]])]
+    pq.write_table(pa.table(columns, names=["path", "path", "x"]), folder / "v.parquet")
+    return folder / "v.parquet"
+
+
 def written(name: str, content: bytes) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         (folder / name).write_bytes(content)
@@ -179,6 +186,7 @@ def written(name: str, content: bytes) -> Callable[[Path], Path]:
         (with_columns(path=[1], x=[[1.0]]), "no column path, url, image_path of strings"),
         (with_columns(path=["a"], x=[[]]), "has no numbers|vectors have 0 numbers|columns none"),
         (with_columns(path=["a"], x=pa.array([None], pa.list_(pa.float32()))), "has no vector"),
+        (two_of_one_name, "two of its columns have one name"),
         (written("v.parquet", b"PAR1" + bytes(100) + b"PAR1"), "cannot be read as Parquet"),
         (written("v.parquet", b""), "cannot be read as Parquet"),
         (written("v.csv", b"1,2"), "is no file of vectors; give a .parquet file"),
