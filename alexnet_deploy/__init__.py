@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from alexnet_deploy.errors import AlexNetDeployError as AlexNetDeployError
     from alexnet_deploy.export.opening import open_model as open_model
+    from alexnet_deploy.index.opening import export_vectors as export_vectors
+    from alexnet_deploy.index.opening import import_vectors as import_vectors
     from alexnet_deploy.index.opening import open_index as open_index
     from alexnet_deploy.index.opening import update_index as update_index
     from alexnet_deploy.index.report import IndexReport as IndexReport
@@ -30,7 +32,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "errors": ("AlexNetDeployError",),
     "export.opening": ("open_model",),
-    "index.opening": ("open_index", "update_index"),
+    "index.opening": ("export_vectors", "import_vectors", "open_index", "update_index"),
     "index.results": ("Neighbour", "SearchResult"),
     "index.session": ("Index",),
     "index.report": ("IndexReport",),
@@ -54,7 +56,9 @@ __all__ = [
     "Prediction",
     "SearchResult",
     "__version__",
+    "export_vectors",
     "find_photographs",
+    "import_vectors",
     "limit_decoded_memory",
     "limit_megapixels",
     "open_index",

@@ -66,11 +66,11 @@ MODULES = {
     "export": "calibration int8 fast onnx engine cache recorded opening",
     "console": "signals decoding paths progress verbosity reporting group",
     "index": (
-        "manifest lock segments schema ledger named_folders exclusions roots storage model "
-        "integrity scopes maintenance scan writer report compression itq binary_codes "
-        "compressed_record compressed_files plan faiss_library ranking exact_search "
-        "compressed_scan compressed_search axes_choice compressing update "
-        "status results queries rotations filters finder session opening "
+        "manifest lock segments schema ledger named_folders exclusions imported_roots roots "
+        "storage model integrity scopes maintenance scan writer report compression itq "
+        "binary_codes compressed_record compressed_files plan faiss_library ranking exact_search "
+        "compressed_scan compressed_search axes_choice compressing keeping update imported_files "
+        "imported exported status results queries rotations filters finder session opening "
         "compressed_forms duplicate_groups hashes duplicates"
     ),
     "benchmark": "machine settings reading results table measuring",
@@ -125,7 +125,10 @@ OWNERS = {
     "onnxruntime": ("runtimes.onnxruntime_session",),
     "openvino": ("runtimes.openvino_runner",),
     "pillow_heif": ("photographs.heif_files",),
-    "pyarrow": ("inference.parquet_files", "inference.prediction_tables"),
+    "pyarrow": (
+        *("inference.parquet_files", "inference.prediction_tables"),
+        *("index.imported_files", "index.exported"),
+    ),
     "rich": ("console.progress",),
     "safetensors": ("model.checkpoints",),
     "tensorrt": ("runtimes.tensorrt_library", "trt.plugin", "trt.builder"),

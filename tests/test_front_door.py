@@ -60,6 +60,9 @@ def test_a_type_checker_sees_the_names_that_a_program_gets() -> None:
         ("update_index", call("index", batch_size=1.5), "batch_size"),
         ("update_index", call("index", exclude=5), "exclude"),
         ("update_index", call("index", remove=["photos", 5]), "remove[1]"),
+        ("import_vectors", call("index", 5), "files"),
+        ("import_vectors", call("index", "v.parquet", made_by=""), "made_by"),
+        ("export_vectors", call("index", 5), "folder"),
         ("find_photographs", call(None), "paths"),
         ("find_photographs", call([np.zeros((99, 99))]), "paths[0]"),
     ],
@@ -115,6 +118,13 @@ def test_from_photographs_to_neighbours_and_back(tmp_path: Path) -> None:
         found = list(index.search(queries, k=2))
         (turned,) = index.search(Image.open(SOME[0]).rotate(90, expand=True), rotations=True)
     assert (turned.neighbours[0].path.name, turned.neighbours[0].rotation) == (SOME[0].name, 90)
+    exported = ad.export_vectors(directory, tmp_path / "out", progress=done.append)
+    assert (exported.num_exported, done[-1]) == (5, 5)
+    taken = ad.import_vectors(tmp_path / "other", exported.files, progress=done.append)
+    assert (taken.num_imported, done[-1]) == (5, 5)
+    with ad.open_index(tmp_path / "other") as index:
+        (again,) = index.search(SOME[0], k=2)
+    assert [one.path for one in again.neighbours] == [one.path for one in found[0].neighbours]
     out = ad.update_index(directory, tmp_path / "photos", exclude=[SOME[0].name], prune=True)
     assert (out.num_removed, out.num_unchanged) == (1, 4)
     assert ad.update_index(directory, remove=tmp_path / "photos").num_removed == 4

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from alexnet_deploy.index.model import ModelRequest
 from alexnet_deploy.index.storage import open_storage
 from tests.support.made_index import add, run_on
 
@@ -87,7 +88,7 @@ def make(directory: Path, file: Path, size: int) -> None:
     """Make an index of `size` vectors, those of the file and mixtures of them."""
     from alexnet_deploy.index.imported import import_files
 
-    import_files(directory, [file])
+    import_files(directory, [file], ModelRequest(), ann="exact")
     real = vectors_of(file).astype(np.float32)
     unit = real / np.linalg.norm(real, axis=1, keepdims=True)
     cosines = unit @ unit.T

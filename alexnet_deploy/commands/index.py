@@ -1,8 +1,9 @@
 """`alexnet-deploy index`."""
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +16,98 @@ from alexnet_deploy.errors import UsageError
 
 if TYPE_CHECKING:
     from alexnet_deploy.inference.failures import FailureLimit
+
+
+_OF_FOLDERS = {
+    "folders": "FOLDER",
+    "include_hidden": "--include-hidden",
+    "retry_failed": "--retry-failed",
+    "prune": "--prune",
+    "repair": "--repair",
+    "moved_roots": "--root",
+    "exclude": "--exclude",
+    "remove": "--remove",
+}
+"""What says something of folders, and nothing of files of vectors."""
+
+
+def _or_exchange(command: Callable[..., None]) -> Callable[..., None]:
+    """Let `--from` and `--export` be runs of their own."""
+
+    @functools.wraps(command)
+    def chosen(
+        sources: tuple[Path, ...],
+        made_by: str | None,
+        exported: Path | None,
+        codes: str | None,
+        **arguments: Any,
+    ) -> None:
+        if arguments["ann"] is not None and codes is not None:
+            raise UsageError("--ann and --codes: both say how vectors are compressed; choose one")
+        arguments["ann"] = arguments["ann"] or int(codes or 0) or "auto"
+        if made_by is not None and not sources:
+            raise UsageError(f"--made-by {made_by}: is for --from; add it, or leave this out")
+        if not sources and exported is None:
+            command(**arguments)
+            return
+        own = "--from" if sources else "--export"
+        others = [option for name, option in _OF_FOLDERS.items() if arguments[name]]
+        others += ["--export"] if sources and exported is not None else []
+        others += ["--ann"] if exported is not None and arguments["ann"] != "auto" else []
+        if others:
+            raise UsageError(f"{own} and {others[0]}: each is a run of its own; choose one")
+        if sources:
+            _import(sources, made_by, **arguments)
+        elif exported is not None:
+            _export(exported, arguments["directory"], arguments["as_json"])
+
+    return chosen
+
+
+def _import(
+    sources: tuple[Path, ...],
+    made_by: str | None,
+    *,
+    directory: Path,
+    layer: str | None,
+    as_json: bool,
+    max_failures: "FailureLimit",
+    ann: Ann | int,
+    model_arguments: shared.ModelArguments,
+    **of_folders: Any,
+) -> None:
+    from alexnet_deploy.index.imported import ImportReport, import_files
+
+    report, reporter = ImportReport(directory=directory), Reporter()
+    with reporter:
+        import_files(
+            directory,
+            sources,
+            model_arguments.request(layer),
+            made_by=made_by,
+            ann=ann,
+            report=report,
+            on_plan=reporter.expect,
+            on_result=reporter.advance,
+            notify=say,
+        )
+    if as_json:
+        print_result(report.to_json())
+    say(report.line())
+    report.check(max_failures)
+
+
+def _export(folder: Path, directory: Path, as_json: bool) -> None:
+    from alexnet_deploy.index.exported import export_files
+
+    reporter = Reporter()
+    with reporter:
+        report = export_files(
+            directory, folder, on_plan=reporter.expect, on_result=reporter.advance
+        )
+    if as_json:
+        print_result(report.to_json())
+    say(report.line())
 
 
 @click.command(epilog="Example: alexnet-deploy index photos/")
@@ -62,6 +155,27 @@ if TYPE_CHECKING:
     help="Compress the vectors and give each a binary code of so many bits, too, by which search "
     "--effort chooses what it compares; --ann compressed drops them.",
 )
+@click.option(
+    "--from",
+    "sources",
+    metavar="FILE|FOLDER",
+    type=FILE,
+    multiple=True,
+    help="Copy vectors from .parquet files, as of embed or --export, or from a folder of "
+    "clip-retrieval; repeat for more.",
+)
+@click.option(
+    "--made-by",
+    metavar="NAME",
+    help="What made the vectors of --from, where no record says it.  [default: the index's]",
+)
+@click.option(
+    "--export",
+    "exported",
+    metavar="FOLDER",
+    type=FILE,
+    help="Write the vectors as .parquet files, for other programs, and do nothing else.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @functools.partial(
     pixel_options,
@@ -71,22 +185,16 @@ if TYPE_CHECKING:
 @shared.fast_option
 @shared.failure_options
 @shared.index_options
+@_or_exchange
 def index(
     folders: tuple[Path, ...],
     directory: Path,
     layer: str | None,
-    retry_failed: bool,
-    prune: bool,
-    repair: bool,
-    moved_roots: tuple[str, ...],
     exclude: tuple[str, ...],
-    remove: tuple[Path, ...],
-    ann: Ann | None,
-    codes: str | None,
     as_json: bool,
-    include_hidden: bool,
     max_failures: "FailureLimit",
     model_arguments: shared.ModelArguments,
+    **options: Any,
 ) -> None:
     """Index folders of photographs, to search them.
 
@@ -102,27 +210,20 @@ def index(
 
     Renamed and copied files keep their vectors. A folder that lost more than a fifth of its
     photographs, perhaps because its drive is not mounted, keeps them until --prune (exit 1).
+
+    --from copies vectors that were made already; run it again to continue, or after a file changed.
     """
     from alexnet_deploy.index.report import IndexReport
     from alexnet_deploy.index.update import UpdateOptions, bring_up_to_date
 
     report, reporter = IndexReport(directory=directory), Reporter()
-    options = UpdateOptions(
-        include_hidden=include_hidden,
-        retry_failed=retry_failed,
-        prune=prune,
-        repair=repair,
-        moved_roots=moved_roots,
-        exclude=tuple(filter(None, exclude)) if exclude else None,
-        remove=remove,
-        ann=_ann(ann, codes),
-    )
+    patterns = tuple(filter(None, exclude)) if exclude else None
     with reporter:
         bring_up_to_date(
             directory,
             folders,
             model_arguments.request(layer),
-            options,
+            UpdateOptions(exclude=patterns, **options),
             report=report,
             on_plan=reporter.expect,
             on_result=lambda result: reporter.advance(result.source, result.error),
@@ -132,9 +233,3 @@ def index(
         print_result(report.to_json())
     say(report.line())
     report.check(max_failures)
-
-
-def _ann(ann: Ann | None, codes: str | None) -> Ann | int:
-    if ann is not None and codes is not None:
-        raise UsageError("--ann and --codes: both say how the vectors are compressed; choose one")
-    return ann or int(codes or 0) or "auto"

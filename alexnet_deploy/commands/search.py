@@ -110,7 +110,8 @@ def search(
     A query's own file is left out, copies of it are not. A file with
     the very bytes of the query is "identical", one that is no longer there "gone", one with
     another size or time than when it was indexed "changed". At distance 0 others may be identical,
-    too: the network sees only the middle of a photograph.
+    too: the network sees only the middle of a photograph. What was imported is shown as its file
+    of vectors names it, and is "not here" where no file of that name is.
     """
     from alexnet_deploy.index.session import Index
     from alexnet_deploy.inference.failures import at_least_one
@@ -168,6 +169,10 @@ def _stdout_writer(
     if as_paths:
         end = b"\0" if null else b"\n"
         return lambda result: report.result(
-            b"".join(os.fsencode(one.path) + end for one in result.neighbours if not one.is_gone)
+            b"".join(
+                os.fsencode(one.imported or one.path) + end
+                for one in result.neighbours
+                if not one.is_gone
+            )
         )
     return lambda result: report.result(result.to_text() + "\n") if result.error is None else None

@@ -27,12 +27,14 @@ class Cell:
         heading: "query", or the measure by which it was ranked.
         remark: another measure, or what `Neighbour.remark` says; may be empty.
         error: why there is no photograph, if already known.
+        imported: see `Neighbour.imported`.
     """
 
     photograph: Query
     heading: str
     remark: str
     error: str | None
+    imported: str | None = None
 
     @property
     def path(self) -> Path | None:
@@ -54,8 +56,8 @@ class Cell:
 
     @property
     def full_name(self) -> str:
-        """The whole path, printable."""
-        return self.name if self.path is None else printable(self.path)
+        """The whole path, or what the photograph was imported as, printable."""
+        return self.name if self.path is None else printable(self.imported or self.path)
 
     def image(self) -> Image.Image:
         """Decode the photograph.
@@ -137,7 +139,8 @@ def neighbour_cell(neighbour: Neighbour, metric: Metric) -> Cell:
         photograph=neighbour.path,
         heading=cosine if is_cosine else distance,
         remark=neighbour.remark or other,
-        error=None,
+        error="not here" if neighbour.is_elsewhere else None,
+        imported=neighbour.imported,
     )
 
 

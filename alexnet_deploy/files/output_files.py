@@ -248,6 +248,20 @@ def wrong_suffix(path: Path, what: str, suffixes: Sequence[str]) -> UsageError:
     )
 
 
+def make_directory(path: Path) -> None:
+    """Make a directory, unless it exists, so that it survives a power failure.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    with errors_of(path):
+        try:
+            path.mkdir()
+        except FileExistsError:
+            return
+    sync_directory(path.parent)
+
+
 def sync_directory(path: Path) -> None:
     """Sync a directory, so that its entries survive a power failure.
 

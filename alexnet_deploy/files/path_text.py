@@ -24,7 +24,7 @@ def printable(text: str | Path) -> str:
     return "".join(char if char.isprintable() else _escaped(char) for char in whole)
 
 
-def path_fields(path: Path) -> dict[str, str]:
+def path_fields(path: Path | str) -> dict[str, str]:
     """Return the JSON fields of `path`: `path`, and `path_base64` if its bytes are not UTF-8.
 
     `path` keeps such bytes as surrogates, which `json.dumps` escapes and `os.fsencode` restores;
@@ -34,7 +34,7 @@ def path_fields(path: Path) -> dict[str, str]:
     return {"path": str(path)} | ({} if encoded is None else {"path_base64": encoded})
 
 
-def path_base64(path: Path) -> str | None:
+def path_base64(path: Path | str) -> str | None:
     """Return the bytes of `path` in base64, or None if they are valid UTF-8."""
     try:
         str(path).encode()
@@ -43,7 +43,7 @@ def path_base64(path: Path) -> str | None:
     return None
 
 
-def path_utf8(path: Path) -> str:
+def path_utf8(path: Path | str) -> str:
     r"""Return `path` as valid UTF-8: other bytes become `\xff`, irreversibly."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 

@@ -1,16 +1,18 @@
 """Map nearest vectors to the photographs that have them."""
 
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.choices import Metric
+from alexnet_deploy import arguments
+from alexnet_deploy.choices import METRICS, Metric
 from alexnet_deploy.index.filters import Filters, Selection
 from alexnet_deploy.index.ledger import BLOB, INTEGER, NULL, NUM_PARAMETERS
 from alexnet_deploy.index.ranking import Ranking
@@ -32,10 +34,26 @@ class Criteria:
     filters: Filters
     effort: int | None
 
-    def __post_init__(self) -> None:
-        """Let a search be proved whose effort is too little for so many."""
-        if self.effort is not None and self.effort < 2 * self.k:
-            object.__setattr__(self, "effort", None)
+    @classmethod
+    def of(
+        cls, k: object, metric: Metric, max_distance: object, filters: Filters, effort: object
+    ) -> Self:
+        """Check the arguments of a search; one whose effort is too little for so many is proved.
+
+        Raises:
+            UsageError: one of them is out of its range.
+        """
+        num_wanted = min(arguments.count("k", k), 2**31)  # no index has more; NumPy has 64 bits
+        tries = None if effort is None else arguments.count("effort", effort)
+        return cls(
+            k=num_wanted,
+            metric=arguments.choice("metric", metric, METRICS),
+            max_distance=(
+                None if max_distance is None else arguments.distance("max_distance", max_distance)
+            ),
+            filters=filters,
+            effort=None if tries is None or tries < 2 * num_wanted else tries,
+        )
 
 
 class PhotographFinder:
@@ -75,11 +93,31 @@ class PhotographFinder:
                         (root.id, relative),
                     )
                     ids |= set() if row is None else {int(row[0])}
+        ids |= self._imported("id", query)
         position = self._storage.position_of(sha256)
         for file in self.files(position) if position is not None else ():
             if os.path.realpath(file.path) == real:
                 ids.add(file.id)
         return frozenset(ids)
+
+    def imported_position(self, query: Path) -> int | None:
+        """Return where the vector is that was imported for a photograph of this name, if any."""
+        return min(self._imported("position", query), default=None)
+
+    def _imported(self, column: str, query: Path) -> set[int]:
+        """Return the ids or the positions of what was imported under a query's path, or URL."""
+        if not self._roots.has_imported:
+            return set()
+        # Of two slashes a Path keeps one.
+        names = {str(query), re.sub(r"^(\w+):/(?!/)", r"\1://", str(query))}
+        names |= {os.path.abspath(query), os.path.realpath(query)}
+        rows = self._ledger.rows(
+            f"SELECT {column} FROM photographs WHERE root IN (SELECT root FROM imported) "
+            f"AND status = 'indexed' AND path IN ({', '.join('?' * len(names))})",
+            [os.fsencode(name) for name in names],
+            kinds=(INTEGER,),
+        )
+        return {number for (number,) in rows}
 
     def neighbours(
         self,
@@ -121,6 +159,7 @@ class PhotographFinder:
                         rotation=int(rotations[number]),
                         is_identical=row.position == own_position and is_as_indexed is True,
                         is_changed=is_as_indexed is False,
+                        imported=row.imported,
                     )
             start = stop
 
@@ -144,7 +183,9 @@ class PhotographFinder:
                 kinds=(INTEGER, INTEGER, BLOB, INTEGER, INTEGER | NULL, INTEGER | NULL),
             )
         return [
-            IndexedFile(key, self._roots.file(root, path), *others)
+            IndexedFile(
+                key, self._roots.file(root, path), self._roots.imported_name(root, path), *others
+            )
             for key, root, path, *others in sorted(found)[:num_wanted]
         ]
 
@@ -163,6 +204,7 @@ class IndexedFile:
 
     id: int
     path: Path
+    imported: str | None
     position: int
     size: int | None
     mtime_ns: int | None
@@ -170,8 +212,10 @@ class IndexedFile:
     def is_as_indexed(self) -> bool | None:
         """Return whether the file still has the size and, as far as it proves one, the time.
 
-        None where there is no file, or it may not be looked at.
+        None where there is no file, or it may not be looked at, and for what was imported.
         """
+        if self.imported is not None:
+            return None
         try:
             status = os.stat(self.path)
         except OSError:

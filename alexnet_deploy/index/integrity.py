@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.errors import Argument, IncompatibleFileError
+from alexnet_deploy.index.imported_roots import imported_roots
 from alexnet_deploy.index.ledger import BLOB, INTEGER
 from alexnet_deploy.index.roots import Roots
 from alexnet_deploy.index.segments import vector_checksum
@@ -39,8 +40,16 @@ def problems(index: Storage) -> Iterator[str]:
             roots.file(root, path)
         except IncompatibleFileError:
             yield f"ledger: photograph {key} has the path {path[:100]!r}, which none can have"
-    (num_pending,) = ledger.one("SELECT count(*) FROM photographs WHERE status = 'pending'")
-    if num_pending:
+    pending = dict(
+        ledger.rows("SELECT root, count(*) FROM photographs WHERE status = 'pending' GROUP BY root")
+    )
+    for imported in imported_roots(ledger):
+        if num_lost := pending.pop(imported.id, 0):
+            yield (
+                f"{num_lost:,} rows of {imported.path} without a vector; alexnet-deploy index "
+                "--from brings them back"
+            )
+    if num_pending := sum(pending.values()):
         yield f"{num_pending:,} photographs without a vector; alexnet-deploy index embeds them"
     for position, reason in damaged_vectors(index):
         yield f"vector {position}: {reason} ({_owners(index, position)})"

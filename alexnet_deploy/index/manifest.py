@@ -5,28 +5,43 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 from alexnet_deploy.choices import FILE_PRECISIONS, LAYERS, Metric
 from alexnet_deploy.errors import Argument, IncompatibleFileError, UsageError
 from alexnet_deploy.files.output_files import atomic_write
-from alexnet_deploy.files.records import LATER, Matching, Within, plain_fields, read_record
+from alexnet_deploy.files.records import (
+    LATER,
+    Matching,
+    Within,
+    plain_fields,
+    read_record,
+    require,
+)
 from alexnet_deploy.files.regular_files import read_file
 from alexnet_deploy.model.calibrated import ActivationRanges, check_ranges
 from alexnet_deploy.model.spec import FC_WIDTH, ModelSpec
-from alexnet_deploy.photographs.pixels import Decode
+from alexnet_deploy.photographs.pixels import EXACT, Decode
 from alexnet_deploy.runtimes.base import Runner
 
 MANIFEST_NAME = "manifest.json"
 SEGMENT_BYTES = 2**30
+MAX_DIMENSION = 10**7
 _AGAIN = "index again into another directory"
 _Name = Annotated[str, Within(1, 1000)]
-_Layer = Annotated[str, Matching("|".join(layer.name for layer in LAYERS))]
+FOREIGN_LAYER = "vector"
+_FOREIGN = "foreign:"
+_Layer = Annotated[str, Matching("|".join((FOREIGN_LAYER, *(layer.name for layer in LAYERS))))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VectorSpace:
     """Everything that two vectors must share to be comparable.
+
+    A foreign space is that of vectors which another program made: its identity is "foreign:" and
+    the name that the user gave that program's model, its layer "vector", of any dimension, its
+    preprocessing empty. Its precision and decode say nothing. No network of ours computes such
+    vectors, so no photograph can be embedded; what is imported and given as a vector is searched.
 
     Attributes:
         identity: of the network: in fp32 the checkpoint's.
@@ -41,15 +56,39 @@ class VectorSpace:
 
     identity: _Name
     layer: _Layer
-    dimension: Annotated[int, Within(1, 10**7)]
+    dimension: Annotated[int, Within(1, MAX_DIMENSION)]
     preprocessing: Mapping[str, Any]
     precision: Annotated[str, Matching("|".join(FILE_PRECISIONS))]
     decode: Decode
     ranges: ActivationRanges | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
-        """Check that the ranges are of an int8 network."""
+        """Check that the ranges are of an int8 network, and a foreign layer of a foreign space."""
         check_ranges(self.ranges, self.precision)
+        is_own = self.layer != FOREIGN_LAYER
+        require(self.is_foreign != is_own, "layer", self.layer, "that of its identity's network")
+
+    @classmethod
+    def foreign(cls, made_by: str, dimension: int) -> Self:
+        """Return the space of vectors of another program."""
+        return cls(
+            identity=f"{_FOREIGN}{made_by}",
+            layer=FOREIGN_LAYER,
+            dimension=dimension,
+            preprocessing={},
+            precision="fp32",
+            decode=EXACT,
+        )
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether its vectors were made by another program."""
+        return self.identity.startswith(_FOREIGN)
+
+    @property
+    def made_by(self) -> str | None:
+        """The name that a user gave what made the vectors of a foreign space; else None."""
+        return self.identity.removeprefix(_FOREIGN) if self.is_foreign else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +108,27 @@ class Manifest:
     metric: Metric = "cosine"
     segment_rows: Annotated[int, Within(1, 2**31)]
 
+    @classmethod
+    def of(cls, space: VectorSpace) -> Self:
+        """Return the manifest of a new index of a vector space."""
+        return cls(space=space, segment_rows=max(1, SEGMENT_BYTES // (2 * space.dimension)))
+
+    def to_json(self) -> bytes:
+        """Return its JSON, in ASCII; `from_json` reads it."""
+        fields = {"format": self.FORMAT, **plain_fields(self)}
+        return json.dumps(fields, indent=1).encode("ascii")
+
+    @classmethod
+    def from_json(cls, text: bytes, path: Path) -> "Manifest":
+        """Read what `to_json` wrote; `path` names its origin in messages.
+
+        Raises:
+            IncompatibleFileError: it is damaged, or has another format.
+        """
+        manifest = read_record(cls, text, str(path), _AGAIN)
+        _check_dimension(manifest.space, path)
+        return manifest
+
 
 def new_manifest(runner: Runner, *, layer: str, decode: Decode) -> Manifest:
     """Return the manifest of a new index of `layer`."""
@@ -80,8 +140,7 @@ def new_manifest(runner: Runner, *, layer: str, decode: Decode) -> Manifest:
         decode=decode,
         ranges=runner.options.ranges,
     )
-    segment_rows = max(1, SEGMENT_BYTES // (2 * space.dimension))
-    return Manifest(space=space, segment_rows=segment_rows)
+    return Manifest.of(space)
 
 
 def vector_space(
@@ -117,9 +176,8 @@ def preprocessing_of(spec: ModelSpec) -> dict[str, Any]:
 
 def write_manifest(manifest: Manifest, directory: Path) -> None:
     """Write `manifest.json` atomically, which makes the directory an index."""
-    fields = {"format": manifest.FORMAT, **plain_fields(manifest)}
     with atomic_write(directory / MANIFEST_NAME) as file:
-        file.write(json.dumps(fields, indent=1).encode() + b"\n")
+        file.write(manifest.to_json() + b"\n")
 
 
 def read_manifest(directory: Path) -> Manifest:
@@ -145,9 +203,7 @@ def read_manifest(directory: Path) -> Manifest:
         ) from error
     except NotADirectoryError as error:
         raise UsageError(f"index {directory}: is a file, expected a directory") from error
-    manifest = read_record(Manifest, text, str(path), _AGAIN)
-    _check_dimension(manifest.space, path)
-    return manifest
+    return Manifest.from_json(text, path)
 
 
 def _check_dimension(space: VectorSpace, path: Path) -> None:

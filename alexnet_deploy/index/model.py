@@ -12,7 +12,7 @@ from alexnet_deploy.choices import ALL_LAYERS, Colour, Device, Precision, Runtim
 from alexnet_deploy.errors import Argument, ArgumentError, IncompatibleFileError, UsageError
 from alexnet_deploy.export.fast import check_left_open
 from alexnet_deploy.export.opening import open_fast_runner, open_runner_of, with_ranges
-from alexnet_deploy.files.output_files import errors_of, sync_directory
+from alexnet_deploy.files.output_files import errors_of, make_directory, sync_directory
 from alexnet_deploy.importing.known import KnownNetwork, known_networks
 from alexnet_deploy.index.ledger import BLOB, JOURNAL_NAME, LEDGER_NAME, NULL, PART_NAME, Ledger
 from alexnet_deploy.index.lock import LOCK_NAME, writer_lock
@@ -117,22 +117,27 @@ def create_index(
             new = open_runner_of(model, options, notify=notify)
         runner = stack.enter_context(new)
         manifest = new_manifest(runner, layer=layer, decode=request.decoded_as(_NEW))
-        _make_durable_folder(directory)
-        with writer_lock(directory):
-            if not is_index(directory):  # another process may have been faster: see `check_model`
-                _fill(directory, manifest, model)
+        create_empty(directory, manifest, model)
         stack.pop_all()  # the runner stays open for the caller
     return runner
 
 
-def _make_durable_folder(directory: Path) -> None:
-    """Make the directory, unless it exists, so that it survives a power failure."""
-    with errors_of(directory):
-        try:
-            directory.mkdir()
-        except FileExistsError:
-            return
-    sync_directory(directory.parent)
+def create_empty(directory: Path, manifest: Manifest, model: ModelSource) -> None:
+    """Create an index without photographs, unless another process has been faster.
+
+    Args:
+        directory: of the index.
+        manifest: of the index; that of another process may say something else.
+        model: to be remembered.
+
+    Raises:
+        UsageError, OutputError, IndexLockedError: as `create_index`.
+    """
+    _check_is_free(directory)
+    make_directory(directory)
+    with writer_lock(directory):
+        if not is_index(directory):
+            _fill(directory, manifest, model)
 
 
 def _fill(directory: Path, manifest: Manifest, model: ModelSource) -> None:
@@ -165,6 +170,7 @@ def open_model_of(index: Storage, request: ModelRequest, notify: Callable[[str],
         IncompatibleFileError: `request` is for another vector space, or the model has changed.
     """
     check_request(index, request)
+    check_is_own(index)
     model = request.model or _own_model(index)
     space = index.manifest.space
     options = dataclasses.replace(
@@ -184,6 +190,23 @@ def open_model_of(index: Storage, request: ModelRequest, notify: Callable[[str],
         runner.close()
         raise
     return runner
+
+
+def check_is_own(index: Storage) -> None:
+    """Refuse to make a vector of a photograph for an index of a foreign space.
+
+    Raises:
+        UsageError: saying what can be searched for.
+    """
+    space = index.manifest.space
+    if space.is_foreign:
+        raise UsageError(
+            f"index {index.directory}: its vectors were imported, made by {space.made_by}, and no "
+            "network here makes such vectors of photographs; search it for a vector of "
+            f"{space.dimension:,} numbers or for what was imported, or index photographs into "
+            "another ",
+            Argument("directory"),
+        )
 
 
 def _own_model(index: Storage) -> ModelSource:

@@ -1,9 +1,10 @@
-"""An index from Python: opened to be searched, made and brought up to date."""
+"""An index from Python: opened to be searched, made and brought up to date, imported, exported."""
 
 import itertools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from alexnet_deploy import arguments
 from alexnet_deploy.choices import Ann, Colour, Device, Precision, Runtime, Scale
@@ -12,6 +13,10 @@ from alexnet_deploy.index.report import IndexReport
 from alexnet_deploy.index.session import Index
 from alexnet_deploy.index.update import UpdateOptions, bring_up_to_date
 from alexnet_deploy.weights.names import chosen_model
+
+if TYPE_CHECKING:  # they need pyarrow
+    from alexnet_deploy.index.exported import ExportReport
+    from alexnet_deploy.index.imported import ImportReport
 
 
 def open_index(
@@ -111,9 +116,67 @@ def update_index(
     return bring_up_to_date(path, some, request, options, on_result=told, notify=notify)
 
 
-def _counting(progress: Callable[[int], None]) -> Callable[[object], None]:
+def import_vectors(
+    directory: str | os.PathLike[str],
+    files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    model: str | os.PathLike[str] | None = None,
+    layer: str | None = None,
+    made_by: str | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+    notify: Callable[[str], None] = lambda _: None,
+) -> "ImportReport":
+    """Copy vectors that were made already into an index; what it has of them is not copied again.
+
+    Args:
+        directory: of the index; made if it does not exist.
+        files: Parquet of `embed` or of `export_vectors`, an `.npy` of clip-retrieval, or folders
+            of these.
+        model: of a new index, as for `open_index`, to search for photographs; None for the public
+            network that a file names, else the bundled checkpoint.
+        layer: which to take of a file that has several.
+        made_by: name of what made the vectors of files that do not say it; None for the index's.
+        progress: called after each row with their number so far.
+        notify: as for `open_index`.
+
+    Raises:
+        UsageError, IncompatibleFileError, IndexLockedError, MissingPackageError, OutputError.
+    """
+    from alexnet_deploy.index.imported import import_files
+
+    request = ModelRequest(
+        model=None if model is None else chosen_model(model, notify=notify), layer=layer
+    )
+    path, told = arguments.path("directory", directory), _counting(progress)
+    some = [Path(file) for file in arguments.paths("files", files)]
+    return import_files(path, some, request, made_by=made_by, on_result=told, notify=notify)
+
+
+def export_vectors(
+    directory: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    progress: Callable[[int], None] = lambda _: None,
+) -> "ExportReport":
+    """Write what an index finds as Parquet files, for other programs and for `import_vectors`.
+
+    Args:
+        directory: of the index.
+        folder: of the files; made if it does not exist, else empty.
+        progress: called after each photograph with their number so far.
+
+    Raises:
+        UsageError, IncompatibleFileError, MissingPackageError, OutputError.
+    """
+    from alexnet_deploy.index.exported import export_files
+
+    path, target = arguments.path("directory", directory), arguments.path("folder", folder)
+    return export_files(path, target, on_result=_counting(progress))
+
+
+def _counting(progress: Callable[[int], None]) -> Callable[..., None]:
     num_read = itertools.count(1)
-    return lambda _: progress(next(num_read))
+    return lambda *_: progress(next(num_read))
 
 
 def _options(

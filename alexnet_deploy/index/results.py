@@ -22,7 +22,7 @@ class Neighbour:
     """One photograph of the index, compared with a query.
 
     Attributes:
-        path: absolute.
+        path: absolute; of an imported one what it names, here or not.
         cosine_similarity: -1..1, higher is nearer.
         l2_distance: 0 or more, lower is nearer.
         rotation: 0, 90, 180 or 270, the degrees clockwise by which the query was turned.
@@ -30,6 +30,8 @@ class Neighbour:
             was indexed. At distance 0 it may be another that only looks alike to the network.
         is_changed: whether its file has another size or time than when it was indexed, so that its
             distance may be that of other content.
+        imported: of an imported one what its file of vectors calls it: a path, a URL, a name; None
+            for a photograph of a folder.
     """
 
     path: Path
@@ -38,10 +40,20 @@ class Neighbour:
     rotation: int = 0
     is_identical: bool = False
     is_changed: bool = False
+    imported: str | None = None
 
     @property
     def is_gone(self) -> bool:
-        """Whether there is no file at `path` now."""
+        """Whether it was indexed here, and there is no file at `path` now."""
+        return self.imported is None and self._is_missing
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it was imported, and there is no file at `path` on this machine."""
+        return self.imported is not None and self._is_missing
+
+    @property
+    def _is_missing(self) -> bool:
         try:
             return not stat.S_ISREG(os.stat(self.path).st_mode)
         except (FileNotFoundError, NotADirectoryError):
@@ -51,9 +63,12 @@ class Neighbour:
 
     @property
     def remark(self) -> str:
-        """What a table or a sheet says: "gone", "changed", "identical", "turned 90", or nothing."""
-        if self.is_gone:
-            return "gone"
+        """What a table or a sheet says.
+
+        "gone", "not here", "changed", "identical", "turned 90", or nothing.
+        """
+        if self._is_missing:
+            return "gone" if self.imported is None else "not here"
         if self.is_changed:
             return "changed"
         if self.is_identical:
@@ -80,7 +95,8 @@ class SearchResult:
 
         "query" is its path, "-" where it has none: standard input, a picture in memory, a vector.
         A path that is not UTF-8 comes with "query_base64" or "path_base64". Each result has "path",
-        "l2_distance", "cosine_similarity", "rotation", "identical", "changed" and "gone".
+        "l2_distance", "cosine_similarity", "rotation", "identical", "changed", "gone" and
+        "imported".
         """
         path = self._path()
         encoded = path_base64(path)
@@ -88,7 +104,7 @@ class SearchResult:
         if self.error is not None:
             return json.dumps(query | {"error": self.error})
         results = [
-            path_fields(neighbour.path)
+            path_fields(neighbour.imported or neighbour.path)
             | {
                 "l2_distance": neighbour.l2_distance,
                 "cosine_similarity": neighbour.cosine_similarity,
@@ -96,6 +112,7 @@ class SearchResult:
                 "identical": neighbour.is_identical,
                 "changed": neighbour.is_changed,
                 "gone": neighbour.is_gone,
+                "imported": neighbour.imported is not None,
             }
             for neighbour in self.neighbours
         ]
@@ -106,7 +123,7 @@ class SearchResult:
         lines = [printable(f"neighbours of {self._path()}"), "cosine        L2              path"]
         lines += [
             f"{one.cosine_similarity:6.4f}  {one.l2_distance:8.2f}  {one.remark:10}  "
-            f"{printable(one.path)}"
+            f"{printable(one.imported or one.path)}"
             for one in self.neighbours
         ]
         return "\n".join(lines)

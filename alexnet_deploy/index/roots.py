@@ -2,6 +2,8 @@
 
 A root's path is stored with links resolved, so that every spelling of it is the same root. Roots do
 not nest: a folder inside a root is part of it, and a folder that contains roots absorbs them.
+
+Files of vectors that were imported are roots of another kind, see `imported_roots`.
 """
 
 import os
@@ -11,6 +13,7 @@ from pathlib import Path
 
 from alexnet_deploy.errors import Argument, UsageError
 from alexnet_deploy.index.exclusions import moved_into, within_each
+from alexnet_deploy.index.imported_roots import absolute_path, imported_roots
 from alexnet_deploy.index.ledger import BLOB, INTEGER, Ledger
 from alexnet_deploy.index.named_folders import remember_folders
 from alexnet_deploy.photographs.finding import has_hidden_part
@@ -34,9 +37,11 @@ class Root:
 
 
 def all_roots(ledger: Ledger) -> list[Root]:
-    """Return the roots in the order in which they were added."""
+    """Return the folders in the order in which they were added."""
+    folders = "WHERE id NOT IN (SELECT root FROM imported)" if ledger.version() > 6 else ""
     rows = ledger.rows(
-        "SELECT id, path, include_hidden FROM roots ORDER BY id", kinds=(INTEGER, BLOB, INTEGER)
+        f"SELECT id, path, include_hidden FROM roots {folders} ORDER BY id",
+        kinds=(INTEGER, BLOB, INTEGER),
     )
     excluded: dict[int, list[str]] = {}
     if ledger.version() > 2:
@@ -45,11 +50,9 @@ def all_roots(ledger: Ledger) -> list[Root]:
             excluded.setdefault(key, []).append(os.fsdecode(pattern))
     roots = []
     for key, path, hidden in rows:
-        if not path.startswith(b"/") or b"\0" in path:
-            raise ledger.damaged(f"the root {path!r} is no absolute path")
         root = Root(
             id=key,
-            path=Path(os.fsdecode(path)),
+            path=absolute_path(ledger, path),
             include_hidden=bool(hidden),
             exclude=tuple(excluded.get(key, ())),
         )
@@ -58,11 +61,17 @@ def all_roots(ledger: Ledger) -> list[Root]:
 
 
 class Roots:
-    """The roots of an index, and the files of its rows in them."""
+    """The roots of an index, and the files of its rows in them; its items are the folders.
+
+    Attributes:
+        has_imported: whether some of them are files of vectors.
+    """
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._by_id = {root.id: root for root in all_roots(ledger)}
+        self._imported = {root.id for root in imported_roots(ledger)}
+        self.has_imported = bool(self._imported)
 
     def __iter__(self) -> Iterator[Root]:
         return iter(self._by_id.values())
@@ -78,15 +87,30 @@ class Roots:
         return self._by_id[key]
 
     def file(self, key: int, path: bytes) -> Path:
-        """Return the file of a row, which lies below its root.
+        """Return the file of a row, which lies below its root; of an imported row what it names.
 
         Raises:
             IncompatibleFileError: `path` leads elsewhere, or there is no such root.
         """
+        name = self.imported_name(key, path)
+        if name is not None:
+            return Path(name)
         parts = path.split(b"/")
         if b"\0" in path or not {b"", b".", b".."}.isdisjoint(parts):
             raise self._ledger.damaged(f"the path {path!r} leads out of its root")
         return self[key].path / os.fsdecode(path)
+
+    def imported_name(self, key: int, path: bytes) -> str | None:
+        """Return what the file of an imported row calls its photograph, None for other rows.
+
+        Raises:
+            IncompatibleFileError: no file can say that.
+        """
+        if key not in self._imported:
+            return None
+        if not path or b"\0" in path:
+            raise self._ledger.damaged(f"the name {path!r} is none that is imported")
+        return os.fsdecode(path)
 
 
 def move_root(ledger: Ledger, old_and_new: str, *, directory: Path) -> None:

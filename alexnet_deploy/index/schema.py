@@ -8,7 +8,7 @@ from pathlib import Path
 
 from alexnet_deploy.errors import IncompatibleFileError
 
-VERSION = 6
+VERSION = 7
 _FIRST = """
 CREATE TABLE settings (
     next_position INTEGER NOT NULL, -- where the next vector goes; never lowered
@@ -78,7 +78,15 @@ CREATE TABLE hashes (               -- of photographs, once duplicates were look
     hash BLOB NOT NULL              -- of the whole and of windows of it, see `perceptual_hash`
 );
 """
-MIGRATIONS = {2: _EXCLUSIONS, 3: _LEFT_OUT, 4: _BEFORE_LOSS, 5: _HASHES}
+_IMPORTED = """
+CREATE TABLE imported (             -- roots that are files of vectors, not folders
+    root INTEGER PRIMARY KEY REFERENCES roots ON DELETE CASCADE,
+    size INTEGER NOT NULL,          -- of the file when it was read, in bytes
+    mtime_ns INTEGER NOT NULL,
+    num_read INTEGER NOT NULL       -- rows that are committed, counted from the first
+);
+"""
+MIGRATIONS = {2: _EXCLUSIONS, 3: _LEFT_OUT, 4: _BEFORE_LOSS, 5: _HASHES, 6: _IMPORTED}
 """By `user_version`, the one statement that makes the tables those of the next."""
 SCHEMAS = {
     version: "".join([_FIRST, *(MIGRATIONS[older] for older in range(2, version))])

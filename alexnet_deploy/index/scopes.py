@@ -10,6 +10,7 @@ from pathlib import Path
 
 from alexnet_deploy.errors import Argument, UsageError
 from alexnet_deploy.index.exclusions import Patterns, folder_pattern
+from alexnet_deploy.index.imported_roots import ImportedRoot, imported_roots
 from alexnet_deploy.index.ledger import Ledger
 from alexnet_deploy.index.named_folders import check_named, remember_folders
 from alexnet_deploy.index.roots import (
@@ -70,10 +71,13 @@ def scopes(
             without any, or for one with roots that were never given; a pattern that is none.
     """
     found: list[Scope] = []
+    imported = {root.path for root in imported_roots(ledger)}
     for folder in folders:
         path = Path(os.path.realpath(folder))
         if is_in_index(path, directory):
             raise UsageError(f"{folder}: is the index itself; give the folder of the photographs")
+        if path in imported:
+            raise _is_imported(folder)
         scope = _known_scope(ledger, path)
         if not os.path.isdir(path) and scope is None:
             raise _not_a_folder(folder)
@@ -82,7 +86,7 @@ def scopes(
         remember_folders(directory, [scope.folder for scope in found])
     else:
         found = [Scope(root=root) for root in all_roots(ledger)]
-        if not found:
+        if not found and not imported:
             raise UsageError("the index has no photographs yet; give their folder")
         check_named(directory, [scope.folder for scope in found])
     if exclude is not None:
@@ -117,7 +121,8 @@ def remove_folder(ledger: Ledger, folder: Path) -> int:
 
     Args:
         ledger: in a transaction.
-        folder: a root, one in it, which is excluded from now on, or one that roots are in.
+        folder: a root, one in it, which is excluded from now on, or one that roots are in; or a
+            file that was imported.
 
     Returns:
         How many were taken out.
@@ -126,21 +131,23 @@ def remove_folder(ledger: Ledger, folder: Path) -> int:
         UsageError: the index has no such folder.
     """
     path = Path(os.path.realpath(folder))
-    inner = [root for root in all_roots(ledger) if path in (root.path, *root.path.parents)]
+    known_roots: list[Root | ImportedRoot] = [*all_roots(ledger), *imported_roots(ledger)]
+    inner = [root for root in known_roots if path in (root.path, *root.path.parents)]
     num_removed = 0
     for root in inner:
         sql = "DELETE FROM photographs WHERE root = ?"
         num_removed += ledger.execute(sql, (root.id,))
         ledger.execute("DELETE FROM roots WHERE id = ?", (root.id,))
-    if inner:
-        return num_removed
     scope = _known_scope(ledger, path)
     if scope is None:
-        raise _no_such_folder("remove", folder, all_roots(ledger))
+        if inner:
+            return num_removed
+        raise _no_such_folder("remove", folder, known_roots)
     exclude_from(ledger, scope.root.id, [folder_pattern(os.fsdecode(scope.prefix))])
     bounds = (scope.root.id, *scope_bounds(scope))
     ledger.execute(f"DELETE FROM left_out WHERE root = ? AND {IN_SCOPE}", bounds)
-    return ledger.execute(f"DELETE FROM photographs WHERE root = ? AND {IN_SCOPE}", bounds)
+    sql = f"DELETE FROM photographs WHERE root = ? AND {IN_SCOPE}"
+    return num_removed + ledger.execute(sql, bounds)
 
 
 def scopes_within(ledger: Ledger, folders: Sequence[Path]) -> list[Scope]:
@@ -240,10 +247,19 @@ def _contains(outer: Scope, inner: Scope) -> bool:
     )
 
 
-def _no_such_folder(argument: str, folder: Path, roots: Iterable[Root]) -> UsageError:
+def _no_such_folder(
+    argument: str, folder: Path, roots: Iterable[Root | ImportedRoot]
+) -> UsageError:
     known = ", ".join(str(root.path) for root in roots) or "none"
     return UsageError(
         Argument(argument, str(folder)), f": no folder of the index is there (it has {known})"
+    )
+
+
+def _is_imported(folder: Path) -> UsageError:
+    return UsageError(
+        f"{folder}: a file of vectors of this name was imported; take it out first, with ",
+        Argument("remove", str(folder)),
     )
 
 

@@ -17,8 +17,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from alexnet_deploy import arguments
-from alexnet_deploy.choices import METRICS, Metric
+from alexnet_deploy.choices import Metric
 from alexnet_deploy.errors import ClosedError, PhotographError
 from alexnet_deploy.index.filters import Filters, Selector
 from alexnet_deploy.index.finder import Criteria, PhotographFinder
@@ -115,14 +114,13 @@ class Index:
         """Yield what each query finds, in the order of the queries.
 
         The search is exact: every vector is compared that `within`, `glob` and `since` leave, or in
-        an index whose vectors are compressed every one that can be among the nearest, unless
-        `effort` says otherwise. A query whose bytes are indexed has its vector there already; the
-        network is loaded and run only for others. The query's own file is not a neighbour of
-        itself; a copy elsewhere is, at distance 0, and identical. Equally near photographs come in
-        the order in which they were indexed.
+        an index whose vectors are compressed every one that can be among the nearest. A query whose
+        bytes are indexed has its vector there already, and so has, where another program made the
+        vectors, the path or URL of what was imported; the network is loaded and run only for
+        others. The query's own file is not a neighbour of itself; a copy elsewhere is, at distance
+        0, and identical. Equally near photographs come in the order in which they were indexed.
 
-        A pass over the vectors serves 32 queries, so up to 32 are taken from a lazy iterable
-        before the first is answered. For an answer at once, search for one.
+        Up to 32 queries share a pass over the vectors, and are taken before the first is answered.
 
         Args:
             queries: one or any iterable, which is read lazily: photographs as for
@@ -147,15 +145,12 @@ class Index:
             IncompatibleFileError: the index is damaged, or its model has changed since.
             ClosedError: the index is closed, or was deleted or replaced since it was opened.
         """
-        criteria = Criteria(
-            # No index has more, and NumPy and FAISS count in 64 bits.
-            k=min(arguments.count("k", k), 2**31),
-            metric=self.metric if metric is None else arguments.choice("metric", metric, METRICS),
-            max_distance=(
-                None if max_distance is None else arguments.distance("max_distance", max_distance)
-            ),
-            filters=Filters.of(within, glob, since),
-            effort=None if effort is None else arguments.count("effort", effort),
+        criteria = Criteria.of(
+            k,
+            self.metric if metric is None else metric,
+            max_distance,
+            Filters.of(within, glob, since),
+            effort,
         )
         self._check_open()
         self._check_filters(criteria.filters)
@@ -283,7 +278,11 @@ class Index:
         return vectors
 
     def _known(self, query: PhotographQuery | VectorQuery) -> VectorQuery | None:
-        """Return the vector, where it was given or the index has it of a file's bytes."""
+        """Return the vector, where it was given or the index has it of a file's bytes.
+
+        Or of its name, where the vectors are another program's: no network makes them again.
+        """
+        sha256: bytes | None
         if isinstance(query, VectorQuery):
             return query
         if isinstance(query.source, bytes):
@@ -292,7 +291,7 @@ class Index:
             try:
                 sha256 = read_stamped(query.source)[1].sha256
             except PhotographError:
-                return None  # computing its vector will find the reason again
+                sha256 = None  # computing its vector will find the reason again
         else:
             return None
         with self._lock:
@@ -300,6 +299,8 @@ class Index:
             # While it lasts the vector cannot move, and a segment that is not there is damage.
             with self._storage.ledger.snapshot():
                 position = self._storage.position_of(sha256)
+                if position is None and self.space.is_foreign and isinstance(query.source, Path):
+                    position = PhotographFinder(self._storage).imported_position(query.source)
                 if position is None:
                     return None
                 vectors = intact_rows(self._storage, [position])

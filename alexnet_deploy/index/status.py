@@ -11,8 +11,10 @@ from typing import Any
 from alexnet_deploy.errors import IncompatibleFileError
 from alexnet_deploy.files.path_text import path_fields, printable
 from alexnet_deploy.index.compressed_record import EFFORTS, compressed_record
+from alexnet_deploy.index.imported_roots import imported_roots
 from alexnet_deploy.index.integrity import problems
 from alexnet_deploy.index.ledger import BLOB, INTEGER, NULL, REAL, TEXT
+from alexnet_deploy.index.manifest import FOREIGN_LAYER
 from alexnet_deploy.index.roots import Roots, all_roots
 from alexnet_deploy.index.storage import Storage, open_storage
 from alexnet_deploy.model.calibrated import readable_ranges
@@ -30,11 +32,11 @@ def describe_index(directory: Path, *, check: bool) -> dict[str, Any]:
     Keys: path, kind ("index"), size_bytes, format, metric, model (None for the bundled checkpoint),
     the fields of `VectorSpace`, photographs (by state), vectors (used, unused: unused ones are kept
     until a prune, in case their photographs return), roots (path, photographs, include_hidden,
-    exclude, exists), compressed (None; error, where they are of no use; or vectors,
-    bytes_per_vector, share_read, recall by effort: see `CompressedRecord`), left_out (by suffix,
-    how many photographs of the roots were not tried), runs (the last, newest first; finished is
-    None if interrupted or still running; times in seconds since 1970), failures (the commonest:
-    reason, count, example) and, with `check`, problems.
+    exclude, exists), imported (files of vectors: path, photographs), compressed (None; error, where
+    they are of no use; or vectors, bytes_per_vector, share_read, recall by effort: see
+    `CompressedRecord`), left_out (by suffix, how many photographs of the roots were not tried),
+    runs (the last, newest first; finished is None if interrupted or still running; times in seconds
+    since 1970), failures (the commonest: reason, count, example) and, with `check`, problems.
 
     Args:
         directory: of the index.
@@ -82,8 +84,7 @@ def readable_index(description: dict[str, Any]) -> str:
         + (f", {counts['pending']:,} to be embedded again" if counts["pending"] else ""),
         f"  vectors       {vectors['used']:,} of {description['dimension']} numbers, float16"
         + (f"; {vectors['unused']:,} unused; {_PRUNE}" if vectors["unused"] else ""),
-        f"  made by       {description['layer']} of {description['model'] or 'the bundled model'}"
-        f", {description['precision']}, decoded by {Decode(**description['decode'])}",
+        f"  made by       {_maker(description)}",
         f"  identity      {description['identity']}",
     ]
     lines += readable_ranges(description["ranges"])
@@ -91,6 +92,8 @@ def readable_index(description: dict[str, Any]) -> str:
         gone = "" if root["exists"] else "  NOT THERE"
         without = f"  without {', '.join(root['exclude'])}" if root["exclude"] else ""
         lines.append(f"  root          {root['path']}  {root['photographs']:,}{without}{gone}")
+    for file in description["imported"]:
+        lines.append(f"  imported      {file['path']}  {file['photographs']:,}")
     if description["compressed"] is not None:
         lines.append(f"  compressed    {_compressed_line(description['compressed'])}")
     if description["left_out"]:
@@ -104,6 +107,15 @@ def readable_index(description: dict[str, Any]) -> str:
         found = description["problems"] or ["none: every size, count and vector is as written"]
         lines += [f"  problem       {line}" for line in found]
     return "\n".join(map(printable, lines))
+
+
+def _maker(description: dict[str, Any]) -> str:
+    if description["layer"] == FOREIGN_LAYER:
+        return "another program, see its identity; imported"
+    return (
+        f"{description['layer']} of {description['model'] or 'the bundled model'}"
+        f", {description['precision']}, decoded by {Decode(**description['decode'])}"
+    )
 
 
 def _description(index: Storage) -> dict[str, Any]:
@@ -124,6 +136,7 @@ def _description(index: Storage) -> dict[str, Any]:
         "photographs": {state: states.get(state, 0) for state in ("indexed", "failed", "pending")},
         "vectors": {"used": num_used, "unused": num_vectors - num_used},
         "roots": _roots(index),
+        "imported": _imported(index),
         "compressed": _compressed(index),
         "left_out": _left_out(index),
         "runs": _runs(index),
@@ -140,12 +153,22 @@ def _size(path: Path) -> int:
     return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
 
+def _counts(index: Storage) -> dict[int, int]:
+    """Return how many photographs each root has that can be found."""
+    sql = "SELECT root, count(*) FROM photographs WHERE position IS NOT NULL GROUP BY root"
+    return dict(index.ledger.rows(sql))
+
+
+def _imported(index: Storage) -> list[dict[str, Any]]:
+    counts = _counts(index)
+    return [
+        path_fields(root.path) | {"photographs": counts.get(root.id, 0)}
+        for root in imported_roots(index.ledger)
+    ]
+
+
 def _roots(index: Storage) -> list[dict[str, Any]]:
-    counts = dict(
-        index.ledger.rows(
-            "SELECT root, count(*) FROM photographs WHERE position IS NOT NULL GROUP BY root"
-        )
-    )
+    counts = _counts(index)
     return [
         path_fields(root.path)
         | {

@@ -12,22 +12,20 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from alexnet_deploy.choices import ANNS, Ann
-from alexnet_deploy.errors import Argument, ArgumentError, UsageError
-from alexnet_deploy.index.binary_codes import CODE_BITS
-from alexnet_deploy.index.compressed_files import remove_compressed
-from alexnet_deploy.index.compressed_record import record_stamp
+from alexnet_deploy.choices import Ann
+from alexnet_deploy.errors import Argument, UsageError
 from alexnet_deploy.index.exclusions import Patterns, within
+from alexnet_deploy.index.keeping import Keeper, check_ann
 from alexnet_deploy.index.maintenance import compact, forget_damaged, remove_unnamed_segments
 from alexnet_deploy.index.model import (
     ModelRequest,
+    check_is_own,
     check_model,
     check_request,
     create_index,
     open_model_of,
     remember_model,
 )
-from alexnet_deploy.index.plan import Plan, plan
 from alexnet_deploy.index.report import IndexReport
 from alexnet_deploy.index.roots import Root, move_root
 from alexnet_deploy.index.scan import Scan, photographs_in
@@ -36,8 +34,6 @@ from alexnet_deploy.index.storage import Storage, is_index, open_storage_to_writ
 from alexnet_deploy.index.writer import BatchCounts, BatchWriter
 from alexnet_deploy.inference.failures import no_photographs
 from alexnet_deploy.inference.run import PhotographResult, run_batches
-from alexnet_deploy.installed import has_module
-from alexnet_deploy.photographs.pipeline import default_threads
 from alexnet_deploy.photographs.suffixes import LeftOut
 from alexnet_deploy.runtimes.base import Runner
 
@@ -56,9 +52,7 @@ class UpdateOptions:
             on; None for those that they have.
         remove: folders to take out of the index; where none are given to index, nothing else is
             done.
-        ann: whether to compress the vectors, for searches that read few of them: "auto" as it is,
-            and where comparing all would take long; "compressed"; the bits of binary codes that
-            they get as well, one of `CODE_BITS`; or "exact", to take all that back.
+        ann: whether the vectors are compressed, see `keeping.Keeper`.
     """
 
     include_hidden: bool = False
@@ -72,9 +66,7 @@ class UpdateOptions:
 
     def __post_init__(self) -> None:
         """Check `ann`; raises `ArgumentError`."""
-        if self.ann not in (*ANNS, *CODE_BITS):
-            expected = ", ".join(map(str, (*ANNS, *CODE_BITS)))
-            raise ArgumentError("ann", self.ann, f"one of {expected}")
+        check_ann(self.ann)
 
 
 def bring_up_to_date(
@@ -196,7 +188,7 @@ class _Run:
         self._notify = notify
         self._runner_description: str | None = None
         self._run_id = 0
-        self._plan: Plan
+        self._keeper = Keeper(index, options.ann, request.threads, notify)
 
     def prepare(self) -> None:
         """Clean up after a killed run; forget damaged vectors if requested."""
@@ -204,11 +196,14 @@ class _Run:
         remove_unnamed_segments(self._index)
         if self._options.repair:
             num_damaged = forget_damaged(self._index)
-            remedy = "; their folders' next run embeds them again" if num_damaged else ""
+            again = "; their folders' next run embeds them, or their files' next import takes them"
+            remedy = f"{again} again" if num_damaged else ""
             self._notify(f"{num_damaged:,} damaged vectors{remedy}")
 
     def scan(self, folders: Sequence[Path]) -> Scan:
         """Determine the scopes and compare them with the ledger."""
+        if folders:
+            check_is_own(self._index)
         ledger = self._index.ledger
         with ledger.transaction():
             for old_and_new in self._options.moved_roots:
@@ -232,28 +227,15 @@ class _Run:
                 left_out=self._report.summary.left_out,
             )
             known = scan.num_found or scan.num_gone or scan.num_waiting
-            if not (known or self._options.remove):
+            if found and not (known or self._options.remove):
                 raise no_photographs(self._report.summary.left_out)
             self._tell_unmatched(scan, found)
             ledger.execute("INSERT INTO runs (started) VALUES (?)", (time.time(),))
             (self._run_id,) = ledger.one("SELECT max(id) FROM runs")
-        self._plan_search(scan)
+        self._keeper.plan(scan.num_tasks)
         self._report.num_failed_before = scan.num_failed_before
         self._report.num_unchanged = scan.num_found - scan.num_tasks - scan.num_failed_before
         return scan
-
-    def _plan_search(self, scan: Scan) -> None:
-        """Decide how the index will be searched, and say what that will take."""
-        sql = "SELECT count(*) FROM photographs WHERE position IS NOT NULL"
-        (num_vectors,) = self._index.ledger.one(sql)
-        self._plan = plan(
-            num_vectors + scan.num_tasks,
-            self._index.manifest.space.dimension,
-            self._options.ann,
-            self._request.threads or default_threads(),
-        )
-        if self._plan.is_compressed and record_stamp(self._index.directory) is None:
-            self._notify(self._plan.line())
 
     def _tell_unmatched(self, scan: Scan, scopes: Sequence[Scope]) -> None:
         """Say which of the patterns that were given now may be a slip."""
@@ -315,21 +297,5 @@ class _Run:
                     *(report.num_removed, self._run_id),
                 ),
             )
-        self._compress()
+        self._keeper.carry_out()
         report.summary.stop_clock()
-
-    def _compress(self) -> None:
-        """Bring the compressed vectors up to date, or remove them."""
-        ann, is_there = self._options.ann, record_stamp(self._index.directory) is not None
-        if ann == "exact":
-            remove_compressed(self._index.directory)
-        elif self._plan.is_compressed or is_there:
-            if ann == "auto" and not has_module("faiss"):
-                self._notify("without FAISS the vectors are not compressed: pip install faiss-cpu")
-                return
-            # FAISS is loaded for it, and most runs do without.
-            from alexnet_deploy.index.compressing import compress
-
-            codes = ann if isinstance(ann, int) else 0 if ann == "compressed" else None
-            threads = self._request.threads or default_threads()
-            compress(self._index, codes=codes, threads=threads, notify=self._notify)

@@ -3,6 +3,7 @@
 import dataclasses
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.errors import PhotographError
-from alexnet_deploy.index.ledger import BLOB, NULL
+from alexnet_deploy.index.ledger import BLOB, NULL, Ledger
 from alexnet_deploy.index.scan import Task
 from alexnet_deploy.index.segments import float16_vector, vector_checksum
 from alexnet_deploy.index.storage import Storage
@@ -98,29 +99,21 @@ class BatchWriter:
         Raises:
             OutputError: no space, for instance; the index is unchanged.
         """
-        vectors = self._vectors(results)
         counts = BatchCounts()
-        ledger, segments = self._index.ledger, self._index.segments
-        start = self._index.next_position()
-        stop = start + len(vectors.rows)
-        if stop > start:
-            segments.append(start, np.stack(vectors.rows))
-            segments.sync(start, stop)
-        with ledger.transaction():
-            self._insert_vectors(start, vectors)
+        with committed_with(self._index, self._vectors(results)):
             for result in results:
                 task = self._tasks.popleft()
                 assert task.file == result.source
                 self._record(task, result, counts)
         return counts
 
-    def _vectors(self, results: Sequence[PhotographResult[Path]]) -> "_Vectors":
+    def _vectors(self, results: Sequence[PhotographResult[Path]]) -> "NewVectors":
         """Round the new vectors to float16; one that does not fit becomes a failure.
 
         So do its copies that were loaded meanwhile, and those of a photograph with which the
         network overflows.
         """
-        vectors = _Vectors()
+        vectors = NewVectors()
         for result in results:
             if result.outputs is None and not result.has_overflowed:
                 continue
@@ -137,19 +130,6 @@ class BatchWriter:
                 vectors.sha256s.append(sha256)
         return vectors
 
-    def _insert_vectors(self, start: int, vectors: "_Vectors") -> None:
-        pairs = zip(vectors.sha256s, vectors.rows, strict=True)
-        self._index.ledger.execute_many(
-            "INSERT INTO vectors (position, sha256, checksum) VALUES (?, ?, ?)",
-            (
-                (position, sha256, vector_checksum(row))
-                for position, (sha256, row) in enumerate(pairs, start)
-            ),
-        )
-        self._index.ledger.execute(
-            "UPDATE settings SET next_position = ?", (start + len(vectors.rows),)
-        )
-
     def _record(self, task: Task, result: PhotographResult[Path], counts: BatchCounts) -> None:
         """Write one photograph's row, and count it."""
         sha256 = None if result.stamp is None else result.stamp.sha256
@@ -159,7 +139,7 @@ class BatchWriter:
             counts.num_failed += 1
             # What could not be opened is retried by each run.
             mtime_ns = None if result.stamp is None else task.mtime_ns
-            self._upsert(task, (task.size, mtime_ns, None, None, "failed", error))
+            self._write(task, (task.size, mtime_ns, None, None, "failed", error))
             return
         assert result.stamp is not None
         if result.outputs is not None:
@@ -170,7 +150,7 @@ class BatchWriter:
             counts.num_reused += 1
         position = self._index.position_of(result.stamp.sha256)
         stamp = result.stamp
-        self._upsert(task, (stamp.size, stamp.mtime_ns, sha256, position, "indexed", None))
+        self._write(task, (stamp.size, stamp.mtime_ns, sha256, position, "indexed", None))
 
     def _indexed_content(self, task: Task) -> bytes | None:
         """Return the hash of the content indexed under a task's path."""
@@ -181,25 +161,65 @@ class BatchWriter:
         )
         return None if row is None else row[0]
 
-    def _upsert(self, task: Task, values: tuple[Any, ...]) -> None:
-        # Not ON CONFLICT, which consumes an id for each existing row.
-        ledger, key = self._index.ledger, (task.root, task.path)
-        num_changed = ledger.execute(
-            "UPDATE photographs SET size = ?, mtime_ns = ?, sha256 = ?, position = ?, status = ?, "
-            "reason = ? WHERE root = ? AND path = ?",
-            (*values, *key),
-        )
-        if not num_changed:
-            ledger.execute(
-                "INSERT INTO photographs (size, mtime_ns, sha256, position, status, reason, root, "
-                "path) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (*values, *key),
-            )
+    def _write(self, task: Task, values: tuple[Any, ...]) -> None:
+        write_row(self._index.ledger, task.root, task.path, values)
 
 
 @dataclass(slots=True, kw_only=True)
-class _Vectors:
-    """The new vectors of a batch, and their content hashes."""
+class NewVectors:
+    """The new vectors of a batch, (D,) each, and their content hashes."""
 
     rows: list[NDArray[np.float16]] = field(default_factory=list)
     sha256s: list[bytes] = field(default_factory=list)
+
+
+@contextmanager
+def committed_with(index: Storage, vectors: NewVectors) -> Iterator[None]:
+    """Append vectors and sync them, then commit what names them, and what the block writes.
+
+    Raises:
+        OutputError: no space, for instance; the index is unchanged.
+    """
+    start = index.next_position()
+    stop = start + len(vectors.rows)
+    if stop > start:
+        index.segments.append(start, np.stack(vectors.rows))
+        index.segments.sync(start, stop)
+    with index.ledger.transaction():
+        _insert_vectors(index.ledger, start, vectors)
+        yield
+
+
+def _insert_vectors(ledger: Ledger, start: int, vectors: NewVectors) -> None:
+    pairs = zip(vectors.sha256s, vectors.rows, strict=True)
+    ledger.execute_many(
+        "INSERT INTO vectors (position, sha256, checksum) VALUES (?, ?, ?)",
+        (
+            (position, sha256, vector_checksum(row))
+            for position, (sha256, row) in enumerate(pairs, start)
+        ),
+    )
+    ledger.execute("UPDATE settings SET next_position = ?", (start + len(vectors.rows),))
+
+
+def write_row(ledger: Ledger, root: int, path: bytes, values: tuple[Any, ...]) -> None:
+    """Write a photograph's row, or change it.
+
+    Args:
+        ledger: in a transaction.
+        root: id of its root.
+        path: in its root.
+        values: size, mtime_ns, sha256, position, status and reason.
+    """
+    # Not ON CONFLICT, which consumes an id for each existing row.
+    num_changed = ledger.execute(
+        "UPDATE photographs SET size = ?, mtime_ns = ?, sha256 = ?, position = ?, status = ?, "
+        "reason = ? WHERE root = ? AND path = ?",
+        (*values, root, path),
+    )
+    if not num_changed:
+        ledger.execute(
+            "INSERT INTO photographs (size, mtime_ns, sha256, position, status, reason, root, "
+            "path) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (*values, root, path),
+        )

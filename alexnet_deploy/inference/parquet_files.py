@@ -9,7 +9,8 @@ JSON under `alexnet_deploy.provenance`.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,7 +28,14 @@ try:
 except ImportError as error:
     raise MissingPackageError("pyarrow", "parquet", "a .parquet file") from error
 
-_KEY = "alexnet_deploy.provenance"
+PROVENANCE_KEY = b"alexnet_deploy.provenance"
+LEADING = (
+    pyarrow.field("id", pyarrow.int64(), nullable=False),
+    pyarrow.field("path", pyarrow.string(), nullable=False),
+    pyarrow.field("path_base64", pyarrow.string()),
+    pyarrow.field("error", pyarrow.string()),
+)
+"""The columns before the vectors."""
 
 
 def write_parquet(path: Path, made: Provenance, groups: Iterable[RowGroup]) -> None:
@@ -47,14 +55,23 @@ def write_parquet(path: Path, made: Provenance, groups: Iterable[RowGroup]) -> N
 
 def _write(file: BinaryIO, made: Provenance, groups: Iterable[RowGroup]) -> None:
     schema = _schema(made)
-    writer = pyarrow.parquet.ParquetWriter(
-        file, schema, compression="zstd", use_dictionary=["path"]
-    )
     num_written = 0
-    try:
+    with parquet_writer(file, schema) as writer:
         for group in groups:
             writer.write_table(_table(schema, num_written, group, made.layers))
             num_written += len(group.paths)
+
+
+@contextmanager
+def parquet_writer(
+    file: BinaryIO, schema: "pyarrow.Schema"
+) -> Iterator["pyarrow.parquet.ParquetWriter"]:
+    """Yield what writes row groups to a file, whose end it writes when the block succeeds."""
+    writer = pyarrow.parquet.ParquetWriter(
+        file, schema, compression="zstd", use_dictionary=["path"]
+    )
+    try:
+        yield writer
         writer.close()
     finally:
         # Its destructor would write a footer to a file that is already closed.
@@ -67,19 +84,13 @@ def read_provenance(path: Path) -> Provenance:
     Raises:
         IncompatibleFileError: damaged, or without such a record.
     """
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            schema, num_rows = file.schema_arrow, file.metadata.num_rows
-    except (pyarrow.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise IncompatibleFileError(
-            f"{path}: cannot be read as Parquet ({reason}); restore it from a copy"
-        ) from error
-    content = (schema.metadata or {}).get(_KEY.encode())
+    with parquet_errors(path), pyarrow.parquet.ParquetFile(path) as file:
+        schema, num_rows = file.schema_arrow, file.metadata.num_rows
+    content = (schema.metadata or {}).get(PROVENANCE_KEY)
     if content is None:
         raise IncompatibleFileError(
-            f"{path}: does not say how its vectors were made ({_KEY} is missing), so it is not by "
-            "this version; embed the photographs again"
+            f"{path}: does not say how its vectors were made (alexnet_deploy.provenance is "
+            "missing), so embed of this version has not written it; embed the photographs again"
         )
     made = Provenance.from_json(content, str(path))
     if num_rows != made.num_rows or not schema.equals(_schema(made)):
@@ -91,30 +102,21 @@ def read_provenance(path: Path) -> Provenance:
 
 
 def _schema(made: Provenance) -> "pyarrow.Schema":
-    fields = [
-        pyarrow.field("id", pyarrow.int64(), nullable=False),
-        pyarrow.field("path", pyarrow.string(), nullable=False),
-        pyarrow.field("path_base64", pyarrow.string()),
-        pyarrow.field("error", pyarrow.string()),
-    ]
+    fields = list(LEADING)
     number = {"float32": pyarrow.float32(), "float16": pyarrow.float16()}[made.dtype]
     for layer in made.layers:
         vector = pyarrow.list_(number)
         metadata = {"alexnet_deploy.shape": json.dumps(layer.shape)}
         fields.append(pyarrow.field(layer.name, vector, metadata=metadata))
-    return pyarrow.schema(fields).with_metadata({_KEY: made.to_json()})
+    return pyarrow.schema(fields).with_metadata({PROVENANCE_KEY: made.to_json()})
 
 
 def _table(
     schema: "pyarrow.Schema", first_id: int, group: RowGroup, layers: tuple[StoredLayer, ...]
 ) -> "pyarrow.Table":
     """Return a row group."""
-    columns = [
-        pyarrow.array(range(first_id, first_id + len(group.paths)), pyarrow.int64()),
-        pyarrow.array(map(path_utf8, group.paths), pyarrow.string()),
-        pyarrow.array(map(path_base64, group.paths), pyarrow.string()),
-        pyarrow.array([error and printable(error) for error in group.errors], pyarrow.string()),
-    ]
+    ids = range(first_id, first_id + len(group.paths))
+    columns = leading_columns(ids, group.paths, group.errors)
     are_null = np.array([error is not None for error in group.errors])
     ends = np.cumsum(~are_null)
     for layer, array in zip(layers, group.arrays, strict=True):
@@ -124,6 +126,30 @@ def _table(
         offsets = pyarrow.array(starts, mask=np.append(are_null, False))
         columns.append(pyarrow.ListArray.from_arrays(offsets, values))
     return pyarrow.Table.from_arrays(columns, schema=schema)
+
+
+def leading_columns(
+    ids: Sequence[int], paths: Sequence[Path | str], errors: Sequence[str | None]
+) -> list["pyarrow.Array"]:
+    """Return the columns of `LEADING`."""
+    return [
+        pyarrow.array(ids, pyarrow.int64()),
+        pyarrow.array(map(path_utf8, paths), pyarrow.string()),
+        pyarrow.array(map(path_base64, paths), pyarrow.string()),
+        pyarrow.array([error and printable(error) for error in errors], pyarrow.string()),
+    ]
+
+
+@contextmanager
+def parquet_errors(path: Path) -> Iterator[None]:
+    """Turn what pyarrow raises in the block while it reads a file into an error of ours."""
+    try:
+        yield
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise IncompatibleFileError(
+            f"{path}: cannot be read as Parquet ({reason}); restore it from a copy"
+        ) from error
 
 
 def _size(shape: tuple[int, ...]) -> int:

@@ -66,11 +66,12 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Row]:
 
     place = tmp_path_factory.mktemp("json")
     samples = varied_samples()[:3]
-    (place / "photos" / samples[0].parent.name).mkdir(parents=True)
+    folder = place / "photos" / samples[0].parent.name
+    folder.mkdir(parents=True)
     for path in samples:
-        shutil.copy(path, place / "photos" / samples[0].parent.name)
+        shutil.copy(path, folder)
     for name in ("1.jpg", "2.jpg", "left out.svg"):
-        (place / "photos" / samples[0].parent.name / name).write_bytes(b"no photograph")
+        (folder / name).write_bytes(b"no photograph")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         write_engine(ENGINE, place / "m.engine")
@@ -82,12 +83,15 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Row]:
         ways = ("--runtime", "openvino", "--decode", "exact", "--decode", "scaled")
         tell("bench", "bench", "photos", *ways, "--rounds", "1")
         models = ("--model", "m.onnx", "--compare", "m.onnx")
-        tell("evaluate", "evaluate", "photos", *models, "--max-failures", "100%")
+        any_failed = ("--max-failures", "100%")
+        tell("evaluate", "evaluate", "photos", *models, *any_failed)
         shutil.copytree("photos", "classes")
-        shutil.copytree(place / "photos" / samples[0].parent.name, "classes/other")
-        ranked = ("classes", "--retrieval", "--model", "m.onnx", "--max-failures", "100%")
-        tell("evaluate --retrieval", "evaluate", *ranked)
+        shutil.copytree(folder, "classes/other")
+        tell("evaluate --retrieval", "evaluate", "classes", "--retrieval", *models[:2], *any_failed)
         tell("index", "index", "photos", "--model", "m.onnx", "--index", "i", "--ann", "compressed")
+        run("embed", "photos", "--model", "m.onnx", "--decode", "scaled", "-o", "v.parquet")
+        tell("index --from", "index", "--from", "v.parquet", "--index", "i")
+        tell("index --export", "index", "--export", "exported", "--index", "i")
         tell("search", "search", "photos", "--index", "i")
         shutil.copy(samples[0], place / "photos" / "copy.jpg")
         with Image.open(samples[0]) as picture:

@@ -1,6 +1,7 @@
 """What a sheet says of a photograph: numbers, folder and name."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -12,7 +13,7 @@ from alexnet_deploy.photographs.pixel_limit import limit_megapixels
 from tests.support.fake_runner import UNSPOKEN
 
 
-def cell_of(cosine: float, l2: float, metric: Metric, path: Path, **flags: bool) -> Cell:
+def cell_of(cosine: float, l2: float, metric: Metric, path: Path, **flags: Any) -> Cell:
     neighbour = Neighbour(path=path, cosine_similarity=cosine, l2_distance=l2, **flags)
     return neighbour_cell(neighbour, metric)
 

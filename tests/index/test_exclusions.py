@@ -235,8 +235,9 @@ def test_an_older_ledger_is_searched_as_it_is_and_changed_when_it_is_written_to(
     ledger = index / "ledger.sqlite"
     with closing(sqlite3.connect(ledger)) as connection:
         connection.executescript(
-            "DROP TABLE hashes; DROP TABLE before_loss; DROP TABLE left_out; "
-            "DROP TABLE exclusions; PRAGMA user_version = 2; VACUUM"
+            "DROP TABLE imported; DROP TABLE hashes; DROP TABLE before_loss; "
+            "DROP TABLE left_out; DROP TABLE exclusions; "
+            "PRAGMA user_version = 2; VACUUM"
         )
     before = ledger.read_bytes()
     (result,) = search(index, [photos / "red.bmp"], ModelRequest())

@@ -28,6 +28,7 @@ def test_json_has_the_query_and_its_results() -> None:
                 "identical": False,
                 "changed": False,
                 "gone": True,
+                "imported": False,
             }
         ],
     }

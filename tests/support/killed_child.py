@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from alexnet_deploy.index import manifest, update
+from alexnet_deploy.index import manifest, update, writer
 from alexnet_deploy.index import model as index_runner
 from alexnet_deploy.index.ledger import Ledger
 from alexnet_deploy.index.model import ModelRequest
@@ -118,7 +118,7 @@ class Reporter:
 
     def watch_batches(self) -> None:
         """Let "insert" go from its first statement to the commit that ends it."""
-        insert_vectors, commit = BatchWriter._insert_vectors, Ledger.commit
+        insert_vectors, commit = writer._insert_vectors, Ledger.commit
 
         def begun(*arguments: Any) -> None:
             self.enter("insert")
@@ -131,7 +131,7 @@ class Reporter:
             with self.step("commit" if is_batch else "other commit"):
                 commit(*arguments)
 
-        setattr(BatchWriter, "_insert_vectors", begun)  # noqa: B010
+        vars(writer)["_insert_vectors"] = begun
         setattr(Ledger, "commit", ended)  # noqa: B010
         self.watch(Segments, "append", "append")
         self.watch(Segments, "sync", "sync")
@@ -140,8 +140,8 @@ class Reporter:
         """Note of which photographs the network is to see a row, and say them when it does."""
         needs_row, open_runner_of = BatchWriter.needs_row, vars(index_runner)["open_runner_of"]
 
-        def noted(writer: BatchWriter, loaded: Loaded) -> bool:
-            is_needed = needs_row(writer, loaded)
+        def noted(batches: BatchWriter, loaded: Loaded) -> bool:
+            is_needed = needs_row(batches, loaded)
             if is_needed and loaded.stamp is not None:
                 self._waiting.append(loaded.stamp.sha256.hex())
             return is_needed

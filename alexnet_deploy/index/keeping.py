@@ -1,0 +1,75 @@
+"""Keep the vectors of an index compressed, or not, as its user and its size want it."""
+
+from collections.abc import Callable
+
+from alexnet_deploy.choices import ANNS, Ann
+from alexnet_deploy.errors import ArgumentError
+from alexnet_deploy.index.binary_codes import CODE_BITS
+from alexnet_deploy.index.compressed_files import remove_compressed
+from alexnet_deploy.index.compressed_record import record_stamp
+from alexnet_deploy.index.plan import Plan, plan
+from alexnet_deploy.index.storage import Storage
+from alexnet_deploy.installed import has_module
+from alexnet_deploy.photographs.pipeline import default_threads
+
+
+class Keeper:
+    """Plans before a run how its index will be searched, and does it afterwards.
+
+    Args:
+        index: open for writing.
+        ann: "auto" as it is, and where comparing all would take long; "compressed"; the bits of
+            binary codes that the vectors get as well, one of `CODE_BITS`; or "exact", to take all
+            that back.
+        threads: that compress and search; None for all cores.
+        notify: called with lines for a person.
+    """
+
+    def __init__(
+        self,
+        index: Storage,
+        ann: Ann | int,
+        threads: int | None,
+        notify: Callable[[str], None],
+    ) -> None:
+        self._index = index
+        self._ann = ann
+        self._threads = threads or default_threads()
+        self._notify = notify
+        self._plan: Plan | None = None
+
+    def plan(self, num_later: int) -> None:
+        """Decide, for so many more vectors, and say what it will take."""
+        sql = "SELECT count(*) FROM photographs WHERE position IS NOT NULL"
+        (num_vectors,) = self._index.ledger.one(sql)
+        dimension = self._index.manifest.space.dimension
+        self._plan = plan(num_vectors + num_later, dimension, self._ann, self._threads)
+        if self._plan.is_compressed and record_stamp(self._index.directory) is None:
+            self._notify(self._plan.line())
+
+    def carry_out(self) -> None:
+        """Bring the compressed vectors up to date, or remove them; the run has finished."""
+        is_there = record_stamp(self._index.directory) is not None
+        if self._ann == "exact":
+            remove_compressed(self._index.directory)
+        elif is_there or (self._plan is not None and self._plan.is_compressed):
+            if self._ann == "auto" and not has_module("faiss"):
+                self._notify("without FAISS the vectors are not compressed: pip install faiss-cpu")
+                return
+            # FAISS is loaded for it, and most runs do without.
+            from alexnet_deploy.index.compressing import compress
+
+            ann = self._ann
+            codes = ann if isinstance(ann, int) else 0 if ann == "compressed" else None
+            compress(self._index, codes=codes, threads=self._threads, notify=self._notify)
+
+
+def check_ann(ann: object) -> None:
+    """Refuse what says nothing of how vectors are kept.
+
+    Raises:
+        ArgumentError: it is neither a word nor a number of bits.
+    """
+    if isinstance(ann, bool) or ann not in (*ANNS, *CODE_BITS):
+        expected = ", ".join(map(str, (*ANNS, *CODE_BITS)))
+        raise ArgumentError("ann", ann, f"one of {expected}")
