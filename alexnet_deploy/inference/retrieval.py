@@ -188,7 +188,7 @@ class _Judge:
 
     Attributes:
         judged: so far.
-        not_judged: what the photographs were too few for.
+        not_judged: see `Retrieval`.
     """
 
     def __init__(self, labels: NDArray[np.int32]) -> None:

@@ -46,7 +46,7 @@ class Retrieval:
         labels: (N,) int32, the class of each photograph that could be read.
         classes: their names.
         forms: in the order of the table.
-        not_judged: what the photographs were too few for.
+        not_judged: forms, or "unseen classes", that there was too little for.
         failures: photographs that could not be read, with the reason.
         num_unlabelled: photographs of the folder that the file with the classes does not name.
         left_out: photographs of the folder that were not tried, by suffix; see `finding`.
@@ -104,7 +104,8 @@ class Retrieval:
             ("measured", self.model.describe_views(len(self.labels))),
         ]
         if self.not_judged:
-            rows.append(("too few photographs for", ", ".join(self.not_judged)))
+            few = "too few classes, photographs, or numbers in a vector"
+            rows.append(("not judged", f"{', '.join(self.not_judged)}: {few}"))
         lines = [f"{name:<26}{text}" for name, text in rows]
         head = ("", "vectors", "form", "among", "bytes", *_HEADS)
         numbered = enumerate(self.forms, start=1)

@@ -325,7 +325,7 @@ def test_retrieval_ranks_by_pixels_and_by_layers(data: Path, opened: Opened) -> 
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert lines[0] == "queries                   4 in 2 classes, each against 3 others"
-    assert lines[4].startswith("too few photographs for   unseen classes, PCA 64 of fc7, PCA 1")
+    assert lines[4].startswith("not judged                unseen classes, PCA 64 of fc7, PCA 1")
     names = [line.split()[:5] for line in lines[7:12]]
     assert names == [
         ["1", "pixels", "L2", "all", "196,608"],

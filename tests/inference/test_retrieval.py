@@ -110,7 +110,7 @@ def test_forms_that_the_photographs_are_too_few_for_are_named(folders: ClassFold
     ]
     found = evaluate_retrieval(runner("fc7"), folders, forms)
     assert found.not_judged == ("rank 8 of fc7",)
-    assert "too few photographs for   rank 8 of fc7\n" in found.table()
+    assert "not judged                rank 8 of fc7: too few " in found.table()
     assert [one.form for one in found.forms] == ["L2", "L2", "rank 7", "rank 7"]
     few = folders.select(np.arange(3 * NUM_EACH))
     found = evaluate_retrieval(runner("fc7"), few, forms)
