@@ -35,7 +35,7 @@ MODULES = {
     ),
     "graph": (
         "interface report serialization model_file build lowering casting quantization "
-        "unsigned_int8 plugin_nodes reading"
+        "unsigned_int8 plugin_nodes reading coder_file"
     ),
     "importing": (
         "source messages wire_format prototxt caffe_schema caffe_network caffe_files "
@@ -65,7 +65,7 @@ MODULES = {
     "export": "calibration int8 fast onnx engine cache recorded opening",
     "console": "signals decoding paths progress verbosity reporting group",
     "index": (
-        "manifest lock segments schema ledger named_folders exclusions roots storage model "
+        "manifest coder lock segments schema ledger named_folders exclusions roots storage model "
         "integrity scopes "
         "maintenance scan writer update ranking exact_search status results queries rotations "
         "finder session opening"
@@ -105,7 +105,7 @@ OWNERS = {
     "click": START_UP,
     "cuda": ("trt.kernel", "runtimes.cuda_memory"),
     "faiss": ("index.exact_search",),
-    "google": ("graph.reading",),
+    "google": ("graph.reading", "graph.coder_file"),
     "ml_dtypes": ("graph.casting",),
     "nvidia": ("photographs.gpu_jpegs",),
     "onnx": (
