@@ -59,7 +59,8 @@ MODULES = {
     "inference": (
         "failures run classification published activations provenance partial_rows "
         "npy_files parquet_files embeddings vector_files class_matching ten_crop predictions "
-        "confusion statistics evaluation_report evaluation prediction_tables prediction_files model"
+        "confusion statistics evaluation_report evaluation prediction_tables prediction_files "
+        "retrieval_figures retrieval_forms pixel_rows retrieval_report retrieval model"
     ),
     "weights": "places download store pull names",
     "export": "calibration int8 fast onnx engine cache recorded opening",

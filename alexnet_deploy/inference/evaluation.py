@@ -32,7 +32,7 @@ from alexnet_deploy.inference.run import RunSummary, run
 from alexnet_deploy.inference.statistics import paired_counts
 from alexnet_deploy.inference.ten_crop import NUM_CROPS, TenCropRunner
 from alexnet_deploy.model.spec import ModelSpec
-from alexnet_deploy.photographs.truth_files import Labelled, LabelledFiles
+from alexnet_deploy.photographs.truth_files import Labelled
 from alexnet_deploy.runtimes.base import Runner
 
 _NUM_CONFUSIONS = 10  # in the report
@@ -133,15 +133,7 @@ class _Member:
     name: str
 
     def model(self) -> EvaluatedModel:
-        return EvaluatedModel(
-            path=self.path,
-            identity=self.runner.identity,
-            runtime=self.runner.options.runtime,
-            precision=self.runner.options.precision,
-            weight=self.share,
-            input_size=self.runner.spec.input_size,
-            preprocessing=self.runner.spec.preprocessing,
-        )
+        return EvaluatedModel.of(self.runner, self.path, self.share)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -223,9 +215,7 @@ class _Work:
             mean_class_top1=math.fsum(own) / len(own),
             num_photographs=int(counted.sum()),
             failures=tuple((photographs.path(n), error) for n, error in self.failures.items()),
-            num_unlabelled=(
-                photographs.num_unlabelled if isinstance(photographs, LabelledFiles) else 0
-            ),
+            num_unlabelled=photographs.num_unlabelled,
             left_out=self.summary.left_out.counts,
             num_crops=NUM_CROPS if self.ten_crop else 1,
             matched_by=self.match.by,

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from alexnet_deploy.files.path_text import path_fields, printable
 from alexnet_deploy.files.records import plain_fields
@@ -15,6 +15,7 @@ from alexnet_deploy.inference.published import PublishedAccuracy
 from alexnet_deploy.inference.statistics import PairedCounts, wilson_interval
 from alexnet_deploy.model.spec import Preprocessing
 from alexnet_deploy.photographs.pixels import EXACT
+from alexnet_deploy.runtimes.base import Runner
 
 _MATCHED_BY = {
     "order": "folders in sorted order: the model has no labels",
@@ -63,6 +64,36 @@ class EvaluatedModel:
     weight: float
     input_size: int
     preprocessing: Preprocessing
+
+    @classmethod
+    def of(cls, runner: Runner, path: Path | None, weight: float = 1.0) -> Self:
+        """Describe what a runner runs."""
+        return cls(
+            path=path,
+            identity=runner.identity,
+            runtime=runner.options.runtime,
+            precision=runner.options.precision,
+            weight=weight,
+            input_size=runner.spec.input_size,
+            preprocessing=runner.spec.preprocessing,
+        )
+
+    def describe(self) -> str:
+        """Return its name, identity and share in one line."""
+        name = self.path.name if self.path is not None else "model"
+        share = "" if self.weight == 1 else f", weight {self.weight:.3f}"
+        return f"{printable(name)} ({self.identity[:16]}{share})"
+
+    def describe_views(self, num_photographs: int, num_crops: int = 1) -> str:
+        """Say in one line how it saw how many photographs."""
+        how = self.preprocessing
+        crops = "centre crop" if num_crops == 1 else f"mean of {num_crops} crops"
+        side = f"{how.resize_to} px"
+        resized = f"shorter side {side}" if how.resize == "shorter_side" else f"squashed to {side}"
+        return (
+            f"{crops} of {self.input_size} px, {resized}, {how.filter}; {num_photographs:,} "
+            f"photographs; {self.runtime} {self.precision}"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +208,7 @@ class Evaluation:
         if self.matched_by in _MATCHED_BY:
             rows.append(("classes", _MATCHED_BY[self.matched_by]))
         for model in self.models:
-            rows += [("model", _model_line(model)), ("measured", self._measured(model))]
+            rows += [("model", model.describe()), ("measured", self._views(model))]
         if self.published is not None:
             rows.append(("published", self._published_line(self.published)))
         titles = ["most confused", *[""] * len(self.confusions)]
@@ -188,12 +219,15 @@ class Evaluation:
         lines = [f"{name:<26}{text}" for name, text in rows]
         return "\n".join(lines + (self._class_lines() if per_class else []))
 
+    def _views(self, model: EvaluatedModel) -> str:
+        return model.describe_views(self.num_photographs, self.num_crops)
+
     def _comparison_rows(self, comparison: Comparison) -> list[tuple[str, str]]:
         counts, model = comparison.counts, comparison.model
         low, high = (100 * bound for bound in counts.difference_interval)
         return [
-            ("compared model", _model_line(model)),
-            ("measured", self._measured(model)),
+            ("compared model", model.describe()),
+            ("measured", self._views(model)),
             (
                 "top-1, paired",
                 f"{_percent(counts.second_top1)} against {_percent(counts.first_top1)}: "
@@ -201,17 +235,6 @@ class Evaluation:
             ),
             ("", counts.sentence()),
         ]
-
-    def _measured(self, model: EvaluatedModel) -> str:
-        """Say in one line how one model saw how many photographs."""
-        size, how = model.input_size, model.preprocessing
-        crops = "centre crop" if self.num_crops == 1 else f"mean of {self.num_crops} crops"
-        side = f"{how.resize_to} px"
-        resized = f"shorter side {side}" if how.resize == "shorter_side" else f"squashed to {side}"
-        return (
-            f"{crops} of {size} px, {resized}, {how.filter}; {self.num_photographs:,} photographs; "
-            f"{model.runtime} {model.precision}"
-        )
 
     def _inside(self, published: PublishedAccuracy) -> tuple[bool, bool]:
         """Return whether the published top-1 and top-5 lie in the intervals."""
@@ -296,12 +319,6 @@ def _comparison_fields(comparison: Comparison) -> dict[str, Any]:
         "only_second": counts.num_only_second,
         "p_value": counts.p_value,
     }
-
-
-def _model_line(model: EvaluatedModel) -> str:
-    name = model.path.name if model.path is not None else "model"
-    share = "" if model.weight == 1 else f", weight {model.weight:.3f}"
-    return f"{printable(name)} ({model.identity[:16]}{share})"
 
 
 def _interval(bounds: tuple[float, float]) -> str:

@@ -44,6 +44,11 @@ class ClassFolders:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def num_unlabelled(self) -> int:
+        """Photographs in the folder without a class: there are none, they are refused."""
+        return 0
+
     def path(self, index: int) -> Path:
         """Return the file of one photograph."""
         start, end = self.spans[index].tolist()

@@ -318,3 +318,68 @@ def test_files_that_cannot_be_meant_are_refused_before_a_model_is_opened(
     assert message in " ".join(result.stderr.split())
     assert opened.calls == []
     assert Path("t.csv").read_text().startswith("path,label")
+
+
+def test_retrieval_ranks_by_pixels_and_by_layers(data: Path, opened: Opened) -> None:
+    result = run("--retrieval", data, "--layer", "fc7", "--layer", "classifier.2", "--per-class")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0] == "queries                   4 in 2 classes, each against 3 others"
+    names = [line.split()[:5] for line in lines[6:11]]
+    assert names == [
+        ["1", "pixels", "L2", "-", "196,608"],
+        *([str(2 + n), "fc7", form, "-", "8,192"] for n, form in enumerate(("cosine", "L2"))),
+        *([str(4 + n), "fc6", form, "-", "8,192"] for n, form in enumerate(("cosine", "L2"))),
+    ]
+    # By red alone three are equal: the other blue one is their last, and they tie for it.
+    found = parsed("--retrieval", data)
+    assert [one["form"] for one in found["forms"]] == ["L2", "cosine", "L2"]
+    assert found["forms"][2]["by_class"]["map"] == pytest.approx(
+        [(11 / 18 + 1 / 3) / 2, 3 / 4], abs=1e-6
+    )
+    options = RunnerOptions(outputs=("fc7",), exact_batch=False)
+    assert opened.calls[-1] == (bundled_checkpoint(), options)
+    assert "\n4 done, 0 failed in " in result.stderr
+
+
+def test_classes_to_retrieve_may_come_from_a_file_and_need_not_be_the_models(data: Path) -> None:
+    Path("t.csv").write_text("path,label\nred/1.png,hot\nred/2.png,hot\nblue/3.png,cold\n")
+    found = parsed("--retrieval", data, "--truth", "t.csv")
+    assert (found["photographs"], found["queries"], found["unlabelled"]) == (3, 2, 1)
+    assert [one["label"] for one in found["classes"]] == ["cold", "hot"]
+    assert found["forms"][0]["map"] == 1
+
+
+def test_retrieval_exits_with_3_if_too_many_fail(data: Path) -> None:
+    (data / "red" / "5.png").write_bytes(b"")
+    result = run("--retrieval", data)
+    assert result.exit_code == 3
+    assert "; 1 more failed\n" in result.stdout
+    assert "failed: d/red/5.png: " in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--weight", "1"),
+        ("--compare", "b.onnx"),
+        ("--ten-crop",),
+        ("--predictions", "p.csv"),
+        ("--confusion", "m.csv"),
+        ("--sheet", "s.png"),
+        ("--model", "a.onnx", "--model", "b.onnx"),
+    ],
+)
+def test_what_is_for_accuracy_is_refused_by_name(
+    data: Path, opened: Opened, words: tuple[str, ...]
+) -> None:
+    result = run("--retrieval", data, *words)
+    assert result.exit_code == 2, result.output
+    assert f"Error: {words[0]}: --retrieval judges " in result.stderr
+    assert opened.calls == []
+
+
+def test_layers_are_for_retrieval(data: Path) -> None:
+    result = run(data, "--layer", "fc6")
+    assert result.exit_code == 2
+    assert "--layer: is for --retrieval; add it, or leave it out" in result.stderr
