@@ -69,6 +69,7 @@ MODULES = {
         "manifest coder lock segments schema ledger named_folders exclusions roots storage model "
         "integrity scopes "
         "maintenance scan writer update ranking exact_search status results queries rotations "
+        "compression itq compressed_forms "
         "finder session opening"
     ),
     "benchmark": "machine settings reading results table measuring",

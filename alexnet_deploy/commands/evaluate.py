@@ -137,6 +137,7 @@ def _retrieval(
     arguments: _Arguments, photographs: "Labelled", report: Reporter, summary: "RunSummary"
 ) -> "Retrieval":
     """Open the model and judge what it makes of the photographs."""
+    from alexnet_deploy.index.compressed_forms import COMPRESSED_FORMS
     from alexnet_deploy.inference.retrieval import evaluate_retrieval
     from alexnet_deploy.inference.retrieval_forms import EXACT_FORMS
     from alexnet_deploy.weights.names import chosen_model
@@ -148,7 +149,7 @@ def _retrieval(
         return evaluate_retrieval(
             runner,
             photographs,
-            EXACT_FORMS,
+            (*EXACT_FORMS, *COMPRESSED_FORMS),
             layers=layers,
             path=Path(str(chosen_model(name))),
             threads=given.threads,
@@ -246,6 +247,8 @@ def evaluate(per_class: bool, as_json: bool, max_failures: "FailureLimit", **opt
     the network, whose classes need not be these. mAP is the mean of the queries' average precision,
     "by class" the mean of the classes' own; p@10 is the share of the ten nearest that are of the
     query's class, r@10 the share of its class among them. Results that tie have every order.
+    Compressed forms are fitted on all the photographs, or on every second class and judged on the
+    others by themselves: "unseen".
 
     The columns of --predictions: path, true_index, true_label, true_rank, true_probability, top1,
     top5, index_1, label_1, probability_1 to _5, compared_index, compared_label,

@@ -3,15 +3,17 @@
     photographs -> inference.run -> vectors of layers, and their pixels -> a ranking for each form
                 -> retrieval_figures -> Retrieval
 
-A form that is fitted is judged twice: fitted on the photographs themselves, as an index would, and
-on photographs of other classes than the query's. For that it is fitted on every second class, and
-on the others, and a query is coded by the one that has not seen its class: so all photographs are
-queries, against all others, whatever the form.
+Each form is judged twice. Among all: fitted on the photographs, as an index would, each of them the
+query against all the others. Among unseen classes: fitted on every second class, and judged on the
+others by themselves, then the other way round; the exact forms, too, since half of the classes are
+easier to tell apart. (Ranked among all by a form that has seen only the others, a query's own are
+told from these by that alone, which PCA gains by.)
 
-N photographs, D numbers of a vector. Memory: 14 bytes a number of one layer, 2 of each other, and
+N photographs, D numbers of a vector. Memory: 12 bytes a number of one layer, 2 of each other, and
 some 400 MB; on the disk, in the folder for temporary files, 200 kB a photograph.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -27,7 +29,7 @@ from alexnet_deploy.inference.failures import FailureLimit, check_failures
 from alexnet_deploy.inference.pixel_rows import PIXEL_BYTES, PIXEL_SPEC, PixelRows, open_pixel_rows
 from alexnet_deploy.inference.retrieval_figures import Distances, figures_of, is_alone
 from alexnet_deploy.inference.retrieval_forms import Form
-from alexnet_deploy.inference.retrieval_report import FittedOn, JudgedForm, Retrieval
+from alexnet_deploy.inference.retrieval_report import JudgedForm, Retrieval
 from alexnet_deploy.inference.run import PhotographResult, RunSummary, run_batches
 from alexnet_deploy.photographs.pipeline import Load, Loaded
 from alexnet_deploy.photographs.pixels import EXACT
@@ -76,9 +78,9 @@ def evaluate_retrieval(
         labels = photographs.labels[rows]
         _check_classes(labels)
         judge = _Judge(labels)
-        judge.add("pixels", "L2", PIXEL_BYTES, None, pixels.distances(rows))
+        judge.add("pixels", "L2", PIXEL_BYTES, lambda fit_on, own: pixels.distances(rows[own]))
     for name in names:
-        vectors = taken.vectors.pop(name)[rows].astype(np.float32)
+        vectors = taken.vectors.pop(name)[rows]
         for form in forms:
             judge.add_form(form, name, vectors)
     summary.stop_clock()
@@ -86,7 +88,7 @@ def evaluate_retrieval(
         labels=labels,
         classes=photographs.classes,
         forms=tuple(judge.judged),
-        not_fitted=tuple(judge.not_fitted),
+        not_judged=tuple(judge.not_judged),
         failures=tuple((photographs.path(n), error) for n, error in taken.failures.items()),
         num_unlabelled=photographs.num_unlabelled,
         left_out=summary.left_out.counts,
@@ -174,6 +176,10 @@ class _Taken:
         return None
 
 
+_Ranked = Callable[[NDArray[np.int64], NDArray[np.int64]], Distances]
+"""From the numbers of the photographs to fit on, and of those to judge, to their distances."""
+
+
 class _Judge:
     """Judges one form after the other.
 
@@ -182,56 +188,42 @@ class _Judge:
 
     Attributes:
         judged: so far.
-        not_fitted: forms that the photographs were too few for.
+        not_judged: what the photographs were too few for.
     """
 
     def __init__(self, labels: NDArray[np.int32]) -> None:
         self._labels = labels
-        self._halves = np.unique(labels, return_inverse=True)[1] % 2  # 0 or 1, by class
+        numbers = np.unique(labels, return_inverse=True)[1]
+        self._every = np.arange(len(labels))
+        self._halves = [np.flatnonzero(numbers % 2 == half) for half in (0, 1)]
+        self._has_unseen = numbers.max() >= 3  # two classes, to be told apart, in each half
+        self._fewest = min(map(len, self._halves)) if self._has_unseen else len(labels)
         self.judged: list[JudgedForm] = []
-        self.not_fitted: list[str] = []
+        self.not_judged = [] if self._has_unseen else ["unseen classes"]
 
-    def add(
-        self,
-        vectors: str,
-        form: str,
-        num_bytes: int,
-        fitted_on: FittedOn | None,
-        distances: Distances,
-    ) -> None:
-        """Judge the distances in one form, given its names."""
-        figures = figures_of(distances, self._labels)
-        self.judged.append(
-            JudgedForm(
-                vectors=vectors,
-                form=form,
-                num_bytes=num_bytes,
-                fitted_on=fitted_on,
-                figures=figures,
-            )
+    def add_form(self, form: Form, layer: str, vectors: NDArray[np.float16]) -> None:
+        """Judge a form of a layer's vectors, (N, D)."""
+        dimension = vectors.shape[1]
+        if form.rank and (form.rank > dimension or form.rank >= self._fewest):
+            self.not_judged.append(f"{form.name} of {layer}")
+            return
+        num_bytes = form.num_bytes(dimension)
+        self.add(
+            layer, form.name, num_bytes, lambda fit_on, own: form.fit(vectors[fit_on])(vectors[own])
         )
 
-    def add_form(self, form: Form, layer: str, vectors: NDArray[np.float32]) -> None:
-        """Judge a form of a layer's vectors, (N, D); if it is fitted, twice."""
-        dimension = vectors.shape[1]
-        named = (layer, form.name, form.num_bytes(dimension))
-        if not form.rank:
-            self.add(*named, None, form.fit(vectors)(vectors))
-        elif form.rank > dimension or form.rank >= np.bincount(self._halves).min():
-            self.not_fitted.append(f"{form.name} of {layer}")
-        else:
-            self.add(*named, "all", form.fit(vectors)(vectors))
-            self.add(*named, "other classes", self._by_others(form, vectors))
-
-    def _by_others(self, form: Form, vectors: NDArray[np.float32]) -> Distances:
-        """Return the distances by coders that have seen no photograph of the query's class."""
-        each = [form.fit(vectors[self._halves != half])(vectors) for half in (0, 1)]
-
-        def distances(queries: NDArray[np.int64]) -> NDArray[np.float32]:
-            found = np.empty((len(queries), len(vectors)), np.float32)
-            for half, by_others in enumerate(each):
-                own = self._halves[queries] == half
-                found[own] = by_others(queries[own])
-            return found
-
-        return distances
+    def add(self, vectors: str, form: str, num_bytes: int, ranked: _Ranked) -> None:
+        """Judge what `ranked` ranks by, given its names."""
+        one = JudgedForm(
+            vectors=vectors,
+            form=form,
+            among="all",
+            num_bytes=num_bytes,
+            figures=figures_of(ranked(self._every, self._every), self._labels),
+        )
+        self.judged.append(one)
+        if self._has_unseen:
+            figures = np.empty_like(one.figures)
+            for own, others in (self._halves, self._halves[::-1]):
+                figures[own] = figures_of(ranked(others, own), self._labels[own])
+            self.judged.append(dataclasses.replace(one, among="unseen", figures=figures))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from alexnet_deploy.inference.retrieval_figures import Distances
 
-Coder = Callable[[NDArray[np.float32]], Distances]
+Coder = Callable[[NDArray[np.float16]], Distances]
 """From vectors (N, D) to the distances among what is kept of them."""
 
 
@@ -23,18 +23,18 @@ class Form:
     Attributes:
         name: for people.
         num_bytes: what it keeps of a vector of D numbers.
-        fit: makes the coder from a sample, (M, D) float32.
+        fit: makes the coder from a sample, (M, D) float16.
         rank: directions that `fit` finds in the sample, of which M - 1 and D are the most; 0 for a
             form that needs no sample.
     """
 
     name: str
     num_bytes: Callable[[int], int]
-    fit: Callable[[NDArray[np.float32]], Coder]
+    fit: Callable[[NDArray[np.float16]], Coder]
     rank: int = 0
 
 
-def cosine_distances(vectors: NDArray[np.float32]) -> Distances:
+def cosine_distances(vectors: NDArray[np.float16]) -> Distances:
     """Rank by cosine similarity, which is 0 for a vector of zeros."""
     unit = unit_rows(vectors)
     return lambda queries: -(unit[queries] @ unit.T).astype(np.float32)
@@ -47,7 +47,7 @@ def l2_distances(vectors: NDArray[np.floating]) -> Distances:
     return lambda queries: (squares - 2 * (wide[queries] @ wide.T)).astype(np.float32)
 
 
-def unit_rows(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+def unit_rows(vectors: NDArray[np.float16]) -> NDArray[np.float64]:
     """Return the vectors scaled to length 1, (N, D); zeros stay zeros."""
     wide = vectors.astype(np.float64)
     lengths = np.linalg.norm(wide, axis=1, keepdims=True)

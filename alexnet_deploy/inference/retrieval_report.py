@@ -15,7 +15,7 @@ from alexnet_deploy.inference.evaluation_report import EvaluatedModel, model_fie
 from alexnet_deploy.inference.retrieval_figures import FIGURES, is_alone
 from alexnet_deploy.photographs.pixels import EXACT
 
-FittedOn = Literal["all", "other classes"]
+Among = Literal["all", "unseen"]
 _HEADS = ("mAP", "by class", "p@1", "p@10", "r@10", "r@100")
 
 
@@ -26,16 +26,15 @@ class JudgedForm:
     Attributes:
         vectors: a layer, or "pixels".
         form: its name.
+        among: all photographs, which it was fitted on, or those of classes that it was not.
         num_bytes: of one photograph.
-        fitted_on: all photographs, those of other classes than the query's, or None where nothing
-            is fitted.
         figures: (N, 5) float64, of each query; see `retrieval_figures.figures_of`.
     """
 
     vectors: str
     form: str
+    among: Among
     num_bytes: int
-    fitted_on: FittedOn | None
     figures: NDArray[np.float64] = field(repr=False)
 
 
@@ -47,7 +46,7 @@ class Retrieval:
         labels: (N,) int32, the class of each photograph that could be read.
         classes: their names.
         forms: in the order of the table.
-        not_fitted: those that the photographs were too few for.
+        not_judged: what the photographs were too few for.
         failures: photographs that could not be read, with the reason.
         num_unlabelled: photographs of the folder that the file with the classes does not name.
         left_out: photographs of the folder that were not tried, by suffix; see `finding`.
@@ -58,7 +57,7 @@ class Retrieval:
     labels: NDArray[np.int32] = field(repr=False)
     classes: tuple[str, ...]
     forms: tuple[JudgedForm, ...]
-    not_fitted: tuple[str, ...]
+    not_judged: tuple[str, ...]
     failures: tuple[tuple[Path, str], ...]
     num_unlabelled: int
     left_out: Mapping[str, int]
@@ -85,7 +84,7 @@ class Retrieval:
                 for label, count in zip(self.classes, counts.tolist(), strict=True)
             ],
             "forms": [self._form_fields(one) for one in self.forms],
-            "not_fitted": list(self.not_fitted),
+            "not_judged": list(self.not_judged),
             "seconds": round(self.seconds, 3),
         }
         return json.dumps(fields)
@@ -104,10 +103,10 @@ class Retrieval:
             ("model", self.model.describe()),
             ("measured", self.model.describe_views(len(self.labels))),
         ]
-        if self.not_fitted:
-            rows.append(("too few photographs for", ", ".join(self.not_fitted)))
+        if self.not_judged:
+            rows.append(("too few photographs for", ", ".join(self.not_judged)))
         lines = [f"{name:<26}{text}" for name, text in rows]
-        head = ("", "vectors", "form", "fitted on", "bytes", *_HEADS)
+        head = ("", "vectors", "form", "among", "bytes", *_HEADS)
         numbered = enumerate(self.forms, start=1)
         lines += ["", *_aligned([head, *(self._row(n, one) for n, one in numbered)], num_names=4)]
         return "\n".join(lines + (self._class_lines() if per_class else []))
@@ -134,13 +133,13 @@ class Retrieval:
     def _form_fields(self, form: JudgedForm) -> dict[str, Any]:
         means, mean_class_map = self._means(form)
         columns = [
-            [None if np.isnan(value) else round(value, 6) for value in column]
+            [None if np.isnan(value) else round(value, 4) for value in column]
             for column in self._by_class(form).T.tolist()
         ]
         return {
             "vectors": form.vectors,
             "form": form.form,
-            "fitted_on": form.fitted_on,
+            "among": form.among,
             "bytes": form.num_bytes,
             **dict(zip(FIGURES, means.tolist(), strict=True)),
             "mean_class_map": mean_class_map,
@@ -150,7 +149,7 @@ class Retrieval:
     def _row(self, number: int, form: JudgedForm) -> tuple[str, ...]:
         means, mean_class_map = self._means(form)
         figures = [means[0], mean_class_map, *means[1:]]
-        names = (str(number), form.vectors, form.form, form.fitted_on or "-")
+        names = (str(number), form.vectors, form.form, form.among)
         return (*names, f"{form.num_bytes:,}", *(f"{figure:.3f}" for figure in figures))
 
     def _class_lines(self) -> list[str]:
