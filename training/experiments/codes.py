@@ -14,14 +14,14 @@ the code is binary while the network learns to reconstruct its input, but the la
 to end, the gradient going straight through the sign (Bengio et al. 2013, section 4). Reconstruction
 alone does not make near vectors' codes near: a second term of the loss asks who is whose neighbour,
 by the vectors and by the codes, and compares (stochastic neighbour embedding, Hinton and Roweis
-2002). The codes begin as those of iterative quantization (ITQ; Gong and Lazebnik 2011), so training
-starts where the best linear method ends.
+2002). The codes begin as those of iterative quantization (ITQ; Gong and Lazebnik 2011), the linear
+method to beat, and what is learnt is a correction of them.
 
 Judged is a coder that was fitted to the first half of the classes, by name, on the photographs of
 the second half, each a query against all the others:
 
-    recall    share of a query's ten nearest, by cosine, among the R first by Hamming distance, of
-              which an exact comparison would then pick them
+    recall    share of a query's ten nearest, by cosine, among the R first by Hamming distance,
+              from which an exact comparison then picks them
     mAP       mean average precision for the class, ranked by the codes alone
 
     N vectors of D numbers, P <= 512 principal coordinates, b bits, B vectors in a batch

@@ -25,6 +25,8 @@ from alexnet_deploy.inference.provenance import Provenance, record_path
 from alexnet_deploy.photographs.finding import find_photographs
 from alexnet_deploy.runtimes.base import RunnerOptions
 
+_AGAIN = "embed the photographs again"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Vectors:
@@ -76,13 +78,20 @@ def _read(path: Path) -> Vectors:
         names = table["path"].to_pylist()
         rows = table[layer].combine_chunks().flatten().to_numpy().reshape(len(names), -1)
     elif path.suffix == ".npy":
-        made = Provenance.from_json(read_file(record_path(path), "embed again"), str(path))
-        lines = path.with_suffix(".paths.jsonl").read_text("utf-8").splitlines()
-        names = [json.loads(line)["path"] for line in lines]
-        rows = np.load(path, allow_pickle=False).reshape(len(names), -1)
+        made, names, rows = _read_npy(path)
     else:
         raise UsageError(f"{path}: expected a .parquet or .npy file of vectors, or a folder")
     return _vectors(made, rows, [Path(name).parent.name for name in names], path)
+
+
+def _read_npy(path: Path) -> tuple[Provenance, list[str], NDArray[np.floating]]:
+    try:
+        made = Provenance.from_json(read_file(record_path(path), _AGAIN), str(path))
+        lines = path.with_suffix(".paths.jsonl").read_text("utf-8").splitlines()
+        names = [json.loads(line)["path"] for line in lines]
+        return made, names, np.load(path, allow_pickle=False).reshape(len(names), -1)
+    except FileNotFoundError as error:
+        raise UsageError(f"{error.filename}: no such file; {_AGAIN}") from error
 
 
 def _vectors(

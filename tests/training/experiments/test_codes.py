@@ -123,6 +123,21 @@ def test_ties_count_as_their_mean(made: Vectors) -> None:
     assert judge(some, random_codes(some))["exact_mAP"] == figures["exact_mAP"]
 
 
+def test_recall_is_the_chance_of_the_nearest_to_be_among_the_first(made: Vectors) -> None:
+    some = made.select(made.classes < "class 07")
+    packed = random_codes(some)
+    bits, unit = np.unpackbits(packed, axis=1), some.rows.astype(np.float64)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    chances = []
+    for query in range(210):
+        others = np.delete(np.arange(210), query)
+        by_code = (bits[others] != bits[query]).sum(1)
+        for near in np.argsort(-(unit[others] @ unit[query]))[:10]:
+            before, tied = (by_code < by_code[near]).sum(), (by_code == by_code[near]).sum()
+            chances.append(min(max((50 - before) / tied, 0), 1))
+    assert judge(some, packed)["recall_50"] == pytest.approx(np.mean(chances))
+
+
 def test_what_is_done_is_not_computed_again(made: Vectors, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = measure(made, BITS, 0, [])
 
@@ -183,6 +198,8 @@ def test_vectors_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     several = embedded(tmp_path / "two.parquet", "fc6", "fc7")
     with pytest.raises(UsageError, match="expected vectors of one layer"):
         read_vectors([several])
+    with pytest.raises(UsageError, match=r"v\.json: no such file; embed"):
+        read_vectors([tmp_path / "v.npy"])
     with pytest.raises(UsageError, match=r"expected a \.parquet or \.npy file"):
         read_vectors([tmp_path / "v.csv"])
     files = [embedded(tmp_path / f"{p}.npy", "fc7", precision=p) for p in ("fp32", "fp16")]
