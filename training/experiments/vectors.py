@@ -19,10 +19,11 @@ from alexnet_deploy.export.opening import open_runner_of
 from alexnet_deploy.files.regular_files import read_file
 from alexnet_deploy.index.compression import has_direction
 from alexnet_deploy.index.manifest import VectorSpace, vector_space
-from alexnet_deploy.inference.embeddings import embed
+from alexnet_deploy.inference.embeddings import EmbedOptions, embed
 from alexnet_deploy.inference.parquet_files import read_provenance
 from alexnet_deploy.inference.provenance import Provenance, record_path
 from alexnet_deploy.photographs.finding import find_photographs
+from alexnet_deploy.photographs.pixels import Decode
 from alexnet_deploy.runtimes.base import RunnerOptions
 
 _AGAIN = "embed the photographs again"
@@ -48,7 +49,7 @@ class Vectors:
 
 
 def read_vectors(paths: Sequence[Path]) -> Vectors:
-    """Read files of vectors, and embed the photographs of folders by the default model.
+    """Read files of vectors, and embed the photographs of folders as `index` does by default.
 
     Raises:
         UsageError: a file of another kind, or of several layers.
@@ -115,6 +116,7 @@ def _vectors(
 def _embedded(folder: Path) -> Vectors:
     with TemporaryDirectory() as temporary:
         output = Path(temporary) / "vectors.parquet"
+        as_in_an_index = EmbedOptions(decode=Decode.of("scaled"))
         with open_runner_of(None, RunnerOptions(outputs=("fc7",)), notify=say) as runner:
-            embed(runner, find_photographs([folder]), output, notify=say)
+            embed(runner, find_photographs([folder]), output, as_in_an_index, notify=say)
         return _read(output)

@@ -16,6 +16,7 @@ from alexnet_deploy.graph.coder_file import write_coder
 from alexnet_deploy.index.coder import Coder, open_coder
 from alexnet_deploy.index.itq import fit_itq
 from alexnet_deploy.inference.embeddings import EmbedOptions, embed
+from alexnet_deploy.photographs.pixels import Decode
 from alexnet_deploy.runtimes.base import RunnerOptions
 from tests.support.coders import space_of
 from tests.support.fake_runner import FakeRunner, open_fake_runner, save_photograph
@@ -169,7 +170,8 @@ def embedded(output: Path, *layers: str, precision: str = "fp32") -> Path:
     taken = photographs(output.parent / "photographs")
     broken = output.parent / "photographs" / "a" / "broken.png"
     broken.write_bytes(b"")
-    embed(FakeRunner(options), [broken, *taken], output, EmbedOptions(layers=layers))
+    scaled = EmbedOptions(layers=layers, decode=Decode.of("scaled"))
+    embed(FakeRunner(options), [broken, *taken], output, scaled)
     return output
 
 
