@@ -23,6 +23,8 @@ FILE_PRECISIONS: tuple[FilePrecision, ...] = get_args(FilePrecision)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 METRICS: tuple[Metric, ...] = get_args(Metric)
 ANNS: tuple[Ann, ...] = get_args(Ann)
+CODE_BITS = (64, 128, 256, 512)
+"""Of a binary code."""
 SCALES: tuple[Scale, ...] = get_args(Scale)
 COLOURS: tuple[Colour, ...] = get_args(Colour)
 POOLS: tuple[Pool, ...] = get_args(Pool)

@@ -35,7 +35,7 @@ MODULES = {
     ),
     "graph": (
         "interface report serialization model_file build lowering casting quantization "
-        "unsigned_int8 plugin_nodes reading"
+        "unsigned_int8 plugin_nodes reading coder_file"
     ),
     "importing": (
         "source messages wire_format prototxt caffe_schema caffe_network caffe_files "
@@ -71,7 +71,7 @@ MODULES = {
         "binary_codes compressed_record compressed_files plan faiss_library ranking exact_search "
         "compressed_scan compressed_search axes_choice compressing keeping update imported_files "
         "imported exported status results queries rotations filters finder session opening "
-        "compressed_forms duplicate_groups hashes duplicates"
+        "compressed_forms coder duplicate_groups hashes duplicates"
     ),
     "benchmark": "machine settings reading results table measuring",
     "figures": (

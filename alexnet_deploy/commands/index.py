@@ -40,11 +40,16 @@ def _or_exchange(command: Callable[..., None]) -> Callable[..., None]:
         made_by: str | None,
         exported: Path | None,
         codes: str | None,
+        coder: Path | None,
         **arguments: Any,
     ) -> None:
-        if arguments["ann"] is not None and codes is not None:
-            raise UsageError("--ann and --codes: both say how vectors are compressed; choose one")
-        arguments["ann"] = arguments["ann"] or int(codes or 0) or "auto"
+        ways = {"--ann": arguments["ann"], "--codes": codes and int(codes), "--coder": coder}
+        given = [option for option, value in ways.items() if value is not None]
+        if len(given) > 1:
+            raise UsageError(
+                f"{' and '.join(given)}: each says how vectors are compressed; choose one"
+            )
+        arguments["ann"] = ways[given[0]] if given else "auto"
         if made_by is not None and not sources:
             raise UsageError(f"--made-by {made_by}: is for --from; add it, or leave this out")
         if not sources and exported is None:
@@ -53,7 +58,7 @@ def _or_exchange(command: Callable[..., None]) -> Callable[..., None]:
         own = "--from" if sources else "--export"
         others = [option for name, option in _OF_FOLDERS.items() if arguments[name]]
         others += ["--export"] if sources and exported is not None else []
-        others += ["--ann"] if exported is not None and arguments["ann"] != "auto" else []
+        others += given if exported is not None else []
         if others:
             raise UsageError(f"{own} and {others[0]}: each is a run of its own; choose one")
         if sources:
@@ -72,7 +77,7 @@ def _import(
     layer: str | None,
     as_json: bool,
     max_failures: "FailureLimit",
-    ann: Ann | int,
+    ann: Ann | int | Path,
     model_arguments: shared.ModelArguments,
     **of_folders: Any,
 ) -> None:
@@ -154,6 +159,12 @@ def _export(folder: Path, directory: Path, as_json: bool) -> None:
     type=click.Choice(["64", "128", "256", "512"]),
     help="Compress the vectors and give each a binary code of so many bits, too, by which search "
     "--effort chooses what it compares; --ann compressed drops them.",
+)
+@click.option(
+    "--coder",
+    type=FILE,
+    metavar="HEAD.onnx",
+    help="As --codes, by a coder that was trained: python -m training.experiments.codes.",
 )
 @click.option(
     "--from",

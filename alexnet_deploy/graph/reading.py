@@ -96,7 +96,7 @@ def read_model(path: Path) -> ModelFile:
         text = metadata[CALIBRATION_KEY]
         calibration = read_record(Calibration, text, f"{path}: its calibration", _AGAIN)
     try:
-        arrays = _arrays(model.graph.initializer)
+        arrays = arrays_of(model.graph.initializer)
         del model.graph.initializer[:]
         del model.metadata_props[:]
         file = ModelFile(
@@ -166,7 +166,7 @@ def _precision(text: str, path: Path) -> FilePrecision:
     )
 
 
-def _arrays(tensors: Collection[TensorProto]) -> dict[str, NDArray[Any]]:
+def arrays_of(tensors: Collection[TensorProto]) -> dict[str, NDArray[Any]]:
     """Return initializers by name, as views of their own bytes.
 
     Raises:
@@ -201,7 +201,7 @@ def _check_graph(file: ModelFile) -> None:
     if opset not in OPSETS:
         raise ValueError(f"its operators are of version {opset}")
     expected = _skeleton(file, outputs, opset)
-    if _canonical(file.graph) != _canonical(expected.graph):
+    if canonical(file.graph) != canonical(expected.graph):
         raise ValueError("its graph is not the one that its spec gives")
     shapes = _shapes(file.spec, file.arrays)
     magnitudes: dict[str, float] = {}
@@ -245,7 +245,7 @@ def _check_range(file: ModelFile, magnitudes: Mapping[str, float]) -> None:
     check_range(file.spec, sums, magnitudes["mean"], file.source)
 
 
-def _canonical(graph: onnx.ModelProto) -> bytes:
+def canonical(graph: onnx.ModelProto) -> bytes:
     """Return the bytes to compare: all but the version of the package that exported."""
     copy = onnx.ModelProto()
     copy.CopyFrom(graph)

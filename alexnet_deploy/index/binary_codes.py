@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from alexnet_deploy.index.itq import Itq
 
-CODE_BITS = (64, 128, 256, 512)
 _BLOCK_NUMBERS = 2**22
 
 
@@ -49,7 +48,7 @@ class BinaryCoder:
             )
         )
 
-    def codes(self, vectors: NDArray[np.float16]) -> NDArray[np.uint8]:
+    def codes(self, vectors: NDArray[np.floating]) -> NDArray[np.uint8]:
         """Return the codes of (N, D) vectors, (N, bits / 8); those of no direction have any.
 
         Bit n is in byte n // 8, the lowest first, as FAISS's binary indexes have it.

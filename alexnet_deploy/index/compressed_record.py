@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
+from alexnet_deploy.choices import CODE_BITS
 from alexnet_deploy.errors import IncompatibleFileError
 from alexnet_deploy.files.records import Within, damaged, read_record, require
 from alexnet_deploy.files.regular_files import open_folder, read_file
-from alexnet_deploy.index.binary_codes import CODE_BITS
 from alexnet_deploy.index.ledger import REAL
 from alexnet_deploy.index.storage import Storage
 

@@ -94,7 +94,7 @@ def import_files(
     request: ModelRequest,
     *,
     made_by: str | None = None,
-    ann: Ann | int = "auto",
+    ann: Ann | int | Path = "auto",
     report: ImportReport | None = None,
     on_plan: Callable[[int], None] = lambda _: None,
     on_result: Callable[[Path, str | None], None] = lambda path, error: None,

@@ -1,10 +1,11 @@
 """Keep the vectors of an index compressed, or not, as its user and its size want it."""
 
 from collections.abc import Callable
+from pathlib import Path
 
-from alexnet_deploy.choices import ANNS, Ann
+from alexnet_deploy.choices import ANNS, CODE_BITS, Ann
 from alexnet_deploy.errors import ArgumentError
-from alexnet_deploy.index.binary_codes import CODE_BITS
+from alexnet_deploy.index.binary_codes import BinaryCoder
 from alexnet_deploy.index.compressed_files import remove_compressed
 from alexnet_deploy.index.compressed_record import record_stamp
 from alexnet_deploy.index.plan import Plan, plan
@@ -16,11 +17,13 @@ from alexnet_deploy.photographs.pipeline import default_threads
 class Keeper:
     """Plans before a run how its index will be searched, and does it afterwards.
 
+    Raises an `IncompatibleFileError` if the coder is of another vector space, or is none.
+
     Args:
         index: open for writing.
-        ann: "auto" as it is, and where comparing all would take long; "compressed"; the bits of
-            binary codes that the vectors get as well, one of `CODE_BITS`; or "exact", to take all
-            that back.
+        ann: "auto" as it is, and where comparing all would take long; "compressed"; with binary
+            codes as well, their bits, one of `CODE_BITS`, or the file of a coder that makes them;
+            or "exact", to take all that back.
         threads: that compress and search; None for all cores.
         notify: called with lines for a person.
     """
@@ -28,7 +31,7 @@ class Keeper:
     def __init__(
         self,
         index: Storage,
-        ann: Ann | int,
+        ann: Ann | int | Path,
         threads: int | None,
         notify: Callable[[str], None],
     ) -> None:
@@ -37,6 +40,13 @@ class Keeper:
         self._threads = threads or default_threads()
         self._notify = notify
         self._plan: Plan | None = None
+        self._codes: int | BinaryCoder | None = None
+        if isinstance(ann, Path):
+            from alexnet_deploy.index.coder import open_coder  # for which onnx is loaded
+
+            self._codes = open_coder(ann, index.manifest.space)
+        elif ann != "auto":
+            self._codes = ann if isinstance(ann, int) else 0
 
     def plan(self, num_later: int) -> None:
         """Decide, for so many more vectors, and say what it will take."""
@@ -59,17 +69,15 @@ class Keeper:
             # FAISS is loaded for it, and most runs do without.
             from alexnet_deploy.index.compressing import compress
 
-            ann = self._ann
-            codes = ann if isinstance(ann, int) else 0 if ann == "compressed" else None
-            compress(self._index, codes=codes, threads=self._threads, notify=self._notify)
+            compress(self._index, codes=self._codes, threads=self._threads, notify=self._notify)
 
 
 def check_ann(ann: object) -> None:
     """Refuse what says nothing of how vectors are kept.
 
     Raises:
-        ArgumentError: it is neither a word nor a number of bits.
+        ArgumentError: it is neither a word nor a number of bits nor a `Path`.
     """
-    if isinstance(ann, bool) or ann not in (*ANNS, *CODE_BITS):
+    if isinstance(ann, bool) or not (isinstance(ann, Path) or ann in (*ANNS, *CODE_BITS)):
         expected = ", ".join(map(str, (*ANNS, *CODE_BITS)))
-        raise ArgumentError("ann", ann, f"one of {expected}")
+        raise ArgumentError("ann", ann, f"one of {expected}, or the Path of a coder")

@@ -74,7 +74,7 @@ def update_index(
     repair: bool = False,
     exclude: str | Sequence[str] | None = None,
     remove: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
-    ann: Ann | int = "auto",
+    ann: Ann | int | Path = "auto",
     progress: Callable[[int], None] = lambda _: None,
     notify: Callable[[str], None] = lambda _: None,
 ) -> IndexReport:
@@ -186,7 +186,7 @@ def _options(
     repair: bool,
     exclude: str | Sequence[str] | None,
     remove: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-    ann: Ann | int,
+    ann: Ann | int | Path,
 ) -> UpdateOptions:
     return UpdateOptions(
         include_hidden=include_hidden,

@@ -6,6 +6,7 @@ N vectors, D numbers in each.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -46,7 +47,7 @@ class Plan:
         )
 
 
-def plan(num_vectors: int, dimension: int, choice: Ann | int, threads: int) -> Plan:
+def plan(num_vectors: int, dimension: int, choice: Ann | int | Path, threads: int) -> Plan:
     """Plan an index of (N, D) vectors by how fast this machine reads and multiplies made ones."""
     num_made = max(1, _NUM_NUMBERS // dimension)
     vectors = np.random.default_rng(0).random((num_made, dimension)).astype(np.float16)

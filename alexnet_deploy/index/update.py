@@ -62,7 +62,7 @@ class UpdateOptions:
     moved_roots: tuple[str, ...] = ()
     exclude: tuple[str, ...] | None = None
     remove: tuple[Path, ...] = ()
-    ann: Ann | int = "auto"
+    ann: Ann | int | Path = "auto"
 
     def __post_init__(self) -> None:
         """Check `ann`; raises `ArgumentError`."""

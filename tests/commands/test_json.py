@@ -54,6 +54,9 @@ def documented() -> dict[str, Row]:
     }
 
 
+ANY_FAILED = ("--max-failures", "100%")
+
+
 @pytest.fixture(scope="module")
 def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Row]:
     """Return what the commands print for photographs, one of them damaged, and one left out."""
@@ -83,11 +86,10 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Row]:
         ways = ("--runtime", "openvino", "--decode", "exact", "--decode", "scaled")
         tell("bench", "bench", "photos", *ways, "--rounds", "1")
         models = ("--model", "m.onnx", "--compare", "m.onnx")
-        any_failed = ("--max-failures", "100%")
-        tell("evaluate", "evaluate", "photos", *models, *any_failed)
+        tell("evaluate", "evaluate", "photos", *models, *ANY_FAILED)
         shutil.copytree("photos", "classes")
         shutil.copytree(folder, "classes/other")
-        tell("evaluate --retrieval", "evaluate", "classes", "--retrieval", *models[:2], *any_failed)
+        tell("evaluate --retrieval", "evaluate", "classes", "--retrieval", *models[:2], *ANY_FAILED)
         tell("index", "index", "photos", "--model", "m.onnx", "--index", "i", "--ann", "compressed")
         run("embed", "photos", "--model", "m.onnx", "--decode", "scaled", "-o", "v.parquet")
         tell("index --from", "index", "--from", "v.parquet", "--index", "i")
