@@ -29,6 +29,8 @@ from alexnet_deploy.index.hashes import (
     unhashed,
 )
 from alexnet_deploy.index.ledger import INTEGER
+from alexnet_deploy.index.named_folders import check_named
+from alexnet_deploy.index.roots import all_roots
 from alexnet_deploy.index.storage import Storage, open_storage, open_storage_to_write
 from alexnet_deploy.photographs.likeness import (
     ORIENTATIONS,
@@ -78,7 +80,7 @@ def find_duplicates(
         notify: called with lines for a person.
 
     Raises:
-        UsageError: there is no such index.
+        UsageError: there is no such index, or its folders were never named for it here.
         IncompatibleFileError: it is damaged.
         IndexLockedError: another process writes to it, and hashes have to be stored.
         OutputError: they cannot be written.
@@ -86,6 +88,7 @@ def find_duplicates(
     """
     threads = threads or default_threads()
     with open_storage(directory) as index:
+        check_named(directory, (root.path for root in all_roots(index.ledger)))
         new = unhashed(index)
         (num_contents,) = index.ledger.one("SELECT count(DISTINCT position) FROM photographs")
     on_plan(len(new) + num_contents)

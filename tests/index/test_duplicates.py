@@ -234,6 +234,15 @@ def test_equal_hashes_prove_nothing(photos: Path) -> None:
     assert "other.jpg" not in str(found)
 
 
+def test_photographs_are_read_only_in_folders_that_the_user_has_named(photos: Path) -> None:
+    index = photos.with_name("index")
+    moved = index.rename(photos.with_name("from a stranger"))
+    with pytest.raises(UsageError, match=f"its folders are {photos}, and you have not named them"):
+        find_duplicates(moved)
+    update(moved, photos)
+    assert len(find_duplicates(moved).nearly_same) == 1
+
+
 def test_an_index_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nowhere"):
         find_duplicates(tmp_path / "nowhere")

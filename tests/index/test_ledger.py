@@ -50,7 +50,7 @@ def test_a_ledger_that_cannot_grow_costs_the_batch_at_hand(
 
     def connect(path: Path, mode: str) -> Any:
         connection = real(path, mode)
-        connection.execute("PRAGMA max_page_count = 16")
+        connection.execute("PRAGMA max_page_count = 18")
         return connection
 
     with monkeypatch.context() as patch:
