@@ -199,9 +199,12 @@ class _Search:
             leads = free[start : start + _LEADS_AT_ONCE]
             copies: dict[int, list[Copy]] = {}
             for first in range(start, len(free), _OTHERS_AT_ONCE):
+                still = leads[self._is_free[leads]]
+                if not len(still):
+                    break
                 others = free[first : first + _OTHERS_AT_ONCE]
-                still = leads[self._is_free[leads]], others[self._is_free[others]]
-                for lead, copy in self._proved(self._pairs(*still)):
+                pairs = self._pairs(still, others[self._is_free[others]])
+                for lead, copy in self._proved(pairs):
                     copies.setdefault(lead, []).append(copy)
             for lead in leads.tolist():
                 if lead in copies:
@@ -248,9 +251,9 @@ class _Search:
         for number, small in self._read(sorted(needed - self._small.keys()), _small):
             self._small[number] = small
         for lead, other in sorted(pairs):
-            if self._is_free[lead] and self._is_free[other]:
-                how = pairs[lead, other]
-                copy = _copy(self._small[lead], self._small[other], how, self._paths[other])
+            both = self._small.get(lead), self._small.get(other)  # None if it has left the index
+            if self._is_free[lead] and self._is_free[other] and both[0] and both[1]:
+                copy = _copy(both[0], both[1], pairs[lead, other], self._paths[other])
                 if copy is not None:
                     self._is_free[other] = False
                     yield lead, copy

@@ -234,6 +234,21 @@ def test_equal_hashes_prove_nothing(photos: Path) -> None:
     assert "other.jpg" not in str(found)
 
 
+def test_a_photograph_that_leaves_the_index_meanwhile_is_passed_over(photos: Path) -> None:
+    index = photos.with_name("index")
+    find(photos)
+
+    def remove(line: str) -> None:
+        assert line.startswith("comparing the pixels")
+        for name in ("other.jpg", "grey.jpg", "turned.jpg"):
+            (photos / name).unlink()
+        update(index, photos, prune=True)
+
+    found = find_duplicates(index, notify=remove)
+    assert named(found.nearly_same) == [("same pixels.png", {"poor.jpg", "cut.jpg"})]
+    assert (found.num_photographs, found.num_failed) == (5, 0)
+
+
 def test_photographs_are_read_only_in_folders_that_the_user_has_named(photos: Path) -> None:
     index = photos.with_name("index")
     moved = index.rename(photos.with_name("from a stranger"))
