@@ -98,8 +98,7 @@ def main() -> None:
         found = find_duplicates(place / "index", notify=print)
         figures = measured(found, place / "photographs", paths)
     print(found.line())
-    for row in figures["rows"]:
-        print(*row.values(), sep="\t")
+    print(*("\t".join(map(str, row.values())) for row in figures["rows"]), sep="\n")
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
 

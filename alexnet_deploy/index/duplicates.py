@@ -28,7 +28,10 @@ from alexnet_deploy.index.hashes import (
     stored_hashes,
     unhashed,
 )
+from alexnet_deploy.index.imported_roots import of_folders
 from alexnet_deploy.index.ledger import INTEGER
+from alexnet_deploy.index.named_folders import check_named
+from alexnet_deploy.index.roots import all_roots
 from alexnet_deploy.index.storage import Storage, open_storage, open_storage_to_write
 from alexnet_deploy.photographs.likeness import (
     ORIENTATIONS,
@@ -78,7 +81,7 @@ def find_duplicates(
         notify: called with lines for a person.
 
     Raises:
-        UsageError: there is no such index.
+        UsageError: there is no such index, or its folders were never named for it here.
         IncompatibleFileError: it is damaged.
         IndexLockedError: another process writes to it, and hashes have to be stored.
         OutputError: they cannot be written.
@@ -86,8 +89,10 @@ def find_duplicates(
     """
     threads = threads or default_threads()
     with open_storage(directory) as index:
+        check_named(directory, (root.path for root in all_roots(index.ledger)))
         new = unhashed(index)
-        (num_contents,) = index.ledger.one("SELECT count(DISTINCT position) FROM photographs")
+        sql = f"SELECT count(DISTINCT position) FROM photographs WHERE {of_folders(index.ledger)}"
+        (num_contents,) = index.ledger.one(sql)
     on_plan(len(new) + num_contents)
     if new:
         notify(
@@ -100,7 +105,8 @@ def find_duplicates(
         same_bytes = tuple(_same_bytes(index))
         same_pixels = tuple(search.same_pixels())
         nearly_same = tuple(search.nearly_same())
-        (num_photographs,) = index.ledger.one("SELECT count(position) FROM photographs")
+        sql = f"SELECT count(position) FROM photographs WHERE {of_folders(index.ledger)}"
+        (num_photographs,) = index.ledger.one(sql)
         return Duplicates(
             directory=directory,
             num_photographs=num_photographs,
@@ -196,9 +202,12 @@ class _Search:
             leads = free[start : start + _LEADS_AT_ONCE]
             copies: dict[int, list[Copy]] = {}
             for first in range(start, len(free), _OTHERS_AT_ONCE):
+                still = leads[self._is_free[leads]]
+                if not len(still):
+                    break
                 others = free[first : first + _OTHERS_AT_ONCE]
-                still = leads[self._is_free[leads]], others[self._is_free[others]]
-                for lead, copy in self._proved(self._pairs(*still)):
+                pairs = self._pairs(still, others[self._is_free[others]])
+                for lead, copy in self._proved(pairs):
                     copies.setdefault(lead, []).append(copy)
             for lead in leads.tolist():
                 if lead in copies:
@@ -245,9 +254,9 @@ class _Search:
         for number, small in self._read(sorted(needed - self._small.keys()), _small):
             self._small[number] = small
         for lead, other in sorted(pairs):
-            if self._is_free[lead] and self._is_free[other]:
-                how = pairs[lead, other]
-                copy = _copy(self._small[lead], self._small[other], how, self._paths[other])
+            both = self._small.get(lead), self._small.get(other)  # None if it has left the index
+            if self._is_free[lead] and self._is_free[other] and both[0] and both[1]:
+                copy = _copy(both[0], both[1], pairs[lead, other], self._paths[other])
                 if copy is not None:
                     self._is_free[other] = False
                     yield lead, copy

@@ -101,11 +101,13 @@ class Selector:
 def _passing(ledger: Ledger, filters: Filters) -> Iterator[tuple[int, int]]:
     """Yield id and position of each photograph that passes.
 
-    Where the ledger has no time, since the file had just been written, the file itself is asked.
+    Where the ledger has no time, since the file had just been written, the file itself is asked;
+    what was imported has none.
     """
     roots, since_ns = Roots(ledger), filters.since_ns
     inside = within_each("glob", filters.glob, [root.path for root in roots])
     patterns = {root.id: Patterns(some) for root, some in zip(roots, inside, strict=True)}
+    of_imported = Patterns(filters.glob)  # compared with names, as their files give them
     parts: list[tuple[str, tuple[Any, ...]]] = [("1", ())]
     if filters.within:
         scopes = scopes_within(ledger, filters.within)
@@ -117,18 +119,21 @@ def _passing(ledger: Ledger, filters: Filters) -> Iterator[tuple[int, int]]:
             (*bounds, since_ns, since_ns),
             kinds=(INTEGER, INTEGER, INTEGER, BLOB, INTEGER | NULL),
         ):
-            if filters.glob and not patterns[roots[root].id].match(os.fsdecode(path)):
+            name = roots.imported_name(root, path)
+            own = of_imported if name is not None else patterns[roots[root].id]
+            # A URL has an empty name after its scheme.
+            names = "/".join(filter(None, os.fsdecode(path).split("/")))
+            if filters.glob and not own.match(names):
                 continue
-            if mtime_ns is None and since_ns is not None:
-                file = roots.file(root, path)
-                if not _is_modified_since(file, since_ns):
-                    continue
+            is_open = mtime_ns is None and since_ns is not None
+            if is_open and (name is not None or not _is_modified(roots.file(root, path), since_ns)):
+                continue
             yield key, position
 
 
-def _is_modified_since(path: Path, since_ns: int) -> bool:
+def _is_modified(path: Path, since_ns: int | None) -> bool:
     """Return whether a file is there and was modified since."""
     try:
-        return modified_ns(os.stat(path)) >= since_ns
+        return modified_ns(os.stat(path)) >= (since_ns or 0)
     except OSError:
         return False

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from alexnet_deploy.errors import PhotographError
 from alexnet_deploy.index.finder import PhotographFinder
+from alexnet_deploy.index.imported_roots import of_folders
 from alexnet_deploy.index.ledger import BLOB, INTEGER, NULL
 from alexnet_deploy.index.storage import Storage
 from alexnet_deploy.photographs.file_stamps import read_stamped
@@ -29,7 +30,6 @@ _TABLE_SINCE = 6
 """The ledger's version."""
 _ROWS_PER_COMMIT = 256
 _AHEAD_PER_THREAD = 4
-_IS_USED = "EXISTS (SELECT 1 FROM photographs p WHERE p.position = v.position)"
 _GONE = "is gone, or was changed since it was indexed; run alexnet-deploy index, then this again"
 
 
@@ -65,7 +65,7 @@ class StoredHashes:
 
 def unhashed(index: Storage) -> list[bytes]:
     """Return the SHA-256 of every content that has no hashes yet."""
-    sql = f"SELECT v.sha256 FROM vectors v WHERE {_IS_USED}"
+    sql = f"SELECT v.sha256 FROM vectors v WHERE {_is_used(index)}"
     if index.ledger.version() >= _TABLE_SINCE:
         sql += " AND NOT EXISTS (SELECT 1 FROM hashes h WHERE h.position = v.position)"
     return [row[0] for row in index.ledger.rows(f"{sql} ORDER BY v.position", kinds=(BLOB,))]
@@ -110,6 +110,12 @@ def _store(index: Storage, rows: list[tuple[bytes, bytes]]) -> None:
         )
 
 
+def _is_used(index: Storage) -> str:
+    """Return the condition that a vector `v` is of a file in a folder."""
+    in_folder = of_folders(index.ledger)
+    return f"EXISTS (SELECT 1 FROM photographs p WHERE p.position = v.position AND {in_folder})"
+
+
 def stored_hashes(index: Storage) -> StoredHashes:
     """Return all hashes of photographs that the index has.
 
@@ -121,7 +127,7 @@ def stored_hashes(index: Storage) -> StoredHashes:
         found = index.ledger.rows(
             "SELECT v.sha256, h.hash, (SELECT max(size) FROM photographs p "
             "WHERE p.position = v.position) AS size FROM hashes h JOIN vectors v USING (position) "
-            f"WHERE {_IS_USED} ORDER BY size DESC, position",
+            f"WHERE {_is_used(index)} ORDER BY size DESC, position",
             kinds=(BLOB, BLOB, INTEGER | NULL),
         )
         rows = [(sha256, hashes) for sha256, hashes, _ in found]

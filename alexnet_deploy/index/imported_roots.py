@@ -29,9 +29,13 @@ class ImportedRoot:
     num_read: int
 
 
+_SINCE = 7
+"""The ledger's version."""
+
+
 def imported_roots(ledger: Ledger) -> list[ImportedRoot]:
     """Return the files that were imported, in the order in which they were added."""
-    if ledger.version() < 7:
+    if ledger.version() < _SINCE:
         return []
     rows = ledger.rows(
         "SELECT id, path, size, mtime_ns, num_read FROM imported JOIN roots ON id = root "
@@ -48,6 +52,11 @@ def imported_roots(ledger: Ledger) -> list[ImportedRoot]:
         )
         for key, path, size, mtime_ns, num_read in rows
     ]
+
+
+def of_folders(ledger: Ledger) -> str:
+    """Return the condition of SQL that a photograph is of a folder, and was not imported."""
+    return "1" if ledger.version() < _SINCE else "root NOT IN (SELECT root FROM imported)"
 
 
 def absolute_path(ledger: Ledger, path: bytes) -> Path:

@@ -166,7 +166,7 @@ def test_a_run_that_was_stopped_is_continued(photos: Path, monkeypatch: pytest.M
 
 
 def test_the_hashes_of_an_older_ledger_are_added(photos: Path) -> None:
-    change(photos.with_name("index"), "DROP TABLE hashes; PRAGMA user_version = 5")
+    change(photos.with_name("index"), "DROP TABLE imported; DROP TABLE hashes; PRAGMA user_version = 5")
     assert len(find(photos).nearly_same[0].copies) == 4
 
 
@@ -232,6 +232,30 @@ def test_equal_hashes_prove_nothing(photos: Path) -> None:
     found = find(photos)
     assert found.same_pixels == expected.same_pixels
     assert "other.jpg" not in str(found)
+
+
+def test_a_photograph_that_leaves_the_index_meanwhile_is_passed_over(photos: Path) -> None:
+    index = photos.with_name("index")
+    find(photos)
+
+    def remove(line: str) -> None:
+        assert line.startswith("comparing the pixels")
+        for name in ("other.jpg", "grey.jpg", "turned.jpg"):
+            (photos / name).unlink()
+        update(index, photos, prune=True)
+
+    found = find_duplicates(index, notify=remove)
+    assert named(found.nearly_same) == [("same pixels.png", {"poor.jpg", "cut.jpg"})]
+    assert (found.num_photographs, found.num_failed) == (5, 0)
+
+
+def test_photographs_are_read_only_in_folders_that_the_user_has_named(photos: Path) -> None:
+    index = photos.with_name("index")
+    moved = index.rename(photos.with_name("from a stranger"))
+    with pytest.raises(UsageError, match=f"its folders are {photos}, and you have not named them"):
+        find_duplicates(moved)
+    update(moved, photos)
+    assert len(find_duplicates(moved).nearly_same) == 1
 
 
 def test_an_index_that_is_not_there_is_named(tmp_path: Path) -> None:

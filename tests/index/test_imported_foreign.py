@@ -235,3 +235,18 @@ def test_the_ledger_of_a_stranger_holds_no_name_that_none_can_have(index: Path) 
     with pytest.raises(IncompatibleFileError, match=r"damaged .*is none that is imported"):
         list(search(index, [VECTORS[2]], k=1))
     assert len(describe_index(index, check=True)["problems"]) == 1
+
+
+def test_imported_vectors_are_compressed_filtered_and_told_of(shards: Path) -> None:
+    directory = shards.with_name("small")
+    take_in(directory, shards, made_by=MADE_BY, ann="compressed")
+    description = describe_index(directory, check=True)
+    assert (description["compressed"]["vectors"], description["problems"]) == (25, [])
+    assert description["runs"][0]["runner"] == "imported"
+    query = random_vectors(1, DIMENSION, seed=1)[0]
+    told: list[str] = []
+    (result,) = search(directory, [query], k=30, glob="1*.jpg*", notify=told.append)
+    found = [one.imported for one in result.neighbours]
+    assert found == [url for url, _ in nearest(query, 25) if url.split("/")[-1].startswith("1")]
+    (result,) = search(directory, [query], k=30, since="2001-01-01", notify=told.append)
+    assert not result.neighbours  # they have no time

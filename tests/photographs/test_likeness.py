@@ -1,8 +1,11 @@
 """Whether one photograph was made of another, and how."""
 
+import random
+import string
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from alexnet_deploy.photographs.likeness import (
     ORIENTATIONS,
@@ -31,6 +34,7 @@ def test_a_turned_photograph_matches_all_of_the_other(orientation: Orientation) 
     for picture in PICTURES:
         found = likeness(greys(picture), greys(turned_picture(picture, orientation)), orientation)
         assert found is not None
+        assert found.is_proof
         assert found.correlation > 0.99
         assert found.share == pytest.approx(1, abs=0.02)
 
@@ -50,7 +54,7 @@ def test_of_a_cut_photograph_the_share_is_found(kept: tuple[float, ...]) -> None
         left, top, right, bottom = box
         found = likeness(greys(picture), greys(picture.crop((left, top, right, bottom))), UPRIGHT)
         assert found is not None
-        assert found.correlation > 0.98
+        assert found.is_proof
         area = (right - left) * (bottom - top) / (picture.width * picture.height)
         assert found.share == pytest.approx(area, abs=0.02)
 
@@ -60,6 +64,25 @@ def test_other_photographs_do_not_match() -> None:
         for other in PICTURES[:number]:
             found = likeness(greys(first), greys(other), UPRIGHT)
             assert found is None or found.correlation < 0.95
+
+
+def page_of_text(seed: int) -> Image.Image:
+    """Return a page whose words are its own, and whose lines are where any other's are."""
+    draw = random.Random(seed)
+    page = Image.new("RGB", (620, 877), "white")
+    for line in range(40):
+        words = (
+            "".join(draw.choices(string.ascii_letters, k=draw.randint(2, 9))) for _ in range(9)
+        )
+        ImageDraw.Draw(page).text((60, 60 + 19 * line), " ".join(words), "black", font_size=14)
+    return page
+
+
+def test_pages_with_other_words_in_the_same_lines_are_no_proof() -> None:
+    first, *others = (greys(page_of_text(seed)) for seed in range(4))
+    for other in others:
+        found = likeness(first, other, UPRIGHT)
+        assert found is None or not found.is_proof
 
 
 def test_what_is_flat_matches_nothing() -> None:
