@@ -66,8 +66,9 @@ MODULES = {
     "console": "signals decoding paths progress verbosity reporting group",
     "index": (
         "manifest lock segments schema ledger named_folders exclusions roots storage model "
-        "integrity scopes maintenance scan writer report compression compressed_files plan "
-        "faiss_library ranking exact_search compressed_search axes_choice compressing update "
+        "integrity scopes maintenance scan writer report compression compressed_files "
+        "compressed_check plan faiss_library ranking exact_search compressed_search axes_choice "
+        "compressing update "
         "status results queries rotations filters finder session opening"
     ),
     "benchmark": "machine settings reading results table measuring",

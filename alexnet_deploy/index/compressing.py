@@ -77,6 +77,7 @@ def _brought_up_to_date(
     """Write the rows of vectors without one; return the record, None where there can be none."""
     found = _usable(index, notify)
     if found is not None:
+        remove_compressed(index.directory, but=found.fit)  # as a killed run may have left some
         later = positions[positions >= found.next_position]
         num_rows = found.num_rows + len(later)
         if num_rows < _GROWTH_TO_FIT * min(found.num_fitted, len(positions)):

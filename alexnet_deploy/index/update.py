@@ -14,6 +14,7 @@ from pathlib import Path
 
 from alexnet_deploy.choices import Ann
 from alexnet_deploy.errors import Argument, UsageError
+from alexnet_deploy.index.compressed_check import compressed_problems
 from alexnet_deploy.index.compressed_files import record_stamp, remove_compressed
 from alexnet_deploy.index.exclusions import Patterns, within
 from alexnet_deploy.index.maintenance import compact, forget_damaged, remove_unnamed_segments
@@ -48,7 +49,8 @@ class UpdateOptions:
         include_hidden: include hidden files of the given folders, from now on.
         retry_failed: retry what failed in an earlier run.
         prune: remove the photographs that are gone, however many, with their vectors.
-        repair: check all vectors, and re-embed the damaged ones.
+        repair: check all vectors, re-embed the damaged ones, and compress them again if what is
+            compressed is of others.
         moved_roots: "OLD=NEW" for each root that has moved.
         exclude: patterns, see `exclusions`, that the roots of the given folders leave out from now
             on; None for those that they have.
@@ -310,15 +312,19 @@ class _Run:
         report.summary.stop_clock()
 
     def _compress(self) -> None:
-        """Bring the compressed vectors up to date, or remove them."""
-        if self._options.ann == "exact":
+        """Bring the compressed vectors up to date, or remove them, or what a killed run left."""
+        is_compressed = record_stamp(self._index.directory) is not None
+        if self._options.ann == "exact" or not (is_compressed or self._plan.is_compressed):
             remove_compressed(self._index.directory)
-        elif self._plan.is_compressed or record_stamp(self._index.directory) is not None:
-            if self._options.ann == "auto" and not has_module("faiss"):
-                self._notify("without FAISS the vectors are not compressed: pip install faiss-cpu")
-                return
-            # FAISS is loaded for it, and most runs do without.
-            from alexnet_deploy.index.compressing import compress
+            return
+        if self._options.ann == "auto" and not has_module("faiss"):
+            self._notify("without FAISS the vectors are not compressed: pip install faiss-cpu")
+            return
+        for problem in compressed_problems(self._index) if self._options.repair else ():
+            self._notify(f"{problem}; they are compressed again")
+            remove_compressed(self._index.directory)
+        # FAISS is loaded for it, and most runs do without.
+        from alexnet_deploy.index.compressing import compress
 
-            threads = self._request.threads or default_threads()
-            compress(self._index, threads=threads, notify=self._notify)
+        threads = self._request.threads or default_threads()
+        compress(self._index, threads=threads, notify=self._notify)
