@@ -31,6 +31,8 @@ from alexnet_deploy.index.storage import Storage
 
 FOLDER_NAME = "ann"
 _RECORD_NAME = "compressed.json"
+_MAX_RECORD_BYTES = 2**16
+"""Ours have about one thousand."""
 _FILE_NAME = re.compile(r"[0-9]{5}\.(axes|rows)")
 _AGAIN = "delete it, and index again: it is only a cache"
 _MAX_NUMBER = 1e6
@@ -161,6 +163,8 @@ def compressed_record(storage: Storage) -> CompressedRecord | None:
         return None
     except OSError as error:
         raise damaged(str(folder), error.strerror or error, _AGAIN) from error
+    if len(text) > _MAX_RECORD_BYTES:  # to check millions of numbers takes minutes
+        raise damaged(str(path), f"it has {len(text):,} bytes", _AGAIN)
     record = read_record(CompressedRecord, text, str(path), _AGAIN)
     _check_belongs(storage, record)
     return record
