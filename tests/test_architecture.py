@@ -68,10 +68,10 @@ MODULES = {
     "index": (
         "manifest lock segments schema ledger named_folders exclusions imported_roots roots "
         "storage model integrity scopes maintenance scan writer report compression itq "
-        "binary_codes compressed_record compressed_files plan faiss_library ranking exact_search "
-        "compressed_scan compressed_search axes_choice compressing keeping update imported_files "
-        "imported exported status results queries rotations filters finder session opening "
-        "compressed_forms coder duplicate_groups hashes duplicates"
+        "binary_codes compressed_record compressed_files compressed_check plan faiss_library "
+        "ranking exact_search compressed_scan compressed_search axes_choice compressing keeping "
+        "update imported_files imported exported status results queries rotations filters "
+        "finder session opening compressed_forms coder duplicate_groups hashes duplicates"
     ),
     "benchmark": "machine settings reading results table measuring",
     "figures": (

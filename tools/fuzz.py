@@ -4,11 +4,11 @@
     python tools/fuzz.py --seed 1 -o DIR --attempt rows:1234
 
 Photographs in all formats, files of other programs, checkpoints, .onnx files, engines, and indexes
-with another manifest, ledger (by bytes and by rows), journal or vectors. Each is read in a process
-of its own, with a limit of time and of memory, in a folder from which nothing may be touched
-(`fuzzing.cage`). A result and an error of the package's are as it should be. Anything else is a
-finding: its input is kept in DIR, with what came of it. An attempt is made by the seed, its kind
-and its number alone, so `--attempt` repeats it.
+with another manifest, ledger (by bytes and by rows), journal, vectors or compressed vectors. Each
+is read in a process of its own, with a limit of time and of memory, in a folder from which nothing
+may be touched (`fuzzing.cage`). A result and an error of the package's are as it should be.
+Anything else is a finding: its input is kept in DIR, with what came of it. An attempt is made by
+the seed, its kind and its number alone, so `--attempt` repeats it.
 
 Exit codes: 0 no finding, 1 findings, 2 wrong usage.
 """
@@ -18,6 +18,7 @@ import itertools
 import json
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -47,6 +48,7 @@ SHARES = {
     ".onnx": 2,
     ".engine": 2,
     "rows": 2,
+    "compressed": 2,
 }
 """How many of a kind come in turn, if not one."""
 MAX_KEPT = 100
@@ -123,7 +125,7 @@ def fuzz(
         by_name[name].write(cage.inside, random.Random(f"{seed} {name} {number}"))
         saved = place / "input"
         shutil.rmtree(saved, ignore_errors=True)
-        shutil.copytree(cage.inside, saved)
+        _copy(cage.inside, saved)
         outcome = cage.run(by_name[name].read)
         account.add(name, outcome)
         if outcome.verdict in FINE:
@@ -148,9 +150,14 @@ def _new_cage(place: Path) -> Cage:
 
 def _keep(folder: Path, saved: Path, outcome: Outcome, attempt: str, seed: int) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(saved, folder)
+    _copy(saved, folder)
     finding = {"seed": seed, "attempt": attempt, "verdict": outcome.verdict, "text": outcome.text}
     (folder / "finding.json").write_text(json.dumps(finding, indent=1) + "\n", "utf-8")
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a folder as it is: links and pipes as such, holes as holes, which `shutil` fills."""
+    subprocess.run(["cp", "-a", source, target], check=True)
 
 
 def in_turn(kinds: Sequence[Kind], is_over: Callable[[], bool]) -> Iterator[tuple[str, int]]:

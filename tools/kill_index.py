@@ -2,13 +2,14 @@
 
     python tools/kill_index.py TEST [--runs 200] [--json FILE]
 
-Two scenarios, each first run undisturbed. `new`: an index of 180 photographs is created, including
-copies and a damaged file. `changed`: half of them are gone, others renamed, replaced and added, and
-the run prunes, so vectors move. Segments are small, so that batches cross their boundaries. Runs
-are processes, killed from outside: `--runs` of them at a random moment of the run, then at least
-ten inside each step and three inside parts of steps, between two lines that the process writes on
-entering and leaving them. Vectors are written in chunks of 4 KiB, so that a kill can fall between
-two.
+Three scenarios, each first run undisturbed. `new`: an index of 180 photographs is created,
+including copies and a damaged file, and its vectors are compressed. `changed`: half of them are
+gone, others renamed, replaced and added, and the run prunes, so vectors move and are compressed
+anew. `exact`: what is compressed is removed. Segments are small, so that batches cross their
+boundaries. Runs are processes, killed from outside: `--runs` of them at a random moment of the run,
+then at least ten inside each step and three inside parts of steps, between two lines that the
+process writes on entering and leaving them. Vectors are written in chunks of 4 KiB, so that a kill
+can fall between two.
 
 After each kill the index is checked and searched, and the next run continues from there, killed
 again or not. Each finished index must have the same ids, paths and vectors, bit for bit, as the
@@ -44,6 +45,8 @@ NUM_INSIDE_STEP, NUM_INSIDE_PART = 10, 3
 PARTS = (
     *("creation/ledger", "creation/model", "creation/manifest"),
     *("prune/append", "prune/sync", "prune/other commit"),
+    *("compress/axes", "compress/rows", "compress/record", "compress/record/old file"),
+    "removal/old file",
 )
 AGAIN = 0.7  # share of killed runs followed by another killed run
 
@@ -147,7 +150,7 @@ def figures_of(scenarios: Sequence[Scenario], account: Account) -> dict[str, Any
     """Return the figures of the test."""
     return {
         "scenarios": {
-            Path(scenario.run.folder).name: {
+            Path(scenario.run.directory).name.removesuffix("-index"): {
                 "photographs": len(scenario.after.rows),
                 "failed": sum(row[-2] == "failed" for row in scenario.after.rows.values()),
                 "seconds_undisturbed": round(scenario.log.wall_s, 2),

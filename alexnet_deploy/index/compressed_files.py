@@ -147,13 +147,15 @@ class CompressedWriter:
             output.write(json.dumps(fields, indent=1).encode() + b"\n")
         with errors_of(self._folder):
             os.fsync(self._descriptor)
-            for name in os.listdir(self._descriptor):
-                if _FILE_NAME.fullmatch(name) and int(name[:5]) != self._fit:
-                    remove_file(name, folder=self._descriptor)
+        remove_compressed(self._folder.parent, but=self._fit)
 
 
-def remove_compressed(directory: Path) -> None:
+def remove_compressed(directory: Path, *, but: int | None = None) -> None:
     """Delete the compressed vectors of an index; the caller holds its lock.
+
+    Args:
+        directory: of the index.
+        but: the number of a fit that stays, with the record, while the files of others go.
 
     Raises:
         OutputError: no permission.
@@ -162,8 +164,9 @@ def remove_compressed(directory: Path) -> None:
     folder = directory / FOLDER_NAME
     with errors_of(folder), suppress(FileNotFoundError), _opened_folder(folder) as descriptor:
         # The record first: without the others it would be damaged, without it they are nothing.
-        names = [name for name in os.listdir(descriptor) if _FILE_NAME.fullmatch(name)]
-        for name in (RECORD_NAME, *names):
+        names = [] if but is not None else [RECORD_NAME]
+        files = filter(_FILE_NAME.fullmatch, os.listdir(descriptor))
+        for name in (*names, *(name for name in files if int(name[:5]) != but)):
             with suppress(FileNotFoundError):
                 remove_file(name, folder=descriptor)
 

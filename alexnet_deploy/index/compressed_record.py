@@ -14,6 +14,8 @@ from alexnet_deploy.index.storage import Storage
 
 FOLDER_NAME = "ann"
 RECORD_NAME = "compressed.json"
+_MAX_BYTES = 2**16
+"""Ours have about one thousand."""
 AGAIN = "delete it, and index again: it is only a cache"
 NUM_NEAREST = 10
 """For which shares and recall are measured."""
@@ -122,6 +124,8 @@ def compressed_record(storage: Storage) -> CompressedRecord | None:
         return None
     except OSError as error:
         raise damaged(str(path.parent), error.strerror or error, AGAIN) from error
+    if len(text) > _MAX_BYTES:  # to check millions of numbers takes minutes
+        raise damaged(str(path), f"it has {len(text):,} bytes", AGAIN)
     record = read_record(CompressedRecord, text, str(path), AGAIN)
     _check_belongs(storage, record)
     return record

@@ -94,6 +94,7 @@ def _brought_up_to_date(
     found = _usable(index, notify)
     if found is not None and _is_kept(found, codes):
         record = found.record
+        remove_compressed(index.directory, but=record.fit)  # as a killed run may have left some
         later = positions[positions >= record.next_position]
         num_rows = record.num_rows + len(later)
         if num_rows < _GROWTH_TO_FIT * min(record.num_fitted, len(positions)):

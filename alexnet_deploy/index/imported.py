@@ -170,7 +170,7 @@ def _import(
             "VALUES (?, ?, 'imported', ?, ?)",
             (started, time.time(), report.num_imported, report.num_failed),
         )
-    keeper.carry_out()
+    keeper.carry_out(repair=False)
 
 
 def _looked_at(

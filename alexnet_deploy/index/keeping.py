@@ -6,6 +6,7 @@ from pathlib import Path
 from alexnet_deploy.choices import ANNS, CODE_BITS, Ann
 from alexnet_deploy.errors import ArgumentError
 from alexnet_deploy.index.binary_codes import BinaryCoder
+from alexnet_deploy.index.compressed_check import compressed_problems
 from alexnet_deploy.index.compressed_files import remove_compressed
 from alexnet_deploy.index.compressed_record import record_stamp
 from alexnet_deploy.index.plan import Plan, plan
@@ -57,19 +58,27 @@ class Keeper:
         if self._plan.is_compressed and record_stamp(self._index.directory) is None:
             self._notify(self._plan.line())
 
-    def carry_out(self) -> None:
-        """Bring the compressed vectors up to date, or remove them; the run has finished."""
-        is_there = record_stamp(self._index.directory) is not None
-        if self._ann == "exact":
-            remove_compressed(self._index.directory)
-        elif is_there or (self._plan is not None and self._plan.is_compressed):
-            if self._ann == "auto" and not has_module("faiss"):
-                self._notify("without FAISS the vectors are not compressed: pip install faiss-cpu")
-                return
-            # FAISS is loaded for it, and most runs do without.
-            from alexnet_deploy.index.compressing import compress
+    def carry_out(self, *, repair: bool) -> None:
+        """Bring the compressed vectors up to date, or remove them, or what a killed run left.
 
-            compress(self._index, codes=self._codes, threads=self._threads, notify=self._notify)
+        Args:
+            repair: check them first, and make them again where they are not those of the index.
+        """
+        directory = self._index.directory
+        is_wanted = self._plan is not None and self._plan.is_compressed
+        if self._ann == "exact" or not (is_wanted or record_stamp(directory) is not None):
+            remove_compressed(directory)
+            return
+        if self._ann == "auto" and not has_module("faiss"):
+            self._notify("without FAISS the vectors are not compressed: pip install faiss-cpu")
+            return
+        for problem in compressed_problems(self._index) if repair else ():
+            self._notify(f"{problem}; they are compressed again")
+            remove_compressed(directory)
+        # FAISS is loaded for it, and most runs do without.
+        from alexnet_deploy.index.compressing import compress
+
+        compress(self._index, codes=self._codes, threads=self._threads, notify=self._notify)
 
 
 def check_ann(ann: object) -> None:

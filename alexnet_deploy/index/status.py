@@ -10,6 +10,7 @@ from typing import Any
 
 from alexnet_deploy.errors import IncompatibleFileError
 from alexnet_deploy.files.path_text import path_fields, printable
+from alexnet_deploy.index.compressed_check import compressed_problems
 from alexnet_deploy.index.compressed_record import EFFORTS, compressed_record
 from alexnet_deploy.index.imported_roots import imported_roots
 from alexnet_deploy.index.integrity import problems
@@ -40,7 +41,7 @@ def describe_index(directory: Path, *, check: bool) -> dict[str, Any]:
 
     Args:
         directory: of the index.
-        check: also read every vector, and list the problems.
+        check: also read every vector, compressed or not, and list the problems.
 
     Raises:
         UsageError: the directory does not exist.
@@ -49,7 +50,9 @@ def describe_index(directory: Path, *, check: bool) -> dict[str, Any]:
     with open_storage(directory) as index:
         with index.ledger.snapshot():
             description = _description(index)
-        return description | ({"problems": list(problems(index))} if check else {})
+        if check:
+            description["problems"] = [*problems(index), *compressed_problems(index)]
+        return description
 
 
 def failures_of(directory: Path) -> Iterator[tuple[Path, str]]:

@@ -46,7 +46,8 @@ class UpdateOptions:
         include_hidden: include hidden files of the given folders, from now on.
         retry_failed: retry what failed in an earlier run.
         prune: remove the photographs that are gone, however many, with their vectors.
-        repair: check all vectors, and re-embed the damaged ones.
+        repair: check all vectors, re-embed the damaged ones, and compress them again if what is
+            compressed is of others.
         moved_roots: "OLD=NEW" for each root that has moved.
         exclude: patterns, see `exclusions`, that the roots of the given folders leave out from now
             on; None for those that they have.
@@ -297,5 +298,5 @@ class _Run:
                     *(report.num_removed, self._run_id),
                 ),
             )
-        self._keeper.carry_out()
+        self._keeper.carry_out(repair=self._options.repair)
         report.summary.stop_clock()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from alexnet_deploy.index.compressed_check import compressed_problems
 from alexnet_deploy.index.compressed_record import compressed_record
 from alexnet_deploy.index.ledger import LEDGER_NAME
 from alexnet_deploy.index.maintenance import compact
@@ -154,6 +155,18 @@ def test_a_pruned_index_has_no_rows_of_what_is_gone_once_half_is(tmp_path: Path)
         assert (record.num_rows, record.fit) == (70, 1)
 
 
+def test_files_of_another_fit_that_a_killed_run_left_go_with_the_next(tmp_path: Path) -> None:
+    make_index(tmp_path / "index", 24)
+    with run_on(tmp_path / "index") as index:
+        add(index, clustered(60, 24))
+        compress(index)
+        left = tmp_path / "index" / "ann" / "00001.rows"
+        left.write_bytes(b"rows")
+        compress(index)
+        assert not left.exists()
+        assert len(list(left.parent.iterdir())) == 3
+
+
 def test_what_lies_behind_a_link_is_not_read(tmp_path: Path) -> None:
     told: list[str] = []
     directory = tmp_path / "index"
@@ -166,6 +179,26 @@ def test_what_lies_behind_a_link_is_not_read(tmp_path: Path) -> None:
     with open_storage(directory) as index:
         assert_same(index, opened_ranker(index, told), clustered(20, 24, seed=1))
     assert "it is a link" in told[0]
+
+
+def test_the_compressed_forms_of_other_vectors_are_a_problem_that_a_check_finds(
+    tmp_path: Path,
+) -> None:
+    make_index(tmp_path / "index", 24)
+    with run_on(tmp_path / "index") as index:
+        add(index, clustered(60, 24))
+        compress(index)
+        add(index, clustered(5, 24, seed=1))
+        assert list(compressed_problems(index)) == []
+        rows = tmp_path / "index" / "ann" / "00000.rows"
+        data = bytearray(rows.read_bytes())
+        data[-1] ^= 0x80
+        rows.write_bytes(data)
+        (problem,) = compressed_problems(index)
+        assert ": 1 vectors have the compressed form of others, or none" in problem
+        rows.write_bytes(data[:-30])
+        (problem,) = compressed_problems(index)
+        assert "bytes, expected" in problem
 
 
 def test_a_search_is_right_while_another_process_indexes_and_compresses(

@@ -166,7 +166,9 @@ def test_a_run_that_was_stopped_is_continued(photos: Path, monkeypatch: pytest.M
 
 
 def test_the_hashes_of_an_older_ledger_are_added(photos: Path) -> None:
-    change(photos.with_name("index"), "DROP TABLE imported; DROP TABLE hashes; PRAGMA user_version = 5")
+    change(
+        photos.with_name("index"), "DROP TABLE imported; DROP TABLE hashes; PRAGMA user_version = 5"
+    )
     assert len(find(photos).nearly_same[0].copies) == 4
 
 

@@ -42,7 +42,7 @@ def save_photographs(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def scenarios(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scenario, Scenario]:
+def scenarios(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scenario, Scenario, Scenario]:
     place = tmp_path_factory.mktemp("killed").resolve()
     spare = [save_photograph(place / "spare" / f"{n}.png", (9 * n, 77, 200)) for n in range(10)]
     return make_scenarios(
@@ -55,10 +55,10 @@ def scenarios(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scenario, Scena
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_run_killed_inside_a_step_is_finished_as_if_nothing_had_happened(
-    scenarios: tuple[Scenario, Scenario], step: str, tmp_path: Path
+    scenarios: tuple[Scenario, Scenario, Scenario], step: str, tmp_path: Path
 ) -> None:
     rng, account = random.Random(step), Account()
-    scenario = scenarios[step == "prune"]
+    scenario = scenarios[{"prune": 1, "compress": 1, "removal": 2}.get(step, 0)]
 
     def next_kill() -> Kill | None:
         is_enough = account.num_inside(step) >= NUM_INSIDE
@@ -72,7 +72,7 @@ def test_a_run_killed_inside_a_step_is_finished_as_if_nothing_had_happened(
 
 
 def test_a_run_killed_at_any_moment_is_finished_as_if_nothing_had_happened(
-    scenarios: tuple[Scenario, Scenario], tmp_path: Path
+    scenarios: tuple[Scenario, Scenario, Scenario], tmp_path: Path
 ) -> None:
     rng, account = random.Random(0), Account()
     for scenario in scenarios:
@@ -80,15 +80,24 @@ def test_a_run_killed_at_any_moment_is_finished_as_if_nothing_had_happened(
         directory = tmp_path.resolve() / "index"
         life = Life(scenario=scenario, directory=directory, account=account, rng=rng)
         life.run(iter([*kills, None]).__next__)
-    assert account.num_finished == 2
+    assert account.num_finished == len(scenarios)
 
 
 def test_the_undisturbed_runs_go_through_all_steps_and_compact(
-    scenarios: tuple[Scenario, Scenario],
+    scenarios: tuple[Scenario, Scenario, Scenario],
 ) -> None:
-    new, changed = scenarios
-    for scenario, steps in ((new, STEPS[:-1]), (changed, STEPS[1:])):
-        assert [step for step in STEPS if any(scenario.log.visits(step))] == list(steps)
+    new, changed, exact = scenarios
+    *changing, compress, removal = STEPS
+    changing.remove("prune")
+    for scenario, steps in (
+        (new, {*changing, compress}),
+        (changed, {*STEPS} - {"creation", removal}),
+        (exact, {removal}),
+    ):
+        assert {step for step in STEPS if any(scenario.log.visits(step))} == steps
+    assert any(changed.log.visits("compress/record/old file"))
+    assert exact.before.num_compressed == len(exact.before.vectors)
+    assert exact.after.num_compressed == 0
     assert len(list(changed.log.visits("prune/append"))) > 1
     assert sorted(row[-2] for row in new.after.rows.values()).count("failed") == 1
     # Two copies and the damaged one have no vector of their own.
@@ -139,7 +148,7 @@ def test_the_account_finds_what_is_embedded_twice_or_in_part(
 
 
 def test_one_bit_of_one_vector_is_a_difference(
-    scenarios: tuple[Scenario, Scenario], tmp_path: Path
+    scenarios: tuple[Scenario, Scenario, Scenario], tmp_path: Path
 ) -> None:
     scenario = scenarios[0]
     sha256, vector = list(scenario.after.vectors.items())[-1]

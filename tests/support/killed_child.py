@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from alexnet_deploy.index import manifest, update, writer
+from alexnet_deploy.index import compressed_files, manifest, update, writer
 from alexnet_deploy.index import model as index_runner
+from alexnet_deploy.index.compressed_files import CompressedWriter
 from alexnet_deploy.index.ledger import Ledger
 from alexnet_deploy.index.model import ModelRequest
 from alexnet_deploy.index.scan import Scan
@@ -40,6 +41,8 @@ from tests.support.fake_runner import FakeRunner
 PIECE_BYTES, PAUSE_S = 4096, 2e-5
 """A disk may take less than it is given, and its time: a kill can come between the two halves of
 a vector."""
+LONG_PAUSE_S = 5e-3
+"""For what takes less time than a kill needs to come."""
 
 
 class ColourRunner(FakeRunner):
@@ -86,14 +89,17 @@ class Reporter:
         yield
         self.leave()
 
-    def watch(self, owner: Any, function_name: str, name: str) -> None:
-        """Let each call of a function be a step."""
+    def watch(self, owner: Any, function_name: str, name: str, pause_s: float = 0.0) -> None:
+        """Let each call of a function be a step, which begins and ends with a pause."""
         function = getattr(owner, function_name)
 
         @functools.wraps(function)
         def watched(*arguments: Any, **keywords: Any) -> Any:
             with self.step(name):
-                return function(*arguments, **keywords)
+                time.sleep(pause_s)
+                result = function(*arguments, **keywords)
+                time.sleep(pause_s)
+                return result
 
         setattr(owner, function_name, watched)
 
@@ -163,6 +169,17 @@ class Reporter:
         setattr(BatchWriter, "needs_row", noted)  # noqa: B010
         vars(index_runner)["open_runner_of"] = opened
 
+    def watch_compression(self, step: str) -> None:
+        """Let what is done to the compressed vectors be a step, and each file of it a part."""
+        self.watch(update._Run, "_compress", step)
+        for function_name, part in (
+            ("write_axes", "axes"),
+            ("append", "rows"),
+            ("commit", "record"),
+        ):
+            self.watch(CompressedWriter, function_name, part, LONG_PAUSE_S)
+        self.watch(compressed_files, "remove_file", "old file", LONG_PAUSE_S)
+
     def _say(self, word: str, rest: str) -> None:
         """Write a line in one call: a kill leaves all of it or nothing."""
         os.write(1, f"{time.monotonic_ns()} {word} {rest}\n".encode())
@@ -191,12 +208,13 @@ def main() -> None:
     if run["prune"]:
         reporter.watch(Scan, "remove_gone", "prune")
         reporter.watch(update, "compact", "prune")
+    reporter.watch_compression("removal" if run["ann"] == "exact" else "compress")
     with reporter.step("run"):
         update.bring_up_to_date(
             Path(run["directory"]),
             [Path(run["folder"])],
             ModelRequest(batch_size=run["batch_size"]),
-            update.UpdateOptions(prune=run["prune"]),
+            update.UpdateOptions(prune=run["prune"], ann=run["ann"]),
         )
 
 

@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-STEPS = ("creation", "append", "sync", "insert", "commit", "prune")
+from alexnet_deploy.choices import Ann
+
+STEPS = ("creation", "append", "sync", "insert", "commit", "prune", "compress", "removal")
 _CHILD = Path(__file__).with_name("killed_child.py")
 _PAUSE_S = 0.02  # between two searches: the run needs the processor, too
 
@@ -28,6 +30,7 @@ class Run:
         segment_bytes: for an index that does not exist yet.
         folder: of the photographs.
         prune: remove what is gone, and compact.
+        ann: "compressed" to compress the vectors, "exact" to remove what is compressed.
         is_fake: with `ColourRunner` in place of the network.
         batch_size: None for the default.
     """
@@ -36,6 +39,7 @@ class Run:
     segment_bytes: int
     folder: str = ""
     prune: bool = False
+    ann: Ann = "compressed"
     is_fake: bool = False
     batch_size: int | None = None
 

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_deploy.index.compressed_check import compressed_problems
+from alexnet_deploy.index.compressed_files import read_compressed
 from alexnet_deploy.index.integrity import problems
-from alexnet_deploy.index.storage import open_storage
+from alexnet_deploy.index.storage import Storage, open_storage
 from tests.support.killed_runs import Log, Run, execute
 
 _FIRST_TIME_S, _SECOND_TIME_S = 1_000_000_000, 1_100_000_000  # of files, and of changed ones
@@ -31,21 +33,24 @@ class State:
         rows: by id: path, size, time, hash of the content, status, reason.
         vectors: by hash of the content, the bytes of the float16 row.
         names: of the files beside the vectors, but for a temporary one that a killed creation
-            has left.
+            has left; of those in `ann`, the suffixes.
+        num_compressed: of the vectors, how many have a compressed form.
         num_idle_segments: segments in which no vector is and none will go.
     """
 
     rows: Mapping[int, tuple[Any, ...]] = field(default_factory=dict)
     vectors: Mapping[bytes, bytes] = field(default_factory=dict)
     names: tuple[str, ...] = ()
+    num_compressed: int = 0
     num_idle_segments: int = 0
 
     @classmethod
     def read(cls, directory: Path) -> "State":
         """Read an index and check that it is whole."""
         names = os.listdir(directory)
+        names += [f"ann/*{path.suffix}" for path in directory.glob("ann/*")]
         with open_storage(directory) as index:
-            found = list(problems(index))
+            found = [*problems(index), *compressed_problems(index)]
             if found:
                 raise Difference(f"is damaged: {found}")
             rows = index.ledger.rows(
@@ -63,6 +68,7 @@ class State:
                     for sha256, position in positions
                 },
                 names=tuple(sorted(names)),
+                num_compressed=_num_compressed(index, [position for _, position in positions]),
                 num_idle_segments=len(set(index.segments.numbers()) - segments),
             )
 
@@ -122,13 +128,21 @@ class Scenario:
         return found
 
 
+def _num_compressed(index: Storage, positions: Sequence[int]) -> int:
+    """Count the vectors that have a compressed form."""
+    found = read_compressed(index)
+    return 0 if found is None else int(np.isin(positions, found.positions).sum())
+
+
 def make_scenarios(
     run: Run,
     fill: Callable[[Path], Path],
     spare: Sequence[Path],
     rng: random.Random,
-) -> tuple[Scenario, Scenario]:
-    """Run two scenarios undisturbed, in the folder of `run`: a new index, and one that changes.
+) -> tuple[Scenario, Scenario, Scenario]:
+    """Run three scenarios undisturbed, in the folder of `run`.
+
+    A new index; one that changes; and one whose compressed vectors are removed.
 
     Args:
         run: what both have in common; its directory is a folder for all of it.
@@ -146,9 +160,13 @@ def make_scenarios(
         run, directory=str(place / "changed-index"), folder=str(folder), prune=True
     )
     changed = Scenario.make(changing, base, query=query, stranger=stranger)
+    removing = dataclasses.replace(
+        run, directory=str(place / "exact-index"), folder=str(folder), ann="exact"
+    )
+    exact = Scenario.make(removing, Path(changing.directory), query=query, stranger=stranger)
     query = fill(place / "new")
     making = dataclasses.replace(run, directory=str(place / "new-index"), folder=str(place / "new"))
-    return Scenario.make(making, None, query=query, stranger=stranger), changed
+    return Scenario.make(making, None, query=query, stranger=stranger), changed, exact
 
 
 def settle(path: Path, time_s: int = _FIRST_TIME_S) -> None:

@@ -1,4 +1,4 @@
-"""Forged indexes: manifests, ledgers by bytes and by rows, journals, vectors."""
+"""Forged indexes: manifests, ledgers by bytes and by rows, journals, vectors, compressed ones."""
 
 import json
 import os
@@ -14,10 +14,17 @@ import numpy as np
 
 import alexnet_deploy.index.model
 from alexnet_deploy.errors import AlexNetDeployError
+from alexnet_deploy.index.compressed_record import FOLDER_NAME
 from alexnet_deploy.index.ledger import JOURNAL_NAME, LEDGER_NAME
 from alexnet_deploy.index.roots import all_roots
 from alexnet_deploy.index.status import describe_index, readable_index
 from alexnet_deploy.index.storage import open_storage
+from fuzzing.compressed import (
+    RECORD_NAME,
+    change_compressed,
+    check_made_anew,
+    check_removed,
+)
 from fuzzing.kinds import Kind, check
 from fuzzing.mutations import changed_bytes, changed_json, changed_rows
 from tests.support.index_runner import Runners, photograph, search, update
@@ -27,7 +34,7 @@ _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 
 
 def index_kinds(seeds: Path) -> list[Kind]:
-    """Return the kinds "manifest", "ledger", "rows", "journal" and "vectors".
+    """Return the kinds "manifest", "ledger", "rows", "journal", "vectors" and "compressed".
 
     From now on indexes of this process are made and searched with a runner that sees colours.
 
@@ -43,10 +50,12 @@ def index_kinds(seeds: Path) -> list[Kind]:
         "journal": forger.change_journal,
         "vectors": forger.change_vectors,
     }
-    return [
+    kinds = [
         Kind(name=name, write=_Writer(forger, change), read=_read)
         for name, change in forgeries.items()
     ]
+    writer = _Writer(forger, change_compressed)
+    return [*kinds, Kind(name="compressed", write=writer, read=_read_compressed)]
 
 
 class _Writer:
@@ -74,7 +83,10 @@ class _Forger:
             path = self.photographs / f"{number}.bmp"
             path.write_bytes(photograph((number + 1, 99, 7)) if number else b"no photograph")
             os.utime(path, (_LONG_AGO, _LONG_AGO))
-        update(self.index, self.photographs)
+        update(self.index, self.photographs, ann="compressed")
+        record = json.loads((self.index / FOLDER_NAME / RECORD_NAME).read_bytes())
+        record["started"] = float(_LONG_AGO)
+        (self.index / FOLDER_NAME / RECORD_NAME).write_text(json.dumps(record), "utf-8")
         with closing(sqlite3.connect(self.index / LEDGER_NAME)) as ledger, ledger:
             ledger.execute("UPDATE runs SET started = ?, finished = ?", 2 * (float(_LONG_AGO),))
             tables = ("settings", "roots", "exclusions", "vectors", "photographs", "runs")
@@ -154,18 +166,50 @@ class _Forger:
 
 
 def _read(folder: Path) -> None:
-    """Search, describe, check and mend; what one refuses the others are asked all the same."""
+    """Search, describe, check and mend."""
     index, photos = folder / "index", folder / "photos"
-    stranger = folder / "query.bmp"
-    stranger.write_bytes(photograph((200, 3, 90)))
-    uses: list[Callable[[], object]] = [
-        lambda: _search(index, [photos / "1.bmp", stranger]),
+    queries = [photos / "1.bmp", _stranger(folder)]
+    _use(
+        lambda: _search(index, queries),
         lambda: readable_index(describe_index(index, check=False)),
         lambda: readable_index(describe_index(index, check=True)),
         lambda: update(index, photos, repair=True),
-        lambda: _search(index, [photos / "1.bmp", stranger]),
+        lambda: _search(index, queries),
         lambda: update(index, photos, prune=True),
-    ]
+    )
+
+
+def _read_compressed(folder: Path) -> None:
+    """Search, describe, compress again and take it back."""
+    index, photos = folder / "index", folder / "photos"
+    queries = [photos / "1.bmp", _stranger(folder)]
+
+    def compress() -> None:
+        update(index, photos, ann="compressed")
+        check_made_anew(index)
+
+    def take_back() -> None:
+        update(index, photos, ann="exact")
+        check_removed(index)
+
+    _use(
+        lambda: _search(index, queries),
+        lambda: readable_index(describe_index(index, check=True)),
+        lambda: update(index, photos),
+        compress,
+        lambda: _search(index, queries),
+        take_back,
+    )
+
+
+def _stranger(folder: Path) -> Path:
+    path = folder / "query.bmp"
+    path.write_bytes(photograph((200, 3, 90)))
+    return path
+
+
+def _use(*uses: Callable[[], object]) -> None:
+    """Do all of it; what one refuses the others are asked all the same."""
     refusal: AlexNetDeployError | None = None
     for use in uses:
         try:
