@@ -105,6 +105,9 @@ def _brought_up_to_date(
         return None
     if codes is None and found is not None:
         codes = found.record.bits if found.record.coder == "itq" else found.coder
+        if isinstance(codes, int) and codes > _most_bits(sample):
+            notify(f"too few vectors are left to fit codes of {codes} bits, so they go")
+            codes = 0
     number = 0 if found is None else (found.record.fit + 1) % 10**5
     return _fitted(index, positions, sample, codes or 0, number)
 
@@ -157,7 +160,7 @@ def _fitted(
     """Compress all vectors by axes, and binary codes, that are fitted to a sample."""
     coder: BinaryCoder | None = codes if isinstance(codes, BinaryCoder) else None
     if isinstance(codes, int) and codes:
-        if codes >= min(len(sample), sample.shape[1] + 1):
+        if codes > _most_bits(sample):
             raise UsageError(
                 Argument("codes", codes),
                 f": needs more than {codes} vectors of at least {codes} numbers, the index has "
@@ -205,6 +208,11 @@ def _extended(index: Storage, found: Compressed, later: NDArray[np.int64]) -> Co
         )
         writer.commit(record)
     return record
+
+
+def _most_bits(sample: NDArray[np.float16]) -> int:
+    """Return of how many bits codes can be fitted to a sample, (n, D)."""
+    return min(len(sample) - 1, sample.shape[1])
 
 
 def _append(
