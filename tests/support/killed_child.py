@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from alexnet_deploy.index import compressed_files, manifest, update, writer
 from alexnet_deploy.index import model as index_runner
 from alexnet_deploy.index.compressed_files import CompressedWriter
+from alexnet_deploy.index.keeping import Keeper
 from alexnet_deploy.index.ledger import Ledger
 from alexnet_deploy.index.model import ModelRequest
 from alexnet_deploy.index.scan import Scan
@@ -171,9 +172,9 @@ class Reporter:
 
     def watch_compression(self, step: str) -> None:
         """Let what is done to the compressed vectors be a step, and each file of it a part."""
-        self.watch(update._Run, "_compress", step)
+        self.watch(Keeper, "carry_out", step)
         for function_name, part in (
-            ("write_axes", "axes"),
+            ("begin", "axes"),
             ("append", "rows"),
             ("commit", "record"),
         ):
