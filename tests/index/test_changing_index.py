@@ -10,21 +10,27 @@ import pytest
 
 from tests.support.changing_index import DIMENSION, ChangingIndex
 
-NUM_OPERATIONS = int(os.environ.get("ALEXNET_OPERATIONS", "250"))
-SEARCH = "alexnet_deploy.index.compressed_search"
+NUM_OPERATIONS = int(os.environ.get("ALEXNET_OPERATIONS", "200"))
+LIMITS = {
+    "compressed_search._FEWEST": 8,
+    "compressed_search._FEW": 4,
+    "compressed_scan._SHARD_ROWS": 128,
+    "compressed_files._BLOCK_ROWS": 50,
+    "compressing._BLOCK_NUMBERS": 70 * DIMENSION,
+}
+"""So that in a small index everything happens that does in a large one."""
 
 
 @pytest.fixture(autouse=True)
 def _everything_happens_in_a_small_index(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"_FEWEST": 8, "_FEW": 4, "_SHARD_ROWS": 128}.items():
-        monkeypatch.setattr(f"{SEARCH}.{name}", value)
-    monkeypatch.setattr("alexnet_deploy.index.compressed_files._BLOCK_ROWS", 50)
-    monkeypatch.setattr("alexnet_deploy.index.compressing._BLOCK_NUMBERS", 70 * DIMENSION)
+    for name, value in LIMITS.items():
+        monkeypatch.setattr(f"alexnet_deploy.index.{name}", value)
 
 
-@pytest.mark.parametrize("is_compressed", [False, True])
-def test_whatever_happens_a_search_finds_what_is_there(is_compressed: bool, tmp_path: Path) -> None:
-    index = ChangingIndex(tmp_path, 0, is_compressed=is_compressed)
+@pytest.mark.parametrize("kind", ["exact", "compressed", "with codes"])
+def test_whatever_happens_a_search_finds_what_is_there(kind: str, tmp_path: Path) -> None:
+    is_compressed = kind != "exact"
+    index = ChangingIndex(tmp_path, 0, is_compressed=is_compressed, has_codes=kind == "with codes")
     try:
         for _ in range(NUM_OPERATIONS):
             index.step()

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from alexnet_deploy.choices import METRICS, Metric
 from alexnet_deploy.errors import ClosedError
+from alexnet_deploy.index.binary_codes import BinaryCoder
 from alexnet_deploy.index.compressed_record import FOLDER_NAME as ANN
 from alexnet_deploy.index.ledger import LEDGER_NAME
 from alexnet_deploy.index.maintenance import compact, forget_damaged
@@ -106,19 +107,21 @@ class ChangingIndex:
         place: an empty folder.
         seed: decides what happens.
         is_compressed: whether runs compress the vectors.
+        has_codes: whether these have binary codes, too.
 
     Attributes:
         counts: of what has happened.
         told: by the searches.
     """
 
-    def __init__(self, place: Path, seed: int, *, is_compressed: bool) -> None:
+    def __init__(self, place: Path, seed: int, *, is_compressed: bool, has_codes: bool) -> None:
         self.counts: Counter[str] = Counter()
         self.told: list[str] = []
         self._place = place
         self._directory = place / "index"
         self._rng = random.Random(seed)
         self._is_compressed = is_compressed
+        self._coder = _coder() if has_codes else None
         self._model = Model()
         self._copies: list[_Copy] = []
         self._num_names = 0
@@ -222,7 +225,12 @@ class ChangingIndex:
                 index.ledger.execute(sql, (time.time(),))
             if self._is_compressed and self._rng.random() < 0.6:
                 self.counts["compress"] += 1
-                _compress(index)
+                self._compress(index)
+
+    def _compress(self, index: Storage) -> None:
+        from alexnet_deploy.index.compressing import compress
+
+        compress(index, codes=self._coder, threads=1)
 
     def _content(self) -> int:
         return self._rng.randrange(2**31)
@@ -354,7 +362,7 @@ def _sha256(content: int) -> bytes:
     return sha256
 
 
-def _compress(index: Storage) -> None:
-    from alexnet_deploy.index.compressing import compress
-
-    compress(index, threads=1)
+def _coder() -> BinaryCoder:
+    """Return a coder of 64 bits that nobody has trained."""
+    weights = np.random.default_rng(0).normal(0, 1, (64, DIMENSION)).astype(np.float32)
+    return BinaryCoder(weights=(weights,), biases=(np.zeros(64, np.float32),))
