@@ -69,9 +69,9 @@ MODULES = {
         "manifest lock segments schema ledger named_folders exclusions imported_roots roots "
         "storage model integrity scopes maintenance scan writer report compression itq "
         "binary_codes compressed_record compressed_files compressed_check plan faiss_library "
-        "ranking exact_search compressed_scan compressed_search axes_choice compressing keeping "
-        "update imported_files imported exported status results queries rotations filters "
-        "finder session opening compressed_forms coder duplicate_groups hashes duplicates"
+        "ranking exact_search compressed_scan compressed_search axes_choice compressing coder "
+        "keeping update imported_files imported exported status results queries rotations "
+        "filters finder session opening compressed_forms duplicate_groups hashes duplicates"
     ),
     "benchmark": "machine settings reading results table measuring",
     "figures": (
@@ -110,7 +110,7 @@ OWNERS = {
     "click": START_UP,
     "cuda": ("trt.kernel", "runtimes.cuda_memory"),
     "faiss": ("index.faiss_library",),
-    "google": ("graph.reading",),
+    "google": ("graph.reading", "graph.coder_file"),
     "imagehash": ("photographs.perceptual_hash",),
     "ml_dtypes": ("graph.casting",),
     "nvidia": ("photographs.gpu_jpegs",),

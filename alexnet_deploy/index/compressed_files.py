@@ -224,7 +224,7 @@ def _numbers(folder: int, name: str, kind: str, count: int) -> NDArray[Any]:
         raise ValueError(f"{name} would have {count:,} numbers, more than {_MAX_NUMBERS:,}")
     numbers = np.array(_mapped(folder, name, np.dtype(kind), count))
     if not np.abs(numbers).max() < _MAX_NUMBER:  # also where one is not a number
-        raise ValueError(f"{name} holds what is no number, or too large")
+        raise ValueError(f"{name} holds numbers that are not finite, or too large")
     return numbers
 
 

@@ -54,6 +54,7 @@ def documented() -> dict[str, Row]:
     }
 
 
+MODEL = ("--model", "m.onnx")
 ANY_FAILED = ("--max-failures", "100%")
 
 
@@ -85,11 +86,10 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Row]:
         tell("embed", "embed", "photos", "--model", "m.onnx", "-o", "v.npy")
         ways = ("--runtime", "openvino", "--decode", "exact", "--decode", "scaled")
         tell("bench", "bench", "photos", *ways, "--rounds", "1")
-        models = ("--model", "m.onnx", "--compare", "m.onnx")
-        tell("evaluate", "evaluate", "photos", *models, *ANY_FAILED)
+        tell("evaluate", "evaluate", "photos", *MODEL, "--compare", "m.onnx", *ANY_FAILED)
         shutil.copytree("photos", "classes")
         shutil.copytree(folder, "classes/other")
-        tell("evaluate --retrieval", "evaluate", "classes", "--retrieval", *models[:2], *ANY_FAILED)
+        tell("evaluate --retrieval", "evaluate", "classes", "--retrieval", *MODEL, *ANY_FAILED)
         tell("index", "index", "photos", "--model", "m.onnx", "--index", "i", "--ann", "compressed")
         run("embed", "photos", "--model", "m.onnx", "--decode", "scaled", "-o", "v.parquet")
         tell("index --from", "index", "--from", "v.parquet", "--index", "i")
