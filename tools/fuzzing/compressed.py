@@ -65,7 +65,8 @@ def check_removed(index: Path) -> None:
 
 
 def _is_file(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink()
+    """Return whether a file is there, and no other name of one outside."""
+    return path.is_file() and not path.is_symlink() and path.stat().st_nlink == 1
 
 
 def _change_bytes(folder: Path, rng: random.Random) -> None:
