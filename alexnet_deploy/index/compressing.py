@@ -212,7 +212,7 @@ def _extended(index: Storage, found: Compressed, later: NDArray[np.int64]) -> Co
 
 def _most_bits(sample: NDArray[np.float16]) -> int:
     """Return of how many bits codes can be fitted to a sample, (n, D)."""
-    return min(len(sample) - 1, sample.shape[1])
+    return min(len(sample) - 1, int(sample.shape[1]))
 
 
 def _append(
