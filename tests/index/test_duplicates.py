@@ -260,6 +260,25 @@ def test_photographs_are_read_only_in_folders_that_the_user_has_named(photos: Pa
     assert len(find_duplicates(moved).nearly_same) == 1
 
 
+def test_no_file_is_read_because_a_forged_ledger_says_that_it_was_imported(photos: Path) -> None:
+    """What was imported is of no folder that the user has named."""
+    index, outside = photos.with_name("index"), photos.with_name("outside.jpg")
+    (photos / "other.jpg").rename(outside)
+    change(
+        index,
+        "INSERT INTO roots VALUES (9, CAST('/v.parquet' AS BLOB), 0);"
+        "INSERT INTO imported VALUES (9, 0, 0, 1);"
+        "INSERT INTO photographs (root, path, sha256, position, status) "
+        f"SELECT 9, CAST('{outside}' AS BLOB), sha256, position, status FROM photographs "
+        "WHERE path = CAST('other.jpg' AS BLOB)",
+    )
+    read: list[tuple[Path, str | None]] = []
+    found = find_duplicates(index, on_read=lambda *one: read.append(one))
+    assert [path for path, error in read if error is not None] == [photos / "other.jpg"]
+    assert outside not in {path for path, _ in read}
+    assert (found.num_photographs, found.num_failed) == (8, 1)
+
+
 def test_an_index_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nowhere"):
         find_duplicates(tmp_path / "nowhere")

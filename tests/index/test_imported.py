@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from alexnet_deploy.errors import IncompatibleFileError, TooManyFailuresError, UsageError
-from alexnet_deploy.figures.sheet_cells import neighbour_cell
+from alexnet_deploy.figures.sheet_cells import search_row, search_text
+from alexnet_deploy.figures.sheets import open_sheet
 from alexnet_deploy.index import imported_files
 from alexnet_deploy.index.model import ModelRequest
 from alexnet_deploy.index.results import Query, SearchResult
@@ -253,16 +254,25 @@ def test_damaged_vectors_come_back_when_their_file_is_imported_again(
     assert result.neighbours[0].path.name == "03.bmp"
 
 
-def test_what_is_on_another_machine_is_not_here(photos: list[Path], index: Path) -> None:
-    photos[3].unlink()
-    (result,) = search(index, [vector_of((4, 99, 7))], k=2)
-    there, here = result.neighbours
-    assert (there.path, there.remark, there.is_gone) == (photos[3], "not here", False)
-    assert (here.remark, here.is_changed, here.is_identical) == ("", False, False)
-    assert "not here" in result.to_text()
-    cell = neighbour_cell(there, "cosine")
-    assert (cell.error, cell.remark, cell.full_name) == ("not here", "not here", str(photos[3]))
-    assert neighbour_cell(here, "cosine").image().size == (8, 8)
+def test_no_photograph_is_opened_because_a_file_of_vectors_names_it(
+    photos: list[Path], index: Path
+) -> None:
+    """Nor is it looked for: what is shown does not depend on whether it is there."""
+
+    def shown() -> tuple[str, str, bytes]:
+        (result,) = search(index, [vector_of((4, 99, 7))], k=10)
+        assert {one.imported for one in result.neighbours} == set(map(str, photos))
+        sheet = index.with_name("sheet.html")
+        with open_sheet(sheet, search_text("cosine")) as add:
+            add(search_row(result, "cosine"))
+        return result.to_text(), result.to_json(), sheet.read_bytes()
+
+    text, json, sheet = before = shown()
+    assert (text.count("  imported  "), json.count('"imported": true')) == (10, 10)
+    assert sheet.count(b"not here, only its vector") == 10
+    for path in photos:
+        path.unlink()
+    assert shown() == before
 
 
 def test_a_query_is_no_neighbour_of_the_row_that_was_imported_for_it(

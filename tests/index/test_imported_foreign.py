@@ -61,7 +61,7 @@ def test_the_shards_of_clip_retrieval_are_one_index(index: Path, shards: Path) -
     found = [(one.imported, one.cosine_similarity) for one in result.neighbours]
     assert [name for name, _ in found] == [name for name, _ in nearest(query, 5)]
     assert [value for _, value in found] == pytest.approx([v for _, v in nearest(query, 5)])
-    assert {one.remark for one in result.neighbours} == {"not here"}
+    assert {one.remark for one in result.neighbours} == {"imported"}
     assert f'"path": "{found[0][0]}"' in result.to_json()
     described = describe_index(index, check=True)
     assert described["problems"] == []
