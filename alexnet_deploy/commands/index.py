@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from alexnet_deploy.choices import ANNS, Ann
+from alexnet_deploy.choices import ANNS, CODE_BITS, Ann
 from alexnet_deploy.commands import options as shared
 from alexnet_deploy.console.decoding import pixel_options
 from alexnet_deploy.console.paths import FILE, LAYER
@@ -146,7 +146,8 @@ def _export(folder: Path, directory: Path, as_json: bool) -> None:
     metavar="FOLDER",
     type=FILE,
     multiple=True,
-    help="Take a folder out of the index; without other FOLDERs do nothing else.",
+    help="Take a folder, or a file of --from, out of the index; without other FOLDERs do nothing "
+    "else.",
 )
 @click.option(
     "--ann",
@@ -156,7 +157,7 @@ def _export(folder: Path, directory: Path, as_json: bool) -> None:
 )
 @click.option(
     "--codes",
-    type=click.Choice(["64", "128", "256", "512"]),
+    type=click.Choice(list(map(str, CODE_BITS))),
     help="Compress the vectors and give each a binary code of so many bits, too, by which search "
     "--effort chooses what it compares; --ann compressed drops them.",
 )
