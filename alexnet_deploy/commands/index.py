@@ -56,6 +56,8 @@ def _or_exchange(command: Callable[..., None]) -> Callable[..., None]:
             command(**arguments)
             return
         own = "--from" if sources else "--export"
+        if arguments["model_arguments"].fast:
+            raise UsageError(f"--fast: {own} computes no vectors; leave it out")
         others = [option for name, option in _OF_FOLDERS.items() if arguments[name]]
         others += ["--export"] if sources and exported is not None else []
         others += given if exported is not None else []

@@ -59,6 +59,7 @@ def test_another_programs_vectors_have_their_name_and_no_photographs(photos: Pat
     [
         (("--from", "v.parquet", "photos"), "--from and FOLDER: each is a run of its own"),
         (("--from", "v.parquet", "--prune"), "--from and --prune: each is a run of its own"),
+        (("--from", "v.parquet", "--fast"), "--fast: --from computes no vectors"),
         (("--export", "out", "--repair"), "--export and --repair: each is a run of its own"),
         (("--export", "out", "--from", "v"), "--from and --export: each is a run of its own"),
         (("photos", "--made-by", "m"), "--made-by m: is for --from"),
