@@ -1,6 +1,6 @@
 """Roots of an index that are files of vectors, which no run searches for photographs.
 
-The paths of their rows are what such a file says, a path, a URL, a name; no such file need be here.
+The paths of their rows are what such a file says, a path, a URL, a name, which nothing opens.
 """
 
 import os

@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,7 +15,6 @@ from alexnet_deploy.index.model import ModelRequest
 from alexnet_deploy.index.results import Query, SearchResult
 from alexnet_deploy.index.status import describe_index, failures_of, readable_index
 from alexnet_deploy.inference.failures import FailureLimit
-from alexnet_deploy.photographs.pixels import EXACT
 from tests.support.index_runner import (
     LAYER,
     REQUEST,
@@ -77,6 +75,11 @@ def test_imported_vectors_are_found_as_those_of_the_photographs(
     assert check(index) == []
     described = describe_index(index, check=False)
     assert (described["identity"], described["decode"]["scale"]) == (Runners().identity, "exact")
+    assert (described["layer"], described["dimension"], described["precision"]) == (
+        LAYER,
+        8,
+        "fp32",
+    )
     assert described["roots"] == []
     assert described["imported"] == [{"path": str(index.with_name("v.parquet")), "photographs": 10}]
     assert "imported      " in readable_index(described)
@@ -282,14 +285,3 @@ def test_a_query_is_no_neighbour_of_the_row_that_was_imported_for_it(
 ) -> None:
     (result,) = search(index, [photos[3]], k=20)
     assert {one.path for one in result.neighbours} == {*photos} - {photos[3]}
-
-
-def test_the_space_of_embed_is_what_its_file_says(index: Path) -> None:
-    space = describe_index(index, check=False)
-    assert space["decode"] == {
-        "decoder": EXACT.decoder,
-        "scale": EXACT.scale,
-        "colour": EXACT.colour,
-    }
-    assert (space["layer"], space["dimension"], space["precision"]) == (LAYER, 8, "fp32")
-    assert np.dtype("<f2").itemsize * 8 * 10 == (index / "vectors" / "00000.f16").stat().st_size
