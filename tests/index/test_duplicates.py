@@ -185,10 +185,12 @@ def test_hashes_go_with_their_photographs_and_move_with_them(photos: Path) -> No
     assert named(after.nearly_same) == [("same pixels.png", {"poor.jpg", "turned.jpg", "cut.jpg"})]
 
 
-@pytest.mark.parametrize("is_hashed", [False, True])
-@pytest.mark.parametrize("change_to", ["gone", "changed", "pipe", "folder"])
+@pytest.mark.parametrize(
+    ("change_to", "is_hashed"),
+    [("gone", False), ("gone", True), ("changed", True), ("pipe", False), ("folder", True)],
+)
 def test_a_file_that_is_not_as_it_was_indexed_is_said_and_in_no_group(
-    photos: Path, is_hashed: bool, change_to: str
+    photos: Path, change_to: str, is_hashed: bool
 ) -> None:
     if is_hashed:
         find(photos)
@@ -222,12 +224,12 @@ def test_a_copy_whose_file_was_changed_has_no_longer_the_same_bytes(
     assert find(photos).same_bytes == ()
 
 
-@pytest.mark.parametrize("length", [0, 32, 447, 449, 100_000])
-def test_hashes_of_another_length_are_refused(photos: Path, length: int) -> None:
+def test_hashes_of_another_length_are_refused(photos: Path) -> None:
     find(photos)
-    change(photos.with_name("index"), f"UPDATE hashes SET hash = zeroblob({length})")
-    with pytest.raises(IncompatibleFileError, match=r"damaged \(perceptual hashes have .* 448"):
-        find(photos)
+    for length in (0, 32, 447, 449, 100_000):
+        change(photos.with_name("index"), f"UPDATE hashes SET hash = zeroblob({length})")
+        with pytest.raises(IncompatibleFileError, match=r"damaged \(perceptual hashes have .* 448"):
+            find(photos)
 
 
 def test_equal_hashes_prove_nothing(photos: Path) -> None:
