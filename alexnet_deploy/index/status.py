@@ -55,7 +55,7 @@ def describe_index(directory: Path, *, check: bool) -> dict[str, Any]:
         return description
 
 
-def failures_of(directory: Path) -> Iterator[tuple[Path, str]]:
+def failures_of(directory: Path) -> Iterator[tuple[Path | str, str]]:
     """Yield each photograph that failed, with its reason, in the order in which they were found.
 
     Raises:
@@ -75,7 +75,7 @@ def failures_of(directory: Path) -> Iterator[tuple[Path, str]]:
         ):
             last = rows[-1][0]
             for _, root, path, reason in rows:
-                yield roots.file(root, path), reason
+                yield roots.shown(root, path), reason
 
 
 def readable_index(description: dict[str, Any]) -> str:
@@ -228,7 +228,7 @@ def _failures(index: Storage) -> list[dict[str, Any]]:
         {
             "reason": reason,
             "count": count,
-            "example": str(roots.file(root, path)),
+            "example": str(roots.shown(root, path)),
         }
         for reason, count, root, path in rows
     ]

@@ -4,8 +4,8 @@
 
 VECTORS are files of `alexnet-deploy embed`, or folders of photographs; the folder that a photograph
 is in names its class. `--results` takes the figures of the coder and of ITQ at the same number of
-bits, once: what stands there is not computed again. `-o` writes a coder for an index, fitted to all
-the photographs.
+bits, once: what stands there is not computed again. `-o` writes a coder for an index, fitted to
+photographs of all classes.
 
     x (P,) -> rotation + correction -> sign -> code (b,) of -1 and 1 -> decoder -> x' (P,)
 
@@ -277,7 +277,7 @@ def measure(
         key = {
             "identity": vectors.space.identity,
             "layer": vectors.space.layer,
-            "num_fitted": len(known.rows),
+            "num_known": len(known.rows),
             "num_judged": len(unknown.rows),
             "coder": name,
             "bits": bits,
@@ -310,7 +310,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
 )
 @click.argument("sources", nargs=-1, required=True, type=FILE)
 @click.option("--bits", type=click.Choice(CODE_BITS), default=64, show_default=True)
-@click.option("-o", "--output", type=FILE, help="Coder to write, fitted to all vectors.")
+@click.option("-o", "--output", type=FILE, help="Coder to write, fitted to vectors of all classes.")
 @click.option("--results", type=FILE, help="JSON lines that figures are added to.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 def codes(
