@@ -51,8 +51,8 @@ def _itq(bits: int) -> Form:
     """Keep a bit for each axis."""
 
     def fit(sample: NDArray[np.float16]) -> Coder:
-        itq = fit_itq(sample, bits)
-        return lambda vectors: hamming_distances(itq.codes(vectors))
+        coder = fit_itq(sample, bits)
+        return lambda vectors: hamming_distances(coder.codes(vectors))
 
     return Form(name=f"ITQ {bits} bits", num_bytes=lambda _: bits // 8, rank=bits, fit=fit)
 
