@@ -90,6 +90,26 @@ def test_few_vectors_are_read_and_none_is_missed(compressed: Storage, metric: Me
     assert np.median(counts) < 400
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_what_few_points_are_looked_at_for_is_the_nearest(
+    metric: Metric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # By L2 the nearest is seldom among the first few, whose lengths are any.
+    monkeypatch.setattr(f"{MODULE}._FEWEST", 16)
+    generator = np.random.default_rng(0)
+
+    def some(count: int) -> NDArray[np.float16]:
+        rows = 5 + generator.normal(0, 1, (count, 4))
+        return (rows * generator.uniform(0.5, 1.5, (count, 1))).astype(np.float16)
+
+    make_index(tmp_path / "index", 4, segment_rows=1000)
+    with run_on(tmp_path / "index") as index:
+        add(index, some(2000))
+        compress(index)
+        counts = assert_same(index, ranker_of(index, []), some(100), k=1, metric=metric)
+    assert np.median(counts) < 200
+
+
 def test_with_an_effort_so_many_are_read_and_most_of_the_nearest_are_found(
     compressed: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
