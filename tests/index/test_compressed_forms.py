@@ -82,5 +82,5 @@ def test_hamming_distances_are_counted() -> None:
 def test_a_form_is_fitted_by_one_vector_more_than_its_axes(
     vectors: NDArray[np.float16], form: Form
 ) -> None:
-    coder = form.fit(vectors[10 : 11 + form.rank])
-    assert coder(vectors[:3])(np.arange(2)).shape == (2, 3)
+    fitted = form.fit(vectors[10 : 11 + form.rank])
+    assert fitted(vectors[:3])(np.arange(2)).shape == (2, 3)
