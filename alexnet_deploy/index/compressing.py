@@ -39,11 +39,13 @@ _SAMPLE_ROWS = 2**14
 _SAMPLE_NUMBERS = 2**26
 _BLOCK_NUMBERS = 2**22
 _GROWTH_TO_FIT = 2.0
-"""Of the vectors since the axes were fitted; also where as many of the rows are of none."""
+"""Rows for each that the axes were fitted on, or that still has a vector: then they are again."""
 _GROWTH_TO_MEASURE = 1.1
+"""Of the rows, since the search was measured."""
 _DRIFT = 1.5
 """Of what the axes leave out, between the vectors they were fitted on and later ones."""
-
+_LEAST_LOST = 0.01
+"""Of their variance: less changes no search, and may be rounding."""
 
 Codes: TypeAlias = int | BinaryCoder | None
 """Bits of codes that are fitted, 0 for none; what makes them; or None for those that are there."""
@@ -79,7 +81,7 @@ def compress(
         record = _measured(index, record, live, threads)
         notify(record.line())
     num_later = record.num_rows - record.num_fitted
-    if num_later and record.lost_later > _DRIFT * record.lost:
+    if num_later and record.lost_later > max(_DRIFT * record.lost, _LEAST_LOST):
         notify(
             f"the axes leave out {record.lost_later:.0%} of the {num_later:,} later vectors, "
             f"of those they were fitted on {record.lost:.0%}: searches read more of them; "
@@ -166,7 +168,7 @@ def _fitted(
                 f": needs more than {codes} vectors of at least {codes} numbers, the index has "
                 f"{len(sample)} of {sample.shape[1]}; take fewer bits",
             )
-        coder = BinaryCoder.of_itq(fit_itq(sample, codes))
+        coder = fit_itq(sample, codes)
     compression = fit_cheapest(sample, len(positions))
     space, (run, started) = index.manifest.space, _last_run(index)
     with compressed_writer(index.directory, fit) as writer:

@@ -44,7 +44,7 @@ class Criteria:
             UsageError: one of them is out of its range.
         """
         num_wanted = min(arguments.count("k", k), 2**31)  # no index has more; NumPy has 64 bits
-        tries = None if effort is None else arguments.count("effort", effort)
+        num_compared = None if effort is None else arguments.count("effort", effort)
         return cls(
             k=num_wanted,
             metric=arguments.choice("metric", metric, METRICS),
@@ -52,7 +52,7 @@ class Criteria:
                 None if max_distance is None else arguments.distance("max_distance", max_distance)
             ),
             filters=filters,
-            effort=None if tries is None or tries < 2 * num_wanted else tries,
+            effort=None if (num_compared or 0) < 2 * num_wanted else num_compared,
         )
 
 

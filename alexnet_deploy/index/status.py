@@ -34,7 +34,7 @@ def describe_index(directory: Path, *, check: bool) -> dict[str, Any]:
     the fields of `VectorSpace`, photographs (by state), vectors (used, unused: unused ones are kept
     until a prune, in case their photographs return), roots (path, photographs, include_hidden,
     exclude, exists), imported (files of vectors: path, photographs), compressed (None; error, where
-    they are of no use; or vectors, bytes_per_vector, share_read, recall by effort: see
+    they are of no use; or vectors, bytes_per_vector, code_bits, share_read, recall by effort: see
     `CompressedRecord`), left_out (by suffix, how many photographs of the roots were not tried),
     runs (the last, newest first; finished is None if interrupted or still running; times in seconds
     since 1970), failures (the commonest: reason, count, example) and, with `check`, problems.
@@ -194,6 +194,7 @@ def _compressed(index: Storage) -> dict[str, Any] | None:
     return {
         "vectors": record.num_rows,
         "bytes_per_vector": record.num_axes + 1,
+        "code_bits": record.bits,
         "share_read": record.share_read,
         "recall": {str(effort): record.recall_of(effort) for effort in EFFORTS if record.recall},
     }
@@ -237,10 +238,12 @@ def _failures(index: Storage) -> list[dict[str, Any]]:
 def _compressed_line(compressed: dict[str, Any]) -> str:
     if "error" in compressed:
         return str(compressed["error"])
+    codes = f" and {compressed['code_bits']} bits" if compressed["code_bits"] else ""
     recall = ", ".join(f"{share:.3f} of {effort}" for effort, share in compressed["recall"].items())
     return (
-        f"{compressed['vectors']:,} vectors to {compressed['bytes_per_vector']} bytes each; the "
-        f"proof of a search reads {compressed['share_read']:.2%}; recall by effort {recall}"
+        f"{compressed['vectors']:,} vectors to {compressed['bytes_per_vector']} bytes{codes} each; "
+        f"the proof of a search reads {compressed['share_read']:.2%}; recall by effort "
+        f"{recall or 'not measured'}"
     )
 
 

@@ -157,7 +157,7 @@ def fit_coder(vectors: Vectors, bits: int, *, seed: int) -> CoderFile:
     _, axes = principal_axes(unit, min(NUM_COORDINATES, *unit.shape))
     # Not centred, so that their products are cosine similarities, but for what no axis has.
     points = torch.from_numpy(unit @ axes.T.astype(np.float32))
-    rotation = torch.from_numpy((fit_itq(sample, bits).axes @ axes.T).astype(np.float32))
+    rotation = torch.from_numpy((fit_itq(sample, bits).weights[0] @ axes.T).astype(np.float32))
     network = AutoEncoder(points, rotation)
     _train(network, points)
     return coder_file(network, axes, vectors.space)
