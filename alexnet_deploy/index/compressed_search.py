@@ -223,14 +223,14 @@ class Search:
         live = np.flatnonzero(self._are_live(positions))
         if len(live) < self._k:
             return positions[live] if is_all else None
-        nearest_points = measured(
-            self._storage, positions[live[: self._k + _MORE]], query, self._metric
-        )
+        some = live[: self._k + _MORE]
+        nearest_points = measured(self._storage, positions[some], query, self._metric)
         kth = values_of(nearest_points, self._metric)[self._k - 1]
         bounds, bound_of_others = self._bounds(length, self._scan.bounds(squares), rows)
         if not (is_all or bound_of_others > kth):
             return None
-        candidates: NDArray[np.int64] = positions[live[bounds[live] <= kth]]
+        # Those that were measured count as read, whatever their bounds.
+        candidates: NDArray[np.int64] = positions[np.union1d(some, live[bounds[live] <= kth])]
         return candidates
 
     def _bounds(

@@ -129,7 +129,8 @@ def test_without_the_error_of_the_codes_a_search_would_miss_some(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A code of two steps a number: far from the vectors, and the bound knows it.
-    monkeypatch.setattr(f"{MODULE}._FEWEST", 16)
+    monkeypatch.setattr(f"{MODULE}._FEWEST", 1)
+    monkeypatch.setattr(f"{MODULE}._MORE", 0)
     queries = clustered(40, 96, seed=1)
 
     def coarse(one: Any, coordinates: NDArray[np.float64]) -> NDArray[np.uint8]:
