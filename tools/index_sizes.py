@@ -1,18 +1,20 @@
 """Measure how searching grows with an index: exactly, through compressed vectors, with an effort.
 
     python tools/index_sizes.py VECTORS.parquet QUERIES.parquet PHOTOGRAPH --place FOLDER
-        [--sizes 10000 100000 1000000] [--codes 256] [--json FILE] [--plot FILE]
+        [--sizes 10000 100000 1000000] [--codes 256] [--scan N] [--json FILE] [--plot FILE]
 
 Both files are of `alexnet-deploy embed --layer fc7`, by the model that the photograph is searched
 with. An index of each size holds the vectors of the first, and beyond those made ones: of two real
 neighbours a mixture of random shares, with isotropic noise of 5 % of its length. The queries are
 the vectors of the second, held out. FOLDER needs 8.3 GB for a million.
 
-For each size: the time to compress, the largest anonymous memory meanwhile and while searching, and
-for one query at a time, with the vectors in the page cache: a search that compares all, one that is
-proved, and those with efforts, by the compressed vectors and by binary codes, with their recall of
-the true 10 nearest; and `alexnet-deploy search PHOTOGRAPH` in a new process. Times are medians in
-seconds; where two threads are named, both cores worked.
+For each size: the time to compress, and to add the last 1 % where the index is new here; the largest
+anonymous memory meanwhile and while searching; and for one query at a time, with the vectors in the
+page cache: a search that compares all, one that is proved, and those with efforts, by the compressed
+vectors and by binary codes, with their recall of the true 10 nearest; and `alexnet-deploy search
+PHOTOGRAPH` in a new process. Times are medians in seconds; where two threads are named, both cores
+worked. With `--scan`, the time to rank so many
+compressed vectors, and as many binary codes, both made: what a search takes before it reads any.
 """
 
 import argparse
@@ -45,6 +47,7 @@ BLOCK = 4096
 NUM_QUERIES = 100
 NUM_EXACT = 5
 NUM_COLD = 5
+NUM_AXES = 127
 
 
 def main() -> None:
@@ -58,6 +61,7 @@ def main() -> None:
     parser.add_argument("--place", type=Path, required=True)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10**4, 10**5, 10**6])
     parser.add_argument("--codes", type=int, default=256)
+    parser.add_argument("--scan", type=int)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
@@ -66,14 +70,21 @@ def main() -> None:
     rows = []
     for size in arguments.sizes:
         directory = arguments.place / f"index-{size}"
+        adding: dict[str, float] = {}
         if not directory.exists():
+            make(directory, arguments.vectors, size - size // 100)
+            in_a_process(compress, directory, 0)
             make(directory, arguments.vectors, size)
-        rows.append(measured(directory, queries[chosen], arguments.photograph, arguments.codes))
+            adding = {"adding_1_percent_s": round(in_a_process(compress, directory, None)[0], 2)}
+        figures = measured(directory, queries[chosen], arguments.photograph, arguments.codes)
+        rows.append(figures | adding)
         print(json.dumps(rows[-1], indent=1), flush=True)
         if arguments.json is not None:
             arguments.json.write_text(f"{json.dumps(rows, indent=1)}\n")
     if arguments.plot is not None:
         draw(rows, arguments.plot)
+    if arguments.scan is not None:
+        print(json.dumps(in_a_process(scan, arguments.scan, arguments.codes)[0], indent=1))
 
 
 def vectors_of(file: Path) -> NDArray[np.float16]:
@@ -85,7 +96,7 @@ def vectors_of(file: Path) -> NDArray[np.float16]:
 
 
 def make(directory: Path, file: Path, size: int) -> None:
-    """Make an index of `size` vectors, those of the file and mixtures of them."""
+    """Make an index of `size` vectors, or let one grow: those of the file and mixtures of them."""
     from alexnet_deploy.index.imported import import_files
 
     import_files(directory, [file], ModelRequest(), ann="exact")
@@ -94,7 +105,7 @@ def make(directory: Path, file: Path, size: int) -> None:
     cosines = unit @ unit.T
     np.fill_diagonal(cosines, -1)
     neighbours = np.argpartition(-cosines, NUM_NEIGHBOURS, axis=1)[:, :NUM_NEIGHBOURS]
-    generator = np.random.default_rng(1)
+    generator = np.random.default_rng(size)
     with run_on(directory) as index:
         while (left := size - index.next_position()) > 0:
             num_made = min(BLOCK, left)
@@ -127,12 +138,13 @@ def measured(
     }
 
 
-def compress(directory: Path, bits: int) -> float:
-    """Compress the vectors anew; return the time."""
+def compress(directory: Path, bits: int | None) -> float:
+    """Compress the vectors anew, or with None only later ones; return the time."""
     from alexnet_deploy.index.compressing import compress
 
     with run_on(directory) as index:
-        remove_compressed(directory)
+        if bits is not None:
+            remove_compressed(directory)
         start = time.perf_counter()
         compress(index, codes=bits, threads=2, notify=lambda line: print(line, file=sys.stderr))
         return time.perf_counter() - start
@@ -180,6 +192,52 @@ def search(directory: Path, queries: NDArray[np.float16]) -> dict[str, Any]:
             for effort, runs in efforts.items()
         },
     }
+
+
+def scan(num_rows: int, bits: int) -> dict[str, Any]:
+    """Return what ranking made codes takes, by the number of threads."""
+    from alexnet_deploy.index.binary_codes import BinaryCoder
+    from alexnet_deploy.index.compressed_files import Compressed
+    from alexnet_deploy.index.compressed_scan import CompressedScan
+    from alexnet_deploy.index.compression import Compression
+
+    generator, numbers = np.random.default_rng(0), np.ones(NUM_AXES + 1, np.float32)
+    axes = np.eye(NUM_AXES, 4096)
+    made = Compressed(
+        record=None,  # type: ignore[arg-type]
+        compression=Compression(
+            mean=axes[0], axes=axes, lows=-numbers, steps=np.float32(2**-7) * numbers, error=0
+        ),
+        positions=np.arange(num_rows),
+        lengths=np.ones(num_rows, np.float32),
+        codes=generator.integers(0, 256, (num_rows, NUM_AXES + 1), np.uint8),
+        coder=BinaryCoder(
+            weights=(np.eye(bits, 4096, dtype=np.float32),), biases=(np.zeros(bits, np.float32),)
+        ),
+        bits=generator.integers(0, 256, (num_rows, bits // 8), np.uint8),
+    )
+    scanner, query = CompressedScan(made), generator.random((1, 4096)).astype(np.float16)
+    point = made.compression.points(query).coordinates.astype(np.float32)
+    scanner.nearest(point, 1024, 2)
+    works: dict[str, Callable[[int], object]] = {
+        f"{NUM_AXES + 1} bytes": lambda threads: scanner.nearest(point, 1024, threads),
+        f"{bits} bits": lambda threads: scanner.first(query, 100, threads),
+    }
+    return {"vectors": num_rows} | {
+        f"{name}, {threads} threads, s": round(least_s(work, threads), 4)
+        for name, work in works.items()
+        for threads in (1, 2)
+    }
+
+
+def least_s(work: Callable[[int], object], threads: int) -> float:
+    """Return the least of several times."""
+    times = []
+    for _ in range(NUM_COLD):
+        start = time.perf_counter()
+        work(threads)
+        times.append(time.perf_counter() - start)
+    return min(times)
 
 
 def timed(
