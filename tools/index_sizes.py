@@ -8,12 +8,12 @@ with. An index of each size holds the vectors of the first, and beyond those mad
 neighbours a mixture of random shares, with isotropic noise of 5 % of its length. The queries are
 the vectors of the second, held out. FOLDER needs 8.3 GB for a million.
 
-For each size: the time to compress, and to add the last 1 % where the index is new here; the largest
-anonymous memory meanwhile and while searching; and for one query at a time, with the vectors in the
-page cache: a search that compares all, one that is proved, and those with efforts, by the compressed
-vectors and by binary codes, with their recall of the true 10 nearest; and `alexnet-deploy search
-PHOTOGRAPH` in a new process. Times are medians in seconds; where two threads are named, both cores
-worked. With `--scan`, the time to rank so many
+For each size: the time to compress, and to add the last 1 % where the index is new here; the
+largest anonymous memory meanwhile and while searching; and for one query at a time, with the
+vectors in the page cache: a search that compares all, one that is proved, and those with efforts,
+by the compressed vectors and by binary codes, with their recall of the true 10 nearest; and
+`alexnet-deploy search PHOTOGRAPH` in a new process. Times are medians in seconds; where two threads
+are named, both cores worked. With `--scan`, the time to rank so many
 compressed vectors, and as many binary codes, both made: what a search takes before it reads any.
 """
 
