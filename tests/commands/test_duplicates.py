@@ -61,6 +61,12 @@ def test_a_sheet_is_not_drawn_over_a_photograph_or_another_sheet(photos: Path) -
     assert "--sheet d.html: is named twice" in refused(2, "duplicates", *twice)
 
 
+def test_a_sheet_that_cannot_be_written_is_refused_before_the_work(photos: Path) -> None:
+    told = refused(1, "duplicates", "--sheet", "nowhere/d.html")
+    assert "nowhere/d.html: cannot be written" in told
+    assert "to be hashed" not in told
+
+
 def test_too_many_that_are_gone_are_a_failure(photos: Path) -> None:
     (photos / "grey.jpg").unlink()
     result = run("duplicates")
