@@ -85,8 +85,11 @@ class CompressedRanker:
     def account(self, effort: int | None) -> str | None:
         """Tell a person what the searches since the last call have read; None if all."""
         counts, self._counts = self._counts, []
-        if self._scan is None or not counts:
+        if not counts:
             return None
+        if self._scan is None:
+            ignored = "no vectors are compressed: all were compared, whatever the effort"
+            return None if effort is None else ignored
         line = (
             f"{sum(counts) / len(counts):,.0f} of {self._scan.num_rows:,} vectors were compared "
             "for a query"

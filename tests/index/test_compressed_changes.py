@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,22 @@ def test_files_of_another_fit_that_a_killed_run_left_go_with_the_next(tmp_path: 
         compress(index)
         assert not left.exists()
         assert {path.stem for path in left.parent.iterdir()} == {"compressed", "00000"}
+
+
+@pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to(path.name)])
+def test_a_file_in_the_place_of_the_folder_is_told_of(
+    make: Callable[[Path], None], tmp_path: Path
+) -> None:
+    make_index(tmp_path / "index", 24)
+    with run_on(tmp_path / "index") as index:
+        add(index, clustered(20, 24))
+    make(tmp_path / "index" / "ann")
+    told: list[str] = []
+    with open_storage(tmp_path / "index") as index, ranker_of(index, told) as ranker:
+        for _ in range(2):
+            ranker.rank(clustered(1, 24), 3, metric="cosine", threads=1)
+    (line,) = told
+    assert "a link or a file, expected a folder" in line
 
 
 def test_what_lies_behind_a_link_is_not_read(tmp_path: Path) -> None:
