@@ -194,6 +194,7 @@ def _compressed(index: Storage) -> dict[str, Any] | None:
     return {
         "vectors": record.num_rows,
         "bytes_per_vector": record.num_axes + 1,
+        "code_bits": record.bits,
         "share_read": record.share_read,
         "recall": {str(effort): record.recall_of(effort) for effort in EFFORTS if record.recall},
     }
@@ -238,9 +239,11 @@ def _compressed_line(compressed: dict[str, Any]) -> str:
     if "error" in compressed:
         return str(compressed["error"])
     recall = ", ".join(f"{share:.3f} of {effort}" for effort, share in compressed["recall"].items())
+    bits = compressed["code_bits"]
     return (
-        f"{compressed['vectors']:,} vectors to {compressed['bytes_per_vector']} bytes each; the "
-        f"proof of a search reads {compressed['share_read']:.2%}; recall by effort {recall}"
+        f"{compressed['vectors']:,} vectors to {compressed['bytes_per_vector']} bytes"
+        f"{f' and {bits} bits' if bits else ''} each; the proof of a search reads "
+        f"{compressed['share_read']:.2%}" + (f"; recall by effort {recall}" if recall else "")
     )
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,7 @@ def test_codes_are_added_kept_and_dropped(made: Path) -> None:
     plain, _ = compressed(made)
     with_codes, told = compressed(made, codes=64)
     assert "and 64 bits" in told[-1]
+    assert "64 bits each" in readable_index(describe_index(made, check=False))
     with run_on(made) as index:
         add(index, clustered(30, 96, seed=1))
     kept, _ = compressed(made)
@@ -124,6 +126,63 @@ def test_too_few_vectors_or_numbers_for_the_bits_are_refused(made: Path) -> None
     with pytest.raises(UsageError, match=r"more than 128 vectors of at least 128 numbers"):
         compressed(made, codes=128)
     assert compressed(made)[0] is not None
+
+
+def test_codes_come_back_with_what_was_damaged(made: Path) -> None:
+    compressed(made, codes=64)
+    (made / "ann" / "00001.rows").unlink(missing_ok=True)
+    (made / "ann" / "00000.rows").unlink(missing_ok=True)
+    record, told = compressed(made)
+    assert "compressed again" in told[0]
+    assert record is not None
+    assert record.bits == 64
+
+
+def test_codes_of_a_coder_that_are_damaged_are_told_of(made: Path) -> None:
+    coder = BinaryCoder.of_itq(fit_itq(clustered(200, 96), 64))
+    compressed(made, codes=coder)
+    os.truncate(made / "ann" / "00000.rows", 10)
+    record, told = compressed(made)
+    assert "codes of 64 bits came from a coder" in told[1]
+    assert record is not None
+    assert record.bits == 0
+
+
+def test_codes_go_where_too_few_vectors_are_left_for_them(made: Path) -> None:
+    compressed(made, codes=64)
+    with run_on(made) as index:
+        remove(index, live(index)[60:].tolist())
+        compact(index)
+    record, told = compressed(made)
+    assert told[0] == "60 vectors are too few for codes of 64 bits, which go"
+    assert record is not None
+    assert (record.num_rows, record.bits) == (60, 0)
+
+
+def test_too_few_photographs_for_the_bits_are_refused_before_the_work(
+    tmp_path: Path, runners: Runners
+) -> None:
+    save_colours(tmp_path / "colours", 12)
+    with pytest.raises(UsageError, match=r"more than 64 vectors .* the index has 12 of 8"):
+        update(tmp_path / "index", tmp_path / "colours", ann=64)
+    assert describe_index(tmp_path / "index", check=False)["photographs"]["indexed"] == 0
+
+
+def test_an_effort_that_cannot_be_kept_is_told_of(tmp_path: Path, runners: Runners) -> None:
+    paths = save_colours(tmp_path / "colours", 3)
+    told: list[str] = []
+    update(tmp_path / "index", tmp_path / "colours")
+    list(search(tmp_path / "index", paths, k=1, effort=2, notify=told.append))
+    assert told[-1] == "no vectors are compressed: all were compared, whatever the effort"
+
+
+def test_one_vector_has_no_recall_to_tell_of(tmp_path: Path) -> None:
+    make_index(tmp_path / "one", 96)
+    with run_on(tmp_path / "one") as index:
+        add(index, clustered(1, 96))
+    compressed(tmp_path / "one")
+    told = readable_index(describe_index(tmp_path / "one", check=False))
+    assert "1 vectors to 16 bytes each; the proof of a search reads 100.00%\n" in told
 
 
 def test_a_coder_of_one_layer_gives_the_codes_of_itq() -> None:
