@@ -141,7 +141,7 @@ class Reporter:
         else:
             print_result(text)
 
-    def advance(self, path: Path | None, error: str | None) -> None:
+    def advance(self, path: Path | str | None, error: str | None) -> None:
         """Count one photograph, without a path if from standard input; say why it failed."""
         if error is not None:
             self._num_failed += 1

@@ -97,7 +97,7 @@ def import_files(
     ann: Ann | int | Path = "auto",
     report: ImportReport | None = None,
     on_plan: Callable[[int], None] = lambda _: None,
-    on_result: Callable[[Path, str | None], None] = lambda path, error: None,
+    on_result: Callable[[str, str | None], None] = lambda path, error: None,
     notify: Callable[[str], None] = lambda _: None,
 ) -> ImportReport:
     """Copy the vectors of files into an index, as float16.
@@ -151,7 +151,7 @@ def _import(
     keeper: Keeper,
     report: ImportReport,
     on_plan: Callable[[int], None],
-    on_result: Callable[[Path, str | None], None],
+    on_result: Callable[[str, str | None], None],
     notify: Callable[[str], None],
 ) -> None:
     """Copy what is not there yet, as a run of its own."""
@@ -239,7 +239,7 @@ def _copy(
     root: int,
     start: int,
     report: ImportReport,
-    on_result: Callable[[Path, str | None], None],
+    on_result: Callable[[str, str | None], None],
 ) -> None:
     batches = file.batches(start)
     with closing(batches):
@@ -249,7 +249,7 @@ def _copy(
             for name, error in zip(rows.names, errors, strict=True):
                 report.num_imported += error is None
                 report.num_failed += error is not None
-                on_result(Path(os.fsdecode(name)), error)
+                on_result(os.fsdecode(name), error)
 
 
 def _commit(index: Storage, root: int, num_read: int, rows: VectorRows) -> list[str | None]:

@@ -76,6 +76,13 @@ def test_too_many_that_are_gone_are_a_failure(photos: Path) -> None:
     done("duplicates", "--max-failures", "1")
 
 
+def test_whose_folders_were_not_named_it_says_how_to_name_them(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "elsewhere"))
+    assert "may be read, once, with alexnet-deploy index FOLDER" in refused(2, "duplicates")
+
+
 def test_an_index_without_copies_prints_nothing(photos: Path) -> None:
     for name in ("2.jpg", "grey.jpg"):
         (photos / name).unlink()
