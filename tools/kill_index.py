@@ -3,13 +3,13 @@
     python tools/kill_index.py TEST [--runs 200] [--json FILE]
 
 Three scenarios, each first run undisturbed. `new`: an index of 180 photographs is created,
-including copies and a damaged file, and its vectors are compressed. `changed`: half of them are
-gone, others renamed, replaced and added, and the run prunes, so vectors move and are compressed
-anew. `exact`: what is compressed is removed. Segments are small, so that batches cross their
-boundaries. Runs are processes, killed from outside: `--runs` of them at a random moment of the run,
-then at least ten inside each step and three inside parts of steps, between two lines that the
-process writes on entering and leaving them. Vectors are written in chunks of 4 KiB, so that a kill
-can fall between two.
+including copies and a damaged file, and its vectors are compressed, with binary codes. `changed`:
+half of them are gone, others renamed, replaced and added, and the run prunes, so vectors move and
+are compressed anew. `exact`: what is compressed is removed. Segments are small, so that batches
+cross their boundaries. Runs are processes, killed from outside: `--runs` of them at a random moment
+of the run, then at least ten inside each step and three inside parts of steps, between two lines
+that the process writes on entering and leaving them. Vectors are written in chunks of 4 KiB, so
+that a kill can fall between two.
 
 After each kill the index is checked and searched, and the next run continues from there, killed
 again or not. Each finished index must have the same ids, paths and vectors, bit for bit, as the
@@ -41,6 +41,7 @@ from tests.support.killed_scenarios import Scenario, make_scenarios, settle
 NUM_PHOTOGRAPHS = 180
 NUM_SPARE = 60
 SEGMENT_BYTES = 200_000  # 24 vectors of FC7; a batch has 32
+NUM_BITS = 64  # of binary codes, for which that many vectors must be left
 NUM_INSIDE_STEP, NUM_INSIDE_PART = 10, 3
 PARTS = (
     *("creation/ledger", "creation/model", "creation/manifest"),
@@ -101,7 +102,7 @@ def main() -> None:
         list(find_photographs([arguments.folder])), NUM_PHOTOGRAPHS + NUM_SPARE
     )
     scenarios = make_scenarios(
-        Run(directory=str(place), segment_bytes=SEGMENT_BYTES),
+        Run(directory=str(place), segment_bytes=SEGMENT_BYTES, ann=NUM_BITS),
         partial(copy_photographs, photographs[:NUM_PHOTOGRAPHS]),
         [path.resolve() for path in photographs[NUM_PHOTOGRAPHS:]],
         rng,

@@ -149,7 +149,7 @@ def _codes_as(
         notify(f"their codes of {before.bits} bits came from a coder; give it again to have them")
         return 0
     if not can_be_fitted(before.bits, *sample.shape):
-        notify(f"{len(sample):,} vectors are too few for codes of {before.bits} bits, which go")
+        notify(f"too few vectors are left to fit codes of {before.bits} bits, so they go")
         return 0
     return before.bits
 

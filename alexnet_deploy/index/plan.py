@@ -15,6 +15,8 @@ from alexnet_deploy.index.compression import points_of, row_type
 
 INTERACTIVE_S = 0.2
 """A search that compares every vector may take as long before they are worth compressing."""
+_FEW_NUMBERS = 2**22
+"""Any machine compares them in no time, and measuring takes some."""
 _NUM_NUMBERS = 2**19
 _NUM_AXES = 127
 
@@ -49,6 +51,14 @@ class Plan:
 
 def plan(num_vectors: int, dimension: int, choice: Ann | int | Path, threads: int) -> Plan:
     """Plan an index of (N, D) vectors by how fast this machine reads and multiplies made ones."""
+    if choice in ("auto", "exact") and num_vectors * dimension < _FEW_NUMBERS:
+        return Plan(
+            num_vectors=num_vectors,
+            exact_s=0,
+            is_compressed=False,
+            compressed_bytes=0,
+            compressing_s=0,
+        )
     num_made = max(1, _NUM_NUMBERS // dimension)
     vectors = np.random.default_rng(0).random((num_made, dimension)).astype(np.float16)
     query, mean = vectors[0].astype(np.float32), np.zeros(dimension)

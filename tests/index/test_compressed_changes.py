@@ -184,6 +184,23 @@ def test_a_file_in_the_place_of_the_folder_is_told_of(
     assert "a link or a file, expected a folder" in line
 
 
+def test_codes_for_which_too_few_vectors_are_left_go_without_an_error(tmp_path: Path) -> None:
+    told: list[str] = []
+    make_index(tmp_path / "index", 96)
+    with run_on(tmp_path / "index") as index:
+        from alexnet_deploy.index.compressing import compress as compress_with
+
+        add(index, clustered(100, 96))
+        compress_with(index, codes=64, threads=1)
+        remove(index, range(60))
+        compact(index)
+        compress_with(index, threads=1, notify=told.append)
+        record = compressed_record(index)
+        assert record is not None
+        assert (record.num_rows, record.bits) == (40, 0)
+    assert "too few vectors are left to fit codes of 64 bits, so they go" in told
+
+
 def test_what_lies_behind_a_link_is_not_read(tmp_path: Path) -> None:
     told: list[str] = []
     directory = tmp_path / "index"

@@ -148,17 +148,6 @@ def test_codes_of_a_coder_that_are_damaged_are_told_of(made: Path) -> None:
     assert record.bits == 0
 
 
-def test_codes_go_where_too_few_vectors_are_left_for_them(made: Path) -> None:
-    compressed(made, codes=64)
-    with run_on(made) as index:
-        remove(index, live(index)[60:].tolist())
-        compact(index)
-    record, told = compressed(made)
-    assert told[0] == "60 vectors are too few for codes of 64 bits, which go"
-    assert record is not None
-    assert (record.num_rows, record.bits) == (60, 0)
-
-
 def test_too_few_photographs_for_the_bits_are_refused_before_the_work(
     tmp_path: Path, runners: Runners
 ) -> None:

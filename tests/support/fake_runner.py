@@ -61,7 +61,9 @@ class FakeRunner:
         self.close()
 
 
-def open_fake_runner(model: Path | None, options: RunnerOptions, *, notify: object) -> FakeRunner:
+def open_fake_runner(
+    model: Path | None, options: RunnerOptions, *, notify: object = None
+) -> FakeRunner:
     """Stand in for `opening.open_runner_of`."""
     return FakeRunner(options)
 

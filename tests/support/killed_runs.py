@@ -30,7 +30,8 @@ class Run:
         segment_bytes: for an index that does not exist yet.
         folder: of the photographs.
         prune: remove what is gone, and compact.
-        ann: "compressed" to compress the vectors, "exact" to remove what is compressed.
+        ann: "compressed" to compress the vectors, or the bits of codes to make as well, or "exact"
+            to remove what is compressed.
         is_fake: with `ColourRunner` in place of the network.
         batch_size: None for the default.
     """
@@ -39,7 +40,7 @@ class Run:
     segment_bytes: int
     folder: str = ""
     prune: bool = False
-    ann: Ann = "compressed"
+    ann: Ann | int = "compressed"
     is_fake: bool = False
     batch_size: int | None = None
 

@@ -129,9 +129,17 @@ class Scenario:
 
 
 def _num_compressed(index: Storage, positions: Sequence[int]) -> int:
-    """Count the vectors that have a compressed form."""
+    """Count the vectors that have a compressed form, and check the binary codes, if there are."""
     found = read_compressed(index)
-    return 0 if found is None else int(np.isin(positions, found.positions).sum())
+    if found is None:
+        return 0
+    rows = np.flatnonzero(np.isin(found.positions, positions))
+    if found.coder is not None:
+        codes = found.coder.codes(index.segments.take(found.positions[rows]))
+        num_other_bits = np.unpackbits(codes ^ found.bits[rows], axis=1).sum(axis=1)
+        if (num_other_bits > 2).any():  # a number next to 0 may round otherwise
+            raise Difference("the binary code of a vector is another's")
+    return len(rows)
 
 
 def make_scenarios(

@@ -14,7 +14,10 @@ NUM_PHOTOGRAPHS = 12
 
 def pretend(patch: pytest.MonkeyPatch) -> None:
     """Let `fast` choose int8 for photographs such as `copied` makes."""
+    from alexnet_deploy.runtimes import openvino_runner
+
     patch.setattr(processor, "processor_fields", lambda: {"flags": "fpu avx2"})
+    patch.setattr(openvino_runner, "native_bf16", lambda: False)
     patch.setattr(fast, "BREAK_EVEN", {"fp32": NUM_PHOTOGRAPHS, "bf16": NUM_PHOTOGRAPHS})
 
 

@@ -19,7 +19,8 @@ from fuzzing.mutations import changed_bytes, changed_json
 
 RECORD_NAME = "compressed.json"
 _AXES, _ROWS = "00000.axes", "00000.rows"
-_OWN = (RECORD_NAME, _AXES, _ROWS)
+_CODER, _BITS = "00000.coder", "00000.bits"
+_OWN = (RECORD_NAME, _AXES, _ROWS, _CODER, _BITS)
 _NUMBERS = (np.nan, np.inf, -np.inf, 1e308, -1e308, 0, -1, 1e6, 5e-324)
 _INTEGERS = (-(2**63), -1, 0, 1, 2, 3, 2**31, 2**62, 2**63 - 1)
 _SPARSE = (2**20, 2**32, 2**40)
@@ -32,6 +33,8 @@ _RECORDS: tuple[dict[str, Any], ...] = (
     *({"num_fitted": 1}, {"num_fitted": 2**40}, {"num_measured": 2**40}),
     *({"recall": []}, {"recall": [0.5] * 10**5}, {"share_lost": 1.0, "share_lost_later": 1.0}),
     *({"run": 2}, {"started": 0.0}, {"identity": "f" * 64}, {"layer": "fc7"}),
+    *({"coder": "none"}, {"coder": "itq"}, {"coder": "none", "coder_widths": []}),
+    *({"coder_widths": widths} for widths in ([8, 512], [8, 10**7, 64], [8, 8, 64], [8], 9 * [64])),
     {"num_axes": 256, "num_rows": 2**32, "next_position": 2**62},
 )
 
@@ -62,7 +65,8 @@ def check_removed(index: Path) -> None:
 
 
 def _is_file(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink()
+    """Return whether a file is there, and no other name of one outside."""
+    return path.is_file() and not path.is_symlink() and path.stat().st_nlink == 1
 
 
 def _change_bytes(folder: Path, rng: random.Random) -> None:
@@ -78,15 +82,17 @@ def _change_record(folder: Path, rng: random.Random) -> None:
 
 
 def _change_numbers(folder: Path, rng: random.Random) -> None:
-    """Change numbers of the axes, the steps among them, which are the last."""
-    path = folder / _AXES
-    if _is_file(path) and (size := path.stat().st_size) < 2**20:
-        numbers = np.fromfile(path, "<f8", size // 8)
+    """Change numbers of the axes, the steps among them, which are the last, or of the coder."""
+    name, kind = rng.choice(((_AXES, np.dtype("<f8")), (_CODER, np.dtype("<f4"))))
+    path = folder / name
+    if _is_file(path) and kind.itemsize <= path.stat().st_size < 2**20:
+        numbers = np.fromfile(path, kind, path.stat().st_size // kind.itemsize)
         for _ in range(rng.choice((1, 1, 3))):
             at = rng.choice((rng.randrange(len(numbers)), len(numbers) - 1))
-            numbers[at] = rng.choice((*_NUMBERS, -numbers[at], 1.0000001 * numbers[at]))
+            with np.errstate(over="ignore"):  # in float32
+                numbers[at] = rng.choice((*_NUMBERS, -numbers[at], 1.0000001 * numbers[at]))
         if rng.random() < 0.1:
-            numbers[:] = rng.choice(_NUMBERS)
+            numbers[:] = rng.choice((0, 1, np.nan))
         path.write_bytes(numbers.tobytes())
 
 
@@ -120,10 +126,9 @@ def _forge_record(folder: Path, rng: random.Random) -> None:
     if record:
         record |= rng.choice(_RECORDS)
         path.write_text(json.dumps(record), "utf-8")
-        if rng.random() < 0.7:
-            os.truncate(folder / _ROWS, rng.choice(_SPARSE)) if _is_file(folder / _ROWS) else None
-        if rng.random() < 0.3 and _is_file(folder / _AXES):
-            os.truncate(folder / _AXES, rng.choice(_SPARSE))
+        for name, probability in ((_ROWS, 0.7), (_BITS, 0.7), (_AXES, 0.3), (_CODER, 0.3)):
+            if rng.random() < probability and _is_file(folder / name):
+                os.truncate(folder / name, rng.choice(_SPARSE))
 
 
 def _forge_dimension(folder: Path, rng: random.Random) -> None:

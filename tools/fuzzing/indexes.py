@@ -14,11 +14,13 @@ import numpy as np
 
 import alexnet_deploy.index.model
 from alexnet_deploy.errors import AlexNetDeployError
+from alexnet_deploy.index.binary_codes import BinaryCoder
 from alexnet_deploy.index.compressed_record import FOLDER_NAME
+from alexnet_deploy.index.compressing import compress
 from alexnet_deploy.index.ledger import JOURNAL_NAME, LEDGER_NAME
 from alexnet_deploy.index.roots import all_roots
 from alexnet_deploy.index.status import describe_index, readable_index
-from alexnet_deploy.index.storage import open_storage
+from alexnet_deploy.index.storage import open_storage, open_storage_to_write
 from fuzzing.compressed import (
     RECORD_NAME,
     change_compressed,
@@ -27,7 +29,7 @@ from fuzzing.compressed import (
 )
 from fuzzing.kinds import Kind, check
 from fuzzing.mutations import changed_bytes, changed_json, changed_rows
-from tests.support.index_runner import Runners, photograph, search, update
+from tests.support.index_runner import DIMENSION, Runners, photograph, search, update
 
 _LONG_AGO = 1_000_000_000
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
@@ -83,7 +85,8 @@ class _Forger:
             path = self.photographs / f"{number}.bmp"
             path.write_bytes(photograph((number + 1, 99, 7)) if number else b"no photograph")
             os.utime(path, (_LONG_AGO, _LONG_AGO))
-        update(self.index, self.photographs, ann="compressed")
+        update(self.index, self.photographs)
+        _compress(self.index)
         record = json.loads((self.index / FOLDER_NAME / RECORD_NAME).read_bytes())
         record["started"] = float(_LONG_AGO)
         (self.index / FOLDER_NAME / RECORD_NAME).write_text(json.dumps(record), "utf-8")
@@ -184,7 +187,7 @@ def _read_compressed(folder: Path) -> None:
     index, photos = folder / "index", folder / "photos"
     queries = [photos / "1.bmp", _stranger(folder)]
 
-    def compress() -> None:
+    def make_anew() -> None:
         update(index, photos, ann="compressed")
         check_made_anew(index)
 
@@ -196,10 +199,19 @@ def _read_compressed(folder: Path) -> None:
         lambda: _search(index, queries),
         lambda: readable_index(describe_index(index, check=True)),
         lambda: update(index, photos),
-        compress,
+        lambda: _search(index, queries, effort=6),
+        make_anew,
         lambda: _search(index, queries),
         take_back,
     )
+
+
+def _compress(index: Path) -> None:
+    """Compress the vectors of an index, with binary codes of a coder that nobody has trained."""
+    weights = np.random.default_rng(0).normal(0, 1, (64, DIMENSION)).astype(np.float32)
+    coder = BinaryCoder(weights=(weights,), biases=(np.zeros(64, np.float32),))
+    with open_storage_to_write(index) as storage:
+        compress(storage, codes=coder, threads=1)
 
 
 def _stranger(folder: Path) -> Path:
@@ -220,8 +232,8 @@ def _use(*uses: Callable[[], object]) -> None:
         raise refusal
 
 
-def _search(index: Path, queries: list[Path]) -> None:
-    results = list(search(index, queries, k=3))
+def _search(index: Path, queries: list[Path], effort: int | None = None) -> None:
+    results = list(search(index, queries, k=3, effort=effort))
     with open_storage(index) as storage:
         roots = [root.path for root in all_roots(storage.ledger)]
     for result in results:
