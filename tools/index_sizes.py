@@ -16,7 +16,6 @@ seconds; where two threads are named, both cores worked.
 """
 
 import argparse
-import itertools
 import json
 import multiprocessing
 import statistics
@@ -33,18 +32,19 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from alexnet_deploy.index.compressed_files import remove_compressed
+from alexnet_deploy.index.compressed_record import EFFORTS, NUM_NEAREST
 from alexnet_deploy.index.model import ModelRequest
+from alexnet_deploy.index.ranking import Ranker, Ranking
 from alexnet_deploy.index.storage import open_storage
 from tests.support.made_index import add, run_on
 
-NUM_NEAREST = 10
 NUM_NEIGHBOURS = 10
 NOISE = 0.05
 BLOCK = 4096
 NUM_QUERIES = 100
 NUM_EXACT = 5
 NUM_COLD = 5
-EFFORTS = (20, 50, 100, 200, 500, 1000)
 
 
 def main() -> None:
@@ -128,10 +128,11 @@ def measured(
 
 
 def compress(directory: Path, bits: int) -> float:
-    """Compress the vectors; return the time."""
+    """Compress the vectors anew; return the time."""
     from alexnet_deploy.index.compressing import compress
 
     with run_on(directory) as index:
+        remove_compressed(directory)
         start = time.perf_counter()
         compress(index, codes=bits, threads=2, notify=lambda line: print(line, file=sys.stderr))
         return time.perf_counter() - start
@@ -140,9 +141,10 @@ def compress(directory: Path, bits: int) -> float:
 def search(directory: Path, queries: NDArray[np.float16]) -> dict[str, Any]:
     """Return times, shares and recalls of searching."""
     from alexnet_deploy.index.compressed_search import CompressedRanker
-    from alexnet_deploy.index.exact_search import ExactRanker
+    from alexnet_deploy.index.exact_search import ExactRanker, live_positions
 
     with open_storage(directory) as index, index.ledger.snapshot():
+        num_vectors = len(live_positions(index))
         exact = ExactRanker(index)
         ranker = CompressedRanker(index, exact, print)
         whole = {
@@ -159,7 +161,6 @@ def search(directory: Path, queries: NDArray[np.float16]) -> dict[str, Any]:
             for effort in EFFORTS
         }
     num_read = [ranking.num_compared for _, ranking in proved[1]]
-    num_vectors = ranker_size(directory)
     exact_s = {threads: statistics.median(times) for threads, times in whole.items()}
     proved_s = {threads: median_s(runs) for threads, runs in proved.items()}
     return {
@@ -182,31 +183,24 @@ def search(directory: Path, queries: NDArray[np.float16]) -> dict[str, Any]:
 
 
 def timed(
-    ranker: Any, query: NDArray[np.float16], threads: int, effort: int | None = None
-) -> tuple[float, Any]:
+    ranker: Ranker, query: NDArray[np.float16], threads: int, effort: int | None = None
+) -> tuple[float, Ranking]:
     """Search once; return the time and what was found."""
     start = time.perf_counter()
     (ranking,) = ranker.rank(query, NUM_NEAREST, metric="cosine", threads=threads, effort=effort)
     return time.perf_counter() - start, ranking
 
 
-def median_s(runs: Sequence[tuple[float, Any]]) -> float:
+def median_s(runs: Sequence[tuple[float, Ranking]]) -> float:
     """Return the median time."""
     return statistics.median(seconds for seconds, _ in runs)
 
 
-def recall(runs: Sequence[tuple[float, Any]], true: Sequence[tuple[float, Any]]) -> float:
+def recall(runs: Sequence[tuple[float, Ranking]], true: Sequence[tuple[float, Ranking]]) -> float:
     """Return which share of the true nearest was found."""
     pairs = zip(runs, true, strict=True)
     hits = [np.isin(b.positions[:NUM_NEAREST], a.positions).mean() for (_, a), (_, b) in pairs]
     return float(np.mean(hits))
-
-
-def ranker_size(directory: Path) -> int:
-    """Return how many vectors an index has."""
-    with open_storage(directory) as index:
-        (count,) = index.ledger.one("SELECT count(*) FROM vectors")
-        return int(count)
 
 
 def cold_search(directory: Path, photograph: Path) -> float:
@@ -226,9 +220,7 @@ def in_a_process(function: Callable[..., Any], *arguments: Any) -> tuple[Any, in
     process.start()
     sender.close()
     peak = 0
-    for _ in itertools.count():
-        if receiver.poll(0.02):
-            break
+    while not receiver.poll(0.02):
         peak = max(peak, anonymous_mb(process.pid or 0))
     result = receiver.recv()
     process.join()
@@ -244,7 +236,7 @@ def anonymous_mb(process: int) -> int:
     """Return a process's anonymous memory, which no file backs, in MB."""
     for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
-            return int(line.split()[1]) // 1000
+            return int(line.split()[1]) * 1024 // 10**6
     return 0
 
 

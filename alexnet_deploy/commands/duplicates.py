@@ -45,13 +45,14 @@ def duplicates(
 
     Three answers, in groups: files with the same bytes; files with the same pixels, such as a
     JPEG and a PNG made of it; and photographs that are nearly the same: saved again, scaled,
-    grey, turned, mirrored, brighter, or with up to a quarter cut off. Of each group only the
-    first goes into the next answer. No file is changed or deleted.
+    grey, turned, mirrored, brighter, or with up to a fifth cut off. Of each group only the first
+    goes into the next answer. No file is changed or deleted.
 
     The same pixels means what is decoded here: upright, in sRGB, 8 bits a channel, of animations
     the first picture. Nearly the same means that the greys of two correlate by .98 or more, and
-    differ nowhere much, once one is turned and cut to match; each is compared with the largest
-    file of its group, and not with the others. Links to one file are one photograph.
+    differ nowhere much, once one is turned and cut to match; so may two shots of a still scene.
+    Each is compared with the largest file of its group, and not with the others. Links to one file
+    are one photograph. What was imported with index --from is left out.
 
     The first run decodes each photograph once, and stores its perceptual hash in the index; one
     that was stopped is continued. Needs the package ImageHash.

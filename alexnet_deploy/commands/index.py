@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from alexnet_deploy.choices import ANNS, Ann
+from alexnet_deploy.choices import ANNS, CODE_BITS, Ann
 from alexnet_deploy.commands import options as shared
 from alexnet_deploy.console.decoding import pixel_options
 from alexnet_deploy.console.paths import FILE, LAYER
@@ -56,6 +56,8 @@ def _or_exchange(command: Callable[..., None]) -> Callable[..., None]:
             command(**arguments)
             return
         own = "--from" if sources else "--export"
+        if arguments["model_arguments"].fast:
+            raise UsageError(f"--fast: {own} computes no vectors; leave it out")
         others = [option for name, option in _OF_FOLDERS.items() if arguments[name]]
         others += ["--export"] if sources and exported is not None else []
         others += given if exported is not None else []
@@ -146,7 +148,8 @@ def _export(folder: Path, directory: Path, as_json: bool) -> None:
     metavar="FOLDER",
     type=FILE,
     multiple=True,
-    help="Take a folder out of the index; without other FOLDERs do nothing else.",
+    help="Take a folder, or a file of --from, out of the index; without other FOLDERs do nothing "
+    "else.",
 )
 @click.option(
     "--ann",
@@ -156,7 +159,7 @@ def _export(folder: Path, directory: Path, as_json: bool) -> None:
 )
 @click.option(
     "--codes",
-    type=click.Choice(["64", "128", "256", "512"]),
+    type=click.Choice(list(map(str, CODE_BITS))),
     help="Compress the vectors and give each a binary code of so many bits, too, by which search "
     "--effort chooses what it compares; --ann compressed drops them.",
 )

@@ -110,8 +110,8 @@ def search(
     A query's own file is left out, copies of it are not. A file with
     the very bytes of the query is "identical", one that is no longer there "gone", one with
     another size or time than when it was indexed "changed". At distance 0 others may be identical,
-    too: the network sees only the middle of a photograph. What was imported is shown as its file
-    of vectors names it, and is "not here" where no file of that name is.
+    too: the network sees only the middle of a photograph. What was imported has the name that its
+    file of vectors gives it, and no photograph is opened for it.
     """
     from alexnet_deploy.index.session import Index
     from alexnet_deploy.inference.failures import at_least_one

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from alexnet_deploy.figures.sheet_cells import Cell, SheetRow, SheetText
-from alexnet_deploy.index.duplicate_groups import Copy, Duplicates, Group
+from alexnet_deploy.index.duplicate_groups import Copy, Duplicates
 
 DUPLICATES_TEXT = SheetText(
     title="Duplicates",
@@ -11,7 +11,7 @@ DUPLICATES_TEXT = SheetText(
         "Groups with the same bytes, with the same pixels, and nearly the same. In the frame: the "
         "first of a group, with which each of the others was compared. Below those that are "
         "nearly the same, in bold: the correlation of their greys with it, where both show the "
-        "same (1 for equal). At the right: what was done to them."
+        "same (1 for equal). At the right: how they differ from it."
     ),
     rows="groups",
     cells="copies",
@@ -25,10 +25,10 @@ def duplicate_rows(found: Duplicates) -> Iterator[SheetRow]:
             yield SheetRow(
                 title=f"{kind}: {len(group.copies) + 1:,} files",
                 lead=Cell(photograph=group.first, heading="", remark="", error=None),
-                cells=tuple(_cell(copy, found, group) for copy in group.copies),
+                cells=tuple(_cell(copy, groups is found.nearly_same) for copy in group.copies),
             )
 
 
-def _cell(copy: Copy, found: Duplicates, group: Group) -> Cell:
-    heading = f"{copy.correlation:.3f}" if group in found.nearly_same else ""
+def _cell(copy: Copy, is_measured: bool) -> Cell:
+    heading = f"{copy.correlation:.3f}" if is_measured else ""
     return Cell(photograph=copy.path, heading=heading, remark=copy.remark, error=None)

@@ -167,7 +167,7 @@ class _Thumbnails:
         Raises:
             PhotographError: the reason why it cannot be decoded.
         """
-        path = "" if cell.path is None else os.path.realpath(cell.path)
+        path = "" if cell.path is None or cell.error else os.path.realpath(cell.path)
         number, inside = self._numbers.get(path), ""
         if number is None:
             number, inside = self._added(cell.image())

@@ -139,7 +139,8 @@ def neighbour_cell(neighbour: Neighbour, metric: Metric) -> Cell:
         photograph=neighbour.path,
         heading=cosine if is_cosine else distance,
         remark=neighbour.remark or other,
-        error="not here" if neighbour.is_elsewhere else None,
+        # Nothing is opened because a file of vectors names it.
+        error=None if neighbour.imported is None else "not here, only its vector",
         imported=neighbour.imported,
     )
 

@@ -34,10 +34,11 @@ def fit_cheapest(sample: NDArray[np.float16], num_vectors: int) -> Compression:
         num_vectors: of the index, n or more.
     """
     unit = unit_vectors(sample)
-    allowed = [d for d in AXES if d < unit.shape[1] and 4 * d <= len(unit)]
-    mean, axes = principal_axes(unit, max(allowed, default=min(AXES[0], unit.shape[1])))
+    fewest = min(AXES[0], unit.shape[1])
+    allowed = [d for d in AXES if d < unit.shape[1] and 4 * d <= len(unit)] or [fewest]
+    mean, axes = principal_axes(unit, max(allowed))
     points = points_of(sample, mean, axes)
-    if len(unit) < 16 * NUM_NEAREST:
+    if len(allowed) == 1 or len(unit) < 16 * NUM_NEAREST:
         return fit(points, mean, axes)
     # Of every fourth vector, so that they are in both.
     queries = 4 * np.linspace(0, (len(unit) - 1) // 4, NUM_QUERIES).astype(np.intp)

@@ -6,13 +6,11 @@ N vectors, D numbers in each.
 """
 
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.errors import Argument, UsageError
-from alexnet_deploy.index.itq import Itq
 
 _BLOCK_NUMBERS = 2**22
 
@@ -28,12 +26,6 @@ class BinaryCoder:
 
     weights: tuple[NDArray[np.float32], ...]
     biases: tuple[NDArray[np.float32], ...]
-
-    @classmethod
-    def of_itq(cls, itq: Itq) -> Self:
-        """Return the coder of a single layer that gives the codes of ITQ, up to rounding."""
-        axes = itq.axes.astype(np.float32)
-        return cls(weights=(axes,), biases=((-itq.axes @ itq.mean).astype(np.float32),))
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -52,7 +44,8 @@ class BinaryCoder:
     def codes(self, vectors: NDArray[np.floating]) -> NDArray[np.uint8]:
         """Return the codes of (N, D) vectors, (N, bits / 8); those of no direction have any.
 
-        Bit n is in byte n // 8, the lowest first, as FAISS's binary indexes have it.
+        Bit n is in byte n // 8, the lowest first, as FAISS's binary indexes have it, and
+        `numpy.unpackbits` with `bitorder="little"`.
         """
         codes = np.empty((len(vectors), self.widths[-1] // 8), np.uint8)
         num_at_once = max(1, _BLOCK_NUMBERS // self.widths[0])
@@ -61,9 +54,9 @@ class BinaryCoder:
                 numbers = vectors[start : start + num_at_once].astype(np.float32)
                 lengths = np.sqrt(np.einsum("nd,nd->n", numbers, numbers))
                 numbers /= np.where(lengths > 0, lengths, 1)[:, None]
-                for number, layer in enumerate(zip(self.weights, self.biases, strict=True)):
-                    numbers = (np.maximum(numbers, 0) if number else numbers) @ layer[0].T
-                    numbers += layer[1]
+                layers = zip(self.weights, self.biases, strict=True)
+                for number, (weight, bias) in enumerate(layers):
+                    numbers = (np.maximum(numbers, 0) if number else numbers) @ weight.T + bias
             packed = np.packbits(numbers > 0, axis=1, bitorder="little")
             codes[start : start + len(packed)] = packed
         return codes

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from alexnet_deploy.errors import IncompatibleFileError
 from alexnet_deploy.index.compressed_files import Compressed, read_compressed
-from alexnet_deploy.index.compressed_record import FOLDER_NAME
+from alexnet_deploy.index.compressed_record import AGAIN, FOLDER_NAME
 from alexnet_deploy.index.ledger import INTEGER
 from alexnet_deploy.index.segments import SegmentUnreadableError
 from alexnet_deploy.index.storage import Storage
@@ -44,8 +44,7 @@ def compressed_problems(index: Storage) -> Iterator[str]:
     if num_wrong:
         yield (
             f"{index.directory / FOLDER_NAME}: {num_wrong:,} vectors have the compressed form of "
-            "others, or none, so that a search can miss them; delete it, and index again: it is "
-            "only a cache"
+            f"others, or none, so that a search can miss them; {AGAIN}"
         )
 
 

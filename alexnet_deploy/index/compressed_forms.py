@@ -10,7 +10,7 @@ from alexnet_deploy.index import compression
 from alexnet_deploy.index.compression import points_of
 from alexnet_deploy.index.itq import fit_itq
 from alexnet_deploy.inference.retrieval_figures import Distances
-from alexnet_deploy.inference.retrieval_forms import Coder, Form, l2_distances
+from alexnet_deploy.inference.retrieval_forms import FittedForm, Form, l2_distances
 
 
 def hamming_distances(codes: NDArray[np.uint8]) -> Distances:
@@ -22,7 +22,7 @@ def hamming_distances(codes: NDArray[np.uint8]) -> Distances:
 def _pca(num_axes: int) -> Form:
     """Keep the coordinates on the first principal axes."""
 
-    def fit(sample: NDArray[np.float16]) -> Coder:
+    def fit(sample: NDArray[np.float16]) -> FittedForm:
         mean, axes = _axes(sample, num_axes)
         return lambda vectors: l2_distances(points_of(vectors, mean, axes).coordinates[:, :-1])
 
@@ -32,7 +32,7 @@ def _pca(num_axes: int) -> Form:
 def _pca_bytes(num_axes: int) -> Form:
     """Keep what an index does: a byte for each coordinate, and one for the length of the rest."""
 
-    def fit(sample: NDArray[np.float16]) -> Coder:
+    def fit(sample: NDArray[np.float16]) -> FittedForm:
         mean, axes = _axes(sample, num_axes)
         kept = compression.fit(points_of(sample, mean, axes), mean, axes)
         return lambda vectors: l2_distances(
@@ -50,9 +50,9 @@ def _pca_bytes(num_axes: int) -> Form:
 def _itq(bits: int) -> Form:
     """Keep a bit for each axis."""
 
-    def fit(sample: NDArray[np.float16]) -> Coder:
-        itq = fit_itq(sample, bits)
-        return lambda vectors: hamming_distances(itq.codes(vectors))
+    def fit(sample: NDArray[np.float16]) -> FittedForm:
+        coder = fit_itq(sample, bits)
+        return lambda vectors: hamming_distances(coder.codes(vectors))
 
     return Form(name=f"ITQ {bits} bits", num_bytes=lambda _: bits // 8, rank=bits, fit=fit)
 

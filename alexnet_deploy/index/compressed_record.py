@@ -141,8 +141,7 @@ def _check_belongs(storage: Storage, record: CompressedRecord) -> None:
     if own != (record.identity, record.layer, record.started):
         raise IncompatibleFileError(
             f"{path}: is of another index, or of a later state of this one, which came from a "
-            "copy; ",
-            AGAIN,
+            f"copy; {AGAIN}"
         )
     if record.next_position > storage.next_position():
         raise damaged(str(path), f"the next position is {record.next_position}", AGAIN)

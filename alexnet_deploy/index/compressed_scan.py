@@ -16,7 +16,7 @@ from alexnet_deploy.index.faiss_library import faiss, threads_of_faiss
 _SHARD_ROWS = 2**17
 _UNIT_ROUNDOFF = 2.0**-24
 _ROUNDING = 2e-5
-"""Of a point and its distance, each below 4, in float32."""
+"""How far float32 moves two points: some 256 numbers, each by up to four roundings below 4."""
 _Found: TypeAlias = tuple[NDArray[np.float32], NDArray[np.int64]]
 """Distances, ascending, and row numbers, (Q, K) each; -1 where there are no more."""
 

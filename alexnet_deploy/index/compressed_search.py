@@ -8,7 +8,7 @@ is then what they hold, and how often that is the true one was measured when the
 Q queries, N compressed vectors of d + 1 numbers, K found.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,14 +20,13 @@ from alexnet_deploy.index.compressed_record import compressed_record, record_sta
 from alexnet_deploy.index.compressed_scan import CompressedScan
 from alexnet_deploy.index.compression import has_direction
 from alexnet_deploy.index.exact_search import (
-    ExactRanker,
     are_live,
     live_positions,
     measured,
     nearest,
     values_of,
 )
-from alexnet_deploy.index.ranking import Ranking
+from alexnet_deploy.index.ranking import Ranker, Ranking
 from alexnet_deploy.index.storage import Storage
 
 _FEWEST = 1024
@@ -41,15 +40,15 @@ _LARGEST_SHARE = 0.25
 
 
 class CompressedRanker:
-    """Ranks as `ExactRanker` does, through the compressed vectors where an index has them.
+    """Ranks through the compressed vectors, where an index has them and few have to be read.
 
     Args:
         storage: of the index.
-        exact: for what has to be compared anyway.
+        exact: for all else; it compares every vector.
         notify: called with a line when the compressed vectors cannot be used.
     """
 
-    def __init__(self, storage: Storage, exact: ExactRanker, notify: Callable[[str], None]) -> None:
+    def __init__(self, storage: Storage, exact: Ranker, notify: Callable[[str], None]) -> None:
         self._storage = storage
         self._exact = exact
         self._notify = notify
@@ -57,7 +56,6 @@ class CompressedRanker:
         self._scan: CompressedScan | None = None
         self._version: int | None = None
         self._others: NDArray[np.int64] = np.empty(0, np.int64)
-        self._counts: list[int] = []
 
     def rank(
         self,
@@ -79,26 +77,22 @@ class CompressedRanker:
         if left:
             rest = self._exact.rank(queries[left], k, metric=metric, threads=threads, among=among)
             rankings |= dict(zip(left, rest, strict=True))
-        self._counts += [ranking.num_compared for ranking in rankings.values()]
         return [rankings[number] for number in range(len(queries))]
 
-    def account(self, effort: int | None) -> str | None:
-        """Tell a person what the searches since the last call have read; None if all."""
-        counts, self._counts = self._counts, []
+    def account(self, counts: Sequence[int], effort: int | None) -> str | None:
+        """Tell a person how many vectors were compared, of rankings; None if all, as without it."""
         if not counts:
             return None
         if self._scan is None:
             ignored = "no vectors are compressed: all were compared, whatever the effort"
             return None if effort is None else ignored
-        line = (
-            f"{sum(counts) / len(counts):,.0f} of {self._scan.num_rows:,} vectors were compared "
-            "for a query"
-        )
+        mean = sum(counts) / len(counts)
+        line = f"{mean:,.0f} of {self._scan.num_rows:,} vectors were compared for a query"
         if effort is None:
             return f"{line}: no other is nearer"
         recall = self._scan.compressed.record.recall_of(effort)
-        return (
-            f"{line}: recall was {'not measured' if recall is None else f'measured {recall:.3f}'}"
+        return f"{line}: recall was " + (
+            "not measured" if recall is None else f"measured {recall:.3f}"
         )
 
     def _refresh(self) -> None:
@@ -126,16 +120,12 @@ class CompressedRanker:
 
 
 class Search:
-    """One call of `CompressedRanker.rank`.
+    """One call of `Ranker.rank`, whose arguments are all that are not below.
 
     Args:
         storage: of the index.
         scan: of its compressed vectors.
         others: positions, ascending, that are compared in any case.
-        k: as of `Ranker.rank`, and so are metric, threads and among.
-        metric: see k.
-        threads: see k.
-        among: see k.
     """
 
     def __init__(
@@ -236,14 +226,14 @@ class Search:
         live = np.flatnonzero(self._are_live(positions))
         if len(live) < self._k:
             return positions[live] if is_all else None
-        nearest_points = measured(
-            self._storage, positions[live[: self._k + _MORE]], query, self._metric
-        )
+        some = live[: self._k + _MORE]
+        nearest_points = measured(self._storage, positions[some], query, self._metric)
         kth = values_of(nearest_points, self._metric)[self._k - 1]
         bounds, bound_of_others = self._bounds(length, self._scan.bounds(squares), rows)
         if not (is_all or bound_of_others > kth):
             return None
-        candidates: NDArray[np.int64] = positions[live[bounds[live] <= kth]]
+        # Those that were measured count as read, whatever their bounds.
+        candidates: NDArray[np.int64] = positions[np.union1d(some, live[bounds[live] <= kth])]
         return candidates
 
     def _bounds(
@@ -257,15 +247,15 @@ class Search:
             rows: (K,) their numbers.
         """
         if self._metric == "cosine":  # of two vectors of length 1, |u - v|^2 is 2 - 2 cos
-            values = bounds**2 / 2 - 1
-            return values - 1e-12, float(values[-1])
-        # |mu - nv|^2 is (m - n)^2 + mn |u - v|^2, and at least (m sin)^2 for every n.
+            values = bounds**2 / 2 - 1 - 1e-12  # which is more than float64 rounds
+            return values, float(values[-1])
+        # |mu - nv|^2 is (m - n)^2 + mn |u - v|^2. Where n is not known it is at least (m sin)^2,
+        # sin^2 being |u - v|^2 (1 - |u - v|^2 / 4) up to a right angle, and m^2 beyond.
         lengths = self._scan.compressed.lengths[rows].astype(np.float64)
         values = np.sqrt((length - lengths) ** 2 + length * lengths * bounds**2)
-        cosine = max(0.0, 1 - bounds[-1] ** 2 / 2)
-        return values - 1e-6 * (length + lengths), length * float(np.sqrt(1 - cosine**2)) * (
-            1 - 1e-9
-        )
+        values -= 1e-6 * (length + lengths)  # which are rounded to float32
+        last = min(float(bounds[-1]), 2**0.5)
+        return values, length * last * (1 - last**2 / 4) ** 0.5 * (1 - 1e-9)
 
     def _ranked(self, query: NDArray[np.float16], candidates: NDArray[np.int64]) -> Ranking:
         positions = np.union1d(candidates, self._others)

@@ -41,11 +41,13 @@ _SAMPLE_ROWS = 2**14
 _SAMPLE_NUMBERS = 2**26
 _BLOCK_NUMBERS = 2**22
 _GROWTH_TO_FIT = 2.0
-"""Of the vectors since the axes were fitted; also where as many of the rows are of none."""
+"""Rows for each that the axes were fitted on, or that still has a vector: then they are again."""
 _GROWTH_TO_MEASURE = 1.1
+"""Of the rows, since the search was measured."""
 _DRIFT = 1.5
 """Of what the axes leave out, between the vectors they were fitted on and later ones."""
-
+_LEAST_LOST = 0.01
+"""Of their variance: less changes no search, and may be rounding."""
 
 Codes: TypeAlias = int | BinaryCoder | None
 """Bits of codes that are fitted, 0 for none; what makes them; or None for those that are there."""
@@ -88,7 +90,7 @@ def compress(
         record = _measured(index, record, live, threads)
         notify(record.line())
     num_later = record.num_rows - record.num_fitted
-    if num_later and record.lost_later > _DRIFT * record.lost:
+    if num_later and record.lost_later > max(_DRIFT * record.lost, _LEAST_LOST):
         notify(
             f"the axes leave out {record.lost_later:.0%} of the {num_later:,} later vectors, "
             f"of those they were fitted on {record.lost:.0%}: searches read more of them; "
@@ -143,15 +145,12 @@ def _codes_as(
     notify: Callable[[str], None],
 ) -> Codes:
     """Return such binary codes as there were, where there can be any; say it where not."""
-    if before.coder == "given":
-        if found is not None:
-            return found.coder
-        notify(f"their codes of {before.bits} bits came from a coder; give it again to have them")
-        return 0
-    if not can_be_fitted(before.bits, *sample.shape):
-        notify(f"too few vectors are left to fit codes of {before.bits} bits, so they go")
-        return 0
-    return before.bits
+    if before.coder != "given" and can_be_fitted(before.bits, *sample.shape):
+        return before.bits
+    if found is not None:
+        return found.coder  # also where too few vectors are left to fit one anew
+    notify(f"codes of {before.bits} bits cannot be made again without their coder")
+    return 0
 
 
 def _is_kept(found: Compressed, codes: Codes) -> bool:
@@ -193,7 +192,7 @@ def _fitted(
     coder: BinaryCoder | None = codes if isinstance(codes, BinaryCoder) else None
     if isinstance(codes, int) and codes:
         check_bits(codes, *sample.shape)
-        coder = BinaryCoder.of_itq(fit_itq(sample, codes))
+        coder = fit_itq(sample, codes)
     compression = fit_cheapest(sample, len(positions))
     space, (run, started) = index.manifest.space, _last_run(index)
     with compressed_writer(index.directory, fit) as writer:

@@ -14,15 +14,15 @@ _LEAST_CUT = 0.02
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copy:
-    """A photograph, as it was made of the first of its group.
+    """A photograph, and how it differs from the first of its group.
 
     Attributes:
         path: absolute.
         correlation: of the greys of both, where they show the same, -1..1; 1 for equal pixels.
-        orientation: how the first was turned.
+        orientation: how the first has to be turned to match.
         shown: the share of the first's area that this one shows, 0..1.
         beyond: the share of this one's area that the first does not show.
-        is_grey: whether this one has lost the first's colours.
+        is_grey: whether this one has no colours, and the first has.
     """
 
     path: Path
@@ -34,7 +34,7 @@ class Copy:
 
     @property
     def remark(self) -> str:
-        """What was done, in words: "mirrored, turned 90, cropped, shows more, grey"; or nothing."""
+        """It in words: "mirrored, turned 90, cropped, shows more, grey"; or nothing."""
         words = {
             "mirrored": self.orientation.mirrored,
             f"turned {self.orientation.turned}": self.orientation.turned > 0,
@@ -50,7 +50,7 @@ class Group:
     """A photograph, and those that are the same or nearly the same as it.
 
     Attributes:
-        first: of other files than those with the same bytes, the largest.
+        first: the largest file; of those with the same bytes the one that was indexed first.
         copies: each compared with `first`, and not with the others.
     """
 

@@ -1,12 +1,12 @@
 """Find the photographs of an index that are there more than once: `alexnet-deploy duplicates`.
 
 Three answers, of which each begins with what the one before has left. The same bytes: by the
-SHA-256 in the ledger. The same pixels: both decoded at full size. Nearly the same: perceptual
-hashes propose pairs, which are then read, turned and cut to match, and compared.
+SHA-256 in the ledger, of files that are as they were. The same pixels: both decoded at full size.
+Nearly the same: perceptual hashes propose pairs, which are then read, turned and cut to match, and
+compared.
 
 Likeness is not transitive, so a group of the last kind is a star: the largest file is compared
-with each of the others, in the order of their size, and takes those that it has proved to be
-nearly the same.
+with each of the others, in the order of their size, and takes those that match it.
 """
 
 import os
@@ -19,20 +19,17 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_deploy.errors import PhotographError
 from alexnet_deploy.index.duplicate_groups import Copy, Duplicates, Group
 from alexnet_deploy.index.exact_search import within_hamming
-from alexnet_deploy.index.finder import PhotographFinder
-from alexnet_deploy.index.hashes import (
-    read_contents,
-    store_hashes,
-    stored_hashes,
-    unhashed,
-)
+from alexnet_deploy.index.finder import IndexedFile, PhotographFinder
+from alexnet_deploy.index.hashes import read_contents, store_hashes, stored_hashes, unhashed
 from alexnet_deploy.index.imported_roots import of_folders
-from alexnet_deploy.index.ledger import INTEGER
+from alexnet_deploy.index.ledger import BLOB, INTEGER
 from alexnet_deploy.index.named_folders import check_named
 from alexnet_deploy.index.roots import all_roots
 from alexnet_deploy.index.storage import Storage, open_storage, open_storage_to_write
+from alexnet_deploy.photographs.file_stamps import read_stamped
 from alexnet_deploy.photographs.likeness import (
     ORIENTATIONS,
     UPRIGHT,
@@ -121,20 +118,32 @@ def _same_bytes(index: Storage) -> Iterator[Group]:
     """Yield the files that share a vector and are as they were indexed; of links only the first."""
     finder = PhotographFinder(index)
     shared = index.ledger.rows(
-        "SELECT position FROM photographs WHERE position IS NOT NULL GROUP BY position "
-        "HAVING count(*) > 1 ORDER BY position",
-        kinds=(INTEGER,),
+        "SELECT position, v.sha256 FROM vectors v JOIN photographs USING (position) "
+        "GROUP BY position HAVING count(*) > 1 ORDER BY position",
+        kinds=(INTEGER, BLOB),
     )
-    for (position,) in list(shared):
+    for position, sha256 in list(shared):
         files: dict[tuple[int, int], Path] = {}
         for file in finder.files(position):
-            if file.is_as_indexed():
-                with suppress(OSError):
+            with suppress(OSError, PhotographError):
+                if _has_bytes(file, sha256):
                     status = os.stat(file.path)
                     files.setdefault((status.st_dev, status.st_ino), file.path)
         paths = list(files.values())
         if len(paths) > 1:
             yield Group(first=paths[0], copies=tuple(Copy(path=path) for path in paths[1:]))
+
+
+def _has_bytes(file: IndexedFile, sha256: bytes) -> bool:
+    """Return whether a file has the bytes that it was indexed with; it is read if need be.
+
+    Raises:
+        PhotographError: it cannot be.
+    """
+    if not file.is_as_indexed():
+        return False
+    # Without a time of which to know that it changes with the bytes, see `FileStamp`.
+    return file.mtime_ns is not None or read_stamped(file.path)[1].sha256 == sha256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -207,7 +216,7 @@ class _Search:
                     break
                 others = free[first : first + _OTHERS_AT_ONCE]
                 pairs = self._pairs(still, others[self._is_free[others]])
-                for lead, copy in self._proved(pairs):
+                for lead, copy in self._matching(pairs):
                     copies.setdefault(lead, []).append(copy)
             for lead in leads.tolist():
                 if lead in copies:
@@ -246,7 +255,7 @@ class _Search:
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         return within_hamming(codes, queries, most, threads=self._threads)
 
-    def _proved(
+    def _matching(
         self, pairs: dict[tuple[int, int], list[Orientation]]
     ) -> Iterator[tuple[int, Copy]]:
         """Yield the pairs that are nearly the same; the second is taken."""
@@ -293,15 +302,15 @@ def _small(data: bytes) -> _Small:
 def _copy(
     lead: _Small, other: _Small, orientations: Sequence[Orientation], path: Path
 ) -> Copy | None:
-    """Return the first, and so the simplest, of what the other may be that is proved."""
+    """Return how the other differs, in the first orientation, and so the simplest, that matches."""
     for how in orientations:
         shown, beyond = 1.0, 0.0
         found = likeness(lead.greys, other.greys, how)
-        if found is not None and found.is_proof:
+        if found is not None and found.is_match:
             shown = found.share
         else:
             found = likeness(other.greys, lead.greys, how.inverse)
-            if found is None or not found.is_proof:
+            if found is None or not found.is_match:
                 continue
             beyond = 1 - found.share
         is_grey = other.colourfulness <= _GREY and lead.colourfulness >= _COLOURED

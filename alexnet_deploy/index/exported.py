@@ -88,7 +88,7 @@ def export_files(
     folder: Path,
     *,
     on_plan: Callable[[int], None] = lambda _: None,
-    on_result: Callable[[Path, str | None], None] = lambda path, error: None,
+    on_result: Callable[[Path | str, str | None], None] = lambda path, error: None,
 ) -> ExportReport:
     """Write the vectors of all photographs of an index; the files appear when all are whole.
 
@@ -99,7 +99,7 @@ def export_files(
         directory: of the index, which need not be writable.
         folder: made if it does not exist; else empty.
         on_plan: called once with the number of photographs.
-        on_result: called for each once it is written, with its path.
+        on_result: called for each once it is written, with its path, or what it was imported as.
 
     Raises:
         UsageError: the folder holds something, or the index no vector.
@@ -167,17 +167,14 @@ class _Cursor:
                 )
             )
             vectors = intact_rows(self._index, [position for _, _, _, position, _ in rows])
-        names = [roots.imported_name(root, path) for _, root, path, _, _ in rows]
+        shown = [roots.shown(root, path) for _, root, path, _, _ in rows]
         self._done = rows[-1][0] if rows else self._done
         return _Rows(
             ids=[key for key, *_ in rows],
-            paths=[
-                roots.file(root, path) if name is None else name
-                for name, (_, root, path, _, _) in zip(names, rows, strict=True)
-            ],
+            paths=shown,
             sha256s=[
-                sha256.hex() if name is None else None
-                for name, (*_, sha256) in zip(names, rows, strict=True)
+                None if isinstance(one, str) else sha256.hex()
+                for one, (*_, sha256) in zip(shown, rows, strict=True)
             ],
             vectors=vectors,
         )
@@ -187,7 +184,7 @@ def _write(
     file: BinaryIO,
     manifest: Manifest,
     groups: Iterator[_Rows],
-    on_result: Callable[[Path, str | None], None],
+    on_result: Callable[[Path | str, str | None], None],
 ) -> int:
     """Write one file; return how many rows it has."""
     space = manifest.space
@@ -211,5 +208,5 @@ def _write(
             writer.write_table(pyarrow.Table.from_arrays(columns, schema=schema))
             num_written += len(group.ids)
             for path in group.paths:
-                on_result(Path(path), None)
+                on_result(path, None)
     return num_written

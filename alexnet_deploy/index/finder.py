@@ -44,7 +44,7 @@ class Criteria:
             UsageError: one of them is out of its range.
         """
         num_wanted = min(arguments.count("k", k), 2**31)  # no index has more; NumPy has 64 bits
-        tries = None if effort is None else arguments.count("effort", effort)
+        num_compared = None if effort is None else arguments.count("effort", effort)
         return cls(
             k=num_wanted,
             metric=arguments.choice("metric", metric, METRICS),
@@ -52,7 +52,7 @@ class Criteria:
                 None if max_distance is None else arguments.distance("max_distance", max_distance)
             ),
             filters=filters,
-            effort=None if tries is None or tries < 2 * num_wanted else tries,
+            effort=None if (num_compared or 0) < 2 * num_wanted else num_compared,
         )
 
 
@@ -164,8 +164,8 @@ class PhotographFinder:
             start = stop
 
     def files(self, position: int) -> list["IndexedFile"]:
-        """Return the photographs that have one vector: files that had the same bytes."""
-        return self._first_by_id([position], _ALL)
+        """Return the files in folders that have one vector: they had the same bytes."""
+        return [file for file in self._first_by_id([position], _ALL) if file.imported is None]
 
     def _first_by_id(self, positions: Sequence[int], num_wanted: int) -> list["IndexedFile"]:
         """Return the first photographs that may be neighbours and have one of the vectors."""
@@ -196,7 +196,8 @@ class IndexedFile:
 
     Attributes:
         id: of its row.
-        path: absolute.
+        path: absolute; of an imported one what it names.
+        imported: see `Neighbour.imported`.
         position: of its vector.
         size: in bytes, when it was indexed.
         mtime_ns: its time then, as of `FileStamp`.

@@ -97,7 +97,7 @@ def import_files(
     ann: Ann | int | Path = "auto",
     report: ImportReport | None = None,
     on_plan: Callable[[int], None] = lambda _: None,
-    on_result: Callable[[str, str | None], None] = lambda path, error: None,
+    on_result: Callable[[str, str | None], None] = lambda name, error: None,
     notify: Callable[[str], None] = lambda _: None,
 ) -> ImportReport:
     """Copy the vectors of files into an index, as float16.
@@ -166,9 +166,16 @@ def _import(
         _tell_repeated(index.ledger, file, root, notify)
     with index.ledger.transaction():
         index.ledger.execute(
-            "INSERT INTO runs (started, finished, runner, reused, failed) "
-            "VALUES (?, ?, 'imported', ?, ?)",
-            (started, time.time(), report.num_imported, report.num_failed),
+            "INSERT INTO runs (started, finished, runner, reused, unchanged, failed, removed) "
+            "VALUES (?, ?, 'imported', ?, ?, ?, ?)",
+            (
+                started,
+                time.time(),
+                report.num_imported,
+                report.num_unchanged,
+                report.num_failed,
+                report.num_replaced,
+            ),
         )
     keeper.carry_out(repair=False)
 

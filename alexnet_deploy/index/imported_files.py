@@ -41,8 +41,8 @@ from alexnet_deploy.inference.parquet_files import (
 MANIFEST_KEY = b"alexnet_deploy.index"
 """Of a Parquet schema: the manifest of the index that was exported."""
 _PATHS = ("path", "url", "image_path")
-_BATCH_BYTES = 2**24
-"""Of float32 vectors in memory at a time; 1,024 rows of FC7."""
+_BATCH_BYTES, _BATCH_ROWS = 2**24, 2**16
+"""Of float32 vectors in memory at a time, 1,024 of FC7; and of rows, where vectors are short."""
 _BUFFERED = {"buffer_size": 2**20, "pre_buffer": False}
 """By default a row group, which may have any size, is read at once."""
 _MAX_NAME = 4096
@@ -100,7 +100,7 @@ class VectorFile:
             IncompatibleFileError: the file is damaged.
         """
         array = None if self.columns[-1] is not None else _mapped(self.path)
-        num_rows = max(1, _BATCH_BYTES // (4 * self.space.dimension))
+        num_rows = min(max(1, _BATCH_BYTES // (4 * self.space.dimension)), _BATCH_ROWS)
         for batch in _batches(self.table, start, num_rows, [c for c in self.columns if c]):
             stop = start + batch.num_rows
             if array is None:

@@ -1,6 +1,6 @@
 """Roots of an index that are files of vectors, which no run searches for photographs.
 
-The paths of their rows are what such a file says, a path, a URL, a name; no such file need be here.
+The paths of their rows are what such a file says, a path, a URL, a name, which nothing opens.
 """
 
 import os
@@ -54,9 +54,9 @@ def imported_roots(ledger: Ledger) -> list[ImportedRoot]:
     ]
 
 
-def of_folders(ledger: Ledger) -> str:
-    """Return the condition of SQL that a photograph is of a folder, and was not imported."""
-    return "1" if ledger.version() < _SINCE else "root NOT IN (SELECT root FROM imported)"
+def of_folders(ledger: Ledger, *, root: str = "root") -> str:
+    """Return the condition of SQL that a row's root, in the column `root`, is a folder."""
+    return "1" if ledger.version() < _SINCE else f"{root} NOT IN (SELECT root FROM imported)"
 
 
 def absolute_path(ledger: Ledger, path: bytes) -> Path:

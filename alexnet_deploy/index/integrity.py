@@ -116,5 +116,5 @@ def _owners(index: Storage, position: int) -> str:
         )
     )
     roots = Roots(index.ledger)
-    paths = [str(roots.file(root, path)) for root, path in rows]
+    paths = [str(roots.shown(root, path)) for root, path in rows]
     return ", ".join(paths) or "no longer any photograph's"

@@ -99,7 +99,7 @@ def update_index(
         prune: remove what is gone, even where it is more than a fifth of a folder.
         repair: check all vectors, and embed again those that are damaged.
         exclude: patterns to leave out from now on, `*.png`, `2019/**/raw`; None as before, () none.
-        remove: folders to take out, there or not; without `folders` nothing else is done.
+        remove: folders or imported files to take out; without `folders` nothing else is done.
         ann: "compressed", or bits of codes: searches read few vectors; "exact": all; "auto".
         progress: called after each photograph that had to be read, with their number so far.
         notify: as for `open_index`.

@@ -30,7 +30,7 @@ class Ranking:
 
 
 class Ranker(Protocol):
-    """One kind of index: how it finds, among the vectors that photographs have, the nearest."""
+    """One way to find, among the vectors that photographs have, the nearest."""
 
     def rank(
         self,
@@ -52,6 +52,6 @@ class Ranker(Protocol):
             threads: that compute.
             among: (N,) positions, ascending, of the only vectors to rank; None for all that
                 photographs have.
-            effort: compare only so many vectors, those whose compressed forms are the nearest;
-                None for as many as prove that no nearer one was missed.
+            effort: of the vectors that have a compressed form, compare only so many, those whose
+                forms are the nearest; None for as many as prove that no nearer one was missed.
         """

@@ -22,7 +22,7 @@ class Neighbour:
     """One photograph of the index, compared with a query.
 
     Attributes:
-        path: absolute; of an imported one what it names, here or not.
+        path: absolute; of an imported one what it names, where nobody has looked.
         cosine_similarity: -1..1, higher is nearer.
         l2_distance: 0 or more, lower is nearer.
         rotation: 0, 90, 180 or 270, the degrees clockwise by which the query was turned.
@@ -45,15 +45,8 @@ class Neighbour:
     @property
     def is_gone(self) -> bool:
         """Whether it was indexed here, and there is no file at `path` now."""
-        return self.imported is None and self._is_missing
-
-    @property
-    def is_elsewhere(self) -> bool:
-        """Whether it was imported, and there is no file at `path` on this machine."""
-        return self.imported is not None and self._is_missing
-
-    @property
-    def _is_missing(self) -> bool:
+        if self.imported is not None:
+            return False
         try:
             return not stat.S_ISREG(os.stat(self.path).st_mode)
         except (FileNotFoundError, NotADirectoryError):
@@ -65,10 +58,12 @@ class Neighbour:
     def remark(self) -> str:
         """What a table or a sheet says.
 
-        "gone", "not here", "changed", "identical", "turned 90", or nothing.
+        "imported", "gone", "changed", "identical", "turned 90", or nothing.
         """
-        if self._is_missing:
-            return "gone" if self.imported is None else "not here"
+        if self.imported is not None:
+            return "imported"
+        if self.is_gone:
+            return "gone"
         if self.is_changed:
             return "changed"
         if self.is_identical:

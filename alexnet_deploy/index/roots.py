@@ -13,7 +13,7 @@ from pathlib import Path
 
 from alexnet_deploy.errors import Argument, UsageError
 from alexnet_deploy.index.exclusions import moved_into, within_each
-from alexnet_deploy.index.imported_roots import absolute_path, imported_roots
+from alexnet_deploy.index.imported_roots import absolute_path, imported_roots, of_folders
 from alexnet_deploy.index.ledger import BLOB, INTEGER, Ledger
 from alexnet_deploy.index.named_folders import remember_folders
 from alexnet_deploy.photographs.finding import has_hidden_part
@@ -38,9 +38,9 @@ class Root:
 
 def all_roots(ledger: Ledger) -> list[Root]:
     """Return the folders in the order in which they were added."""
-    folders = "WHERE id NOT IN (SELECT root FROM imported)" if ledger.version() > 6 else ""
+    is_folder = of_folders(ledger, root="id")
     rows = ledger.rows(
-        f"SELECT id, path, include_hidden FROM roots {folders} ORDER BY id",
+        f"SELECT id, path, include_hidden FROM roots WHERE {is_folder} ORDER BY id",
         kinds=(INTEGER, BLOB, INTEGER),
     )
     excluded: dict[int, list[str]] = {}
@@ -99,6 +99,14 @@ class Roots:
         if b"\0" in path or not {b"", b".", b".."}.isdisjoint(parts):
             raise self._ledger.damaged(f"the path {path!r} leads out of its root")
         return self[key].path / os.fsdecode(path)
+
+    def shown(self, key: int, path: bytes) -> Path | str:
+        """Return what a row is called: its file, or the name under which it was imported.
+
+        Raises:
+            IncompatibleFileError: as `file` and `imported_name`.
+        """
+        return self.imported_name(key, path) or self.file(key, path)
 
     def imported_name(self, key: int, path: bytes) -> str | None:
         """Return what the file of an imported row calls its photograph, None for other rows.
@@ -161,7 +169,7 @@ def set_exclusions(ledger: Ledger, patterns: Sequence[str], keys: Iterable[int])
     inside = within_each("exclude", patterns, [root.path for root in roots])
     for root, some in zip(roots, inside, strict=True):
         ledger.execute("DELETE FROM exclusions WHERE root = ?", (root.id,))
-        exclude(ledger, root.id, some)
+        add_exclusions(ledger, root.id, some)
 
 
 def is_in_index(path: Path, directory: Path) -> bool:
@@ -197,12 +205,12 @@ def add_root(ledger: Ledger, path: Path) -> Root:
             "UPDATE photographs SET root = ?, path = CAST(? || path AS BLOB) WHERE root = ?",
             (key, os.fsencode(f"{folder}/"), root.id),
         )
-        exclude(ledger, key, [moved_into(pattern, folder) for pattern in root.exclude])
+        add_exclusions(ledger, key, [moved_into(pattern, folder) for pattern in root.exclude])
         ledger.execute("DELETE FROM roots WHERE id = ?", (root.id,))
     return Root(id=key, path=path, include_hidden=include_hidden)
 
 
-def exclude(ledger: Ledger, key: int, patterns: Iterable[str]) -> None:
+def add_exclusions(ledger: Ledger, key: int, patterns: Iterable[str]) -> None:
     """Let a root leave out more."""
     ledger.execute_many(
         "INSERT OR IGNORE INTO exclusions VALUES (?, ?)",

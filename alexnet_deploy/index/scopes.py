@@ -15,13 +15,11 @@ from alexnet_deploy.index.ledger import Ledger
 from alexnet_deploy.index.named_folders import check_named, remember_folders
 from alexnet_deploy.index.roots import (
     Root,
+    add_exclusions,
     add_root,
     all_roots,
     is_in_index,
     set_exclusions,
-)
-from alexnet_deploy.index.roots import (
-    exclude as exclude_from,
 )
 from alexnet_deploy.photographs.finding import has_hidden_part
 
@@ -143,7 +141,7 @@ def remove_folder(ledger: Ledger, folder: Path) -> int:
         if inner:
             return num_removed
         raise _no_such_folder("remove", folder, known_roots)
-    exclude_from(ledger, scope.root.id, [folder_pattern(os.fsdecode(scope.prefix))])
+    add_exclusions(ledger, scope.root.id, [folder_pattern(os.fsdecode(scope.prefix))])
     bounds = (scope.root.id, *scope_bounds(scope))
     ledger.execute(f"DELETE FROM left_out WHERE root = ? AND {IN_SCOPE}", bounds)
     sql = f"DELETE FROM photographs WHERE root = ? AND {IN_SCOPE}"

@@ -113,8 +113,8 @@ class Index:
     ) -> Generator[SearchResult, None, None]:
         """Yield what each query finds, in the order of the queries.
 
-        The search is exact: every vector is compared that `within`, `glob` and `since` leave, or in
-        an index whose vectors are compressed every one that can be among the nearest. A query whose
+        Without `effort` the search is exact: every vector is compared that `within`, `glob` and
+        `since` leave, or of compressed ones every one that can be among the nearest. A query whose
         bytes are indexed has its vector there already, and so has, where another program made the
         vectors, the path or URL of what was imported; the network is loaded and run only for
         others. The query's own file is not a neighbour of itself; a copy elsewhere is, at distance
@@ -239,6 +239,7 @@ class Index:
         summary: RunSummary,
     ) -> Generator[SearchResult, None, None]:
         """Do the work of `search`; apart from it, so that a wrong argument fails at the call."""
+        counts: list[int] = []
         while some := list(islice(queries, _QUERIES_AT_ONCE)):
             self._check_open()
             vectors = self._with_vectors(some, rotations, summary)
@@ -246,10 +247,10 @@ class Index:
                 self._check_open()
                 # While it lasts no commit can end, so none of the vectors can move.
                 with self._storage.ledger.snapshot():
-                    results = self._ranked(vectors, criteria)
+                    results = self._ranked(vectors, criteria, counts)
             yield from results
         summary.stop_clock()
-        if (account := self._ranker.account(criteria.effort)) is not None:
+        if (account := self._ranker.account(counts, criteria.effort)) is not None:
             self._notify(account)
 
     def _with_vectors(
@@ -341,14 +342,20 @@ class Index:
                 self._notify(runner.description)
             return self._runner
 
-    def _ranked(self, queries: Sequence[VectorQuery], criteria: Criteria) -> list[SearchResult]:
-        """Search for those queries that have a vector, in one snapshot of the index."""
+    def _ranked(
+        self, queries: Sequence[VectorQuery], criteria: Criteria, counts: list[int]
+    ) -> list[SearchResult]:
+        """Search for those queries that have a vector, in one snapshot of the index.
+
+        Of each vector it is added to `counts` how many were compared with it.
+        """
         selection = self._selector.select(criteria.filters)
         finder = PhotographFinder(self._storage, selection)
         own = [finder.own_ids(query.query, query.sha256) for query in queries]
         vectors = [query.vectors for query in queries if query.vectors is not None]
-        rankings = iter(
-            self._ranker.rank(
+        rankings = []
+        if vectors:
+            rankings = self._ranker.rank(
                 np.concatenate(vectors),
                 criteria.k + max(map(len, own)),
                 metric=criteria.metric,
@@ -356,14 +363,13 @@ class Index:
                 among=None if selection is None else selection.positions,
                 effort=criteria.effort,
             )
-            if vectors
-            else ()
-        )
+        counts += (ranking.num_compared for ranking in rankings)
+        ranked = iter(rankings)
         results = []
         for query, ids in zip(queries, own, strict=True):
             neighbours: Iterable[Neighbour] = ()
             if query.vectors is not None:
-                turned = list(islice(rankings, len(query.vectors)))
+                turned = list(islice(ranked, len(query.vectors)))
                 ranking, numbers = nearest_of(turned, criteria.metric)
                 neighbours = finder.neighbours(
                     ranking,

@@ -34,7 +34,7 @@ def describe_index(directory: Path, *, check: bool) -> dict[str, Any]:
     the fields of `VectorSpace`, photographs (by state), vectors (used, unused: unused ones are kept
     until a prune, in case their photographs return), roots (path, photographs, include_hidden,
     exclude, exists), imported (files of vectors: path, photographs), compressed (None; error, where
-    they are of no use; or vectors, bytes_per_vector, share_read, recall by effort: see
+    they are of no use; or vectors, bytes_per_vector, code_bits, share_read, recall by effort: see
     `CompressedRecord`), left_out (by suffix, how many photographs of the roots were not tried),
     runs (the last, newest first; finished is None if interrupted or still running; times in seconds
     since 1970), failures (the commonest: reason, count, example) and, with `check`, problems.
@@ -55,7 +55,7 @@ def describe_index(directory: Path, *, check: bool) -> dict[str, Any]:
         return description
 
 
-def failures_of(directory: Path) -> Iterator[tuple[Path, str]]:
+def failures_of(directory: Path) -> Iterator[tuple[Path | str, str]]:
     """Yield each photograph that failed, with its reason, in the order in which they were found.
 
     Raises:
@@ -75,7 +75,7 @@ def failures_of(directory: Path) -> Iterator[tuple[Path, str]]:
         ):
             last = rows[-1][0]
             for _, root, path, reason in rows:
-                yield roots.file(root, path), reason
+                yield roots.shown(root, path), reason
 
 
 def readable_index(description: dict[str, Any]) -> str:
@@ -229,7 +229,7 @@ def _failures(index: Storage) -> list[dict[str, Any]]:
         {
             "reason": reason,
             "count": count,
-            "example": str(roots.file(root, path)),
+            "example": str(roots.shown(root, path)),
         }
         for reason, count, root, path in rows
     ]
@@ -238,12 +238,12 @@ def _failures(index: Storage) -> list[dict[str, Any]]:
 def _compressed_line(compressed: dict[str, Any]) -> str:
     if "error" in compressed:
         return str(compressed["error"])
+    codes = f" and {compressed['code_bits']} bits" if compressed["code_bits"] else ""
     recall = ", ".join(f"{share:.3f} of {effort}" for effort, share in compressed["recall"].items())
-    bits = compressed["code_bits"]
     return (
-        f"{compressed['vectors']:,} vectors to {compressed['bytes_per_vector']} bytes"
-        f"{f' and {bits} bits' if bits else ''} each; the proof of a search reads "
-        f"{compressed['share_read']:.2%}" + (f"; recall by effort {recall}" if recall else "")
+        f"{compressed['vectors']:,} vectors to {compressed['bytes_per_vector']} bytes{codes} each; "
+        f"the proof of a search reads {compressed['share_read']:.2%}; recall by effort "
+        f"{recall or 'not measured'}"
     )
 
 

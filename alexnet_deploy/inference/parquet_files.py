@@ -145,7 +145,7 @@ def parquet_errors(path: Path) -> Iterator[None]:
     """Turn what pyarrow raises in the block while it reads a file into an error of ours."""
     try:
         yield
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise IncompatibleFileError(
             f"{path}: cannot be read as Parquet ({reason}); restore it from a copy"

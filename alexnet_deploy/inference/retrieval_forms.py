@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from alexnet_deploy.inference.retrieval_figures import Distances
 
-Coder = Callable[[NDArray[np.float16]], Distances]
+FittedForm = Callable[[NDArray[np.float16]], Distances]
 """From vectors (N, D) to the distances among what is kept of them."""
 
 
@@ -23,14 +23,14 @@ class Form:
     Attributes:
         name: for people.
         num_bytes: what it keeps of a vector of D numbers.
-        fit: makes the coder from a sample, (M, D) float16.
+        fit: fits it to a sample, (M, D) float16.
         rank: directions that `fit` finds in the sample, of which M - 1 and D are the most; 0 for a
             form that needs no sample.
     """
 
     name: str
     num_bytes: Callable[[int], int]
-    fit: Callable[[NDArray[np.float16]], Coder]
+    fit: Callable[[NDArray[np.float16]], FittedForm]
     rank: int = 0
 
 

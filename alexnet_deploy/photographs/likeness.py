@@ -1,7 +1,8 @@
-"""How alike two photographs are where they show the same: the proof that one was made of the other.
+"""How alike two photographs are where they show the same, as are those made of one another.
 
 Both are looked at as small squares. One is turned and cut until its greys match the other's best;
-then their correlation is measured. Brightness, contrast and colours do not count.
+then their correlation is measured. Brightness, contrast and colours do not count. It is no proof
+that one was made of the other: two shots of a still scene may be as alike.
 """
 
 import hashlib
@@ -80,8 +81,8 @@ class Likeness:
     share: float
 
     @property
-    def is_proof(self) -> bool:
-        """Whether they differ so little that one was made of the other, or both of a third."""
+    def is_match(self) -> bool:
+        """Whether they differ so little as to be called nearly the same."""
         return self.correlation >= _LEAST_CORRELATION and self.deviation <= _MOST_DEVIATION
 
 

@@ -32,7 +32,7 @@ _WINDOWS = tuple(
     for lost, starts in _LOSSES.items()
     for left, top in itertools.product(starts, starts)
 )
-"""A photograph of which up to a quarter was cut off is nearly one of them."""
+"""A photograph of which up to a fifth was cut off is nearly one of them."""
 NUM_HASHES = 1 + len(_WINDOWS)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.changing_index import DIMENSION, ChangingIndex
 
-NUM_OPERATIONS = int(os.environ.get("ALEXNET_OPERATIONS", "200"))
+NUM_OPERATIONS = int(os.environ.get("ALEXNET_OPERATIONS", "150"))
 LIMITS = {
     "compressed_search._FEWEST": 8,
     "compressed_search._FEW": 4,

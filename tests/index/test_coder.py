@@ -4,7 +4,6 @@ import dataclasses
 import json
 from pathlib import Path
 
-import faiss
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -48,15 +47,6 @@ def test_codes_are_the_signs_of_the_networks_numbers(
     ones = np.unpackbits(codes, axis=1, bitorder="little").astype(bool)
     assert is_sure.mean() > 0.99
     assert np.array_equal(ones[is_sure], expected[is_sure] > 0)
-
-
-def test_faiss_compares_codes_by_the_number_of_bits_that_differ(path: Path) -> None:
-    codes = open_coder(path, SPACE).codes(np.random.default_rng(1).random((50, 4096), np.float32))
-    index = faiss.IndexBinaryFlat(64)
-    index.add(codes)
-    distances, found = index.search(codes[:1], 50)
-    ones = np.unpackbits(codes, axis=1)
-    assert distances[0].tolist() == (ones[found[0]] != ones[0]).sum(1).tolist()
 
 
 def test_a_code_depends_neither_on_length_nor_on_its_neighbours(path: Path) -> None:

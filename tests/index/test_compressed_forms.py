@@ -8,7 +8,7 @@ from alexnet_deploy.index.compressed_forms import COMPRESSED_FORMS, hamming_dist
 from alexnet_deploy.inference.retrieval_forms import Form
 
 FORMS = {form.name: form for form in COMPRESSED_FORMS}
-NUM_VECTORS, DIMENSION = 700, 520
+NUM_VECTORS, DIMENSION = 600, 520
 EVERY = np.arange(NUM_VECTORS)
 
 
@@ -22,6 +22,7 @@ def vectors() -> NDArray[np.float16]:
     return rows.astype(np.float16)
 
 
+@pytest.fixture(scope="module")
 def points(vectors: NDArray[np.float16]) -> NDArray[np.float64]:
     """Return the unit vectors on all principal axes, the first one first."""
     wide = vectors.astype(np.float64)
@@ -39,28 +40,31 @@ def squared(rows: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize("num_axes", [64, 128])
-def test_pca_ranks_by_the_first_principal_axes(vectors: NDArray[np.float16], num_axes: int) -> None:
-    form, first = FORMS[f"PCA {num_axes}"], points(vectors)[:, :num_axes]
+def test_pca_ranks_by_the_first_principal_axes(
+    vectors: NDArray[np.float16], points: NDArray[np.float64], num_axes: int
+) -> None:
+    form, first = FORMS[f"PCA {num_axes}"], points[:, :num_axes]
     found = form.fit(vectors)(vectors)(EVERY)
     assert np.abs(found - squared(first)).max() < 0.02
     assert form.num_bytes(DIMENSION) == 4 * num_axes == 4 * form.rank
 
 
 def test_8_bits_rank_as_the_whole_vectors_within_their_steps(
-    vectors: NDArray[np.float16],
+    vectors: NDArray[np.float16], points: NDArray[np.float64]
 ) -> None:
     form = FORMS["PCA 128, 8 bits"]
-    every = points(vectors)
-    rest = np.sqrt((every[:, 128:] ** 2).sum(axis=1))
+    rest = np.sqrt((points[:, 128:] ** 2).sum(axis=1))
     found = form.fit(vectors)(vectors)(EVERY)
-    assert np.abs(found - squared(np.column_stack([every[:, :128], rest]))).max() < 0.05
+    assert np.abs(found - squared(np.column_stack([points[:, :128], rest]))).max() < 0.05
     assert form.num_bytes(DIMENSION) == 129
 
 
-def test_codes_are_near_where_vectors_are(vectors: NDArray[np.float16]) -> None:
+def test_codes_are_near_where_vectors_are(
+    vectors: NDArray[np.float16], points: NDArray[np.float64]
+) -> None:
     found = FORMS["ITQ 64 bits"].fit(vectors)(vectors)(EVERY)
     assert set(np.unique(found)) <= set(range(65))
-    apart = squared(points(vectors))
+    apart = squared(points)
     assert np.corrcoef(found[0, 1:], apart[0, 1:])[0, 1] > 0.5
     codes = {name: form for name, form in FORMS.items() if name.startswith("ITQ")}
     assert [form.num_bytes(DIMENSION) for form in codes.values()] == [8, 16, 32, 64]
@@ -78,5 +82,5 @@ def test_hamming_distances_are_counted() -> None:
 def test_a_form_is_fitted_by_one_vector_more_than_its_axes(
     vectors: NDArray[np.float16], form: Form
 ) -> None:
-    coder = form.fit(vectors[10 : 11 + form.rank])
-    assert coder(vectors[:3])(np.arange(2)).shape == (2, 3)
+    fitted = form.fit(vectors[10 : 11 + form.rank])
+    assert fitted(vectors[:3])(np.arange(2)).shape == (2, 3)

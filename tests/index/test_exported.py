@@ -123,7 +123,7 @@ def test_files_have_so_many_rows_and_ids_go_on(
 def test_an_export_is_there_whole_or_not_at_all(index: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
 
-    def stop(path: Path, error: str | None) -> None:
+    def stop(path: Path | str, error: str | None) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -154,7 +154,7 @@ def test_another_may_index_and_prune_meanwhile(
     monkeypatch.setattr(exported, "_GROUP_BYTES", 4 * 4 * DIMENSION)
     photos, seen = tmp_path / "photos", []
 
-    def change(path: Path, error: str | None) -> None:
+    def change(path: Path | str, error: str | None) -> None:
         seen.append(path)
         if len(seen) == 1:
             save(photos / "later.bmp", (200, 200, 0))

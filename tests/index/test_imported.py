@@ -3,19 +3,18 @@
 import os
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from alexnet_deploy.errors import IncompatibleFileError, TooManyFailuresError, UsageError
-from alexnet_deploy.figures.sheet_cells import neighbour_cell
+from alexnet_deploy.figures.sheet_cells import search_row, search_text
+from alexnet_deploy.figures.sheets import open_sheet
 from alexnet_deploy.index import imported_files
 from alexnet_deploy.index.model import ModelRequest
 from alexnet_deploy.index.results import Query, SearchResult
 from alexnet_deploy.index.status import describe_index, failures_of, readable_index
 from alexnet_deploy.inference.failures import FailureLimit
-from alexnet_deploy.photographs.pixels import EXACT
 from tests.support.index_runner import (
     LAYER,
     REQUEST,
@@ -76,6 +75,11 @@ def test_imported_vectors_are_found_as_those_of_the_photographs(
     assert check(index) == []
     described = describe_index(index, check=False)
     assert (described["identity"], described["decode"]["scale"]) == (Runners().identity, "exact")
+    assert (described["layer"], described["dimension"], described["precision"]) == (
+        LAYER,
+        8,
+        "fp32",
+    )
     assert described["roots"] == []
     assert described["imported"] == [{"path": str(index.with_name("v.parquet")), "photographs": 10}]
     assert "imported      " in readable_index(described)
@@ -88,6 +92,8 @@ def test_importing_again_adds_nothing_and_a_changed_file_replaces_its_rows(
     assert outcome(take_in(index, vectors)) == (0, 10, 0, 0)
     embedded(runners, photos[3:], vectors)
     assert outcome(take_in(index, vectors)) == (7, 0, 10, 0)
+    run = describe_index(index, check=False)["runs"][0]
+    assert (run["reused"], run["unchanged"], run["removed"]) == (7, 0, 10)
     (result,) = search(index, [vector_of((1, 99, 7))], k=20)
     assert {one.path for one in result.neighbours} == set(photos[3:])
     assert (index / "vectors" / "00000.f16").read_bytes() == before, "their vectors were there"
@@ -99,9 +105,9 @@ def test_a_stopped_import_is_continued_where_it_was_committed(
 ) -> None:
     monkeypatch.setattr(imported_files, "_BATCH_BYTES", 3 * 8 * 4)
     stopped, whole = vectors.with_name("stopped"), vectors.with_name("whole")
-    seen: list[Path] = []
+    seen: list[str] = []
 
-    def stop(path: Path, error: str | None) -> None:
+    def stop(path: str, error: str | None) -> None:
         seen.append(path)
         if len(seen) == 4:
             raise KeyboardInterrupt
@@ -126,7 +132,7 @@ def test_a_photograph_that_embed_could_not_read_is_a_failure_with_its_reason(
     report = take_in(tmp_path / "index", vectors)
     assert outcome(report) == (10, 0, 0, 1)
     assert dict(failures_of(tmp_path / "index")) == {
-        broken: "not an image: it begins with 'no photograph'"
+        str(broken): "not an image: it begins with 'no photograph'"
     }
     report.check(FailureLimit.parse("1"))
     with pytest.raises(TooManyFailuresError):
@@ -147,15 +153,15 @@ def test_rows_that_cannot_be_used_are_failures_and_the_others_are_found(vectors:
     lists[1], lists[2] = lists[1][:-1], lists[2] * 2
     lists[3], lists[4] = [float("nan"), *lists[3][1:]], [1e6, *lists[4][1:]]
     lists[5], lists[6] = None, [None, *lists[6][1:]]
-    paths = ["/a", "/b", "/c", "/d", "/e", "/f", "/g", "", "/h\0i", "/" + "j" * 4096]
+    paths = ["/a", "https://b/1.jpg", "/c", "/d", "/e", "/f", "/g", "", "/h\0i", "/" + "j" * 4096]
     rewritten(
         vectors,
         **{LAYER: pa.array(lists, pa.list_(pa.float32())), "path": pa.array(paths)},
     )
     report = take_in(vectors.with_name("index"), vectors, made_by="somebody")
     assert outcome(report) == (1, 0, 0, 9)
-    assert {str(path): reason for path, reason in failures_of(report.directory)} == {
-        "/b": "its vector has 7 numbers, expected 8",
+    assert dict(failures_of(report.directory)) == {
+        "https://b/1.jpg": "its vector has 7 numbers, expected 8",
         "/c": "its vector has 16 numbers, expected 8",
         "/d": "its vector activations are not numbers (NaN)",
         "/e": "its vector activations reach 1e+06, an index holds up to 65504 (float16); "
@@ -182,7 +188,7 @@ def test_names_that_are_not_utf8_come_back_byte_for_byte(vectors: Path) -> None:
     assert result.neighbours[0].imported == raw
     assert '"path_base64": "L3Av/y5ibXA="' in result.to_json()
     ((path, reason),) = failures_of(report.directory)
-    assert (str(path), reason) == ("v.parquet#1", "its path_base64 is no base64")
+    assert (path, reason) == ("v.parquet#1", "its path_base64 is no base64")
 
 
 def test_a_name_that_two_rows_have_is_told(vectors: Path) -> None:
@@ -253,16 +259,25 @@ def test_damaged_vectors_come_back_when_their_file_is_imported_again(
     assert result.neighbours[0].path.name == "03.bmp"
 
 
-def test_what_is_on_another_machine_is_not_here(photos: list[Path], index: Path) -> None:
-    photos[3].unlink()
-    (result,) = search(index, [vector_of((4, 99, 7))], k=2)
-    there, here = result.neighbours
-    assert (there.path, there.remark, there.is_gone) == (photos[3], "not here", False)
-    assert (here.remark, here.is_changed, here.is_identical) == ("", False, False)
-    assert "not here" in result.to_text()
-    cell = neighbour_cell(there, "cosine")
-    assert (cell.error, cell.remark, cell.full_name) == ("not here", "not here", str(photos[3]))
-    assert neighbour_cell(here, "cosine").image().size == (8, 8)
+def test_no_photograph_is_opened_because_a_file_of_vectors_names_it(
+    photos: list[Path], index: Path
+) -> None:
+    """Nor is it looked for: what is shown does not depend on whether it is there."""
+
+    def shown() -> tuple[str, str, bytes]:
+        (result,) = search(index, [vector_of((4, 99, 7))], k=10)
+        assert {one.imported for one in result.neighbours} == set(map(str, photos))
+        sheet = index.with_name("sheet.html")
+        with open_sheet(sheet, search_text("cosine")) as add:
+            add(search_row(result, "cosine"))
+        return result.to_text(), result.to_json(), sheet.read_bytes()
+
+    text, json, sheet = before = shown()
+    assert (text.count("  imported  "), json.count('"imported": true')) == (10, 10)
+    assert sheet.count(b"not here, only its vector") == 10
+    for path in photos:
+        path.unlink()
+    assert shown() == before
 
 
 def test_a_query_is_no_neighbour_of_the_row_that_was_imported_for_it(
@@ -270,14 +285,3 @@ def test_a_query_is_no_neighbour_of_the_row_that_was_imported_for_it(
 ) -> None:
     (result,) = search(index, [photos[3]], k=20)
     assert {one.path for one in result.neighbours} == {*photos} - {photos[3]}
-
-
-def test_the_space_of_embed_is_what_its_file_says(index: Path) -> None:
-    space = describe_index(index, check=False)
-    assert space["decode"] == {
-        "decoder": EXACT.decoder,
-        "scale": EXACT.scale,
-        "colour": EXACT.colour,
-    }
-    assert (space["layer"], space["dimension"], space["precision"]) == (LAYER, 8, "fp32")
-    assert np.dtype("<f2").itemsize * 8 * 10 == (index / "vectors" / "00000.f16").stat().st_size

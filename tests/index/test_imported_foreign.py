@@ -61,7 +61,7 @@ def test_the_shards_of_clip_retrieval_are_one_index(index: Path, shards: Path) -
     found = [(one.imported, one.cosine_similarity) for one in result.neighbours]
     assert [name for name, _ in found] == [name for name, _ in nearest(query, 5)]
     assert [value for _, value in found] == pytest.approx([v for _, v in nearest(query, 5)])
-    assert {one.remark for one in result.neighbours} == {"not here"}
+    assert {one.remark for one in result.neighbours} == {"imported"}
     assert f'"path": "{found[0][0]}"' in result.to_json()
     described = describe_index(index, check=True)
     assert described["problems"] == []
@@ -169,6 +169,12 @@ def two_of_one_name(folder: Path) -> Path:
     return folder / "v.parquet"
 
 
+def name_that_is_not_utf8(folder: Path) -> Path:
+    file = write_columns(folder / "v.parquet", {"path": ["a"], "name": [[1.0]]})
+    file.write_bytes(file.read_bytes().replace(b"name", b"n\xffme"))
+    return file
+
+
 def written(name: str, content: bytes) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         (folder / name).write_bytes(content)
@@ -188,6 +194,7 @@ def written(name: str, content: bytes) -> Callable[[Path], Path]:
         (with_columns(path=["a"], x=pa.array([None], pa.list_(pa.float32()))), "has no vector"),
         (two_of_one_name, "two of its columns have one name"),
         (written("v.parquet", b"PAR1" + bytes(100) + b"PAR1"), "cannot be read as Parquet"),
+        (name_that_is_not_utf8, "cannot be read as Parquet .*codec can't decode"),
         (written("v.parquet", b""), "cannot be read as Parquet"),
         (written("v.csv", b"1,2"), "is no file of vectors; give a .parquet file"),
         (written("img_emb_0.npy", b""), "metadata_0.parquet: cannot be read"),

@@ -12,7 +12,7 @@ from PIL import Image
 from alexnet_deploy.errors import DatasetError, TooManyFailuresError, UsageError
 from alexnet_deploy.inference.retrieval import evaluate_retrieval
 from alexnet_deploy.inference.retrieval_figures import Distances
-from alexnet_deploy.inference.retrieval_forms import EXACT_FORMS, Coder, Form, l2_distances
+from alexnet_deploy.inference.retrieval_forms import EXACT_FORMS, FittedForm, Form, l2_distances
 from alexnet_deploy.inference.retrieval_report import Retrieval
 from alexnet_deploy.inference.run import RunSummary
 from alexnet_deploy.photographs.class_folders import ClassFolders, find_class_folders
@@ -88,12 +88,12 @@ def test_a_form_is_fitted_on_all_or_on_classes_that_it_is_not_judged_on(
     def classes(vectors: NDArray[np.float16]) -> set[int]:
         return {int(red) // (10 * NUM_EACH) for red in vectors[:, 0]}
 
-    def fit(sample: NDArray[np.float16]) -> Coder:
-        def coder(vectors: NDArray[np.float16]) -> Distances:
+    def fit(sample: NDArray[np.float16]) -> FittedForm:
+        def ranked(vectors: NDArray[np.float16]) -> Distances:
             said.append((classes(sample), classes(vectors)))
             return l2_distances(vectors)
 
-        return coder
+        return ranked
 
     spied = Form(name="spied", num_bytes=lambda d: 3, rank=2, fit=fit)
     found = figures(evaluate_retrieval(runner("fc7"), folders, [EXACT_FORMS[1], spied]))

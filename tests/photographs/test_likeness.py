@@ -34,7 +34,7 @@ def test_a_turned_photograph_matches_all_of_the_other(orientation: Orientation) 
     for picture in PICTURES:
         found = likeness(greys(picture), greys(turned_picture(picture, orientation)), orientation)
         assert found is not None
-        assert found.is_proof
+        assert found.is_match
         assert found.correlation > 0.99
         assert found.share == pytest.approx(1, abs=0.02)
 
@@ -54,7 +54,7 @@ def test_of_a_cut_photograph_the_share_is_found(kept: tuple[float, ...]) -> None
         left, top, right, bottom = box
         found = likeness(greys(picture), greys(picture.crop((left, top, right, bottom))), UPRIGHT)
         assert found is not None
-        assert found.is_proof
+        assert found.is_match
         area = (right - left) * (bottom - top) / (picture.width * picture.height)
         assert found.share == pytest.approx(area, abs=0.02)
 
@@ -78,11 +78,11 @@ def page_of_text(seed: int) -> Image.Image:
     return page
 
 
-def test_pages_with_other_words_in_the_same_lines_are_no_proof() -> None:
+def test_pages_with_other_words_in_the_same_lines_do_not_match() -> None:
     first, *others = (greys(page_of_text(seed)) for seed in range(4))
     for other in others:
         found = likeness(first, other, UPRIGHT)
-        assert found is None or not found.is_proof
+        assert found is None or not found.is_match
 
 
 def test_what_is_flat_matches_nothing() -> None:

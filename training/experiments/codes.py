@@ -4,8 +4,8 @@
 
 VECTORS are files of `alexnet-deploy embed`, or folders of photographs; the folder that a photograph
 is in names its class. `--results` takes the figures of the coder and of ITQ at the same number of
-bits, once: what stands there is not computed again. `-o` writes a coder for an index, fitted to all
-the photographs.
+bits, once: what stands there is not computed again. `-o` writes a coder for an index, fitted to
+photographs of all classes.
 
     x (P,) -> rotation + correction -> sign -> code (b,) of -1 and 1 -> decoder -> x' (P,)
 
@@ -157,7 +157,7 @@ def fit_coder(vectors: Vectors, bits: int, *, seed: int) -> CoderFile:
     _, axes = principal_axes(unit, min(NUM_COORDINATES, *unit.shape))
     # Not centred, so that their products are cosine similarities, but for what no axis has.
     points = torch.from_numpy(unit @ axes.T.astype(np.float32))
-    rotation = torch.from_numpy((fit_itq(sample, bits).axes @ axes.T).astype(np.float32))
+    rotation = torch.from_numpy((fit_itq(sample, bits).weights[0] @ axes.T).astype(np.float32))
     network = AutoEncoder(points, rotation)
     _train(network, points)
     return coder_file(network, axes, vectors.space)
@@ -277,7 +277,7 @@ def measure(
         key = {
             "identity": vectors.space.identity,
             "layer": vectors.space.layer,
-            "num_fitted": len(known.rows),
+            "num_known": len(known.rows),
             "num_judged": len(unknown.rows),
             "coder": name,
             "bits": bits,
@@ -310,7 +310,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
 )
 @click.argument("sources", nargs=-1, required=True, type=FILE)
 @click.option("--bits", type=click.Choice(CODE_BITS), default=64, show_default=True)
-@click.option("-o", "--output", type=FILE, help="Coder to write, fitted to all vectors.")
+@click.option("-o", "--output", type=FILE, help="Coder to write, fitted to vectors of all classes.")
 @click.option("--results", type=FILE, help="JSON lines that figures are added to.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 def codes(
