@@ -1,5 +1,7 @@
 """`alexnet-deploy duplicates`."""
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,16 +68,18 @@ def duplicates(
         with Index(directory) as index:
             for sheet in sheets:
                 index.check_not_photograph(sheet, [])
-    with Reporter() as reporter:
-        found = find_duplicates(
-            directory,
-            threads=threads,
-            on_plan=reporter.expect,
-            on_read=reporter.advance,
-            notify=say,
-        )
-    for sheet in sheets:
-        _draw(sheet, found)
+    with ExitStack() as stack:
+        draws = [stack.enter_context(_sheet_writer(sheet)) for sheet in sheets]
+        with Reporter() as reporter:
+            found = find_duplicates(
+                directory,
+                threads=threads,
+                on_plan=reporter.expect,
+                on_read=reporter.advance,
+                notify=say,
+            )
+        for draw in draws:
+            draw(found)
     if as_json:
         print_result(found.to_json())
     elif any(found.kinds.values()):
@@ -84,10 +88,14 @@ def duplicates(
     check_failures(found.num_failed, found.num_photographs, max_failures)
 
 
-def _draw(path: Path, found: "Duplicates") -> None:
+@contextmanager
+def _sheet_writer(path: Path) -> Iterator[Callable[["Duplicates"], None]]:
     from alexnet_deploy.figures.copies import DUPLICATES_TEXT, duplicate_rows
     from alexnet_deploy.figures.sheets import open_sheet
 
-    with open_sheet(path, DUPLICATES_TEXT, notify=say) as add:
+    def draw(found: "Duplicates") -> None:
         for row in duplicate_rows(found):
             add(row)
+
+    with open_sheet(path, DUPLICATES_TEXT, notify=say) as add:
+        yield draw

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_deploy.errors import Argument, UsageError
+
 _BLOCK_NUMBERS = 2**22
 
 
@@ -58,3 +60,22 @@ class BinaryCoder:
             packed = np.packbits(numbers > 0, axis=1, bitorder="little")
             codes[start : start + len(packed)] = packed
         return codes
+
+
+def can_be_fitted(bits: int, num_vectors: int, dimension: int) -> bool:
+    """Return whether there are enough vectors and numbers for codes of so many bits."""
+    return bits < min(num_vectors, dimension + 1)
+
+
+def check_bits(bits: int, num_vectors: int, dimension: int) -> None:
+    """Refuse codes of more bits than can be fitted.
+
+    Raises:
+        UsageError: saying how many vectors and numbers it takes.
+    """
+    if not can_be_fitted(bits, num_vectors, dimension):
+        raise UsageError(
+            Argument("codes", bits),
+            f": needs more than {bits} vectors of at least {bits} numbers, the index has "
+            f"{num_vectors:,} of {dimension:,}; take fewer bits, or index more photographs",
+        )

@@ -101,12 +101,14 @@ class CompressedRecord:
         )
 
 
-def record_stamp(directory: Path) -> tuple[int, int, int] | None:
+def record_stamp(directory: Path) -> tuple[int, ...] | None:
     """Return what changes when the record does; None where there is none."""
     try:
         status = os.lstat(directory / FOLDER_NAME / RECORD_NAME)
-    except OSError:
+    except FileNotFoundError:
         return None
+    except OSError as error:  # `compressed_record` says what is wrong with it
+        return (error.errno or 0,)
     return status.st_dev, status.st_ino, status.st_mtime_ns
 
 

@@ -81,8 +81,11 @@ class CompressedRanker:
 
     def account(self, counts: Sequence[int], effort: int | None) -> str | None:
         """Tell a person how many vectors were compared, of rankings; None if all, as without it."""
-        if self._scan is None or not counts:
+        if not counts:
             return None
+        if self._scan is None:
+            ignored = "no vectors are compressed: all were compared, whatever the effort"
+            return None if effort is None else ignored
         mean = sum(counts) / len(counts)
         line = f"{mean:,.0f} of {self._scan.num_rows:,} vectors were compared for a query"
         if effort is None:

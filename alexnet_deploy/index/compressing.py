@@ -11,9 +11,10 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import Argument, IncompatibleFileError, UsageError
+from alexnet_deploy.errors import IncompatibleFileError
 from alexnet_deploy.index.axes_choice import NUM_QUERIES, fit_cheapest
-from alexnet_deploy.index.binary_codes import BinaryCoder
+from alexnet_deploy.index.binary_codes import BinaryCoder, can_be_fitted, check_bits
+from alexnet_deploy.index.compressed_check import compressed_problems
 from alexnet_deploy.index.compressed_files import (
     Compressed,
     CompressedWriter,
@@ -26,6 +27,7 @@ from alexnet_deploy.index.compressed_record import (
     FOLDER_NAME,
     NUM_NEAREST,
     CompressedRecord,
+    compressed_record,
 )
 from alexnet_deploy.index.compressed_scan import CompressedScan
 from alexnet_deploy.index.compressed_search import Search
@@ -55,6 +57,7 @@ def compress(
     index: Storage,
     *,
     codes: Codes = None,
+    check: bool = False,
     threads: int,
     notify: Callable[[str], None] = lambda _: None,
 ) -> None:
@@ -66,6 +69,7 @@ def compress(
     Args:
         index: open for writing, after a run that has finished.
         codes: binary codes to add.
+        check: compare those that are there with the vectors, and make them again where they differ.
         threads: that measure.
         notify: called with lines for a person.
 
@@ -73,7 +77,12 @@ def compress(
         OutputError: `ann/` cannot be written.
         IncompatibleFileError: a segment is not there; the index needs a repair.
     """
-    record = _brought_up_to_date(index, _all_positions(index), codes, notify)
+    try:
+        before = compressed_record(index)
+    except IncompatibleFileError:
+        before = None
+    found = _usable(index, check, notify)
+    record = _brought_up_to_date(index, before, found, codes, notify)
     if record is None:
         return
     live = live_positions(index)
@@ -90,10 +99,14 @@ def compress(
 
 
 def _brought_up_to_date(
-    index: Storage, positions: NDArray[np.int64], codes: Codes, notify: Callable[[str], None]
+    index: Storage,
+    before: CompressedRecord | None,
+    found: Compressed | None,
+    codes: Codes,
+    notify: Callable[[str], None],
 ) -> CompressedRecord | None:
     """Write the rows of vectors without one; return the record, None where there can be none."""
-    found = _usable(index, notify)
+    positions = _all_positions(index)
     if found is not None and _is_kept(found, codes):
         record = found.record
         remove_compressed(index.directory, but=record.fit)  # as a killed run may have left some
@@ -105,23 +118,39 @@ def _brought_up_to_date(
     if not len(sample):
         remove_compressed(index.directory)
         return None
-    if codes is None and found is not None:
-        codes = found.record.bits if found.record.coder == "itq" else found.coder
-        if isinstance(codes, int) and codes > _most_bits(sample):
-            notify(f"too few vectors are left to fit codes of {codes} bits, so they go")
-            codes = 0
+    if codes is None and before is not None:
+        codes = _codes_as(before, found, sample, notify)
     number = 0 if found is None else (found.record.fit + 1) % 10**5
     return _fitted(index, positions, sample, codes or 0, number)
 
 
-def _usable(index: Storage, notify: Callable[[str], None]) -> Compressed | None:
+def _usable(index: Storage, check: bool, notify: Callable[[str], None]) -> Compressed | None:
     """Return the compressed vectors; remove those that cannot be used."""
     try:
-        return read_compressed(index)
+        found = read_compressed(index)
+        problems = list(compressed_problems(index)) if check else []
     except IncompatibleFileError as error:
-        notify(f"{error}; they are compressed again")
+        found, problems = None, [str(error)]
+    for problem in problems:
+        notify(f"{problem}; they are compressed again")
         remove_compressed(index.directory)
-        return None
+        found = None
+    return found
+
+
+def _codes_as(
+    before: CompressedRecord,
+    found: Compressed | None,
+    sample: NDArray[np.float16],
+    notify: Callable[[str], None],
+) -> Codes:
+    """Return such binary codes as there were, where there can be any; say it where not."""
+    if before.coder != "given" and can_be_fitted(before.bits, *sample.shape):
+        return before.bits
+    if found is not None:
+        return found.coder  # also where too few vectors are left to fit one anew
+    notify(f"codes of {before.bits} bits cannot be made again without their coder")
+    return 0
 
 
 def _is_kept(found: Compressed, codes: Codes) -> bool:
@@ -162,12 +191,7 @@ def _fitted(
     """Compress all vectors by axes, and binary codes, that are fitted to a sample."""
     coder: BinaryCoder | None = codes if isinstance(codes, BinaryCoder) else None
     if isinstance(codes, int) and codes:
-        if codes > _most_bits(sample):
-            raise UsageError(
-                Argument("codes", codes),
-                f": needs more than {codes} vectors of at least {codes} numbers, the index has "
-                f"{len(sample)} of {sample.shape[1]}; take fewer bits",
-            )
+        check_bits(codes, *sample.shape)
         coder = fit_itq(sample, codes)
     compression = fit_cheapest(sample, len(positions))
     space, (run, started) = index.manifest.space, _last_run(index)
@@ -210,11 +234,6 @@ def _extended(index: Storage, found: Compressed, later: NDArray[np.int64]) -> Co
         )
         writer.commit(record)
     return record
-
-
-def _most_bits(sample: NDArray[np.float16]) -> int:
-    """Return of how many bits codes can be fitted to a sample, (n, D)."""
-    return min(len(sample) - 1, int(sample.shape[1]))
 
 
 def _append(

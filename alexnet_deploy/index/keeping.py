@@ -5,8 +5,7 @@ from pathlib import Path
 
 from alexnet_deploy.choices import ANNS, CODE_BITS, Ann
 from alexnet_deploy.errors import ArgumentError
-from alexnet_deploy.index.binary_codes import BinaryCoder
-from alexnet_deploy.index.compressed_check import compressed_problems
+from alexnet_deploy.index.binary_codes import BinaryCoder, check_bits
 from alexnet_deploy.index.compressed_files import remove_compressed
 from alexnet_deploy.index.compressed_record import record_stamp
 from alexnet_deploy.index.plan import Plan, plan
@@ -50,10 +49,17 @@ class Keeper:
             self._codes = ann if isinstance(ann, int) else 0
 
     def plan(self, num_later: int) -> None:
-        """Decide, for so many more vectors, and say what it will take."""
+        """Decide, for so many more vectors at most, and say what it will take.
+
+        Raises:
+            UsageError: they are too few for the codes.
+        """
         sql = "SELECT count(*) FROM photographs WHERE position IS NOT NULL"
         (num_vectors,) = self._index.ledger.one(sql)
         dimension = self._index.manifest.space.dimension
+        if isinstance(self._codes, int) and self._codes:
+            (num_there,) = self._index.ledger.one("SELECT count(*) FROM vectors")
+            check_bits(self._codes, num_there + num_later, dimension)
         self._plan = plan(num_vectors + num_later, dimension, self._ann, self._threads)
         if self._plan.is_compressed and record_stamp(self._index.directory) is None:
             self._notify(self._plan.line())
@@ -72,13 +78,16 @@ class Keeper:
         if self._ann == "auto" and not has_module("faiss"):
             self._notify("without FAISS the vectors are not compressed: pip install faiss-cpu")
             return
-        for problem in compressed_problems(self._index) if repair else ():
-            self._notify(f"{problem}; they are compressed again")
-            remove_compressed(directory)
         # FAISS is loaded for it, and most runs do without.
         from alexnet_deploy.index.compressing import compress
 
-        compress(self._index, codes=self._codes, threads=self._threads, notify=self._notify)
+        compress(
+            self._index,
+            codes=self._codes,
+            check=repair,
+            threads=self._threads,
+            notify=self._notify,
+        )
 
 
 def check_ann(ann: object) -> None:

@@ -52,7 +52,7 @@ def check_named(directory: Path, folders: Iterable[Path]) -> None:
         raise UsageError(
             f"index {directory}: its folders are {', '.join(unknown[:_NUM_SHOWN])}{more}, and you "
             f"have not named them for it here{reason}; whoever made an index chose its folders, so "
-            "name those that may be read, once"
+            "name those that may be read, once, with alexnet-deploy index FOLDER"
         )
 
 

@@ -61,6 +61,12 @@ def test_a_sheet_is_not_drawn_over_a_photograph_or_another_sheet(photos: Path) -
     assert "--sheet d.html: is named twice" in refused(2, "duplicates", *twice)
 
 
+def test_a_sheet_that_cannot_be_written_is_refused_before_the_work(photos: Path) -> None:
+    told = refused(1, "duplicates", "--sheet", "nowhere/d.html")
+    assert "nowhere/d.html: cannot be written" in told
+    assert "to be hashed" not in told
+
+
 def test_too_many_that_are_gone_are_a_failure(photos: Path) -> None:
     (photos / "grey.jpg").unlink()
     result = run("duplicates")
@@ -68,6 +74,13 @@ def test_too_many_that_are_gone_are_a_failure(photos: Path) -> None:
     assert f"failed: {photos}/grey.jpg: is gone, or was changed" in result.stderr
     assert result.stdout.startswith("same bytes\n")
     done("duplicates", "--max-failures", "1")
+
+
+def test_whose_folders_were_not_named_it_says_how_to_name_them(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "elsewhere"))
+    assert "may be read, once, with alexnet-deploy index FOLDER" in refused(2, "duplicates")
 
 
 def test_an_index_without_copies_prints_nothing(photos: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.support.command_line import done, refused
@@ -52,6 +53,14 @@ def test_another_programs_vectors_have_their_name_and_no_photographs(photos: Pat
     assert "into another --index" in said
     removed = json.loads(done("index", "--remove", "clip", "--index", "new", "--json").stdout)
     assert removed["removed"] == 3
+
+
+def test_a_row_that_cannot_be_used_is_told_of_by_its_url(photos: Path) -> None:
+    vectors = random_vectors(2, 6)
+    vectors[1] = np.nan
+    write_shards(Path("clip"), [vectors], [["https://a.example/0.jpg", "https://a.example/1.jpg"]])
+    said = refused(3, "index", "--from", "clip", "--made-by", MADE_BY, "--index", "new")
+    assert "failed: https://a.example/1.jpg: its vector" in said
 
 
 @pytest.mark.parametrize(

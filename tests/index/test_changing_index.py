@@ -38,6 +38,8 @@ def test_whatever_happens_a_search_finds_what_is_there(kind: str, tmp_path: Path
         index.close()
     proved = [line for line in index.told if "vectors were compared" in line]
     unusable = [line for line in index.told if "every vector is compared" in line]
-    assert set(index.told) == set(proved + unusable)
+    ignored = [line for line in index.told if "whatever the effort" in line]
+    assert set(index.told) == set(proved + unusable + ignored)
     assert not [line for line in unusable if "of a later state of this one" not in line]
     assert bool(proved) == bool(unusable) == is_compressed
+    assert ignored or is_compressed

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,20 @@ def test_with_an_effort_removed_photographs_make_no_answer_short(
         assert ranking.num_compared == 20
         (ranking,) = ranker.rank(vectors[:1], 10, metric="cosine", threads=1, effort=10**12)
         assert ranking.num_compared == len(live(index))
+
+
+@pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to(path.name)])
+def test_a_file_in_the_place_of_the_folder_is_told_of(
+    make: Callable[[Path], None], directory: Path
+) -> None:
+    told: list[str] = []
+    make(directory / "ann")
+    with open_storage(directory) as index:
+        ranker = ranker_of(index, told)
+        for _ in range(2):
+            ranker.rank(clustered(1, 24), 3, metric="cosine", threads=1)
+    (line,) = told
+    assert "a link or a file, expected a folder" in line
 
 
 def test_files_of_another_fit_that_a_killed_run_left_go_with_the_next(directory: Path) -> None:

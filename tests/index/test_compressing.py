@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from alexnet_deploy.errors import ArgumentError, UsageError
+from alexnet_deploy.index.itq import fit_itq
 from alexnet_deploy.index.maintenance import compact
 from alexnet_deploy.index.plan import plan
 from alexnet_deploy.index.status import describe_index, readable_index
@@ -106,6 +107,37 @@ def test_codes_stay_when_too_few_vectors_are_left_to_fit_them_anew(index: Storag
 def test_too_few_vectors_or_numbers_for_the_bits_are_refused(index: Storage) -> None:
     with pytest.raises(UsageError, match=r"more than 128 vectors of at least 128 numbers"):
         compress(index, 128)
+
+
+def test_codes_come_back_with_what_was_damaged(index: Storage) -> None:
+    compress(index, 64)
+    (index.directory / "ann" / "00000.rows").unlink()
+    assert "compressed again" in compress(index)[0]
+    assert record_of(index).bits == 64
+
+
+def test_codes_of_a_coder_that_are_damaged_are_told_of(index: Storage) -> None:
+    compress(index, fit_itq(clustered(200, 96), 64))
+    (index.directory / "ann" / "00000.rows").unlink()
+    assert "codes of 64 bits cannot be made again without their coder" in compress(index)[1]
+    assert record_of(index).bits == 0
+
+
+def test_too_few_photographs_for_the_bits_are_refused_before_the_work(
+    tmp_path: Path, runners: Runners
+) -> None:
+    save_colours(tmp_path / "colours", 12)
+    with pytest.raises(UsageError, match=r"more than 64 vectors .* the index has 12 of 8"):
+        update(tmp_path / "index", tmp_path / "colours", ann=64)
+    assert describe_index(tmp_path / "index", check=False)["photographs"]["indexed"] == 0
+
+
+def test_an_effort_that_cannot_be_kept_is_told_of(tmp_path: Path, runners: Runners) -> None:
+    paths = save_colours(tmp_path / "colours", 3)
+    told: list[str] = []
+    update(tmp_path / "index", tmp_path / "colours")
+    list(search(tmp_path / "index", paths, k=1, effort=2, notify=told.append))
+    assert told[-1] == "no vectors are compressed: all were compared, whatever the effort"
 
 
 def test_a_small_index_is_compressed_where_it_is_asked_for(
