@@ -24,7 +24,6 @@ from alexnet_deploy.index.compressed_files import (
 )
 from alexnet_deploy.index.compressed_record import (
     EFFORTS,
-    FOLDER_NAME,
     NUM_NEAREST,
     CompressedRecord,
     compressed_record,
@@ -93,8 +92,8 @@ def compress(
     if num_later and record.lost_later > max(_DRIFT * record.lost, _LEAST_LOST):
         notify(
             f"the axes leave out {record.lost_later:.0%} of the {num_later:,} later vectors, "
-            f"of those they were fitted on {record.lost:.0%}: searches read more of them; "
-            f"to fit anew, delete {index.directory / FOLDER_NAME} and index again"
+            f"of those they were fitted on {record.lost:.0%}: searches read more of them, until "
+            "there are twice as many and the axes are fitted anew"
         )
 
 
