@@ -99,7 +99,8 @@ def make(directory: Path, file: Path, size: int) -> None:
     """Make an index of `size` vectors, or let one grow: those of the file and mixtures of them."""
     from alexnet_deploy.index.imported import import_files
 
-    import_files(directory, [file], ModelRequest(), ann="exact")
+    if not directory.exists():
+        import_files(directory, [file], ModelRequest(), ann="exact")
     real = vectors_of(file).astype(np.float32)
     unit = real / np.linalg.norm(real, axis=1, keepdims=True)
     cosines = unit @ unit.T

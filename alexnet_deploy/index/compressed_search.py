@@ -34,7 +34,9 @@ _FEWEST = 1024
 _FEW = 2048
 """Of filtered vectors: comparing all of them takes no longer."""
 _MORE = 16
-_GROWTH = 8
+_PART = 256
+"""Of the vectors, one in so many is ranked at first: in a million, about as many can be near."""
+_GROWTH = 4
 _LARGEST_SHARE = 0.25
 """Of the vectors: when more may be among the nearest, reading all in their order is faster."""
 
@@ -181,7 +183,7 @@ class Search:
         points = self._scan.compressed.compression.points(queries)
         rankings: dict[int, Ranking] = {}
         waiting = np.flatnonzero(points.lengths > 0).tolist()
-        num_fetched = max(_FEWEST, 8 * self._k)
+        num_fetched = max(_FEWEST, 8 * self._k, self._num_rows // _PART)
         while waiting and num_fetched <= self._most_fetched():
             some = points.coordinates[waiting].astype(np.float32)
             found = self._scan.nearest(some, num_fetched, self._threads, self._allowed)
@@ -223,18 +225,27 @@ class Search:
         is_all = bool(rows[-1] < 0) or len(rows) == self._num_rows
         squares, rows = squares[rows >= 0], rows[rows >= 0]
         positions = self._scan.compressed.positions[rows]
-        live = np.flatnonzero(self._are_live(positions))
-        if len(live) < self._k:
-            return positions[live] if is_all else None
-        some = live[: self._k + _MORE]
-        nearest_points = measured(self._storage, positions[some], query, self._metric)
-        kth = values_of(nearest_points, self._metric)[self._k - 1]
+        first = self._first_live(positions)
+        if len(first) < self._k:
+            return first if is_all else None
+        kth = values_of(measured(self._storage, first, query, self._metric), self._metric)[
+            self._k - 1
+        ]
         bounds, bound_of_others = self._bounds(length, self._scan.bounds(squares), rows)
         if not (is_all or bound_of_others > kth):
             return None
+        near = positions[bounds <= kth]
         # Those that were measured count as read, whatever their bounds.
-        candidates: NDArray[np.int64] = positions[np.union1d(some, live[bounds[live] <= kth])]
-        return candidates
+        return np.union1d(first, near[self._are_live(near)])
+
+    def _first_live(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the first of some vectors that photographs have, enough to measure."""
+        num_wanted = self._k + _MORE
+        some = positions[: 2 * num_wanted]  # rarely are more of them gone
+        live = some[self._are_live(some)]
+        if len(live) < num_wanted:
+            live = positions[self._are_live(positions)]
+        return live[:num_wanted]
 
     def _bounds(
         self, length: float, bounds: NDArray[np.float64], rows: NDArray[np.int64]
