@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -12,7 +13,6 @@ from PIL import Image
 from alexnet_deploy.errors import IncompatibleFileError, UsageError
 from alexnet_deploy.index import hashes
 from alexnet_deploy.index.duplicate_groups import Duplicates, Group
-from alexnet_deploy.index.duplicates import find_duplicates
 from alexnet_deploy.photographs.likeness import Orientation
 from alexnet_deploy.photographs.samples import varied_samples
 from tests.support.edited import encoded, turned_picture
@@ -22,6 +22,13 @@ pytestmark = pytest.mark.usefixtures("runners")
 
 FIRST, *_, SECOND = varied_samples()[:5]
 PICTURE = Image.open(FIRST).convert("RGB")
+
+
+def find_duplicates(*arguments: Any, **options: Any) -> Duplicates:
+    """Find them as `duplicates.find_duplicates` does, which loads FAISS."""
+    from alexnet_deploy.index import duplicates
+
+    return duplicates.find_duplicates(*arguments, **options)
 
 
 def cut(picture: Image.Image, share: float = 0.9) -> Image.Image:
