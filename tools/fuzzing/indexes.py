@@ -16,7 +16,6 @@ import alexnet_deploy.index.model
 from alexnet_deploy.errors import AlexNetDeployError
 from alexnet_deploy.index.binary_codes import BinaryCoder
 from alexnet_deploy.index.compressed_record import FOLDER_NAME
-from alexnet_deploy.index.compressing import compress
 from alexnet_deploy.index.ledger import JOURNAL_NAME, LEDGER_NAME
 from alexnet_deploy.index.roots import all_roots
 from alexnet_deploy.index.status import describe_index, readable_index
@@ -208,6 +207,8 @@ def _read_compressed(folder: Path) -> None:
 
 def _compress(index: Path) -> None:
     """Compress the vectors of an index, with binary codes of a coder that nobody has trained."""
+    from alexnet_deploy.index.compressing import compress  # which loads FAISS
+
     weights = np.random.default_rng(0).normal(0, 1, (64, DIMENSION)).astype(np.float32)
     coder = BinaryCoder(weights=(weights,), biases=(np.zeros(64, np.float32),))
     with open_storage_to_write(index) as storage:
