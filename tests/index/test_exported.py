@@ -2,17 +2,23 @@
 
 import hashlib
 import os
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from numpy.typing import NDArray
 
 from alexnet_deploy.errors import IncompatibleFileError, UsageError
 from alexnet_deploy.index import exported
 from alexnet_deploy.index.exported import export_files
+from alexnet_deploy.index.integrity import intact_rows
 from alexnet_deploy.index.results import Query, SearchResult
 from alexnet_deploy.index.status import describe_index
+from alexnet_deploy.index.storage import Storage
 from tests.support.index_runner import (
     DIMENSION,
     LAYER,
@@ -170,6 +176,24 @@ def test_another_may_index_and_prune_meanwhile(
     rows = pq.read_table(tmp_path / "out").to_pylist()
     by_name = {Path(row["path"]).name: row[LAYER] for row in rows}
     assert all(by_name[f"{n:02}.bmp"] == vector_of((n + 1, 99, 7)).tolist() for n in range(1, 20))
+
+
+def test_no_vector_moves_while_a_group_is_read(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusals = []
+
+    def read(storage: Storage, positions: Sequence[int]) -> NDArray[np.float16]:
+        with closing(sqlite3.connect(index / "ledger.sqlite", timeout=0)) as other:
+            other.execute("UPDATE vectors SET position = position + 100")
+            with pytest.raises(sqlite3.OperationalError, match="locked") as refused:
+                other.commit()
+        refusals.append(refused.value)
+        return intact_rows(storage, positions)
+
+    monkeypatch.setattr(exported, "intact_rows", read)
+    assert export_files(index, tmp_path / "out").num_exported == 24
+    assert len(refusals) == 2, "the second finds that there are no more"
 
 
 def expected(index: Path, k: int) -> list[str]:

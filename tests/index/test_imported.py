@@ -114,6 +114,7 @@ def test_a_stopped_import_is_continued_where_it_was_committed(
 
     with pytest.raises(KeyboardInterrupt):
         take_in(stopped, vectors, on_result=stop)
+    monkeypatch.setattr(imported_files, "_BATCH_BYTES", 4 * 8 * 4)  # so it begins within one
     planned: list[int] = []
     assert outcome(take_in(stopped, vectors, on_plan=planned.append)) == (4, 6, 0, 0)
     assert planned == [4]
