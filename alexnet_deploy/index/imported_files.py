@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from alexnet_deploy.errors import Argument, IncompatibleFileError, MissingPackageError, UsageError
 from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.index.manifest import MAX_DIMENSION, Manifest, VectorSpace, vector_space
+from alexnet_deploy.photographs.file_stamps import modified_ns
 
 try:
     import pyarrow
@@ -188,7 +189,7 @@ def _looked_at(path: Path, layer: str | None, made_by: str | None) -> VectorFile
         network=network,
         num_rows=num_rows,
         size=sum(status.st_size for status in statuses),
-        mtime_ns=max(status.st_mtime_ns for status in statuses),
+        mtime_ns=max(map(modified_ns, statuses)),
         table=table,
         columns=(*_text_columns(table, schema), column),
     )
