@@ -22,14 +22,13 @@ from numpy.typing import NDArray
 from alexnet_deploy.errors import PhotographError
 from alexnet_deploy.index.duplicate_groups import Copy, Duplicates, Group
 from alexnet_deploy.index.exact_search import within_hamming
-from alexnet_deploy.index.finder import IndexedFile, PhotographFinder
+from alexnet_deploy.index.finder import PhotographFinder
 from alexnet_deploy.index.hashes import read_contents, store_hashes, stored_hashes, unhashed
 from alexnet_deploy.index.imported_roots import of_folders
 from alexnet_deploy.index.ledger import BLOB, INTEGER
 from alexnet_deploy.index.named_folders import check_named
 from alexnet_deploy.index.roots import all_roots
 from alexnet_deploy.index.storage import Storage, open_storage, open_storage_to_write
-from alexnet_deploy.photographs.file_stamps import read_stamped
 from alexnet_deploy.photographs.likeness import (
     ORIENTATIONS,
     UPRIGHT,
@@ -126,24 +125,12 @@ def _same_bytes(index: Storage) -> Iterator[Group]:
         files: dict[tuple[int, int], Path] = {}
         for file in finder.files(position):
             with suppress(OSError, PhotographError):
-                if _has_bytes(file, sha256):
+                if file.has_bytes(sha256):
                     status = os.stat(file.path)
                     files.setdefault((status.st_dev, status.st_ino), file.path)
         paths = list(files.values())
         if len(paths) > 1:
             yield Group(first=paths[0], copies=tuple(Copy(path=path) for path in paths[1:]))
-
-
-def _has_bytes(file: IndexedFile, sha256: bytes) -> bool:
-    """Return whether a file has the bytes that it was indexed with; it is read if need be.
-
-    Raises:
-        PhotographError: it cannot be.
-    """
-    if not file.is_as_indexed():
-        return False
-    # Without a time of which to know that it changes with the bytes, see `FileStamp`.
-    return file.mtime_ns is not None or read_stamped(file.path)[1].sha256 == sha256
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from alexnet_deploy import arguments
 from alexnet_deploy.choices import METRICS, Metric
+from alexnet_deploy.errors import PhotographError
 from alexnet_deploy.index.filters import Filters, Selection
 from alexnet_deploy.index.ledger import BLOB, INTEGER, NULL, NUM_PARAMETERS
 from alexnet_deploy.index.ranking import Ranking
 from alexnet_deploy.index.results import Neighbour, Query
 from alexnet_deploy.index.roots import Roots
 from alexnet_deploy.index.storage import Storage
-from alexnet_deploy.photographs.file_stamps import modified_ns
+from alexnet_deploy.photographs.file_stamps import modified_ns, read_stamped
 
 _ALL = 2**62
 
@@ -157,7 +158,7 @@ class PhotographFinder:
                         cosine_similarity=float(cosines[number]),
                         l2_distance=float(distances[number]),
                         rotation=int(rotations[number]),
-                        is_identical=row.position == own_position and is_as_indexed is True,
+                        is_identical=row.position == own_position and row.has_bytes(sha256),
                         is_changed=is_as_indexed is False,
                         imported=row.imported,
                     )
@@ -224,3 +225,15 @@ class IndexedFile:
         if not stat.S_ISREG(status.st_mode):
             return None
         return status.st_size == self.size and self.mtime_ns in (None, modified_ns(status))
+
+    def has_bytes(self, sha256: bytes | None) -> bool:
+        """Return whether the file has these bytes still, with which it was indexed.
+
+        It is read where the ledger has no time by which to know, see `FileStamp`.
+        """
+        if not self.is_as_indexed():
+            return False
+        try:
+            return self.mtime_ns is not None or read_stamped(self.path)[1].sha256 == sha256
+        except PhotographError:
+            return False

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from alexnet_deploy.index.results import Query
+from alexnet_deploy.photographs import file_stamps
 from tests.support.index_runner import photograph, save, search, update, vector_of
 
 RED = (200, 0, 0)
@@ -67,6 +68,19 @@ def test_a_file_that_has_changed_since_it_was_indexed_is_not_identical(
     update(photos.with_name("index"), photos)
     (result,) = search(photos.with_name("index"), [photos / "red.bmp"])
     assert not any(one.is_changed or one.is_gone for one in result.neighbours)
+
+
+def test_a_file_whose_time_proves_nothing_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_stamps, "is_settled", lambda _: False)  # as just after it was written
+    fresh = save(tmp_path / "new" / "fresh.bmp", RED)
+    update(tmp_path / "index", tmp_path / "new")
+    (result,) = search(tmp_path / "index", [photograph(RED)])
+    assert [one.is_identical for one in result.neighbours] == [True]
+    save(fresh, photograph(RED, edition=1))
+    (result,) = search(tmp_path / "index", [photograph(RED)])
+    assert [one.is_identical for one in result.neighbours] == [False]
 
 
 def test_a_file_that_was_replaced_by_a_folder_s_absence_is_gone(photos: Path) -> None:
