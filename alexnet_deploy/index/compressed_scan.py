@@ -15,8 +15,11 @@ from alexnet_deploy.index.faiss_library import faiss, threads_of_faiss
 
 _SHARD_ROWS = 2**19
 _REST_COSINE = 0.75
-"""Of what the axes leave out of two near neighbours, of FC7 about as much. A lower bound has to
-take 1; with this, more of the nearest are among the first."""
+"""Taken for what the axes leave out of two near neighbours, where a lower bound has to take 1.
+
+Of the nearest 10 in a million, the first 100 held .883, .947, .976, .996 and .985 with 0, .25, .5,
+.75 and 1.
+"""
 _UNIT_ROUNDOFF = 2.0**-24
 _ROUNDING = 2e-5
 """How far float32 moves two points: some 256 numbers, each by up to four roundings below 4."""

@@ -228,9 +228,8 @@ class Search:
         first = self._first_live(positions)
         if len(first) < self._k:
             return first if is_all else None
-        kth = values_of(measured(self._storage, first, query, self._metric), self._metric)[
-            self._k - 1
-        ]
+        ranking = measured(self._storage, first, query, self._metric)
+        kth = values_of(ranking, self._metric)[self._k - 1]
         bounds, bound_of_others = self._bounds(length, self._scan.bounds(squares), rows)
         if not (is_all or bound_of_others > kth):
             return None
