@@ -67,8 +67,9 @@ class Duplicates:
 
     Attributes:
         directory: of the index.
-        num_photographs: files in the index.
-        num_failed: contents that could not be compared: gone, changed, or not read.
+        num_photographs: files in the index, of folders that are there.
+        num_failed: contents that could not be compared: gone, changed, not read, or of a folder
+            that is not there.
         same_bytes: files with the same bytes, unchanged since they were indexed.
         same_pixels: files that decode to the same pixels, upright and in sRGB, 8 bits a channel.
         nearly_same: photographs that correlate with the largest file of their group.

@@ -20,10 +20,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_deploy.errors import PhotographError
+from alexnet_deploy.files.path_text import printable
 from alexnet_deploy.index.duplicate_groups import Copy, Duplicates, Group
 from alexnet_deploy.index.exact_search import within_hamming
 from alexnet_deploy.index.finder import PhotographFinder
-from alexnet_deploy.index.hashes import read_contents, store_hashes, stored_hashes, unhashed
+from alexnet_deploy.index.hashes import (
+    of_present_folders,
+    read_contents,
+    store_hashes,
+    stored_hashes,
+    unhashed,
+)
 from alexnet_deploy.index.imported_roots import of_folders
 from alexnet_deploy.index.ledger import BLOB, INTEGER
 from alexnet_deploy.index.named_folders import check_named
@@ -86,9 +93,8 @@ def find_duplicates(
     threads = threads or default_threads()
     with open_storage(directory) as index:
         check_named(directory, (root.path for root in all_roots(index.ledger)))
-        new = unhashed(index)
-        sql = f"SELECT count(DISTINCT position) FROM photographs WHERE {of_folders(index.ledger)}"
-        (num_contents,) = index.ledger.one(sql)
+        new, num_contents = unhashed(index), _count(index, of_present_folders(index.ledger))
+        num_absent = _say_what_is_left_out(index, notify)
     on_plan(len(new) + num_contents)
     if new:
         notify(
@@ -101,16 +107,33 @@ def find_duplicates(
         same_bytes = tuple(_same_bytes(index))
         same_pixels = tuple(search.same_pixels())
         nearly_same = tuple(search.nearly_same())
-        sql = f"SELECT count(position) FROM photographs WHERE {of_folders(index.ledger)}"
-        (num_photographs,) = index.ledger.one(sql)
+        is_here = of_present_folders(index.ledger)
         return Duplicates(
             directory=directory,
-            num_photographs=num_photographs,
-            num_failed=len(unhashed(index)) + search.num_failed,
+            num_photographs=_count(index, is_here, "position"),
+            num_failed=len(unhashed(index)) + search.num_failed + num_absent,
             same_bytes=same_bytes,
             same_pixels=same_pixels,
             nearly_same=nearly_same,
         )
+
+
+def _count(index: Storage, condition: str, what: str = "DISTINCT position") -> int:
+    (number,) = index.ledger.one(f"SELECT count({what}) FROM photographs WHERE {condition}")
+    return int(number)
+
+
+def _say_what_is_left_out(index: Storage, notify: Callable[[str], None]) -> int:
+    """Say which folders are not there, and what is no photograph; count what should be compared."""
+    in_folders = of_folders(index.ledger)
+    for root in all_roots(index.ledger):
+        if not os.path.isdir(root.path):
+            number = _count(index, f"root = {root.id}", "position")
+            notify(f"{printable(root.path)}: is not there; its {number:,} photographs are left out")
+    num_imported = _count(index, f"NOT ({in_folders})", "position")
+    if num_imported:
+        notify(f"{num_imported:,} imported vectors are left out: their photographs are not here")
+    return _count(index, in_folders) - _count(index, of_present_folders(index.ledger))
 
 
 def _same_bytes(index: Storage) -> Iterator[Group]:

@@ -4,6 +4,7 @@
 Whoever needs them first has each photograph decoded again.
 """
 
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 from alexnet_deploy.errors import PhotographError
 from alexnet_deploy.index.finder import PhotographFinder
 from alexnet_deploy.index.imported_roots import of_folders
-from alexnet_deploy.index.ledger import BLOB, INTEGER, NULL
+from alexnet_deploy.index.ledger import BLOB, INTEGER, NULL, Ledger
+from alexnet_deploy.index.roots import all_roots
 from alexnet_deploy.index.storage import Storage
 from alexnet_deploy.photographs.file_stamps import read_stamped
 from alexnet_deploy.photographs.likeness import read_thumbnail
@@ -61,6 +63,12 @@ class StoredHashes:
 
     sha256s: tuple[bytes, ...]
     hashes: NDArray[np.uint8]
+
+
+def of_present_folders(ledger: Ledger) -> str:
+    """Return the condition of SQL that a photograph is in a folder that is there."""
+    absent = [root.id for root in all_roots(ledger) if not os.path.isdir(root.path)]
+    return f"{of_folders(ledger)} AND root NOT IN ({', '.join(map(str, absent))})"
 
 
 def unhashed(index: Storage) -> list[bytes]:
@@ -111,9 +119,9 @@ def _store(index: Storage, rows: list[tuple[bytes, bytes]]) -> None:
 
 
 def _is_used(index: Storage) -> str:
-    """Return the condition that a vector `v` is of a file in a folder."""
-    in_folder = of_folders(index.ledger)
-    return f"EXISTS (SELECT 1 FROM photographs p WHERE p.position = v.position AND {in_folder})"
+    """Return the condition that a vector `v` is of a file in a folder that is there."""
+    is_here = of_present_folders(index.ledger)
+    return f"EXISTS (SELECT 1 FROM photographs p WHERE p.position = v.position AND {is_here})"
 
 
 def stored_hashes(index: Storage) -> StoredHashes:

@@ -271,6 +271,22 @@ def test_photographs_are_read_only_in_folders_that_the_user_has_named(photos: Pa
     assert len(find_duplicates(moved).nearly_same) == 1
 
 
+def test_a_folder_that_is_not_there_is_said_once(photos: Path) -> None:
+    """Its drive may not be mounted; what only it has fails, and the rest is compared."""
+    index, drive = photos.with_name("index"), photos.with_name("drive")
+    save(drive / "only here.jpg", encoded(cut(PICTURE, 0.8)))
+    save(drive / "grey again.jpg", (photos / "grey.jpg").read_bytes())
+    update(index, drive)
+    find(photos)
+    drive.rename(drive.with_name("elsewhere"))
+    told, read = list[str](), list[str | None]()
+    found = find_duplicates(index, notify=told.append, on_read=lambda _, error: read.append(error))
+    assert told[0] == f"{drive}: is not there; its 2 photographs are left out"
+    assert set(read) == {None}
+    assert (found.num_photographs, found.num_failed) == (8, 1)
+    assert named(found.nearly_same) == named(find(photos).nearly_same)
+
+
 def test_no_file_is_read_because_a_forged_ledger_says_that_it_was_imported(photos: Path) -> None:
     """What was imported is of no folder that the user has named."""
     index, outside = photos.with_name("index"), photos.with_name("outside.jpg")
@@ -283,8 +299,9 @@ def test_no_file_is_read_because_a_forged_ledger_says_that_it_was_imported(photo
         f"SELECT 9, CAST('{outside}' AS BLOB), sha256, position, status FROM photographs "
         "WHERE path = CAST('other.jpg' AS BLOB)",
     )
-    read: list[tuple[Path, str | None]] = []
-    found = find_duplicates(index, on_read=lambda *one: read.append(one))
+    read, told = list[tuple[Path, str | None]](), list[str]()
+    found = find_duplicates(index, on_read=lambda *one: read.append(one), notify=told.append)
+    assert told[0] == "1 imported vectors are left out: their photographs are not here"
     assert [path for path, error in read if error is not None] == [photos / "other.jpg"]
     assert outside not in {path for path, _ in read}
     assert (found.num_photographs, found.num_failed) == (8, 1)
