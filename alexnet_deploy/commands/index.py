@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from alexnet_deploy.choices import ANNS, CODE_BITS, Ann
 from alexnet_deploy.commands import options as shared
@@ -18,17 +19,25 @@ if TYPE_CHECKING:
     from alexnet_deploy.inference.failures import FailureLimit
 
 
-_OF_FOLDERS = {
-    "folders": "FOLDER",
-    "include_hidden": "--include-hidden",
-    "retry_failed": "--retry-failed",
-    "prune": "--prune",
-    "repair": "--repair",
-    "moved_roots": "--root",
-    "exclude": "--exclude",
-    "remove": "--remove",
+_EVERYWHERE = {"directory", "as_json", "quiet", "verbose"}
+_TAKEN = {
+    "--from": _EVERYWHERE
+    | {"sources", "made_by", "ann", "codes", "coder", "layer", "model", "max_failures"}
+    | {"precision", "decode", "colour", "threads"},
+    "--export": _EVERYWHERE | {"exported"},
 }
-"""What says something of folders, and nothing of files of vectors."""
+"""Parameters of runs that look at no photograph; none other says anything to them."""
+
+
+def _check_taken(own: str) -> None:
+    """Refuse what was said on the command line and would be ignored."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if source is ParameterSource.COMMANDLINE and name not in _TAKEN[own]:
+            given = parameter.opts[0] if isinstance(parameter, click.Option) else "FOLDER"
+            raise UsageError(f"{own} and {given}: do not go together; leave one out")
 
 
 def _or_exchange(command: Callable[..., None]) -> Callable[..., None]:
@@ -55,14 +64,7 @@ def _or_exchange(command: Callable[..., None]) -> Callable[..., None]:
         if not sources and exported is None:
             command(**arguments)
             return
-        own = "--from" if sources else "--export"
-        if arguments["model_arguments"].fast:
-            raise UsageError(f"--fast: {own} computes no vectors; leave it out")
-        others = [option for name, option in _OF_FOLDERS.items() if arguments[name]]
-        others += ["--export"] if sources and exported is not None else []
-        others += given if exported is not None else []
-        if others:
-            raise UsageError(f"{own} and {others[0]}: each is a run of its own; choose one")
+        _check_taken("--from" if sources else "--export")
         if sources:
             _import(sources, made_by, **arguments)
         elif exported is not None:
