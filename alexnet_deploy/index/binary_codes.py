@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import Argument, UsageError
+from alexnet_deploy.errors import UsageError
 
 _BLOCK_NUMBERS = 2**22
 
@@ -75,7 +75,7 @@ def check_bits(bits: int, num_vectors: int, dimension: int) -> None:
     """
     if not can_be_fitted(bits, num_vectors, dimension):
         raise UsageError(
-            Argument("codes", bits),
-            f": needs more than {bits} vectors of at least {bits} numbers, the index has "
-            f"{num_vectors:,} of {dimension:,}; take fewer bits, or index more photographs",
+            f"codes of {bits} bits need more than {bits} vectors of at least {bits} numbers, the "
+            f"index has {num_vectors:,} of {dimension:,}; take fewer bits, or index more "
+            "photographs"
         )
