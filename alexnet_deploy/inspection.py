@@ -5,17 +5,21 @@ import math
 import os
 import textwrap
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import Argument, UsageError
+from alexnet_deploy.errors import Argument, IncompatibleFileError, UsageError
 from alexnet_deploy.files.input_files import existing_file
 from alexnet_deploy.files.path_text import path_fields, printable
+from alexnet_deploy.files.records import plain_fields
+from alexnet_deploy.graph.coder_file import read_coder
 from alexnet_deploy.graph.model_file import ModelFile, narrow_name
 from alexnet_deploy.graph.reading import read_model
 from alexnet_deploy.importing.opening import open_weights
+from alexnet_deploy.index.coder import CoderRecord, coder_of
 from alexnet_deploy.index.status import describe_index, readable_index
 from alexnet_deploy.inference.vector_files import (
     SUFFIXES,
@@ -23,6 +27,7 @@ from alexnet_deploy.inference.vector_files import (
     readable_vectors,
 )
 from alexnet_deploy.model.spec import ModelSpec
+from alexnet_deploy.photographs.pixels import Decode
 from alexnet_deploy.runtimes.engine_file import (
     ENGINE_SUFFIX,
     RTX_OWN_CHOICE,
@@ -35,7 +40,8 @@ def describe(path: Path, *, check: bool = False) -> dict[str, Any]:
     """Read a file and describe it as JSON values.
 
     For a directory see `describe_index`, for vectors, `.npy`, `.json` or `.parquet`,
-    `describe_vectors`. The others:
+    `describe_vectors`. Of a coder: path, kind ("coder"), size_bytes, bits (of a code), widths (of
+    its layers, the vector's first), and the fields of the vectors' `VectorSpace`. The others:
 
     Keys: path, kind ("checkpoint", "onnx" or "engine"), size_bytes, identity, preset, parameters
     (weights and biases of the dense network), spec (all of it but labels and provenance), layers
@@ -47,7 +53,8 @@ def describe(path: Path, *, check: bool = False) -> dict[str, Any]:
     with path_base64.
 
     Args:
-        path: a checkpoint, an .onnx or .engine file, vectors, or the directory of an index.
+        path: a checkpoint, an .onnx or .engine file, a coder, vectors, or the directory of an
+            index.
         check: read an index completely, and name the problems.
 
     Raises:
@@ -68,7 +75,12 @@ def describe(path: Path, *, check: bool = False) -> dict[str, Any]:
     if path.suffix == ENGINE_SUFFIX:
         return _described_engine(path)
     if path.suffix == ".onnx":
-        file = read_model(path)
+        try:
+            file = read_model(path)
+        except IncompatibleFileError:
+            with suppress(IncompatibleFileError):
+                return _described_coder(path)
+            raise
         return {
             **_described(path, "onnx", file.spec, file.identity),
             "arrays": _arrays(_as_stored(file)),
@@ -92,6 +104,8 @@ def readable(description: dict[str, Any]) -> str:
         made = description["provenance"]
         vectors = [*readable_vectors(description), *(_readable_input(made["spec"]) if made else ())]
         return "\n".join(map(printable, vectors))
+    if description["kind"] == "coder":
+        return "\n".join(map(printable, _readable_coder(description)))
     spec = description["spec"]
     claimed = " (claimed: a plan hides its weights)" if description["kind"] == "engine" else ""
     lines = [
@@ -156,6 +170,30 @@ def _as_stored(file: ModelFile) -> dict[str, NDArray[Any]]:
 
 def _arrays(arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:
     return {name: f"{array.dtype.name} {list(array.shape)}" for name, array in arrays.items()}
+
+
+def _described_coder(path: Path) -> dict[str, Any]:
+    file = read_coder(path)
+    widths = list(coder_of(file).widths)
+    return {
+        **path_fields(path),
+        "kind": "coder",
+        "size_bytes": path.stat().st_size,
+        "bits": widths[-1],
+        "widths": widths,
+        **plain_fields(CoderRecord.of(file, str(path)).space),
+    }
+
+
+def _readable_coder(description: dict[str, Any]) -> list[str]:
+    return [
+        f"{description['path']}: coder, {description['size_bytes'] / 1e6:.1f} MB",
+        f"  codes         {description['bits']} bits, by layers of "
+        f"{', '.join(map(str, description['widths']))} numbers",
+        f"  of vectors    {description['layer']}, {description['precision']}, decoded by "
+        f"{Decode(**description['decode'])}",
+        f"  identity      {description['identity']}",
+    ]
 
 
 def _described_engine(path: Path) -> dict[str, Any]:

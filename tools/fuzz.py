@@ -3,12 +3,12 @@
     python tools/fuzz.py --minutes 10 --seed 1 -o DIR
     python tools/fuzz.py --seed 1 -o DIR --attempt rows:1234
 
-Photographs in all formats, files of other programs, checkpoints, .onnx files, engines, and indexes
-with another manifest, ledger (by bytes and by rows), journal, vectors or compressed vectors. Each
-is read in a process of its own, with a limit of time and of memory, in a folder from which nothing
-may be touched (`fuzzing.cage`). A result and an error of the package's are as it should be.
-Anything else is a finding: its input is kept in DIR, with what came of it. An attempt is made by
-the seed, its kind and its number alone, so `--attempt` repeats it.
+Photographs in all formats, files of other programs, checkpoints, .onnx files, engines, coders, and
+indexes with another manifest, ledger (by bytes and by rows), journal, vectors or compressed
+vectors. Each is read in a process of its own, with a limit of time and of memory, in a folder from
+which nothing may be touched (`fuzzing.cage`). A result and an error of the package's are as it
+should be. Anything else is a finding: its input is kept in DIR, with what came of it. An attempt is
+made by the seed, its kind and its number alone, so `--attempt` repeats it.
 
 Exit codes: 0 no finding, 1 findings, 2 wrong usage.
 """

@@ -22,15 +22,15 @@ from alexnet_deploy.errors import UsageError
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(file: str | None, check: bool, failures: bool, null: bool, as_json: bool) -> None:
-    """Describe a checkpoint, an ONNX file, an engine, vectors or an index.
+    """Describe a checkpoint, an ONNX file, an engine, a coder, vectors or an index.
 
     Network, preprocessing, labels, identity, provenance, and what the file says of its own
     verification; of vectors how they were made, and whether an .npy agrees with its .json; of an
     index its photographs, roots, last runs and most frequent failures.
 
-    FILE is a checkpoint, an .onnx or .engine file of ours, the name of a public network, an .npy,
-    .json or .parquet of embed, or the directory of an index; without one, $ALEXNET_MODEL or the
-    bundled checkpoint.
+    FILE is a checkpoint, an .onnx or .engine file of ours, the name of a public network, a coder of
+    index --coder, an .npy, .json or .parquet of embed, or the directory of an index; without one,
+    $ALEXNET_MODEL or the bundled checkpoint.
     """
     if null and not failures:
         raise UsageError("-0 ends the paths of --failures; add --failures")

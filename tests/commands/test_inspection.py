@@ -8,11 +8,13 @@ import pytest
 
 from alexnet_deploy.errors import IncompatibleFileError, UsageError
 from alexnet_deploy.graph.build import build_model
+from alexnet_deploy.graph.coder_file import write_coder
 from alexnet_deploy.graph.model_file import write_model
 from alexnet_deploy.graph.report import Report
 from alexnet_deploy.inspection import describe, readable
 from alexnet_deploy.model.checkpoints import Checkpoint, save_checkpoint
 from alexnet_deploy.runtimes.engine_file import EngineRecord, sidecar_path, write_engine
+from tests.support.coders import random_coder, space_of
 from tests.support.engine_files import ENGINE
 from tests.support.networks import random_checkpoint
 
@@ -124,3 +126,16 @@ def test_an_engine_that_is_damaged_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.engine").write_bytes(b"the plam")
     with pytest.raises(IncompatibleFileError, match="hashes differ"):
         describe(tmp_path / "m.engine")
+
+
+def test_a_coder_is_described_by_the_vectors_that_it_takes(tmp_path: Path) -> None:
+    space, path = space_of("fc6"), tmp_path / "head.onnx"
+    write_coder(random_coder(space, bits=128, hidden=6), path)
+    description = describe(path)
+    assert (description["kind"], description["bits"]) == ("coder", 128)
+    assert description["widths"] == [4096, 6, 128]
+    assert (description["layer"], description["identity"]) == ("fc6", space.identity)
+    assert "  codes         128 bits, by layers of 4096, 6, 128 numbers" in readable(description)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(IncompatibleFileError):
+        describe(path)

@@ -17,8 +17,10 @@ import torch
 
 from alexnet_deploy.export.opening import load_model
 from alexnet_deploy.graph.build import build_model
+from alexnet_deploy.graph.coder_file import write_coder
 from alexnet_deploy.graph.model_file import write_model
 from alexnet_deploy.graph.reading import read_model
+from alexnet_deploy.index.coder import open_coder
 from alexnet_deploy.inspection import describe, readable
 from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from alexnet_deploy.model.spec import SPEC_KEY, ModelSpec, preset_spec
@@ -27,8 +29,10 @@ from alexnet_deploy.runtimes.base import usual_outputs
 from alexnet_deploy.runtimes.engine_file import read_engine, sidecar_path, write_engine
 from fuzzing.kinds import Kind, check
 from fuzzing.mutations import CANARY, changed_bytes, changed_json
+from tests.support.coders import random_coder, space_of
 from tests.support.trt_stub.fake_runtime import FILE
 
+_CODER_SPACE = space_of("logits")
 _REPORT = {
     "passed": True,
     "checks": [{"name": "fc7", "measured": "1e-06", "allowed": "<= 1e-04", "passed": True}],
@@ -40,7 +44,7 @@ _REPORT = {
 
 
 def model_kinds(seeds: Path) -> list[Kind]:
-    """Return the kinds ".safetensors", ".pt", ".onnx" and ".engine".
+    """Return the kinds ".safetensors", ".pt", ".onnx", ".engine" and "coder".
 
     Args:
         seeds: an empty folder for good files.
@@ -53,13 +57,15 @@ def model_kinds(seeds: Path) -> list[Kind]:
     file = build_model(checkpoint, usual_outputs(checkpoint.spec))
     file = dataclasses.replace(file, report=_REPORT)
     write_model(file, seeds / "m.onnx")
+    write_coder(random_coder(_CODER_SPACE), seeds / "coder.onnx")
     record = dataclasses.replace(FILE.record, spec=checkpoint.spec, report=_REPORT)
     write_engine(dataclasses.replace(FILE, record=record), seeds / "m.engine")
     return [
         Kind(name=".safetensors", write=_Safetensors(seeds).write, read=_read_checkpoint),
         Kind(name=".pt", write=_Torch(seeds).write, read=_read_checkpoint),
-        Kind(name=".onnx", write=_Onnx(seeds).write, read=_read_onnx),
+        Kind(name=".onnx", write=_Onnx(seeds / "m.onnx").write, read=_read_onnx),
         Kind(name=".engine", write=_Engine(seeds).write, read=_read_engine),
+        Kind(name="coder", write=_Onnx(seeds / "coder.onnx").write, read=_read_coder),
     ]
 
 
@@ -180,9 +186,8 @@ class _Torch:
 class _Onnx:
     """A protobuf message, whose metadata are strings with JSON in them."""
 
-    def __init__(self, seeds: Path) -> None:
-        self._data = (seeds / "m.onnx").read_bytes()
-        self._graph = onnx.load_model_from_string(self._data)
+    def __init__(self, seed: Path) -> None:
+        self._graph = onnx.load_model_from_string(seed.read_bytes())
 
     def write(self, folder: Path, rng: random.Random) -> None:
         model = onnx.ModelProto()
@@ -296,6 +301,14 @@ def _read_onnx(folder: Path) -> None:
     file.weights()
     loaded = load_model(path)
     check(loaded.is_unchanged(), "changed, and loaded")
+
+
+def _read_coder(folder: Path) -> None:
+    path = folder / "m.onnx"
+    coder = open_coder(path, _CODER_SPACE)
+    codes = coder.codes(np.ones((1, _CODER_SPACE.dimension), np.float16))
+    check(codes.shape == (1, coder.widths[-1] // 8), f"codes are {codes.shape}")
+    readable(describe(path))
 
 
 def _read_engine(folder: Path) -> None:
