@@ -69,13 +69,14 @@ def plan(num_vectors: int, dimension: int, choice: Ann | int | Path, threads: in
         wide /= np.sqrt(np.einsum("nd,nd->n", wide, wide))[:, None]
         np.einsum("nd,d->n", wide, query)  # which, unlike a matrix product, stays in this thread
 
+    code_bytes = choice // 8 if isinstance(choice, int) else 0
     exact_s = _least_s(compare) * num_vectors / num_made / threads
     return Plan(
         num_vectors=num_vectors,
         exact_s=exact_s,
         is_compressed=choice not in ("auto", "exact")
         or (choice == "auto" and exact_s > INTERACTIVE_S),
-        compressed_bytes=num_vectors * row_type(len(axes)).itemsize,
+        compressed_bytes=num_vectors * (row_type(len(axes)).itemsize + code_bytes),
         compressing_s=_least_s(lambda: points_of(vectors, mean, axes)) * num_vectors / num_made,
     )
 

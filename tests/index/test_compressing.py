@@ -178,5 +178,6 @@ def test_a_plan_grows_with_the_vectors_and_does_as_it_is_told() -> None:
     assert large.compressed_bytes == 10**7 * 140
     assert "10,000,000 vectors" in large.line()
     assert plan(10, 4096, "compressed", 2).is_compressed
-    assert plan(10, 4096, 64, 2).is_compressed
+    coded = plan(10**7, 4096, 64, 2)
+    assert (coded.is_compressed, coded.compressed_bytes) == (True, 10**7 * 148)
     assert not plan(10**7, 4096, "exact", 2).is_compressed
