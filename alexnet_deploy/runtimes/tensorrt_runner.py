@@ -10,7 +10,13 @@ from typing import Any, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import Argument, DeviceError, IncompatibleFileError, UsageError
+from alexnet_deploy.errors import (
+    Argument,
+    DeviceError,
+    IncompatibleFileError,
+    Message,
+    UsageError,
+)
 from alexnet_deploy.graph.interface import INPUT
 from alexnet_deploy.model.layers import layer_names
 from alexnet_deploy.runtimes.base import BaseRunner, RunnerOptions, padded
@@ -21,9 +27,8 @@ from alexnet_deploy.runtimes.engine_file import (
     EngineFile,
     check_machine,
 )
-from alexnet_deploy.runtimes.gpu_driver import current_gpu
 from alexnet_deploy.runtimes.rtx_plan import check_plan
-from alexnet_deploy.runtimes.tensorrt_library import Library, load_library
+from alexnet_deploy.runtimes.tensorrt_library import Library, engine_gpu, load_library
 
 
 class TensorRtRunner(BaseRunner):
@@ -44,8 +49,8 @@ class TensorRtRunner(BaseRunner):
         Without `options.exact_batch` the batch size is the nearest that the engine was built for.
 
         Raises:
-            DeviceError: no GPU, not enough memory on it, a TensorRT that is too old, or options
-                that the engine does not support.
+            DeviceError: no GPU, not enough memory on it, a driver or a TensorRT that is too old, or
+                options that the engine does not support.
             IncompatibleFileError: an engine for another machine or version, or one that contradicts
                 its record.
             MissingPackageError: the library that built it is not installed.
@@ -58,7 +63,7 @@ class TensorRtRunner(BaseRunner):
         outputs = layer_names(options.outputs, record.spec)
         options = dataclasses.replace(options, outputs=outputs)
         _check_options(file, options)
-        gpu, library = current_gpu(), load_library(record.runtime)
+        gpu, library = engine_gpu(), load_library(record.runtime)
         is_rtx = record.runtime == "tensorrt-rtx"
         check_machine(
             file,
@@ -210,12 +215,12 @@ def _deserialized(file: EngineFile, library: Library) -> Any:
 
     Raises:
         IncompatibleFileError: the library rejects it.
-        DeviceError: TensorRT-RTX does not support the GPU or its driver.
+        DeviceError: CUDA does not start, or TensorRT-RTX does not support the GPU or its driver.
     """
     if library.runtime == "tensorrt-rtx":
         check_plan(file.plan, file.source)
-    library.messages.take()
-    engine = library.module.Runtime(library.logger).deserialize_cuda_engine(file.plan)
+    runtime = library.created("a runtime", library.module.Runtime, library.logger)
+    engine = runtime.deserialize_cuda_engine(file.plan)
     if engine is None:
         raise IncompatibleFileError(
             f"{file.source}: {library.name} cannot load it ({library.messages.take()}); build it "
@@ -261,13 +266,15 @@ def _context(engine: Any, image: tuple[int, ...], file: EngineFile, library: Lib
         DeviceError: not enough memory.
         IncompatibleFileError: it does not accept that shape.
     """
-    context = _new_context(engine, library)
-    if context is None:
-        raise DeviceError(
-            f"{file.source}: not enough memory on the GPU ({library.messages.take()}); free some "
-            "memory there, or build an engine with a smaller ",
-            Argument("profile.max"),
-        )
+    remedy = Message(
+        "free some memory on the GPU, or build an engine with a smaller ", Argument("profile.max")
+    )
+    context = library.created(
+        f"an execution context for {file.source}",
+        engine.create_execution_context,
+        *_context_settings(engine, library),
+        remedy=remedy,
+    )
     if not context.set_input_shape(INPUT, image):
         raise IncompatibleFileError(
             f"{file.source}: does not take {image} ({library.messages.take()}); build it again "
@@ -276,12 +283,13 @@ def _context(engine: Any, image: tuple[int, ...], file: EngineFile, library: Lib
     return context
 
 
-def _new_context(engine: Any, library: Library) -> Any:
+def _context_settings(engine: Any, library: Library) -> tuple[Any, ...]:
+    """Return the arguments that a context is created with."""
     if library.runtime == "tensorrt":
-        return engine.create_execution_context()
+        return ()
     # By default TensorRT-RTX starts with shape-generic kernels and switches to specialized ones
     # once compiled: results would differ by rounding, and from those verified.
     strategy = library.module.DynamicShapesKernelSpecializationStrategy
-    config = engine.create_runtime_config()
+    config = library.created("a runtime configuration", engine.create_runtime_config)
     config.dynamic_shapes_kernel_specialization_strategy = strategy.EAGER
-    return engine.create_execution_context(config)
+    return (config,)
