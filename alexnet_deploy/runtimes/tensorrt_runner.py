@@ -5,6 +5,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
@@ -20,7 +21,7 @@ from alexnet_deploy.errors import (
 from alexnet_deploy.graph.interface import INPUT
 from alexnet_deploy.model.layers import layer_names
 from alexnet_deploy.runtimes.base import BaseRunner, RunnerOptions, padded
-from alexnet_deploy.runtimes.cuda_memory import DeviceBuffer, HostBuffer, Stream
+from alexnet_deploy.runtimes.cuda_memory import DeviceBuffer, Graph, HostBuffer, Stream
 from alexnet_deploy.runtimes.engine_file import (
     REBUILD_COMMANDS,
     RUNTIME_NAMES,
@@ -34,7 +35,9 @@ from alexnet_deploy.runtimes.tensorrt_library import Library, engine_gpu, load_l
 class TensorRtRunner(BaseRunner):
     """One execution context with a fixed batch size, to which smaller batches are padded.
 
-    While the GPU computes a batch, another call fills or empties its own pinned memory.
+    While the GPU computes a batch, another call fills or empties its own pinned memory. For each of
+    these memories, copies and computation are captured once as a CUDA graph, and a batch is one
+    launch; if that is not possible, `description` says why. TensorRT-RTX captures by itself.
 
     The shape is set only once: in a context with ahead-of-time compiled plugins each change leaks
     GPU memory (NVIDIA/TensorRT issue 4849, seen in 11.1 and 11.2).
@@ -87,11 +90,15 @@ class TensorRtRunner(BaseRunner):
             self._resources = stack.pop_all()
 
     def _compute(self, images: NDArray[np.uint8], slot: int) -> Mapping[str, NDArray[np.float32]]:
-        host = self._host[slot]
+        host, graph = self._host[slot], self._graphs[slot]
         np.copyto(host.images.array, padded(images, self.options.batch_size))
         with self._turn:
             try:
-                self._run_on_gpu(host)
+                if graph is None:
+                    self._submit(host)
+                else:
+                    self._stream.launch(graph)
+                self._stream.synchronize()
             except BaseException:  # Ctrl-C too: the upload may still read the staged batch
                 self._wait()
                 raise
@@ -104,15 +111,14 @@ class TensorRtRunner(BaseRunner):
         self._engine = None
         self._resources.close()
 
-    def _run_on_gpu(self, host: "_HostMemory") -> None:
-        """Upload the staged batch, run it, download the results, and wait for them."""
+    def _submit(self, host: "_HostMemory") -> None:
+        """Let the GPU fetch the staged batch, compute it, and store the results."""
         self._stream.upload(host.images, self._buffers[INPUT])
         if not self._context.execute_async_v3(self._stream.handle):
             reason = self._library.messages.take()
-            raise DeviceError(f"{self.description}: cannot compute a batch ({reason})")
+            raise DeviceError(f"{self._library.name} cannot compute a batch ({reason})")
         for name, result in host.results.items():
             self._stream.download(self._buffers[name], result)
-        self._stream.synchronize()
 
     def _wait(self) -> None:
         """Let the GPU finish abandoned work, ignoring its errors."""
@@ -139,6 +145,23 @@ class TensorRtRunner(BaseRunner):
         self._turn = threading.Lock()  # of the slots on the GPU
         wanted = {name: outputs[name] for name in self.options.outputs}
         self._host = tuple(_HostMemory.pinned(image, wanted, stack) for _ in self._slots)
+        self._graphs: tuple[Graph | None, ...] = (None,) * len(self._host)
+        if self._library.runtime == "tensorrt":
+            self._capture(stack)
+
+    def _capture(self, stack: ExitStack) -> None:
+        """Capture a batch of each slot; `stack` frees the graphs."""
+        # TensorRT completes its context with the first batch, which cannot be captured.
+        self._submit(self._host[0])
+        self._stream.synchronize()
+        try:
+            self._graphs = tuple(
+                _owned(stack, self._stream.captured(partial(self._submit, host)))
+                for host in self._host
+            )
+        except DeviceError as error:
+            reason, _, _ = str(error).partition("; ")  # what to do needs no one who has results
+            self.description += f", without CUDA graphs ({reason})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,4 +315,5 @@ def _context_settings(engine: Any, library: Library) -> tuple[Any, ...]:
     strategy = library.module.DynamicShapesKernelSpecializationStrategy
     config = library.created("a runtime configuration", engine.create_runtime_config)
     config.dynamic_shapes_kernel_specialization_strategy = strategy.EAGER
+    config.cuda_graph_strategy = library.module.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
     return (config,)
