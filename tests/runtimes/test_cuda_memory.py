@@ -200,7 +200,13 @@ def test_a_real_gpu_gives_back_what_it_was_given() -> None:
     stream.download(device, down)
     stream.synchronize()
     np.testing.assert_array_equal(down.array, data)
-    for resource in (device, up, down, stream):
+    graph = stream.captured(lambda: stream.upload(up, device))
+    up.array[:] = 7
+    stream.launch(graph)
+    stream.download(device, down)
+    stream.synchronize()
+    assert (down.array == 7).all()
+    for resource in (graph, device, up, down, stream):
         resource.close()
     with pytest.raises(DeviceError, match="out of memory"):
         DeviceBuffer(2**50)
