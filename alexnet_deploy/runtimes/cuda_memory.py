@@ -1,4 +1,4 @@
-"""GPU memory, pinned host memory and a stream, for engines; owns `cuda.bindings.runtime`.
+"""GPU memory, pinned host memory, a stream and graphs, for engines; owns `cuda.bindings.runtime`.
 
 Everything happens on the process's first GPU, `gpu_driver.current_gpu`. Pointers do not leave the
 runners; whoever creates a buffer closes it.
@@ -89,6 +89,23 @@ class HostBuffer:
             _released("freeing pinned memory", cudart.cudaFreeHost, address)
 
 
+class Graph:
+    """Work that was captured from a stream, which the GPU starts with one call; see `Stream`.
+
+    Attributes:
+        handle: the executable graph; None once closed.
+    """
+
+    def __init__(self, handle: Any) -> None:
+        self.handle = handle
+
+    def close(self) -> None:
+        """Free the graph; the GPU must no longer be running it."""
+        handle, self.handle = self.handle, None
+        if handle is not None:
+            _released("freeing a CUDA graph", cudart.cudaGraphExecDestroy, handle)
+
+
 class Stream:
     """A CUDA stream: work that the GPU does in order, asynchronously to the caller.
 
@@ -115,6 +132,35 @@ class Stream:
         """Copy to the host; `target` holds the data after `synchronize`."""
         kind = cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._copy("copying from the GPU", target, source, kind)
+
+    def captured(self, work: Callable[[], None]) -> Graph:
+        """Return what `work` submits to this stream as a graph, which does not run yet.
+
+        Its addresses are fixed: the memory must not be freed before the graph.
+
+        Raises:
+            DeviceError: part of it cannot be captured. The stream is usable after any error.
+        """
+        what = "capturing a CUDA graph"
+        # Other threads, such as those that decode on the GPU, may do what would end a capture.
+        mode = cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        _checked(what, cudart.cudaStreamBeginCapture, self._stream, mode)
+        try:
+            work()
+        except BaseException:
+            _, graph = cudart.cudaStreamEndCapture(self._stream)
+            if graph:  # none if the capture was invalid
+                _released(what, cudart.cudaGraphDestroy, graph)
+            raise
+        graph = _checked(what, cudart.cudaStreamEndCapture, self._stream)
+        try:
+            return Graph(_checked(what, cudart.cudaGraphInstantiate, graph, 0))
+        finally:
+            _released(what, cudart.cudaGraphDestroy, graph)
+
+    def launch(self, graph: Graph) -> None:
+        """Submit the work of a graph."""
+        _checked("launching a CUDA graph", cudart.cudaGraphLaunch, graph.handle, self._stream)
 
     def synchronize(self) -> None:
         """Wait until all work submitted so far is done.

@@ -9,10 +9,10 @@ from alexnet_deploy.choices import Device, FilePrecision, Precision, Runtime
 from alexnet_deploy.runtimes.base import Runner, RunnerOptions, usual_outputs
 from alexnet_deploy.runtimes.capabilities import computes, resolve_runtime
 from alexnet_deploy.runtimes.engine_file import EngineFile
-from alexnet_deploy.runtimes.gpu_driver import current_gpu, gpus
+from alexnet_deploy.runtimes.gpu_driver import gpus
 from alexnet_deploy.runtimes.onnxruntime_distributions import ONNX_RUNTIMES, is_installed_for_gpu
 from alexnet_deploy.runtimes.prepared import PreparedNetwork, prepare
-from alexnet_deploy.runtimes.tensorrt_library import load_library
+from alexnet_deploy.runtimes.tensorrt_library import engine_gpu, load_library
 
 if TYPE_CHECKING:
     from alexnet_deploy.graph.model_file import ModelFile
@@ -54,13 +54,13 @@ def open_engine_file(file: EngineFile, options: RunnerOptions) -> Runner:
 
     Raises:
         MissingPackageError: the library is not installed.
-        DeviceError: no GPU, or options that the engine does not support.
+        DeviceError: no GPU, one with too old a driver, or options that the engine does not support.
         IncompatibleFileError: it was built for another GPU or library version.
         UsageError: a layer or a batch that it was not built for.
     """
     # In this order: without a GPU nothing needs to be installed, and the library's extra includes
     # the rest.
-    current_gpu()
+    engine_gpu()
     load_library(file.record.runtime)
     from alexnet_deploy.runtimes.tensorrt_runner import TensorRtRunner
 

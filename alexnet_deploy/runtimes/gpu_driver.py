@@ -38,10 +38,10 @@ def gpus() -> tuple[Gpu, ...]:
         return ()
 
 
-_ON_THE_CPU = Message("run an .onnx file with ", Argument("device", "cpu"))
+ON_THE_CPU = Message("run an .onnx file with ", Argument("device", "cpu"))
 
 
-def current_gpu(without: str = _ON_THE_CPU) -> Gpu:
+def current_gpu(without: str = ON_THE_CPU) -> Gpu:
     """Return the GPU that the process uses.
 
     Args:

@@ -17,8 +17,8 @@ def check_plan(plan: bytes, source: str) -> None:
     """
     library = load_library("tensorrt-rtx")
     trt = library.module
-    library.messages.take()
-    validity, bits = trt.Runtime(library.logger).get_engine_validity(plan)
+    runtime = library.created("a runtime", trt.Runtime, library.logger)
+    validity, bits = runtime.get_engine_validity(plan)
     if validity != trt.EngineValidity.INVALID:
         return
     flags = trt.EngineInvalidityDiagnostics.__members__

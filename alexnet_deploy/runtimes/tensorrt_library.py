@@ -3,36 +3,49 @@
 They run engines with the same API, so callers are written for either, as a `Library`.
 """
 
+import ctypes
+import re
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from alexnet_deploy.errors import DeviceError, MissingPackageError
+from alexnet_deploy.errors import DeviceError, Message, MissingPackageError
 from alexnet_deploy.runtimes.engine_file import RUNTIME_NAMES, EngineRuntime
+from alexnet_deploy.runtimes.gpu_driver import ON_THE_CPU, Gpu, current_gpu
 
 # Before 11 the builder, not the file, decided the precision. Before 11.4 scalar plugin attributes
 # break with NumPy 2.4.
 _OLDEST_TENSORRT = (11, 4)
+_OLDEST_CUDA = 13  # which TensorRT 11 and cuda-bindings are built with
+_CUDA_ERROR = re.compile(r"catchCudaError.*\((cudaError (\d+): [^()]*)\)")
+_NO_GPU = ("35", "100")  # cudaErrorInsufficientDriver, also if there is none; cudaErrorNoDevice
+_CHECK_GPU = Message("check with nvidia-smi that the GPU responds and has free memory")
 
 
 class Messages:
     """A library's latest errors: a failing call returns None and gives the reason only here."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, runtime: EngineRuntime) -> None:
+        self._name = RUNTIME_NAMES[runtime]
+        self._needs_gpu = runtime == "tensorrt"
         self._errors: deque[str] = deque(maxlen=5)
         self._warnings: deque[str] = deque(maxlen=5)
 
     def add(self, severity: str, text: str) -> None:
         """Keep a message if its severity, as the library names it, makes it a reason."""
         lines = {"INTERNAL_ERROR": self._errors, "ERROR": self._errors, "WARNING": self._warnings}
-        text = without_noise(text)
+        text = without_noise(text, needs_gpu=self._needs_gpu)
         if severity in lines and text:
             lines[severity].append(text)
 
+    def has_errors(self) -> bool:
+        """Return whether there was an error since the last `take`."""
+        return bool(self._errors)
+
     def take(self) -> str:
         """Return the errors since the last call, else the warnings, as one line, and clear them."""
-        lines = [*(self._errors or self._warnings)]
+        lines = dict.fromkeys(self._errors or self._warnings)
         self._errors.clear()
         self._warnings.clear()
         return " | ".join(lines) or f"{self._name} gave no reason"
@@ -75,6 +88,37 @@ class Library:
             )
         return version
 
+    def created(
+        self, what: str, make: Callable[..., Any], *arguments: Any, remedy: Message = _CHECK_GPU
+    ) -> Any:
+        """Call what makes one of the library's objects.
+
+        Where CUDA does not start, the bindings return an object with nothing behind it, which only
+        the log tells: the next call on it is a segmentation fault. Or they raise a TypeError.
+
+        Args:
+            what: the object, for the error.
+            make: a class or method of the library.
+            arguments: those of `make`.
+            remedy: what to do without the object.
+
+        Raises:
+            DeviceError: there is none, or making it was an error; with the library's reason.
+        """
+        self.messages.take()
+        try:
+            made = make(*arguments)
+        except TypeError as error:
+            if "returned nullptr" not in str(error):
+                raise
+            made = None
+        if made is None or self.messages.has_errors():
+            # To delete such an object, even at exit, is a segmentation fault, too: it stays.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(made))
+            reason = self.messages.take()
+            raise DeviceError(f"{self.name} cannot create {what} ({reason}); ", remedy)
+        return made
+
     def compute_capabilities(self) -> dict[str, Any]:
         """Return TensorRT-RTX's build targets by compute capability, as SM89 by "8.9"."""
         numbers = {
@@ -89,6 +133,24 @@ class Library:
 _LOADED: dict[EngineRuntime, Library] = {}
 
 
+def engine_gpu(without: str = ON_THE_CPU) -> Gpu:
+    """Return the GPU that engines run on; call this first, before a library is loaded.
+
+    Args:
+        without: as for `gpu_driver.current_gpu`.
+
+    Raises:
+        DeviceError: as for `gpu_driver.current_gpu`, or neither library starts with its driver.
+    """
+    gpu = current_gpu(without)
+    if int(gpu.cuda_version.split(".")[0]) < _OLDEST_CUDA:
+        raise DeviceError(
+            f"the driver of the GPU {gpu.name} is of CUDA {gpu.cuda_version}, an engine needs CUDA "
+            f"{_OLDEST_CUDA}.0 or later; update the driver"
+        )
+    return gpu
+
+
 def load_library(runtime: EngineRuntime) -> Library:
     """Import the library that builds and runs the engines of `runtime`, once.
 
@@ -96,17 +158,29 @@ def load_library(runtime: EngineRuntime) -> Library:
         MissingPackageError: it is not installed.
     """
     if runtime not in _LOADED:
-        module, messages = _imported(runtime), Messages(RUNTIME_NAMES[runtime])
+        module, messages = _imported(runtime), Messages(runtime)
         _LOADED[runtime] = Library(
             runtime=runtime, module=module, logger=_logger(module, messages), messages=messages
         )
     return _LOADED[runtime]
 
 
-def without_noise(text: str) -> str:
-    """Join the lines of a message, dropping those that every error has without a driver."""
-    lines = [line.strip() for line in text.splitlines() if "catchCudaError" not in line]
-    return " ".join(line for line in lines if line)
+def without_noise(text: str, *, needs_gpu: bool = False) -> str:
+    """Join the lines of a message; of one about a CUDA call, only CUDA's error is kept.
+
+    Args:
+        text: as the library logged it.
+        needs_gpu: whether that there is none is a reason. TensorRT-RTX builds without one, and
+            every error of its is then followed by that of CUDA.
+    """
+    lines = []
+    for line in text.splitlines():
+        cuda = _CUDA_ERROR.search(line)
+        if cuda is None:
+            lines.append(line.strip())
+        elif needs_gpu or cuda[2] not in _NO_GPU:
+            lines.append(cuda[1])
+    return " ".join(filter(None, lines))
 
 
 def _imported(runtime: EngineRuntime) -> Any:

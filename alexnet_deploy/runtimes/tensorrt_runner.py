@@ -5,31 +5,39 @@ import threading
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy.errors import Argument, DeviceError, IncompatibleFileError, UsageError
+from alexnet_deploy.errors import (
+    Argument,
+    DeviceError,
+    IncompatibleFileError,
+    Message,
+    UsageError,
+)
 from alexnet_deploy.graph.interface import INPUT
 from alexnet_deploy.model.layers import layer_names
 from alexnet_deploy.runtimes.base import BaseRunner, RunnerOptions, padded
-from alexnet_deploy.runtimes.cuda_memory import DeviceBuffer, HostBuffer, Stream
+from alexnet_deploy.runtimes.cuda_memory import DeviceBuffer, Graph, HostBuffer, Stream
 from alexnet_deploy.runtimes.engine_file import (
     REBUILD_COMMANDS,
     RUNTIME_NAMES,
     EngineFile,
     check_machine,
 )
-from alexnet_deploy.runtimes.gpu_driver import current_gpu
 from alexnet_deploy.runtimes.rtx_plan import check_plan
-from alexnet_deploy.runtimes.tensorrt_library import Library, load_library
+from alexnet_deploy.runtimes.tensorrt_library import Library, engine_gpu, load_library
 
 
 class TensorRtRunner(BaseRunner):
     """One execution context with a fixed batch size, to which smaller batches are padded.
 
-    While the GPU computes a batch, another call fills or empties its own pinned memory.
+    While the GPU computes a batch, another call fills or empties its own pinned memory. For each of
+    these memories, copies and computation are captured once as a CUDA graph, and a batch is one
+    launch; if that is not possible, `description` says why. TensorRT-RTX captures by itself.
 
     The shape is set only once: in a context with ahead-of-time compiled plugins each change leaks
     GPU memory (NVIDIA/TensorRT issue 4849, seen in 11.1 and 11.2).
@@ -44,8 +52,8 @@ class TensorRtRunner(BaseRunner):
         Without `options.exact_batch` the batch size is the nearest that the engine was built for.
 
         Raises:
-            DeviceError: no GPU, not enough memory on it, a TensorRT that is too old, or options
-                that the engine does not support.
+            DeviceError: no GPU, not enough memory on it, a driver or a TensorRT that is too old, or
+                options that the engine does not support.
             IncompatibleFileError: an engine for another machine or version, or one that contradicts
                 its record.
             MissingPackageError: the library that built it is not installed.
@@ -58,7 +66,7 @@ class TensorRtRunner(BaseRunner):
         outputs = layer_names(options.outputs, record.spec)
         options = dataclasses.replace(options, outputs=outputs)
         _check_options(file, options)
-        gpu, library = current_gpu(), load_library(record.runtime)
+        gpu, library = engine_gpu(), load_library(record.runtime)
         is_rtx = record.runtime == "tensorrt-rtx"
         check_machine(
             file,
@@ -82,11 +90,15 @@ class TensorRtRunner(BaseRunner):
             self._resources = stack.pop_all()
 
     def _compute(self, images: NDArray[np.uint8], slot: int) -> Mapping[str, NDArray[np.float32]]:
-        host = self._host[slot]
+        host, graph = self._host[slot], self._graphs[slot]
         np.copyto(host.images.array, padded(images, self.options.batch_size))
         with self._turn:
             try:
-                self._run_on_gpu(host)
+                if graph is None:
+                    self._submit(host)
+                else:
+                    self._stream.launch(graph)
+                self._stream.synchronize()
             except BaseException:  # Ctrl-C too: the upload may still read the staged batch
                 self._wait()
                 raise
@@ -99,15 +111,14 @@ class TensorRtRunner(BaseRunner):
         self._engine = None
         self._resources.close()
 
-    def _run_on_gpu(self, host: "_HostMemory") -> None:
-        """Upload the staged batch, run it, download the results, and wait for them."""
+    def _submit(self, host: "_HostMemory") -> None:
+        """Let the GPU fetch the staged batch, compute it, and store the results."""
         self._stream.upload(host.images, self._buffers[INPUT])
         if not self._context.execute_async_v3(self._stream.handle):
             reason = self._library.messages.take()
-            raise DeviceError(f"{self.description}: cannot compute a batch ({reason})")
+            raise DeviceError(f"{self._library.name} cannot compute a batch ({reason})")
         for name, result in host.results.items():
             self._stream.download(self._buffers[name], result)
-        self._stream.synchronize()
 
     def _wait(self) -> None:
         """Let the GPU finish abandoned work, ignoring its errors."""
@@ -134,6 +145,23 @@ class TensorRtRunner(BaseRunner):
         self._turn = threading.Lock()  # of the slots on the GPU
         wanted = {name: outputs[name] for name in self.options.outputs}
         self._host = tuple(_HostMemory.pinned(image, wanted, stack) for _ in self._slots)
+        self._graphs: tuple[Graph | None, ...] = (None,) * len(self._host)
+        if self._library.runtime == "tensorrt":
+            self._capture(stack)
+
+    def _capture(self, stack: ExitStack) -> None:
+        """Capture a batch of each slot; `stack` frees the graphs."""
+        # TensorRT completes its context with the first batch, which cannot be captured.
+        self._submit(self._host[0])
+        self._stream.synchronize()
+        try:
+            self._graphs = tuple(
+                _owned(stack, self._stream.captured(partial(self._submit, host)))
+                for host in self._host
+            )
+        except DeviceError as error:
+            reason, _, _ = str(error).partition("; ")  # what to do needs no one who has results
+            self.description += f", without CUDA graphs ({reason})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,12 +238,12 @@ def _deserialized(file: EngineFile, library: Library) -> Any:
 
     Raises:
         IncompatibleFileError: the library rejects it.
-        DeviceError: TensorRT-RTX does not support the GPU or its driver.
+        DeviceError: CUDA does not start, or TensorRT-RTX does not support the GPU or its driver.
     """
     if library.runtime == "tensorrt-rtx":
         check_plan(file.plan, file.source)
-    library.messages.take()
-    engine = library.module.Runtime(library.logger).deserialize_cuda_engine(file.plan)
+    runtime = library.created("a runtime", library.module.Runtime, library.logger)
+    engine = runtime.deserialize_cuda_engine(file.plan)
     if engine is None:
         raise IncompatibleFileError(
             f"{file.source}: {library.name} cannot load it ({library.messages.take()}); build it "
@@ -261,13 +289,15 @@ def _context(engine: Any, image: tuple[int, ...], file: EngineFile, library: Lib
         DeviceError: not enough memory.
         IncompatibleFileError: it does not accept that shape.
     """
-    context = _new_context(engine, library)
-    if context is None:
-        raise DeviceError(
-            f"{file.source}: not enough memory on the GPU ({library.messages.take()}); free some "
-            "memory there, or build an engine with a smaller ",
-            Argument("profile.max"),
-        )
+    remedy = Message(
+        "free some memory on the GPU, or build an engine with a smaller ", Argument("profile.max")
+    )
+    context = library.created(
+        f"an execution context for {file.source}",
+        engine.create_execution_context,
+        *_context_settings(engine, library),
+        remedy=remedy,
+    )
     if not context.set_input_shape(INPUT, image):
         raise IncompatibleFileError(
             f"{file.source}: does not take {image} ({library.messages.take()}); build it again "
@@ -276,12 +306,14 @@ def _context(engine: Any, image: tuple[int, ...], file: EngineFile, library: Lib
     return context
 
 
-def _new_context(engine: Any, library: Library) -> Any:
+def _context_settings(engine: Any, library: Library) -> tuple[Any, ...]:
+    """Return the arguments that a context is created with."""
     if library.runtime == "tensorrt":
-        return engine.create_execution_context()
+        return ()
     # By default TensorRT-RTX starts with shape-generic kernels and switches to specialized ones
     # once compiled: results would differ by rounding, and from those verified.
     strategy = library.module.DynamicShapesKernelSpecializationStrategy
-    config = engine.create_runtime_config()
+    config = library.created("a runtime configuration", engine.create_runtime_config)
     config.dynamic_shapes_kernel_specialization_strategy = strategy.EAGER
-    return engine.create_execution_context(config)
+    config.cuda_graph_strategy = library.module.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+    return (config,)

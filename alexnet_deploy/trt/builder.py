@@ -26,8 +26,8 @@ from alexnet_deploy.runtimes.engine_file import (
     EngineLrn,
     EngineRecord,
 )
-from alexnet_deploy.runtimes.gpu_driver import Gpu, current_gpu
-from alexnet_deploy.runtimes.tensorrt_library import load_library
+from alexnet_deploy.runtimes.gpu_driver import Gpu
+from alexnet_deploy.runtimes.tensorrt_library import engine_gpu, load_library
 from alexnet_deploy.trt import plugin
 
 try:
@@ -43,7 +43,7 @@ def builder_gpu(precision: FilePrecision) -> Gpu:
 
     Raises:
         DeviceError: there is none; the message gives the reason and the alternatives for
-            `precision`. Or TensorRT is too old.
+            `precision`. Or its driver or TensorRT is too old.
     """
     _LIBRARY.version()
     without = Message("build it on the machine that it is for")
@@ -51,7 +51,7 @@ def builder_gpu(precision: FilePrecision) -> Gpu:
         rtx = Argument("rtx", True)
         without = Message(without, ", or use ", rtx, ", which builds without a GPU")
     try:
-        return current_gpu(without)
+        return engine_gpu(without)
     except DeviceError as error:
         raise DeviceError(
             "TensorRT builds on the GPU that the engine is for: ", error.message
@@ -93,13 +93,13 @@ def build_plan(file: ModelFile, profile: BatchProfile) -> bytes:
         IncompatibleFileError: TensorRT cannot parse the graph, or parses it into something else.
     """
     builder_gpu(file.precision)
-    _LIBRARY.messages.take()
-    builder = trt.Builder(_LIBRARY.logger)
+    created = _LIBRARY.created
+    builder = created("a builder", trt.Builder, _LIBRARY.logger)
     aot = trt.NetworkDefinitionCreationFlag.PREFER_AOT_PYTHON_PLUGINS
-    network = builder.create_network(1 << int(aot))
+    network = created("a network", builder.create_network, 1 << int(aot))
     # The network points into the parser's copy of the weights, so the parser must outlive the
     # build.
-    parser = trt.OnnxParser(network, _LIBRARY.logger)
+    parser = created("a parser", trt.OnnxParser, network, _LIBRARY.logger)
     _parse(parser, file)
     _check_tensors(network, file)
     _check_plugin_layers(network, file)
@@ -143,14 +143,14 @@ def _config(builder: Any, file: ModelFile, profile: BatchProfile) -> Any:
     Raises:
         IncompatibleFileError: it rejects the profile.
     """
-    config = builder.create_builder_config()
+    config = _LIBRARY.created("a builder configuration", builder.create_builder_config)
     # On by default; with it float32 convolutions round their inputs to 11 bits, 5e-4, five times
     # the whole network's tolerance. A faster precision is chosen in the graph instead.
     config.clear_flag(trt.BuilderFlag.TF32)
     # Otherwise the engine does not report the types of its layers; see _check_built_layers.
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     size = file.spec.input_size
-    shapes = builder.create_optimization_profile()
+    shapes = _LIBRARY.created("an optimization profile", builder.create_optimization_profile)
     shapes.set_shape(INPUT, *profile.shapes((size, size, 3)))
     if config.add_optimization_profile(shapes) != 0:  # the index of the first
         raise IncompatibleFileError(
@@ -198,12 +198,14 @@ def _check_plugin_layers(network: Any, file: ModelFile) -> None:
 
 def _check_built_layers(plan: bytes, file: ModelFile) -> None:
     """Prove from the list of its layers that the plugins are in the built engine."""
-    engine = trt.Runtime(_LIBRARY.logger).deserialize_cuda_engine(plan)
+    runtime = _LIBRARY.created("a runtime", trt.Runtime, _LIBRARY.logger)
+    engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise DeviceError(
             f"{file.source}: TensorRT cannot load its own plan ({_LIBRARY.messages.take()})"
         )
-    text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+    inspector = _LIBRARY.created("an engine inspector", engine.create_engine_inspector)
+    text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
     kinds = {layer["Name"]: layer["LayerType"] for layer in json.loads(text)["Layers"]}
     for node in _plugin_nodes(file):
         kind = kinds.get(node.name)

@@ -243,11 +243,10 @@ def check_compiler(compiler: str, driver: str) -> None:
         DeviceError: the compiler is newer; the message says what to install.
     """
     if _version(compiler) > _version(driver):
-        major, minor = _version(driver)
         raise DeviceError(
             f"NVRTC is of CUDA {compiler}, newer than the CUDA {driver} of this machine's driver, "
-            f"which would reject its kernels; update the driver, or: "
-            f"pip install 'nvidia-cuda-nvrtc=={major}.{minor}.*'"
+            "which would reject its kernels; update the driver, or, if it is of CUDA 13, install "
+            "the NVRTC of CUDA 13.0: pip install 'alexnet-deploy[tensorrt]'"
         )
 
 

@@ -123,7 +123,7 @@ def build_rtx_plan(
     """
     members = [_capability_member(name) for name in dict.fromkeys(capabilities)]
     network = _Network(model)
-    config = network.builder.create_builder_config()
+    config = _LIBRARY.created("a builder configuration", network.builder.create_builder_config)
     # On by default; TF32's 10 bits of mantissa would cost more than verification allows for fp32.
     config.clear_flag(trt.BuilderFlag.TF32)
     config.num_compute_capabilities = len(members)
@@ -168,18 +168,19 @@ class _Network:
                 f"{model.source}: is {model.precision}, and TensorRT-RTX is used with "
                 f"{' and '.join(built)}; export the checkpoint in one of these"
             )
-        _LIBRARY.messages.take()
-        self.builder = trt.Builder(_LIBRARY.logger)
+        created = _LIBRARY.created
+        self.builder = created("a builder", trt.Builder, _LIBRARY.logger)
         strongly_typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-        self.definition = self.builder.create_network(strongly_typed)
-        self._parser = trt.OnnxParser(self.definition, _LIBRARY.logger)
+        self.definition = created("a network", self.builder.create_network, strongly_typed)
+        self._parser = created("a parser", trt.OnnxParser, self.definition, _LIBRARY.logger)
         self._image = (model.spec.input_size, model.spec.input_size, 3)
         if not self._parser.parse(model.to_bytes()):
             raise _parser_error(self._parser, model.source)
 
     def profile(self, profile: BatchProfile) -> Any:
         """Return `profile` as the library's own object."""
-        shapes = self.builder.create_optimization_profile()
+        create = self.builder.create_optimization_profile
+        shapes = _LIBRARY.created("an optimization profile", create)
         shapes.set_shape(INPUT, *profile.shapes(self._image))
         return shapes
 

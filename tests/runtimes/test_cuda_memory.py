@@ -13,7 +13,7 @@ from alexnet_deploy.errors import DeviceError, MissingPackageError
 real = pytest.importorskip(
     "cuda.bindings.runtime", reason="CUDA's API comes with: pip install cuda-bindings"
 )
-from alexnet_deploy.runtimes.cuda_memory import DeviceBuffer, HostBuffer, Stream  # noqa: E402
+from alexnet_deploy.runtimes.cuda_memory import DeviceBuffer, Graph, HostBuffer, Stream  # noqa: E402
 from tests.support.trt_stub.fake_cuda import FakeCuda  # noqa: E402
 
 pytest_plugins = ["tests.support.trt_stub.fixtures"]
@@ -43,6 +43,47 @@ def test_what_goes_up_comes_down_once_the_stream_has_been_waited_for(cuda: FakeC
     np.testing.assert_array_equal(down.array, data)
     assert down.array.dtype == np.float32
     assert down.num_bytes == data.nbytes
+
+
+def test_what_was_captured_happens_as_often_as_its_graph_is_launched(cuda: FakeCuda) -> None:
+    stream, device = Stream(), DeviceBuffer(8)
+    up, down = HostBuffer((8,), np.uint8), HostBuffer((8,), np.uint8)
+
+    def work() -> None:
+        stream.upload(up, device)
+        stream.download(device, down)
+
+    down.array[:] = 0
+    graph = stream.captured(work)
+    stream.synchronize()
+    assert not down.array.any(), "a capture does nothing yet"
+    for number in (1, 2):
+        up.array[:] = number
+        stream.launch(graph)
+        stream.synchronize()
+        assert (down.array == number).all()
+    graph.close()
+    graph.close()
+    assert cuda.graphs == {}
+
+
+def test_a_capture_that_fails_leaves_the_stream_and_nothing_else(cuda: FakeCuda) -> None:
+    stream = Stream()
+
+    def fail() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stream.captured(fail)
+    cuda.failures["cudaStreamEndCapture"] = real.cudaError_t.cudaErrorStreamCaptureInvalidated
+    with pytest.raises(KeyboardInterrupt):
+        stream.captured(fail)
+    with pytest.raises(
+        DeviceError, match=r"^capturing a CUDA graph failed: cudaErrorStreamCaptureI"
+    ):
+        stream.captured(lambda: None)
+    stream.synchronize()
+    assert cuda.graphs == {}
 
 
 def test_a_closed_buffer_is_free_and_out_of_reach(cuda: FakeCuda) -> None:
@@ -79,7 +120,16 @@ def test_a_full_gpu_is_an_error_that_says_how_much_was_wanted(cuda: FakeCuda) ->
 def steps(cuda: FakeCuda) -> dict[str, Any]:
     """Return one thing to do for each function that can fail after the beginning."""
     stream, device, host = Stream(), DeviceBuffer(8), HostBuffer((8,), np.uint8)
+
+    def capture() -> Graph:
+        return stream.captured(lambda: stream.upload(host, device))
+
+    graph = capture()
     return {
+        **dict.fromkeys(("cudaStreamBeginCapture", "cudaStreamEndCapture"), capture),
+        **dict.fromkeys(("cudaGraphInstantiate", "cudaGraphDestroy"), capture),
+        "cudaGraphLaunch": lambda: stream.launch(graph),
+        "cudaGraphExecDestroy": graph.close,
         "cudaHostAlloc": lambda: HostBuffer((8,), np.uint8),
         "cudaStreamCreateWithFlags": Stream,
         "cudaMemcpyAsync": lambda: stream.upload(host, device),
@@ -105,7 +155,9 @@ def test_a_download_can_fail_too(cuda: FakeCuda) -> None:
         stream.download(device, host)
 
 
-@pytest.mark.parametrize("name", ["cudaFree", "cudaFreeHost", "cudaStreamDestroy"])
+@pytest.mark.parametrize(
+    "name", ["cudaFree", "cudaFreeHost", "cudaStreamDestroy", "cudaGraphExecDestroy"]
+)
 def test_an_error_on_its_way_is_not_replaced_by_one_of_freeing(cuda: FakeCuda, name: str) -> None:
     step = steps(cuda)[name]
     cuda.failures[name] = ILLEGAL_ADDRESS
@@ -148,7 +200,13 @@ def test_a_real_gpu_gives_back_what_it_was_given() -> None:
     stream.download(device, down)
     stream.synchronize()
     np.testing.assert_array_equal(down.array, data)
-    for resource in (device, up, down, stream):
+    graph = stream.captured(lambda: stream.upload(up, device))
+    up.array[:] = 7
+    stream.launch(graph)
+    stream.download(device, down)
+    stream.synchronize()
+    assert (down.array == 7).all()
+    for resource in (graph, device, up, down, stream):
         resource.close()
     with pytest.raises(DeviceError, match="out of memory"):
         DeviceBuffer(2**50)

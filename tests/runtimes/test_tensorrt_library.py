@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from alexnet_deploy.errors import DeviceError, MissingPackageError
+from alexnet_deploy.errors import DeviceError, Message, MissingPackageError
 from alexnet_deploy.runtimes.engine_file import EngineRuntime
-from alexnet_deploy.runtimes.tensorrt_library import Library, load_library
+from alexnet_deploy.runtimes.tensorrt_library import Library, engine_gpu, load_library
+from tests.support.trt_stub.fake_driver import FakeDriver
 from tests.support.waiting import PATIENCE_S
 
 pytest_plugins = ["tests.support.trt_stub.fixtures"]
@@ -78,12 +79,73 @@ def test_a_warning_is_the_reason_where_there_is_no_error(library: Library) -> No
     assert library.messages.take() == "no room for it"
 
 
-def test_the_missing_driver_is_no_reason(library: Library) -> None:
-    """Without one every error of the library has a line about it."""
+def cuda_error(text: str) -> str:
+    """Return what both libraries log beside an error if a call of CUDA failed."""
+    return (
+        "[checkMacros.cpp::catchCudaError::250] Error Code 1: Cuda Runtime (In catchCudaError at "
+        f"/_src/common/dispatch/checkMacros.cpp:250 ({text}))"
+    )
+
+
+NO_DRIVER = "cudaError 35: CUDA driver version is insufficient for CUDA runtime version"
+
+
+def test_the_missing_driver_is_a_reason_to_the_library_that_needs_one(library: Library) -> None:
+    """TensorRT-RTX builds without one, and then says so after each of its errors."""
     error = library.module.ILogger.Severity.ERROR
-    library.logger.log(error, "window is 4\n[catchCudaError] cudaError 35\n")
-    library.logger.log(error, "[catchCudaError] cudaError 35")
-    assert library.messages.take() == "window is 4"
+    library.logger.log(error, f"window is 4\n{cuda_error(NO_DRIVER)}\n")
+    library.logger.log(error, cuda_error(NO_DRIVER))
+    is_rtx = library.runtime == "tensorrt-rtx"
+    said = "window is 4" if is_rtx else f"window is 4 {NO_DRIVER} | {NO_DRIVER}"
+    assert library.messages.take() == said
+    library.logger.log(error, cuda_error(NO_DRIVER))
+    assert library.messages.has_errors() != is_rtx
+
+
+def test_what_cuda_says_is_the_reason_and_is_said_once(library: Library) -> None:
+    error = library.module.ILogger.Severity.ERROR
+    library.logger.log(error, "createInferRuntime: Error Code 6\n")
+    for _ in range(3):
+        library.logger.log(error, cuda_error("cudaError 2: out of memory"))
+    library.logger.log(error, "[catchCudaError] in words of another version")
+    assert library.messages.take() == (
+        "createInferRuntime: Error Code 6 | cudaError 2: out of memory | "
+        "[catchCudaError] in words of another version"
+    )
+
+
+def test_what_was_not_made_is_an_error_with_the_reason_that_was_logged(library: Library) -> None:
+    """A class of the bindings makes an object even then, with nothing behind it."""
+    error = library.module.ILogger.Severity.ERROR
+    made = object()
+
+    def fail(result: object, text: str) -> object:
+        library.logger.log(error, text)
+        return result
+
+    library.logger.log(error, "of something before")
+    assert library.created("a runtime", lambda: made) is made
+    for result in (None, made):
+        with pytest.raises(
+            DeviceError, match=rf"^{library.name} cannot create a runtime \(no memory\); check "
+        ):
+            library.created("a runtime", fail, result, "no memory")
+    with pytest.raises(DeviceError, match=r"a network \(\S+ gave no reason\); less$"):
+        library.created("a network", lambda: None, remedy=Message("less"))
+    with pytest.raises(TypeError, match="incompatible constructor arguments"):
+        library.created("a runtime", library.module.Runtime, "our own mistake")
+
+
+def test_a_driver_of_cuda_12_computes_no_engine(driver: FakeDriver) -> None:
+    driver.version = 12090
+    with pytest.raises(DeviceError) as caught:
+        engine_gpu()
+    assert str(caught.value) == (
+        "the driver of the GPU NVIDIA Fake 100 is of CUDA 12.9, an engine needs CUDA 13.0 or "
+        "later; update the driver"
+    )
+    for driver.version in (13000, 14010):
+        assert engine_gpu().name == "NVIDIA Fake 100"
 
 
 @pytest.mark.parametrize(

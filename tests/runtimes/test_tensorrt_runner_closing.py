@@ -1,6 +1,7 @@
 """What a runner of engines frees, in which order, and what it says when the GPU has failed."""
 
 import weakref
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -53,15 +54,27 @@ def let_everything_fail(cuda: Any) -> None:
     cuda.failures |= dict.fromkeys((*FREES, "cudaMemcpyAsync", "cudaStreamSynchronize"), lost)
 
 
-def test_a_batch_that_fails_is_an_error(open_runner: Open, fake: FakeRuntime) -> None:
-    with open_runner() as runner:
-        fake.context.answers["execute_async_v3"] = False
+def test_a_batch_that_tensorrt_refuses_is_an_error(
+    open_runner: Open, fake: FakeRuntime, cuda: Any
+) -> None:
+    def refuse(stream: int) -> bool:
         error = fake.trt.ILogger.Severity.INTERNAL_ERROR
         fake.library.logger.log(error, "Cask convolution execution")
-        with pytest.raises(DeviceError, match=r"cannot compute a batch \(Cask convolution"):
+        return False
+
+    def run() -> None:
+        with open_runner() as runner:
             runner.run(noise(SPEC, 2))
-        fake.context.answers["execute_async_v3"] = True
-        fake.cuda.failures["cudaStreamSynchronize"] = fake.cuda.cudaError_t.cudaErrorIllegalAddress
+
+    fake.context.answers["execute_async_v3"] = refuse
+    with pytest.raises(DeviceError, match=r"cannot compute a batch \(Cask convolution"):
+        run()
+    assert cuda.memory == {}
+
+
+def test_a_batch_that_the_gpu_fails_at_is_an_error(open_runner: Open, cuda: Any) -> None:
+    with open_runner() as runner:
+        cuda.failures["cudaStreamSynchronize"] = cuda.cudaError_t.cudaErrorIllegalAddress
         with pytest.raises(DeviceError, match="computing on the GPU failed"):
             runner.run(noise(SPEC, 2))
 
@@ -154,23 +167,27 @@ def test_what_the_gpu_still_does_is_waited_for_before_anything_is_given_up(
     assert len(journal) == 3 + len(fake.tensors) + 2 * (1 + len(OPTIONS.outputs))
 
 
-@pytest.mark.parametrize("step", ["execute", "download"])
+@pytest.mark.parametrize("step", ["cudaMemcpyAsync", "execute_async_v3", "cudaStreamSynchronize"])
+@pytest.mark.parametrize("is_captured", [True, False])
 def test_after_a_batch_that_failed_nothing_reads_the_staging_memory_any_more(
-    open_runner: Open, fake: FakeRuntime, cuda: Any, monkeypatch: pytest.MonkeyPatch, step: str
+    open_runner: Open, fake: FakeRuntime, cuda: Any, step: str, is_captured: bool
 ) -> None:
     """The next batch is written there at once."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
+    if not is_captured:
+        cuda.failures["cudaStreamBeginCapture"] = cuda.cudaError_t.cudaErrorUnknown
     images = noise(SPEC, 2, seed=3)
-    with open_runner() as runner:
-        with monkeypatch.context() as patch:
-            if step == "execute":
-                patch.setitem(fake.context.answers, "execute_async_v3", False)
-            else:
-                patch.setattr(runner._stream, step, interrupt)
-            with pytest.raises((DeviceError, KeyboardInterrupt)):
-                runner.run(images)
+    with open_runner() as runner, pytest.MonkeyPatch.context() as patch:
+        owner = fake.context.answers if step == "execute_async_v3" else vars(cuda)
+        real = owner.get(step) or getattr(cuda, step)
+        calls = iter([KeyboardInterrupt])
+
+        def once(*given: Any) -> Any:
+            for error in calls:
+                raise error
+            return real(*given)
+
+        patch.setitem(owner, step, once)
+        with suppress(KeyboardInterrupt):  # what is captured is copied and executed by one launch
+            runner.run(images)
         assert cuda.pending == [], "the upload may still read"
         np.testing.assert_array_equal(runner.run(images)["fc7"], computed(images, "fc7"))

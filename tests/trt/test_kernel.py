@@ -223,7 +223,7 @@ def test_a_compiler_up_to_the_drivers_cuda_is_taken(compiler: str) -> None:
 
 @pytest.mark.parametrize(("compiler", "driver"), [("13.2", "13.1"), ("13.10", "13.9")])
 def test_a_compiler_newer_than_the_driver_is_refused(compiler: str, driver: str) -> None:
-    with pytest.raises(DeviceError, match=f"CUDA {compiler}.*nvidia-cuda-nvrtc=={driver}"):
+    with pytest.raises(DeviceError, match=f"CUDA {compiler}, newer than the CUDA {driver} of"):
         check_compiler(compiler, driver)
 
 
@@ -231,7 +231,7 @@ def test_compiling_on_a_gpu_machine_compares_with_its_driver(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(kernel_module, "gpus", lambda: (SimpleNamespace(cuda_version="12.4"),))
-    with pytest.raises(DeviceError, match=r"newer than the CUDA 12.4.*nvrtc==12\.4\."):
+    with pytest.raises(DeviceError, match=r"newer than the CUDA 12\.4 of.*; update the driver"):
         compile_ptx(PAPER)
 
 

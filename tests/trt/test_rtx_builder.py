@@ -192,7 +192,7 @@ def test_a_build_that_fails_says_what_the_library_said(
 ) -> None:
     def build(*_: Any) -> None:
         log = load_library("tensorrt-rtx").logger
-        log.log(builder.trt.ILogger.Severity.ERROR, "no tactic for conv2\n[catchCudaError] 35")
+        log.log(builder.trt.ILogger.Severity.ERROR, "no tactic for conv2")
 
     monkeypatch.setattr(builder.trt.Builder, "build_serialized_network", build)
     with pytest.raises(IncompatibleFileError, match=r"1 to 32 on.* 8\.9 \(no tactic for conv2\)"):
@@ -232,7 +232,7 @@ def test_an_operator_that_the_parser_does_not_know_is_named(builder: Any) -> Non
 def test_what_the_parser_refuses_is_said_without_the_missing_driver(builder: Any) -> None:
     with pytest.raises(IncompatibleFileError, match=r"'norm2_lrn', operator LRN.*windowSize") as e:
         builder.describe_network(with_changed_node("norm2_lrn", size=4))
-    assert "catchCudaError" not in str(e.value)
+    assert "cudaError" not in str(e.value)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "int8"])

@@ -1,7 +1,8 @@
 """The functions of the CUDA runtime that we call, on memory of the host, late as on a GPU.
 
 What is given to a stream happens when something waits for it, so a result that is read too early
-is wrong here too. Every address is checked: alive, on the side that was named, large enough.
+is wrong here too; what is captured happens when its graph was launched. Every address is checked:
+alive, on the side that was named, large enough.
 """
 
 import ctypes
@@ -22,13 +23,18 @@ class FakeCuda:
         memory: what is allocated: the side, and the bytes, by address.
         streams: handles of the open streams.
         pending: what the stream has still to do.
+        capturing: what was given to the stream since its capture began; None without one.
+        graphs: what each graph does, by handle.
         failures: statuses to return instead of doing anything, by function.
     """
 
     memory: dict[int, tuple[Side, Any]] = field(default_factory=dict)
     streams: set[int] = field(default_factory=set)
     pending: list[Callable[[], object]] = field(default_factory=list)
+    capturing: list[Callable[[], object]] | None = None
+    graphs: dict[int, list[Callable[[], object]]] = field(default_factory=dict)
     failures: dict[str, Any] = field(default_factory=dict)
+    _handles: int = 0
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(real, name)
@@ -42,6 +48,10 @@ class FakeCuda:
         assert kind == side, f"{address} is {kind} memory"
         assert count <= len(block), f"{count} of {len(block)} bytes"
         return (ctypes.c_ubyte * count).from_address(address)
+
+    def submit(self, work: Callable[[], object]) -> None:
+        """Give work to the stream."""
+        (self.pending if self.capturing is None else self.capturing).append(work)
 
     def finish(self) -> None:
         """Do what the stream has to do."""
@@ -74,8 +84,46 @@ class FakeCuda:
 
     def cudaStreamSynchronize(self, stream: Any) -> tuple[Any, ...]:
         assert int(stream) in self.streams
+        assert self.capturing is None
         self.finish()
         return self._status("cudaStreamSynchronize")
+
+    def cudaStreamBeginCapture(self, stream: Any, mode: Any) -> tuple[Any, ...]:
+        assert int(stream) in self.streams
+        assert mode == real.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        status = self._status("cudaStreamBeginCapture")
+        self.capturing = None if "cudaStreamBeginCapture" in self.failures else []
+        return status
+
+    def cudaStreamEndCapture(self, stream: Any) -> tuple[Any, ...]:
+        assert int(stream) in self.streams
+        assert self.capturing is not None
+        work, self.capturing = self.capturing, None
+        return self._new_graph("cudaStreamEndCapture", work, real.cudaGraph_t)
+
+    def cudaGraphInstantiate(self, graph: Any, flags: int) -> tuple[Any, ...]:
+        assert flags == 0
+        return self._new_graph(
+            "cudaGraphInstantiate", self.graphs[int(graph)], real.cudaGraphExec_t
+        )
+
+    def cudaGraphLaunch(self, graphExec: Any, stream: Any) -> tuple[Any, ...]:
+        assert int(stream) in self.streams
+        assert isinstance(graphExec, real.cudaGraphExec_t)
+        for work in self.graphs[int(graphExec)]:
+            self.submit(work)
+        return self._status("cudaGraphLaunch")
+
+    def cudaGraphDestroy(self, graph: Any) -> tuple[Any, ...]:
+        assert isinstance(graph, real.cudaGraph_t)
+        del self.graphs[int(graph)]
+        return self._status("cudaGraphDestroy")
+
+    def cudaGraphExecDestroy(self, graphExec: Any) -> tuple[Any, ...]:
+        assert isinstance(graphExec, real.cudaGraphExec_t)
+        assert not self.pending, "it may still run"
+        del self.graphs[int(graphExec)]
+        return self._status("cudaGraphExecDestroy")
 
     def cudaMemcpyAsync(
         self, dst: int, src: int, count: int, kind: Any, stream: Any
@@ -85,7 +133,7 @@ class FakeCuda:
         assert is_up or kind == real.cudaMemcpyKind.cudaMemcpyDeviceToHost
         target = self.bytes_at(dst, count, "device" if is_up else "host")
         source = self.bytes_at(src, count, "host" if is_up else "device")
-        self.pending.append(lambda: ctypes.memmove(target, source, count))
+        self.submit(lambda: ctypes.memmove(target, source, count))
         return self._status("cudaMemcpyAsync")
 
     def _status(self, name: str, *values: Any) -> tuple[Any, ...]:
@@ -93,6 +141,13 @@ class FakeCuda:
         if name in self.failures:
             return (self.failures[name], *(None for _ in values))
         return (real.cudaError_t.cudaSuccess, *values)
+
+    def _new_graph(self, name: str, work: list[Callable[[], object]], kind: Any) -> tuple[Any, ...]:
+        handle = self._handles = self._handles + 1
+        status = self._status(name, kind(handle))
+        if status[-1] is not None:
+            self.graphs[handle] = work
+        return status
 
     def _allocated(self, name: str, side: Side, size: int) -> tuple[Any, ...]:
         block = (ctypes.c_ubyte * size)()

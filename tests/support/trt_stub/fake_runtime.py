@@ -112,7 +112,7 @@ class FakeRuntime:
 
     def _execute(self, stream: int) -> bool:
         assert stream in self.cuda.streams
-        self.cuda.pending.append(self._compute)
+        self.cuda.submit(self._compute)
         return True
 
     def _compute(self) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.trt_stub.elf_stub import LIBRARIES, elf_stub
+from tests.support.trt_stub.elf_stub import LIBRARIES, tensorrt_stub
 
 WHEEL = "tensorrt_cu13_bindings"
 _MODULES = ("tensorrt", "tensorrt_bindings", "tensorrt_libs")
@@ -42,7 +42,7 @@ def trt_modules(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModuleTyp
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text, "utf-8")
     for soname in LIBRARIES:
-        (folder / soname).write_bytes(elf_stub(soname))
+        (folder / soname).write_bytes(tensorrt_stub(soname))
         # The loader takes what is loaded already for what the bindings need by that name.
         ctypes.CDLL(str(folder / soname))
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
