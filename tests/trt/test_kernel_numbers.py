@@ -1,28 +1,31 @@
-"""The LRN kernel's text, compiled for the CPU, computes the formula: each number of each map.
+"""The LRN kernel's PTX, executed on a CPU, computes the formula: each number of each map.
 
 The oracle is the formula in float64 NumPy, channel by channel. A kernel may differ by the rounding
 of its own arithmetic: float32 sums, a root and a root of it, a product: 1e-6; and, with float16
-tensors, by one rounding to float16.
+tensors, by one rounding to float16. `support/ptx.py` says which accesses are refused besides.
 """
 
 import dataclasses
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from functools import cache
+from importlib.resources import files
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-bindings is not installed")
-from alexnet_deploy.trt.kernel import Scalar, TowerLrnKernel
-from tests.support.lrn_shim.host import DTYPES, SOURCE, HostKernels, missing_compiler
+from alexnet_deploy.trt import kernel as kernel_module
+from alexnet_deploy.trt.kernel import SOURCE_NAME, Scalar, TowerLrnKernel, compile_ptx
+from tests.support import ptx
 
-pytestmark = pytest.mark.skipif(bool(missing_compiler()), reason=missing_compiler() or "g++")
-
+DTYPES = {"float": np.float32, "half": np.float16}
 RELATIVE = {"float": 1e-6, "half": 2**-11 + 1e-6}
 ABSOLUTE = {"float": 2**-126, "half": 2**-25}  # half a step of the smallest numbers
 
@@ -81,14 +84,16 @@ SMALL = [
 ]
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> HostKernels:
-    return HostKernels(SMALL, tmp_path_factory.mktemp("small"))
+@cache
+def compiled(of: TowerLrnKernel) -> str:
+    return compile_ptx(of).decode()
 
 
-@pytest.fixture(scope="module")
-def layers(tmp_path_factory: pytest.TempPathFactory) -> HostKernels:
-    return HostKernels(LAYERS, tmp_path_factory.mktemp("layers"))
+def run(of: TowerLrnKernel, x: NDArray[Any], text: str = "") -> NDArray[Any]:
+    """Launch the kernel, or another PTX text in its place, on (N, C, H, W)."""
+    output = np.empty((len(x), *of.output_shape()), x.dtype)
+    blocks = len(x) * of.blocks_per_image
+    return ptx.run(text or compiled(of), x, output, blocks=blocks, threads=of.threads)
 
 
 def formula(x: NDArray[Any], of: TowerLrnKernel) -> NDArray[np.float64]:
@@ -139,29 +144,25 @@ def activations(of: TowerLrnKernel, images: int, seed: int = 0) -> NDArray[Any]:
 
 
 @pytest.mark.parametrize("of", LAYERS, ids=str)
-def test_each_layer_of_the_presets_is_the_formula(layers: HostKernels, of: TowerLrnKernel) -> None:
+def test_each_layer_of_the_presets_is_the_formula(of: TowerLrnKernel) -> None:
     x = activations(of, 1)
-    assert_right(layers.run(of, x), x, of)
+    assert_right(run(of, x), x, of)
 
 
 @pytest.mark.parametrize("of", SMALL, ids=str)
-def test_small_and_odd_maps_are_the_formula(small: HostKernels, of: TowerLrnKernel) -> None:
-    """In either order of the threads, and with forbidden memory on either side of the tensors."""
+def test_small_and_odd_maps_are_the_formula(of: TowerLrnKernel) -> None:
     x = activations(of, 3, seed=1)
-    for backwards in (False, True):
-        assert_right(small.run(of, x, backwards=backwards), x, of)
+    assert_right(run(of, x), x, of)
 
 
 @pytest.mark.parametrize("of", SMALL[8:12], ids=str)
-def test_a_batch_of_129_images_is_129_images(small: HostKernels, of: TowerLrnKernel) -> None:
+def test_a_batch_of_129_images_is_129_images(of: TowerLrnKernel) -> None:
     x = activations(of, 129, seed=2)
-    assert_right(small.run(of, x), x, of)
+    assert_right(run(of, x), x, of)
 
 
 @pytest.mark.parametrize("of", SMALL, ids=str)
-def test_a_nan_or_infinity_spoils_its_own_windows_only(
-    small: HostKernels, of: TowerLrnKernel
-) -> None:
+def test_a_nan_or_infinity_spoils_its_own_windows_only(of: TowerLrnKernel) -> None:
     """The formula says which: inf / inf is NaN, a / inf is 0, ReLU and maximum keep a NaN."""
     channels = {0, of.channels // of.towers - 1, of.channels // 2, of.channels - 1}
     cases = list(product(channels, (np.nan, np.inf, -np.inf)))
@@ -171,61 +172,83 @@ def test_a_nan_or_infinity_spoils_its_own_windows_only(
     # Where ReLU makes a 0 of it, nothing is spoiled.
     spoiled = [not (special < 0 and of.fused) for _, special in cases]
     assert np.isnan(formula(x, of)).any(axis=(1, 2, 3)).tolist() == spoiled
-    assert_right(small.run(of, x), x, of)
+    assert_right(run(of, x), x, of)
 
 
-def test_the_largest_halves_do_not_overflow_the_sums(small: HostKernels) -> None:
+def test_the_largest_halves_do_not_overflow_the_sums() -> None:
     of = next(each for each in SMALL if each.scalar == "half" and each.size == 7)
     x = np.full((1, of.channels, of.height, of.width), 65504, np.float16)
-    actual = small.run(of, x)
+    actual = run(of, x)
     assert_right(actual, x, of)
     assert actual.min() > 0
 
 
-def test_the_formula_can_tell_towers_apart(small: HostKernels) -> None:
+def test_the_formula_can_tell_towers_apart() -> None:
     """The oracle of these tests notices a window that reaches over the edge of its tower."""
     of = next(each for each in SMALL if each.towers == 3 and each.scalar == "half" and each.fused)
     x = activations(of, 1)
     across = dataclasses.replace(of, towers=1)
-    actual = small.run(of, x)
+    actual = run(of, x)
     assert_right(actual, x, of)
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
         assert_right(actual, x, across)
 
 
-FAULTS = {
+def without_barriers(text: str) -> str:
+    return text.replace("bar.sync", "// bar.sync")
+
+
+def moved(instruction: str) -> Callable[[str], str]:
+    """Return a fault: the first such instruction accesses what is two bytes further."""
+    return lambda text: re.sub(rf"(\b{instruction}\.[^\[;]*\[%rd\d+)(?=\])", r"\1+2", text, count=1)
+
+
+FAULTS_OF_PTX = {
+    "no barrier": (without_barriers, "race"),
+    "a load moved": (moved("ld.global"), "Not equal to tolerance|outside"),
+    "a store moved": (moved("st.global"), "written before|outside|race"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS_OF_PTX)
+def test_a_fault_put_into_the_ptx_is_noticed(fault: str) -> None:
+    """These tests are only worth something if they fail on a wrong kernel."""
+    change, message = FAULTS_OF_PTX[fault]
+    of = dataclasses.replace(kernel((16, 7, 7)), scalar="half", fused=True)
+    x = activations(of, 2)
+    text = change(compiled(of))
+    assert text != compiled(of)
+    with pytest.raises((AssertionError, ptx.Fault), match=message):
+        assert_right(run(of, x, text), x, of)
+
+
+FAULTS_OF_SOURCE = {
     "windows reach into the next tower": (
         "const bool is_inside = 0 <= channel && channel < TOWER;",
         "const bool is_inside = true;",
     ),
-    "the pool does not wait for its inputs": ("__syncthreads();", ""),
     "a place beyond the map is read": (
         "walk.has_right[i] = WIDTH % 2 == 0 || column + 1 < WIDTH;",
         "walk.has_right[i] = true;",
     ),
-    "ReLU and maximum lose a NaN": (
-        "a[i] = RECTIFY ? larger(number(inputs[i]), 0.0f) : number(inputs[i]);",
-        "a[i] = RECTIFY ? fmaxf(number(inputs[i]), 0.0f) : number(inputs[i]);",
-    ),
+    "ReLU and maximum lose a NaN": ("max.NaN.f32", "max.f32"),
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_put_into_the_kernel_is_noticed(fault: str, tmp_path: Path) -> None:
-    """These tests are only worth something if they fail on a wrong kernel."""
-    right, wrong = FAULTS[fault]
-    assert SOURCE.count(right) == 1, "the kernel has changed: write this fault anew"
+@pytest.mark.parametrize("fault", FAULTS_OF_SOURCE)
+def test_a_fault_put_into_the_source_is_noticed(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right, wrong = FAULTS_OF_SOURCE[fault]
+    source = files("alexnet_deploy.trt").joinpath(SOURCE_NAME).read_text("utf-8")
+    assert source.count(right) == 1, "the kernel has changed: write this fault anew"
+    tmp_path.joinpath(SOURCE_NAME).write_text(source.replace(right, wrong), "utf-8")
+    monkeypatch.setattr(kernel_module, "files", lambda package: tmp_path)
     of = dataclasses.replace(kernel((15, 7, 7), towers=3), fused=True)
-    kernels = HostKernels([of], tmp_path, SOURCE.replace(right, wrong))
     x = activations(of, 2)
     x[0, 4, 3, 3] = np.nan
-
-    def check() -> None:
-        for backwards in (False, True):
-            assert_right(kernels.run(of, x, backwards=backwards), x, of)
-
-    with pytest.raises(AssertionError, match=r"Not equal to tolerance|touched memory"):
-        check()
+    with pytest.raises((AssertionError, ptx.Fault), match=r"Not equal to tolerance|outside"):
+        assert_right(run(of, x, compile_ptx(of).decode()), x, of)
 
 
 @st.composite
@@ -245,15 +268,9 @@ def kernels(draw: st.DrawFn) -> TowerLrnKernel:
     )
 
 
-# Two examples of several kernels each: a compilation takes much longer than a run.
-@settings(max_examples=2, suppress_health_check=[HealthCheck.too_slow])
-@given(several=st.lists(kernels(), min_size=8, max_size=8, unique=True), seed=st.integers(0, 99))
-def test_any_shape_is_the_formula(
-    tmp_path_factory: pytest.TempPathFactory, several: list[TowerLrnKernel], seed: int
-) -> None:
-    compiled = HostKernels(several, tmp_path_factory.mktemp("any"))
-    for of in several:
-        # Up to 100, so that the odd powers stay within the numbers that a half has.
-        x = np.clip(activations(of, 2, seed), -100, 100)
-        for backwards in (False, True):
-            assert_right(compiled.run(of, x, backwards=backwards), x, of)
+@settings(max_examples=16)
+@given(of=kernels(), seed=st.integers(0, 99))
+def test_any_shape_is_the_formula(of: TowerLrnKernel, seed: int) -> None:
+    # Up to 100, so that the odd powers stay within the numbers that a half has.
+    x = np.clip(activations(of, 2, seed), -100, 100)
+    assert_right(run(of, x), x, of)
