@@ -52,6 +52,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "not": np.invert,
     "shl": np.left_shift,
     "shr": np.right_shift,
+    "bfi": lambda a, b, start, length: _field(start, length, a) | b & ~_field(start, length),
     "neg": np.negative,
     "min": np.fmin,
     "max": np.fmax,
@@ -245,18 +246,20 @@ class _Launch:
             size = TYPES[instruction.kind].itemsize // len(_names(operands[1]))
             self._write(operands[0], self._columns(operands[1], size), active)
         else:
-            self._write(operands[0], self._computed(instruction)[:, None], active)
+            self._write(operands[0], self._computed(instruction), active)
 
     def _computed(self, instruction: Instruction) -> NDArray[Any]:
         _, op, (_, *operands), _ = instruction
         name, *others = op.split(".")
         if op.startswith("ld.param"):
-            return self._read(operands[0].strip("[]"), "u64")
+            return self._read(operands[0].strip("[]"), "u64")[:, None]
         if name == "cvt":
-            return self._read(operands[0], instruction.kind).astype(TYPES[others[-2]])
+            # A pair is made of its high half and its low half, in this order.
+            halves = [self._read(each, instruction.kind) for each in operands[::-1]]
+            return np.stack(halves, axis=1).astype(TYPES[others[-2].removesuffix("x2")])
         if name == "selp":
             a, b = (self._read(each, instruction.kind) for each in operands[:2])
-            return np.where(self._read(operands[2], "pred"), a, b)
+            return np.where(self._read(operands[2], "pred"), a, b)[:, None]
         key = ".".join([name, *(other for other in others[:-1] if other not in ROUNDING)])
         if key not in FUNCTIONS:
             raise Fault("is not known here")
@@ -264,10 +267,9 @@ class _Launch:
         if name in ("shl", "shr"):
             values[1] = self._read(operands[1], "u32").astype(values[0].dtype)
         result: NDArray[Any] = FUNCTIONS[key](*values)
-        if name == "setp" or key == "mul.wide":
-            return result
-        result = result.astype(values[0].dtype)
-        return result.view(np.uint32) if op.endswith("x2") else result
+        if name != "setp" and key != "mul.wide":
+            result = result.astype(values[0].dtype)
+        return result.reshape(len(self.threads), -1)
 
     def _access(self, instruction: Instruction, active: Threads) -> None:
         _, op, operands, _ = instruction
@@ -333,6 +335,12 @@ def _join(groups: dict[int, Threads], number: int, threads: Threads) -> None:
 
 def _names(operand: str) -> list[str]:
     return re.findall(r"[^\s,{}]+", operand)
+
+
+def _field(start: NDArray[Any], length: NDArray[Any], a: Any = -1) -> NDArray[Any]:
+    """Return the bits of `a` moved to a field of that many bits, the others 0."""
+    bits = (1 << length.astype(np.int64)) - 1
+    return np.asarray((a & bits) << start.astype(np.int64)).astype(np.uint32)
 
 
 def _wide(a: NDArray[Any]) -> NDArray[Any]:

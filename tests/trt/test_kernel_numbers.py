@@ -22,7 +22,14 @@ from numpy.typing import NDArray
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-bindings is not installed")
 from alexnet_deploy.trt import kernel as kernel_module
-from alexnet_deploy.trt.kernel import SOURCE_NAME, Scalar, TowerLrnKernel, compile_ptx
+from alexnet_deploy.trt.kernel import (
+    SOURCES,
+    Hwc8Kernel,
+    Scalar,
+    TowerLrnKernel,
+    compile_ptx,
+    fits_hwc8,
+)
 from tests.support import ptx
 
 DTYPES = {"float": np.float32, "half": np.float16}
@@ -50,19 +57,25 @@ def kernel(
 
 
 def variants(plain: TowerLrnKernel) -> Iterator[TowerLrnKernel]:
-    """Yield both types, and both entry points where the map can be pooled."""
+    """Yield both types and layouts, and both entry points, of those that the map can have."""
     scalars: tuple[Scalar, ...] = ("float", "half")
-    for scalar in scalars:
-        for fused in (False, True):
-            if not fused or min(plain.height, plain.width) >= 3:
+    for fused in (False, True):
+        if not fused or min(plain.height, plain.width) >= 3:
+            for scalar in scalars:
                 yield dataclasses.replace(plain, scalar=scalar, fused=fused)
+            if fits_hwc8(plain.channels, plain.size, plain.towers):
+                yield in_hwc8(dataclasses.replace(plain, scalar="half", fused=fused))
+
+
+def in_hwc8(of: TowerLrnKernel) -> Hwc8Kernel:
+    return Hwc8Kernel(**dataclasses.asdict(of))
 
 
 LAYERS = [
     *variants(kernel((96, 55, 55))),
     *variants(kernel((256, 27, 27))),
-    dataclasses.replace(kernel((256, 27, 27), towers=1, k=1.0), scalar="half", fused=True),
-    dataclasses.replace(kernel((256, 13, 13), towers=1, k=1.0), scalar="half"),
+    *list(variants(kernel((256, 27, 27), towers=1, k=1.0)))[-2:],
+    *list(variants(kernel((256, 13, 13), towers=1, k=1.0)))[1:3],
 ]
 SMALL = [
     each
@@ -79,6 +92,12 @@ SMALL = [
         kernel((131, 3, 3), towers=1, size=3),  # the same, and no even number of channels
         kernel((2, 64, 33), towers=1, size=3),  # the map in several parts
         kernel((2, 5, 384), towers=1, size=3),  # the widest that can be pooled
+        kernel((8, 1, 2), towers=1, size=1),
+        kernel((24, 5, 8), towers=3, size=7),
+        kernel((16, 6, 7), towers=1, size=17, alpha=3e-3),  # the widest window of HWC8
+        kernel((48, 4, 9), beta=0.6, k=1.5),
+        kernel((16, 64, 33)),  # in HWC8 in several parts, too
+        kernel((24, 3, 384), towers=1, size=3),  # in HWC8 in several slabs
     )
     for each in variants(plain)
 ]
@@ -92,8 +111,11 @@ def compiled(of: TowerLrnKernel) -> str:
 def run(of: TowerLrnKernel, x: NDArray[Any], text: str = "") -> NDArray[Any]:
     """Launch the kernel, or another PTX text in its place, on (N, C, H, W)."""
     output = np.empty((len(x), *of.output_shape()), x.dtype)
+    if isinstance(of, Hwc8Kernel):
+        x, output = (np.ascontiguousarray(each.transpose(0, 2, 3, 1)) for each in (x, output))
     blocks = len(x) * of.blocks_per_image
-    return ptx.run(text or compiled(of), x, output, blocks=blocks, threads=of.threads)
+    result = ptx.run(text or compiled(of), x, output, blocks=blocks, threads=of.threads)
+    return result.transpose(0, 3, 1, 2) if isinstance(of, Hwc8Kernel) else result
 
 
 def formula(x: NDArray[Any], of: TowerLrnKernel) -> NDArray[np.float64]:
@@ -155,7 +177,7 @@ def test_small_and_odd_maps_are_the_formula(of: TowerLrnKernel) -> None:
     assert_right(run(of, x), x, of)
 
 
-@pytest.mark.parametrize("of", SMALL[8:12], ids=str)
+@pytest.mark.parametrize("of", [*variants(kernel((8, 4, 5), towers=1))], ids=str)
 def test_a_batch_of_129_images_is_129_images(of: TowerLrnKernel) -> None:
     x = activations(of, 129, seed=2)
     assert_right(run(of, x), x, of)
@@ -205,16 +227,17 @@ def moved(instruction: str) -> Callable[[str], str]:
 
 FAULTS_OF_PTX = {
     "no barrier": (without_barriers, "race"),
-    "a load moved": (moved("ld.global"), "Not equal to tolerance|outside"),
-    "a store moved": (moved("st.global"), "written before|outside|race"),
+    "a load moved": (moved("ld.global"), "Not equal to tolerance|outside|multiple"),
+    "a store moved": (moved("st.global"), "written before|outside|race|multiple"),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS_OF_PTX)
-def test_a_fault_put_into_the_ptx_is_noticed(fault: str) -> None:
+@pytest.mark.parametrize("layout", [TowerLrnKernel, Hwc8Kernel])
+def test_a_fault_put_into_the_ptx_is_noticed(fault: str, layout: type[TowerLrnKernel]) -> None:
     """These tests are only worth something if they fail on a wrong kernel."""
     change, message = FAULTS_OF_PTX[fault]
-    of = dataclasses.replace(kernel((16, 7, 7)), scalar="half", fused=True)
+    of = layout(**dataclasses.asdict(kernel((16, 7, 7))) | {"scalar": "half", "fused": True})
     x = activations(of, 2)
     text = change(compiled(of))
     assert text != compiled(of)
@@ -222,16 +245,32 @@ def test_a_fault_put_into_the_ptx_is_noticed(fault: str) -> None:
         assert_right(run(of, x, text), x, of)
 
 
+LINEAR = dataclasses.replace(kernel((15, 7, 7), towers=3), fused=True)
+HWC8 = in_hwc8(dataclasses.replace(kernel((32, 7, 7)), scalar="half", fused=True))
 FAULTS_OF_SOURCE = {
     "windows reach into the next tower": (
+        LINEAR,
         "const bool is_inside = 0 <= channel && channel < TOWER;",
         "const bool is_inside = true;",
     ),
     "a place beyond the map is read": (
+        LINEAR,
         "walk.has_right[i] = WIDTH % 2 == 0 || column + 1 < WIDTH;",
         "walk.has_right[i] = true;",
     ),
-    "ReLU and maximum lose a NaN": ("max.NaN.f32", "max.f32"),
+    "ReLU and maximum lose a NaN": (LINEAR, "max.NaN.f32", "max.f32"),
+    "HWC8: windows reach into the tower before": (
+        HWC8,
+        "is_first = number_in_tower == 0",
+        "is_first = unit == nullptr",
+    ),
+    "HWC8: windows end before their tower": (
+        HWC8,
+        "is_last = number_in_tower == UNITS_OF_TOWER - 1",
+        "is_last = true",
+    ),
+    "HWC8: a column beyond the map is read": (HWC8, "if (i == 0 || has_output)", ""),
+    "HWC8: ReLU and maximum lose a NaN": (HWC8, "max.NaN.f16x2 %0, %1, %2", "max.f16x2 %0, %1, %2"),
 }
 
 
@@ -239,12 +278,14 @@ FAULTS_OF_SOURCE = {
 def test_a_fault_put_into_the_source_is_noticed(
     fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right, wrong = FAULTS_OF_SOURCE[fault]
-    source = files("alexnet_deploy.trt").joinpath(SOURCE_NAME).read_text("utf-8")
-    assert source.count(right) == 1, "the kernel has changed: write this fault anew"
-    tmp_path.joinpath(SOURCE_NAME).write_text(source.replace(right, wrong), "utf-8")
+    of, right, wrong = FAULTS_OF_SOURCE[fault]
+    found = 0
+    for name in SOURCES:
+        source = files("alexnet_deploy.trt").joinpath(name).read_text("utf-8")
+        found += source.count(right)
+        tmp_path.joinpath(name).write_text(source.replace(right, wrong), "utf-8")
+    assert found == 1, "the kernel has changed: write this fault anew"
     monkeypatch.setattr(kernel_module, "files", lambda package: tmp_path)
-    of = dataclasses.replace(kernel((15, 7, 7), towers=3), fused=True)
     x = activations(of, 2)
     x[0, 4, 3, 3] = np.nan
     with pytest.raises((AssertionError, ptx.Fault), match=r"Not equal to tolerance|outside"):
@@ -254,18 +295,20 @@ def test_a_fault_put_into_the_source_is_noticed(
 @st.composite
 def kernels(draw: st.DrawFn) -> TowerLrnKernel:
     towers = draw(st.integers(1, 3))
-    fused = draw(st.booleans())
+    fused, is_hwc8 = draw(st.booleans()), draw(st.booleans())
     side = st.integers(3 if fused else 1, 20)
-    return kernel(
-        (towers * draw(st.integers(1, 12)), draw(side), draw(side)),
+    channels = towers * draw(st.sampled_from([8, 16]) if is_hwc8 else st.integers(1, 12))
+    of = kernel(
+        (channels, draw(side), draw(side)),
         towers=towers,
         size=draw(st.sampled_from([1, 3, 5, 7, 11])),
         alpha=draw(st.sampled_from([0.0, 1e-4, 0.5])),
         beta=draw(st.sampled_from([0.75, 0.5, 1.0, -0.5])),
         k=draw(st.sampled_from([1.0, 2.0, 0.01])),
-        scalar=draw(st.sampled_from(["float", "half"])),
+        scalar="half" if is_hwc8 else draw(st.sampled_from(["float", "half"])),
         fused=fused,
     )
+    return in_hwc8(of) if is_hwc8 else of
 
 
 @settings(max_examples=16)
