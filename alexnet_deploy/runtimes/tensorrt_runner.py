@@ -10,12 +10,14 @@ from typing import Any, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_deploy import installed
 from alexnet_deploy.errors import Argument, DeviceError, IncompatibleFileError, UsageError
 from alexnet_deploy.graph.interface import INPUT
 from alexnet_deploy.model.layers import layer_names
 from alexnet_deploy.runtimes.base import BaseRunner, RunnerOptions, padded
 from alexnet_deploy.runtimes.cuda_memory import DeviceBuffer, HostBuffer, Stream
 from alexnet_deploy.runtimes.engine_file import (
+    LEAN_PACKAGE,
     REBUILD_COMMANDS,
     RUNTIME_NAMES,
     EngineFile,
@@ -23,7 +25,7 @@ from alexnet_deploy.runtimes.engine_file import (
 )
 from alexnet_deploy.runtimes.gpu_driver import current_gpu
 from alexnet_deploy.runtimes.rtx_plan import check_plan
-from alexnet_deploy.runtimes.tensorrt_library import Library, load_library
+from alexnet_deploy.runtimes.tensorrt_library import Library, lean_runtime, load_library
 
 
 class TensorRtRunner(BaseRunner):
@@ -37,6 +39,7 @@ class TensorRtRunner(BaseRunner):
 
     _engine: Any = None
     _context: Any = None
+    _runtimes: tuple[Any, ...] = ()
 
     def __init__(self, file: EngineFile, options: RunnerOptions) -> None:
         """Load the plan and allocate the memory for a batch.
@@ -63,19 +66,25 @@ class TensorRtRunner(BaseRunner):
         check_machine(
             file,
             runtime_version=library.version(),
+            lean_version=installed.version_of(LEAN_PACKAGE),
             gpu=gpu,
             rtx_capabilities=library.compute_capabilities() if is_rtx else (),
         )
         options = dataclasses.replace(
             options, runtime=record.runtime, device="cuda", precision=record.precision
         )
+        elsewhere = "" if record.gpu_name in (None, gpu.name) else f", built on {record.gpu_name}"
         description = (
-            f"{library.name} {library.version()}, {gpu.name}, {record.precision}, "
+            f"{library.name} {library.version()}, {gpu.name}{elsewhere}, {record.precision}, "
             f"batch {options.batch_size}"
         )
         super().__init__(record.spec, record.identity, options, description, num_slots=2)
         self._library = library
-        self._engine = _deserialized(file, library)
+        self._runtimes = _runtimes(file, library)
+        self._engine = _deserialized(file, library, self._runtimes[-1])
+        warnings = library.messages.warnings()  # such as of a GPU with fewer multiprocessors
+        if warnings:
+            self.description += f"; {library.name} warns: {warnings}"
         _check_tensors(self._engine, file, library)
         with ExitStack() as stack:
             self._prepare(file, stack)
@@ -97,6 +106,7 @@ class TensorRtRunner(BaseRunner):
             self._wait()
         self._context = None
         self._engine = None
+        self._runtimes = ()
         self._resources.close()
 
     def _run_on_gpu(self, host: "_HostMemory") -> None:
@@ -205,7 +215,28 @@ def _check_options(file: EngineFile, options: RunnerOptions) -> None:
         )
 
 
-def _deserialized(file: EngineFile, library: Library) -> Any:
+def _runtimes(file: EngineFile, library: Library) -> tuple[Any, ...]:
+    """Return the runtime that loads the plan, last, after the one that loaded that.
+
+    Raises:
+        DeviceError: there is none.
+    """
+    library.messages.take()
+    runtime = library.module.Runtime(library.logger)
+    built = file.record.runtime_version
+    if built == library.version():
+        return (runtime,)
+    path = lean_runtime(built)
+    lean = runtime.load_runtime(str(path))
+    if lean is None:
+        raise DeviceError(
+            f"{file.source}: {library.name} {library.version()} cannot load {path}, which runs "
+            f"engines of {built} ({library.messages.take()}); install {LEAN_PACKAGE} again"
+        )
+    return runtime, lean
+
+
+def _deserialized(file: EngineFile, library: Library, runtime: Any) -> Any:
     """Load the plan.
 
     Raises:
@@ -215,7 +246,7 @@ def _deserialized(file: EngineFile, library: Library) -> Any:
     if library.runtime == "tensorrt-rtx":
         check_plan(file.plan, file.source)
     library.messages.take()
-    engine = library.module.Runtime(library.logger).deserialize_cuda_engine(file.plan)
+    engine = runtime.deserialize_cuda_engine(file.plan)
     if engine is None:
         raise IncompatibleFileError(
             f"{file.source}: {library.name} cannot load it ({library.messages.take()}); build it "

@@ -23,7 +23,7 @@ from alexnet_deploy.trt import kernel as kernel_module
 from alexnet_deploy.trt.kernel import Scalar, TowerLrnKernel, check_compiler, compile_ptx
 
 try:
-    kernel_module._compiler_version()
+    kernel_module.compiler_version()
 except MissingPackageError:
     pytest.skip("NVRTC is not installed", allow_module_level=True)
 
