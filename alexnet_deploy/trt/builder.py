@@ -38,7 +38,7 @@ except ImportError as error:
     raise MissingPackageError("tensorrt", "tensorrt", "building a TensorRT engine") from error
 
 _LIBRARY = load_library("tensorrt")
-_CUDA_VERSION = "13.0"  # of the oldest driver that runs TensorRT 11, says its support matrix
+_CUDA_VERSION = "13.0"  # of the oldest driver that runs TensorRT 11: 580, says its support matrix
 
 
 def timings_key(gpu: Gpu) -> str:
@@ -109,8 +109,7 @@ def build_engine(
     record = EngineRecord(
         runtime="tensorrt",
         runtime_version=_LIBRARY.version(),
-        # Drivers reject the PTX of newer compilers than theirs.
-        cuda_version=compiler_version() if has_plugin else _CUDA_VERSION,
+        cuda_version=_oldest_cuda(has_plugin),
         gpu_name=gpu.name,
         compute_capabilities=(gpu.compute_capability,),
         profile=profile,
@@ -321,6 +320,13 @@ def _lists(layers: Iterable[Mapping[str, Any]], name: str) -> bool:
         or (layer["Name"] == name and "Plugin" in layer["LayerType"])
         for layer in layers
     )
+
+
+def _oldest_cuda(has_plugin: bool) -> str:
+    """Return the CUDA version of the oldest driver that runs an engine."""
+    # A driver rejects the PTX of a newer compiler than its own.
+    versions = [_CUDA_VERSION, compiler_version()] if has_plugin else [_CUDA_VERSION]
+    return max(versions, key=lambda version: [*map(int, version.split("."))])
 
 
 def _plugin_nodes(file: ModelFile) -> list[Any]:

@@ -11,6 +11,7 @@ import pytest
 from alexnet_deploy.runtimes.engine_file import HardwareCompatibility
 from alexnet_deploy.runtimes.tensorrt_library import load_library
 from tests.support.trt_stub.fake_builder import FILE, PLAN, PROFILE, FakeTensorRt, errors
+from tests.support.trt_stub.models import plugin_model
 
 pytest.importorskip("cuda.bindings", reason="CUDA's API comes with: pip install cuda-bindings")
 pytest_plugins = [
@@ -47,6 +48,20 @@ def test_a_plugin_shows_in_the_list_of_layers_or_by_its_kernel(
     assert record.lrn == lrn
     assert record.plugin_sha256 == builder.plugin.plugin_sha256()
     assert ['lrn "unknown"' in line for line in said] == [True] * (lrn == "unknown")
+
+
+@pytest.mark.parametrize(
+    ("compiler", "oldest"),
+    [("12.9", "13.0"), ("13.0", "13.0"), ("13.2", "13.2"), ("13.10", "13.10")],
+)
+def test_the_oldest_driver_is_that_of_tensorrt_or_of_our_kernels_compiler(
+    builder: Any, monkeypatch: pytest.MonkeyPatch, compiler: str, oldest: str
+) -> None:
+    """And not the one at hand, whose CUDA is 13.2."""
+    monkeypatch.setattr(builder, "compiler_version", lambda: compiler)
+    assert builder.build_engine(FILE, PROFILE).record.cuda_version == oldest
+    native = plugin_model()
+    assert builder.build_engine(native, PROFILE).record.cuda_version == "13.0"
 
 
 @pytest.mark.parametrize("version_compatible", [False, True])
