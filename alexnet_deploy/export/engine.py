@@ -166,7 +166,8 @@ def export_engine(
         photographs: what to verify on; None writes the engine unverified.
         calibrate_on: as for `build_file`.
         on_report: called with the report, passed or failed, before anything is written.
-        notify: as for `build_file`, and with the reason why an engine cannot be verified here.
+        notify: as for `build_file`, and with the reason why an engine cannot be verified here, or
+            that it does not show what normalizes.
 
     Raises:
         VerificationError: the engine differs from the reference; nothing was written.
@@ -185,6 +186,11 @@ def export_engine(
             checkpoint, request.outputs, request.precision, calibrate_on, notify=notify
         )
         engine = build(model, request.profile)
+        if engine.record.lrn == "unknown":
+            notify(
+                f"{engine.record.library} took our plugin, but its list of the built layers does "
+                'not show it: the record says lrn "unknown", and verification what it computes'
+            )
         obstacle = None if photographs is None else _obstacle(engine)
         if obstacle is not None:
             notify(Message("not verified here: ", obstacle))
@@ -223,7 +229,6 @@ def _build_of(request: EngineRequest, notify: Callable[[str], None]) -> Iterator
             version_compatible=request.version_compatible,
             hardware_compatibility=request.hardware_compatibility,
             timings=timings,
-            notify=notify,
         )
     finally:
         if timings != before:

@@ -5,7 +5,7 @@ gives it, and the builder only chooses kernels.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from alexnet_deploy.choices import FilePrecision
@@ -76,21 +76,8 @@ def build_engine(
     version_compatible: bool = False,
     hardware_compatibility: HardwareCompatibility = "none",
     timings: bytearray | None = None,
-    notify: Callable[[str], None] = lambda line: None,
 ) -> EngineFile:
-    """Build an engine with its record, not yet verified.
-
-    Args:
-        file: as for `build_plan`.
-        profile: as for `build_plan`.
-        version_compatible: as in `EngineRecord`.
-        hardware_compatibility: as in `EngineRecord`.
-        timings: as for `build_plan`.
-        notify: called with a line for people where the built engine does not show our plugin.
-
-    Raises:
-        DeviceError, IncompatibleFileError: as for `build_plan`.
-    """
+    """Build an engine with its record, not yet verified; see `build_plan`."""
     gpu = builder_gpu(file.precision)
     plan, lrn = build_plan(
         file,
@@ -99,12 +86,6 @@ def build_engine(
         hardware_compatibility=hardware_compatibility,
         timings=timings,
     )
-    if lrn == "unknown":
-        notify(
-            f"TensorRT {_LIBRARY.version()} took our plugin, and its list of the built layers does "
-            'not show it, so the record says lrn "unknown"; what the engine computes is verified '
-            "in any case"
-        )
     has_plugin = lrn in ("plugin", "unknown")
     record = EngineRecord(
         runtime="tensorrt",

@@ -176,6 +176,18 @@ def test_what_an_engine_is_to_be_compatible_with_is_built_and_recorded(
     assert record.lrn == lrn
 
 
+def test_an_engine_that_does_not_show_our_plugin_is_written_and_says_so(
+    machine: Machine, quick: list[str], folder: Path
+) -> None:
+    machine.shows_plugins = False
+    result = export("--trt", "-o", "m.engine")
+    assert result.exit_code == 0
+    assert result.stderr.count('the record says lrn "unknown"') == 1
+    assert result.stdout.endswith("TensorRT 11.4.0.106, what normalizes is unknown\n")
+    assert read_engine(folder / "m.engine").record.lrn == "unknown"
+    assert "what normalizes is unknown" in CliRunner().invoke(cli, ["info", "m.engine"]).stdout
+
+
 def test_a_build_has_the_timings_of_those_before_on_this_gpu(
     machine: Machine, quick: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

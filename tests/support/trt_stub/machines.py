@@ -25,6 +25,7 @@ class Machine:
         builds: what each build was asked for: library, model, profile, compute capabilities.
         timings: what each build of TensorRT was given of those before.
         version: of TensorRT.
+        shows_plugins: whether its list of the built layers does.
         change: what the builder makes of a model before it builds it.
         obstacle: what TensorRT-RTX has against the GPU; "" for nothing.
     """
@@ -37,6 +38,7 @@ class Machine:
         self.obstacle = ""
         self.timings: list[bytes] = []
         self.version = "11.4.0.106"
+        self.shows_plugins = True
 
     def builder_gpu(self, precision: FilePrecision) -> Gpu:
         return current_gpu()
@@ -50,13 +52,14 @@ class Machine:
         profile: BatchProfile,
         *,
         timings: bytearray,
-        notify: Callable[[str], None],
-        **compatibility: Any,
+        **changed: Any,
     ) -> EngineFile:
         self.builds.append(("tensorrt", model, profile, ()))
         self.timings.append(bytes(timings))
         timings += b"new, "
-        return built(self.change(model), profile, **compatibility)
+        if not self.shows_plugins:
+            changed["lrn"] = "unknown"
+        return built(self.change(model), profile, **changed)
 
     def build_rtx_engine(
         self, model: ModelFile, profile: BatchProfile, capabilities: tuple[str, ...]
