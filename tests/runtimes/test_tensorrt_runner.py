@@ -258,9 +258,7 @@ def test_a_later_version_loads_the_lean_runtime_of_the_engines_and_that_the_plan
     assert Path(path).read_bytes()[:4] == b"\x7fELF"
     assert Path(path).name == "libnvinfer_lean.so.11"
     fake.runtime.answers["load_runtime"] = None
-    with pytest.raises(
-        DeviceError, match=rf"cannot load \S+lean\S+, which runs engines of {built}"
-    ):
+    with pytest.raises(DeviceError, match=rf"\S+lean\S+, which runs engines of {built}"):
         open_runner(version_compatible=True)
 
 

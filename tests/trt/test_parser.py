@@ -199,7 +199,5 @@ def test_a_network_of_the_local_functions_is_refused(
     with pytest.raises(
         IncompatibleFileError, match=f"no layer of its name of node '{first.name}', operator "
     ):
-        builder._check_plugin_layers(network.definition, file)
-    builder._check_plugin_layers(
-        rtx_builder._Network(graph(precision)).definition, graph(precision)
-    )
+        builder._compiled_plugins(network.definition, file)
+    builder._compiled_plugins(rtx_builder._Network(graph(precision)).definition, graph(precision))

@@ -25,7 +25,7 @@ class FakeTensorRt:
         self.trt, self.parser_class = trt, trt.OnnxParser
         self.journal: list[str] = []
         plugin = trt.LayerType.PLUGIN_V3
-        self.layers = {"nchw": trt.LayerType.SHUFFLE, "norm1": plugin, "pool2": plugin}
+        self.layers = {"pixels": trt.LayerType.SHUFFLE, "norm1": plugin, "pool2": plugin}
         self.built = [
             {"Name": "images to norm1 reformat", "LayerType": "Reformat"},
             {"Name": "norm1", "LayerType": "PluginV3", "PluginType": "TowerLRN"},
