@@ -295,7 +295,7 @@ def compile_ptx(kernel: TowerLrnKernel, architecture: str = "compute_80") -> byt
         MissingPackageError: NVRTC is not installed.
         ValueError: `architecture` is not of the form "compute_80".
     """
-    compiler = _compiler_version()
+    compiler = compiler_version()
     found = gpus()
     if found:
         check_compiler(compiler, found[0].cuda_version)
@@ -355,7 +355,7 @@ def _target(architecture: str) -> int:
     return int(max(usable))
 
 
-def _compiler_version() -> str:
+def compiler_version() -> str:
     """Return the CUDA version of NVRTC, as "13.0"."""
     try:
         return "{}.{}".format(*_called(nvrtc.nvrtcVersion))

@@ -29,7 +29,7 @@ from alexnet_deploy.trt.kernel import (
 )
 
 try:
-    kernel_module._compiler_version()
+    kernel_module.compiler_version()
 except MissingPackageError:
     pytest.skip("NVRTC is not installed", allow_module_level=True)
 
