@@ -44,7 +44,8 @@ _CUDA_VERSION = "13.0"  # of the oldest driver that runs TensorRT 11: 580, says 
 def timings_key(gpu: Gpu) -> str:
     """Return what the timings of builds depend on: TensorRT, GPU, driver, and our kernel.
 
-    TensorRT compares all but the last itself: it would take a changed kernel for the one it timed.
+    TensorRT compares its version and the GPU itself, but would take a changed kernel of ours for
+    the one that it timed.
     """
     return f"{_LIBRARY.version()} {gpu} {plugin.plugin_sha256()}"
 
