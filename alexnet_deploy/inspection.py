@@ -30,6 +30,7 @@ from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.photographs.pixels import Decode
 from alexnet_deploy.runtimes.engine_file import (
     ENGINE_SUFFIX,
+    NORMALIZED_BY,
     RTX_OWN_CHOICE,
     RUNTIME_NAMES,
     read_engine,
@@ -211,6 +212,8 @@ def _described_engine(path: Path) -> dict[str, Any]:
         "precision": record.precision,
         "lrn": record.lrn,
         "plugin_sha256": record.plugin_sha256,
+        "version_compatible": record.version_compatible,
+        "hardware_compatibility": record.hardware_compatibility,
         "outputs": list(record.outputs),
         "status": record.status,
         "report": record.report,
@@ -223,10 +226,14 @@ def _readable_engine(description: dict[str, Any]) -> list[str]:
     gpus = [name] if name else []
     gpus += [f"compute capability {' or '.join(capabilities)}"] if capabilities else []
     library = f"{RUNTIME_NAMES[description['runtime']]} {description['runtime_version']}"
-    lrn = {"plugin": "our plugin", "native": "its own layer", "none": "nothing"}[description["lrn"]]
+    if description["version_compatible"]:
+        library += " and later"
+    level = description["hardware_compatibility"]
+    if level != "none":
+        gpus.append(f"compatible at TensorRT's level {level}")
     return [
         f"  engine        {library}, {description['precision']}, batches of {profile['min']} to "
-        f"{profile['max']}, best at {profile['opt']}; {lrn} normalizes",
+        f"{profile['max']}, best at {profile['opt']}; {NORMALIZED_BY[description['lrn']]}",
         f"  runs on       {', '.join(gpus) or RTX_OWN_CHOICE}",
     ]
 

@@ -63,7 +63,7 @@ MODULES = {
         "retrieval_figures retrieval_forms pixel_rows retrieval_report retrieval model"
     ),
     "weights": "places download store pull names",
-    "export": "calibration int8 fast onnx engine cache recorded opening",
+    "export": "calibration int8 fast onnx cache engine recorded opening",
     "console": "signals decoding paths progress verbosity reporting group",
     "index": (
         "manifest lock segments schema ledger named_folders exclusions imported_roots roots "

@@ -4,7 +4,8 @@
 
 The floor is the time to move the input and the output once, at the speed of a plain copy on this
 GPU in the same round. The kernel is timed alone (`tower_lrn`) and fused with the ReLU before and
-the max-pool after it (`relu_tower_lrn_pool`), on both layers of the paper's network; so are torch's
+the max-pool after it (`relu_tower_lrn_pool`), on both layers of the paper's network, float16
+in both layouts: NCHW, and HWC8, which is torch's channels-last. So are torch's
 `local_response_norm`, with the towers folded into the batch, and the banded 1x1 convolution of the
 squares. They and the copy take turns, round after round, on a warmed-up GPU. The kernel's results
 are first compared with float64. Needs an NVIDIA GPU, torch, and the packages of
@@ -33,9 +34,10 @@ from gpu_checks.torch_clock import gpu_seconds
 from alexnet_deploy import installed
 from alexnet_deploy.errors import AlexNetDeployError, DeviceError
 from alexnet_deploy.timing import in_turns, median_ratio
-from alexnet_deploy.trt.kernel import Scalar, TowerLrnKernel, compile_ptx
+from alexnet_deploy.trt.kernel import Hwc8Kernel, Scalar, TowerLrnKernel, compile_ptx
 
 LAYERS = {"conv1": (96, 55, 55), "conv2": (256, 27, 27)}
+KINDS: tuple[tuple[Scalar, str], ...] = (("float", "linear"), ("half", "linear"), ("half", "hwc8"))
 FORMS = ("kernel", "torch", "banded")
 COPY_BYTES = 512 << 20  # ten times the largest L2 cache
 COPIES = 2  # in one CUDA graph
@@ -49,14 +51,14 @@ Seconds = Mapping[str, Sequence[float]]
 
 
 def measure(batch: int = 256) -> dict[str, Any]:
-    """Check and time both kernels and their peers on both layers in both dtypes.
+    """Check and time both kernels and their peers on both layers in each dtype and layout.
 
     Returns:
         `device`, `date`, `versions`, `batch`, `copy_gb_per_s` (bytes read and written: `lowest`,
-        `median`, `highest` of all rounds), and `rows`: for each `layer`, `scalar`, `fused` and
-        `form` (one of `FORMS`) the `microseconds` of a call, `share_of_copy` (floor / time), both
-        medians over the rounds, and, for the kernel, `max_error` (relative to float64, or to the
-        smallest normal number).
+        `median`, `highest` of all rounds), and `rows`: for each `layer`, `scalar`, `layout`,
+        `fused` and `form` (one of `FORMS`) the `microseconds` of a call, `share_of_copy` (floor /
+        time), both medians over the rounds, and, for the kernel, `max_error` (relative to float64,
+        or to the smallest normal number).
 
     Raises:
         AlexNetDeployError: no GPU, or the kernel's results are wrong.
@@ -67,10 +69,10 @@ def measure(batch: int = 256) -> dict[str, Any]:
     copy = _captured_copy()
     rows: list[dict[str, Any]] = []
     copies: list[float] = []
-    for layer, scalar, fused in product(LAYERS, DTYPES, (True, False)):
-        kernel = _kernel(layer, scalar, fused)
+    for layer, (scalar, layout), fused in product(LAYERS, KINDS, (True, False)):
+        kernel = _kernel(layer, scalar, layout, fused)
         error, seconds = _timed(kernel, batch, copy)
-        case = {"layer": layer, "scalar": scalar, "fused": fused}
+        case = {"layer": layer, "scalar": scalar, "layout": layout, "fused": fused}
         rows += [case | row for row in summaries(seconds, bytes_moved(kernel, batch))]
         rows[-len(FORMS)]["max_error"] = error
         copies += seconds["copy"]
@@ -118,9 +120,10 @@ def bytes_moved(kernel: TowerLrnKernel, batch: int) -> int:
     return batch * (inputs + torch.Size(kernel.output_shape()).numel()) * size
 
 
-def _kernel(layer: str, scalar: Scalar, fused: bool) -> TowerLrnKernel:
+def _kernel(layer: str, scalar: Scalar, layout: str, fused: bool) -> TowerLrnKernel:
     channels, height, width = LAYERS[layer]
-    return TowerLrnKernel(
+    kind = Hwc8Kernel if layout == "hwc8" else TowerLrnKernel
+    return kind(
         scalar=scalar,
         channels=channels,
         height=height,
@@ -183,7 +186,12 @@ def _timed(kernel: TowerLrnKernel, batch: int, copy: _Captured) -> tuple[float, 
 def _activations(kernel: TowerLrnKernel, batch: int) -> torch.Tensor:
     """Return inputs with the magnitudes of the paper's network: up to a few hundred."""
     shape = (batch, kernel.channels, kernel.height, kernel.width)
-    return (50 * torch.randn(shape, device="cuda")).to(getattr(torch, DTYPES[kernel.scalar]))
+    x = (50 * torch.randn(shape, device="cuda")).to(getattr(torch, DTYPES[kernel.scalar]))
+    return x.to(memory_format=_memory_format(kernel))
+
+
+def _memory_format(kernel: TowerLrnKernel) -> torch.memory_format:
+    return torch.channels_last if isinstance(kernel, Hwc8Kernel) else torch.contiguous_format
 
 
 def _launcher(kernel: TowerLrnKernel) -> Operation:
@@ -195,7 +203,12 @@ def _launcher(kernel: TowerLrnKernel) -> Operation:
     function = _called(driver.cuModuleGetFunction, module, kernel.name.encode())
 
     def launch(x: torch.Tensor) -> torch.Tensor:
-        output = torch.empty((len(x), *kernel.output_shape()), device=x.device, dtype=x.dtype)
+        output = torch.empty(
+            (len(x), *kernel.output_shape()),
+            device=x.device,
+            dtype=x.dtype,
+            memory_format=_memory_format(kernel),
+        )
         _called(
             driver.cuLaunchKernel,
             function,
@@ -266,12 +279,13 @@ def _called(function: Any, *arguments: Any) -> Any:
 def _print(result: dict[str, Any]) -> None:
     copy = "{lowest} to {highest}, median {median}".format(**result["copy_gb_per_s"])
     print(f"{result['device']}, batch {result['batch']}, copy {copy} GB/s")
-    print(f"{'layer':6} {'type':6} {'work':14} {'form':7} {'us':>8} {'of copy':>8}  error")
+    names = f"{'layer':6} {'type':6} {'layout':6} {'work':14} {'form':7}"
+    print(f"{names} {'us':>8} {'of copy':>8}  error")
     for row in result["rows"]:
         work = "relu lrn pool" if row["fused"] else "lrn"
         error = f"{row['max_error']:.1e}" if "max_error" in row else ""
         print(
-            f"{row['layer']:6} {row['scalar']:6} {work:14} {row['form']:7} "
+            f"{row['layer']:6} {row['scalar']:6} {row['layout']:6} {work:14} {row['form']:7} "
             f"{row['microseconds']:8.1f} {row['share_of_copy']:8.1%}  {error}"
         )
 

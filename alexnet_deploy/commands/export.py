@@ -19,7 +19,11 @@ from alexnet_deploy.files.path_text import printable
 if TYPE_CHECKING:
     from alexnet_deploy.graph.report import Report
     from alexnet_deploy.model.checkpoints import Checkpoint
+    from alexnet_deploy.runtimes.engine_file import EngineRecord, HardwareCompatibility
     from alexnet_deploy.weights.names import ModelSource
+
+_Written = tuple[Mapping[str, Any] | None, "EngineRecord | None"]
+"""The report of what was written, and of an engine the record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +41,8 @@ class ExportArguments:
     opt_batch: int | None
     max_batch: int | None
     compute_capability: tuple[str, ...]
+    version_compatible: bool
+    hardware_compatible: "HardwareCompatibility"
     layers: tuple[str, ...]
     opset: int | None
     verify_on: Path | None
@@ -95,9 +101,7 @@ def _engine_options(command: Callable[..., None]) -> Callable[..., None]:
     options = (
         click.option("--trt", is_flag=True, help="Build a TensorRT engine instead."),
         click.option(
-            "--rtx",
-            is_flag=True,
-            help="Build with TensorRT-RTX, which needs no GPU, even where TensorRT is installed.",
+            "--rtx", is_flag=True, help="Build an engine of TensorRT-RTX, which needs no GPU."
         ),
         click.option(
             "--lrn",
@@ -113,6 +117,19 @@ def _engine_options(command: Callable[..., None]) -> Callable[..., None]:
             multiple=True,
             help="With --rtx: GPUs to build for, such as 8.9; repeat for more.  "
             "[default: 8.0, 8.6, 8.9, 12.0 and later]",
+        ),
+        click.option(
+            "--version-compatible",
+            is_flag=True,
+            help="With --trt: for later versions of TensorRT, too; may be slower.",
+        ),
+        click.option(
+            "--hardware-compatible",
+            type=click.Choice(["none", "same-compute-capability", "ampere-plus"]),
+            default="none",
+            show_default=True,
+            help="With --trt: for all GPUs of this compute capability, or of 8.0 and later; may be "
+            "slower.",
         ),
     )
     for option in reversed(options):
@@ -186,8 +203,8 @@ def export(checkpoint: str | None, model: str | None, **options: Any) -> None:
     _check(arguments)
     loaded = arguments.load()
     write = _write_engine if arguments.is_engine else _write_onnx
-    report = write(loaded, arguments)
-    _print_written(loaded, report, arguments)
+    report, record = write(loaded, arguments)
+    _print_written(loaded, report, record, arguments)
 
 
 def _check(arguments: ExportArguments) -> None:
@@ -202,7 +219,11 @@ def _check(arguments: ExportArguments) -> None:
         "--opt-batch": arguments.opt_batch,
         "--max-batch": arguments.max_batch,
         "--compute-capability": arguments.compute_capability,
+        "--version-compatible": arguments.version_compatible,
+        "--hardware-compatible": arguments.hardware_compatible != "none",
     }
+    if arguments.trt and arguments.rtx:
+        raise UsageError("--trt and --rtx: build engines of two libraries; choose one")
     for option, value in for_engines.items():
         if value and not arguments.is_engine:
             library = "--rtx" if option == "--compute-capability" else "--trt"
@@ -221,8 +242,8 @@ def _check(arguments: ExportArguments) -> None:
         raise UsageError("--calibrate: only int8 needs it; add --precision int8, or leave it out")
 
 
-def _write_onnx(checkpoint: "Checkpoint", arguments: ExportArguments) -> Mapping[str, Any] | None:
-    """Export to ONNX; return the report, None where none was asked for."""
+def _write_onnx(checkpoint: "Checkpoint", arguments: ExportArguments) -> _Written:
+    """Export to ONNX; the report is None where none was asked for."""
     from alexnet_deploy.export.onnx import export_onnx
     from alexnet_deploy.graph.build import OPSET
     from alexnet_deploy.runtimes.base import RunnerOptions
@@ -241,11 +262,11 @@ def _write_onnx(checkpoint: "Checkpoint", arguments: ExportArguments) -> Mapping
     )
     if arguments.precision == "bf16":
         say("bf16: the file is for TensorRT; on a CPU only OpenVINO runs it, not ONNX Runtime")
-    return file.report
+    return file.report, None
 
 
-def _write_engine(checkpoint: "Checkpoint", arguments: ExportArguments) -> Mapping[str, Any] | None:
-    """Export to an engine; return the report, None where it cannot run here."""
+def _write_engine(checkpoint: "Checkpoint", arguments: ExportArguments) -> _Written:
+    """Export to an engine; the report is None where it cannot run here."""
     from alexnet_deploy.export.engine import EngineRequest, choose_runtime, export_engine
     from alexnet_deploy.runtimes.batch_profile import BatchProfile
 
@@ -260,6 +281,8 @@ def _write_engine(checkpoint: "Checkpoint", arguments: ExportArguments) -> Mappi
         profile=profile,
         lrn=arguments.lrn,
         compute_capabilities=arguments.compute_capability,
+        version_compatible=arguments.version_compatible,
+        hardware_compatibility=arguments.hardware_compatible,
         outputs=arguments.outputs,
     )
     engine = export_engine(
@@ -273,7 +296,7 @@ def _write_engine(checkpoint: "Checkpoint", arguments: ExportArguments) -> Mappi
     )
     if photographs is not None and engine.record.report is None:
         say(f"{engine.record.status}; where it is to run: {_verify_command(arguments)}")
-    return engine.record.report
+    return engine.record.report, engine.record
 
 
 def _verify_command(arguments: ExportArguments) -> str:
@@ -287,10 +310,13 @@ def _verify_command(arguments: ExportArguments) -> str:
 
 
 def _print_written(
-    checkpoint: "Checkpoint", report: Mapping[str, Any] | None, arguments: ExportArguments
+    checkpoint: "Checkpoint",
+    report: Mapping[str, Any] | None,
+    record: "EngineRecord | None",
+    arguments: ExportArguments,
 ) -> None:
     """Print which file was written, or with --json an object."""
-    from alexnet_deploy.runtimes.engine_file import NOT_VERIFIED
+    from alexnet_deploy.runtimes.engine_file import NORMALIZED_BY, NOT_VERIFIED
 
     target, status = arguments.target, "verified"
     if report is None:
@@ -299,10 +325,14 @@ def _print_written(
         result = {
             "file": str(target),
             "identity": checkpoint.identity,
+            "runtime": record and record.runtime,
+            "runtime_version": record and record.runtime_version,
+            "lrn": record and record.lrn,
             "status": status,
             "report": report,
         }
         print_result(json.dumps(result))
         return
+    engine = f", {record.library}, {NORMALIZED_BY[record.lrn]}" if record else ""
     note = "" if report else f", {status}"
-    print_result(f"{printable(target)}: {target.stat().st_size / 1e6:.1f} MB{note}")
+    print_result(f"{printable(target)}: {target.stat().st_size / 1e6:.1f} MB{engine}{note}")

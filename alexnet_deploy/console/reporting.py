@@ -26,6 +26,7 @@ _OPTIONS = {
     "checkpoint": "against",
     "compute_capabilities": "compute-capability",
     "directory": "index",
+    "hardware_compatibility": "hardware-compatible",
     "profile.max": "max-batch",
     "profile.min": "min-batch",
     "photographs": "no-verify",

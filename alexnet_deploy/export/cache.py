@@ -1,5 +1,7 @@
 """The user's cache: networks that were exported, verified, and prepared for a runtime.
 
+It also holds what checkpoints were and what TensorRT timed, under the same protection.
+
 An entry is a line with a SHA-256 of its key, of its line of JSON and of the hash of each piece of
 its body, then that line and the body. Where that hash is right, it is what was written, and is used
 as it is: reading one takes a pass over its bytes, on all cores, and no `onnx`. Where it is not,
@@ -28,7 +30,7 @@ from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.photographs.pipeline import default_threads
 from alexnet_deploy.runtimes.prepared import PreparedNetwork
 
-Kind = Literal["network", "checkpoint"]
+Kind = Literal["network", "checkpoint", "timings"]
 
 _PIECE = 2**22
 """Bytes of a body that one thread hashes at a time, few enough to stay in its core's cache."""

@@ -1,7 +1,8 @@
-"""Checkpoint to a verified engine: of TensorRT where it is installed, else of TensorRT-RTX."""
+"""Checkpoint to a verified engine, of TensorRT or of TensorRT-RTX."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -13,8 +14,10 @@ from alexnet_deploy.errors import (
     DeviceError,
     Message,
     MissingPackageError,
+    OutputError,
     UsageError,
 )
+from alexnet_deploy.export.cache import read_entry, write_entry
 from alexnet_deploy.export.onnx import build_file
 from alexnet_deploy.graph.model_file import ModelFile
 from alexnet_deploy.graph.plugin_nodes import with_plugins
@@ -29,9 +32,12 @@ from alexnet_deploy.runtimes.engine_file import (
     RUNTIME_NAMES,
     EngineFile,
     EngineRuntime,
+    HardwareCompatibility,
     engine_target,
 )
 from alexnet_deploy.runtimes.gpu_driver import current_gpu
+
+_Build = Callable[[ModelFile, BatchProfile], EngineFile]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +51,10 @@ class EngineRequest:
         lrn: what normalizes, our plugin or the library's own layer; None for the plugin where the
             library has plugins.
         compute_capabilities: GPUs to build for, with TensorRT-RTX; none for its own choice.
+        version_compatible: with TensorRT, whether its later versions are to run it, too; see
+            `EngineRecord`. Such an engine may be slower.
+        hardware_compatibility: with TensorRT, the level to build for; see `EngineRecord`. At
+            "ampere-plus" the library's own layer normalizes: our kernel is for the GPU at hand.
         outputs: layers that the engine computes, as for `layers.layer_names`; none for
             `usual_outputs`.
     """
@@ -54,6 +64,8 @@ class EngineRequest:
     profile: BatchProfile = field(default_factory=BatchProfile)
     lrn: Literal["plugin", "native"] | None = None
     compute_capabilities: tuple[str, ...] = ()
+    version_compatible: bool = False
+    hardware_compatibility: HardwareCompatibility = "none"
     outputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -61,7 +73,7 @@ class EngineRequest:
 
         Raises:
             UsageError: compute capabilities for TensorRT, which builds for the GPU at hand; our
-                plugin, bf16 or int8 for TensorRT-RTX.
+                plugin, bf16, int8 or a compatibility for TensorRT-RTX; our plugin for all GPUs.
         """
         precisions = ENGINE_PRECISIONS[self.runtime]
         if self.precision not in precisions:
@@ -76,6 +88,21 @@ class EngineRequest:
                 Argument("lrn", "plugin"),
                 ": TensorRT-RTX has no plugins; leave it out, or build with TensorRT",
             )
+        if self.lrn == "plugin" and self.hardware_compatibility == "ampere-plus":
+            raise UsageError(
+                Argument("lrn", "plugin"),
+                ": our kernel is compiled for the GPU at hand, and ",
+                Argument("hardware_compatibility", "ampere-plus"),
+                " is for others; leave one of them out",
+            )
+        for name, none in (("version_compatible", False), ("hardware_compatibility", "none")):
+            value = getattr(self, name)
+            if value != none and self.runtime == "tensorrt-rtx":
+                raise UsageError(
+                    Argument(name, value),
+                    ": is for TensorRT; an engine of TensorRT-RTX runs on many GPUs as it is, and "
+                    "with the version that built it alone; leave it out",
+                )
         if self.compute_capabilities and self.runtime == "tensorrt":
             raise UsageError(
                 Argument("compute_capabilities"),
@@ -84,28 +111,37 @@ class EngineRequest:
                 Argument("rtx", True),
             )
 
+    @property
+    def has_plugin(self) -> bool:
+        """Whether our plugin is to normalize."""
+        can = self.runtime == "tensorrt" and self.hardware_compatibility != "ampere-plus"
+        return can and self.lrn != "native"
+
 
 def choose_runtime(*, rtx: bool) -> EngineRuntime:
-    """Return the library to build with: TensorRT, or what is there in its place.
+    """Return the library to build with, if it is installed: never one in the other's place.
 
     Args:
-        rtx: take TensorRT-RTX even where TensorRT is installed.
+        rtx: TensorRT-RTX, not TensorRT.
 
     Raises:
-        MissingPackageError: with `rtx`, TensorRT-RTX is not installed.
-        DeviceError: neither is.
+        MissingPackageError: it is not installed.
+        DeviceError: TensorRT is not, and TensorRT-RTX is.
     """
-    if installed.has_module("tensorrt") and not rtx:
+    if rtx:
+        if not installed.has_module("tensorrt_rtx"):
+            raise MissingPackageError("tensorrt-rtx", "rtx", "building a TensorRT-RTX engine")
+        return "tensorrt-rtx"
+    if installed.has_module("tensorrt"):
         return "tensorrt"
     if installed.has_module("tensorrt_rtx"):
-        return "tensorrt-rtx"
-    if rtx:
-        raise MissingPackageError("tensorrt-rtx", "rtx", "building a TensorRT-RTX engine")
-    raise DeviceError(
-        "neither TensorRT nor TensorRT-RTX is installed here; for an NVIDIA GPU in this "
-        "machine: pip install 'alexnet-deploy[tensorrt]'; to build without one, for GeForce and "
-        "RTX GPUs: pip install 'alexnet-deploy[rtx]'"
-    )
+        raise DeviceError(
+            "TensorRT is not installed here, TensorRT-RTX is; its engines are others, for GeForce "
+            "and RTX GPUs: build one with ",
+            Argument("rtx", True),
+            ", or install TensorRT with: pip install 'alexnet-deploy[tensorrt]'",
+        )
+    raise MissingPackageError("tensorrt", "tensorrt", "building a TensorRT engine")
 
 
 def export_engine(
@@ -130,7 +166,8 @@ def export_engine(
         photographs: what to verify on; None writes the engine unverified.
         calibrate_on: as for `build_file`.
         on_report: called with the report, passed or failed, before anything is written.
-        notify: as for `build_file`, and with the reason why an engine cannot be verified here.
+        notify: as for `build_file`, and with the reason why an engine cannot be verified here, or
+            that it does not show what normalizes.
 
     Raises:
         VerificationError: the engine differs from the reference; nothing was written.
@@ -144,20 +181,21 @@ def export_engine(
     if path.suffix != ENGINE_SUFFIX:
         raise UsageError(f"{path}: an engine's name ends in {ENGINE_SUFFIX}; choose such a name")
     # Before the work: a GPU that is missing, and a place that cannot be written.
-    if request.runtime == "tensorrt":
-        from alexnet_deploy.trt.builder import builder_gpu
-
-        builder_gpu(request.precision)
-    with engine_target(path) as write:
+    with _build_of(request, notify) as build, engine_target(path) as write:
         model = build_file(
             checkpoint, request.outputs, request.precision, calibrate_on, notify=notify
         )
-        engine = _built(model, request, request.profile)
+        engine = build(model, request.profile)
+        if engine.record.lrn == "unknown":
+            notify(
+                f"{engine.record.library} took our plugin, but its list of the built layers does "
+                'not show it: the record says lrn "unknown", and verification what it computes'
+            )
         obstacle = None if photographs is None else _obstacle(engine)
         if obstacle is not None:
             notify(Message("not verified here: ", obstacle))
         elif photographs is not None:
-            report = _verified(engine, model, checkpoint, request, photographs)
+            report = _verified(engine, model, checkpoint, request, photographs, build)
             on_report(report)
             report.raise_if_failed(str(path))
             record = dataclasses.replace(engine.record, report=report.to_dict())
@@ -166,15 +204,38 @@ def export_engine(
     return engine
 
 
-def _built(model: ModelFile, request: EngineRequest, profile: BatchProfile) -> EngineFile:
-    """Build an engine of a model in the way that `request` says, of whatever batches."""
+@contextmanager
+def _build_of(request: EngineRequest, notify: Callable[[str], None]) -> Iterator[_Build]:
+    """Give what builds in the way that `request` says; each build saves the next one timings.
+
+    Raises:
+        DeviceError: no GPU, for TensorRT, or a version of it that is too old.
+    """
     if request.runtime == "tensorrt-rtx":
         from alexnet_deploy.trt.rtx_builder import build_rtx_engine
 
-        return build_rtx_engine(model, profile, request.compute_capabilities)
-    from alexnet_deploy.trt.builder import build_engine
+        yield lambda model, profile: build_rtx_engine(model, profile, request.compute_capabilities)
+        return
+    from alexnet_deploy.trt.builder import build_engine, builder_gpu, timings_key
 
-    return build_engine(model if request.lrn == "native" else with_plugins(model), profile)
+    key = timings_key(builder_gpu(request.precision))
+    entry = read_entry(key, "timings")
+    timings = bytearray() if entry is None else bytearray(entry.body)
+    before = bytes(timings)
+    try:
+        yield lambda model, profile: build_engine(
+            with_plugins(model) if request.has_plugin else model,
+            profile,
+            version_compatible=request.version_compatible,
+            hardware_compatibility=request.hardware_compatibility,
+            timings=timings,
+        )
+    finally:
+        if timings != before:
+            try:
+                write_entry(key, "timings", {}, bytes(timings))
+            except OutputError as error:
+                notify(Message("the next build must time its kernels again: ", error.message))
 
 
 def _verified(
@@ -183,6 +244,7 @@ def _verified(
     checkpoint: Checkpoint,
     request: EngineRequest,
     photographs: Iterable[Path],
+    build: _Build,
 ) -> Report:
     """Compare the engine on photographs, and what normalizes in it on an amplified copy."""
     from alexnet_deploy.verification.engine import amplified_checks, verify_engine
@@ -193,8 +255,7 @@ def _verified(
         return report
     if request.precision == "int8":  # its ranges are those of photographs as they are
         model = build_file(checkpoint, request.outputs, "fp32")
-    more = amplified_checks(model, lambda copy, profile: _built(copy, request, profile))
-    return dataclasses.replace(report, checks=(*report.checks, *more))
+    return dataclasses.replace(report, checks=(*report.checks, *amplified_checks(model, build)))
 
 
 def _obstacle(engine: EngineFile) -> str | None:

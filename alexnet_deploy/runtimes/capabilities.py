@@ -12,6 +12,7 @@ from alexnet_deploy.errors import (
     UsageError,
 )
 from alexnet_deploy.runtimes.base import RunnerOptions
+from alexnet_deploy.runtimes.engine_file import REBUILD_COMMANDS
 
 _Computes = Mapping[Precision, tuple[FilePrecision, ...]]
 
@@ -31,8 +32,6 @@ _COMPUTES: Mapping[Device, Mapping[Runtime, _Computes]] = {
 }
 Combination = tuple[Runtime, Device, Precision]
 """What computes where, and in which arithmetic."""
-
-_ENGINES_ONLY = ("tensorrt", "tensorrt-rtx")
 
 
 def resolve_runtime(options: RunnerOptions, device: Device) -> Runtime:
@@ -57,11 +56,11 @@ def resolve_runtime(options: RunnerOptions, device: Device) -> Runtime:
     if options.runtime in runtimes:
         return options.runtime
     others = Message("use ", Argument("runtime", " or ".join(runtimes)))
-    if options.runtime in _ENGINES_ONLY:
+    if options.runtime == "tensorrt" or options.runtime == "tensorrt-rtx":
         raise DeviceError(
             Argument("runtime", options.runtime),
-            ": runs .engine files only, and this is not one; build one with: alexnet-deploy export "
-            "CKPT --trt, or ",
+            ": runs .engine files only, and this is not one; build one with: "
+            f"{REBUILD_COMMANDS[options.runtime]}, or ",
             others,
         )
     raise DeviceError(

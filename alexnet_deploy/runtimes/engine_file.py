@@ -1,7 +1,7 @@
 """An engine on disk: the plain plan that any TensorRT program loads, and its sidecar.
 
 A plan cannot carry custom data, so `model.engine.json` beside `model.engine` says which checkpoint
-it computes, how its input is prepared, and for which TensorRT and GPU it was built. It holds a hash
+it computes, how its input is prepared, and which TensorRT and GPU it was built for. It holds a hash
 of the plan, which ties the two together, and a hash of its own fields, which reveals changes.
 """
 
@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -19,10 +19,12 @@ from alexnet_deploy.errors import IncompatibleFileError
 from alexnet_deploy.files.input_files import existing_file
 from alexnet_deploy.files.output_files import write_together
 from alexnet_deploy.files.records import (
+    LATER,
     Matching,
     Within,
     damaged,
     json_object,
+    plain_fields,
     read_record,
     require,
 )
@@ -36,7 +38,8 @@ ENGINE_SUFFIX = ".engine"
 NOT_VERIFIED = "built, not verified here"
 
 EngineRuntime = Literal["tensorrt", "tensorrt-rtx"]
-EngineLrn = Literal["plugin", "native", "none"]
+EngineLrn = Literal["plugin", "unknown", "native", "none"]
+HardwareCompatibility = Literal["none", "same-compute-capability", "ampere-plus"]
 _Text = Annotated[str, Within(1, 1000)]
 _Sha256 = Annotated[str, Matching("[0-9a-f]{64}")]
 
@@ -48,6 +51,12 @@ RUNTIME_NAMES: Mapping[EngineRuntime, str] = {
     "tensorrt": "TensorRT",
     "tensorrt-rtx": "TensorRT-RTX",
 }
+NORMALIZED_BY: Mapping[EngineLrn, str] = {
+    "plugin": "our plugin normalizes",
+    "unknown": "what normalizes is unknown",
+    "native": "its own layer normalizes",
+    "none": "nothing normalizes",
+}
 REBUILD_COMMANDS: Mapping[EngineRuntime, str] = {
     "tensorrt": "alexnet-deploy export CKPT --trt",
     "tensorrt-rtx": "alexnet-deploy export CKPT --rtx",
@@ -55,6 +64,8 @@ REBUILD_COMMANDS: Mapping[EngineRuntime, str] = {
 _REBUILD_EITHER = " or, for TensorRT-RTX, ".join(REBUILD_COMMANDS.values())
 RTX_OWN_CHOICE = "compute capability 8.0, 8.6, 8.9, 12.0 and later"
 """GPUs that TensorRT-RTX builds for by default; 7.5 only on request."""
+LEAN_PACKAGE = "tensorrt-lean-cu13-libs"
+_AMPERE = "8.0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,16 +74,18 @@ class EngineRecord:
 
     Attributes:
         runtime: the library that built the plan, the only one that loads it.
-        runtime_version: its full version; a plan loads with no other.
-        cuda_version: newest CUDA version of the driver that built it, and oldest that runs it, as
-            "13.0"; None without a GPU.
+        runtime_version: its full version; a plan loads with no other, unless `version_compatible`.
+        cuda_version: oldest CUDA version of a driver that runs it, as "13.0"; None with
+            TensorRT-RTX, which looks for itself.
         gpu_name: the GPU that the kernels were chosen on; None without a GPU.
-        compute_capabilities: those that it runs on, as "9.0"; with TensorRT-RTX, empty means
+        compute_capabilities: those that it was built for, as "9.0"; with TensorRT-RTX, empty means
             `RTX_OWN_CHOICE`.
         profile: batch sizes that it takes.
         precision: of the convolutions; inputs are always uint8, outputs float32.
         outputs: layers that it computes, in the graph's order.
-        lrn: what computes LRN: our plugin, the library's own layer, or "none" without LRN.
+        lrn: what computes LRN: our plugin, the library's own layer, or "none" without LRN;
+            "unknown" where the builder was given our plugin, and its list of the built layers does
+            not show it.
         plugin_sha256: hash of the plugin kernel's sources; None without plugin. Only distinguishes
             engines and is never checked: the kernel is in the plan.
         spec: what the network expects and computes.
@@ -81,12 +94,16 @@ class EngineRecord:
         checkpoint: identity of the checkpoint that the model file was exported from; in fp32 the
             same.
         report: the verification report as JSON, or None if never verified.
+        version_compatible: whether later versions of TensorRT run it, with the lean runtime of
+            `runtime_version`. The plan does not bring that along, so it holds no code for the CPU.
+        hardware_compatibility: of TensorRT's levels, the one that it was built for: the GPU at
+            hand, those of its compute capability, or Ampere's 8.0 and later.
     """
 
     FORMAT: ClassVar[int] = 2
 
     runtime: EngineRuntime
-    runtime_version: _Text
+    runtime_version: Annotated[str, Matching(r"[0-9]{1,9}(\.[0-9]{1,9})*")]
     cuda_version: Annotated[str, Matching(r"[0-9]{1,9}\.[0-9]{1,9}")] | None
     gpu_name: _Text | None
     compute_capabilities: Annotated[tuple[_Text, ...], Within(most=100)]
@@ -99,6 +116,8 @@ class EngineRecord:
     identity: _Sha256
     checkpoint: _Sha256
     report: Mapping[str, Any] | None = None
+    version_compatible: bool = field(default=False, metadata=LATER)
+    hardware_compatibility: HardwareCompatibility = field(default="none", metadata=LATER)
 
     def __post_init__(self) -> None:
         """Reject records that no builder writes.
@@ -110,12 +129,21 @@ class EngineRecord:
             for name in ("cuda_version", "gpu_name", "compute_capabilities"):
                 came = getattr(self, name)
                 require(bool(came), name, came, "that of the GPU it was built on")
+        else:
+            for name, only in (("version_compatible", False), ("hardware_compatibility", "none")):
+                came = getattr(self, name)
+                require(came == only, name, came, f"{only} with TensorRT-RTX")
         layers, outputs = self.spec.layer_shapes(), self.outputs
         are_layers = len(outputs) == len(set(outputs) & layers.keys())
         require(are_layers, "outputs", outputs, f"some of {', '.join(layers)}, each once")
-        has_hash = self.plugin_sha256 is not None
-        expected = "a hash where lrn is plugin, and there alone"
-        require(has_hash == (self.lrn == "plugin"), "plugin_sha256", self.plugin_sha256, expected)
+        has_hash, has_plugin = self.plugin_sha256 is not None, self.lrn in ("plugin", "unknown")
+        expected = "a hash where lrn is plugin or unknown, and there alone"
+        require(has_hash == has_plugin, "plugin_sha256", self.plugin_sha256, expected)
+
+    @property
+    def library(self) -> str:
+        """Return the display name and version of the library that built the plan."""
+        return f"{RUNTIME_NAMES[self.runtime]} {self.runtime_version}"
 
     @property
     def status(self) -> str:
@@ -214,13 +242,19 @@ def read_engine(path: Path) -> EngineFile:
 
 
 def check_machine(
-    file: EngineFile, *, runtime_version: str, gpu: Gpu, rtx_capabilities: Container[str]
+    file: EngineFile,
+    *,
+    runtime_version: str,
+    lean_version: str,
+    gpu: Gpu,
+    rtx_capabilities: Container[str],
 ) -> None:
-    """Reject an engine built for another library version, another GPU or a newer driver.
+    """Reject an engine that the library, the GPU or its driver does not run.
 
     Args:
         file: the engine.
         runtime_version: installed version of the library `file.record.runtime`.
+        lean_version: installed version of TensorRT's lean runtime; "" if it is not.
         gpu: this machine's GPU.
         rtx_capabilities: what TensorRT-RTX engines can be built for; ignored for TensorRT engines.
 
@@ -228,26 +262,19 @@ def check_machine(
         IncompatibleFileError: naming every difference and the command that rebuilds it for this
             machine.
     """
-    record = file.record
-    name = RUNTIME_NAMES[record.runtime]
-    differences = []
-    if record.runtime_version != runtime_version:
-        differences.append(f"{name} {record.runtime_version}, here is {runtime_version}")
-    if record.gpu_name not in (None, gpu.name):
-        differences.append(f"the GPU {record.gpu_name}, here is {gpu.name}")
-    built_for = record.compute_capabilities
-    if built_for and gpu.compute_capability not in built_for:
-        here = gpu.compute_capability
-        differences.append(f"compute capability {' or '.join(built_for)}, here is {here}")
-    if record.cuda_version and _version(gpu.cuda_version) < _version(record.cuda_version):
+    record, here = file.record, gpu.compute_capability
+    differences = [
+        *_other_version(record, runtime_version, lean_version),
+        *_other_gpu(record, here),
+    ]
+    if record.cuda_version and _numbers(gpu.cuda_version) < _numbers(record.cuda_version):
         differences.append(
             f"a driver of CUDA {record.cuda_version} or later, here is {gpu.cuda_version}, "
             "which can be updated"
         )
     if differences:
         command = REBUILD_COMMANDS[record.runtime]
-        if built_for and record.runtime == "tensorrt-rtx":
-            here = gpu.compute_capability
+        if record.compute_capabilities and record.runtime == "tensorrt-rtx":
             command = f"alexnet-deploy export CKPT --rtx --compute-capability {here}"
             if here not in rtx_capabilities:  # such as an H100's
                 command = REBUILD_COMMANDS["tensorrt"]
@@ -257,25 +284,47 @@ def check_machine(
         )
 
 
-def _version(text: str) -> tuple[int, ...]:
+def _other_version(record: EngineRecord, here: str, lean: str) -> Iterator[str]:
+    """Yield how the library's version differs, if it does not run the plan."""
+    built = record.runtime_version
+    if built == here:
+        return
+    old, new = _numbers(built), _numbers(here)
+    if record.version_compatible and old[0] == new[0] and old < new:
+        if lean != built:
+            yield (
+                f"{record.library}, here is {here}, which runs it with the package "
+                f"{LEAN_PACKAGE} of {built}, and of that has {lean or 'none'}"
+            )
+    else:
+        yield f"{record.library}, here is {here}"
+
+
+def _other_gpu(record: EngineRecord, here: str) -> Iterator[str]:
+    """Yield how the compute capability differs, if it does not run the plan."""
+    built_for = record.compute_capabilities
+    if record.hardware_compatibility == "ampere-plus":
+        if _numbers(here) < _numbers(_AMPERE):
+            yield f"compute capability {_AMPERE} and later, here is {here}"
+    elif built_for and here not in built_for:
+        yield f"compute capability {' or '.join(built_for)}, here is {here}"
+
+
+def _numbers(text: str) -> tuple[int, ...]:
     return tuple(map(int, text.split(".")))
 
 
 def _fields(record: EngineRecord, plan_sha256: str) -> dict[str, Any]:
     """Return the sidecar's JSON values, long ones last."""
-    plain = {
-        field.name: getattr(record, field.name)
-        for field in dataclasses.fields(record)
-        if field.name not in ("spec", "report")
-    }
+    plain = plain_fields(record)
+    long = {"spec": json.loads(record.spec.to_json()), "report": plain.pop("report")}
+    del plain["spec"]
     fields = {
         "format": record.FORMAT,
         "status": record.status,
         "plan_sha256": plan_sha256,
         **plain,
-        "profile": dataclasses.asdict(record.profile),
-        "spec": json.loads(record.spec.to_json()),
-        "report": record.report,
+        **long,
     }
     return {"record_sha256": _record_sha256(fields), **fields}
 

@@ -4,10 +4,12 @@ They run engines with the same API, so callers are written for either, as a `Lib
 """
 
 import ctypes
+import importlib.util
 import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from alexnet_deploy.errors import DeviceError, Message, MissingPackageError
@@ -49,6 +51,12 @@ class Messages:
         self._errors.clear()
         self._warnings.clear()
         return " | ".join(lines) or f"{self._name} gave no reason"
+
+    def warnings(self) -> str:
+        """Return the warnings since the last call as one line, "" without any, and clear all."""
+        lines = " | ".join(self._warnings)
+        self.take()
+        return lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +136,14 @@ class Library:
         }
         ordered = sorted(numbers, key=int)
         return {f"{number[:-1]}.{number[-1]}": numbers[number] for number in ordered}
+
+
+def lean_runtime(version: str) -> Path:
+    """Return the library of `LEAN_PACKAGE`, which later versions run plans of `version` with."""
+    found = importlib.util.find_spec("tensorrt_lean_libs")
+    assert found is not None, "see check_machine"
+    assert found.origin is not None, "it is a package"
+    return Path(found.origin).with_name(f"libnvinfer_lean.so.{version.split('.')[0]}")
 
 
 _LOADED: dict[EngineRuntime, Library] = {}

@@ -11,6 +11,7 @@ from typing import Any, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_deploy import installed
 from alexnet_deploy.errors import (
     Argument,
     DeviceError,
@@ -23,13 +24,19 @@ from alexnet_deploy.model.layers import layer_names
 from alexnet_deploy.runtimes.base import BaseRunner, RunnerOptions, padded
 from alexnet_deploy.runtimes.cuda_memory import DeviceBuffer, Graph, HostBuffer, Stream
 from alexnet_deploy.runtimes.engine_file import (
+    LEAN_PACKAGE,
     REBUILD_COMMANDS,
     RUNTIME_NAMES,
     EngineFile,
     check_machine,
 )
 from alexnet_deploy.runtimes.rtx_plan import check_plan
-from alexnet_deploy.runtimes.tensorrt_library import Library, engine_gpu, load_library
+from alexnet_deploy.runtimes.tensorrt_library import (
+    Library,
+    engine_gpu,
+    lean_runtime,
+    load_library,
+)
 
 
 class TensorRtRunner(BaseRunner):
@@ -45,6 +52,7 @@ class TensorRtRunner(BaseRunner):
 
     _engine: Any = None
     _context: Any = None
+    _runtimes: tuple[Any, ...] = ()
 
     def __init__(self, file: EngineFile, options: RunnerOptions) -> None:
         """Load the plan and allocate the memory for a batch.
@@ -71,19 +79,25 @@ class TensorRtRunner(BaseRunner):
         check_machine(
             file,
             runtime_version=library.version(),
+            lean_version=installed.version_of(LEAN_PACKAGE),
             gpu=gpu,
             rtx_capabilities=library.compute_capabilities() if is_rtx else (),
         )
         options = dataclasses.replace(
             options, runtime=record.runtime, device="cuda", precision=record.precision
         )
+        elsewhere = "" if record.gpu_name in (None, gpu.name) else f", built on {record.gpu_name}"
         description = (
-            f"{library.name} {library.version()}, {gpu.name}, {record.precision}, "
+            f"{library.name} {library.version()}, {gpu.name}{elsewhere}, {record.precision}, "
             f"batch {options.batch_size}"
         )
         super().__init__(record.spec, record.identity, options, description, num_slots=2)
         self._library = library
-        self._engine = _deserialized(file, library)
+        self._runtimes = _runtimes(file, library)
+        self._engine = _deserialized(file, library, self._runtimes[-1])
+        warnings = library.messages.warnings()  # such as of a GPU with fewer multiprocessors
+        if warnings:
+            self.description += f"; {library.name} warns: {warnings}"
         _check_tensors(self._engine, file, library)
         with ExitStack() as stack:
             self._prepare(file, stack)
@@ -109,6 +123,7 @@ class TensorRtRunner(BaseRunner):
             self._wait()
         self._context = None
         self._engine = None
+        self._runtimes = ()
         self._resources.close()
 
     def _submit(self, host: "_HostMemory") -> None:
@@ -233,7 +248,23 @@ def _check_options(file: EngineFile, options: RunnerOptions) -> None:
         )
 
 
-def _deserialized(file: EngineFile, library: Library) -> Any:
+def _runtimes(file: EngineFile, library: Library) -> tuple[Any, ...]:
+    """Return the runtime that loads the plan, last, after the one that loaded that.
+
+    Raises:
+        DeviceError: CUDA does not start, or the lean runtime cannot be loaded.
+    """
+    runtime = library.created("a runtime", library.module.Runtime, library.logger)
+    built = file.record.runtime_version
+    if built == library.version():
+        return (runtime,)
+    path = lean_runtime(built)
+    what = f"the lean runtime of {path}, which runs engines of {built},"
+    remedy = Message(f"install {LEAN_PACKAGE} again")
+    return runtime, library.created(what, runtime.load_runtime, str(path), remedy=remedy)
+
+
+def _deserialized(file: EngineFile, library: Library, runtime: Any) -> Any:
     """Load the plan.
 
     Raises:
@@ -242,7 +273,7 @@ def _deserialized(file: EngineFile, library: Library) -> Any:
     """
     if library.runtime == "tensorrt-rtx":
         check_plan(file.plan, file.source)
-    runtime = library.created("a runtime", library.module.Runtime, library.logger)
+    library.messages.take()
     engine = runtime.deserialize_cuda_engine(file.plan)
     if engine is None:
         raise IncompatibleFileError(

@@ -5,7 +5,7 @@ gives it, and the builder only chooses kernels.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from alexnet_deploy.choices import FilePrecision
@@ -25,10 +25,12 @@ from alexnet_deploy.runtimes.engine_file import (
     EngineFile,
     EngineLrn,
     EngineRecord,
+    HardwareCompatibility,
 )
 from alexnet_deploy.runtimes.gpu_driver import Gpu
 from alexnet_deploy.runtimes.tensorrt_library import engine_gpu, load_library
 from alexnet_deploy.trt import plugin
+from alexnet_deploy.trt.kernel import compiler_version
 
 try:
     import tensorrt as trt
@@ -36,6 +38,16 @@ except ImportError as error:
     raise MissingPackageError("tensorrt", "tensorrt", "building a TensorRT engine") from error
 
 _LIBRARY = load_library("tensorrt")
+_CUDA_VERSION = "13.0"  # of the oldest driver that runs TensorRT 11: 580, says its support matrix
+
+
+def timings_key(gpu: Gpu) -> str:
+    """Return what the timings of builds depend on: TensorRT, GPU, driver, and our kernel.
+
+    TensorRT compares its version and the GPU itself, but would take a changed kernel of ours for
+    the one that it timed.
+    """
+    return f"{_LIBRARY.version()} {gpu} {plugin.plugin_sha256()}"
 
 
 def builder_gpu(precision: FilePrecision) -> Gpu:
@@ -58,35 +70,64 @@ def builder_gpu(precision: FilePrecision) -> Gpu:
         ) from error
 
 
-def build_engine(file: ModelFile, profile: BatchProfile) -> EngineFile:
+def build_engine(
+    file: ModelFile,
+    profile: BatchProfile,
+    *,
+    version_compatible: bool = False,
+    hardware_compatibility: HardwareCompatibility = "none",
+    timings: bytearray | None = None,
+) -> EngineFile:
     """Build an engine with its record, not yet verified; see `build_plan`."""
     gpu = builder_gpu(file.precision)
-    plan = build_plan(file, profile)
-    lrn: EngineLrn = "plugin" if _plugin_nodes(file) else "native" if file.spec.lrn else "none"
+    plan, lrn = build_plan(
+        file,
+        profile,
+        version_compatible=version_compatible,
+        hardware_compatibility=hardware_compatibility,
+        timings=timings,
+    )
+    has_plugin = lrn in ("plugin", "unknown")
     record = EngineRecord(
         runtime="tensorrt",
         runtime_version=_LIBRARY.version(),
-        cuda_version=gpu.cuda_version,
+        cuda_version=_oldest_cuda(has_plugin),
         gpu_name=gpu.name,
         compute_capabilities=(gpu.compute_capability,),
         profile=profile,
         precision=file.precision,
         outputs=file.outputs(),
         lrn=lrn,
-        plugin_sha256=plugin.plugin_sha256() if lrn == "plugin" else None,
+        plugin_sha256=plugin.plugin_sha256() if has_plugin else None,
         spec=file.spec,
         identity=file.identity,
         checkpoint=file.checkpoint_identity,
+        version_compatible=version_compatible,
+        hardware_compatibility=hardware_compatibility,
     )
     return EngineFile(record=record, plan=plan)
 
 
-def build_plan(file: ModelFile, profile: BatchProfile) -> bytes:
+def build_plan(
+    file: ModelFile,
+    profile: BatchProfile,
+    *,
+    version_compatible: bool = False,
+    hardware_compatibility: HardwareCompatibility = "none",
+    timings: bytearray | None = None,
+) -> tuple[bytes, EngineLrn]:
     """Build the plan of `file` for batches of `profile`.
 
     Args:
         file: in any precision, not lowered; its nodes of domain "alexnet" become our plugins.
         profile: batch sizes; kernels are chosen for `profile.opt`.
+        version_compatible: as in `EngineRecord`.
+        hardware_compatibility: as in `EngineRecord`.
+        timings: of earlier builds, as TensorRT wrote them; those of this one are added. There is
+            code in them, so they must come from the user's own builds.
+
+    Returns:
+        The plan, and what computes LRN in it, as in `EngineRecord`.
 
     Raises:
         DeviceError: as for `builder_gpu`, or the build failed.
@@ -102,8 +143,16 @@ def build_plan(file: ModelFile, profile: BatchProfile) -> bytes:
     parser = created("a parser", trt.OnnxParser, network, _LIBRARY.logger)
     _parse(parser, file)
     _check_tensors(network, file)
-    _check_plugin_layers(network, file)
-    host_memory = builder.build_serialized_network(network, _config(builder, file, profile))
+    kernels = _compiled_plugins(network, file)
+    config = _config(builder, file, profile)
+    if version_compatible:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+        # The lean runtime is code for the CPU, 105 MB of it, that every plan would bring along.
+        config.set_flag(trt.BuilderFlag.EXCLUDE_LEAN_RUNTIME)
+    level = hardware_compatibility.replace("-", "_").upper()
+    config.hardware_compatibility_level = getattr(trt.HardwareCompatibilityLevel, level)
+    cache = _timing_cache(config, timings or b"")
+    host_memory = builder.build_serialized_network(network, config)
     if host_memory is None:
         raise DeviceError(
             f"{file.source}: TensorRT cannot build an engine from it ({_LIBRARY.messages.take()}); "
@@ -112,9 +161,10 @@ def build_plan(file: ModelFile, profile: BatchProfile) -> bytes:
             ", and try ",
             Argument("lrn", "native"),
         )
+    if timings is not None:
+        timings[:] = bytes(cache.serialize() or timings)
     plan = bytes(host_memory)
-    _check_built_layers(plan, file)
-    return plan
+    return plan, _lrn_in(plan, kernels, file)
 
 
 def _parse(parser: Any, file: ModelFile) -> None:
@@ -147,7 +197,7 @@ def _config(builder: Any, file: ModelFile, profile: BatchProfile) -> Any:
     # On by default; with it float32 convolutions round their inputs to 11 bits, 5e-4, five times
     # the whole network's tolerance. A faster precision is chosen in the graph instead.
     config.clear_flag(trt.BuilderFlag.TF32)
-    # Otherwise the engine does not report the types of its layers; see _check_built_layers.
+    # Otherwise the engine does not report what its layers are made of; see _lrn_in.
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     size = file.spec.input_size
     shapes = _LIBRARY.created("an optimization profile", builder.create_optimization_profile)
@@ -161,6 +211,19 @@ def _config(builder: Any, file: ModelFile, profile: BatchProfile) -> Any:
             Argument("profile.max"),
         )
     return config
+
+
+def _timing_cache(config: Any, timings: bytes | bytearray) -> Any:
+    """Return the timing cache of `config`; it must outlive the build.
+
+    TensorRT rejects what is damaged, or of another version or GPU; the build then begins a new one.
+    """
+    cache = config.create_timing_cache(timings)
+    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+        cache = config.create_timing_cache(b"")
+        config.set_timing_cache(cache, ignore_mismatch=False)
+    _LIBRARY.messages.take()  # of no interest if the build fails
+    return cache
 
 
 def _check_tensors(network: Any, file: ModelFile) -> None:
@@ -179,38 +242,75 @@ def _check_tensors(network: Any, file: ModelFile) -> None:
         )
 
 
-def _check_plugin_layers(network: Any, file: ModelFile) -> None:
+def _compiled_plugins(network: Any, file: ModelFile) -> dict[str, str]:
     """Prove that each of our nodes became a plugin, and compile its kernel.
 
     If a node is not marked, TensorRT's parser silently prefers our operator's local function. And
     during the build a compiler error would only surface as TensorRT's "no implementation found".
+
+    Returns:
+        The entry point of each node's kernel, by the node's name.
     """
     layers = {layer.name: layer for layer in map(network.get_layer, range(network.num_layers))}
+    entries = {}
     for node in _plugin_nodes(file):
         layer = layers.get(node.name)
         if layer is None or layer.type != trt.LayerType.PLUGIN_V3:
             kind = "no layer of its name" if layer is None else f"a layer of type {layer.type.name}"
             raise _not_a_plugin(file, node, f"made {kind} of")
         tensor = layer.get_input(0)
-        lrn = _attributes(file, node)
-        plugin.compiled(plugin.kernel_for(node.op_type, tensor.dtype, tensor.shape, lrn))
+        kernel = plugin.kernel_for(
+            node.op_type, tensor.dtype, tensor.shape, _attributes(file, node)
+        )
+        plugin.compiled(kernel)
+        entries[node.name] = kernel.name
+    return entries
 
 
-def _check_built_layers(plan: bytes, file: ModelFile) -> None:
-    """Prove from the list of its layers that the plugins are in the built engine."""
+def _lrn_in(plan: bytes, kernels: Mapping[str, str], file: ModelFile) -> EngineLrn:
+    """Load the plan, and find the plugins in it, in the list of its layers or by their kernels.
+
+    Args:
+        plan: as it was built.
+        kernels: what `_compiled_plugins` returned.
+        file: that it was built from.
+
+    Raises:
+        DeviceError: TensorRT does not load it.
+    """
     runtime = _LIBRARY.created("a runtime", trt.Runtime, _LIBRARY.logger)
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise DeviceError(
             f"{file.source}: TensorRT cannot load its own plan ({_LIBRARY.messages.take()})"
         )
+    if not kernels:
+        return "native" if file.spec.lrn else "none"
     inspector = _LIBRARY.created("an engine inspector", engine.create_engine_inspector)
     text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
-    kinds = {layer["Name"]: layer["LayerType"] for layer in json.loads(text)["Layers"]}
-    for node in _plugin_nodes(file):
-        kind = kinds.get(node.name)
-        if kind != "PluginV3":
-            raise _not_a_plugin(file, node, f"lists {kind} in the built engine for")
+    # Not strict: control characters, which JSON forbids, part the names in "Metadata".
+    layers = json.loads(text, strict=False)["Layers"]
+    shown = (_lists(layers, name) or entry.encode() in plan for name, entry in kernels.items())
+    return "plugin" if all(shown) else "unknown"
+
+
+def _lists(layers: Iterable[Mapping[str, Any]], name: str) -> bool:
+    """Return whether a plugin of that name is listed, alone or within a layer of Myelin's.
+
+    What the parser has made a plugin remains one, so its name in a layer's metadata is enough.
+    """
+    return any(
+        f"[ONNX Layer: {name}]" in layer.get("Metadata", "")
+        or (layer["Name"] == name and "Plugin" in layer["LayerType"])
+        for layer in layers
+    )
+
+
+def _oldest_cuda(has_plugin: bool) -> str:
+    """Return the CUDA version of the oldest driver that runs an engine."""
+    # A driver rejects the PTX of a newer compiler than its own.
+    versions = [_CUDA_VERSION, compiler_version()] if has_plugin else [_CUDA_VERSION]
+    return max(versions, key=lambda version: [*map(int, version.split("."))])
 
 
 def _plugin_nodes(file: ModelFile) -> list[Any]:

@@ -1,4 +1,4 @@
-"""The CUDA kernel `tower_lrn.cu` for one layer: its constants, its launch, and its PTX by NVRTC.
+"""The CUDA kernels of LRN for one layer: their constants, their launch, and their PTX by NVRTC.
 
 The only importer of `cuda.bindings.nvrtc`. NVRTC needs no GPU; the driver of any GPU no older than
 the PTX's architecture compiles it to machine code.
@@ -8,7 +8,7 @@ import math
 import re
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from alexnet_deploy.errors import (
     Argument,
@@ -24,7 +24,8 @@ try:
 except ImportError as error:
     raise MissingPackageError("cuda-bindings", "tensorrt", "compiling the LRN kernel") from error
 
-SOURCE_NAME = "tower_lrn.cu"
+HEADER = "lrn.cuh"
+SOURCES = (HEADER, "tower_lrn.cu", "tower_lrn_hwc8.cu")
 Scalar = Literal["float", "half"]
 
 _WARP = 32  # threads executed in lockstep
@@ -36,8 +37,13 @@ _MAX_THREADS = 288  # per block, with the pool, so that four fit for half, three
 _MAX_RESIDENT = 4
 _REGISTERS = 65_536  # of a multiprocessor
 _REGISTERS_PER_THREAD = {"float": 72, "half": 56}  # that the compiler needs to avoid spilling
+_REGISTERS_BEFORE_90 = 64  # the same for half on older architectures: conv1 has three blocks there
 _MAX_STRETCH = 128  # channels; a larger tower is split, else there are too few blocks
 _MAX_SIZE = 31  # channels of the window, which each thread keeps in registers
+_UNIT = 8  # channels that lie together in HWC8
+_MAX_HWC8_THREADS = 384  # per block, with the pool: all 96 channels of conv1, half of conv2's 256
+_MAX_HWC8_ROWS = 13  # pooled, of a block: conv2's in one block, conv1's in three
+_HWC8_THREADS = 256  # per block, without the pool
 _OLDEST = 80  # architecture: introduced max.NaN and its half2 form
 # Subnormal floats are flushed to 0, which changes a result by less than 2e-38, and a square root is
 # one instruction, accurate to 2^-23. --use_fast_math would change nothing else for beta 0.75; for
@@ -65,6 +71,9 @@ class TowerLrnKernel:
         towers: slices of the channels whose edges the window does not cross.
         fused: ReLU before, and max-pool (3x3, stride 2, no padding) after.
     """
+
+    source: ClassVar = "tower_lrn.cu"
+    """Name of the file that it is compiled from."""
 
     scalar: Scalar
     channels: int
@@ -127,9 +136,9 @@ class TowerLrnKernel:
         )
         return self.channels, height, width
 
-    def options(self) -> tuple[str, ...]:
-        """Return the compiler options that define the constants."""
-        resident = _REGISTERS // (_REGISTERS_PER_THREAD[self.scalar] * self.threads)
+    def options(self, architecture: int = _OLDEST) -> tuple[str, ...]:
+        """Return the compiler options that define the constants, for an architecture as 80."""
+        resident = _REGISTERS // (self._registers(architecture) * self.threads)
         numbers = {
             "SCALAR": self.scalar,
             "CHANNELS": self.channels,
@@ -141,13 +150,21 @@ class TowerLrnKernel:
             "BETA": float(self.beta),
             "K": float(self.k),
             "POOLED": int(self.fused),
-            "STRETCH": self._stretch,
-            "ROWS": self._rows,
-            "SPOTS": _SPOTS,
+            **self._shares(),
             "THREADS": self.threads,
             "RESIDENT": min(resident, _MAX_RESIDENT),
         }
         return tuple(f"-D{name}={number}" for name, number in numbers.items())
+
+    def _registers(self, architecture: int) -> int:
+        """Return how many registers a thread needs."""
+        if self.scalar == "half" and architecture < 90:
+            return _REGISTERS_BEFORE_90
+        return _REGISTERS_PER_THREAD[self.scalar]
+
+    def _shares(self) -> dict[str, int]:
+        """Return the constants that divide the work among blocks and threads."""
+        return {"STRETCH": self._stretch, "ROWS": self._rows, "SPOTS": _SPOTS}
 
     @property
     def _tower(self) -> int:
@@ -196,6 +213,72 @@ class TowerLrnKernel:
             )
 
 
+class Hwc8Kernel(TowerLrnKernel):
+    """The same for half tensors in TensorRT's layout HWC8: (N, height, width, channels).
+
+    Its pointers are to tensors in that order, at addresses that are multiples of 16.
+    """
+
+    __slots__ = ()
+    source: ClassVar = "tower_lrn_hwc8.cu"
+
+    def __post_init__(self) -> None:
+        """Reject constants that no kernel supports; see also `fits_hwc8`.
+
+        Raises:
+            IncompatibleFileError: naming the constant, its value and what was expected.
+        """
+        super().__post_init__()
+        self._expect("scalar", self.scalar, self.scalar == "half", "half")
+        fits = fits_hwc8(self.channels, self.size, self.towers)
+        expected = f"towers of a multiple of {_UNIT} channels, and windows of up to {2 * _UNIT + 1}"
+        self._expect("layout", "HWC8", fits, f"linear; HWC8 needs {expected}")
+
+    @property
+    def threads(self) -> int:
+        """Return the number of threads per block."""
+        return self._columns * self._units if self.fused else _HWC8_THREADS
+
+    @property
+    def blocks_per_image(self) -> int:
+        """Return the number of blocks per image."""
+        units = self.channels // _UNIT
+        if self.fused:
+            return self._parts * units // self._units
+        return _ceil(self.height * self.width * units, _HWC8_THREADS)
+
+    def _registers(self, architecture: int) -> int:
+        return _REGISTERS_PER_THREAD["half"]
+
+    def _shares(self) -> dict[str, int]:
+        return {"UNITS": self._units, "ROWS": self._rows} if self.fused else {}
+
+    @property
+    def _columns(self) -> int:
+        """Columns of threads: those of the pooled map, and one that lends its b to the last."""
+        return self.output_shape()[2] + 1
+
+    @property
+    def _units(self) -> int:
+        """Units of a place per block: as many as fit, and divide those of a place."""
+        units = self.channels // _UNIT
+        most = _MAX_HWC8_THREADS // self._columns
+        return max(each for each in range(1, most + 1) if units % each == 0)
+
+    @property
+    def _rows(self) -> int:
+        height = self.output_shape()[1]
+        return _ceil(height, _ceil(height, _MAX_HWC8_ROWS))
+
+
+def fits_hwc8(channels: int, size: int, towers: int) -> bool:
+    """Return whether `Hwc8Kernel` normalizes such channels.
+
+    A tower must consist of whole units of 8 channels, and a window reach no further than a unit.
+    """
+    return channels % (towers * _UNIT) == 0 and size // 2 <= _UNIT
+
+
 def compile_ptx(kernel: TowerLrnKernel, architecture: str = "compute_80") -> bytes:
     """Compile a kernel to PTX.
 
@@ -212,19 +295,24 @@ def compile_ptx(kernel: TowerLrnKernel, architecture: str = "compute_80") -> byt
         MissingPackageError: NVRTC is not installed.
         ValueError: `architecture` is not of the form "compute_80".
     """
-    compiler = _compiler_version()
+    compiler = compiler_version()
     found = gpus()
     if found:
         check_compiler(compiler, found[0].cuda_version)
-    options = (f"--gpu-architecture={_target(architecture)}", *_OPTIONS, *kernel.options())
-    source = files("alexnet_deploy.trt").joinpath(SOURCE_NAME).read_bytes()
-    program = _called(nvrtc.nvrtcCreateProgram, source, SOURCE_NAME.encode(), 0, [], [])
+    target = _target(architecture)
+    options = (f"--gpu-architecture=compute_{target}", *_OPTIONS, *kernel.options(target))
+    source, header = (
+        files("alexnet_deploy.trt").joinpath(name).read_bytes() for name in (kernel.source, HEADER)
+    )
+    program = _called(
+        nvrtc.nvrtcCreateProgram, source, kernel.source.encode(), 1, [header], [HEADER.encode()]
+    )
     try:
         encoded = [option.encode() for option in options]
         (status,) = nvrtc.nvrtcCompileProgram(program, len(encoded), encoded)
         if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
             raise DeviceError(
-                f"{SOURCE_NAME}: NVRTC {compiler} does not compile it with "
+                f"{kernel.source}: NVRTC {compiler} does not compile it with "
                 f"{' '.join(options)}: {_text(program, 'ProgramLog')}"
             )
         return _text(program, "PTX").encode()
@@ -250,7 +338,7 @@ def check_compiler(compiler: str, driver: str) -> None:
         )
 
 
-def _target(architecture: str) -> str:
+def _target(architecture: str) -> int:
     """Return the newest architecture that NVRTC supports and GPUs of `architecture` can run."""
     found = re.fullmatch(r"compute_(\d+)", architecture)
     if found is None:
@@ -264,10 +352,10 @@ def _target(architecture: str) -> str:
             Argument("lrn", "native"),
             " to do without the kernel",
         )
-    return f"compute_{max(usable)}"
+    return int(max(usable))
 
 
-def _compiler_version() -> str:
+def compiler_version() -> str:
     """Return the CUDA version of NVRTC, as "13.0"."""
     try:
         return "{}.{}".format(*_called(nvrtc.nvrtcVersion))

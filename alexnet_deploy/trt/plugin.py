@@ -1,4 +1,4 @@
-"""The kernel `tower_lrn.cu` as two TensorRT plugins; importing this registers both.
+"""The kernels of LRN as two TensorRT plugins; importing this registers both.
 
 TensorRT calls these functions while building: `register` describes the output, `autotune` the types
 and layouts, `aot_impl` supplies the compiled kernel and its launch parameters. The kernel is stored
@@ -20,7 +20,14 @@ from alexnet_deploy.graph.plugin_nodes import DOMAIN, FUSED_OP, NORM_OP
 from alexnet_deploy.model.spec import POOL_SIZE, POOL_STRIDE
 from alexnet_deploy.runtimes.gpu_driver import gpus
 from alexnet_deploy.runtimes.tensorrt_library import load_library
-from alexnet_deploy.trt.kernel import SOURCE_NAME, Scalar, TowerLrnKernel, compile_ptx
+from alexnet_deploy.trt.kernel import (
+    SOURCES,
+    Hwc8Kernel,
+    Scalar,
+    TowerLrnKernel,
+    compile_ptx,
+    fits_hwc8,
+)
 
 try:
     import tensorrt as trt
@@ -66,8 +73,14 @@ def _types_and_layouts(
     towers: int,
     outputs: tuple[trtp.TensorDesc],
 ) -> list[trtp.AutoTuneCombination]:
-    """Offer float32 and float16, the same for input and output, in linear NCHW layout."""
-    return [trtp.AutoTuneCombination("FP32|FP16, FP32|FP16", "LINEAR")]
+    """Offer float32 and float16, the same for input and output, in linear NCHW layout.
+
+    And float16 in the layout of its convolutions, so that none of them has to be reordered.
+    """
+    offered = [trtp.AutoTuneCombination("FP32|FP16, FP32|FP16", "LINEAR")]
+    if fits_hwc8(x.shape[1], size, towers):
+        offered.append(trtp.AutoTuneCombination("FP16, FP16", "HWC8"))
+    return offered
 
 
 def _norm_kernel(
@@ -82,7 +95,7 @@ def _norm_kernel(
 ) -> _Kernel:
     """Return the kernel of `TowerLRN` and its launch parameters."""
     lrn = {"size": size, "alpha": alpha, "beta": beta, "bias": bias, "towers": towers}
-    return _launched(x, kernel_for(NORM_OP, x.dtype, x.shape, lrn), tactic)
+    return _launched(x, kernel_for(NORM_OP, x.dtype, x.shape, lrn, x.format), tactic)
 
 
 def _fused_kernel(
@@ -97,11 +110,15 @@ def _fused_kernel(
 ) -> _Kernel:
     """Return the kernel of `ReluTowerLRNPool` and its launch parameters."""
     lrn = {"size": size, "alpha": alpha, "beta": beta, "bias": bias, "towers": towers}
-    return _launched(x, kernel_for(FUSED_OP, x.dtype, x.shape, lrn), tactic)
+    return _launched(x, kernel_for(FUSED_OP, x.dtype, x.shape, lrn, x.format), tactic)
 
 
 def kernel_for(
-    op: str, dtype: Any, shape: Iterable[int], lrn: Mapping[str, float]
+    op: str,
+    dtype: Any,
+    shape: Iterable[int],
+    lrn: Mapping[str, float],
+    layout: Any = trt.TensorFormat.LINEAR,
 ) -> TowerLrnKernel:
     """Return the kernel of an operator for one input dtype and shape.
 
@@ -110,6 +127,7 @@ def kernel_for(
         dtype: TensorRT's type of the input, float32 or float16.
         shape: of the input: N (ignored), C, H, W.
         lrn: the values of `plugin_nodes.ATTRIBUTES`.
+        layout: TensorRT's format of input and output, LINEAR or HWC8.
 
     Raises:
         IncompatibleFileError: unsupported attributes or dtype.
@@ -119,7 +137,8 @@ def kernel_for(
             f"{op}: its input is {dtype.name}, expected FLOAT or HALF; export the checkpoint again"
         )
     _, channels, height, width = shape
-    return TowerLrnKernel(
+    kind = Hwc8Kernel if layout == trt.TensorFormat.HWC8 else TowerLrnKernel
+    return kind(
         scalar=_SCALARS[dtype],
         channels=channels,
         height=height,
@@ -148,9 +167,9 @@ def compiled(kernel: TowerLrnKernel) -> bytes:
 
 
 def plugin_sha256() -> str:
-    """Hash the kernel's source and the module that says how to compile it."""
+    """Hash the kernels' sources and the module that says how to compile them."""
     digest = hashlib.sha256()
-    for name in (SOURCE_NAME, "kernel.py"):
+    for name in (*SOURCES, "kernel.py"):
         digest.update(files("alexnet_deploy.trt").joinpath(name).read_bytes())
     return digest.hexdigest()
 

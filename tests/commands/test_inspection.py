@@ -95,7 +95,8 @@ def test_an_engine_is_described_as_its_record_has_it(tmp_path: Path) -> None:
     record = json.loads(sidecar_path(tmp_path / "m.engine").read_text("utf-8"))
     for field in dataclasses.fields(EngineRecord):
         if field.name != "spec":
-            assert description[field.name] == record[field.name], field.name
+            stored = record.get(field.name, field.default)
+            assert description[field.name] == stored, field.name
     assert description["spec"] == json.loads(json.dumps(ENGINE.record.spec.result_fields()))
     assert description["status"] == "verified"
     assert description["parameters"] == 60_965_224 - 989 * 4097
@@ -119,6 +120,22 @@ def test_an_engine_that_was_not_verified_says_so_and_how_to(tmp_path: Path) -> N
     assert "its own layer normalizes" in text
     assert "  runs on       compute capability 8.0, 8.6, 8.9, 12.0 and later\n" in text
     assert "built, not verified here; run: alexnet-deploy verify FILE --against CKPT" in text
+
+
+def test_an_engine_for_other_machines_says_so(tmp_path: Path) -> None:
+    for_others = dataclasses.replace(
+        ENGINE.record,
+        lrn="unknown",
+        version_compatible=True,
+        hardware_compatibility="same-compute-capability",
+    )
+    write_engine(dataclasses.replace(ENGINE, record=for_others), tmp_path / "m.engine")
+    text = readable(describe(tmp_path / "m.engine"))
+    assert "TensorRT 11.4.0.106 and later, fp16" in text
+    assert "what normalizes is unknown" in text
+    assert (
+        "compute capability 9.0, compatible at TensorRT's level same-compute-capability\n" in text
+    )
 
 
 def test_an_engine_that_is_damaged_is_refused(tmp_path: Path) -> None:

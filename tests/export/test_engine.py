@@ -14,9 +14,10 @@ from click.testing import CliRunner
 
 from alexnet_deploy.choices import FILE_PRECISIONS, FilePrecision
 from alexnet_deploy.cli import cli
-from alexnet_deploy.errors import MissingPackageError, UsageError
+from alexnet_deploy.errors import UsageError
 from alexnet_deploy.export import engine
 from alexnet_deploy.export.engine import EngineRequest, choose_runtime
+from alexnet_deploy.files.private_folders import own_folder
 from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
 from alexnet_deploy.runtimes.engine_file import NOT_VERIFIED, read_engine, sidecar_path
@@ -49,17 +50,16 @@ def test_with_tensorrt_and_no_gpu_the_way_without_one_is_named_at_once(
     assert [*folder.iterdir()] == []
 
 
-@pytest.mark.parametrize(
-    ("packages", "flags"), [({RTX}, ["--trt"]), ({RTX}, ["--rtx"]), ({TENSORRT, RTX}, ["--rtx"])]
-)
+@pytest.mark.parametrize("packages", [{RTX}, {TENSORRT, RTX}])
 def test_with_tensorrt_rtx_and_no_gpu_the_engine_is_built_and_not_verified(
-    machine: Machine, quick: list[str], folder: Path, packages: set[str], flags: list[str]
+    machine: Machine, quick: list[str], folder: Path, packages: set[str]
 ) -> None:
     machine.packages, machine.driver.gpus = packages, []
-    result = export(*flags, "-o", "m.engine")
+    result = export("--rtx", "-o", "m.engine")
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("m.engine: ")
-    assert result.stdout.endswith(f" MB, {NOT_VERIFIED}\n")
+    library = "TensorRT-RTX 1.7.1.116, its own layer normalizes"
+    assert result.stdout.endswith(f" MB, {library}, {NOT_VERIFIED}\n")
     assert result.stderr == (
         "not verified here: no NVIDIA GPU that this process may use (the driver reports none); "
         "check nvidia-smi and CUDA_VISIBLE_DEVICES; without a GPU verify it where it "
@@ -78,14 +78,30 @@ def test_with_both_tensorrt_is_taken_unless_the_other_is_asked_for(machine: Mach
     assert choose_runtime(rtx=True) == "tensorrt-rtx"
 
 
-def test_with_neither_the_install_line_of_each_is_named(machine: Machine, folder: Path) -> None:
-    machine.packages = set()
+def test_tensorrt_rtx_does_not_stand_in_for_tensorrt(machine: Machine, folder: Path) -> None:
+    machine.packages = {RTX}
     result = export("--trt")
     assert result.exit_code == 1
-    for extra in ("tensorrt", "rtx"):
-        assert f"pip install 'alexnet-deploy[{extra}]'" in result.stderr
-    with pytest.raises(MissingPackageError, match=r"pip install 'alexnet-deploy\[rtx\]'"):
-        choose_runtime(rtx=True)
+    assert result.stderr == (
+        "Error: TensorRT is not installed here, TensorRT-RTX is; its engines are others, for "
+        "GeForce and RTX GPUs: build one with --rtx, or install TensorRT with: pip install "
+        "'alexnet-deploy[tensorrt]'\n"
+    )
+    assert machine.builds == []
+    assert [*folder.iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    ("flag", "packages", "extra"),
+    [("--trt", set(), "tensorrt"), ("--rtx", set(), "rtx"), ("--rtx", {TENSORRT}, "rtx")],
+)
+def test_without_the_library_its_install_line_is_named(
+    machine: Machine, folder: Path, flag: str, packages: set[str], extra: str
+) -> None:
+    machine.packages = packages
+    result = export(flag)
+    assert result.exit_code == 1
+    assert result.stderr.endswith(f"pip install 'alexnet-deploy[{extra}]'\n")
     assert [*folder.iterdir()] == []
 
 
@@ -94,7 +110,8 @@ def test_without_verification_nothing_is_verified_and_no_command_is_named(
 ) -> None:
     result = export("--trt", "-o", "m.engine", "--no-verify")
     assert result.exit_code == 0
-    assert result.stdout.endswith(" MB, not verified, as asked\n")
+    library = "TensorRT 11.4.0.106, our plugin normalizes"
+    assert result.stdout.endswith(f" MB, {library}, not verified, as asked\n")
     assert result.stderr == ""
     assert quick == []
     assert read_engine(folder / "m.engine").record.status == NOT_VERIFIED
@@ -108,12 +125,17 @@ def test_as_json_the_report_is_that_of_the_sidecar(
     assert told == {
         "file": "m.engine",
         "identity": record.identity,
+        "runtime": "tensorrt",
+        "runtime_version": "11.4.0.106",
+        "lrn": "plugin",
         "status": "verified",
         "report": record.report,
     }
     machine.packages, machine.driver.gpus = {RTX}, []
-    result = export("--trt", "-o", "m.engine", "--json")
-    assert json.loads(result.stdout)["report"] is None
+    result = export("--rtx", "-o", "m.engine", "--json")
+    told = json.loads(result.stdout)
+    assert (told["runtime"], told["runtime_version"]) == ("tensorrt-rtx", "1.7.1.116")
+    assert (told["lrn"], told["report"]) == ("native", None)
     assert NOT_VERIFIED in result.stderr
 
 
@@ -126,6 +148,77 @@ def test_every_option_reaches_the_builder(machine: Machine, quick: list[str], fo
     ((_, model, profile, _),) = machine.builds
     assert (model.precision, model.outputs(), operators(model)) == ("fp16", ("fc6",), [])
     assert profile == BatchProfile(min=2, opt=8, max=16)
+
+
+@pytest.mark.parametrize(
+    ("flags", "versions", "hardware", "lrn"),
+    [
+        ([], False, "none", "plugin"),
+        (["--version-compatible"], True, "none", "plugin"),
+        (["--hardware-compatible", "same-compute-capability"], False, None, "plugin"),
+        (["--hardware-compatible", "ampere-plus", "--version-compatible"], True, None, "native"),
+    ],
+)
+def test_what_an_engine_is_to_be_compatible_with_is_built_and_recorded(
+    machine: Machine,
+    quick: list[str],
+    folder: Path,
+    flags: list[str],
+    versions: bool,
+    hardware: str | None,
+    lrn: str,
+) -> None:
+    """Our kernel is compiled for the GPU at hand, so it is not for all."""
+    assert export("--trt", "-o", "m.engine", *flags).exit_code == 0
+    record = read_engine(folder / "m.engine").record
+    assert record.version_compatible == versions
+    assert record.hardware_compatibility == (hardware or flags[1])
+    assert record.lrn == lrn
+
+
+def test_an_engine_that_does_not_show_our_plugin_is_written_and_says_so(
+    machine: Machine, quick: list[str], folder: Path
+) -> None:
+    machine.shows_plugins = False
+    result = export("--trt", "-o", "m.engine")
+    assert result.exit_code == 0
+    assert result.stderr.count('the record says lrn "unknown"') == 1
+    assert result.stdout.endswith("TensorRT 11.4.0.106, what normalizes is unknown\n")
+    assert read_engine(folder / "m.engine").record.lrn == "unknown"
+    assert "what normalizes is unknown" in CliRunner().invoke(cli, ["info", "m.engine"]).stdout
+
+
+def test_a_build_has_the_timings_of_those_before_on_this_gpu(
+    machine: Machine, quick: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+
+    def build() -> bytes:
+        assert export("--trt", "-o", "m.engine").exit_code == 0
+        return machine.timings[-1]
+
+    assert (build(), build()) == (b"", b"new, ")
+    machine.driver.gpus = [("NVIDIA Other", 9, 0)]
+    assert build() == b""
+    machine.version = "11.5.0.1"
+    assert build() == b""
+    machine.driver.gpus, machine.version = [("NVIDIA Fake 100", 9, 0)], "11.4.0.106"
+    assert build() == b"new, new, "
+    (kept, *_) = sorted(
+        own_folder("cache").glob("*.timings"), key=lambda path: -path.stat().st_size
+    )
+    kept.write_bytes(kept.read_bytes()[:-1] + b"?")
+    assert build() == b""
+
+
+def test_timings_that_cannot_be_kept_are_no_reason_to_fail(
+    machine: Machine, quick: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    own_folder("cache").write_bytes(b"not a folder")
+    result = export("--trt", "-o", "m.engine")
+    assert result.exit_code == 0
+    assert "the next build must time its kernels again: " in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -163,6 +256,18 @@ def test_the_json_says_why_there_is_no_report(
     ("arguments", "message"),
     [
         (["--trt", "--compute-capability", "8.9"], "leave it out, or build with --rtx"),
+        (["--trt", "--rtx"], "--trt and --rtx: build engines of two libraries; choose one"),
+        (["--rtx", "--version-compatible"], "--version-compatible: is for TensorRT; an engine of"),
+        (
+            ["--rtx", "--hardware-compatible", "ampere-plus"],
+            "--hardware-compatible ampere-plus: is for TensorRT; an engine of",
+        ),
+        (["--version-compatible"], "--version-compatible: is for engines; add --trt"),
+        (["--hardware-compatible", "ampere-plus"], "--hardware-compatible: is for engines; add"),
+        (
+            ["--trt", "--lrn", "plugin", "--hardware-compatible", "ampere-plus"],
+            "--lrn plugin: our kernel is compiled for the GPU at hand, and --hardware-compatible",
+        ),
         (["--rtx", "--lrn", "plugin"], "--lrn plugin: TensorRT-RTX has no plugins"),
         (["--rtx", "--precision", "int8"], "TensorRT-RTX engines are built in fp32 and fp16"),
         (["--lrn", "native"], "--lrn: is for engines; add --trt"),

@@ -176,9 +176,9 @@ def test_a_runtime_runs_where_it_can_and_is_refused_with_those_that_do(
         assert resolve_runtime(instead, device) == name
 
 
-@pytest.mark.parametrize("runtime", ["tensorrt", "tensorrt-rtx"])
-def test_what_runs_engines_only_says_so_and_how_to_build_one(runtime: Runtime) -> None:
-    with pytest.raises(DeviceError, match=r"runs \.engine files only.*export CKPT --trt, or use"):
+@pytest.mark.parametrize(("runtime", "flag"), [("tensorrt", "--trt"), ("tensorrt-rtx", "--rtx")])
+def test_what_runs_engines_only_says_so_and_how_to_build_one(runtime: Runtime, flag: str) -> None:
+    with pytest.raises(DeviceError, match=rf"runs \.engine files.*export CKPT {flag}, or use"):
         resolve_runtime(RunnerOptions(runtime=runtime), "cuda")
 
 

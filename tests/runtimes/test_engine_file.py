@@ -5,13 +5,14 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from alexnet_deploy.errors import IncompatibleFileError, OutputError, UsageError
+from alexnet_deploy.files.records import LATER
 from alexnet_deploy.graph.report import Check, Report
 from alexnet_deploy.model.spec import PRESET_NAMES, preset_spec
 from alexnet_deploy.runtimes import engine_file
@@ -21,6 +22,7 @@ from alexnet_deploy.runtimes.engine_file import (
     EngineFile,
     EngineLrn,
     EngineRecord,
+    HardwareCompatibility,
     engine_target,
     read_engine,
     sidecar_path,
@@ -109,15 +111,16 @@ def texts() -> st.SearchStrategy[str]:
 def records(draw: st.DrawFn) -> EngineRecord:
     spec = preset_spec(draw(st.sampled_from(PRESET_NAMES)), num_classes=draw(st.integers(1, 5)))
     on_gpu = draw(st.booleans())
-    lrn: EngineLrn = draw(st.sampled_from(["plugin", "native", "none"]))
+    lrn: EngineLrn = draw(st.sampled_from(get_args(EngineLrn)))
     least, usual, most = sorted(draw(st.tuples(*[st.integers(1, 4096)] * 3)))
+    levels = get_args(HardwareCompatibility)
     layers = st.lists(st.sampled_from(list(spec.layer_shapes())), min_size=1, unique=True)
     checks = st.lists(st.builds(Check, passed=st.booleans()), max_size=3).map(tuple)
     reports = st.builds(Report, checks=checks, num_photographs=st.integers(0, 10**6))
     plain = reports.map(lambda report: json.loads(json.dumps(report.to_dict())))
     return EngineRecord(
         runtime="tensorrt" if on_gpu else "tensorrt-rtx",
-        runtime_version=draw(texts()),
+        runtime_version=draw(st.from_regex(r"[0-9]{1,3}(\.[0-9]{1,3}){0,3}", fullmatch=True)),
         cuda_version=f"{draw(st.integers(0, 99))}.{draw(st.integers(0, 99))}" if on_gpu else None,
         gpu_name=draw(texts()) if on_gpu else None,
         compute_capabilities=tuple(draw(st.lists(texts(), min_size=int(on_gpu), max_size=3))),
@@ -125,11 +128,13 @@ def records(draw: st.DrawFn) -> EngineRecord:
         precision=draw(st.sampled_from(["fp32", "fp16", "bf16", "int8"])),
         outputs=tuple(draw(layers)),
         lrn=lrn,
-        plugin_sha256="a" * 64 if lrn == "plugin" else None,
+        plugin_sha256="a" * 64 if lrn in ("plugin", "unknown") else None,
         spec=spec,
         identity=draw(st.from_regex("[0-9a-f]{64}", fullmatch=True)),
         checkpoint=draw(st.from_regex("[0-9a-f]{64}", fullmatch=True)),
         report=draw(st.none() | plain),
+        version_compatible=on_gpu and draw(st.booleans()),
+        hardware_compatibility=draw(st.sampled_from(levels)) if on_gpu else "none",
     )
 
 
@@ -243,7 +248,11 @@ def test_a_sidecar_that_was_edited_is_refused_though_it_could_be_one(
 
 
 @pytest.mark.parametrize(
-    "field", ["record_sha256", *(each.name for each in dataclasses.fields(EngineRecord))]
+    "field",
+    [
+        "record_sha256",
+        *(each.name for each in dataclasses.fields(EngineRecord) if each.metadata != LATER),
+    ],
 )
 def test_a_field_that_is_missing_is_named(written: Path, field: str) -> None:
     change(written, **{field: ...})
@@ -262,6 +271,7 @@ def test_a_field_that_is_unknown_is_named(written: Path) -> None:
     [
         ("runtime", "onnxruntime"),
         ("runtime_version", 11),
+        ("runtime_version", "11.x"),
         ("cuda_version", None),  # TensorRT builds on a GPU
         ("cuda_version", "13"),
         ("cuda_version", "13.x"),
@@ -278,6 +288,8 @@ def test_a_field_that_is_unknown_is_named(written: Path) -> None:
         ("outputs", ["fc7", "fc9"]),
         ("outputs", "fc7"),
         ("lrn", "cudnn"),
+        ("version_compatible", "yes"),
+        ("hardware_compatibility", "turing-plus"),
         ("plugin_sha256", None),  # with lrn "plugin"
         ("plugin_sha256", "g" * 64),
         ("plan_sha256", "0" * 63),
@@ -295,6 +307,22 @@ def test_a_value_that_cannot_be_is_named(written: Path, field: str, value: objec
     change(written, **{field: value})
     with pytest.raises(IncompatibleFileError, match=f"damaged .*{field}|its {field}: damaged"):
         read_engine(written)
+
+
+def test_a_sidecar_from_before_engines_could_be_compatible_is_read(written: Path) -> None:
+    fields = json.loads(sidecar_path(written).read_text("utf-8"))
+    assert not {"version_compatible", "hardware_compatibility"} & fields.keys()
+    record = read_engine(written).record
+    assert (record.version_compatible, record.hardware_compatibility) == (False, "none")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("version_compatible", True), ("hardware_compatibility", "ampere-plus")],
+)
+def test_only_tensorrts_engines_are_compatible(field: str, value: Any) -> None:
+    with pytest.raises(IncompatibleFileError, match=f"{field}.*with TensorRT-RTX"):
+        dataclasses.replace(PORTABLE, **{field: value})
 
 
 def test_a_plugins_hash_without_a_plugin_is_refused(written: Path) -> None:

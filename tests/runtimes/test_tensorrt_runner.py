@@ -8,11 +8,13 @@ import dataclasses
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from alexnet_deploy import installed
 from alexnet_deploy.errors import (
     DeviceError,
     IncompatibleFileError,
@@ -21,6 +23,7 @@ from alexnet_deploy.errors import (
 )
 from alexnet_deploy.runtimes import tensorrt_library as library_module
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
+from alexnet_deploy.runtimes.engine_file import LEAN_PACKAGE
 from alexnet_deploy.runtimes.factory import open_engine_file
 from alexnet_deploy.runtimes.tensorrt_library import Library
 from tests.support.networks import noise
@@ -207,15 +210,60 @@ def test_options_that_an_engine_cannot_obey_are_refused(
 def test_an_engine_of_another_machine_is_refused_before_it_is_loaded(
     open_runner: Open, fake: FakeRuntime
 ) -> None:
-    changed = {"runtime_version": "0.1", "gpu_name": "H", "compute_capabilities": ("8.0",)}
+    changed = {"runtime_version": "0.1", "compute_capabilities": ("8.0",)}
     with pytest.raises(IncompatibleFileError) as caught:
         open_runner(**changed)
     version = f"{fake.library.name} 0.1, here is {fake.library.version()}"
-    for part in (version, "GPU H", "capability 8.0, here is 9.0"):
+    for part in (version, "capability 8.0, here is 9.0"):
         assert part in str(caught.value)
     # The GPU of the fake driver is of 9.0, for which TensorRT-RTX does not build.
     assert str(caught.value).endswith("--trt -o FILE")
     assert fake.journal == []
+
+
+@pytest.mark.parametrize("library", ["tensorrt"], indirect=True)
+def test_on_another_gpu_it_is_said_and_so_is_what_tensorrt_warns_of(
+    open_runner: Open, fake: FakeRuntime
+) -> None:
+    """Of a MIG slice, for instance, with fewer multiprocessors than the kernels were chosen for."""
+
+    def loaded(_: bytes) -> Any:
+        severity = fake.trt.ILogger.Severity
+        fake.library.logger.log(severity.WARNING, "supports 16 multiprocessors, requires 132")
+        return fake.engine
+
+    fake.runtime.answers["deserialize_cuda_engine"] = loaded
+    with open_runner(gpu_name="NVIDIA H100") as runner:
+        assert runner.description == (
+            f"TensorRT {fake.library.version()}, NVIDIA Fake 100, built on NVIDIA H100, fp32, "
+            "batch 2; TensorRT warns: supports 16 multiprocessors, requires 132"
+        )
+
+
+@pytest.mark.parametrize("library", ["tensorrt"], indirect=True)
+def test_a_later_version_loads_the_lean_runtime_of_the_engines_and_that_the_plan(
+    open_runner: Open, fake: FakeRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = fake.library.version()
+    if installed.version_of(LEAN_PACKAGE) != built:
+        pytest.skip(f"needs: pip install {LEAN_PACKAGE}=={built}")
+    monkeypatch.setattr(fake.trt, "__version__", "11.99.0.1")
+    lean = fake.doll(fake.runtime.real, deserialize_cuda_engine=lambda plan: fake.engine)
+    paths: list[str] = []
+
+    def load_runtime(path: str) -> Any:
+        paths.append(path)
+        return lean
+
+    fake.runtime.answers.update(load_runtime=load_runtime, deserialize_cuda_engine=None)
+    with open_runner(version_compatible=True) as runner:
+        assert list(runner.run(noise(SPEC, 2))) == ["fc7", "probabilities"]
+    (path,) = paths
+    assert Path(path).read_bytes()[:4] == b"\x7fELF"
+    assert Path(path).name == "libnvinfer_lean.so.11"
+    fake.runtime.answers["load_runtime"] = None
+    with pytest.raises(DeviceError, match=rf"\S+lean\S+, which runs engines of {built}"):
+        open_runner(version_compatible=True)
 
 
 def test_without_a_gpu_no_engine_is_opened(open_runner: Open, driver: Any) -> None:

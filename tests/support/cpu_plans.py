@@ -28,7 +28,7 @@ def built(
     record = EngineRecord(
         runtime=runtime,
         runtime_version="11.4.0.106" if on_gpu else "1.7.1.116",
-        cuda_version="13.2" if on_gpu else None,
+        cuda_version="13.0" if on_gpu else None,
         gpu_name=GPU_NAME if on_gpu else None,
         compute_capabilities=(CAPABILITY,) if on_gpu else (),
         profile=profile,

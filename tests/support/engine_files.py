@@ -13,7 +13,7 @@ ENGINE = EngineFile(
     record=EngineRecord(
         runtime="tensorrt",
         runtime_version="11.4.0.106",
-        cuda_version="13.2",
+        cuda_version="13.0",
         gpu_name="NVIDIA H200",
         compute_capabilities=("9.0",),
         profile=BatchProfile(min=1, opt=32, max=64),

@@ -5,6 +5,7 @@ CUDA graphs, events and the kernel's launch are made up; their place takes torch
 
 import functools
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import lrn_bandwidth
@@ -86,26 +87,26 @@ def launcher(error: float, kernel: TowerLrnKernel) -> Callable[[torch.Tensor], t
 def test_the_copy_takes_turns_with_the_forms_on_a_gpu_that_was_busy(calls: list[str]) -> None:
     result = measure(BATCH)
     cases = list(split_at_warm_up(calls))
-    assert len(cases) == 8
+    assert len(cases) == 12
     turn = ["copy", *FORMS]
     for case in cases:
         expected = [name for n in range(ROUNDS) for name in (turn[::-1] if n % 2 else turn)]
         assert case == expected
     assert result["copy_gb_per_s"] == {"lowest": 4000, "median": 4000, "highest": 4000}
     rows = result["rows"]
-    assert [row["form"] for row in rows] == 8 * list(FORMS)
-    assert {(row["layer"], row["scalar"], row["fused"]) for row in rows} == {
-        (layer, scalar, fused)
+    assert [row["form"] for row in rows] == 12 * list(FORMS)
+    assert {(row["layer"], row["scalar"], row["layout"], row["fused"]) for row in rows} == {
+        (layer, *kind, fused)
         for layer in LAYERS
-        for scalar in ("float", "half")
+        for kind in (("float", "linear"), ("half", "linear"), ("half", "hwc8"))
         for fused in (True, False)
     }
-    assert [row["form"] for row in rows if "max_error" in row] == 8 * ["kernel"]
+    assert [row["form"] for row in rows if "max_error" in row] == 12 * ["kernel"]
     (first,) = (
         row
         for row in rows
-        if (row["layer"], row["scalar"], row["fused"], row["form"])
-        == ("conv1", "half", True, "kernel")
+        if (row["layer"], row["scalar"], row["layout"], row["fused"], row["form"])
+        == ("conv1", "half", "hwc8", True, "kernel")
     )
     floor_s = 2 * 96 * (55 * 55 + 27 * 27) / 4e12
     assert first["share_of_copy"] == pytest.approx(floor_s / 1e-4, abs=5e-4)
@@ -128,7 +129,7 @@ def test_the_table_shows_each_row(calls: list[str], capsys: pytest.CaptureFixtur
     lrn_bandwidth._print(measure(BATCH))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "NVIDIA Pretence, batch 1, copy 4000.0 to 4000.0, median 4000.0 GB/s"
-    assert len(lines) == 2 + 8 * len(FORMS)
+    assert len(lines) == 2 + 12 * len(FORMS)
 
 
 def test_a_kernel_that_computes_something_else_is_not_timed(
@@ -161,3 +162,35 @@ def test_a_launch_is_hidden_behind_the_same_work_before(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch_clock, "_mark", lambda: next(marks))
     assert gpu_seconds(lambda: done.append("work")) == 0.002
     assert done == ["work", "record start", "work", "record end", "wait for end"]
+
+
+def test_a_kernel_of_hwc8_is_given_channels_last_and_writes_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    launched: list[tuple[Any, ...]] = []
+    written: list[torch.Tensor] = []
+    empty, randn = torch.empty, torch.randn
+
+    def called(function: Any, *arguments: Any) -> None:
+        launched.append((function, *arguments))
+
+    def kept(*size: Any, **options: Any) -> torch.Tensor:
+        written.append(empty(*size, **options))
+        return written[-1]
+
+    monkeypatch.setattr(torch, "randn", lambda shape, device: randn(shape))
+    monkeypatch.setattr(torch, "empty", kept)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    stream = SimpleNamespace(synchronize=lambda: None, cuda_stream=0)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
+    monkeypatch.setattr(lrn_bandwidth, "_called", called)
+    for layout, is_last in (("linear", False), ("hwc8", True)):
+        kernel = lrn_bandwidth._kernel("conv2", "half", layout, fused=True)
+        x = lrn_bandwidth._activations(kernel, 2)
+        y = lrn_bandwidth._launcher(kernel)(x)
+        assert y.shape == (2, 256, 13, 13)
+        for tensor in (x, y):
+            assert tensor.is_contiguous(memory_format=torch.channels_last) is is_last
+        (pointers, _) = launched[-1][-2]
+        assert pointers == (x.data_ptr(), written[-1].data_ptr())
+        assert launched[-1][2:8] == (2 * kernel.blocks_per_image, 1, 1, kernel.threads, 1, 1)

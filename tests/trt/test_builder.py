@@ -1,13 +1,6 @@
-"""The builder over dolls of TensorRT's classes: what it asks for, in which order, what it refuses.
-
-The dolls take what the real classes take. The parser of the dolls makes of each node what the test
-says, and the built engine lists its layers as TensorRT's inspector does.
-"""
+"""The builder over dolls of TensorRT's classes: what it asks for, in which order, its refusals."""
 
 import dataclasses
-import importlib
-import json
-import weakref
 from typing import Any
 
 import onnx
@@ -19,119 +12,20 @@ from alexnet_deploy.graph.build import build_model
 from alexnet_deploy.graph.model_file import ModelFile
 from alexnet_deploy.graph.plugin_nodes import with_plugins
 from alexnet_deploy.model.spec import preset_spec
-from alexnet_deploy.runtimes.batch_profile import BatchProfile
-from alexnet_deploy.runtimes.tensorrt_library import load_library
 from tests.support.networks import random_checkpoint
-from tests.support.trt_stub.dolls import Doll, doll, maker
+from tests.support.trt_stub.dolls import Doll
+from tests.support.trt_stub.fake_builder import FILE, PLAN, PROFILE, FakeTensorRt, errors
 from tests.support.trt_stub.models import OPERATORS, SPEC, plugin_model, plugin_node
 
 pytest.importorskip("cuda.bindings", reason="CUDA's API comes with: pip install cuda-bindings")
-pytest_plugins = ["tests.support.trt_stub.fixtures"]
-
-FILE = plugin_model(plugin_node("TowerLRN", "norm1"), plugin_node("ReluTowerLRNPool", "pool2"))
-PROFILE = BatchProfile(min=1, opt=8, max=32)
-PLAN = b"the plan"
-
-
-class FakeTensorRt:
-    """A TensorRT that parses `FILE` and builds PLAN of it, unless a test changes that."""
-
-    def __init__(self, trt: Any) -> None:
-        self.trt, self.parser_class = trt, trt.OnnxParser
-        self.journal: list[str] = []
-        plugin = trt.LayerType.PLUGIN_V3
-        self.layers = {"nchw": trt.LayerType.SHUFFLE, "norm1": plugin, "pool2": plugin}
-        self.built = [
-            {"Name": "images to norm1 reformat", "LayerType": "Reformat"},
-            {"Name": "norm1", "LayerType": "PluginV3", "PluginType": "TowerLRN"},
-            {"Name": "pool2", "LayerType": "PluginV3", "PluginType": "ReluTowerLRNPool"},
-        ]
-        self.inputs = [self.tensor("images", trt.DataType.UINT8, (-1, 224, 224, 3))]
-        self.outputs = [self.tensor("fc7", trt.DataType.FLOAT, (-1, 4096))]
-        self.onnx = b""
-        self.parser_answers: dict[str, Any] = {"parse": self._parse}
-        self.config = self.doll(trt.IBuilderConfig)
-        self.profile = self.doll(trt.IOptimizationProfile)
-        self.network = self.doll(
-            trt.INetworkDefinition,
-            num_layers=len(self.layers),
-            get_layer=self._layer,
-            num_inputs=1,
-            get_input=lambda index: self.inputs[index],
-            num_outputs=1,
-            get_output=lambda index: self.outputs[index],
-        )
-        self.builder = self.doll(
-            trt.Builder,
-            create_network=lambda flags: self.network,
-            create_builder_config=lambda: self.config,
-            create_optimization_profile=lambda: self.profile,
-            build_serialized_network=self._build,
-        )
-        inspector = self.doll(
-            trt.EngineInspector,
-            get_engine_information=lambda format: json.dumps({"Layers": self.built}),
-        )
-        engine = self.doll(trt.ICudaEngine, create_engine_inspector=lambda: inspector)
-        self.runtime = self.doll(trt.Runtime, deserialize_cuda_engine=lambda plan: engine)
-
-    def doll(self, real: Any, **answers: Any) -> Doll:
-        return doll(real, self.journal, **answers)
-
-    def tensor(self, name: str, dtype: Any, shape: tuple[int, ...]) -> Doll:
-        return self.doll(self.trt.ITensor, name=name, dtype=dtype, shape=self.trt.Dims(shape))
-
-    def new_parser(self, network: Any, logger: Any) -> Doll:
-        """Stand for the class; nothing but the builder's caller keeps this parser alive."""
-        parser = self.doll(self.parser_class, **self.parser_answers)
-        self.parser = weakref.ref(parser)
-        return maker(self.parser_class, parser)(network, logger)
-
-    def _parse(self, content: bytes) -> bool:
-        self.onnx = content
-        return True
-
-    def _layer(self, index: int) -> Doll:
-        name, kind = list(self.layers.items())[index]
-        tensor = self.tensor("x", self.trt.DataType.HALF, (-1, 96, 55, 55))
-        return self.doll(
-            self.trt.ILayer, name=name, type=kind, num_inputs=1, get_input=lambda index: tensor
-        )
-
-    def _build(self, network: Any, config: Any) -> bytes | None:
-        assert network is self.network
-        assert config is self.config
-        assert self.parser() is not None, "the network points into the parser"
-        return PLAN
-
-
-@pytest.fixture
-def fake(trt: Any, cuda: Any, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
-    fake = FakeTensorRt(trt)
-    monkeypatch.setattr(trt, "Builder", maker(trt.Builder, fake.builder))
-    monkeypatch.setattr(trt, "OnnxParser", fake.new_parser)
-    monkeypatch.setattr(trt, "Runtime", maker(trt.Runtime, fake.runtime))
-    return fake
-
-
-@pytest.fixture
-def builder(fake: FakeTensorRt, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return the module; it compiles no kernel, and keeps in `kernels` what it would compile."""
-    module: Any = importlib.import_module("alexnet_deploy.trt.builder")
-    module.kernels = []
-    monkeypatch.setattr(
-        module.plugin, "compile_ptx", lambda kernel, *_: module.kernels.append(kernel) or b"PTX"
-    )
-    return module
-
-
-def errors(fake: FakeTensorRt, text: str) -> None:
-    log = load_library("tensorrt").logger
-    log.log(fake.trt.ILogger.Severity.ERROR, text)
+pytest_plugins = [
+    "tests.support.trt_stub.fixtures",
+    "tests.support.trt_stub.builder_fixtures",
+]
 
 
 def test_a_plan_is_built_in_this_order(builder: Any, fake: FakeTensorRt) -> None:
-    assert builder.build_plan(FILE, PROFILE) == PLAN
+    assert builder.build_plan(FILE, PROFILE) == (PLAN, "plugin")
     steps = [step for step in fake.journal if not step.startswith(("ITensor", "ILayer"))]
     assert [step for step in steps if ".get_" not in step] == [
         "Builder",
@@ -144,6 +38,9 @@ def test_a_plan_is_built_in_this_order(builder: Any, fake: FakeTensorRt) -> None
         "Builder.create_optimization_profile",
         "IOptimizationProfile.set_shape",
         "IBuilderConfig.add_optimization_profile",
+        "IBuilderConfig.hardware_compatibility_level=",
+        "IBuilderConfig.create_timing_cache",
+        "IBuilderConfig.set_timing_cache",
         "Builder.build_serialized_network",
         "Runtime",
         "Runtime.deserialize_cuda_engine",
@@ -161,10 +58,11 @@ def test_float32_is_float32_and_batches_are_those_of_the_profile(
     builder: Any, fake: FakeTensorRt, trt: Any
 ) -> None:
     builder.build_plan(FILE, PROFILE)
-    assert fake.config.calls == [
+    assert fake.config.calls[:4] == [
         ("clear_flag", trt.BuilderFlag.TF32),
         ("profiling_verbosity=", trt.ProfilingVerbosity.DETAILED),
         ("add_optimization_profile", fake.profile),
+        ("hardware_compatibility_level=", trt.HardwareCompatibilityLevel.NONE),
     ]
     shapes = [(batch, 224, 224, 3) for batch in (1, 8, 32)]
     assert fake.profile.calls == [("set_shape", "images", *shapes)]
@@ -199,7 +97,7 @@ def test_an_exported_graph_is_shown_whole_with_the_functions_behind_its_nodes(
     fake.layers = dict.fromkeys(("pixels", *names), fake.trt.LayerType.PLUGIN_V3)
     fake.network.answers["num_layers"] = len(fake.layers)
     fake.built = [{"Name": name, "LayerType": "PluginV3"} for name in names]
-    assert builder.build_plan(file, PROFILE) == PLAN
+    assert builder.build_plan(file, PROFILE) == (PLAN, "plugin")
     model = onnx.load_model_from_string(fake.onnx)
     onnx.checker.check_model(model, full_check=True)
     assert {function.name for function in model.functions} == {*OPERATORS}
@@ -309,17 +207,6 @@ def test_a_node_that_became_anything_but_our_plugin_is_refused(
     assert "Builder.build_serialized_network" not in fake.journal
 
 
-@pytest.mark.parametrize("kind", ["LRN", "Reformat", None])
-def test_an_engine_without_our_plugin_is_refused(
-    builder: Any, fake: FakeTensorRt, kind: str | None
-) -> None:
-    fake.built[2] = {"Name": "pool2" if kind else "other", "LayerType": kind or "PluginV3"}
-    with pytest.raises(
-        IncompatibleFileError, match=f"lists {kind} in the built engine for node 'pool2'"
-    ):
-        builder.build_plan(FILE, PROFILE)
-
-
 def test_a_plan_that_cannot_be_loaded_again_is_an_error(builder: Any, fake: FakeTensorRt) -> None:
     fake.runtime.answers["deserialize_cuda_engine"] = lambda plan: errors(fake, "no memory")
     with pytest.raises(DeviceError, match=r"cannot load its own plan \(no memory\)"):
@@ -356,7 +243,7 @@ def test_the_record_says_what_was_built_where(builder: Any) -> None:
     assert file.plan == PLAN
     record = file.record
     assert (record.runtime, record.runtime_version) == ("tensorrt", "11.4.0.106")
-    assert (record.gpu_name, record.cuda_version) == ("NVIDIA Fake 100", "13.2")
+    assert (record.gpu_name, record.cuda_version) == ("NVIDIA Fake 100", "13.0")
     assert record.compute_capabilities == ("9.0",)
     assert (record.profile, record.precision) == (PROFILE, "fp16")
     assert (record.outputs, record.spec) == (("fc7",), SPEC)

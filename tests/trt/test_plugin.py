@@ -23,6 +23,8 @@ from tests.support.networks import random_checkpoint
 from tests.support.trt_stub.models import OPERATORS, plugin_node
 
 pytest.importorskip("cuda.bindings", reason="CUDA's API comes with: pip install cuda-bindings")
+from alexnet_deploy.trt.kernel import Hwc8Kernel, TowerLrnKernel
+
 pytest_plugins = ["tests.support.trt_stub.fixtures"]
 
 SOURCE = Path(__file__).resolve().parents[2] / "alexnet_deploy" / "trt" / "plugin.py"
@@ -82,12 +84,14 @@ def described(plugin: Any, shape: tuple[int, ...]) -> list[int]:
     return [each.value for each in expressions]
 
 
-def launch(trt: Any, plugin: Any, op: str, dtype: Any, batch: int) -> tuple[dict[str, int], str]:
+def launch(
+    trt: Any, plugin: Any, op: str, dtype: Any, batch: int, layout: str = "LINEAR"
+) -> tuple[dict[str, int], str]:
     """Have the plugin tuned and compiled; return its launch for that batch, and the entry."""
     from tests.support.trt_stub import fakes
 
     shapes = [(batch, *IN[op]), (batch, *OUT[op])]
-    tensors = [fakes.tensor(dtype, shape, trt.TensorFormat.LINEAR) for shape in shapes]
+    tensors = [fakes.tensor(dtype, shape, getattr(trt.TensorFormat, layout)) for shape in shapes]
     plugin.configure_plugin(tensors[:1], tensors[1:])
     assert plugin.get_valid_tactics() == [], "there is nothing to choose from"
     plugin.set_tactic(0)
@@ -112,16 +116,22 @@ def exercise(trt: Any, module: Any, op: str) -> None:
     plugin = parsed(trt, plugin_node(op))
     assert plugin.attrs == LRN
     assert [type(value) for value in plugin.attrs.values()] == list(kinds.values())
-    for dtype, scalar in ((trt.float32, "float"), (trt.float16, "half")):
+    cases = (
+        (trt.float32, "float", "LINEAR", TowerLrnKernel),
+        (trt.float16, "half", "LINEAR", TowerLrnKernel),
+        (trt.float16, "half", "HWC8", Hwc8Kernel),
+    )
+    for dtype, scalar, layout, kind in cases:
         assert plugin.get_output_data_types([dtype], [4]) == [dtype]
         for batch in (1, 2, 32):
             assert described(plugin, (batch, *IN[op])) == [batch, *OUT[op]]
             tensors = tuned(trt, plugin, op)
-            assert tensors == [(trt.float32,) * 2, (trt.float16,) * 2]
+            assert tensors == [(case[0], case[2]) for case in cases]
             module.kernels.clear()
             module.compiled.cache_clear()
-            params, entry = launch(trt, plugin, op, dtype, batch)
+            params, entry = launch(trt, plugin, op, dtype, batch, layout)
             (kernel,) = module.kernels
+            assert type(kernel) is kind
             assert (kernel.channels, kernel.height, kernel.width) == IN[op]
             assert (kernel.scalar, kernel.fused) == (scalar, op == "ReluTowerLRNPool")
             given = (kernel.size, kernel.alpha, kernel.beta, kernel.k, kernel.towers)
@@ -139,16 +149,16 @@ def exercise(trt: Any, module: Any, op: str) -> None:
             }
 
 
-def tuned(trt: Any, plugin: Any, op: str) -> list[tuple[Any, ...]]:
-    """Return the combinations of types that the plugin offers, all of them in plain layout."""
+def tuned(trt: Any, plugin: Any, op: str) -> list[tuple[Any, str]]:
+    """Return the types and layouts that the plugin offers, the same for input and output."""
     from tests.support.trt_stub import fakes
 
     shapes = [(8, *IN[op]), (8, *OUT[op])]
     tensors = [fakes.tensor(trt.float32, shape, trt.TensorFormat.LINEAR) for shape in shapes]
     offered = plugin.get_supported_format_combinations(tensors, 1)
-    assert {each.format for each in offered} == {trt.TensorFormat.LINEAR}
-    types = [each.type for each in offered]
-    return list(zip(types[::2], types[1::2], strict=True))
+    pairs = [(each.type, each.format.name) for each in offered]
+    assert pairs[::2] == pairs[1::2]
+    return pairs[::2]
 
 
 @pytest.mark.parametrize("op", OPERATORS)
@@ -165,6 +175,10 @@ WRONG = {
         "does not match the expected input arg schema",
     ),
     "a type that does not exist": ([('"FP32|FP16, FP32|FP16"', '"FP32|FP33, FP32|FP33"')], "FP33"),
+    "a layout for the wrong kernel": (
+        [("layout == trt.TensorFormat.HWC8", "layout == trt.TensorFormat.HWC")],
+        "Hwc8Kernel",
+    ),
     "a grid that is no integer": (
         [("launch.block_x = kernel.threads", "launch.block_x = float(kernel.threads)")],
         "takes floats and NumPy's integers for nothing",
@@ -280,6 +294,21 @@ def test_a_type_without_kernel_is_refused(trt: Any) -> None:
         module.kernel_for("TowerLRN", trt.bfloat16, (1, 96, 55, 55), LRN)
 
 
+@pytest.mark.parametrize(
+    ("changes", "offers_hwc8"),
+    [({}, True), ({"size": 17}, True), ({"size": 19}, False), ({"towers": 24}, False)],
+    ids=str,
+)
+def test_hwc8_is_offered_where_its_kernel_computes_the_layer(
+    trt: Any, changes: dict[str, Any], offers_hwc8: bool
+) -> None:
+    loaded()
+    plugin = parsed(trt, plugin_node("TowerLRN", **changes))
+    plugin.get_output_data_types([trt.float16], [4])
+    described(plugin, (1, *IN["TowerLRN"]))
+    assert ((trt.float16, "HWC8") in tuned(trt, plugin, "TowerLRN")) is offers_hwc8
+
+
 @pytest.mark.parametrize(("num_gpus", "architecture"), [(1, ("compute_90",)), (0, ())])
 def test_a_kernel_is_compiled_once_for_the_gpu_at_hand(
     trt: Any, driver: Any, num_gpus: int, architecture: tuple[str, ...]
@@ -299,14 +328,19 @@ def test_a_kernel_is_compiled_once_for_the_gpu_at_hand(
 
 
 @pytest.mark.parametrize("op", OPERATORS)
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(
+    ("dtype", "layout"), [("float32", "LINEAR"), ("float16", "LINEAR"), ("float16", "HWC8")]
+)
 def test_the_code_has_an_entry_of_the_name_that_is_given_with_two_pointers(
-    trt: Any, op: str, dtype: str
+    trt: Any, op: str, dtype: str, layout: str
 ) -> None:
     """NVRTC compiles it for real; one tower of small maps, which takes it no time."""
     pytest.importorskip("cuda.bindings.nvrtc", reason="needs NVRTC: nvidia-cuda-nvrtc==13.0.*")
     plugin = importlib.import_module("alexnet_deploy.trt.plugin")
-    kernel = plugin.kernel_for(op, getattr(trt, dtype), (-1, 8, 7, 9), LRN)
+    shape = (-1, 16, 7, 9)
+    kernel = plugin.kernel_for(
+        op, getattr(trt, dtype), shape, LRN, getattr(trt.TensorFormat, layout)
+    )
     code = plugin.compiled(kernel).decode("ascii")
     entries = re.findall(r"\.entry\s+(\w+)\s*\(([^)]*)\)", code)
     ((name, parameters),) = entries
@@ -319,7 +353,7 @@ def test_the_hash_is_of_all_that_the_kernel_is_made_from(
     trt: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = loaded()
-    names = ("tower_lrn.cu", "kernel.py")
+    names = ("lrn.cuh", "tower_lrn.cu", "tower_lrn_hwc8.cu", "kernel.py")
     for name in names:
         (tmp_path / name).write_bytes((SOURCE.parent / name).read_bytes())
     first = module.plugin_sha256()

@@ -21,7 +21,7 @@ FILE = EngineFile(
     record=EngineRecord(
         runtime="tensorrt",
         runtime_version="11.4.0.106",
-        cuda_version="13.2",
+        cuda_version="13.0",
         gpu_name="NVIDIA Fake 100",
         compute_capabilities=("9.0",),
         profile=BatchProfile(min=2, opt=2, max=4),

@@ -1,6 +1,7 @@
 """A machine for `export`, with libraries and a GPU as a test wants them, where nothing is real."""
 
 from collections.abc import Callable
+from typing import Any
 
 from click.testing import CliRunner, Result
 
@@ -22,6 +23,9 @@ class Machine:
 
     Attributes:
         builds: what each build was asked for: library, model, profile, compute capabilities.
+        timings: what each build of TensorRT was given of those before.
+        version: of TensorRT.
+        shows_plugins: whether its list of the built layers does.
         change: what the builder makes of a model before it builds it.
         obstacle: what TensorRT-RTX has against the GPU; "" for nothing.
     """
@@ -32,13 +36,30 @@ class Machine:
         self.builds: list[tuple[EngineRuntime, ModelFile, BatchProfile, tuple[str, ...]]] = []
         self.change: Callable[[ModelFile], ModelFile] = lambda model: model
         self.obstacle = ""
+        self.timings: list[bytes] = []
+        self.version = "11.4.0.106"
+        self.shows_plugins = True
 
     def builder_gpu(self, precision: FilePrecision) -> Gpu:
         return current_gpu()
 
-    def build_engine(self, model: ModelFile, profile: BatchProfile) -> EngineFile:
+    def timings_key(self, gpu: Gpu) -> str:
+        return f"{self.version} {gpu}"
+
+    def build_engine(
+        self,
+        model: ModelFile,
+        profile: BatchProfile,
+        *,
+        timings: bytearray,
+        **changed: Any,
+    ) -> EngineFile:
         self.builds.append(("tensorrt", model, profile, ()))
-        return built(self.change(model), profile)
+        self.timings.append(bytes(timings))
+        timings += b"new, "
+        if not self.shows_plugins:
+            changed["lrn"] = "unknown"
+        return built(self.change(model), profile, **changed)
 
     def build_rtx_engine(
         self, model: ModelFile, profile: BatchProfile, capabilities: tuple[str, ...]

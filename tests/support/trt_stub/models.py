@@ -25,8 +25,12 @@ def plugin_model(*nodes: onnx.NodeProto) -> ModelFile:
     """Return a file of the `paper` preset that begins as ours do and then has only `nodes`."""
     graph = helper.make_graph(
         [
-            helper.make_node("Transpose", ["images"], ["nchw"], name="nchw", perm=[0, 3, 1, 2]),
-            helper.make_node("Cast", ["nchw"], ["pixels"], name="pixels", to=TensorProto.FLOAT),
+            helper.make_node(
+                "Cast", ["images"], ["images_float"], name="images_float", to=TensorProto.FLOAT
+            ),
+            helper.make_node(
+                "Transpose", ["images_float"], ["pixels"], name="pixels", perm=[0, 3, 1, 2]
+            ),
             *nodes,
         ],
         "alexnet",
