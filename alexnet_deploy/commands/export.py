@@ -1,9 +1,9 @@
 """`alexnet-deploy export`."""
 
+import dataclasses
 import json
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from alexnet_deploy.weights.names import ModelSource
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ExportArguments:
     """What was said on the command line, under the names of its options."""
 
     source: "ModelSource"
     output: Path | None
+    triton: Path | None
     precision: FilePrecision
     calibrate: Path | None
     trt: bool
@@ -53,8 +54,21 @@ class ExportArguments:
     @property
     def target(self) -> Path:
         """The file to write."""
-        suffix = ".engine" if self.is_engine else ".onnx"
-        return self.output or Path(f"{Path(str(self.source)).stem}{suffix}")
+        if self.triton is not None:
+            return (
+                self.triton / self.name / "1" / ("model.plan" if self.is_engine else "model.onnx")
+            )
+        return self.output or Path(f"{self.name}{self.suffix}")
+
+    @property
+    def name(self) -> str:
+        """What the network is called, if nothing else is said."""
+        return Path(str(self.source)).stem
+
+    @property
+    def suffix(self) -> str:
+        """That of what is exported."""
+        return ".engine" if self.is_engine else ".onnx"
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -143,6 +157,13 @@ def _engine_options(command: Callable[..., None]) -> Callable[..., None]:
     type=FILE,
     help="With int8: photographs to choose the ranges on, a few hundred.  [default: samples]",
 )
+@click.option(
+    "--triton",
+    type=FILE,
+    help="Write a model repository for NVIDIA's Triton instead, a new folder: the network, named "
+    "as CKPT, what decodes photographs for it, and both as an ensemble. With --trt of an engine; "
+    "--max-batch holds for each.",
+)
 @_engine_options
 @click.option(
     "--layer",
@@ -185,8 +206,7 @@ def export(checkpoint: str | None, model: str | None, **options: Any) -> None:
     arguments = ExportArguments(source=source, **options)
     _check(arguments)
     loaded = arguments.load()
-    write = _write_engine if arguments.is_engine else _write_onnx
-    report = write(loaded, arguments)
+    report = (_write_file if arguments.triton is None else _write_repository)(loaded, arguments)
     _print_written(loaded, report, arguments)
 
 
@@ -203,6 +223,9 @@ def _check(arguments: ExportArguments) -> None:
         "--max-batch": arguments.max_batch,
         "--compute-capability": arguments.compute_capability,
     }
+    if arguments.triton is not None:
+        _check_triton(arguments)
+        del for_engines["--max-batch"]
     for option, value in for_engines.items():
         if value and not arguments.is_engine:
             library = "--rtx" if option == "--compute-capability" else "--trt"
@@ -219,6 +242,52 @@ def _check(arguments: ExportArguments) -> None:
         raise UsageError("--verify-on and --no-verify: mean opposite things; choose one")
     if arguments.calibrate and arguments.precision != "int8":
         raise UsageError("--calibrate: only int8 needs it; add --precision int8, or leave it out")
+
+
+def _check_triton(arguments: ExportArguments) -> None:
+    """Refuse what Triton cannot serve, and a name for the file.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    if arguments.output is not None:
+        raise UsageError("--output: --triton names the files; leave one of them out")
+    if arguments.rtx:
+        raise UsageError(
+            "--rtx: Triton runs TensorRT's engines, not TensorRT-RTX's; add --trt instead"
+        )
+    if arguments.precision == "bf16" and not arguments.trt:
+        raise UsageError(
+            "--precision bf16: Triton's ONNX Runtime has none; add --trt, or take fp16"
+        )
+    if (arguments.min_batch or 1) > 1:
+        raise UsageError("--min-batch: Triton also passes single photographs on; leave it out")
+
+
+def _write_repository(
+    checkpoint: "Checkpoint", arguments: ExportArguments
+) -> Mapping[str, Any] | None:
+    """Export into a repository for Triton; return the report as for a file."""
+    from alexnet_deploy.export.triton import ServedNetwork, triton_repository
+    from alexnet_deploy.runtimes.batch_profile import BatchProfile
+
+    assert arguments.triton is not None
+    profile = BatchProfile.around(min=None, opt=arguments.opt_batch, max=arguments.max_batch)
+    network = ServedNetwork.of(checkpoint.spec, arguments.name, arguments.layers, profile)
+    with triton_repository(arguments.triton, network) as folder:
+        file = folder / f"model{arguments.suffix}"
+        report = _write_file(checkpoint, dataclasses.replace(arguments, triton=None, output=file))
+    say(
+        f"{printable(arguments.triton)}: clients call {network.ensemble}; where the package is "
+        f"installed, too: tritonserver --model-repository {shlex.quote(str(arguments.triton))}"
+    )
+    return report
+
+
+def _write_file(checkpoint: "Checkpoint", arguments: ExportArguments) -> Mapping[str, Any] | None:
+    """Export to one file; return the report, None where there is none."""
+    write = _write_engine if arguments.is_engine else _write_onnx
+    return write(checkpoint, arguments)
 
 
 def _write_onnx(checkpoint: "Checkpoint", arguments: ExportArguments) -> Mapping[str, Any] | None:
