@@ -138,7 +138,7 @@ def _network_config(network: ServedNetwork, engine: EngineRecord | None) -> str:
         + _field("output", _outputs(network))
         + "dynamic_batching { }\n"
         + (_ONNX if engine is None else _engine_fields(engine))
-        + "# The first batch of a size takes longer; here it is nobody's.\n"
+        + "# The first batch of a size takes longer than later ones: no client's is the first.\n"
         + _field("model_warmup", warm_up)
     )
 

@@ -1,6 +1,7 @@
 """`export --triton`: what Triton is told is what the files are; bytes in give the local results."""
 
 import dataclasses
+import json
 import re
 import shutil
 import subprocess
@@ -21,7 +22,7 @@ from alexnet_deploy.photographs.decoding import load_photograph
 from alexnet_deploy.photographs.preprocessing import preprocess
 from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
-from alexnet_deploy.runtimes.engine_file import sidecar_path, write_engine
+from alexnet_deploy.runtimes.engine_file import read_engine, write_engine
 from tests.support.command_line import done, refused
 from tests.support.engine_files import ENGINE
 from tests.support.pretended_triton import (
@@ -32,6 +33,9 @@ from tests.support.pretended_triton import (
     read_config,
     serving,
 )
+from tests.support.trt_stub.machines import Machine
+
+pytest_plugins = ["tests.support.trt_stub.fixtures", "tests.support.trt_stub.machine_fixtures"]
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "caltech101"
@@ -200,7 +204,6 @@ def test_a_plan_says_which_tensorrt_the_container_must_have(tmp_path: Path) -> N
     model = tmp_path / "models" / "net"
     assert (model / "1" / "model.plan").read_bytes() == ENGINE.plan
     assert {path.name for path in (model / "1").iterdir()} == {"model.plan", "model.plan.json"}
-    assert sidecar_path(model / "1" / "model.plan").exists()
     config = read_config(model)
     assert (config.backend, config.max_batch_size) == ("tensorrt", profile.max)
     assert config.parameters["tensorrt_version"].string_value == record.runtime_version
@@ -209,6 +212,22 @@ def test_a_plan_says_which_tensorrt_the_container_must_have(tmp_path: Path) -> N
     )
     (group,) = config.instance_group
     assert (group.Kind.Name(group.kind), group.count) == ("KIND_GPU", 2)
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_engine_is_built_into_the_repository_for_the_batches_that_are_asked_for(
+    machine: Machine, folder: Path
+) -> None:
+    told = done("export", "--trt", "--max-batch", "64", "--triton", "models", "--json")
+    ((_, _, profile, _),) = machine.builds
+    assert profile == BatchProfile(min=1, opt=32, max=64)
+    file = folder / "models" / NAME / "1" / "model.plan"
+    assert json.loads(told.stdout)["file"] == str(file.relative_to(folder))
+    assert read_engine(file).record.report == json.loads(told.stdout)["report"]
+    for name in NAMES:
+        assert read_config(folder / "models" / name).max_batch_size == 64
+    assert f"clients call {NAME}_ensemble" in told.stderr
+    assert "tritonserver --model-repository models" in told.stderr
 
 
 def test_labels_are_those_of_layers_that_have_one_number_a_class(tmp_path: Path) -> None:
@@ -223,6 +242,19 @@ def test_labels_are_those_of_layers_that_have_one_number_a_class(tmp_path: Path)
     ]
     labels = (tmp_path / "models" / "net" / "labels.txt").read_text().splitlines()
     assert labels == ['a "quoted" name', *spec.labels[1:]]
+
+
+def test_a_network_without_a_head_gives_vectors_and_has_no_labels(tmp_path: Path) -> None:
+    spec = dataclasses.replace(SPEC, num_classes=0, labels=())
+    with triton_repository(
+        tmp_path / "models", ServedNetwork.of(spec, "net", (), BatchProfile(opt=1, max=1))
+    ):
+        pass
+    config = read_config(tmp_path / "models" / "net_ensemble")
+    assert [(tensor.name, list(tensor.dims)) for tensor in config.output] == [("fc7", [4096])]
+    assert not [*(tmp_path / "models").rglob("labels.txt")]
+    warm_up = read_config(tmp_path / "models" / "net").model_warmup
+    assert [sample.batch_size for sample in warm_up] == [1]
 
 
 def test_a_failed_export_leaves_nothing(tmp_path: Path) -> None:
