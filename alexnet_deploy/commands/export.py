@@ -160,9 +160,9 @@ def _engine_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--triton",
     type=FILE,
-    help="Write a model repository for NVIDIA's Triton instead, a new folder: the network, named "
-    "as CKPT, what decodes photographs for it, and both as an ensemble. With --trt of an engine; "
-    "--max-batch holds for each.",
+    help="Write a new folder instead, a model repository for NVIDIA's Triton: the network, named "
+    "as CKPT, what decodes photographs for it, and an ensemble of both. --trt: as a TensorRT "
+    "engine; --max-batch: for all three.",
 )
 @_engine_options
 @click.option(
