@@ -63,7 +63,9 @@ MODULES = {
         "retrieval_figures retrieval_forms pixel_rows retrieval_report retrieval model"
     ),
     "weights": "places download store pull names",
-    "export": "calibration int8 fast onnx cache engine recorded opening",
+    "export": (
+        "calibration int8 fast onnx cache engine triton triton_preprocessing recorded opening"
+    ),
     "console": "signals decoding paths progress verbosity reporting group",
     "index": (
         "manifest lock segments schema ledger named_folders exclusions imported_roots roots "
@@ -79,8 +81,8 @@ MODULES = {
         "confusions copies"
     ),
     "commands": (
-        "options import_weights pull models export classify embed index search duplicates verify "
-        "evaluate bench info doctor"
+        "options import_weights pull models export_checks export classify embed index search "
+        "duplicates verify evaluate bench info doctor"
     ),
 }
 """Within a package, a module imports from those before it; the lists are to be read in order."""
@@ -134,6 +136,7 @@ OWNERS = {
     "tensorrt": ("runtimes.tensorrt_library", "trt.plugin", "trt.builder"),
     "tensorrt_rtx": ("runtimes.tensorrt_library", "trt.rtx_builder"),
     "torch": ("model.torch_files",),
+    "triton_python_backend_utils": ("export.triton_preprocessing",),
 }
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_PUBLIC_NAMES = 400, 60, 8
 ONE_FAMILY = PACKAGE / "errors.py"  # the exceptions are one concept, however many there are

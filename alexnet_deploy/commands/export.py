@@ -1,9 +1,10 @@
 """`alexnet-deploy export`."""
 
+import dataclasses
+import functools
 import json
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,14 +25,16 @@ if TYPE_CHECKING:
 
 _Written = tuple[Mapping[str, Any] | None, "EngineRecord | None"]
 """The report of what was written, and of an engine the record."""
+_Write = Callable[["Checkpoint", "ExportArguments"], _Written]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ExportArguments:
     """What was said on the command line, under the names of its options."""
 
     source: "ModelSource"
     output: Path | None
+    triton: Path | None
     precision: FilePrecision
     calibrate: Path | None
     trt: bool
@@ -59,8 +62,21 @@ class ExportArguments:
     @property
     def target(self) -> Path:
         """The file to write."""
-        suffix = ".engine" if self.is_engine else ".onnx"
-        return self.output or Path(f"{Path(str(self.source)).stem}{suffix}")
+        if self.triton is not None:
+            return (
+                self.triton / self.name / "1" / ("model.plan" if self.is_engine else "model.onnx")
+            )
+        return self.output or Path(f"{self.name}{self.suffix}")
+
+    @property
+    def name(self) -> str:
+        """What the network is called, if nothing else is said."""
+        return Path(str(self.source)).stem
+
+    @property
+    def suffix(self) -> str:
+        """That of what is exported."""
+        return ".engine" if self.is_engine else ".onnx"
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -160,6 +176,13 @@ def _engine_options(command: Callable[..., None]) -> Callable[..., None]:
     type=FILE,
     help="With int8: photographs to choose the ranges on, a few hundred.  [default: samples]",
 )
+@click.option(
+    "--triton",
+    type=FILE,
+    help="Write a new folder instead, a model repository for NVIDIA's Triton: the network, named "
+    "as CKPT, what decodes photographs for it, and an ensemble of both. --trt: as a TensorRT "
+    "engine; --max-batch: for all three.",
+)
 @_engine_options
 @click.option(
     "--layer",
@@ -198,48 +221,37 @@ def export(checkpoint: str | None, model: str | None, **options: Any) -> None:
 
     if checkpoint is not None and model is not None:
         raise UsageError(f"--model {model}: means the same as {checkpoint}; give one of them")
+    from alexnet_deploy.commands.export_checks import check_export
+
     source = chosen_model(checkpoint if model is None else model, notify=say)
     arguments = ExportArguments(source=source, **options)
-    _check(arguments)
+    check_export(arguments)
     loaded = arguments.load()
     write = _write_engine if arguments.is_engine else _write_onnx
+    if arguments.triton is not None:
+        write = functools.partial(_write_repository, write)
     report, record = write(loaded, arguments)
     _print_written(loaded, report, record, arguments)
 
 
-def _check(arguments: ExportArguments) -> None:
-    """Refuse options that mean nothing beside the others.
+def _write_repository(
+    write: _Write, checkpoint: "Checkpoint", arguments: ExportArguments
+) -> _Written:
+    """Write into a repository for Triton."""
+    from alexnet_deploy.export.triton import ServedNetwork, triton_repository
+    from alexnet_deploy.runtimes.batch_profile import BatchProfile
 
-    Raises:
-        UsageError: naming the option.
-    """
-    for_engines = {
-        "--lrn": arguments.lrn,
-        "--min-batch": arguments.min_batch,
-        "--opt-batch": arguments.opt_batch,
-        "--max-batch": arguments.max_batch,
-        "--compute-capability": arguments.compute_capability,
-        "--version-compatible": arguments.version_compatible,
-        "--hardware-compatible": arguments.hardware_compatible != "none",
-    }
-    if arguments.trt and arguments.rtx:
-        raise UsageError("--trt and --rtx: build engines of two libraries; choose one")
-    for option, value in for_engines.items():
-        if value and not arguments.is_engine:
-            library = "--rtx" if option == "--compute-capability" else "--trt"
-            raise UsageError(f"{option}: is for engines; add {library}, or leave it out")
-    if arguments.is_engine and (arguments.runtime != "auto" or arguments.threads):
-        option = "--threads" if arguments.runtime == "auto" else "--runtime"
-        raise UsageError(
-            f"{option}: is for ONNX files, an engine runs as it is built; leave it out"
-        )
-    if arguments.opset and (arguments.is_engine or arguments.precision == "bf16"):
-        what = "an engine has no operators of ONNX" if arguments.is_engine else "bf16 needs 22"
-        raise UsageError(f"--opset: {what}; leave it out")
-    if arguments.verify_on and arguments.no_verify:
-        raise UsageError("--verify-on and --no-verify: mean opposite things; choose one")
-    if arguments.calibrate and arguments.precision != "int8":
-        raise UsageError("--calibrate: only int8 needs it; add --precision int8, or leave it out")
+    assert arguments.triton is not None
+    profile = BatchProfile.around(min=None, opt=arguments.opt_batch, max=arguments.max_batch)
+    network = ServedNetwork.of(checkpoint.spec, arguments.name, arguments.layers, profile)
+    with triton_repository(arguments.triton, network) as folder:
+        file = folder / f"model{arguments.suffix}"
+        written = write(checkpoint, dataclasses.replace(arguments, triton=None, output=file))
+    say(
+        f"{printable(arguments.triton)}: clients call {network.ensemble}; where the package is "
+        f"installed, too: tritonserver --model-repository {shlex.quote(str(arguments.triton))}"
+    )
+    return written
 
 
 def _write_onnx(checkpoint: "Checkpoint", arguments: ExportArguments) -> _Written:

@@ -9,6 +9,7 @@ import fcntl
 import io
 import os
 import re
+import shutil
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -109,6 +110,39 @@ def write_together(paths: Sequence[Path]) -> Iterator[list[BinaryIO]]:
 
 
 @contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """Make a directory beside `path` to be filled; on success sync it and rename it to `path`.
+
+    On any error it is removed with all that is in it, as `atomic_write` does with a file.
+
+    Raises:
+        UsageError: there is something at `path` other than an empty directory.
+        OutputError: as `atomic_write`.
+    """
+    target = Path(os.path.realpath(path))
+    with errors_of(path):
+        if os.path.lexists(target) and not (target.is_dir() and not os.listdir(target)):
+            raise UsageError(
+                f"{path}: is there already, expected a new or an empty folder; remove it, or name "
+                "another"
+            )
+        _remove_leftovers(target.parent)
+        part, descriptor = _create_part(target)
+    try:
+        yield part
+        for folder, _, _ in os.walk(part):
+            sync_directory(Path(folder))
+        with errors_of(path):
+            os.rename(part, target)  # which fails where something has come meanwhile
+        sync_directory(target.parent)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
 def _put_back_on_failure(paths: Sequence[Path]) -> Iterator[Callable[[], None]]:
     """Yield what moves the old files out of the way; they come back if the block fails after it."""
     moved: list[tuple[Path, Path | None]] = []  # each file, and the old one's other name if any
@@ -161,11 +195,19 @@ def _part_name(target: Path) -> Path:
     return target.with_name(f".alexnet-deploy-{os.urandom(8).hex()}.part")
 
 
-def _create_part(target: Path, mode: int) -> tuple[Path, int]:
-    """Create a temporary file, locked to show that it is in use; return its name and descriptor."""
+def _create_part(target: Path, mode: int | None = None) -> tuple[Path, int]:
+    """Create a temporary file, or without a mode a directory, locked to show that it is in use.
+
+    Returns:
+        Its name and descriptor.
+    """
     while True:
         part = _part_name(target)
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        if mode is None:
+            part.mkdir()
+            descriptor = os.open(part, os.O_RDONLY | os.O_DIRECTORY)
+        else:
+            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with suppress(OSError):  # on a file system without locks nothing is taken for a leftover
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if os.fstat(descriptor).st_nlink:
@@ -174,16 +216,30 @@ def _create_part(target: Path, mode: int) -> tuple[Path, int]:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of processes that were killed, once for each folder."""
+    """Remove the temporary files and directories of processes that were killed, once a folder."""
     if folder in _cleared:
         return
     _cleared.add(folder)
     with suppress(OSError):
         names = [name for name in os.listdir(folder) if _PART.fullmatch(name)]
-        for name in names:
-            with suppress(OSError), open(open_regular(folder / name, os.O_RDONLY)) as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.unlink(folder / name)
+        for part in [folder / name for name in names]:
+            with suppress(OSError):
+                _remove_leftover(part)
+
+
+def _remove_leftover(part: Path) -> None:
+    """Remove a temporary file or directory, unless its lock shows that it is in use."""
+    is_directory = stat.S_ISDIR(part.lstat().st_mode)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+    descriptor = os.open(part, flags) if is_directory else open_regular(part, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if is_directory:
+            shutil.rmtree(part)
+        else:
+            os.unlink(part)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -14,8 +14,8 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,11 +33,18 @@ _QUERIES_PER_CALL = 16
 """Below 20 FAISS sums differences; from 20 on it expands the square, which loses digits."""
 _MORE = 16
 _UNIT_ROUNDOFF = 2.0**-24
-_GPU_BLOCK_BYTES = 2**28
+_GPU_BLOCK_BYTES = 2**27
+"""Of float32; up to three are in memory: one that is scanned, and those that are converted."""
 _FEWEST_FOR_GPU = 16
 """Queries: for fewer, the vectors are read no faster than they could be carried to a GPU."""
 _MOST_ON_GPU = 2048
 """Neighbours: asked for more there, FAISS ends the process (its GPU_MAX_SELECTION_K)."""
+
+
+_Part: TypeAlias = tuple[NDArray[np.float32], NDArray[np.int64]]
+"""Scores and indices into `positions` of a block's nearest, (Q, k)."""
+_Converting: TypeAlias = tuple[int, NDArray[np.float32], list[Future[None]]]
+"""Where a block begins in `positions`, its vectors, and the conversions still to be awaited."""
 
 
 class ExactRanker:
@@ -208,8 +215,7 @@ class _Scan:
         self._positions = positions
         self._metric = metric
         self._num_fetched = num_fetched
-        # FAISS's resources of a GPU are for one thread.
-        self._threads = threads if gpu is None else 1
+        self._threads = threads
         self._gpu = gpu
 
     def run(self, queries: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -220,6 +226,7 @@ class _Scan:
             queries = queries.copy()
             faiss.normalize_L2(queries)
         # The parallelism is here, over blocks: FAISS's own is over queries, often a single one.
+        scan = self._on_cpu if self._gpu is None else self._on_gpu
         with (
             ThreadPoolExecutor(
                 self._threads, initializer=faiss.omp_set_num_threads, initargs=(1,)
@@ -228,8 +235,7 @@ class _Scan:
             threads_of_faiss(1),
         ):
             heap = faiss.ResultHeap(num_queries, self._num_fetched, keep_max=is_cosine)
-            parts = executor.map(functools.partial(self._search, queries), self._blocks())
-            for scores, indices in parts:
+            for scores, indices in scan(queries, executor):
                 heap.add_result(scores, indices)
             heap.finalize()
         worst = heap.D[:, -1].astype(np.float64)
@@ -238,22 +244,73 @@ class _Scan:
         bounds = -worst - error if is_cosine else np.sqrt(worst * max(0.0, 1 - error))
         return self._positions[heap.I], bounds
 
-    def _blocks(self) -> Iterator[tuple[int, int]]:
-        """Yield ranges of `positions`, each within a segment."""
+    def _blocks(self, block_bytes: int) -> Iterator[tuple[int, int]]:
+        """Yield ranges of `positions`, each within a segment and so many bytes of float32."""
         manifest = self._storage.manifest
-        block_bytes = _BLOCK_BYTES if self._gpu is None else _GPU_BLOCK_BYTES
         block_rows = max(1, block_bytes // (4 * manifest.space.dimension))
         firsts = np.flatnonzero(np.diff(self._positions // manifest.segment_rows)) + 1
         for first, last in itertools.pairwise([0, *firsts.tolist(), len(self._positions)]):
             for start in range(first, last, block_rows):
                 yield start, min(start + block_rows, last)
 
-    def _search(
-        self, queries: NDArray[np.float32], block: tuple[int, int]
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Return scores and indices into `positions` of a block's nearest, (Q, k)."""
+    def _on_cpu(
+        self, queries: NDArray[np.float32], executor: ThreadPoolExecutor
+    ) -> Iterator[_Part]:
+        """Yield what is nearest in each block, which one thread converts and scans."""
+        return executor.map(functools.partial(self._search, queries), self._blocks(_BLOCK_BYTES))
+
+    def _search(self, queries: NDArray[np.float32], block: tuple[int, int]) -> _Part:
         start, stop = block
-        vectors = self._rows(self._positions[start:stop]).astype(np.float32)
+        vectors = np.empty((stop - start, queries.shape[1]), np.float32)
+        self._convert(start, vectors)
+        is_cosine = self._metric == "cosine"
+        metric = faiss.METRIC_INNER_PRODUCT if is_cosine else faiss.METRIC_L2
+        k = min(self._num_fetched, stop - start)
+        parts = [
+            faiss.knn(queries[first : first + _QUERIES_PER_CALL], vectors, k, metric)
+            for first in range(0, len(queries), _QUERIES_PER_CALL)
+        ]
+        scores = np.concatenate([part[0] for part in parts])
+        return scores, np.concatenate([part[1] for part in parts]) + start
+
+    def _on_gpu(
+        self, queries: NDArray[np.float32], executor: ThreadPoolExecutor
+    ) -> Iterator[_Part]:
+        """Yield what is nearest in each block, which all threads convert and the GPU scans.
+
+        It is called in this thread alone: FAISS's resources of a GPU are for one. It takes float16,
+        too, but of queries as well, and unit vectors in it would not bear the proof.
+        """
+        blocks = (self._converting(block, executor) for block in self._blocks(_GPU_BLOCK_BYTES))
+        # In pairs: the next block is being converted while this one is scanned.
+        for block, _ in itertools.pairwise(itertools.chain(blocks, [None])):
+            assert block is not None
+            start, vectors, pieces = block
+            for piece in pieces:
+                piece.result()
+            k = min(self._num_fetched, len(vectors))
+            scores, indices = _products_on_gpu(self._gpu, queries, vectors, k)
+            yield scores, indices + start
+
+    def _converting(self, block: tuple[int, int], executor: ThreadPoolExecutor) -> _Converting:
+        """Let the threads convert a block, in pieces that stay in a core's cache."""
+        start, stop = block
+        dimension = self._storage.manifest.space.dimension
+        vectors = np.empty((stop - start, dimension), np.float32)
+        piece_rows = max(1, _BLOCK_BYTES // (4 * dimension))
+        pieces = [
+            executor.submit(self._convert, start + first, vectors[first : first + piece_rows])
+            for first in range(0, len(vectors), piece_rows)
+        ]
+        return start, vectors, pieces
+
+    def _convert(self, start: int, vectors: NDArray[np.float32]) -> None:
+        """Fill in the vectors from `start` on, for cosine similarity each of length 1.
+
+        Raises:
+            IncompatibleFileError: one is not finite.
+        """
+        vectors[:] = self._rows(self._positions[start : start + len(vectors)])
         if not np.isfinite(np.vdot(vectors, vectors)):  # it would be in no result, without a word
             finite = np.isfinite(vectors).all(axis=1)
             raise IncompatibleFileError(
@@ -263,20 +320,8 @@ class _Scan:
                 Argument("repair", True),
                 " to embed its photograph again",
             )
-        metric = faiss.METRIC_L2
         if self._metric == "cosine":
             faiss.normalize_L2(vectors)
-            metric = faiss.METRIC_INNER_PRODUCT
-        k = min(self._num_fetched, stop - start)
-        if self._gpu is not None:
-            scores, indices = _products_on_gpu(self._gpu, queries, vectors, k)
-            return scores, indices + start
-        parts = [
-            faiss.knn(queries[first : first + _QUERIES_PER_CALL], vectors, k, metric)
-            for first in range(0, len(queries), _QUERIES_PER_CALL)
-        ]
-        scores = np.concatenate([part[0] for part in parts])
-        return scores, np.concatenate([part[1] for part in parts]) + start
 
     def _rows(self, positions: NDArray[np.int64]) -> NDArray[np.float16]:
         """Return rows of one segment: without a copy where none is left out."""

@@ -294,18 +294,24 @@ def test_files_that_cannot_be_renamed_leave_what_was_there(
 WRITE_UNTIL_KILLED = """
 import sys, time
 from pathlib import Path
-from alexnet_deploy.files.output_files import atomic_write
-with atomic_write(Path(sys.argv[1])) as file:
-    file.write(b"half")
-    file.flush()
+from alexnet_deploy.files.output_files import atomic_directory, atomic_write
+with globals()[sys.argv[2]](Path(sys.argv[1])) as made:
+    if isinstance(made, Path):
+        (made / "file").write_bytes(b"half")
+    else:
+        made.write(b"half")
+        made.flush()
     print("open", flush=True)
     time.sleep(3600)
 """
 
 
-def test_what_a_killed_process_left_is_removed_and_what_is_in_use_is_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["atomic_write", "atomic_directory"])
+def test_what_a_killed_process_left_is_removed_and_what_is_in_use_is_not(
+    tmp_path: Path, kind: str
+) -> None:
     def begin(name: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-c", WRITE_UNTIL_KILLED, str(tmp_path / name)]
+        command = [sys.executable, "-c", WRITE_UNTIL_KILLED, str(tmp_path / name), kind]
         process = subprocess.Popen(command, stdout=subprocess.PIPE)
         assert process.stdout is not None
         assert process.stdout.readline() == b"open\n"

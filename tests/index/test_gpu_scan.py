@@ -3,6 +3,7 @@
 And what is said where FAISS, of which one build is for GPUs, cannot be imported.
 """
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ class FakeGpu:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, error: float = 0.0) -> None:
         self.calls: list[tuple[int, int, int]] = []
+        self._thread = threading.current_thread()
         self._error = np.float32(error)
         monkeypatch.setattr("faiss.knn_gpu", self._knn, raising=False)
         monkeypatch.setattr("faiss.StandardGpuResources", lambda: self, raising=False)
@@ -44,6 +46,7 @@ class FakeGpu:
         self, gpu: object, queries: Any, vectors: Any, k: int, *, metric: int
     ) -> tuple[Any, Any]:
         assert gpu is self
+        assert threading.current_thread() is self._thread, "its resources are for one thread"
         assert k <= 2048, "FAISS would end the process: FAISS_ASSERT(k <= GPU_MAX_SELECTION_K)"
         self.calls.append((len(queries), len(vectors), k))
         import faiss
@@ -74,6 +77,30 @@ def test_a_gpu_scans_for_many_queries_and_finds_the_same(
             # could not be proved the first time.
             expected = [(count, 150, 23), (count, 150, 23), (count, 100, 23)]
             assert fake.calls[:3] == ([] if metric == "l2" or count < 16 else expected)
+
+
+def test_the_threads_convert_for_a_gpu_at_the_same_time(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of the two waits for the other: in pieces of a block, of which there is one."""
+    gpu = FakeGpu(monkeypatch)
+    caller, together = threading.current_thread(), threading.Barrier(2)
+    monkeypatch.setattr("alexnet_deploy.index.exact_search._BLOCK_BYTES", 4 * 64 * 100)
+    with index_of(VECTORS, 400, ledger) as index:
+        read = index.segments.rows
+
+        def rows(segment: int, num_rows: int) -> Any:
+            if threading.current_thread() is not caller:  # which measures what was found
+                together.wait(timeout=10)
+            return read(segment, num_rows)
+
+        monkeypatch.setattr(index.segments, "rows", rows)
+        arguments = (index, np.arange(400), VECTORS[:16], 30)
+        there = nearest(*arguments, metric="cosine", threads=2, gpu=gpu)
+        monkeypatch.undo()
+        here = nearest(*arguments, metric="cosine", threads=2)
+    assert list(map(as_tuples, there)) == list(map(as_tuples, here))
+    assert gpu.calls[0] == (16, 400, 46)
 
 
 @pytest.mark.parametrize(("k", "on_gpu"), [(1, [17, 68, 272, 1088]), (2032, [2048]), (2033, [])])
