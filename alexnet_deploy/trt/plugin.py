@@ -75,7 +75,8 @@ def _types_and_layouts(
 ) -> list[trtp.AutoTuneCombination]:
     """Offer float32 and float16, the same for input and output, in linear NCHW layout.
 
-    And float16 in the layout of its convolutions, so that none of them has to be reordered.
+    And float16 in the layout of its convolutions, so that nothing is reordered between them and
+    this; but not where a tower is no whole number of that layout's units of 8 channels.
     """
     offered = [trtp.AutoTuneCombination("FP32|FP16, FP32|FP16", "LINEAR")]
     if fits_hwc8(x.shape[1], size, towers):
