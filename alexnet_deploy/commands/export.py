@@ -217,12 +217,11 @@ def export(checkpoint: str | None, model: str | None, **options: Any) -> None:
     unverified, and says so. CHECKPOINT is a file or the name of a public network; without one,
     $ALEXNET_MODEL or the bundled one.
     """
+    from alexnet_deploy.commands.export_checks import check_export
     from alexnet_deploy.weights.names import chosen_model
 
     if checkpoint is not None and model is not None:
         raise UsageError(f"--model {model}: means the same as {checkpoint}; give one of them")
-    from alexnet_deploy.commands.export_checks import check_export
-
     source = chosen_model(checkpoint if model is None else model, notify=say)
     arguments = ExportArguments(source=source, **options)
     check_export(arguments)
