@@ -1,44 +1,37 @@
-"""The environment: packages and hardware."""
+"""The machine: packages and hardware, the head of the report."""
 
 import os
 import platform
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from alexnet_deploy import __version__
-from alexnet_deploy.errors import DeviceError
 from alexnet_deploy.runtimes.gpu_driver import current_gpu, gpus
-from gpu_checks.check import Failed, Figures, Settings
-from gpu_checks.surroundings import unpacked_in
 
 _PACKAGES = (
     *("torch", "triton", "numpy", "Pillow", "safetensors", "cuda-bindings", "nvidia-cuda-nvrtc"),
     *("nvidia-cudnn-cu13", "nvidia-cudnn-cu12", "cupy-cuda13x", "cupy-cuda12x", "onnx"),
     *("onnxruntime", "onnxruntime-gpu", "faiss-cpu", "faiss-gpu", "tensorrt", "tensorrt-rtx"),
-    *("nvidia-nvimgcodec-cu13", "nvidia-nvjpeg"),
+    *("nvidia-nvimgcodec-cu13", "nvidia-nvjpeg", "pytest"),
 )
 
 
-def look(settings: Settings) -> Figures:
-    """Return `versions` and `hardware`, the head of the report.
-
-    A package that is both installed and among the wheels has both versions: some checks use one,
-    some the other.
+def describe(wheels: Path) -> dict[str, Any]:
+    """Return `versions` and `hardware`.
 
     Raises:
-        Failed: there is no GPU.
+        DeviceError: there is no GPU.
     """
-    try:
-        gpu = current_gpu()
-    except DeviceError as error:
-        raise Failed(f"{error}; what needs no GPU is tested by: make test", {}) from error
+    gpu = current_gpu()
     driver, memory_mib = _nvidia_smi()
     return {
         "versions": {
             "alexnet-deploy": __version__,
             "python": platform.python_version(),
-            **versions(unpacked_in(settings.scratch)),
+            **versions(wheels),
         },
         "hardware": {
             "gpu": gpu.name,
@@ -54,19 +47,20 @@ def look(settings: Settings) -> Figures:
 
 
 def versions(wheels: Path) -> dict[str, str]:
-    """Return the versions of importable packages, including those unpacked in `wheels`."""
+    """Return the versions of packages, unpacked in `wheels` or installed.
+
+    One that is both, in different versions, has both: some checks use one, some the other.
+    """
     found: dict[str, str] = {}
     for name in _PACKAGES:
-        of_wheels, installed = "", ""
-        for each in metadata.distributions(name=name):  # in the order of sys.path
-            if Path(str(each.locate_file(""))).is_relative_to(wheels):
-                of_wheels = of_wheels or each.version
-            else:
-                installed = installed or each.version
-        if of_wheels and installed and of_wheels != installed:
-            found[name] = f"{of_wheels} of the wheels, {installed} installed"
-        elif of_wheels or installed:
-            found[name] = of_wheels or installed
+        of_wheels, here = (
+            {each.version for each in metadata.distributions(name=name, path=path)}
+            for path in ([str(wheels)], sys.path)
+        )
+        if of_wheels and here - of_wheels:
+            found[name] = f"{of_wheels.pop()} of the wheels, {here.pop()} installed"
+        elif of_wheels or here:
+            found[name] = (of_wheels or here).pop()
     return found
 
 

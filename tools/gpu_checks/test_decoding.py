@@ -1,0 +1,74 @@
+"""JPEGs decoded on the GPU: how far from Pillow's, and how many at once; `bench` has the rest."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from alexnet_deploy.choices import Scale
+from alexnet_deploy.model.spec import PRESETS
+from alexnet_deploy.photographs import gpu_jpegs
+from alexnet_deploy.photographs.pipeline import batches, crop_loader, default_threads
+from alexnet_deploy.photographs.pixels import Decode
+from alexnet_deploy.timing import seconds_of
+from gpu_checks.record import Figures
+
+SPEC = PRESETS["paper"]
+ROUNDS = 3
+MOST = 400
+"""Photographs, spread evenly."""
+MEAN_APART = 1.0
+"""Levels between crops, on average, of decoders that differ in rounding alone."""
+AT_ONCE = 64
+"""Files in a call of the library itself, to which the GPU's own decoder gives most."""
+
+
+@pytest.mark.gpu("nvidia.nvimgcodec")
+@pytest.mark.timeout(60)
+def test_jpegs(photographs: Path, figures: Figures) -> None:
+    """Levels between crops decoded both ways; pictures a second of the library, given many at once.
+
+    JPEGs that are `refused` Pillow decoded for the GPU.
+    """
+    paths = sorted(photographs.rglob("*.jpg"))
+    paths = paths[:: -(-len(paths) // MOST)]
+    usual, (ours, num_refused) = crops(paths, "exact")[0], crops(paths, "gpu")
+    apart = np.abs(ours.astype(np.int16) - usual)
+    figures |= {
+        "photographs": len(paths),
+        "refused": num_refused,
+        "levels_apart_mean": apart.mean(),
+        "levels_apart_most": apart.max(),
+    }
+    assert apart.mean() <= MEAN_APART, "other pictures than Pillow's"
+    files = [path.read_bytes() for path in paths][:AT_ONCE]
+    decode_at_once(files)  # to warm up
+    times = [seconds_of(lambda: decode_at_once(files)) for _ in range(ROUNDS)]
+    figures["many_at_once_images_per_s"] = len(files) / np.median(times)
+
+
+def crops(paths: list[Path], scale: Scale) -> tuple[NDArray[np.uint8], int]:
+    """Return all crops, (N, H, W, 3), and how many JPEGs Pillow decoded for the GPU."""
+    stream = list(
+        batches(
+            paths,
+            crop_loader(SPEC, Decode.of(scale)),
+            input_size=SPEC.input_size,
+            batch_size=32,
+            threads=default_threads(),
+        )
+    )
+    return np.concatenate([one.images for one in stream]), sum(one.num_refused for one in stream)
+
+
+def decode_at_once(files: list[bytes]) -> None:
+    """Decode files in one call, and leave them on the GPU."""
+    from nvidia import nvimgcodec
+
+    backends = [nvimgcodec.Backend(getattr(nvimgcodec, name)) for name in gpu_jpegs._BACKENDS]
+    decoder: Any = nvimgcodec.Decoder(
+        device_id=gpu_jpegs._DEVICE, backends=backends, options=gpu_jpegs._OPTIONS
+    )
+    assert all(picture is not None for picture in decoder.decode(files))
