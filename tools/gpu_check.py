@@ -58,21 +58,19 @@ FILES = {
 }
 
 
-def chosen(checks: Mapping[str, str], only: str | None) -> dict[str, str]:
-    """Return the checks that names or patterns with commas choose; all for None.
+def chosen(checks: Mapping[str, str], only: str) -> dict[str, str]:
+    """Return the checks that names or patterns with commas choose.
 
     Raises:
         ValueError: one chooses none.
     """
-    patterns = ["*"] if only is None else [each.strip() for each in only.split(",")]
-    for pattern in patterns:
-        if not any(fnmatch(name, pattern) for name in checks):
+    found: set[str] = set()
+    for pattern in only.split(","):
+        names = {name for name in checks if fnmatch(name, pattern.strip())}
+        if not names:
             raise ValueError(f"{pattern} is none of the checks: {', '.join(checks)}")
-    return {
-        name: node
-        for name, node in checks.items()
-        if any(fnmatch(name, pattern) for pattern in patterns)
-    }
+        found |= names
+    return {name: node for name, node in checks.items() if name in found}
 
 
 def report(result: Result) -> None:
@@ -101,30 +99,29 @@ def main() -> NoReturn:
 
 def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, scratch: Path) -> int:
     sys.path.insert(1, str(ROOT))  # where the package is not installed
-    from gpu_checks.machine import describe
+    from gpu_checks import machine
 
     from alexnet_deploy.errors import DeviceError
 
     deadline = time.monotonic() + 60 * options.limit_minutes
-    wheels: tuple[str, ...] = ()
+    logs: Path = (options.logs or scratch / "logs").resolve()
+    given = () if options.photographs is None else ("--photographs", options.photographs.resolve())
     try:
+        head: dict[str, object] = machine.describe()
         if options.wheels is not None:
-            wheels = unpack_wheels(options.wheels, scratch / "wheels")
-    except (OSError, ValueError) as error:
-        parser.error(f"--wheels: {error}")
-    try:
-        head = {"wheels": wheels, **describe(scratch / "wheels")}
+            head["wheels"] = unpack_wheels(options.wheels, scratch / "wheels")
+        record = Record(options.json, head)
+        logs.mkdir(parents=True, exist_ok=True)
     except DeviceError as error:
         sys.exit(f"gpu-check: {error}; what needs no GPU is tested by: make test")
-    logs = options.logs or scratch / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    photographs = None if options.photographs is None else options.photographs.resolve()
+    except (OSError, ValueError) as error:
+        parser.error(f"{error}")
     session = Session(
         root=ROOT,
         files=FILES,
         scratch=scratch,
-        logs=logs.resolve(),
-        photographs=photographs,
+        logs=logs,
+        options=tuple(map(str, given)),
         deadline=deadline,
     )
     found, no_checks = session.checks()
@@ -134,17 +131,13 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, scratch: 
         checks = chosen(found, options.only)
     except ValueError as error:
         parser.error(f"--only: {error}")
-    try:
-        record = Record(options.json, head)
-    except OSError as error:
-        parser.error(f"--json: {error}")
     with closing(session.results(checks)) as results:
         for result in chain(no_checks, results):
             record.add(result)
             report(result)
-    if checks == found:
-        record.finish()
     counts = record.counts
+    if checks == found and not counts["no-time"]:
+        record.finish()
     print(
         f"{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped, "
         f"{counts['no-time']} for lack of time\nresults: {record.path}"
@@ -156,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", metavar="NAMES", help="checks to run, with commas; * is any text")
+    parser.add_argument("--only", metavar="NAMES", default="*", help="the checks to run")
     parser.add_argument("--json", type=Path, metavar="FILE", default=RESULTS)
     parser.add_argument("--logs", type=Path, metavar="DIR", help="keep what the checks print")
     parser.add_argument("--limit-minutes", type=float, default=LIMIT_MINUTES)

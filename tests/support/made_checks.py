@@ -88,7 +88,7 @@ import gpu_check
 from gpu_checks import machine
 gpu_check.ROOT = pathlib.Path(sys.argv.pop(1))
 gpu_check.FILES = json.loads(sys.argv.pop(1))
-machine.describe = lambda wheels: {"hardware": {"gpu": "NVIDIA Pretence"}, "versions": {}}
+machine.describe = lambda: {"hardware": {"gpu": "NVIDIA Pretence"}, "versions": {}}
 gpu_check.main()
 """
 

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pluggy
 import pytest
-from gpu_checks import machine
-from gpu_checks.machine import versions
 from gpu_checks.session import ROOT
 from gpu_checks.wheels import search_paths, unpack_wheels
 
@@ -104,27 +102,4 @@ def test_a_folder_of_wheels_that_cannot_be_used_is_refused(tmp_path: Path, wrong
     json_file = tmp_path / "results.json"
     code, _, said = run(tmp_path, {}, "--wheels", wheels, "--json", json_file)
     assert (code, json_file.exists()) == (2, False)
-    assert "--wheels" in said
-
-
-def test_versions_are_those_that_checks_find_in_both_places_where_they_differ(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wheels, installed = tmp_path / "wheels", tmp_path / "installed"
-    for place, versions_there in (
-        (wheels, {"one": "2.0", "both": "2.0", "same": "1.0"}),
-        (installed, {"other": "1.0", "both": "1.0", "same": "1.0"}),
-    ):
-        for name, version in versions_there.items():
-            folder = place / f"{name}-{version}.dist-info"
-            folder.mkdir(parents=True)
-            text = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-            (folder / "METADATA").write_text(text, "utf-8")
-    monkeypatch.setattr(sys, "path", [str(installed)])
-    monkeypatch.setattr(machine, "_PACKAGES", ("one", "other", "both", "same", "none"))
-    assert versions(wheels) == {
-        "one": "2.0",
-        "other": "1.0",
-        "both": "2.0 of the wheels, 1.0 installed",
-        "same": "1.0",
-    }
+    assert str(wheels) in said

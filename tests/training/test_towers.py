@@ -135,7 +135,7 @@ def test_logits_and_every_gradient_are_the_merged_networks_at_full_size() -> Non
         ),
     ],
 )
-def test_elsewhere_and_in_other_precisions_they_are_the_same_up_to_rounding(
+def test_up_to_rounding_they_are_the_same(
     spec: ModelSpec,
     devices: Devices,
     precision: str,

@@ -3,12 +3,10 @@
 import os
 import platform
 import subprocess
-import sys
-from importlib import metadata
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any
 
-from alexnet_deploy import __version__
+from alexnet_deploy import __version__, installed
 from alexnet_deploy.runtimes.gpu_driver import current_gpu, gpus
 
 _PACKAGES = (
@@ -19,26 +17,26 @@ _PACKAGES = (
 )
 
 
-def describe(wheels: Path) -> dict[str, Any]:
-    """Return `versions` and `hardware`.
+def describe() -> dict[str, Any]:
+    """Return the `date`, the `versions` of what is installed, and the `hardware`.
 
     Raises:
         DeviceError: there is no GPU.
     """
     gpu = current_gpu()
-    driver, memory_mib = _nvidia_smi()
+    versions = {name: installed.version_of(name) for name in _PACKAGES}
     return {
+        "date": datetime.now(UTC).date().isoformat(),
         "versions": {
             "alexnet-deploy": __version__,
             "python": platform.python_version(),
-            **versions(wheels),
+            **{name: version for name, version in versions.items() if version},
         },
         "hardware": {
             "gpu": gpu.name,
             "compute_capability": gpu.compute_capability,
             "num_gpus": len(gpus()),
-            "memory_mib": memory_mib,
-            "driver": driver,
+            "driver_and_memory": _nvidia_smi(),
             "cuda_of_driver": gpu.cuda_version,
             "cpus": len(os.sched_getaffinity(0)),
             "machine": f"{platform.system()} {platform.machine()}",
@@ -46,36 +44,11 @@ def describe(wheels: Path) -> dict[str, Any]:
     }
 
 
-def versions(wheels: Path) -> dict[str, str]:
-    """Return the versions of packages, unpacked in `wheels` or installed.
-
-    One that is both, in different versions, has both: some checks use one, some the other.
-    """
-    found: dict[str, str] = {}
-    for name in _PACKAGES:
-        of_wheels, here = (
-            {each.version for each in metadata.distributions(name=name, path=path)}
-            for path in ([str(wheels)], sys.path)
-        )
-        if of_wheels and here - of_wheels:
-            found[name] = f"{of_wheels.pop()} of the wheels, {here.pop()} installed"
-        elif of_wheels or here:
-            found[name] = (of_wheels or here).pop()
-    return found
-
-
-def _nvidia_smi() -> tuple[str | None, str | None]:
-    """Return the driver's version and the first GPU's memory in MiB; None if unknown."""
-    command = ["nvidia-smi", "--query-gpu=driver_version,memory.total"]
+def _nvidia_smi() -> str | None:
+    """Return the driver's version and the first GPU's memory; None if unknown."""
+    command = ["nvidia-smi", "--query-gpu=driver_version,memory.total", "--format=csv,noheader"]
     try:
-        finished = subprocess.run(
-            [*command, "--format=csv,noheader,nounits"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=30,
-        )
+        finished = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
     except (OSError, subprocess.SubprocessError):
-        return None, None
-    driver, _, memory = finished.stdout.splitlines()[0].partition(", ")
-    return driver, memory
+        return None
+    return finished.stdout.splitlines()[0]

@@ -90,7 +90,9 @@ class Events:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Tell names and node ids."""
-        self._tell(found={name_of(item.nodeid): item.nodeid for item in session.items})
+        found = {name_of(item.nodeid): item.nodeid for item in session.items}
+        assert len(found) == len(session.items), "two checks have one name"
+        self._tell(found=found)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """Tell which begins."""
@@ -105,6 +107,10 @@ class Events:
         if report.when == "teardown":
             figures = to_plain(dict(report.user_properties))
             self._tell(ends={"name": name_of(report.nodeid), **self._result, "figures": figures})
+
+    def pytest_unconfigure(self) -> None:
+        """Tell that nothing follows."""
+        self._file.close()
 
 
 def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:

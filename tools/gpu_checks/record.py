@@ -8,11 +8,9 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-Status = Literal["passed", "failed", "skipped", "no-time"]
 Figures = dict[str, Any]
 """Measurements by name: numbers, strings, and lists and dicts of them."""
 
@@ -34,7 +32,7 @@ class Result:
     """
 
     name: str
-    status: Status
+    status: Literal["passed", "failed", "skipped", "no-time"]
     seconds: float = 0.0
     reason: str = ""
     figures: Mapping[str, Any] = field(default_factory=dict)
@@ -44,26 +42,22 @@ class Record:
     """Results so far; if killed at any moment, a file holds those of the finished checks.
 
     Attributes:
-        path: their file: FILE.partial.json until all checks have had their turn, then FILE.json, so
-            that earlier results are not lost before.
+        path: their file: FILE.partial.json until `finish`, then FILE.json, so that earlier results
+            are not lost before.
         counts: the number of checks by status.
     """
 
     def __init__(self, path: Path, head: Mapping[str, Any]) -> None:
-        """Start the file.
-
-        Args:
-            path: the final file; its folder is created.
-            head: what comes first in it: versions, hardware, wheels.
+        """Start the file; `head` comes first in it.
 
         Raises:
             OSError: it cannot be written.
         """
-        self._final = path
-        self.path = path.with_name(f"{path.stem}.partial{path.suffix}")
-        self._head = {"date": datetime.now(UTC).date().isoformat(), **head}
+        self._final, self._head = path, head
         self._results: list[Result] = []
-        self.counts: dict[Status, int] = dict.fromkeys(get_args(Status), 0)
+        self.path = path.with_name(f"{path.stem}.partial{path.suffix}")
+        self.counts = Counter[str](passed=0, failed=0, skipped=0)
+        self.counts["no-time"] = 0
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(f"{path}: is a folder")
@@ -72,15 +66,13 @@ class Record:
     def add(self, result: Result) -> None:
         """Add a result and write the file."""
         self._results.append(result)
-        self.counts |= Counter(each.status for each in self._results)
+        self.counts[result.status] += 1
         self._write(complete=False)
 
     def finish(self) -> None:
-        """Replace earlier results, unless a check had no time."""
-        if not self.counts["no-time"]:
-            self._write(complete=True)
-            os.replace(self.path, self._final)
-            self.path = self._final
+        """Replace the results of an earlier run."""
+        self._write(complete=True)
+        self.path = self.path.replace(self._final)
 
     def _write(self, *, complete: bool) -> None:
         content = {

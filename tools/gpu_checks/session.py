@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import groupby
@@ -21,7 +21,9 @@ ROOT = Path(__file__).resolve().parents[2]
 """The checkout."""
 CHECK_LIMIT_S = 120
 """Of a check that has no mark with its own."""
-_OWN_VARIABLES = ("ALEXNET_MODEL", "ALEXNET_INDEX")
+_END_LIMIT_S = 20
+"""Of a process whose checks are over: libraries may hang as they are unloaded."""
+_NOT_OURS = ("ALEXNET_MODEL", "ALEXNET_INDEX")
 _TAIL = 60
 """Lines of a log that are shown: where it crashed comes before how pytest got there."""
 
@@ -35,7 +37,7 @@ class Session:
         files: of checks, in order; True where wheels come before everything installed.
         scratch: a folder for their files, with the unpacked wheels in `wheels`.
         logs: where what they print is kept, by file.
-        photographs: a folder to compare on; None for the package's samples.
+        options: of pytest, for all of them.
         deadline: time.monotonic() at which they are ended.
     """
 
@@ -43,7 +45,7 @@ class Session:
     files: Mapping[str, bool]
     scratch: Path
     logs: Path
-    photographs: Path | None
+    options: tuple[str, ...]
     deadline: float
 
     def checks(self) -> tuple[dict[str, str], list[Result]]:
@@ -70,7 +72,7 @@ class Session:
         """
         for file, names in groupby(checks, lambda name: checks[name].partition("::")[0]):
             pending = {name: checks[name] for name in names}
-            while pending and self._left_s() > 0:
+            while pending and time.monotonic() < self.deadline:
                 with closing(self._results_of_one_process(file, pending)) as results:
                     for result in results:
                         pending.pop(result.name, None)
@@ -92,7 +94,7 @@ class Session:
         if code:
             self._show_log(file)
         seconds = time.monotonic() - since
-        if self._left_s() <= 0:
+        if time.monotonic() >= self.deadline:
             if running:
                 reason = "ended: the time was up"
                 yield Result(name=running, status="no-time", seconds=seconds, reason=reason)
@@ -101,7 +103,7 @@ class Session:
             reason = _why_ended(code, self._log_of(file), seconds)
             yield Result(name=name, status="failed", seconds=seconds, reason=reason)
 
-    def _events(self, file: str, arguments: Sequence[str]) -> Generator[Mapping[str, Any]]:
+    def _events(self, file: str, arguments: Iterable[str]) -> Generator[Mapping[str, Any]]:
         """Run pytest; yield what `gpu_checks.plugin` tells and, last, the exit `code`.
 
         It is killed at the deadline, and so is, in the end, what it started.
@@ -109,9 +111,24 @@ class Session:
         reader, writer = os.pipe()
         with self._log_of(file).open("ab") as log, open(reader, encoding="utf-8") as lines:
             process = subprocess.Popen(
-                [*self._command(), "--events", str(writer), *arguments],
+                [
+                    *(sys.executable, "-m", "pytest", "-p", "gpu_checks.plugin", "-m", "gpu"),
+                    *("--rootdir", str(self.root), "-c", str(ROOT / "pyproject.toml")),
+                    *("-v", "-x", "-s", "-p", "no:cacheprovider"),
+                    *("-W", "default"),  # versions that the tests were not written with may warn
+                    # A signal would not end what hangs in a library.
+                    *("--timeout", str(CHECK_LIMIT_S), "--timeout-method", "thread"),
+                    *("--basetemp", str(self.scratch / "files"), "--events", str(writer)),
+                    *(*self.options, *arguments),
+                ],
                 cwd=self.root,
-                env=self._environment(file),
+                env={
+                    **{name: text for name, text in os.environ.items() if name not in _NOT_OURS},
+                    **search_paths(self.scratch / "wheels", first=self.files[file]),
+                    "PYTHONUNBUFFERED": "1",
+                    "XDG_CACHE_HOME": str(self.scratch / "cache"),
+                    "XDG_STATE_HOME": str(self.scratch / "state"),
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -119,50 +136,19 @@ class Session:
                 start_new_session=True,
             )
             os.close(writer)
-            timer = threading.Timer(max(0, self._left_s()), _kill, (process,))
-            timer.start()
+            timers = [_kill_after(process, self.deadline - time.monotonic())]
             try:
                 for line in lines:
                     if line.endswith("\n"):  # else it was killed in between
                         yield json.loads(line)
+                # It closes them when its checks are over.
+                timers.append(_kill_after(process, _END_LIMIT_S))
                 yield {"code": process.wait()}
             finally:
-                timer.cancel()
+                for timer in timers:
+                    timer.cancel()
                 _kill(process)
                 process.wait()
-
-    def _command(self) -> list[str]:
-        photographs = () if self.photographs is None else ("--photographs", str(self.photographs))
-        return [
-            *(sys.executable, "-m", "pytest", "-p", "gpu_checks.plugin", "-p", "no:cacheprovider"),
-            *("--rootdir", str(self.root), "-c", str(ROOT / "pyproject.toml")),
-            *(
-                "-m",
-                "gpu",
-                "-v",
-                "-x",
-                "-s",
-                "--basetemp",
-                str(self.scratch / "files"),
-                *photographs,
-            ),
-            # Versions that the tests were not written with may warn.
-            *("-W", "default"),
-            # A signal would not end what hangs in a library.
-            *("--timeout", str(CHECK_LIMIT_S), "--timeout-method", "thread"),
-        ]
-
-    def _environment(self, file: str) -> dict[str, str]:
-        return {
-            **{name: text for name, text in os.environ.items() if name not in _OWN_VARIABLES},
-            **search_paths(self.scratch / "wheels", first=self.files[file]),
-            "PYTHONUNBUFFERED": "1",
-            "XDG_CACHE_HOME": str(self.scratch / "cache"),
-            "XDG_STATE_HOME": str(self.scratch / "state"),
-        }
-
-    def _left_s(self) -> float:
-        return self.deadline - time.monotonic()
 
     def _log_of(self, file: str) -> Path:
         return self.logs / f"{_subject(file)}.log"
@@ -179,6 +165,12 @@ def _subject(file: str) -> str:
 def _kill(process: "subprocess.Popen[bytes]") -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+
+
+def _kill_after(process: "subprocess.Popen[bytes]", seconds: float) -> threading.Timer:
+    timer = threading.Timer(max(0.0, seconds), _kill, (process,))
+    timer.start()
+    return timer
 
 
 def _why_ended(code: int, log: Path, seconds: float) -> str:

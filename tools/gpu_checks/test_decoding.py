@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 from alexnet_deploy.choices import Scale
 from alexnet_deploy.model.spec import PRESETS
 from alexnet_deploy.photographs import gpu_jpegs
-from alexnet_deploy.photographs.pipeline import batches, crop_loader, default_threads
+from alexnet_deploy.photographs.pipeline import crop_loader
 from alexnet_deploy.photographs.pixels import Decode
 from alexnet_deploy.timing import seconds_of
 from gpu_checks.record import Figures
 
-SPEC = PRESETS["paper"]
 ROUNDS = 3
 MOST = 400
 """Photographs, spread evenly."""
@@ -34,11 +33,12 @@ def test_jpegs(photographs: Path, figures: Figures) -> None:
     """
     paths = sorted(photographs.rglob("*.jpg"))
     paths = paths[:: -(-len(paths) // MOST)]
-    usual, (ours, num_refused) = crops(paths, "exact")[0], crops(paths, "gpu")
+    before = gpu_jpegs.REFUSALS.count
+    usual, ours = (crops(paths, scale) for scale in ("exact", "gpu"))
     apart = np.abs(ours.astype(np.int16) - usual)
     figures |= {
         "photographs": len(paths),
-        "refused": num_refused,
+        "refused": gpu_jpegs.REFUSALS.count - before,
         "levels_apart_mean": apart.mean(),
         "levels_apart_most": apart.max(),
     }
@@ -49,18 +49,10 @@ def test_jpegs(photographs: Path, figures: Figures) -> None:
     figures["many_at_once_images_per_s"] = len(files) / np.median(times)
 
 
-def crops(paths: list[Path], scale: Scale) -> tuple[NDArray[np.uint8], int]:
-    """Return all crops, (N, H, W, 3), and how many JPEGs Pillow decoded for the GPU."""
-    stream = list(
-        batches(
-            paths,
-            crop_loader(SPEC, Decode.of(scale)),
-            input_size=SPEC.input_size,
-            batch_size=32,
-            threads=default_threads(),
-        )
-    )
-    return np.concatenate([one.images for one in stream]), sum(one.num_refused for one in stream)
+def crops(paths: list[Path], scale: Scale) -> NDArray[np.uint8]:
+    """Return all crops, (N, H, W, 3)."""
+    load = crop_loader(PRESETS["paper"], Decode.of(scale))
+    return np.stack([crop for path in paths if (crop := load(path).crop) is not None])
 
 
 def decode_at_once(files: list[bytes]) -> None:

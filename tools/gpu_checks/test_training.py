@@ -19,7 +19,6 @@ from PIL import Image
 
 from alexnet_deploy.model.spec import PRESETS
 from alexnet_deploy.timing import median_ratio, seconds_of
-from gpu_checks.command_line import run_command
 from gpu_checks.record import Figures
 from gpu_checks.runner_rates import ROUNDS, TURN_S, noise
 from gpu_checks.torch_clock import gpu_seconds
@@ -113,9 +112,8 @@ def test_copies(figures: Figures) -> None:
 @pytest.mark.timeout(120)
 @pytest.mark.usefixtures("_in_own_folder")
 def test_command(figures: Figures) -> None:
-    """From photographs to a checkpoint that is exported and classifies on the CPU."""
-    for module in ("matplotlib", "onnx", "onnxruntime", "safetensors"):
-        pytest.importorskip(module)
+    """A network of full size that learns to tell two classes apart, in bfloat16."""
+    pytest.importorskip("matplotlib")
     draw_photographs(Path("photographs"))
     how = ("--recipe", "modern", "--batch-size", "16", "--epochs", str(EPOCHS))
     command = ["train", "photographs", "-o", "run", "--devices", DEVICES, *how, "--json"]
@@ -129,13 +127,6 @@ def test_command(figures: Figures) -> None:
     names = ("epoch", "step", "train_loss", "val_loss", "val_top1", "images_per_second", "wall_s")
     figures |= {name: last[name] for name in names}
     assert last["val_top1"] > 0.9, "it has not learned to tell dark from light"
-    on_cpu = ("--device", "cpu", "--runtime", "onnxruntime")
-    run_command("export", "run/best.pt", "-o", "best.onnx", "--runtime", "onnxruntime")
-    lines, _ = run_command("classify", "photographs", "--model", "best.onnx", "--json", *on_cpu)
-    results = [json.loads(line) for line in lines]
-    right = [Path(each["path"]).parent.name == each["predictions"][0]["label"] for each in results]
-    figures["classified_right"] = sum(right) / len(right)
-    assert figures["classified_right"] > 0.9, "the exported network has not learned it"
 
 
 def draw_photographs(folder: Path) -> None:
