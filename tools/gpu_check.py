@@ -52,7 +52,7 @@ FILES = {
     "tests/runtimes/test_onnxruntime_cuda_runner.py": True,
     "tests/runtimes/test_cuda_memory.py": True,
     "tools/gpu_checks/test_commands.py": True,
-    "tests/index/test_gpu_scan.py": True,
+    "tests/index/test_real_gpu.py": True,
     "tools/gpu_checks/test_decoding.py": True,
     "tools/gpu_checks/test_engines.py": True,
 }
