@@ -1,7 +1,11 @@
 """What the LRN kernel is held against on a GPU, without the kernel: numbers, floors and bounds."""
 
 import dataclasses
+import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lrn_bandwidth
@@ -115,18 +119,61 @@ def test_shares_are_of_the_copy_of_the_same_round() -> None:
     assert half[0]["share_of_copy"] == 0.5
 
 
+@pytest.mark.parametrize(("factor", "is_right"), [(1.0, True), (1.0 + 1e-5, False)])
+def test_the_check_of_numbers_launches_each_kernel_and_compares_what_it_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float, is_right: bool
+) -> None:
+    """With NumPy in CuPy's place, and the formula in the kernel's."""
+    launched: list[tuple[Any, Any]] = []
+
+    def launch(grid: Any, block: Any, arrays: tuple[Any, Any]) -> None:
+        launched.append((grid, block))
+        x, y = arrays
+        y[...] = factor * formula(KERNEL, x)
+
+    module = SimpleNamespace(get_function={KERNEL.name: launch}.__getitem__)
+    cupy = SimpleNamespace(
+        __version__="14",
+        cuda=SimpleNamespace(Device=lambda: SimpleNamespace(compute_capability="90")),
+        RawModule=lambda path: module,
+        full=np.full,
+        asarray=np.asarray,
+        asnumpy=np.asarray,
+        ascontiguousarray=np.ascontiguousarray,
+    )
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setattr(test_kernel, "kernels", lambda: iter([(KERNEL, 2)]))
+    monkeypatch.chdir(tmp_path)
+    figures: dict[str, Any] = {}
+    outcome = nullcontext() if is_right else pytest.raises(AssertionError, match=r"1\.0e-05 off")
+    with outcome:
+        test_kernel.test_numbers(figures)
+    inputs = 1 + len(test_kernel.SPECIAL) if is_right else 1
+    assert launched == inputs * [((2 * KERNEL.blocks_per_image,), (KERNEL.threads,))]
+    assert (figures["kernels"], figures["error_max"]["float"] > 5e-6) == (1, not is_right)
+
+
 @pytest.mark.parametrize(
     ("copy_gb_per_s", "name", "microseconds"),
     [(4300, "memory", 42.9), (8000, "special functions", 35.6)],
 )
 def test_the_bound_is_the_longer_of_both(
-    copy_gb_per_s: float, name: str, microseconds: float
+    monkeypatch: pytest.MonkeyPatch, copy_gb_per_s: float, name: str, microseconds: float
 ) -> None:
     """Of conv1 in half precision, 256 images, on the 132 multiprocessors of an H200 at 1.98 GHz."""
     moved = 256 * 2 * 96 * (55 * 55 + 27 * 27)
     share = moved / (1e3 * copy_gb_per_s) / 60
-    row = {"layer": "conv1", "microseconds": 60.0, "share_of_copy": share}
-    found = test_kernel.bound(row, 256, 16 * 132 * 1.98e9)
+    rows = [{"layer": "conv1", "microseconds": 60.0, "share_of_copy": share}]
+    monkeypatch.setattr(lrn_bandwidth, "measure", lambda: {"batch": 256, "rows": rows})
+    attributes = {"MULTIPROCESSOR_COUNT": 132, "CLOCK_RATE": 1_980_000}
+    monkeypatch.setattr(
+        test_kernel,
+        "device_attribute",
+        lambda attribute: attributes[attribute.name.removeprefix("CU_DEVICE_ATTRIBUTE_")],
+    )
+    figures: dict[str, Any] = {}
+    test_kernel.test_bandwidth(figures)
+    (found,) = figures["rows"]
     assert found["bound"] == name
     assert found["bound_microseconds"] == pytest.approx(microseconds, abs=0.05)
     assert found["share_of_bound"] == pytest.approx(microseconds / 60, abs=1e-3)
