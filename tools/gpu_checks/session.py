@@ -115,6 +115,7 @@ class Session:
                     *(sys.executable, "-m", "pytest", "-p", "gpu_checks.plugin", "-m", "gpu"),
                     *("--rootdir", str(self.root), "-c", str(ROOT / "pyproject.toml")),
                     *("-v", "-x", "-s", "-p", "no:cacheprovider"),
+                    *("-p", "no:hypothesispytest"),  # three quarters of the time to start
                     *("-W", "default"),  # versions that the tests were not written with may warn
                     # A signal would not end what hangs in a library.
                     *("--timeout", str(CHECK_LIMIT_S), "--timeout-method", "thread"),
