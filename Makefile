@@ -45,8 +45,9 @@ floors: | check-python ## run the smoke tests with the oldest packages that pypr
 		--constraint .venv-floors/floors.txt --editable '.[cpu,parquet,photos,duplicates]' pytest hypothesis
 	.venv-floors/bin/python -m pytest -q $(SMOKE_TESTS)
 
-gpu-check: | check-version ## run all that needs an NVIDIA GPU (WHEELS=DIR, PHOTOGRAPHS=DIR)
-	$(PYTHON) tools/gpu_check.py $(if $(WHEELS),--wheels '$(WHEELS)') \
+gpu-check: | check-version ## run all that needs an NVIDIA GPU (ONLY=NAMES, WHEELS=DIR, PHOTOGRAPHS=DIR)
+	$(PYTHON) tools/gpu_check.py $(if $(ONLY),--only '$(ONLY)') \
+		$(if $(WHEELS),--wheels '$(WHEELS)') \
 		$(if $(PHOTOGRAPHS),--photographs '$(PHOTOGRAPHS)')
 
 clean: ## remove the environments, the demo's files and all caches

@@ -70,11 +70,18 @@ def in_processes(crops: Crops) -> Iterable[Array]:
     return (batch.numpy().copy() for batch in loader)
 
 
-def by_torch(model: Path, *, is_compiled: bool = False) -> Compute:
-    """Return the bundled network as one would write it in torch."""
+def by_torch(
+    model: Path | None = None,
+    *,
+    is_compiled: bool = False,
+    device: str = "cpu",
+    precision: str = "fp32",
+) -> Compute:
+    """Return the bundled network as one would write it in torch, with LRN in float32."""
     import torch
     import torch.nn.functional as F
 
+    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
     checkpoint = load_checkpoint(bundled_checkpoint())
     spec = checkpoint.spec
 
@@ -89,7 +96,7 @@ def by_torch(model: Path, *, is_compiled: bool = False) -> Compute:
 
         def forward(self, images: Any) -> Any:
             own = {name: getattr(self, flat(name)) for name in checkpoint.arrays}
-            x = (images.permute(0, 3, 1, 2).float() - self.mean) / self.std
+            x = (images.permute(0, 3, 1, 2).to(dtype) - self.mean) / self.std
             x = F.pad(x, (0, 3, 0, 3))
             for number, group in enumerate(spec.groups, start=1):
                 weight, bias = own[f"conv{number}.weight"], own[f"conv{number}.bias"]
@@ -97,8 +104,9 @@ def by_torch(model: Path, *, is_compiled: bool = False) -> Compute:
                 stride = 4 if number == 1 else 1
                 x = F.relu(F.conv2d(x, weight, bias, stride, padding, groups=group))
                 if number <= 2:
-                    towers = [F.local_response_norm(half, 5, k=2.0) for half in x.chunk(2, dim=1)]
-                    x = torch.cat(towers, dim=1)
+                    halves = x.float().chunk(2, dim=1)
+                    towers = [F.local_response_norm(half, 5, k=2.0) for half in halves]
+                    x = torch.cat(towers, dim=1).to(dtype)
                 if number in (1, 2, 5):
                     x = F.max_pool2d(x, 3, 2)
             x = x.flatten(1)
@@ -107,13 +115,14 @@ def by_torch(model: Path, *, is_compiled: bool = False) -> Compute:
                 x = F.relu(F.linear(x, own[f"{layer}.weight.left"], own[f"{layer}.bias"]))
             return x
 
-    network = torch.compile(Network()) if is_compiled else Network()
+    plain = Network().to(device, dtype)
+    network = torch.compile(plain) if is_compiled else plain
 
     def compute(images: Array) -> Array:
         if is_compiled and len(images) < BATCH:  # another shape would be compiled again
             return compute(np.resize(images, (BATCH, *images.shape[1:])))[: len(images)]
         with torch.inference_mode():
-            vectors: Array = network(torch.from_numpy(images)).numpy()
+            vectors: Array = network(torch.from_numpy(images).to(device)).float().cpu().numpy()
         return vectors
 
     return compute

@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gpu_checks import decoding
-from gpu_checks.check import Failed, Settings
+from gpu_checks import test_decoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -32,7 +31,7 @@ from alexnet_deploy.photographs.memory import limit_decoded_memory
 from alexnet_deploy.photographs.pipeline import crop_loader
 from alexnet_deploy.photographs.pixels import EXACT, Decode
 from alexnet_deploy.photographs.preprocessing import preprocess
-from alexnet_deploy.photographs.samples import varied_samples
+from alexnet_deploy.photographs.samples import sample_paths, varied_samples
 from alexnet_deploy.runtimes.base import RunnerOptions
 from tests.support.colour_profiles import DISPLAY_P3, grey_profile, rgb_profile
 from tests.support.fake_runner import FakeRunner
@@ -266,18 +265,19 @@ def test_an_index_keeps_decoding_on_a_gpu_and_is_not_mixed_where_there_is_none(
     assert len(result.neighbours) == 1
 
 
-def test_the_check_of_a_gpu_compares_pictures_and_rates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "ROUNDS", 1)
-    figures = decoding.compare(Settings(scratch=Path()))
-    assert figures["photographs"] > 0
+def test_the_check_of_a_gpu_compares_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: dict[str, Any] = {}
+    samples = sample_paths()[0].parents[1]
+    test_decoding.test_jpegs(samples, figures)
+    assert figures["photographs"] == 100
     assert (figures["refused"], figures["levels_apart_most"]) == (0, 0)
-    assert len([name for name, value in figures.items() if "per_s" in name and value > 0]) == 4
+    assert figures["many_at_once_images_per_s"] > 0
     monkeypatch.setattr(
         gpu_jpegs, "_decode", lambda data, right=gpu_jpegs._decode: turned(right(data))
     )
     monkeypatch.setattr(gpu_jpegs, "_MOST_APART", 255)
-    with pytest.raises(Failed, match="other pictures"):
-        decoding.compare(Settings(scratch=Path()))
+    with pytest.raises(AssertionError, match="other pictures"):
+        test_decoding.test_jpegs(samples, figures)
 
 
 def turned(picture: Image.Image | None) -> Image.Image | None:

@@ -1,57 +1,37 @@
-"""tools/gpu_check.py without a GPU: what runs the checks, with checks that are made up."""
+"""tools/gpu_check.py without a GPU: what becomes of checks, with checks that are made up."""
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import gpu_check
+import numpy as np
 import pytest
-from gpu_checks import process
-from gpu_checks.check import ROOT, Result
-from gpu_checks.report import Record
-from gpu_checks.surroundings import environment
+import torch
+from gpu_checks.record import Record, to_plain
+from gpu_checks.session import ROOT
 
-from tests.support.pretended_checks import fake, pretend, run, run_main
+from tests.support.made_checks import OUTCOMES, SLOW, run, start
 from tests.support.waiting import PATIENCE_S, wait_until
 
-
-@pytest.fixture
-def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return pretend(tmp_path, monkeypatch)
-
-
-OUTCOMES: Mapping[str, tuple[str, str, dict[str, Any]]] = {
-    "passes": ("passed", "", {"has_scratch": True, "photographs": None}),
-    "fails": ("failed", "too slow", {"rate": 3.0}),
-    "raises": ("failed", "ValueError: of its own", {}),
-    "skips": ("skipped", "not for this GPU", {"built": True}),
-    "lacks": ("failed", "No module named 'cupy_that_is_not_there'", {}),
-    "lacks_an_optional_package": ("skipped", "needs cupy, which is not installed here", {}),
-    "lacks_what_an_extra_brings": ("skipped", "pip install 'alexnet-deploy[tensorrt]'", {}),
-    "is_broken": ("failed", "building an engine needs the package tensorrt", {}),
-    "crashes": ("failed", "crashed: killed by SIGSEGV", {}),
-    "ends": ("failed", "crashed: exit code 3 (the last word)", {}),
-    "crashes_at_its_end": ("failed", "crashed: killed by SIGKILL", {"rate": 7.0}),
+RESULTS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "made-passes": ("passed", "", {"photographs": "pictures", "place": "model.engine"}),
+    "made-fails": ("failed", "too slow", {"rate": 3.0}),
+    "made-raises": ("failed", "ValueError: of its own", {}),
+    "made-crashes": ("failed", "crashed: killed by SIGSEGV", {}),
+    "made-skips-fp32": ("skipped", "not for this GPU", {"built": True}),
+    "made-lacks": ("skipped", "needs nowhere, which is not installed here", {}),
+    "made-ends": ("failed", "crashed: exit code 3 (test_made.py::test_ends the last word)", {}),
+    "made-hangs": ("failed", "hung: not done after 2 s", {}),
+    "made-is-another-process": ("passed", "", {}),
+    "made-exit": ("failed", "crashed: killed by SIGKILL", {}),
 }
-
-
-@pytest.mark.parametrize("function", OUTCOMES)
-def test_what_becomes_of_a_check_is_told(fakes: Path, function: str) -> None:
-    result = run(fake(function), fakes)
-    status, reason, figures = OUTCOMES[function]
-    assert (result.name, result.status, result.figures) == (function, status, figures)
-    assert reason in result.reason
-    assert 0 < result.seconds < 60
-
-
-def test_a_check_is_given_its_arguments_and_the_photographs(fakes: Path) -> None:
-    result = run(fake("passes", precision="fp16"), fakes, photographs=Path("photos"))
-    assert result.figures == {"has_scratch": True, "photographs": "photos", "precision": "fp16"}
 
 
 def is_alive(pid: int) -> bool:
@@ -62,158 +42,118 @@ def is_alive(pid: int) -> bool:
     return status.rpartition(")")[2].split()[0] != "Z"
 
 
-def test_a_check_that_hangs_is_ended_with_the_processes_that_it_started(fakes: Path) -> None:
-    """It is given the time to get that far; how long that takes depends on the machine."""
-    limit_s = 1.0
-    note = fakes / "scratch" / "grandchild"
-    while not note.exists():
-        shutil.rmtree(fakes / "scratch", ignore_errors=True)
-        limit_s *= 2
-        result = run(fake("hangs", limit_s=limit_s), fakes)
-    assert (result.status, result.reason) == ("failed", f"hung: not done after {limit_s:.0f} s")
-    assert limit_s <= result.seconds < limit_s + PATIENCE_S
-    grandchild = int(note.read_text("utf-8"))
-    wait_until(lambda: not is_alive(grandchild))
-
-
-def logged(fakes: Path, sleep_s: float) -> str:
-    """Run a check that sleeps for longer than its process waits with its traceback."""
-    task = {
-        "function": "fakes:sleeps",
-        "arguments": {"seconds": 2 * sleep_s},
-        "settings": {"scratch": str(fakes), "photographs": None},
-        "limit_s": sleep_s + 2,
-        "answer": str(fakes / "answer.json"),
+def test_what_becomes_of_each_check_is_recorded(tmp_path: Path) -> None:
+    """And a file that lacks a package has no checks, which is no failure."""
+    files = {"made": OUTCOMES, "other": "import nowhere_to_be_found"}
+    pictures, logs = tmp_path / "pictures", tmp_path / "logs"
+    pictures.mkdir()
+    json_file = tmp_path / "new" / "results.json"
+    options = ("--json", json_file, "--photographs", pictures, "--logs", logs)
+    code, printed, said = run(tmp_path, files, *options, TMPDIR=str(tmp_path))
+    assert code == 1
+    written = json.loads(json_file.read_text("utf-8"))
+    other, *checks = written["checks"]
+    assert (other["name"], other["status"]) == ("other", "skipped")
+    assert other["reason"] == "needs nowhere_to_be_found, which is not installed here"
+    found = {
+        check["name"]: (check["status"], check["reason"], check["figures"]) for check in checks
     }
-    finished = subprocess.run(
-        [sys.executable, "-m", "gpu_checks.child", json.dumps(task)],
-        env=environment(fakes, wheels_first=True),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return finished.stderr
-
-
-def test_where_a_check_hangs_is_in_its_log_before_it_is_ended(fakes: Path) -> None:
-    # On a busy machine it may take a while to get there.
-    assert any("in sleeps" in logged(fakes, sleep_s) for sleep_s in (0.5, 2, 8, 32))
-
-
-def test_what_the_time_does_not_suffice_for_is_told(
-    fakes: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    late = run(fake("passes"), fakes, left_s=1)
-    assert (late.status, late.reason) == ("no-time", "not begun: the time was up")
-    monkeypatch.setattr(process, "_ENOUGH_S", 0.5)
-    ended = run(fake("hangs"), fakes, left_s=1)
-    assert (ended.status, ended.reason) == ("no-time", "ended: the time was up")
-
-
-def test_the_file_of_results_is_written_after_each_check(
-    fakes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = fakes / "new" / "results.json"
-    partial = path.with_name("results.partial.json")
-    checks = [fake("raises"), fake("skips"), fake("reads", path=str(partial)), fake("crashes")]
-    assert run_main(monkeypatch, checks, "--json", path) == 1
-    written = json.loads(path.read_text("utf-8"))
-    names = ["look", "raises", "skips", "reads", "crashes"]
-    assert [each["name"] for each in written["checks"]] == names
+    assert found == RESULTS
+    assert list(found) == list(RESULTS)
+    assert all(0 <= check["seconds"] < PATIENCE_S for check in checks)
     assert written["hardware"] == {"gpu": "NVIDIA Pretence"}
-    assert written["versions"] == {"python": "3"}
     assert written["complete"] is True
-    assert written["summary"] == {"passed": 2, "failed": 2, "skipped": 1, "no-time": 0}
-    assert not partial.exists()
-    assert written["checks"][3]["figures"] == {"seen": names[:3], "complete": False}
-    assert set(written["checks"][1]) == {"name", "status", "seconds", "reason", "figures"}
-    printed = capsys.readouterr()
-    lines = printed.out.splitlines()
-    assert [line.split()[0] for line in lines[:-2]] == [
-        *("passed", "failed", "skipped", "passed", "failed")
-    ]
+    assert written["summary"] == {"passed": 2, "failed": 6, "skipped": 3, "no-time": 0}
+    lines = printed.splitlines()
+    assert [line.split()[3] for line in lines[:-2]] == ["other", *RESULTS]
     assert lines[-2:] == [
-        "2 passed, 2 failed, 1 skipped, 0 for lack of time",
-        f"results: {path}",
+        "2 passed, 6 failed, 3 skipped, 0 for lack of time",
+        f"results: {json_file}",
     ]
-    assert "not for this GPU" in printed.out
-    assert "said before" in printed.err, "the log of what failed is shown"
+    assert "said before" in said, "the log of what failed is shown"
+    log = (logs / "made.log").read_text("utf-8")
+    assert "Segmentation fault" in log
+    assert "in test_hangs" in log, "where it hangs"
 
 
-def test_nothing_failed_is_success_though_something_was_skipped(
-    fakes: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = fakes / "results.json"
-    assert run_main(monkeypatch, [fake("passes"), fake("skips")], "--json", path) == 0
-
-
-def test_time_that_ran_out_is_no_success_and_earlier_results_stay(
-    fakes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = fakes / "results.json"
-    path.write_text("of an earlier run", "utf-8")
-    checks = [fake("passes"), fake("skips")]
-    assert run_main(monkeypatch, checks, "--json", path, "--limit-minutes", 0.01) == 3
-    assert path.read_text("utf-8") == "of an earlier run"
-    partial = path.with_name("results.partial.json")
-    written = json.loads(partial.read_text("utf-8"))
-    assert written["complete"] is False
-    assert written["summary"] == {"passed": 1, "failed": 0, "skipped": 0, "no-time": 2}
-    assert capsys.readouterr().out.splitlines()[-2:] == [
-        "1 passed, 0 failed, 0 skipped, 2 for lack of time",
-        f"results: {partial}",
+def test_what_was_found_stays_where_only_some_are_repeated(tmp_path: Path) -> None:
+    files = {"made": OUTCOMES}
+    json_file = tmp_path / "results.json"
+    json_file.write_text("of an earlier run", "utf-8")
+    code, printed, _ = run(tmp_path, files, "--json", json_file, "--only", "made-passes,*-fp32")
+    assert code == 0
+    assert [line.split()[3] for line in printed.splitlines()[:-2]] == [
+        *("made-passes", "made-skips-fp32")
     ]
+    assert json_file.read_text("utf-8") == "of an earlier run"
+    assert f"results: {tmp_path / 'results.partial.json'}" in printed
+    code, _, said = run(tmp_path, files, "--json", json_file, "--only", "made-passes,nothing")
+    assert code == 2
+    assert "--only: nothing is none of the checks: made-passes, made-fails" in said
 
 
-STOPS = {signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGINT: 130}
+STOPS = {signal.SIGTERM: 143, signal.SIGINT: 130}
 
 
-@pytest.mark.parametrize("number", STOPS)
+@pytest.mark.parametrize("number", [*STOPS, signal.SIGKILL])
 def test_stopped_it_leaves_what_was_done_and_no_process(
-    fakes: Path, number: signal.Signals
+    tmp_path: Path, number: signal.Signals
 ) -> None:
-    path = fakes / "results.json"
-    path.write_text("of an earlier run", "utf-8")
-    program = (
-        "import gpu_check\n"
-        "from gpu_checks.check import Check\n"
-        "make = lambda name: Check(name=name, function=f'fakes:{name}', limit_s=60)\n"
-        "gpu_check.ENVIRONMENT, gpu_check.CHECKS = make('look'), (make('passes'), make('hangs'))\n"
-        "gpu_check.main()\n"
-    )
-    temporary = fakes / "temporary"
+    """Killed, it cannot end what it has started; the results are there all the same."""
+    files = {"made": SLOW}
+    json_file, note, temporary = tmp_path / "results.json", tmp_path / "note", tmp_path / "tmp"
+    json_file.write_text("of an earlier run", "utf-8")
     temporary.mkdir()
-    killed = subprocess.Popen(
-        [sys.executable, "-c", program, "--json", str(path)],
-        env=environment(fakes, wheels_first=True) | {"TMPDIR": str(temporary)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    stopped = start(tmp_path, files, "--json", json_file, NOTE=str(note), TMPDIR=str(temporary))
     try:
-        wait_until(lambda: list(temporary.glob("*/grandchild")))
-        (note,) = temporary.glob("*/grandchild")
-        wait_until(note.read_text)
-        grandchild = int(note.read_text("utf-8"))
-        killed.send_signal(number)
-        _, said = killed.communicate(timeout=PATIENCE_S)
-        assert killed.returncode == STOPS[number]
+        wait_until(lambda: note.exists() and note.read_text("utf-8"))
+        stopped.send_signal(number)
+        _, said = stopped.communicate(timeout=PATIENCE_S)
     finally:
-        killed.kill()
-        killed.wait()
-    assert said == ("gpu-check: stopped by Ctrl-C\n" if number == signal.SIGINT else "")
-    assert path.read_text("utf-8") == "of an earlier run"
-    written = json.loads(path.with_name("results.partial.json").read_text("utf-8"))
-    assert [each["name"] for each in written["checks"]] == ["look", "passes"]
-    assert written["complete"] is False
+        stopped.kill()
+        stopped.wait()
+    grandchild = int(note.read_text("utf-8"))
+    if number == signal.SIGKILL:
+        os.killpg(os.getpgid(grandchild), signal.SIGKILL)
+    else:
+        assert stopped.returncode == STOPS[number]
+        assert said == ("gpu-check: stopped by Ctrl-C\n" if number == signal.SIGINT else "")
+        assert list(temporary.iterdir()) == []
     wait_until(lambda: not is_alive(grandchild))
-    assert list(temporary.iterdir()) == []
+    assert json_file.read_text("utf-8") == "of an earlier run"
+    written = json.loads((tmp_path / "results.partial.json").read_text("utf-8"))
+    assert [(each["name"], each["figures"]) for each in written["checks"]] == [
+        ("made-passes", {"rate": 7.0})
+    ]
+    assert written["complete"] is False
+
+
+def test_what_the_time_does_not_suffice_for_is_told(tmp_path: Path) -> None:
+    """It is given time to begin; how long that takes depends on the machine."""
+    files = {"made": SLOW}
+    json_file, note = tmp_path / "results.json", tmp_path / "note"
+    minutes = 0.05
+    while not note.exists():
+        minutes *= 2
+        options = ("--json", json_file, "--limit-minutes", minutes)
+        code, printed, _ = run(tmp_path, files, *options, NOTE=str(note))
+    assert code == 3
+    partial = tmp_path / "results.partial.json"
+    checks = json.loads(partial.read_text("utf-8"))["checks"]
+    assert [(each["status"], each["reason"]) for each in checks] == [
+        ("passed", ""),
+        ("no-time", "ended: the time was up"),
+        ("no-time", "not begun: the time was up"),
+    ]
+    assert not json_file.exists()
+    assert printed.splitlines()[-1] == f"results: {partial}"
+    wait_until(lambda: not is_alive(int(note.read_text("utf-8"))))
 
 
 def test_without_a_gpu_it_says_so_and_writes_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "results.json"
+    json_file = tmp_path / "results.json"
     finished = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "gpu_check.py"), "--json", str(path)],
+        [sys.executable, str(ROOT / "tools" / "gpu_check.py"), "--json", str(json_file)],
         env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": ""},
         cwd=tmp_path,
         capture_output=True,
@@ -223,24 +163,53 @@ def test_without_a_gpu_it_says_so_and_writes_nothing(tmp_path: Path) -> None:
     assert finished.returncode == 1
     assert "gpu-check: no NVIDIA GPU" in finished.stderr
     assert "make test" in finished.stderr
-    assert not path.exists()
+    assert not json_file.exists()
 
 
-def test_a_folder_that_is_not_there_is_wrong_usage(
-    fakes: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert run_main(monkeypatch, [], "--photographs", fakes / "nowhere") == 2
+def test_a_record_that_cannot_be_written_is_told_before_anything_runs(tmp_path: Path) -> None:
+    files = {"made": SLOW}
+    (tmp_path / "file").touch()
+    wrong = tmp_path / "file" / "results.json"  # in the place of a folder a file
+    with pytest.raises(OSError, match="file"):
+        Record(wrong, {})
+    with pytest.raises(OSError, match="is a folder"):
+        Record(tmp_path, {})
+    note = tmp_path / "note"
+    code, _, said = run(tmp_path, files, "--json", wrong, NOTE=str(note))
+    assert (code, note.exists()) == (2, False)
+    assert str(tmp_path / "file") in said
+    assert run(tmp_path, files, "--photographs", tmp_path / "nowhere")[0] == 2
 
 
-def test_a_record_that_cannot_be_written_is_told_before_anything_runs(
-    fakes: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (fakes / "file").touch()
-    path = fakes / "file" / "results.json"
-    for wrong in (path, fakes):  # in the place of a folder a file, and of a file a folder
-        with pytest.raises(OSError, match=r"file|is a folder"):
-            Record(wrong, Result(name="look", status="passed"), ())
-        assert run_main(monkeypatch, [fake("hangs")], "--json", wrong) == 2
+def test_each_test_that_needs_a_gpu_is_run_where_there_is_one() -> None:
+    needed = {
+        str(path.relative_to(ROOT))
+        for folder in ("tests", "tools")
+        for path in (ROOT / folder).rglob("test_*.py")
+        if re.search(
+            r"^ *(@|marks=|pytestmark = \[?)pytest\.mark\.gpu", path.read_text("utf-8"), re.M
+        )
+    }
+    assert needed == set(gpu_check.FILES)
+
+
+def test_figures_become_json_without_the_folders_of_this_machine(tmp_path: Path) -> None:
+    value = {
+        "rate": np.float32(1 / 3),
+        "nan": float("nan"),
+        "counts": (np.int64(3), torch.tensor(2.0), True, None),
+        "reason": f"cannot open {tmp_path}/lib/libcudart.so.13; see https://example.org/a/b",
+        "path": tmp_path / "model.engine",
+        "share": "1/2 of a batch, images/s",
+    }
+    assert to_plain(value) == {
+        "rate": 0.333333,
+        "nan": "nan",
+        "counts": [3, 2.0, True, None],
+        "reason": "cannot open libcudart.so.13; see https://example.org/a/b",
+        "path": "model.engine",
+        "share": "1/2 of a batch, images/s",
+    }
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")

@@ -1,168 +1,328 @@
-"""What the checks of tools/gpu_check.py do that is no GPU's work; and that the table finds them."""
+"""The checks of tools/gpu_check.py, with the CPU in the GPU's place: what they decide."""
 
-import ast
-import re
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from xml.etree import ElementTree
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
-import gpu_check
 import numpy as np
 import pytest
-import torch
-from gpu_checks import torch_gpu, towers, training_command
-from gpu_checks.check import ROOT, Check, Failed, Settings, Skipped, require
-from gpu_checks.own_tests import FILES, counts
-from gpu_checks.report import to_plain
-from gpu_checks.towers import CPU, compute, errors, inputs_of
+from click.testing import CliRunner
+from gpu_checks import runner_rates, test_commands, test_engines, test_onnxruntime
+from gpu_checks.runner_rates import measure
+from numpy.typing import NDArray
 
-from tests.support.plain_network import random_weights, small_spec
+from alexnet_deploy.cli import cli
+from alexnet_deploy.export import opening
+from alexnet_deploy.export.onnx import build_file
+from alexnet_deploy.index import model as index_runner
+from alexnet_deploy.photographs.samples import varied_samples
+from alexnet_deploy.runtimes.base import RunnerOptions
+from alexnet_deploy.runtimes.gpu_driver import Gpu
+from tests.support import gpu_marks
+from tests.support.fake_runner import FakeRunner, save_photographs
 
+if TYPE_CHECKING:
+    from tests.support.pretended_gpu import PretendedGpu
 
-def test_figures_become_json_without_the_folders_of_this_machine(tmp_path: Path) -> None:
-    value = {
-        "rate": np.float32(1 / 3),
-        "nan": float("nan"),
-        "counts": (np.int64(3), torch.tensor(2.0), True, None),
-        "reason": f"cannot open {tmp_path}/lib/libcudart.so.13; see https://example.org/a/b",
-        "path": tmp_path / "model.engine",
-        "share": "1/2 of a batch, images/s",
-    }
-    assert to_plain(value) == {
-        "rate": 0.333333,
-        "nan": "nan",
-        "counts": [3, 2.0, True, None],
-        "reason": "cannot open libcudart.so.13; see https://example.org/a/b",
-        "path": "model.engine",
-        "share": "1/2 of a batch, images/s",
-    }
-
-
-def parameters(function: str) -> dict[str, list[str]] | None:
-    """Return the parameters of a check's function, read and not imported; None if there is none."""
-    module, name = function.split(":")
-    path = ROOT / "tools" / Path(*module.split(".")).with_suffix(".py")
-    for node in ast.parse(path.read_text("utf-8")).body:
-        if isinstance(node, ast.FunctionDef) and node.name == name:
-            return {
-                "positional": [each.arg for each in node.args.args],
-                "named": [each.arg for each in node.args.kwonlyargs],
-            }
-    return None
-
-
-@pytest.mark.parametrize("check", [gpu_check.ENVIRONMENT, *gpu_check.CHECKS], ids=lambda c: c.name)
-def test_each_check_of_the_table_is_a_function_that_takes_its_arguments(check: Check) -> None:
-    expected = {"positional": ["settings"], "named": list(check.arguments)}
-    assert parameters(check.function) == expected
-
-
-def test_no_two_checks_have_one_name() -> None:
-    names = [check.name for check in (gpu_check.ENVIRONMENT, *gpu_check.CHECKS)]
-    assert len(names) == len(set(names))
-
-
-def test_each_test_that_needs_a_gpu_is_run_where_there_is_one() -> None:
-    needed = {
-        str(path.relative_to(ROOT)): set(re.findall(r'^@pytest\.mark\.gpu\("(\w+)"', text, re.M))
-        for path in (ROOT / "tests").rglob("test_*.py")
-        if "\n@pytest.mark.gpu" in (text := path.read_text("utf-8"))
-    }
-    assert needed == {file: {module} for file, module in FILES.items()}
-
-
-def test_what_pytest_found_is_counted() -> None:
-    xml = """<testsuites><testsuite>
-      <testcase classname="a" name="one"/>
-      <testcase classname="a" name="two"><failure message="no"/></testcase>
-      <testcase classname="b" name="three"><error message="no"/></testcase>
-      <testcase classname="b" name="four"><skipped message="needs two GPUs"/></testcase>
-      <testcase classname="b" name="five"><skipped message="needs two GPUs"/></testcase>
-    </testsuite></testsuites>"""
-    cases = ElementTree.fromstring(xml).iter("testcase")
-    assert counts(cases) == {
-        "passed": 1,
-        "failed": ["a::two", "b::three"],
-        "skipped": {"needs two GPUs": 2},
-    }
-
-
-def test_a_requirement_that_is_not_met_keeps_the_figures() -> None:
-    require(True, "all is well", {})
-    with pytest.raises(Failed, match="too slow") as error:
-        require(False, "too slow", {"rate": 3})
-    assert error.value.figures == {"rate": 3}
-
-
-def test_towers_are_compared_layer_by_layer() -> None:
-    """On the CPU, where float32 differs from float64 by rounding; and a wrong layer is named."""
-    spec, both = small_spec(), (CPU, CPU)
-    weights = random_weights(spec, torch.float32)
-    images = 50 * torch.randn(2, 3, spec.input_size, spec.input_size)
-    expected = compute(spec, weights, images, both, "fp64")
-    close = errors(compute(spec, weights, images, both, "fp32"), expected)
-    assert max(close["logits"], close["gradient"]) < 1e-4
-    wrong = compute(spec, weights, images, both, "fp64")
-    wrong.gradients["conv3.bias"][0] = float("nan")
-    found = errors(wrong, expected)
-    assert (found["logits"], found["gradient"], found["layer"]) == (0, float("inf"), "conv3.bias")
-
-
-SETTINGS = Settings(scratch=Path("nowhere"))
-
-
-def test_the_towers_numbers_are_the_same_in_every_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the CPU in the GPU's place; another machine's rounding must not fail it by chance."""
-    monkeypatch.setattr(towers, "both_towers_on_one", lambda: (CPU, CPU))
-    monkeypatch.setattr(towers, "preset_spec", lambda preset, num_classes: small_spec(num_classes))
-    # bf16 takes a CPU seconds.
-    some = {precision: towers.TOLERANCES[precision] for precision in ("fp64", "fp32")}
-    monkeypatch.setattr(towers, "TOLERANCES", some)
-    first, again = (towers.numbers(SETTINGS) for _ in range(2))
-    assert first == again
-    assert set(first) == {"one_gpu_fp64", "one_gpu_fp32"}
-    assert first["one_gpu_fp32"]["logits"] < 2e-6
-    torch.testing.assert_close(inputs_of(small_spec()), inputs_of(small_spec()), rtol=0, atol=0)
-
-
-@pytest.mark.parametrize(("part", "by"), [("logits", 2e-5), ("gradient", 2e-2), ("none", 0)])
-def test_towers_that_are_off_fail(monkeypatch: pytest.MonkeyPatch, part: str, by: float) -> None:
-    exact = {"logits": 0.0, "gradient": 0.0, "layer": "conv1.weight"}
-    monkeypatch.setattr(towers, "both_towers_on_one", lambda: (CPU, CPU))
-    monkeypatch.setattr(towers, "preset_spec", lambda preset, num_classes: small_spec(num_classes))
-    monkeypatch.setattr(towers, "compute", lambda *_: None)
-    monkeypatch.setattr(towers, "errors", lambda *_: exact)
-    towers.numbers(SETTINGS)
-    # As much in every precision: more than float32 may, less than the shorter ones.
-    monkeypatch.setattr(towers, "errors", lambda *_: exact | {part: by})
-    if part == "none":
-        towers.numbers(SETTINGS)
-        return
-    with pytest.raises(Failed, match=f"one_gpu in fp32, {part} {by:.1e}") as error:
-        towers.numbers(SETTINGS)
-    assert "bf16" not in str(error.value)
+TWO = varied_samples()[:2]
+GPU = Gpu(name="", compute_capability="9.0", cuda_version="13.0")
 
 
 @pytest.mark.parametrize(
-    ("cuda", "finds", "outcome"),
-    [(None, False, Skipped), ("13.0", False, Failed), ("13.0", True, None)],
+    ("library", "module", "reason"),
+    [
+        ("torch", SimpleNamespace(version=SimpleNamespace(cuda=None)), "a build for the CPU"),
+        ("torch", SimpleNamespace(version=SimpleNamespace(cuda="13.0")), ""),
+        ("faiss", SimpleNamespace(), "a build for the CPU"),
+        ("faiss", SimpleNamespace(StandardGpuResources=None), ""),
+        ("nowhere", None, "not installed here"),
+        ("numpy", None, ""),
+    ],
 )
-def test_a_torch_for_gpus_that_finds_none_is_a_fault(
-    monkeypatch: pytest.MonkeyPatch, cuda: str | None, finds: bool, outcome: type[Exception] | None
+def test_a_library_for_gpus_is_told_from_one_for_cpus(
+    monkeypatch: pytest.MonkeyPatch, library: str, module: Any, reason: str
 ) -> None:
-    monkeypatch.setattr(torch.version, "cuda", cuda)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: finds)
-    if outcome is None:
-        assert [device.type for device in torch_gpu.both_towers_on_one()] == ["cuda", "cuda"]
+    monkeypatch.setattr(gpu_marks, "gpus", lambda: (GPU,))
+    assert "needs 2 NVIDIA GPUs" in gpu_marks.why_skipped(library, 2)
+    with pytest.MonkeyPatch.context() as patch:
+        if module is not None:
+            patch.setattr("alexnet_deploy.installed.has_module", lambda name: True)
+            patch.setitem(sys.modules, library, module)
+        found = gpu_marks.why_skipped(library)
+    assert reason in found
+    assert bool(reason) == bool(found)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> "PretendedGpu":
+    from tests.support.pretended_gpu import pretend
+
+    return pretend(monkeypatch)
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize(
+    ("wrong_with", "said"),
+    [
+        ((), None),
+        (("EXHAUSTIVE",), "fp32 is off in: .*logits.*; with a heuristic search .* it is right$"),
+    ],
+)
+def test_where_fp32_is_off_another_search_tells_whether_the_graph_is(
+    monkeypatch: pytest.MonkeyPatch, wrong_with: tuple[str, ...], said: str | None
+) -> None:
+    from alexnet_deploy.runtimes.onnxruntime_cuda_runner import _PROVIDER_OPTIONS
+
+    def build(checkpoint: Any, outputs: Any, precision: Any) -> Any:
+        if _PROVIDER_OPTIONS["cudnn_conv_algo_search"] in wrong_with:
+            checkpoint.arrays["fc8.bias"][3] += 1
+        return build_file(checkpoint, outputs, precision)
+
+    monkeypatch.setattr(test_onnxruntime, "BATCH", 2)
+    monkeypatch.setattr(test_onnxruntime, "varied_samples", lambda: TWO)
+    monkeypatch.setattr(test_onnxruntime, "build_file", build)
+    figures: dict[str, Any] = {}
+    outcome = pytest.raises(AssertionError, match=f"(?m){said}") if said else nullcontext()
+    with outcome:
+        test_onnxruntime.test_parity("fp32", figures, monkeypatch)
+    assert ("heuristic" in figures) == bool(said)
+    assert list(figures["nodes"]) == ["CUDAExecutionProvider"]
+    assert figures["verification"]
+
+
+@contextmanager
+def upload(images: NDArray[np.uint8]) -> Iterator[Callable[[], None]]:
+    yield lambda: None
+
+
+@pytest.mark.usefixtures("gpu")
+def test_rates_are_taken_at_each_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(test_onnxruntime, "BATCHES", (1, 2))
+    monkeypatch.setattr(test_onnxruntime, "uploading", upload)
+    monkeypatch.setattr(runner_rates, "TURN_S", 0.0)
+    monkeypatch.setattr(runner_rates, "ROUNDS", 1)
+    monkeypatch.setattr(runner_rates, "NUM_CONSUMED", 1)
+    figures: dict[str, Any] = {}
+    test_onnxruntime.test_rates("fp32", figures)
+    assert list(figures) == ["batch_1", "batch_2"]
+    assert all(rate > 0 for rates in figures.values() for rate in rates.values())
+
+
+def test_rates_are_medians_over_the_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The first round warms up, and each is faster. Eight batches are consumed.
+    first = (4.0, 1.0, 8 * 2.0, 8 * 3.0)
+    taken = iter([*[100.0] * 4, *(each / 2**n for n in range(9) for each in first)])
+    monkeypatch.setattr(runner_rates, "seconds_of", lambda *_, **__: next(taken))
+    monkeypatch.setattr(runner_rates, "in_turns", in_order)
+    assert measure(FakeRunner(RunnerOptions(batch_size=8)), upload) == {
+        "images_per_s": 8 / (4 / 16),
+        "upload_images_per_s": 8 / (1 / 16),
+        "consumed_images_per_s": 8 / (2 / 16),
+        "consumed_in_turn_images_per_s": 8 / (3 / 16),
+        "times_in_turn": 1.5,
+    }
+
+
+def in_order(timers: dict[str, Callable[[], float]], num_rounds: int) -> dict[str, list[float]]:
+    taken = [{name: timer() for name, timer in timers.items()} for _ in range(num_rounds)]
+    return {name: [each[name] for each in taken] for name in timers}
+
+
+class QuickRunner(FakeRunner):
+    """A fake runner whose FC7 are pixels; run with one thread, it stands for the GPU."""
+
+    is_wrong = False
+    """On the GPU."""
+
+    def run(self, images: NDArray[np.uint8]) -> Any:
+        outputs = dict(super().run(images))
+        if "fc7" in outputs:
+            red = images[:, :192:3, :192:3, 0].reshape(len(images), 64 * 64)
+            outputs["fc7"] = red.astype(np.float32)
+        if self.is_wrong and self.options.threads == 1:
+            for name, value in outputs.items():
+                outputs[name] = np.roll(value, 1, axis=1)
+                outputs[name][:, 4:] = 0
+        return outputs
+
+
+def run_here(*arguments: str, exit_code: int = 0) -> tuple[list[str], float]:
+    """Stand in for `run_command`."""
+    result = CliRunner().invoke(cli, [*arguments])
+    assert result.exit_code == exit_code, result.output
+    return result.stdout.splitlines(), 1.0
+
+
+@pytest.fixture
+def _quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (opening, index_runner):
+        monkeypatch.setattr(
+            module, "open_runner_of", lambda model, options, *, notify: QuickRunner(options)
+        )
+    monkeypatch.setattr(test_commands, "run_command", run_here)
+    how = test_commands.DEVICES["cpu"]
+    devices = {"cuda": (*how, "--threads", "1"), "cpu": (*how, "--threads", "2")}
+    monkeypatch.setattr(test_commands, "DEVICES", devices)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("_quick")
+def test_labels_and_vectors_of_both_devices_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photographs = save_photographs(tmp_path / "photographs")
+    figures: dict[str, Any] = {}
+    test_commands.test_classify_embed_index(photographs, figures)
+    assert (figures["photographs"], figures["labels_equal"]) == (3, 3)
+    assert figures["fc7_error_max"] == 0
+    assert set(figures["seconds"]["cuda"]) == {"classify", "embed", "index"}
+    for name in ("i", "cuda.npy", "cpu.npy"):
+        Path(name).rename(f"first-{name}")
+    monkeypatch.setattr(QuickRunner, "is_wrong", True)
+    with pytest.raises(AssertionError, match="3 other classes"):
+        test_commands.test_classify_embed_index(photographs, {})
+
+
+@pytest.mark.usefixtures("_quick")
+def test_both_devices_search_for_more_queries_than_a_gpu_is_used_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from alexnet_deploy.index.exact_search import _FEWEST_FOR_GPU
+
+    figures: dict[str, Any] = {}
+    test_commands.test_search(figures)
+    assert figures["queries"] == len(figures["nearest"]) >= _FEWEST_FOR_GPU
+    assert len(set(figures["nearest"])) > 5
+    monkeypatch.setattr(QuickRunner, "is_wrong", True)
+    shutil.rmtree("cuda")
+    shutil.rmtree("cpu")
+    with pytest.raises(AssertionError, match="the CPU finds"):
+        test_commands.test_search({})
+
+
+@pytest.fixture
+def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """Let commands succeed, and write what `export` would; return how they were called."""
+    monkeypatch.chdir(tmp_path)
+    calls: list[tuple[str, ...]] = []
+
+    def run_command(*arguments: str, exit_code: int = 0) -> tuple[list[str], float]:
+        calls.append((*arguments, f"exit {exit_code}"))
+        if arguments[0] == "classify":
+            right = ("a", "b") if "cpu" in arguments else LABELS
+            return [json.dumps({"predictions": [{"label": label}]}) for label in right], 1.0
+        Path("model.engine").write_bytes(bytes(100))
+        Path("model.engine.json").write_text("{}", "utf-8")
+        return [f'{{"report": {REPORT["report"]}}}'], 1.0
+
+    monkeypatch.setattr(test_engines, "run_command", run_command)
+    monkeypatch.setattr(test_engines, "classes", test_engines.classes.__wrapped__)
+    return calls
+
+
+LABELS = ["a", "b"]
+REPORT = {"report": "null"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "lost", "said"),
+    [("ab", 0, ""), ("aa", 0, "class of a CPU in fp32 for 50.0%"), ("ab", 9, "lost more than 8")],
+)
+def test_an_engine_is_compared_timed_and_refused_when_damaged(
+    built: list[tuple[str, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+    labels: str,
+    lost: int,
+    said: str,
+) -> None:
+    for name, value in {
+        "opened": lambda path, batch: FakeRunner(RunnerOptions(batch_size=batch)),
+        "lost_mib": lambda runner: lost,
+        "PROFILE": {"min": 1, "opt": 2, "max": 4},
+        "uploading": upload,
+        "SAME_CLASS": {"fp32": 1.2},  # of two photographs, all
+    }.items():
+        monkeypatch.setattr(test_engines, name, value)
+    monkeypatch.setattr(runner_rates, "TURN_S", 0.0)
+    LABELS[:] = labels
+    figures: dict[str, Any] = {}
+    path = test_engines.built(figures, "--trt")
+    arguments = (path, "fp32", Path("photographs"), figures)
+    if said:
+        with pytest.raises(AssertionError, match=said):
+            test_engines.check_engine(*arguments)
         return
-    with pytest.raises(outcome, match="CPU" if outcome is Skipped else r"CUDA 13\.0, finds no GPU"):
-        torch_gpu.both_towers_on_one()
+    test_engines.check_engine(*arguments)
+    assert (figures["build_s"], figures["same_class"]) == (1.0, 1.0)
+    assert figures["batch_4"]["images_per_s"] > 0
+    assert [call[::2] for call in built[1:3]] == [
+        ("verify", "exit 0"),
+        ("verify", f"exit {test_engines.DAMAGED}"),
+    ]
+    other = path.with_name("damaged.engine").read_bytes()
+    assert sum(a != b for a, b in zip(path.read_bytes(), other, strict=True)) == 1
 
 
-@pytest.mark.parametrize("missing", ["matplotlib", "onnx", "onnxruntime", "safetensors"])
-def test_training_is_skipped_where_a_package_is_missing_that_it_needs(
-    monkeypatch: pytest.MonkeyPatch, missing: str
+def test_a_leak_is_what_many_batches_take_after_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    free, runs = [100 * 2**20], [0]
+
+    class Leaking(FakeRunner):
+        def run(self, images: NDArray[np.uint8]) -> Any:
+            runs[0] += 1
+            free[0] -= 2**20 if runs[0] in (1, 40, 50) else 0
+            return super().run(images)
+
+    monkeypatch.setattr(test_engines, "free_bytes", lambda: free[0])
+    monkeypatch.setattr(test_engines, "NUM_BATCHES", 50)
+    assert test_engines.lost_mib(Leaking(RunnerOptions(batch_size=1, outputs=("fc7",)))) == 2
+    assert runs[0] > 50
+
+
+@pytest.mark.parametrize(
+    ("here", "precision", "verified", "target", "outcome"),
+    [
+        ("8.9", "fp32", True, "8.9", "checked"),
+        ("8.9", "fp32", False, "8.9", "failed"),
+        ("7.5", "fp16", True, "7.5", "checked"),
+        ("7.5", "fp32", True, None, "skipped"),
+        ("9.0", "fp16", False, "", "refused"),
+        ("9.0", "fp16", True, "", "checked"),
+    ],
+)
+def test_rtx_engines_are_built_for_the_gpu_at_hand_where_the_library_knows_it(
+    built: list[tuple[str, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+    here: str,
+    precision: str,
+    verified: bool,
+    target: str | None,
+    outcome: str,
 ) -> None:
-    monkeypatch.setattr(training_command, "both_towers_on_one", lambda: (CPU, CPU))
-    monkeypatch.setattr("alexnet_deploy.installed.has_module", lambda name: name != missing)
-    with pytest.raises(Skipped, match=f"needs {missing}, with"):
-        training_command.train(SETTINGS)
+    pytest.importorskip("tensorrt_rtx", reason="pip install 'alexnet-deploy[rtx]'")
+    gpu = Gpu(name="", compute_capability=here, cuda_version="13.0")
+    monkeypatch.setattr(test_engines, "current_gpu", lambda: gpu)
+    monkeypatch.setattr(test_engines, "check_engine", lambda *_: None)
+    monkeypatch.setitem(REPORT, "report", '{"checks": []}' if verified else "null")
+    arguments: Any = (precision, Path("photographs"), {})
+    if outcome == "checked":
+        test_engines.test_rtx(*arguments)
+    elif outcome == "failed":
+        with pytest.raises(AssertionError, match="not verified"):
+            test_engines.test_rtx(*arguments)
+    else:
+        reason = "refused here: this GPU is 9.0" if outcome == "refused" else "fp16 only"
+        with pytest.raises(pytest.skip.Exception, match=reason):
+            test_engines.test_rtx(*arguments)
+    if target is None:
+        assert built == []
+        return
+    words = built[0]
+    assert words[:4] == ("export", "--rtx", "--precision", precision)
+    assert ("--compute-capability" in words) == bool(target)
+    assert not target or words[words.index("--compute-capability") + 1] == target
+    assert (("verify", "model.engine", "exit 1") in built) == (outcome == "refused")

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from peers import PEERS, Crops
+import numpy as np
+import pytest
+from peers import PEERS, Crops, by_torch
 
 from alexnet_deploy.export.onnx import build_file
 from alexnet_deploy.graph.model_file import write_model
@@ -22,3 +24,12 @@ def test_peers_agree_on_photographs(tmp_path: Path) -> None:
         found.append(opened(model)(batch))
     assert found[0].shape == (2, 4096)
     assert relative_error(*found) < 1e-4
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_torch_in_half_precision_agrees_up_to_its_rounding(precision: str) -> None:
+    crops = Crops(list(varied_samples()[:2]), load_checkpoint(bundled_checkpoint()).spec)
+    (batch,) = PEERS["torch"][0](crops)
+    exact, rounded = by_torch()(batch), by_torch(precision=precision)(batch)
+    assert rounded.dtype == np.float32
+    assert 0 < relative_error(rounded, exact) < {"fp16": 1e-2, "bf16": 5e-2}[precision]

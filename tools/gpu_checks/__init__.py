@@ -1,1 +1,1 @@
-"""The checks of `make gpu-check` and their runner; see tools/gpu_check.py."""
+"""The checks of `make gpu-check`, pytest's tests, and what they share; see tools/gpu_check.py."""

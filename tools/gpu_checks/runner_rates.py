@@ -1,129 +1,63 @@
-"""Images per second of a runner, from the caller's array to the caller's arrays.
-
-In the same rounds: the upload of the images alone, an upper bound; the way of a command, from crops
-to results, with two calls of the runner at once and with one; and torch at the same work.
-"""
+"""Images per second of a runner on a GPU, from the caller's array to the caller's arrays."""
 
 import dataclasses
-import functools
 import statistics
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from itertools import chain
-from multiprocessing import get_context
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_deploy import installed
 from alexnet_deploy.choices import Device
 from alexnet_deploy.inference.run import run_batches
 from alexnet_deploy.photographs.pipeline import Loaded
 from alexnet_deploy.runtimes.base import Runner
 from alexnet_deploy.timing import in_turns, median_ratio, seconds_of
-from gpu_checks.check import Figures
+from gpu_checks.record import Figures
 
 ROUNDS = 9
 TURN_S = 0.05
 NUM_CONSUMED = 8
 """Batches that are consumed one after the other."""
-TORCH_PRECISIONS = ("fp32", "fp16", "bf16")
 
-Timer = Callable[[], float]
-Peer = Callable[[int], float]
-"""Maps a batch size to the seconds that torch takes for a batch."""
+Upload = Callable[[NDArray[np.uint8]], AbstractContextManager[Callable[[], None]]]
+"""Opens a function that copies given images to the GPU and waits."""
 
 
-def measure(
-    runner: Runner,
-    upload: Callable[[NDArray[np.uint8]], AbstractContextManager[Callable[[], None]]],
-    peer: Peer | None,
-) -> Figures:
+def measure(runner: Runner, upload: Upload) -> Figures:
     """Time full batches of noise.
 
-    Args:
-        runner: the one to time.
-        upload: opens a function that copies given images to the GPU and waits.
-        peer: from `peer_of`.
-
     Returns:
-        `images_per_s`, `torch_images_per_s`, `upload_images_per_s`, `consumed_images_per_s` and
-        `consumed_in_turn_images_per_s`, medians over the rounds; `times_in_turn` and
-        `times_torch`, the speed-ups by overlap and over torch, medians of the ratios.
+        Medians over the rounds: `images_per_s`; `upload_images_per_s`, of the copy alone, an upper
+        bound; `consumed_images_per_s` from crops to results, as a command with two calls of the
+        runner at once, and `consumed_in_turn_images_per_s`, with one. `times_in_turn` is how many
+        times as fast two at once are.
     """
-    batch = runner.options.batch_size
-    images = _noise(runner.spec.input_size, batch)
+    size, batch = runner.spec.input_size, runner.options.batch_size
+    images = noise(size, batch)
     with upload(images) as copy:
-        timers: dict[str, Timer] = {
-            "": lambda: seconds_of(lambda: runner.run(images), at_least_s=TURN_S),
-            "upload_": lambda: seconds_of(copy, at_least_s=TURN_S),
-            "consumed_": lambda: _consumed_s(runner, images, "cuda"),
-            "consumed_in_turn_": lambda: _consumed_s(runner, images, "cpu"),
+        timers: dict[str, Callable[[], float]] = {
+            "": partial(seconds_of, lambda: runner.run(images), at_least_s=TURN_S),
+            "upload_": partial(seconds_of, copy, at_least_s=TURN_S),
+            "consumed_": partial(_consumed_s, runner, images, "cuda"),
+            "consumed_in_turn_": partial(_consumed_s, runner, images, "cpu"),
         }
-        if peer is not None:
-            timers["torch_"] = functools.partial(peer, batch)
         in_turns(timers, 1)  # to warm up
         seconds = in_turns(timers, ROUNDS)
-    figures: Figures = {
+    figures = {
         f"{name}images_per_s": batch / statistics.median(each) for name, each in seconds.items()
     }
     figures["times_in_turn"] = median_ratio(seconds["consumed_in_turn_"], seconds["consumed_"])
-    if peer is not None:
-        figures["times_torch"] = median_ratio(seconds["torch_"], seconds[""])
     return figures
 
 
-@contextmanager
-def peer_of(precision: str, device: str = "cuda") -> Iterator[Peer | None]:
-    """Keep torch ready in its own process, whose libraries may differ from the runner's.
-
-    Yields:
-        A function that times it; None if torch is not installed, lacks the precision, or fails,
-        with the reason in the check's log.
-    """
-    if precision not in TORCH_PRECISIONS or not installed.has_module("torch"):
-        yield None
-        return
-    context = get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=serve, args=(theirs, precision, device), daemon=True)
-    process.start()
-    theirs.close()  # else a dead process would be waited for
-    try:
-        try:
-            ours.recv()
-        except EOFError:
-            print(f"no torch beside it: its process has ended for {precision}", file=sys.stderr)
-            yield None
-            return
-
-        def seconds(batch: int) -> float:
-            ours.send(batch)
-            answer: float = ours.recv()
-            return answer
-
-        yield seconds
-    finally:
-        ours.close()
-        process.join()
-
-
-def serve(pipe: Any, precision: str, device: str) -> None:
-    """Signal through a pipe when torch is ready; answer each batch size with its seconds."""
-    from gpu_checks.reference import bundled
-    from gpu_checks.torch_forward import forward_of
-
-    checkpoint = bundled()
-    forward = forward_of(checkpoint, precision, device)
-    noise = functools.cache(functools.partial(_noise, checkpoint.spec.input_size))
-    forward(noise(1))
-    pipe.send("ready")
-    with suppress(EOFError):  # no more requests
-        while batch := pipe.recv():
-            pipe.send(seconds_of(lambda: forward(noise(batch)), at_least_s=TURN_S))
+def noise(size: int, batch: int) -> NDArray[np.uint8]:
+    """Return (N, S, S, 3) crops."""
+    return np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
 
 
 def _consumed_s(runner: Runner, images: NDArray[np.uint8], as_on: Device) -> float:
@@ -137,7 +71,3 @@ def _consumed_s(runner: Runner, images: NDArray[np.uint8], as_on: Device) -> flo
         assert all(result.error is None for result in chain.from_iterable(batches))
 
     return seconds_of(consume, at_least_s=TURN_S) / NUM_CONSUMED
-
-
-def _noise(size: int, batch: int) -> NDArray[np.uint8]:
-    return np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)

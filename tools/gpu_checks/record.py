@@ -7,73 +7,80 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal
 
-from gpu_checks.check import Result, Status
+Figures = dict[str, Any]
+"""Measurements by name: numbers, strings, and lists and dicts of them."""
 
 # The file is shared, so local folders are removed.
 _FOLDERS = re.compile(r"(?<![\w.~:/-])/(?:[^/\s'\",;:()]+/)+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """The result of a check.
+
+    Attributes:
+        name: the check's.
+        status: "skipped" cannot run here, which is not a failure; "no-time" was not started or not
+            finished because the total time ran out.
+        seconds: duration.
+        reason: why it did not pass; empty if it did.
+        figures: what it measured, as far as it got.
+    """
+
+    name: str
+    status: Literal["passed", "failed", "skipped", "no-time"]
+    seconds: float = 0.0
+    reason: str = ""
+    figures: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Record:
     """Results so far; if killed at any moment, a file holds those of the finished checks.
 
     Attributes:
-        path: their file: FILE.partial.json until all checks have had their turn, then FILE.json, so
-            that earlier results are not lost before.
+        path: their file: FILE.partial.json until `finish`, then FILE.json, so that earlier results
+            are not lost before.
+        counts: the number of checks by status.
     """
 
-    def __init__(self, path: Path, environment: Result, wheels: tuple[str, ...]) -> None:
-        """Start the file.
-
-        Args:
-            path: the final file; its folder is created.
-            environment: its figures come first in the file.
-            wheels: names of those unpacked.
+    def __init__(self, path: Path, head: Mapping[str, Any]) -> None:
+        """Start the file; `head` comes first in it.
 
         Raises:
             OSError: it cannot be written.
         """
-        self._complete = path
+        self._final, self._head = path, head
+        self._results: list[Result] = []
         self.path = path.with_name(f"{path.stem}.partial{path.suffix}")
-        date = datetime.now(UTC).date().isoformat()
-        self._head = {"date": date, "wheels": wheels, **environment.figures}
-        self._results = [environment]
+        self.counts = Counter[str](passed=0, failed=0, skipped=0)
+        self.counts["no-time"] = 0
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(f"{path}: is a folder")
         self._write(complete=False)
 
-    def counts(self) -> dict[Status, int]:
-        """Return the number of checks by status."""
-        counted = Counter(result.status for result in self._results)
-        statuses: tuple[Status, ...] = get_args(Status)
-        return {status: counted[status] for status in statuses}
-
     def add(self, result: Result) -> None:
         """Add a result and write the file."""
         self._results.append(result)
+        self.counts[result.status] += 1
         self._write(complete=False)
 
     def finish(self) -> None:
-        """Replace earlier results, unless a check had no time."""
-        if not self.counts()["no-time"]:
-            self._write(complete=True)
-            os.replace(self.path, self._complete)
-            self.path = self._complete
+        """Replace the results of an earlier run."""
+        self._write(complete=True)
+        self.path = self.path.replace(self._final)
 
     def _write(self, *, complete: bool) -> None:
-        checks = [dataclasses.asdict(result) for result in self._results]
-        checks[0]["figures"] = {}  # they are the header
-        seconds = sum(result.seconds for result in self._results)
         content = {
             **self._head,
             "complete": complete,
-            "summary": self.counts(),
-            "seconds": seconds,
-            "checks": checks,
+            "summary": self.counts,
+            "seconds": sum(result.seconds for result in self._results),
+            "checks": [dataclasses.asdict(result) for result in self._results],
         }
         part = self.path.with_name(f"{self.path.name}.part")
         part.write_text(json.dumps(to_plain(content), indent=1) + "\n", "utf-8")

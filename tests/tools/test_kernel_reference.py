@@ -1,16 +1,18 @@
-"""What the checks hold the LRN kernel against, without the kernel: tools/lrn_bandwidth.py, too."""
+"""What the LRN kernel is held against on a GPU, without the kernel: numbers, floors and bounds."""
 
 import dataclasses
+import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lrn_bandwidth
 import numpy as np
 import pytest
 import torch
-from gpu_checks import kernel_bandwidth, kernel_by_cudnn
-from gpu_checks.check import Failed, Settings
+from gpu_checks import test_kernel, test_onnxruntime
 from gpu_checks.kernel_reference import DTYPES, TOLERANCES, formula, largest_error
 from lrn_bandwidth import FORMS, banded, by_torch, bytes_moved, summaries
 
@@ -82,18 +84,20 @@ def test_the_largest_error_counts_what_is_no_number(
     assert found == pytest.approx(error, rel=1e-6)
 
 
-def test_the_graph_for_cudnn_computes_the_formula_in_each_of_its_branches() -> None:
-    kernel = dataclasses.replace(KERNEL, towers=1)
+@pytest.mark.parametrize("scalar", ["float", "half"])
+def test_the_graph_for_cudnn_computes_the_formula_in_each_of_its_branches(scalar: Scalar) -> None:
+    kernel = dataclasses.replace(KERNEL, towers=1, scalar=scalar)
     x = activations(kernel)
-    model = kernel_by_cudnn.graph(x.shape, "float32").SerializeToString()
-    session = plain_session(model)
-    outputs = session.run(None, {"x": x})
-    assert len(outputs) == kernel_by_cudnn.BRANCHES
-    for output in outputs:
-        assert largest_error(output, formula(kernel, x)) < TOLERANCES["float"]
-    half = kernel_by_cudnn.graph(x.shape, "float16").graph
-    kinds = {value.type.tensor_type.elem_type for value in (*half.input, *half.output)}
-    assert kinds == {10}, "FLOAT16"
+    graph = test_onnxruntime.lrn_graph(x.shape, scalar)
+    kinds = {
+        value.type.tensor_type.elem_type for value in (*graph.graph.input, *graph.graph.output)
+    }
+    assert kinds == {10 if scalar == "half" else 1}
+    if scalar == "float":  # for half ONNX Runtime has it on a GPU only
+        outputs = plain_session(graph.SerializeToString()).run(None, {"x": x})
+        assert len(outputs) == test_onnxruntime.BRANCHES
+        for output in outputs:
+            assert largest_error(output, formula(kernel, x)) < TOLERANCES[scalar]
 
 
 @pytest.mark.parametrize(("scalar", "size"), [("float", 4), ("half", 2)])
@@ -115,21 +119,61 @@ def test_shares_are_of_the_copy_of_the_same_round() -> None:
     assert half[0]["share_of_copy"] == 0.5
 
 
-@pytest.mark.parametrize(("share", "is_enough"), [(0.81, True), (0.79, False)])
-def test_a_slow_kernel_fails_and_says_where(
-    monkeypatch: pytest.MonkeyPatch, share: float, is_enough: bool
+@pytest.mark.parametrize(("factor", "is_right"), [(1.0, True), (1.0 + 1e-5, False)])
+def test_the_check_of_numbers_launches_each_kernel_and_compares_what_it_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float, is_right: bool
 ) -> None:
-    rows = [
-        {"layer": layer, "scalar": "half", "fused": fused, "form": form, "share_of_copy": each}
-        for layer in ("conv1", "conv2")
-        for fused, form, each in ((True, "kernel", 0.9), (False, "kernel", 0.1), (True, "torch", 0))
-    ]
-    rows[3]["share_of_copy"] = share
-    monkeypatch.setattr(kernel_bandwidth, "both_towers_on_one", lambda: None)
-    monkeypatch.setattr(kernel_bandwidth, "measure", lambda: {"rows": rows})
-    settings = Settings(scratch=Path("nowhere"))
-    if is_enough:
-        assert kernel_bandwidth.bandwidth(settings) == {"rows": rows}
-        return
-    with pytest.raises(Failed, match=r"less than 80% of a copy's speed: conv2 79%$"):
-        kernel_bandwidth.bandwidth(settings)
+    """With NumPy in CuPy's place, and the formula in the kernel's."""
+    launched: list[tuple[Any, Any]] = []
+
+    def launch(grid: Any, block: Any, arrays: tuple[Any, Any]) -> None:
+        launched.append((grid, block))
+        x, y = arrays
+        y[...] = factor * formula(KERNEL, x)
+
+    module = SimpleNamespace(get_function={KERNEL.name: launch}.__getitem__)
+    cupy = SimpleNamespace(
+        __version__="14",
+        cuda=SimpleNamespace(Device=lambda: SimpleNamespace(compute_capability="90")),
+        RawModule=lambda path: module,
+        full=np.full,
+        asarray=np.asarray,
+        asnumpy=np.asarray,
+        ascontiguousarray=np.ascontiguousarray,
+    )
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setattr(test_kernel, "kernels", lambda: iter([(KERNEL, 2)]))
+    monkeypatch.chdir(tmp_path)
+    figures: dict[str, Any] = {}
+    outcome = nullcontext() if is_right else pytest.raises(AssertionError, match=r"1\.0e-05 off")
+    with outcome:
+        test_kernel.test_numbers(figures)
+    inputs = 1 + len(test_kernel.SPECIAL) if is_right else 1
+    assert launched == inputs * [((2 * KERNEL.blocks_per_image,), (KERNEL.threads,))]
+    assert (figures["kernels"], figures["error_max"]["float"] > 5e-6) == (1, not is_right)
+
+
+@pytest.mark.parametrize(
+    ("copy_gb_per_s", "name", "microseconds"),
+    [(4300, "memory", 42.9), (8000, "special functions", 35.6)],
+)
+def test_the_bound_is_the_longer_of_both(
+    monkeypatch: pytest.MonkeyPatch, copy_gb_per_s: float, name: str, microseconds: float
+) -> None:
+    """Of conv1 in half precision, 256 images, on the 132 multiprocessors of an H200 at 1.98 GHz."""
+    moved = 256 * 2 * 96 * (55 * 55 + 27 * 27)
+    share = moved / (1e3 * copy_gb_per_s) / 60
+    rows = [{"layer": "conv1", "microseconds": 60.0, "share_of_copy": share}]
+    monkeypatch.setattr(lrn_bandwidth, "measure", lambda: {"batch": 256, "rows": rows})
+    attributes = {"MULTIPROCESSOR_COUNT": 132, "CLOCK_RATE": 1_980_000}
+    monkeypatch.setattr(
+        test_kernel,
+        "device_attribute",
+        lambda attribute: attributes[attribute.name.removeprefix("CU_DEVICE_ATTRIBUTE_")],
+    )
+    figures: dict[str, Any] = {}
+    test_kernel.test_bandwidth(figures)
+    (found,) = figures["rows"]
+    assert found["bound"] == name
+    assert found["bound_microseconds"] == pytest.approx(microseconds, abs=0.05)
+    assert found["share_of_bound"] == pytest.approx(microseconds / 60, abs=1e-3)
