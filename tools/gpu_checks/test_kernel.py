@@ -1,7 +1,7 @@
 """The LRN kernel on the GPU: its numbers, and its speed beside what bounds it."""
 
-import dataclasses
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 from cuda.bindings import driver
 from numpy.typing import NDArray
 
-from alexnet_deploy.trt.kernel import TowerLrnKernel, compile_ptx
+from alexnet_deploy.trt.kernel import Hwc8Kernel, Scalar, TowerLrnKernel, compile_ptx, fits_hwc8
 from gpu_checks.kernel_reference import DTYPES, TOLERANCES, formula, largest_error
 from gpu_checks.record import Figures
 
@@ -50,9 +50,14 @@ def test_numbers(figures: Figures) -> None:
         figures["kernels"] += 1
         for x in inputs(kernel, num_images):
             y = cupy.full((len(x), *kernel.output_shape()), 12345, dtype=x.dtype)
+            here, there = (0, 1, 2, 3), (0, 1, 2, 3)
+            if isinstance(kernel, Hwc8Kernel):
+                here, there = (0, 2, 3, 1), (0, 3, 1, 2)
+            given = cupy.ascontiguousarray(cupy.asarray(x).transpose(here))
+            y = cupy.ascontiguousarray(y.transpose(here))
             grid = (len(x) * kernel.blocks_per_image,)
-            function(grid, (kernel.threads,), (cupy.asarray(x), y))
-            error = largest_error(cupy.asnumpy(y), formula(kernel, x))
+            function(grid, (kernel.threads,), (given, y))
+            error = largest_error(cupy.asnumpy(y).transpose(there), formula(kernel, x))
             largest = figures["error_max"]
             largest[kernel.scalar] = max(error, largest[kernel.scalar])
             is_right = error <= TOLERANCES[kernel.scalar]
@@ -62,21 +67,23 @@ def test_numbers(figures: Figures) -> None:
 def kernels() -> Iterator[tuple[TowerLrnKernel, int]]:
     """Yield kernels with a number of images for each."""
     for channels, height, width, towers, size, num_images in SHAPES:
-        plain = TowerLrnKernel(
-            scalar="float",
-            channels=channels,
-            height=height,
-            width=width,
-            size=size,
-            alpha=1e-4,
-            beta=0.75,
-            k=2.0,
-            towers=towers,
-            fused=False,
-        )
-        for scalar in DTYPES:
-            for fused in (False, True):
-                yield dataclasses.replace(plain, scalar=scalar, fused=fused), num_images
+        kinds: list[tuple[type[TowerLrnKernel], Scalar]]
+        kinds = [(TowerLrnKernel, "float"), (TowerLrnKernel, "half")]
+        kinds += [(Hwc8Kernel, "half")] if fits_hwc8(channels, size, towers) else []
+        for (kind, scalar), fused in product(kinds, (False, True)):
+            kernel = kind(
+                scalar=scalar,
+                channels=channels,
+                height=height,
+                width=width,
+                size=size,
+                alpha=1e-4,
+                beta=0.75,
+                k=2.0,
+                towers=towers,
+                fused=fused,
+            )
+            yield kernel, num_images
 
 
 def inputs(kernel: TowerLrnKernel, num_images: int) -> Iterator[NDArray[Any]]:
