@@ -291,7 +291,17 @@ def main() -> None:
             "code": code_rows,
             "estimates": time_rows,
         }
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+        arguments.json.write_text(f"{rows_on_lines(result)}\n", "utf-8")
+
+
+def rows_on_lines(result: dict[str, Any]) -> str:
+    """Return JSON with a line for each row of a table."""
+    fields = []
+    for name, value in result.items():
+        rows = map(json.dumps, value) if isinstance(value, list) else ()
+        text = json.dumps(value) if not rows else "[\n  " + ",\n  ".join(rows) + "\n ]"
+        fields.append(f"{json.dumps(name)}: {text}")
+    return "{\n " + ",\n ".join(fields) + "\n}"
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import kernel_bounds
 import lrn_bandwidth
 import numpy as np
 import pytest
@@ -27,11 +28,6 @@ SHAPES = (
     (2, 5, 383, 1, 3, 2),
 )
 SPECIAL = (np.nan, np.inf, -np.inf)
-SPECIAL_FUNCTIONS = 2
-"""Of each element: a reciprocal square root and a square root."""
-SPECIAL_FUNCTIONS_PER_CLOCK = 16
-"""Of a multiprocessor, in all compute capabilities from 8.0 to 12.x (CUDA C++ Programming Guide,
-throughput of native arithmetic instructions)."""
 
 
 @pytest.mark.gpu("cupy")
@@ -108,7 +104,7 @@ def test_bandwidth(figures: Figures) -> None:
     attribute = driver.CUdevice_attribute
     multiprocessors = device_attribute(attribute.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
     clock_khz = device_attribute(attribute.CU_DEVICE_ATTRIBUTE_CLOCK_RATE)
-    rate = SPECIAL_FUNCTIONS_PER_CLOCK * multiprocessors * 1e3 * clock_khz
+    rate = kernel_bounds.SPECIAL_FUNCTIONS * multiprocessors * 1e3 * clock_khz
     figures |= {"multiprocessors": multiprocessors, "clock_mhz": clock_khz / 1e3}
     figures["rows"] = [row | bound(row, figures["batch"], rate) for row in figures["rows"]]
 
@@ -129,7 +125,7 @@ def bound(row: dict[str, Any], batch: int, special_functions_per_s: float) -> di
     elements = batch * int(np.prod(lrn_bandwidth.LAYERS[row["layer"]]))
     times = {
         "memory": row["share_of_copy"] * row["microseconds"],
-        "special functions": 1e6 * SPECIAL_FUNCTIONS * elements / special_functions_per_s,
+        "special functions": 1e6 * kernel_bounds.ROOTS * elements / special_functions_per_s,
     }
     name = max(times, key=times.__getitem__)
     return {
