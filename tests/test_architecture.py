@@ -81,7 +81,7 @@ MODULES = {
         "confusions copies"
     ),
     "commands": (
-        "options import_weights pull models export_checks export classify embed index search "
+        "options import_weights pull models export_arguments export classify embed index search "
         "duplicates verify evaluate bench info doctor"
     ),
 }

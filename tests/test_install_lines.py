@@ -24,6 +24,7 @@ INDEX = {
     "imagehash": ("4.3.2",),
     "matplotlib": ("3.11.2",),
     "numpy": ("2.4.6",),
+    "nvidia-cuda-nvdisasm": ("13.5.37",),
     "nvidia-cuda-nvrtc": ("13.5.37", "13.0.88"),  # the oldest is 13.0.48
     "nvidia-nvimgcodec-cu13": ("0.9.0.20",),
     "onnx": ("1.23.2",),
@@ -34,15 +35,19 @@ INDEX = {
     "pillow": ("13.0.0",),
     "pillow-heif": ("1.8.1",),
     "pyarrow": ("26.0.1",),
+    "pytest": ("9.2.0",),
+    "pytest-timeout": ("2.4.0",),
     "rich": ("15.0.0",),
     "safetensors": ("0.8.0",),
     "tensorrt": ("11.4.0.106",),
     "tensorrt-rtx": ("1.7.1.116",),
     "torch": ("2.15.0",),
+    "tritonclient": ("2.73.0",),
 }
 EXTRAS_OF_OTHERS = {
     "nvidia-nvimgcodec-cu13": {"nvjpeg"},
     "onnxruntime-gpu": {"cuda", "cudnn"},
+    "tritonclient": {"grpc"},
 }
 USERS = sorted(EXTRAS.keys() - {"dev"})
 # What a computed part of a line may be, by its expression.
@@ -121,6 +126,8 @@ def test_whatever_is_to_be_installed_can_be() -> None:
         is_shown = path.relative_to(ROOT).parts[0] in ("alexnet_deploy", "training", "tools")
         if path.suffix == ".md" or (path.suffix == ".py" and is_shown):
             for line in chain.from_iterable(map(lines, texts(path))):
+                if line.startswith(" /"):  # a checkout
+                    continue
                 asked = wanted(line)
                 assert asked, f"{path}: pip install{line}"
                 for requirement in asked:

@@ -5,12 +5,11 @@ import functools
 import json
 import shlex
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from alexnet_deploy.choices import FILE_PRECISIONS, RUNTIMES, FilePrecision, Runtime
+from alexnet_deploy.choices import FILE_PRECISIONS, RUNTIMES
 from alexnet_deploy.console.decoding import decoding_options
 from alexnet_deploy.console.paths import FILE, LAYER, MODEL
 from alexnet_deploy.console.reporting import print_result, say
@@ -18,97 +17,13 @@ from alexnet_deploy.errors import UsageError
 from alexnet_deploy.files.path_text import printable
 
 if TYPE_CHECKING:
-    from alexnet_deploy.graph.report import Report
+    from alexnet_deploy.commands.export_arguments import ExportArguments
     from alexnet_deploy.model.checkpoints import Checkpoint
-    from alexnet_deploy.runtimes.engine_file import EngineRecord, HardwareCompatibility
-    from alexnet_deploy.weights.names import ModelSource
+    from alexnet_deploy.runtimes.engine_file import EngineRecord
 
 _Written = tuple[Mapping[str, Any] | None, "EngineRecord | None"]
 """The report of what was written, and of an engine the record."""
 _Write = Callable[["Checkpoint", "ExportArguments"], _Written]
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ExportArguments:
-    """What was said on the command line, under the names of its options."""
-
-    source: "ModelSource"
-    output: Path | None
-    triton: Path | None
-    precision: FilePrecision
-    calibrate: Path | None
-    trt: bool
-    rtx: bool
-    lrn: Literal["plugin", "native"] | None
-    min_batch: int | None
-    opt_batch: int | None
-    max_batch: int | None
-    compute_capability: tuple[str, ...]
-    version_compatible: bool
-    hardware_compatible: "HardwareCompatibility"
-    layers: tuple[str, ...]
-    opset: int | None
-    verify_on: Path | None
-    no_verify: bool
-    as_json: bool
-    runtime: Runtime
-    threads: int | None
-
-    @property
-    def is_engine(self) -> bool:
-        """Whether an engine is to be written, and not an ONNX file."""
-        return self.trt or self.rtx
-
-    @property
-    def target(self) -> Path:
-        """The file to write."""
-        if self.triton is not None:
-            return (
-                self.triton / self.name / "1" / ("model.plan" if self.is_engine else "model.onnx")
-            )
-        return self.output or Path(f"{self.name}{self.suffix}")
-
-    @property
-    def name(self) -> str:
-        """What the network is called, if nothing else is said."""
-        return Path(str(self.source)).stem
-
-    @property
-    def suffix(self) -> str:
-        """That of what is exported."""
-        return ".engine" if self.is_engine else ".onnx"
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """The layers to offer."""
-        return self.layers
-
-    def load(self) -> "Checkpoint":
-        """Read the checkpoint."""
-        from alexnet_deploy.weights.names import open_checkpoint
-
-        return open_checkpoint(self.source)
-
-    def verification_photographs(self) -> tuple[Path, ...] | None:
-        """Find what to verify on; None is not to verify."""
-        from alexnet_deploy.photographs.finding import find_photographs
-        from alexnet_deploy.photographs.samples import varied_samples
-
-        if self.no_verify:
-            return None
-        folder = self.verify_on
-        return varied_samples() if folder is None else tuple(find_photographs([folder]))
-
-    def calibration_photographs(self) -> tuple[Path, ...] | None:
-        """Find what to calibrate on; None is the varied samples."""
-        from alexnet_deploy.photographs.finding import find_photographs
-
-        return None if self.calibrate is None else tuple(find_photographs([self.calibrate]))
-
-    def show(self, report: "Report") -> None:
-        """Print a report as soon as it is there; --json prints it at the end, with the rest."""
-        if not self.as_json:
-            print_result(report.table())
 
 
 def _engine_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -217,7 +132,7 @@ def export(checkpoint: str | None, model: str | None, **options: Any) -> None:
     unverified, and says so. CHECKPOINT is a file or the name of a public network; without one,
     $ALEXNET_MODEL or the bundled one.
     """
-    from alexnet_deploy.commands.export_checks import check_export
+    from alexnet_deploy.commands.export_arguments import ExportArguments, check_export
     from alexnet_deploy.weights.names import chosen_model
 
     if checkpoint is not None and model is not None:
@@ -234,7 +149,7 @@ def export(checkpoint: str | None, model: str | None, **options: Any) -> None:
 
 
 def _write_repository(
-    write: _Write, checkpoint: "Checkpoint", arguments: ExportArguments
+    write: _Write, checkpoint: "Checkpoint", arguments: "ExportArguments"
 ) -> _Written:
     """Write into a repository for Triton."""
     from alexnet_deploy.export.triton import ServedNetwork, triton_repository
@@ -253,7 +168,7 @@ def _write_repository(
     return written
 
 
-def _write_onnx(checkpoint: "Checkpoint", arguments: ExportArguments) -> _Written:
+def _write_onnx(checkpoint: "Checkpoint", arguments: "ExportArguments") -> _Written:
     """Export to ONNX; the report is None where none was asked for."""
     from alexnet_deploy.export.onnx import export_onnx
     from alexnet_deploy.graph.build import OPSET
@@ -262,7 +177,7 @@ def _write_onnx(checkpoint: "Checkpoint", arguments: ExportArguments) -> _Writte
     file = export_onnx(
         checkpoint,
         arguments.target,
-        outputs=arguments.outputs,
+        outputs=arguments.layers,
         precision=arguments.precision,
         photographs=arguments.verification_photographs(),
         calibrate_on=arguments.calibration_photographs(),
@@ -276,7 +191,7 @@ def _write_onnx(checkpoint: "Checkpoint", arguments: ExportArguments) -> _Writte
     return file.report, None
 
 
-def _write_engine(checkpoint: "Checkpoint", arguments: ExportArguments) -> _Written:
+def _write_engine(checkpoint: "Checkpoint", arguments: "ExportArguments") -> _Written:
     """Export to an engine; the report is None where it cannot run here."""
     from alexnet_deploy.export.engine import EngineRequest, choose_runtime, export_engine
     from alexnet_deploy.runtimes.batch_profile import BatchProfile
@@ -294,7 +209,7 @@ def _write_engine(checkpoint: "Checkpoint", arguments: ExportArguments) -> _Writ
         compute_capabilities=arguments.compute_capability,
         version_compatible=arguments.version_compatible,
         hardware_compatibility=arguments.hardware_compatible,
-        outputs=arguments.outputs,
+        outputs=arguments.layers,
     )
     engine = export_engine(
         checkpoint,
@@ -310,7 +225,7 @@ def _write_engine(checkpoint: "Checkpoint", arguments: ExportArguments) -> _Writ
     return engine.record.report, engine.record
 
 
-def _verify_command(arguments: ExportArguments) -> str:
+def _verify_command(arguments: "ExportArguments") -> str:
     """Return the command that verifies the engine elsewhere."""
     from alexnet_deploy.model.default import bundled_checkpoint
 
@@ -324,7 +239,7 @@ def _print_written(
     checkpoint: "Checkpoint",
     report: Mapping[str, Any] | None,
     record: "EngineRecord | None",
-    arguments: ExportArguments,
+    arguments: "ExportArguments",
 ) -> None:
     """Print which file was written, or with --json an object."""
     from alexnet_deploy.runtimes.engine_file import NORMALIZED_BY, NOT_VERIFIED
