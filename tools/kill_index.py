@@ -1,20 +1,31 @@
-"""Test that `index` survives SIGKILL at random moments, and inside each of its steps.
+"""Test that an index survives SIGKILL at random moments, and inside each step of what changes it.
 
     python tools/kill_index.py TEST [--runs 200] [--json FILE]
 
-Three scenarios, each first run undisturbed. `new`: an index of 180 photographs is created,
-including copies and a damaged file, and its vectors are compressed, with binary codes. `changed`:
-half of them are gone, others renamed, replaced and added, and the run prunes, so vectors move and
-are compressed anew. `exact`: what is compressed is removed. Segments are small, so that batches
-cross their boundaries. Runs are processes, killed from outside: `--runs` of them at a random moment
-of the run, then at least ten inside each step and three inside parts of steps, between two lines
-that the process writes on entering and leaving them. Vectors are written in chunks of 4 KiB, so
-that a kill can fall between two.
+Each scenario is first run undisturbed:
+
+    new       an index of 180 photographs is created, including copies and a damaged file, and its
+              vectors are compressed, with binary codes
+    changed   half of them are gone, others renamed, replaced and added, and the run prunes, so
+              vectors move, with their perceptual hashes, and are compressed anew
+    exact     what is compressed is removed
+    coder     the binary codes are made anew, by a coder of the user's
+    hashed    `duplicates` stores perceptual hashes in an index of before there were any
+    exported  the vectors are written into several files
+    imported  an index is created of a file of vectors
+    added     two files of vectors are imported into an index of photographs: one that has changed
+              since an earlier import, and a new one
+
+Segments are small, so that batches cross their boundaries. Runs are processes, killed from outside:
+`--runs` of them at a random moment of the run, then at least ten inside each step and three inside
+parts of steps, between two lines that the process writes on entering and leaving them. Vectors are
+written in chunks of 4 KiB, so that a kill can fall between two.
 
 After each kill the index is checked and searched, and the next run continues from there, killed
-again or not. Each finished index must have the same ids, paths and vectors, bit for bit, as the
-undisturbed one. How often a photograph went through the network is counted from the logs. The tool
-stops at the first difference, and prints what led to it.
+again or not. Each finished index must have the same ids, paths, vectors, hashes and exported files,
+bit for bit, as the undisturbed one; of an export all files are there or not the first. How often a
+photograph went through the network is counted from the logs. The tool stops at the first
+difference, and prints what led to it.
 """
 
 import argparse
@@ -24,7 +35,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -47,7 +58,9 @@ PARTS = (
     *("creation/ledger", "creation/model", "creation/manifest"),
     *("prune/append", "prune/sync", "prune/other commit"),
     *("compress/axes", "compress/rows", "compress/record", "compress/record/old file"),
-    "removal/old file",
+    *("removal/old file", "coder/axes", "coder/rows", "coder/record", "coder/record/old file"),
+    *("import/append", "import/sync", "import/insert", "import/commit", "import/compress"),
+    *("migration/other commit", "hash/rows", "export/file", "export/rename"),
 )
 AGAIN = 0.7  # share of killed runs followed by another killed run
 
@@ -107,7 +120,7 @@ def main() -> None:
         [path.resolve() for path in photographs[NUM_PHOTOGRAPHS:]],
         rng,
     )
-    for scenario in cycle(scenarios):
+    for scenario in cycle(scenarios.values()):
         if plan.is_done():
             break
         kills = plan.kills(scenario)
@@ -147,18 +160,20 @@ def copy_photographs(photographs: Sequence[Path], folder: Path) -> Path:
     return targets[2]
 
 
-def figures_of(scenarios: Sequence[Scenario], account: Account) -> dict[str, Any]:
+def figures_of(scenarios: Mapping[str, Scenario], account: Account) -> dict[str, Any]:
     """Return the figures of the test."""
     return {
         "scenarios": {
-            Path(scenario.run.directory).name.removesuffix("-index"): {
+            name: {
+                "killed": account.by_index[scenario.run.directory],
                 "photographs": len(scenario.after.rows),
                 "failed": sum(row[-2] == "failed" for row in scenario.after.rows.values()),
                 "seconds_undisturbed": round(scenario.log.wall_s, 2),
                 "embedded_undisturbed": sum(map(len, scenario.log.batches)),
             }
-            for scenario in scenarios
+            for name, scenario in scenarios.items()
         },
+        "killed": account.by_index.total(),
         "killed_at_random": account.random.total(),
         "killed_at_random_in": dict(account.random.most_common()),
         "killed_inside_step": {step: account.num_inside(step) for step in STEPS},

@@ -1,4 +1,4 @@
-"""A run of `index` that is killed inside a step, killed again, and then finished.
+"""What changes an index is killed inside a step, killed again, and then finished.
 
 A small version of tools/kill_index.py, with a runner that sees colours only.
 """
@@ -20,6 +20,17 @@ from tests.support.killed_scenarios import Difference, Scenario, State, make_sce
 NUM_PHOTOGRAPHS, BATCH_SIZE = 40, 12
 SEGMENT_BYTES = 10 * 2 * 4096  # ten vectors: each batch crosses from one segment into the next
 NUM_INSIDE, NUM_KILLS = 2, 40
+SCENARIO_OF = {
+    "prune": "changed",
+    "compress": "changed",
+    "removal": "exact",
+    "coder": "coder",
+    "import": "added",
+    "migration": "hashed",
+    "hash": "hashed",
+    "export": "exported",
+}
+"""In which a step is looked for; the others in `new`."""
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +53,7 @@ def save_photographs(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def scenarios(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scenario, Scenario, Scenario]:
+def scenarios(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scenario]:
     place = tmp_path_factory.mktemp("killed").resolve()
     spare = [save_photograph(place / "spare" / f"{n}.png", (9 * n, 77, 200)) for n in range(10)]
     return make_scenarios(
@@ -55,10 +66,10 @@ def scenarios(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scenario, Scena
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_run_killed_inside_a_step_is_finished_as_if_nothing_had_happened(
-    scenarios: tuple[Scenario, Scenario, Scenario], step: str, tmp_path: Path
+    scenarios: dict[str, Scenario], step: str, tmp_path: Path
 ) -> None:
     rng, account = random.Random(step), Account()
-    scenario = scenarios[{"prune": 1, "compress": 1, "removal": 2}.get(step, 0)]
+    scenario = scenarios[SCENARIO_OF.get(step, "new")]
 
     def next_kill() -> Kill | None:
         is_enough = account.num_inside(step) >= NUM_INSIDE
@@ -72,10 +83,10 @@ def test_a_run_killed_inside_a_step_is_finished_as_if_nothing_had_happened(
 
 
 def test_a_run_killed_at_any_moment_is_finished_as_if_nothing_had_happened(
-    scenarios: tuple[Scenario, Scenario, Scenario], tmp_path: Path
+    scenarios: dict[str, Scenario], tmp_path: Path
 ) -> None:
     rng, account = random.Random(0), Account()
-    for scenario in scenarios:
+    for scenario in scenarios.values():
         kills = [random_kill(scenario.log, rng) for _ in range(2)]
         directory = tmp_path.resolve() / "index"
         life = Life(scenario=scenario, directory=directory, account=account, rng=rng)
@@ -84,17 +95,22 @@ def test_a_run_killed_at_any_moment_is_finished_as_if_nothing_had_happened(
 
 
 def test_the_undisturbed_runs_go_through_all_steps_and_compact(
-    scenarios: tuple[Scenario, Scenario, Scenario],
+    scenarios: dict[str, Scenario],
 ) -> None:
-    new, changed, exact = scenarios
-    *changing, compress, removal = STEPS
-    changing.remove("prune")
-    for scenario, steps in (
-        (new, {*changing, compress}),
-        (changed, {*STEPS} - {"creation", removal}),
-        (exact, {removal}),
-    ):
-        assert {step for step in STEPS if any(scenario.log.visits(step))} == steps
+    embedding = {"append", "sync", "insert", "commit"}
+    for name, steps in {
+        "new": {*embedding, "creation", "compress"},
+        "changed": {*embedding, "prune", "compress"},
+        "exact": {"removal"},
+        "coder": {"coder"},
+        "imported": {"creation", "import"},
+        "added": {"import"},
+        "hashed": {"migration", "hash"},
+        "exported": {"export"},
+    }.items():
+        log = scenarios[name].log
+        assert {step for step in STEPS if any(log.visits(step))} == steps, name
+    new, changed, exact = (scenarios[name] for name in ("new", "changed", "exact"))
     assert any(changed.log.visits("compress/record/old file"))
     assert exact.before.num_compressed == len(exact.before.vectors)
     assert exact.after.num_compressed == 0
@@ -148,9 +164,9 @@ def test_the_account_finds_what_is_embedded_twice_or_in_part(
 
 
 def test_one_bit_of_one_vector_is_a_difference(
-    scenarios: tuple[Scenario, Scenario, Scenario], tmp_path: Path
+    scenarios: dict[str, Scenario], tmp_path: Path
 ) -> None:
-    scenario = scenarios[0]
+    scenario = scenarios["new"]
     sha256, vector = list(scenario.after.vectors.items())[-1]
     changed = {**scenario.after.vectors, sha256: bytes([vector[0] ^ 1]) + vector[1:]}
     after = dataclasses.replace(scenario.after, vectors=changed)
