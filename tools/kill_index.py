@@ -62,7 +62,7 @@ PARTS = (
     *("import/append", "import/sync", "import/insert", "import/commit", "import/compress"),
     *("migration/other commit", "hash/rows", "export/file", "export/rename"),
 )
-AGAIN = 0.7  # share of killed runs followed by another killed run
+AGAIN = 0.8  # share of killed runs followed by another killed run
 
 
 class Plan:

@@ -5,12 +5,15 @@ A small version of tools/kill_index.py, with a runner that sees colours only.
 
 import dataclasses
 import random
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import alexnet_deploy.index.model
+from alexnet_deploy.index.storage import open_storage_to_write
 from tests.support.fake_runner import save_photograph
 from tests.support.index_killing import Account, Life, lost_photographs
 from tests.support.killed_child import open_colour_runner
@@ -87,16 +90,14 @@ def test_a_run_killed_at_any_moment_is_finished_as_if_nothing_had_happened(
 ) -> None:
     rng, account = random.Random(0), Account()
     for scenario in scenarios.values():
-        kills = [random_kill(scenario.log, rng) for _ in range(2)]
+        kill = random_kill(scenario.log, rng)
         directory = tmp_path.resolve() / "index"
         life = Life(scenario=scenario, directory=directory, account=account, rng=rng)
-        life.run(iter([*kills, None]).__next__)
+        life.run(iter([kill, None]).__next__)
     assert account.num_finished == len(scenarios)
 
 
-def test_the_undisturbed_runs_go_through_all_steps_and_compact(
-    scenarios: dict[str, Scenario],
-) -> None:
+def test_the_undisturbed_runs_go_through_all_steps(scenarios: dict[str, Scenario]) -> None:
     embedding = {"append", "sync", "insert", "commit"}
     for name, steps in {
         "new": {*embedding, "creation", "compress"},
@@ -110,11 +111,26 @@ def test_the_undisturbed_runs_go_through_all_steps_and_compact(
     }.items():
         log = scenarios[name].log
         assert {step for step in STEPS if any(log.visits(step))} == steps, name
+
+
+def test_the_undisturbed_runs_do_what_each_is_for(scenarios: dict[str, Scenario]) -> None:
     new, changed, exact = (scenarios[name] for name in ("new", "changed", "exact"))
     assert any(changed.log.visits("compress/record/old file"))
+    assert changed.before.hashes.keys() > changed.after.hashes.keys() > set()
     assert exact.before.num_compressed == len(exact.before.vectors)
     assert exact.after.num_compressed == 0
-    assert len(list(changed.log.visits("prune/append"))) > 1
+    assert scenarios["coder"].after.coder_widths == (8, 64)
+    hashed, added = scenarios["hashed"], scenarios["added"]
+    assert (len(hashed.before.hashes), len(hashed.after.hashes)) == (0, len(new.after.vectors))
+    assert (len(added.before.imported), len(added.after.imported)) == (1, 2)
+    assert not added.before.imported.items() <= added.after.imported.items()
+    assert len(scenarios["exported"].after.exported) > 1
+    for scenario, part in (
+        (changed, "prune/append"),
+        (scenarios["imported"], "import/append"),
+        (hashed, "hash/rows"),
+    ):
+        assert len(list(scenario.log.visits(part))) > 1, part
     assert sorted(row[-2] for row in new.after.rows.values()).count("failed") == 1
     # Two copies and the damaged one have no vector of their own.
     assert len(new.after.vectors) == NUM_PHOTOGRAPHS - 3
@@ -163,18 +179,39 @@ def test_the_account_finds_what_is_embedded_twice_or_in_part(
         lost_photographs(log, *states)
 
 
-def test_one_bit_of_one_vector_is_a_difference(
-    scenarios: dict[str, Scenario], tmp_path: Path
+@pytest.mark.parametrize(
+    ("name", "field", "reason"),
+    [
+        ("new", "vectors", "the vector of .* is another one"),
+        ("hashed", "hashes", "the hashes of .* are other ones"),
+        ("exported", "exported", "of an export there is"),
+    ],
+)
+def test_one_bit_is_a_difference(
+    scenarios: dict[str, Scenario], name: str, field: str, reason: str, tmp_path: Path
 ) -> None:
-    scenario = scenarios["new"]
-    sha256, vector = list(scenario.after.vectors.items())[-1]
-    changed = {**scenario.after.vectors, sha256: bytes([vector[0] ^ 1]) + vector[1:]}
-    after = dataclasses.replace(scenario.after, vectors=changed)
+    scenario = scenarios[name]
+    *others, (key, value) = getattr(scenario.after, field).items()
+    changed: dict[str, Any] = {
+        field: {**dict(others), key: bytes([value[0] ^ 1]) + value[1:]},
+    }
+    after = dataclasses.replace(scenario.after, **changed)
     life = Life(
         scenario=dataclasses.replace(scenario, after=after),
         directory=tmp_path.resolve() / "index",
         account=Account(),
         rng=random.Random(0),
     )
-    with pytest.raises(Difference, match=f"the vector of {sha256.hex()} is another one"):
+    with pytest.raises(Difference, match=reason):
         life.run(iter([None]).__next__)
+
+
+def test_a_row_that_is_counted_and_not_there_is_a_difference(
+    scenarios: dict[str, Scenario], tmp_path: Path
+) -> None:
+    directory = Path(scenarios["imported"].run.directory)
+    shutil.copytree(directory, tmp_path / "index")
+    with open_storage_to_write(tmp_path / "index") as index, index.ledger.transaction():
+        index.ledger.execute("DELETE FROM photographs WHERE id = 1")
+    with pytest.raises(Difference, match=r"has \d+ of \d+ rows of .*a\.parquet"):
+        State.read(tmp_path / "index")

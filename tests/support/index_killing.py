@@ -18,7 +18,7 @@ from alexnet_deploy.errors import IncompatibleFileError, UsageError
 from alexnet_deploy.index.manifest import MANIFEST_NAME
 from alexnet_deploy.index.results import SearchResult
 from tests.support.index_runner import search
-from tests.support.killed_runs import EXPORTED, Kill, Log, execute
+from tests.support.killed_runs import EXPORTED, Kill, Log, Run, execute
 from tests.support.killed_scenarios import Difference, Scenario, State, cosines
 
 K = 5  # neighbours of each search
@@ -100,16 +100,14 @@ class Life:
         while is_killed:
             kill = next_kill()
             is_searched = kill is None or (kill.step is None and self.rng.random() < 0.5)
-            log = execute(run, kill, self._search_meanwhile if is_searched else None)
+            log = self._execute(run, kill, self._search_meanwhile if is_searched else None)
             self._note(kill, log)
             before, state = state, self._examined()
-            if log.was_killed:
-                self._make_room_for_an_export()
             lost = lost_photographs(log, before, state)
             num_embedded += sum(map(len, log.batches))
             num_lost += len(lost)
             is_killed = log.was_killed
-        if self.rng.random() < 0.1 and execute(run).batches:
+        if self.rng.random() < 0.1 and self._execute(run).batches:
             raise Difference("another run embeds again")
         for name in State.__slots__:
             if getattr(state, name) != getattr(scenario.after, name):
@@ -132,10 +130,13 @@ class Life:
         else:
             self.account.aimed[log.last_part()] += 1
 
-    def _make_room_for_an_export(self) -> None:
-        """Remove what was exported, as the next export would ask for."""
+    def _execute(
+        self, run: Run, kill: Kill | None = None, meanwhile: Callable[[], None] | None = None
+    ) -> Log:
+        """Execute a run; what was exported is removed first, for which an export would ask."""
         if any(self.directory.glob(f"{EXPORTED}/*.parquet")):
             shutil.rmtree(self.directory / EXPORTED)
+        return execute(run, kill, meanwhile)
 
     def _examined(self) -> State:
         """Return the state, after comparing it with what it may be, and searching it.
