@@ -35,9 +35,10 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from functools import partial
-from itertools import cycle
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +69,9 @@ AGAIN = 0.8  # share of killed runs followed by another killed run
 class Plan:
     """The remaining kills, random ones first."""
 
-    def __init__(self, num_random: int, account: Account, rng: random.Random) -> None:
+    def __init__(self, num_random: int, account: Account) -> None:
         self._num_random = num_random
         self._account = account
-        self._rng = rng
 
     def steps(self) -> list[str]:
         """Return the steps, and parts of steps, not hit often enough."""
@@ -79,23 +79,34 @@ class Plan:
         targets += [(part, NUM_INSIDE_PART) for part in PARTS]
         return [step for step, number in targets if self._account.num_inside(step) < number]
 
-    def is_done(self) -> bool:
-        """Return whether no kills remain."""
-        return self._account.random.total() >= self._num_random and not self.steps()
+    def lives(self, scenarios: Collection[Scenario]) -> Iterator[Scenario]:
+        """Yield by turns the scenarios that have kills left, until none remain."""
+        for scenario in cycle(scenarios):
+            if self._has_random() or self._possible(scenario):
+                yield scenario
+            elif not self.steps():
+                return
 
-    def kills(self, scenario: Scenario) -> Iterator[Kill | None]:
-        """Yield the kills of one index, at least one, then None."""
-        while not self.is_done():
-            possible = [step for step in self.steps() if any(scenario.log.visits(step))]
-            if self._account.random.total() < self._num_random:
-                yield random_kill(scenario.log, self._rng)
-            elif possible:
-                yield aimed_kill(self._rng.choice(possible), scenario.log, self._rng)
-            else:
-                break
-            if self._rng.random() >= AGAIN:
+    def kills(self, scenario: Scenario, rng: random.Random) -> Iterator[Kill | None]:
+        """Yield the kills of one index, then None."""
+        while (kill := self._kill(scenario, rng)) is not None:
+            yield kill
+            if rng.random() >= AGAIN:
                 break
         yield None
+
+    def _kill(self, scenario: Scenario, rng: random.Random) -> Kill | None:
+        if self._has_random():
+            return random_kill(scenario.log, rng)
+        possible = self._possible(scenario)
+        return aimed_kill(rng.choice(possible), scenario.log, rng) if possible else None
+
+    def _has_random(self) -> bool:
+        return self._account.random.total() < self._num_random
+
+    def _possible(self, scenario: Scenario) -> list[str]:
+        """Return the steps that a run of it goes through."""
+        return [step for step in self.steps() if any(scenario.log.visits(step))]
 
 
 def main() -> None:
@@ -105,11 +116,11 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--runs", type=int, default=200, help="killed at random moments")
+    parser.add_argument("--jobs", type=int, default=2, help="indexes under way at a time")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="also write the figures here")
     arguments = parser.parse_args()
     rng, account, start = random.Random(arguments.seed), Account(), time.monotonic()
-    plan = Plan(arguments.runs, account, rng)
     place = Path(tempfile.mkdtemp(prefix="alexnet-deploy-kill-")).resolve()
     photographs = rng.sample(
         list(find_photographs([arguments.folder])), NUM_PHOTOGRAPHS + NUM_SPARE
@@ -120,22 +131,34 @@ def main() -> None:
         [path.resolve() for path in photographs[NUM_PHOTOGRAPHS:]],
         rng,
     )
-    for scenario in cycle(scenarios.values()):
-        if plan.is_done():
-            break
-        kills = plan.kills(scenario)
-        life = Life(scenario=scenario, directory=place / "killed", account=account, rng=rng)
-        life.run(kills.__next__)
-        num_aimed = account.aimed.total()
-        print(
-            f"{time.monotonic() - start:6.0f} s: {account.random.total()} kills at random, "
-            f"{num_aimed} aimed, {account.num_finished} indexes finished, all the same",
-            file=sys.stderr,
-        )
+    plan = Plan(arguments.runs, account)
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+
+        def lived(number: int, scenario: Scenario) -> Account:
+            rng, own = random.Random(f"{arguments.seed} {number}"), Account()
+            directory = place / f"killed-{number}"
+            life = Life(scenario=scenario, directory=directory, account=own, rng=rng)
+            life.run(plan.kills(scenario, rng).__next__)
+            return own
+
+        lives = (pool.submit(lived, *life) for life in enumerate(plan.lives(scenarios.values())))
+        waiting = set(islice(lives, arguments.jobs))
+        while waiting:
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            for life in done:
+                account.add(life.result())
+                print(
+                    f"{time.monotonic() - start:6.0f} s: {account.random.total()} kills at random, "
+                    f"{account.aimed.total()} aimed, {account.num_finished} indexes finished, "
+                    "all the same",
+                    file=sys.stderr,
+                )
+            waiting |= set(islice(lives, len(done)))
     shutil.rmtree(place)
     figures = {
         "seed": arguments.seed,
         "cores": default_threads(),
+        "jobs": arguments.jobs,
         **figures_of(scenarios, account),
         "minutes": round((time.monotonic() - start) / 60, 1),
     }

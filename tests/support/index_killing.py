@@ -50,6 +50,11 @@ class Account:
     num_searches: int = 0
     num_searches_meanwhile: int = 0
 
+    def add(self, other: "Account") -> None:
+        """Count what another has counted, too."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
     def num_inside(self, step: str) -> int:
         """Count the kills that were aimed at a step, or at a part of it, and found it."""
         return sum(
