@@ -134,6 +134,7 @@ class Reporter:
 
         def begun(*arguments: Any) -> None:
             self.enter("insert")
+            time.sleep(LONG_PAUSE_S)
             insert_vectors(*arguments)
 
         def ended(*arguments: Any) -> None:
