@@ -95,6 +95,9 @@ def export_files(
     Each photograph is as some moment of the run had it: another process may index meanwhile, and
     waits for the rows of one group at most. What it adds is not here.
 
+    The first file appears last, and with it all are there: a process that is killed while they are
+    renamed, a moment at the end, can leave others without it, which are no export.
+
     Args:
         directory: of the index, which need not be writable.
         folder: made if it does not exist; else empty.

@@ -14,7 +14,13 @@ from alexnet_deploy.index.compressed_check import compressed_problems
 from alexnet_deploy.index.ledger import LEDGER_NAME
 from alexnet_deploy.index.status import describe_index
 from alexnet_deploy.index.storage import open_storage, open_storage_to_write
-from tests.support.compressed_index import assert_same, compress, ranker_of, record_of
+from tests.support.compressed_index import (
+    assert_in_order,
+    assert_same,
+    compress,
+    ranker_of,
+    record_of,
+)
 from tests.support.made_index import add, clustered, live, make_index, remove, run_on
 
 MODULE = "alexnet_deploy.index.compressed_search"
@@ -153,25 +159,30 @@ def test_the_compressed_forms_of_other_vectors_are_a_problem_that_a_check_finds(
         assert "bytes, expected" in problem
 
 
+@pytest.mark.parametrize("bits", [0, 64])
 def test_a_search_is_right_while_another_process_indexes_and_compresses(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
+    bits: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(f"{MODULE}._FEWEST", 8)
-    told: list[str] = []
+    directory, told = tmp_path / "index", list[str]()
+    make_index(directory, 64)
     with run_on(directory) as index:
-        add(index, clustered(300, 24))
-        compress(index)
-    queries, states = clustered(3, 24, seed=1), set()
+        add(index, clustered(300, 64))
+        compress(index, bits)
+    queries, states = clustered(3, 64, seed=1), set()
     with (
         open_storage(directory) as index,
-        subprocess.Popen([sys.executable, CHANGING, str(directory), "12"]) as process,
+        subprocess.Popen([sys.executable, CHANGING, str(directory), "12", str(bits)]) as process,
     ):
         ranker = ranker_of(index, told)
         while process.poll() is None:
             assert_same(index, ranker, queries)
+            assert_in_order(index, ranker, queries, effort=20)
             states.add(hashlib.sha256((directory / LEDGER_NAME).read_bytes()).digest())
         assert_same(index, ranker, queries)
-        assert record_of(index).fit > 1
+        assert_in_order(index, ranker, queries, effort=20)
+        record = record_of(index)
+        assert (record.fit > 1, record.bits) == (True, bits)
     assert process.returncode == 0
     assert len(states) > 5
     assert not told

@@ -1,16 +1,19 @@
-"""A run of `index` that is killed inside a step, killed again, and then finished.
+"""What changes an index is killed inside a step, killed again, and then finished.
 
 A small version of tools/kill_index.py, with a runner that sees colours only.
 """
 
 import dataclasses
 import random
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import alexnet_deploy.index.model
+from alexnet_deploy.index.storage import open_storage_to_write
 from tests.support.fake_runner import save_photograph
 from tests.support.index_killing import Account, Life, lost_photographs
 from tests.support.killed_child import open_colour_runner
@@ -20,6 +23,17 @@ from tests.support.killed_scenarios import Difference, Scenario, State, make_sce
 NUM_PHOTOGRAPHS, BATCH_SIZE = 40, 12
 SEGMENT_BYTES = 10 * 2 * 4096  # ten vectors: each batch crosses from one segment into the next
 NUM_INSIDE, NUM_KILLS = 2, 40
+SCENARIO_OF = {
+    "prune": "changed",
+    "compress": "changed",
+    "removal": "exact",
+    "coder": "coder",
+    "import": "added",
+    "migration": "hashed",
+    "hash": "hashed",
+    "export": "exported",
+}
+"""In which a step is looked for; the others in `new`."""
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +56,7 @@ def save_photographs(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def scenarios(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scenario, Scenario, Scenario]:
+def scenarios(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scenario]:
     place = tmp_path_factory.mktemp("killed").resolve()
     spare = [save_photograph(place / "spare" / f"{n}.png", (9 * n, 77, 200)) for n in range(10)]
     return make_scenarios(
@@ -55,10 +69,10 @@ def scenarios(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scenario, Scena
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_run_killed_inside_a_step_is_finished_as_if_nothing_had_happened(
-    scenarios: tuple[Scenario, Scenario, Scenario], step: str, tmp_path: Path
+    scenarios: dict[str, Scenario], step: str, tmp_path: Path
 ) -> None:
     rng, account = random.Random(step), Account()
-    scenario = scenarios[{"prune": 1, "compress": 1, "removal": 2}.get(step, 0)]
+    scenario = scenarios[SCENARIO_OF.get(step, "new")]
 
     def next_kill() -> Kill | None:
         is_enough = account.num_inside(step) >= NUM_INSIDE
@@ -72,33 +86,51 @@ def test_a_run_killed_inside_a_step_is_finished_as_if_nothing_had_happened(
 
 
 def test_a_run_killed_at_any_moment_is_finished_as_if_nothing_had_happened(
-    scenarios: tuple[Scenario, Scenario, Scenario], tmp_path: Path
+    scenarios: dict[str, Scenario], tmp_path: Path
 ) -> None:
     rng, account = random.Random(0), Account()
-    for scenario in scenarios:
-        kills = [random_kill(scenario.log, rng) for _ in range(2)]
+    for scenario in scenarios.values():
+        kill = random_kill(scenario.log, rng)
         directory = tmp_path.resolve() / "index"
         life = Life(scenario=scenario, directory=directory, account=account, rng=rng)
-        life.run(iter([*kills, None]).__next__)
+        life.run(iter([kill, None]).__next__)
     assert account.num_finished == len(scenarios)
 
 
-def test_the_undisturbed_runs_go_through_all_steps_and_compact(
-    scenarios: tuple[Scenario, Scenario, Scenario],
-) -> None:
-    new, changed, exact = scenarios
-    *changing, compress, removal = STEPS
-    changing.remove("prune")
-    for scenario, steps in (
-        (new, {*changing, compress}),
-        (changed, {*STEPS} - {"creation", removal}),
-        (exact, {removal}),
-    ):
-        assert {step for step in STEPS if any(scenario.log.visits(step))} == steps
+def test_the_undisturbed_runs_go_through_all_steps(scenarios: dict[str, Scenario]) -> None:
+    embedding = {"append", "sync", "insert", "commit"}
+    for name, steps in {
+        "new": {*embedding, "creation", "compress"},
+        "changed": {*embedding, "prune", "compress"},
+        "exact": {"removal"},
+        "coder": {"coder"},
+        "imported": {"creation", "import"},
+        "added": {"import"},
+        "hashed": {"migration", "hash"},
+        "exported": {"export"},
+    }.items():
+        log = scenarios[name].log
+        assert {step for step in STEPS if any(log.visits(step))} == steps, name
+
+
+def test_the_undisturbed_runs_do_what_each_is_for(scenarios: dict[str, Scenario]) -> None:
+    new, changed, exact = (scenarios[name] for name in ("new", "changed", "exact"))
     assert any(changed.log.visits("compress/record/old file"))
+    assert changed.before.hashes.keys() > changed.after.hashes.keys() > set()
     assert exact.before.num_compressed == len(exact.before.vectors)
     assert exact.after.num_compressed == 0
-    assert len(list(changed.log.visits("prune/append"))) > 1
+    assert scenarios["coder"].after.coder_widths == (8, 64)
+    hashed, added = scenarios["hashed"], scenarios["added"]
+    assert (len(hashed.before.hashes), len(hashed.after.hashes)) == (0, len(new.after.vectors))
+    assert (len(added.before.imported), len(added.after.imported)) == (1, 2)
+    assert not added.before.imported.items() <= added.after.imported.items()
+    assert len(scenarios["exported"].after.exported) > 1
+    for scenario, part in (
+        (changed, "prune/append"),
+        (scenarios["imported"], "import/append"),
+        (hashed, "hash/rows"),
+    ):
+        assert len(list(scenario.log.visits(part))) > 1, part
     assert sorted(row[-2] for row in new.after.rows.values()).count("failed") == 1
     # Two copies and the damaged one have no vector of their own.
     assert len(new.after.vectors) == NUM_PHOTOGRAPHS - 3
@@ -147,18 +179,39 @@ def test_the_account_finds_what_is_embedded_twice_or_in_part(
         lost_photographs(log, *states)
 
 
-def test_one_bit_of_one_vector_is_a_difference(
-    scenarios: tuple[Scenario, Scenario, Scenario], tmp_path: Path
+@pytest.mark.parametrize(
+    ("name", "field", "reason"),
+    [
+        ("new", "vectors", "the vector of .* is another one"),
+        ("hashed", "hashes", "the hashes of .* are other ones"),
+        ("exported", "exported", "of an export there is"),
+    ],
+)
+def test_one_bit_is_a_difference(
+    scenarios: dict[str, Scenario], name: str, field: str, reason: str, tmp_path: Path
 ) -> None:
-    scenario = scenarios[0]
-    sha256, vector = list(scenario.after.vectors.items())[-1]
-    changed = {**scenario.after.vectors, sha256: bytes([vector[0] ^ 1]) + vector[1:]}
-    after = dataclasses.replace(scenario.after, vectors=changed)
+    scenario = scenarios[name]
+    *others, (key, value) = getattr(scenario.after, field).items()
+    changed: dict[str, Any] = {
+        field: {**dict(others), key: bytes([value[0] ^ 1]) + value[1:]},
+    }
+    after = dataclasses.replace(scenario.after, **changed)
     life = Life(
         scenario=dataclasses.replace(scenario, after=after),
         directory=tmp_path.resolve() / "index",
         account=Account(),
         rng=random.Random(0),
     )
-    with pytest.raises(Difference, match=f"the vector of {sha256.hex()} is another one"):
+    with pytest.raises(Difference, match=reason):
         life.run(iter([None]).__next__)
+
+
+def test_a_row_that_is_counted_and_not_there_is_a_difference(
+    scenarios: dict[str, Scenario], tmp_path: Path
+) -> None:
+    directory = Path(scenarios["imported"].run.directory)
+    shutil.copytree(directory, tmp_path / "index")
+    with open_storage_to_write(tmp_path / "index") as index, index.ledger.transaction():
+        index.ledger.execute("DELETE FROM photographs WHERE id = 1")
+    with pytest.raises(Difference, match=r"has \d+ of \d+ rows of .*a\.parquet"):
+        State.read(tmp_path / "index")

@@ -1,6 +1,6 @@
 """Runs that change an index of made vectors and compress it, in a process of their own.
 
-python changing_child.py DIRECTORY NUM_RUNS
+python changing_child.py DIRECTORY NUM_RUNS BITS_OF_CODES
 """
 
 import random
@@ -32,7 +32,7 @@ def main() -> None:
             add(
                 index, generator.normal(0, 1, (rng.choice((10, 300)), dimension)).astype(np.float16)
             )
-            compress(index, threads=1)
+            compress(index, codes=int(sys.argv[3]), threads=1)
         time.sleep(0.02)  # whoever waits for a commit comes to search
 
 

@@ -52,3 +52,16 @@ def assert_same(
         expected = nearest(index, positions, queries, k, metric=metric, threads=1)
     assert list(map(as_tuples, found)) == list(map(as_tuples, expected))
     return [ranking.num_compared for ranking in found]
+
+
+def assert_in_order(
+    index: Storage, ranker: Any, queries: NDArray[np.float16], *, effort: int, k: int = 10
+) -> None:
+    """Search with an effort: what is found is as near as it says, in order, and enough."""
+    with index.ledger.snapshot():
+        found = ranker.rank(queries, k, metric="cosine", threads=2, effort=effort)
+        positions = live(index)
+        whole = nearest(index, positions, queries, len(positions), metric="cosine", threads=1)
+    for some, every in zip(map(as_tuples, found), map(as_tuples, whole), strict=True):
+        assert some == [one for one in every if one in set(some)]
+        assert len(some) == min(k, len(every))

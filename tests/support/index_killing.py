@@ -1,4 +1,4 @@
-"""Kill runs on an index again and again, finish it, and compare it with one that nothing disturbed.
+"""Kill what changes an index again and again, finish it, and compare it with one left undisturbed.
 
 After each kill the index is examined: whole, every row and vector as it should be, and searched.
 The log of the runs is held against the ledger: a photograph goes through the network once, and
@@ -18,7 +18,7 @@ from alexnet_deploy.errors import IncompatibleFileError, UsageError
 from alexnet_deploy.index.manifest import MANIFEST_NAME
 from alexnet_deploy.index.results import SearchResult
 from tests.support.index_runner import search
-from tests.support.killed_runs import Kill, Log, execute
+from tests.support.killed_runs import EXPORTED, Kill, Log, Run, execute
 from tests.support.killed_scenarios import Difference, Scenario, State, cosines
 
 K = 5  # neighbours of each search
@@ -31,6 +31,7 @@ class Account:
     Attributes:
         random: kills at any moment, by the step that they found.
         aimed: kills at a step, by the part of it that they found.
+        by_index: all kills, by the directory of their scenario's undisturbed index.
         num_finished: indexes that were finished and compared.
         num_needed: photographs that undisturbed runs would have embedded.
         num_embedded: photographs that went through the network, counted from the logs.
@@ -41,12 +42,18 @@ class Account:
 
     random: Counter[str] = field(default_factory=Counter)
     aimed: Counter[str] = field(default_factory=Counter)
+    by_index: Counter[str] = field(default_factory=Counter)
     num_finished: int = 0
     num_needed: int = 0
     num_embedded: int = 0
     num_lost: int = 0
     num_searches: int = 0
     num_searches_meanwhile: int = 0
+
+    def add(self, other: "Account") -> None:
+        """Count what another has counted, too."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def num_inside(self, step: str) -> int:
         """Count the kills that were aimed at a step, or at a part of it, and found it."""
@@ -98,14 +105,14 @@ class Life:
         while is_killed:
             kill = next_kill()
             is_searched = kill is None or (kill.step is None and self.rng.random() < 0.5)
-            log = execute(run, kill, self._search_meanwhile if is_searched else None)
+            log = self._execute(run, kill, self._search_meanwhile if is_searched else None)
             self._note(kill, log)
             before, state = state, self._examined()
             lost = lost_photographs(log, before, state)
             num_embedded += sum(map(len, log.batches))
             num_lost += len(lost)
             is_killed = log.was_killed
-        if self.rng.random() < 0.1 and execute(run).batches:
+        if self.rng.random() < 0.1 and self._execute(run).batches:
             raise Difference("another run embeds again")
         for name in State.__slots__:
             if getattr(state, name) != getattr(scenario.after, name):
@@ -122,10 +129,19 @@ class Life:
             self.history.append("finished")
             return
         self.history.append(f"{kill}: killed in {log.last_part()}")
+        self.account.by_index[self.scenario.run.directory] += 1
         if kill.step is None:
             self.account.random[log.last_place()] += 1
         else:
             self.account.aimed[log.last_part()] += 1
+
+    def _execute(
+        self, run: Run, kill: Kill | None = None, meanwhile: Callable[[], None] | None = None
+    ) -> Log:
+        """Execute a run; what was exported is removed first, for which an export would ask."""
+        if any(self.directory.glob(f"{EXPORTED}/*.parquet")):
+            shutil.rmtree(self.directory / EXPORTED)
+        return execute(run, kill, meanwhile)
 
     def _examined(self) -> State:
         """Return the state, after comparing it with what it may be, and searching it.
@@ -157,6 +173,11 @@ class Life:
         for sha256, vector in state.vectors.items():
             if vector != after.vectors.get(sha256, before.vectors.get(sha256)):
                 raise Difference(f"the vector of {sha256.hex()} is another one")
+        for sha256, hashes in state.hashes.items():
+            if hashes not in (before.hashes.get(sha256), after.hashes.get(sha256)):
+                raise Difference(f"the hashes of {sha256.hex()} are other ones")
+        if state.exported not in ({}, after.exported):
+            raise Difference(f"of an export there is {sorted(state.exported)}")
         queries = [self.scenario.query]
         if self.rng.random() < 0.1:
             queries.append(self.scenario.stranger)
@@ -211,9 +232,9 @@ def _check_answer(result: SearchResult, state: State) -> None:
     """Hold the answer to an index at rest against plain NumPy."""
     if result.error is not None:
         raise Difference(f"search: {result.error}")
-    assert isinstance(result.query, Path)
     vectors = state.vectors_by_path()
-    if len(result.neighbours) != min(K, len(vectors) - (result.query in vectors)):
+    is_own = isinstance(result.query, Path) and result.query in vectors
+    if len(result.neighbours) != min(K, len(vectors) - is_own):
         raise Difference(f"search: {len(result.neighbours)} neighbours of {len(vectors)}")
     expected = cosines(state, result.query)
     if not expected:

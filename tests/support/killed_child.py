@@ -1,4 +1,4 @@
-"""One run of `bring_up_to_date`, in a process of its own that says where it is, to be killed there.
+"""One change of an index, in a process of its own that says where it is, to be killed there.
 
     python killed_child.py '{"directory": "...", "folder": "...", "prune": false, ...}'
 
@@ -26,24 +26,29 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from alexnet_deploy.choices import ANNS
 from alexnet_deploy.index import compressed_files, manifest, update, writer
 from alexnet_deploy.index import model as index_runner
 from alexnet_deploy.index.compressed_files import CompressedWriter
 from alexnet_deploy.index.keeping import Keeper
 from alexnet_deploy.index.ledger import Ledger
 from alexnet_deploy.index.model import ModelRequest
+from alexnet_deploy.index.named_folders import remember_folders
 from alexnet_deploy.index.scan import Scan
 from alexnet_deploy.index.segments import Segments
 from alexnet_deploy.index.writer import BatchWriter
 from alexnet_deploy.photographs.pipeline import Loaded
 from alexnet_deploy.runtimes.base import Runner, RunnerOptions
 from tests.support.fake_runner import FakeRunner
+from tests.support.killed_runs import EXPORTED, Task
 
 PIECE_BYTES, PAUSE_S = 4096, 2e-5
 """A disk may take less than it is given, and its time: a kill can come between the two halves of
 a vector."""
 LONG_PAUSE_S = 5e-3
 """For what takes less time than a kill needs to come."""
+NUM_ROWS = 32
+"""Committed at a time, or written into a file, where an index of millions has more."""
 
 
 class ColourRunner(FakeRunner):
@@ -129,6 +134,7 @@ class Reporter:
 
         def begun(*arguments: Any) -> None:
             self.enter("insert")
+            time.sleep(LONG_PAUSE_S)
             insert_vectors(*arguments)
 
         def ended(*arguments: Any) -> None:
@@ -194,6 +200,76 @@ def write_slowly(
     return write(file, data[:PIECE_BYTES], offset)
 
 
+def index(run: Mapping[str, Any], reporter: Reporter) -> None:
+    """Bring the index up to date with the folder."""
+    is_coder = run["ann"] not in ANNS and isinstance(run["ann"], str)
+    reporter.watch_network()
+    reporter.watch_creation()
+    reporter.watch(update._Run, "scan", "scan")
+    if run["prune"]:
+        reporter.watch(Scan, "remove_gone", "prune")
+        reporter.watch(update, "compact", "prune")
+    reporter.watch_compression(
+        "coder" if is_coder else "removal" if run["ann"] == "exact" else "compress"
+    )
+    ann = Path(run["ann"]) if is_coder else run["ann"]
+    with reporter.step("run"):
+        update.bring_up_to_date(
+            Path(run["directory"]),
+            [Path(run["folder"])],
+            ModelRequest(batch_size=run["batch_size"]),
+            update.UpdateOptions(prune=run["prune"], ann=ann),
+        )
+
+
+def import_vectors(run: Mapping[str, Any], reporter: Reporter) -> None:
+    """Import the files of vectors in the folder."""
+    from alexnet_deploy.index import imported, imported_files
+
+    vars(imported_files)["_BATCH_ROWS"] = run["batch_size"] or NUM_ROWS
+    reporter.watch(imported, "create_empty", "creation")
+    reporter.watch_creation()
+    reporter.watch(imported, "_import", "import")
+    reporter.watch_compression("compress")
+    with reporter.step("run"):
+        imported.import_files(
+            Path(run["directory"]), [Path(run["folder"])], ModelRequest(), ann=run["ann"]
+        )
+
+
+def duplicates(run: Mapping[str, Any], reporter: Reporter) -> None:
+    """Look for duplicates, for which perceptual hashes are stored."""
+    from alexnet_deploy.index import duplicates, hashes
+
+    vars(hashes)["_ROWS_PER_COMMIT"] = run["batch_size"] or NUM_ROWS
+    reporter.watch(Ledger, "migrate", "migration")
+    reporter.watch(duplicates, "store_hashes", "hash")
+    reporter.watch(hashes, "_store", "rows")
+    remember_folders(Path(run["directory"]), [Path(run["folder"])])
+    with reporter.step("run"):
+        duplicates.find_duplicates(Path(run["directory"]))
+
+
+def export(run: Mapping[str, Any], reporter: Reporter) -> None:
+    """Export the vectors into several files."""
+    from alexnet_deploy.index import exported
+
+    vars(exported)["_FILE_ROWS"] = run["batch_size"] or NUM_ROWS
+    reporter.watch(exported, "_write", "file")
+    reporter.watch(os, "replace", "rename", LONG_PAUSE_S)
+    directory = Path(run["directory"])
+    with reporter.step("run"), reporter.step("export"):
+        exported.export_files(directory, directory / EXPORTED)
+
+
+TASKS: Mapping[Task, Callable[[Mapping[str, Any], Reporter], None]] = {
+    "index": index,
+    "import": import_vectors,
+    "duplicates": duplicates,
+    "export": export,
+}
+
+
 def main() -> None:
     """Run once."""
     run = json.loads(sys.argv[1])
@@ -202,21 +278,8 @@ def main() -> None:
     if run["is_fake"]:
         vars(index_runner)["open_runner_of"] = open_colour_runner
     reporter = Reporter()
-    reporter.watch_network()
-    reporter.watch_creation()
     reporter.watch_batches()
-    reporter.watch(update._Run, "scan", "scan")
-    if run["prune"]:
-        reporter.watch(Scan, "remove_gone", "prune")
-        reporter.watch(update, "compact", "prune")
-    reporter.watch_compression("removal" if run["ann"] == "exact" else "compress")
-    with reporter.step("run"):
-        update.bring_up_to_date(
-            Path(run["directory"]),
-            [Path(run["folder"])],
-            ModelRequest(batch_size=run["batch_size"]),
-            update.UpdateOptions(prune=run["prune"], ann=run["ann"]),
-        )
+    TASKS[run["task"]](run, reporter)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Start runs of `bring_up_to_date` in processes of their own, and kill them at a chosen moment."""
+"""Start what changes an index in processes of their own, and kill them at a chosen moment."""
 
 import dataclasses
 import json
@@ -13,10 +13,17 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from alexnet_deploy.choices import Ann
 
-STEPS = ("creation", "append", "sync", "insert", "commit", "prune", "compress", "removal")
+Task: TypeAlias = Literal["index", "import", "duplicates", "export"]
+STEPS = (
+    *("creation", "append", "sync", "insert", "commit", "prune", "compress", "removal", "coder"),
+    *("import", "migration", "hash", "export"),
+)
+EXPORTED = "exported"
+"""The folder in an index into which it is exported."""
 _CHILD = Path(__file__).with_name("killed_child.py")
 _PAUSE_S = 0.02  # between two searches: the run needs the processor, too
 
@@ -28,19 +35,23 @@ class Run:
     Attributes:
         directory: of the index.
         segment_bytes: for an index that does not exist yet.
-        folder: of the photographs.
+        task: "index" for `bring_up_to_date`, "import" for `import_files`, "duplicates" for
+            `find_duplicates`, which fills in the perceptual hashes, "export" for `export_files`.
+        folder: of the photographs, or of the files of vectors to import.
         prune: remove what is gone, and compact.
-        ann: "compressed" to compress the vectors, or the bits of codes to make as well, or "exact"
-            to remove what is compressed.
+        ann: "compressed" to compress the vectors, or the bits of codes to make as well, or the path
+            of a coder that makes them, or "exact" to remove what is compressed.
         is_fake: with `ColourRunner` in place of the network.
-        batch_size: None for the default.
+        batch_size: None for the default; so many rows are imported, hashed and exported at a time,
+            too.
     """
 
     directory: str
     segment_bytes: int
+    task: Task = "index"
     folder: str = ""
     prune: bool = False
-    ann: Ann | int = "compressed"
+    ann: Ann | int | str = "compressed"
     is_fake: bool = False
     batch_size: int | None = None
 
@@ -52,7 +63,7 @@ class Kill:
     Attributes:
         step: one of `STEPS`, or a part of one ("prune/append"), or None for any moment.
         number: at which of the times that the run comes there, from 1.
-        delay_s: from there, or from the moment that `bring_up_to_date` is called.
+        delay_s: from there, or from the moment that the task begins.
     """
 
     step: str | None = None
