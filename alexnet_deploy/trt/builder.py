@@ -4,8 +4,10 @@ The network is strongly typed, as always since TensorRT 11: each tensor has the 
 gives it, and the builder only chooses kernels.
 """
 
+import functools
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from alexnet_deploy.choices import FilePrecision
@@ -218,10 +220,13 @@ def _timing_cache(config: Any, timings: bytes | bytearray) -> Any:
 
     TensorRT rejects what is damaged, or of another version or GPU; the build then begins a new one.
     """
-    cache = config.create_timing_cache(timings)
-    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
-        cache = config.create_timing_cache(b"")
-        config.set_timing_cache(cache, ignore_mismatch=False)
+    created = functools.partial(_LIBRARY.created, "a timing cache", config.create_timing_cache)
+    with suppress(DeviceError):  # which has taken TensorRT's message
+        cache = created(timings)
+        if config.set_timing_cache(cache, ignore_mismatch=False):
+            return cache
+    cache = created(b"")
+    config.set_timing_cache(cache, ignore_mismatch=False)
     _LIBRARY.messages.take()  # of no interest if the build fails
     return cache
 
