@@ -29,7 +29,7 @@ from alexnet_deploy.inference.vector_files import (
 from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.photographs.pixels import Decode
 from alexnet_deploy.runtimes.engine_file import (
-    ENGINE_SUFFIX,
+    ENGINE_SUFFIXES,
     NORMALIZED_BY,
     RTX_OWN_CHOICE,
     RUNTIME_NAMES,
@@ -71,9 +71,10 @@ def describe(path: Path, *, check: bool = False) -> dict[str, Any]:
             " is for an index; for a model use alexnet-deploy verify",
         )
     existing_file(path, "a checkpoint, an .onnx or .engine file, vectors, or an index")
-    if path.suffix in SUFFIXES and not path.name.endswith(f"{ENGINE_SUFFIX}.json"):
+    is_sidecar = path.suffix == ".json" and Path(path.stem).suffix in ENGINE_SUFFIXES
+    if path.suffix in SUFFIXES and not is_sidecar:
         return describe_vectors(path)
-    if path.suffix == ENGINE_SUFFIX:
+    if path.suffix in ENGINE_SUFFIXES:
         return _described_engine(path)
     if path.suffix == ".onnx":
         try:

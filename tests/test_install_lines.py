@@ -15,7 +15,7 @@ from alexnet_deploy.photographs.suffixes import HEIF_EXTRA
 from alexnet_deploy.runtimes.onnxruntime_distributions import ONNX_RUNTIMES
 from tests.test_house import EXTRAS, PROJECT, ROOT, files_in_git
 
-# Read with `pip index versions NAME` on 2026-11-30: the newest, and before it one that is pinned.
+# Read with `pip index versions NAME` on 2026-11-30: the newest, then one that a line pins.
 INDEX = {
     "click": ("8.5.1",),
     "cuda-bindings": ("13.5.0",),

@@ -32,7 +32,7 @@ from alexnet_deploy.inference.run import calls_at_once
 from alexnet_deploy.photographs.pipeline import batches, crop_loader, default_threads
 from alexnet_deploy.photographs.pixels import EXACT, Decode
 from alexnet_deploy.runtimes.base import Runner, RunnerOptions
-from alexnet_deploy.runtimes.engine_file import ENGINE_SUFFIX
+from alexnet_deploy.runtimes.engine_file import ENGINE_SUFFIXES
 from alexnet_deploy.timing import Spread, in_turns, seconds_of
 from alexnet_deploy.verification.agreement import Agreement, Layers
 from alexnet_deploy.weights.names import ModelSource
@@ -128,7 +128,7 @@ def _agreements(
 ) -> dict[Setting, Agreement | None]:
     """Compare every way's results with those of the first in fp32 and exact decoding."""
     spec = next(iter(ways.values())).spec
-    is_engine = isinstance(source, Path) and source.suffix == ENGINE_SUFFIX  # has few outputs
+    is_engine = isinstance(source, Path) and source.suffix in ENGINE_SUFFIXES  # has few outputs
     layers = (LAYER, "logits") if spec.has_head and not is_engine else (LAYER,)
     # Of ways that differ in nothing but the batch size, one is enough.
     keys = {

@@ -17,7 +17,7 @@ from alexnet_deploy.runtimes.capabilities import (
     run_precision,
     usual_combinations,
 )
-from alexnet_deploy.runtimes.engine_file import ENGINE_SUFFIX
+from alexnet_deploy.runtimes.engine_file import ENGINE_SUFFIXES
 from alexnet_deploy.runtimes.factory import resolve
 from alexnet_deploy.runtimes.gpu_driver import gpus
 from alexnet_deploy.runtimes.onnxruntime_distributions import is_installed_for_gpu
@@ -116,7 +116,7 @@ def _combinations(
     source: ModelSource, choices: Choices, notify: Callable[[Message], None]
 ) -> list[Combination]:
     suffix = source.suffix if isinstance(source, Path) else ""
-    if suffix == ENGINE_SUFFIX:
+    if suffix in ENGINE_SUFFIXES:
         runtimes, precisions = choices.runtimes or ("auto",), choices.precisions or ("auto",)
         return list(product(runtimes, (choices.device,), precisions))
     own = load_model(source).precision if isinstance(source, Path) and suffix == ".onnx" else None

@@ -1,10 +1,9 @@
 """`alexnet-deploy export`."""
 
-import dataclasses
-import functools
 import json
 import shlex
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 _Written = tuple[Mapping[str, Any] | None, "EngineRecord | None"]
 """The report of what was written, and of an engine the record."""
-_Write = Callable[["Checkpoint", "ExportArguments"], _Written]
+_Write = Callable[["Checkpoint", Path, "ExportArguments"], _Written]
 
 
 def _engine_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -142,33 +141,32 @@ def export(checkpoint: str | None, model: str | None, **options: Any) -> None:
     check_export(arguments)
     loaded = arguments.load()
     write = _write_engine if arguments.is_engine else _write_onnx
-    if arguments.triton is not None:
-        write = functools.partial(_write_repository, write)
-    report, record = write(loaded, arguments)
+    if arguments.triton is None:
+        report, record = write(loaded, arguments.target, arguments)
+    else:
+        report, record = _write_repository(arguments.triton, write, loaded, arguments)
     _print_written(loaded, report, record, arguments)
 
 
 def _write_repository(
-    write: _Write, checkpoint: "Checkpoint", arguments: "ExportArguments"
+    path: Path, write: _Write, checkpoint: "Checkpoint", arguments: "ExportArguments"
 ) -> _Written:
     """Write into a repository for Triton."""
     from alexnet_deploy.export.triton import ServedNetwork, triton_repository
     from alexnet_deploy.runtimes.batch_profile import BatchProfile
 
-    assert arguments.triton is not None
     profile = BatchProfile.around(min=None, opt=arguments.opt_batch, max=arguments.max_batch)
     network = ServedNetwork.of(checkpoint.spec, arguments.name, arguments.layers, profile)
-    with triton_repository(arguments.triton, network) as folder:
-        file = folder / f"model{arguments.suffix}"
-        written = write(checkpoint, dataclasses.replace(arguments, triton=None, output=file))
+    with triton_repository(path, network) as folder:
+        written = write(checkpoint, folder / arguments.target.name, arguments)
     say(
-        f"{printable(arguments.triton)}: clients call {network.ensemble}; where the package is "
-        f"installed, too: tritonserver --model-repository {shlex.quote(str(arguments.triton))}"
+        f"{printable(path)}: clients call {network.ensemble}; where the package is installed, "
+        f"too: tritonserver --model-repository {shlex.quote(str(path))}"
     )
     return written
 
 
-def _write_onnx(checkpoint: "Checkpoint", arguments: "ExportArguments") -> _Written:
+def _write_onnx(checkpoint: "Checkpoint", path: Path, arguments: "ExportArguments") -> _Written:
     """Export to ONNX; the report is None where none was asked for."""
     from alexnet_deploy.export.onnx import export_onnx
     from alexnet_deploy.graph.build import OPSET
@@ -176,7 +174,7 @@ def _write_onnx(checkpoint: "Checkpoint", arguments: "ExportArguments") -> _Writ
 
     file = export_onnx(
         checkpoint,
-        arguments.target,
+        path,
         outputs=arguments.layers,
         precision=arguments.precision,
         photographs=arguments.verification_photographs(),
@@ -191,7 +189,7 @@ def _write_onnx(checkpoint: "Checkpoint", arguments: "ExportArguments") -> _Writ
     return file.report, None
 
 
-def _write_engine(checkpoint: "Checkpoint", arguments: "ExportArguments") -> _Written:
+def _write_engine(checkpoint: "Checkpoint", path: Path, arguments: "ExportArguments") -> _Written:
     """Export to an engine; the report is None where it cannot run here."""
     from alexnet_deploy.export.engine import EngineRequest, choose_runtime, export_engine
     from alexnet_deploy.runtimes.batch_profile import BatchProfile
@@ -213,7 +211,7 @@ def _write_engine(checkpoint: "Checkpoint", arguments: "ExportArguments") -> _Wr
     )
     engine = export_engine(
         checkpoint,
-        arguments.target,
+        path,
         request,
         photographs=photographs,
         calibrate_on=calibrate_on,

@@ -50,20 +50,13 @@ class ExportArguments:
     def target(self) -> Path:
         """The file to write."""
         if self.triton is not None:
-            return (
-                self.triton / self.name / "1" / ("model.plan" if self.is_engine else "model.onnx")
-            )
-        return self.output or Path(f"{self.name}{self.suffix}")
+            return self.triton / self.name / "1" / f"model{'.plan' if self.is_engine else '.onnx'}"
+        return self.output or Path(f"{self.name}{'.engine' if self.is_engine else '.onnx'}")
 
     @property
     def name(self) -> str:
         """What the network is called, if nothing else is said."""
         return Path(str(self.source)).stem
-
-    @property
-    def suffix(self) -> str:
-        """That of what is exported."""
-        return ".engine" if self.is_engine else ".onnx"
 
     def load(self) -> "Checkpoint":
         """Read the checkpoint."""

@@ -28,7 +28,7 @@ from alexnet_deploy.runtimes.base import RunnerOptions, usual_outputs
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
 from alexnet_deploy.runtimes.engine_file import (
     ENGINE_PRECISIONS,
-    ENGINE_SUFFIX,
+    ENGINE_SUFFIXES,
     RUNTIME_NAMES,
     EngineFile,
     EngineRuntime,
@@ -174,12 +174,13 @@ def export_engine(
         DeviceError: no GPU, for TensorRT, or a version of it that is too old.
         IncompatibleFileError: the library does not take the graph.
         OutputError: the files cannot be written.
-        UsageError: a layer that the network does not have, or a name not ending in .engine.
+        UsageError: a layer that the network does not have, or a name that ends otherwise.
     """
     outputs = layer_names(request.outputs or usual_outputs(checkpoint.spec), checkpoint.spec)
     request = dataclasses.replace(request, outputs=outputs)
-    if path.suffix != ENGINE_SUFFIX:
-        raise UsageError(f"{path}: an engine's name ends in {ENGINE_SUFFIX}; choose such a name")
+    if path.suffix not in ENGINE_SUFFIXES:
+        suffixes = " or ".join(ENGINE_SUFFIXES)
+        raise UsageError(f"{path}: an engine's name ends in {suffixes}; choose such a name")
     # Before the work: a GPU that is missing, and a place that cannot be written.
     with _build_of(request, notify) as build, engine_target(path) as write:
         model = build_file(

@@ -24,7 +24,7 @@ from alexnet_deploy.photographs.pixels import Decode
 from alexnet_deploy.photographs.samples import varied_samples
 from alexnet_deploy.runtimes.base import Runner, RunnerOptions, usual_outputs
 from alexnet_deploy.runtimes.capabilities import file_precision
-from alexnet_deploy.runtimes.engine_file import ENGINE_SUFFIX, EngineFile, read_engine
+from alexnet_deploy.runtimes.engine_file import ENGINE_SUFFIXES, EngineFile, read_engine
 from alexnet_deploy.runtimes.factory import (
     open_engine_file,
     open_prepared,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 # Enough to catch a wrong export; a full check is `alexnet-deploy export` or `verify`.
 _NUM_CACHE_SAMPLES = 4
-_OWN_PRECISION = (".onnx", ENGINE_SUFFIX)
+_OWN_PRECISION = (".onnx", *ENGINE_SUFFIXES)
 
 
 def open_model(
@@ -153,7 +153,7 @@ def open_runner_of(
     if isinstance(source, Path):
         if source.suffix in _OWN_PRECISION:
             options = dataclasses.replace(options, ranges=None)
-        if source.suffix == ENGINE_SUFFIX:
+        if source.suffix in ENGINE_SUFFIXES:
             return _open_engine(read_engine(source), options)
         existing_file(source, "a checkpoint or an .onnx file")
         if source.suffix == ".onnx":

@@ -22,7 +22,7 @@ from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.photographs.pixels import EXACT
 from alexnet_deploy.runtimes.base import usual_outputs
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
-from alexnet_deploy.runtimes.engine_file import EngineRecord, read_engine, sidecar_path
+from alexnet_deploy.runtimes.engine_file import EngineRecord, read_engine
 
 PHOTOGRAPH = "photograph"
 """The input of preprocessing and ensemble: (N, 1) of bytes, each those of a file."""
@@ -85,10 +85,9 @@ class ServedNetwork:
 
 @contextmanager
 def triton_repository(path: Path, network: ServedNetwork) -> Iterator[Path]:
-    """Yield the folder to write `model.onnx` or `model.engine` to; then add all the rest.
+    """Yield the folder to write `model.onnx` or `model.plan` to; then add all the rest.
 
-    The repository appears at `path` when it is whole, or not at all. A plan keeps its sidecar, as
-    `model.plan.json`.
+    The repository appears at `path` when it is whole, or not at all. A plan keeps its sidecar.
 
     Args:
         path: of the repository; new, or an empty folder.
@@ -102,13 +101,8 @@ def triton_repository(path: Path, network: ServedNetwork) -> Iterator[Path]:
         folder = repository / network.name / "1"
         folder.mkdir(parents=True)
         yield folder
-        record = None
-        engine = folder / "model.engine"
-        if engine.exists():
-            record = read_engine(engine).record
-            plan = engine.with_suffix(".plan")
-            engine.rename(plan)
-            sidecar_path(engine).rename(sidecar_path(plan))
+        plan = folder / "model.plan"
+        record = read_engine(plan).record if plan.exists() else None
         preprocessing = repository / network.preprocessing
         ensemble = repository / network.ensemble
         for other in (preprocessing, ensemble):

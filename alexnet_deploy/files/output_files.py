@@ -113,7 +113,8 @@ def write_together(paths: Sequence[Path]) -> Iterator[list[BinaryIO]]:
 def atomic_directory(path: Path) -> Iterator[Path]:
     """Make a directory beside `path` to be filled; on success sync it and rename it to `path`.
 
-    On any error it is removed with all that is in it, as `atomic_write` does with a file.
+    Files in it are synced by who writes them, as `atomic_write` does. On any error it is removed,
+    with all that is in it.
 
     Raises:
         UsageError: there is something at `path` other than an empty directory.

@@ -94,7 +94,8 @@ def find_duplicates(
     with open_storage(directory) as index:
         check_named(directory, (root.path for root in all_roots(index.ledger)))
         new, num_contents = unhashed(index), _count(index, of_present_folders(index.ledger))
-        num_absent = _say_what_is_left_out(index, notify)
+        _say_what_is_left_out(index, notify)
+        num_absent = _count(index, of_folders(index.ledger)) - num_contents
     on_plan(len(new) + num_contents)
     if new:
         notify(
@@ -123,17 +124,15 @@ def _count(index: Storage, condition: str, what: str = "DISTINCT position") -> i
     return int(number)
 
 
-def _say_what_is_left_out(index: Storage, notify: Callable[[str], None]) -> int:
-    """Say which folders are not there, and what is no photograph; count what should be compared."""
-    in_folders = of_folders(index.ledger)
+def _say_what_is_left_out(index: Storage, notify: Callable[[str], None]) -> None:
+    """Say which folders are not there, and how many vectors were imported without photographs."""
     for root in all_roots(index.ledger):
         if not os.path.isdir(root.path):
             number = _count(index, f"root = {root.id}", "position")
             notify(f"{printable(root.path)}: is not there; its {number:,} photographs are left out")
-    num_imported = _count(index, f"NOT ({in_folders})", "position")
+    num_imported = _count(index, f"NOT ({of_folders(index.ledger)})", "position")
     if num_imported:
         notify(f"{num_imported:,} imported vectors are left out: their photographs are not here")
-    return _count(index, in_folders) - _count(index, of_present_folders(index.ledger))
 
 
 def _same_bytes(index: Storage) -> Iterator[Group]:

@@ -34,7 +34,8 @@ from alexnet_deploy.model.spec import ModelSpec
 from alexnet_deploy.runtimes.batch_profile import BatchProfile
 from alexnet_deploy.runtimes.gpu_driver import Gpu
 
-ENGINE_SUFFIX = ".engine"
+ENGINE_SUFFIXES = (".engine", ".plan")
+"""The second is the name that Triton wants."""
 NOT_VERIFIED = "built, not verified here"
 
 EngineRuntime = Literal["tensorrt", "tensorrt-rtx"]

@@ -9,7 +9,7 @@ from alexnet_deploy.graph.report import Report
 from alexnet_deploy.model.checkpoints import Checkpoint, load_checkpoint
 from alexnet_deploy.model.default import bundled_checkpoint
 from alexnet_deploy.runtimes.base import RunnerOptions
-from alexnet_deploy.runtimes.engine_file import ENGINE_SUFFIX, read_engine
+from alexnet_deploy.runtimes.engine_file import ENGINE_SUFFIXES, read_engine
 from alexnet_deploy.verification.engine import verify_engine
 from alexnet_deploy.verification.onnx import verify
 from alexnet_deploy.verification.rewritten import verify_rewritten
@@ -36,7 +36,7 @@ def verify_file(
         UsageError: the file is missing, or an engine of another checkpoint is given without it.
         IncompatibleFileError, DeviceError, NoPhotographsError: as for `verification.onnx.verify`.
     """
-    if path.suffix != ENGINE_SUFFIX:
+    if path.suffix not in ENGINE_SUFFIXES:
         try:
             model = read_model(path)
         except RewrittenFileError as error:

@@ -200,7 +200,7 @@ def test_a_plan_says_which_tensorrt_the_container_must_have(tmp_path: Path) -> N
     profile = record.profile
     network = ServedNetwork.of(record.spec, "net", record.outputs, profile)
     with triton_repository(tmp_path / "models", network) as folder:
-        write_engine(ENGINE, folder / "model.engine")
+        write_engine(ENGINE, folder / "model.plan")
     model = tmp_path / "models" / "net"
     assert (model / "1" / "model.plan").read_bytes() == ENGINE.plan
     assert {path.name for path in (model / "1").iterdir()} == {"model.plan", "model.plan.json"}
@@ -228,6 +228,16 @@ def test_an_engine_is_built_into_the_repository_for_the_batches_that_are_asked_f
         assert read_config(folder / "models" / name).max_batch_size == 64
     assert f"clients call {NAME}_ensemble" in told.stderr
     assert "tritonserver --model-repository models" in told.stderr
+
+
+@pytest.mark.usefixtures("machine", "quick", "folder")
+def test_a_plan_in_a_repository_is_an_engine_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = f"models/{NAME}/1/model.plan"
+    monkeypatch.setattr("alexnet_deploy.export.engine._obstacle", lambda engine: "as asked")
+    told = done("export", "--trt", "--triton", "models")
+    assert f"where it is to run: alexnet-deploy verify {plan}\n" in told.stderr
+    assert f"{plan}: engine," in done("info", plan).stdout
+    assert json.loads(done("verify", plan, "--json").stdout)["passed"] is True
 
 
 def test_labels_are_those_of_layers_that_have_one_number_a_class(tmp_path: Path) -> None:
@@ -276,6 +286,7 @@ def test_a_failed_export_leaves_nothing(tmp_path: Path) -> None:
         (["-o", "m.onnx"], "--output: --triton names the files"),
         (["--rtx"], "--rtx: Triton runs TensorRT's engines"),
         (["--precision", "bf16"], "--precision bf16: Triton's ONNX Runtime has none"),
+        (["--trt", "--version-compatible"], "--version-compatible: the container has to have"),
         (["--trt", "--min-batch", "2"], "--min-batch: Triton passes single photographs on, too"),
         (["--opt-batch", "2"], "--opt-batch: is for engines"),
         (["--layer", "conv9"], "conv9"),

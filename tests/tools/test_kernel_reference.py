@@ -1,6 +1,8 @@
 """What the LRN kernel is held against on a GPU, without the kernel: numbers, floors and bounds."""
 
 import dataclasses
+import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -14,6 +16,7 @@ import pytest
 import torch
 from gpu_checks import test_kernel, test_onnxruntime
 from gpu_checks.kernel_reference import DTYPES, TOLERANCES, formula, largest_error
+from gpu_checks.session import ROOT
 from lrn_bandwidth import FORMS, banded, by_torch, bytes_moved, summaries
 
 from alexnet_deploy.trt.kernel import Scalar, TowerLrnKernel
@@ -151,6 +154,14 @@ def test_the_check_of_numbers_launches_each_kernel_and_compares_what_it_writes(
     inputs = 1 + len(test_kernel.SPECIAL) if is_right else 1
     assert launched == inputs * [((2 * KERNEL.blocks_per_image,), (KERNEL.threads,))]
     assert (figures["kernels"], figures["error_max"]["float"] > 5e-6) == (1, not is_right)
+
+
+def test_the_numbers_are_checked_without_torch() -> None:
+    code = "import sys; sys.modules['torch'] = None; import gpu_checks.test_kernel"
+    places = os.pathsep.join([str(ROOT), str(ROOT / "tools")])
+    subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": places}, check=True
+    )
 
 
 @pytest.mark.parametrize(

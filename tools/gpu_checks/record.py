@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, get_args
 
+Status: TypeAlias = Literal["passed", "failed", "skipped", "no-time"]
 Figures = dict[str, Any]
 """Measurements by name: numbers, strings, and lists and dicts of them."""
 
@@ -32,7 +33,7 @@ class Result:
     """
 
     name: str
-    status: Literal["passed", "failed", "skipped", "no-time"]
+    status: Status
     seconds: float = 0.0
     reason: str = ""
     figures: Mapping[str, Any] = field(default_factory=dict)
@@ -56,8 +57,7 @@ class Record:
         self._final, self._head = path, head
         self._results: list[Result] = []
         self.path = path.with_name(f"{path.stem}.partial{path.suffix}")
-        self.counts = Counter[str](passed=0, failed=0, skipped=0)
-        self.counts["no-time"] = 0
+        self.counts = Counter[str](dict.fromkeys(get_args(Status), 0))
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(f"{path}: is a folder")

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import kernel_bounds
-import lrn_bandwidth
 import numpy as np
 import pytest
 from cuda.bindings import driver
@@ -100,13 +99,17 @@ def inputs(kernel: TowerLrnKernel, num_images: int) -> Iterator[NDArray[Any]]:
 @pytest.mark.gpu("torch")
 def test_bandwidth(figures: Figures) -> None:
     """`tools/lrn_bandwidth.py`, which raises on wrong results, and its times beside their bound."""
+    import lrn_bandwidth  # which needs torch; the numbers above do not
+
     figures |= lrn_bandwidth.measure()
     attribute = driver.CUdevice_attribute
     multiprocessors = device_attribute(attribute.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
     clock_khz = device_attribute(attribute.CU_DEVICE_ATTRIBUTE_CLOCK_RATE)
     rate = kernel_bounds.SPECIAL_FUNCTIONS * multiprocessors * 1e3 * clock_khz
     figures |= {"multiprocessors": multiprocessors, "clock_mhz": clock_khz / 1e3}
-    figures["rows"] = [row | bound(row, figures["batch"], rate) for row in figures["rows"]]
+    for row in figures["rows"]:
+        elements = figures["batch"] * int(np.prod(lrn_bandwidth.LAYERS[row["layer"]]))
+        row |= bound(row, elements, rate)
 
 
 def device_attribute(attribute: Any) -> int:
@@ -116,13 +119,12 @@ def device_attribute(attribute: Any) -> int:
     return int(number)
 
 
-def bound(row: dict[str, Any], batch: int, special_functions_per_s: float) -> dict[str, Any]:
+def bound(row: dict[str, Any], elements: int, special_functions_per_s: float) -> dict[str, Any]:
     """Return what bounds a row of `lrn_bandwidth.measure`, and the share of it that it reaches.
 
     The bound is the longer of two times: to move input and output at the speed of a copy, and to
     compute the special functions at the highest clock.
     """
-    elements = batch * int(np.prod(lrn_bandwidth.LAYERS[row["layer"]]))
     times = {
         "memory": row["share_of_copy"] * row["microseconds"],
         "special functions": 1e6 * kernel_bounds.ROOTS * elements / special_functions_per_s,
