@@ -7,7 +7,7 @@ by ptxas, instructions by nvdisasm. From these and from datasheets come estimate
 
     memory     input and output, once each, at the memory's full bandwidth
     special    two roots for each element of the input, by the special-function units
-    bound      the longer of the two: what no kernel that computes this can go below
+    bound      the longer of the two: what no kernel that takes two roots can go below
     issue      every instruction, also those of elements that are computed twice and of idle
                threads, at 4 warps per clock
     estimate   the longest of memory, issue, and special for as many elements as issue has
@@ -167,7 +167,8 @@ def resident(
     blocks = min(
         most_blocks,
         most_warps // warps,
-        REGISTERS // (ceil(registers / 8) * 8 * WARP * warps),
+        # Each of the four schedulers has a quarter of the registers, for whole warps.
+        4 * (REGISTERS // 4 // (ceil(registers / 8) * 8 * WARP)) // warps,
         shared_kib * 1024 // (shared_bytes + RESERVED_BYTES),
     )
     return blocks, blocks * warps / most_warps

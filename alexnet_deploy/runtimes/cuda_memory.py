@@ -159,7 +159,11 @@ class Stream:
             _released(what, cudart.cudaGraphDestroy, graph)
 
     def launch(self, graph: Graph) -> None:
-        """Submit the work of a graph."""
+        """Submit the work of a graph.
+
+        Raises:
+            DeviceError: it is not accepted, such as after an error of earlier work.
+        """
         _checked("launching a CUDA graph", cudart.cudaGraphLaunch, graph.handle, self._stream)
 
     def synchronize(self) -> None:

@@ -54,7 +54,7 @@ class Messages:
 
     def warnings(self) -> str:
         """Return the warnings since the last call as one line, "" without any, and clear all."""
-        lines = " | ".join(self._warnings)
+        lines = " | ".join(dict.fromkeys(self._warnings))
         self.take()
         return lines
 

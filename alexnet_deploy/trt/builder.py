@@ -6,6 +6,7 @@ gives it, and the builder only chooses kernels.
 
 import functools
 import json
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -295,7 +296,7 @@ def _lrn_in(plan: bytes, kernels: Mapping[str, str], file: ModelFile) -> EngineL
     text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
     # Not strict: control characters, which JSON forbids, part the names in "Metadata".
     layers = json.loads(text, strict=False)["Layers"]
-    shown = (_lists(layers, name) or entry.encode() in plan for name, entry in kernels.items())
+    shown = (_lists(layers, name) or _holds(plan, entry) for name, entry in kernels.items())
     return "plugin" if all(shown) else "unknown"
 
 
@@ -309,6 +310,11 @@ def _lists(layers: Iterable[Mapping[str, Any]], name: str) -> bool:
         or (layer["Name"] == name and "Plugin" in layer["LayerType"])
         for layer in layers
     )
+
+
+def _holds(plan: bytes, entry: str) -> bool:
+    """Return whether a kernel's name is in the plan, and not within that of the other."""
+    return re.search(rb"(?<!_)%b(?!_)" % entry.encode(), plan) is not None
 
 
 def _oldest_cuda(has_plugin: bool) -> str:

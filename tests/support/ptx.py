@@ -9,7 +9,8 @@ they part, those at the lowest instruction go first, until they meet again. A `F
   writes its output once, has no race in global memory;
 - in shared memory, an access to what another thread writes between the same two barriers;
 - a barrier that some threads of a block miss;
-- a register that is read before it is written, or an instruction that is not known here.
+- a register that is read before any thread has written it, or an instruction that is not known
+  here.
 
 Memory begins as NaN, in halves and in floats. Subnormal floats are not flushed, and approximate
 functions are exact: results may differ from a GPU's by what these change.

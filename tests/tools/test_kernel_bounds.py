@@ -55,6 +55,7 @@ def test_the_loop_with_the_roots_is_found() -> None:
         (90, 288, 56, 9216, (4, 36 / 64)),  # 65536 / (56 * 288) = 4.06
         (90, 288, 57, 9216, (3, 27 / 64)),  # 64 registers are allocated
         (90, 336, 64, 0, (2, 22 / 64)),  # 11 warps of 2048 registers, of 32
+        (90, 192, 46, 0, (6, 36 / 64)),  # a scheduler has registers for 10 warps, not for 10.7
         (89, 256, 30, 0, (6, 1.0)),  # 48 warps
         (86, 32, 16, 0, (16, 16 / 48)),
         (86, 128, 32, 30 << 10, (3, 12 / 48)),  # 31 KiB of 100

@@ -48,6 +48,20 @@ def test_a_plugin_shows_in_the_list_of_layers_or_by_its_kernel(
 
 
 @pytest.mark.parametrize(
+    ("plan", "lrn"),
+    [
+        (b"...relu_tower_lrn_pool...", "unknown"),
+        (b"...relu_tower_lrn_pool...tower_lrn...", "plugin"),
+    ],
+)
+def test_a_kernels_name_within_the_others_does_not_show_it(
+    builder: Any, fake: FakeTensorRt, plan: bytes, lrn: str
+) -> None:
+    fake.built[1:], fake.plan = [myelin("pool2")], plan
+    assert builder.build_engine(FILE, PROFILE).record.lrn == lrn
+
+
+@pytest.mark.parametrize(
     ("compiler", "oldest"),
     [("12.9", "13.0"), ("13.0", "13.0"), ("13.2", "13.2"), ("13.10", "13.10")],
 )
