@@ -116,7 +116,8 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     On any error it is removed with all that is in it, as `atomic_write` does with a file.
 
     Raises:
-        UsageError: there is something at `path` other than an empty directory.
+        UsageError: there is something at `path` other than an empty directory, or one that cannot
+            be replaced: a mount point, or the current directory, which a shell would still be in.
         OutputError: as `atomic_write`.
     """
     target = Path(os.path.realpath(path))
@@ -125,6 +126,11 @@ def atomic_directory(path: Path) -> Iterator[Path]:
             raise UsageError(
                 f"{path}: is there already, expected a new or an empty folder; remove it, or name "
                 "another"
+            )
+        if target.exists() and (os.path.ismount(target) or target.samefile(".")):
+            raise UsageError(
+                f"{path}: is a mount point or the current folder, expected one that can be "
+                "replaced; name a new folder in it"
             )
         _remove_leftovers(target.parent)
         part, descriptor = _create_part(target)
