@@ -211,7 +211,10 @@ def _create_part(target: Path, mode: int | None = None) -> tuple[Path, int]:
         part = _part_name(target)
         if mode is None:
             part.mkdir()
-            descriptor = os.open(part, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                descriptor = os.open(part, os.O_RDONLY | os.O_DIRECTORY)
+            except FileNotFoundError:
+                continue  # removed by another process before it was opened
         else:
             descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with suppress(OSError):  # on a file system without locks nothing is taken for a leftover

@@ -78,6 +78,24 @@ def test_a_directory_that_cannot_be_replaced_is_refused_before_the_work(
     assert names(folder) == []
 
 
+def test_a_new_directory_that_another_process_takes_for_a_leftover_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = Path.mkdir
+    made = []
+
+    def make_and_lose_the_first(path: Path) -> None:
+        make(path)
+        made.append(path)
+        if len(made) == 1:
+            path.rmdir()
+
+    monkeypatch.setattr(Path, "mkdir", make_and_lose_the_first)
+    with atomic_directory(tmp_path / "d") as folder:
+        assert [folder] == made[1:]
+    assert names(tmp_path) == ["d"]
+
+
 def test_an_error_leaves_no_directory(tmp_path: Path) -> None:
     def fail() -> None:
         with atomic_directory(tmp_path / "d") as folder:
