@@ -271,6 +271,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
+    if arguments.batch < 1:
+        parser.error(f"--batch {arguments.batch}: expected 1 or more images")
+    if arguments.json is not None and not arguments.json.parent.is_dir():
+        parser.error(f"--json {arguments.json}: its folder does not exist; create it first")
     code_rows: list[dict[str, Any]] = []
     time_rows: list[dict[str, Any]] = []
     for name, kernel in kernels():

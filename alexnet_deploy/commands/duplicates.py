@@ -85,7 +85,7 @@ def duplicates(
     elif any(found.kinds.values()):
         print_result(found.to_text())
     say(found.line())
-    check_failures(found.num_failed, found.num_photographs, max_failures)
+    check_failures(found.num_failed, found.num_photographs + found.num_absent, max_failures)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
+from alexnet_deploy.errors import UsageError
 from alexnet_deploy.files.output_files import atomic_directory, atomic_write
 from alexnet_deploy.graph.interface import INPUT
 from alexnet_deploy.model.layers import layer_names
@@ -40,7 +41,7 @@ class ServedNetwork:
     """What the configurations say of a network.
 
     Attributes:
-        name: of the model.
+        name: of the model, and of its folder; printable, not beginning with a dot.
         spec: of the network.
         outputs: layers that its file offers.
         max_batch: photographs at a time.
@@ -50,6 +51,19 @@ class ServedNetwork:
     spec: ModelSpec
     outputs: tuple[str, ...]
     max_batch: int
+
+    def __post_init__(self) -> None:
+        """Refuse a name that is no folder's of its own, or that a configuration cannot hold.
+
+        Raises:
+            UsageError: naming it.
+        """
+        if not self.name.isprintable() or self.name.startswith(".") or "/" in self.name:
+            raise UsageError(
+                f"{self.name!r}: cannot be the name of a model in Triton, which is that of the "
+                "checkpoint without its suffix, expected printable characters, the first no dot; "
+                "rename the checkpoint"
+            )
 
     @classmethod
     def of(cls, spec: ModelSpec, name: str, layers: tuple[str, ...], profile: BatchProfile) -> Self:
@@ -62,7 +76,7 @@ class ServedNetwork:
             profile: of an engine; of an ONNX file only the largest batch is meant.
 
         Raises:
-            UsageError: a layer that the network does not have.
+            UsageError: a layer that the network does not have, or such a name.
         """
         outputs = layer_names(layers or usual_outputs(spec), spec)
         return cls(name=name, spec=spec, outputs=outputs, max_batch=profile.max)

@@ -117,7 +117,8 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     with all that is in it.
 
     Raises:
-        UsageError: there is something at `path` other than an empty directory.
+        UsageError: there is something at `path` other than an empty directory, or one that cannot
+            be replaced: a mount point, or the current directory, which a shell would still be in.
         OutputError: as `atomic_write`.
     """
     target = Path(os.path.realpath(path))
@@ -126,6 +127,11 @@ def atomic_directory(path: Path) -> Iterator[Path]:
             raise UsageError(
                 f"{path}: is there already, expected a new or an empty folder; remove it, or name "
                 "another"
+            )
+        if target.exists() and (os.path.ismount(target) or target.samefile(".")):
+            raise UsageError(
+                f"{path}: is a mount point or the current folder, expected one that can be "
+                "replaced; name a new folder in it"
             )
         _remove_leftovers(target.parent)
         part, descriptor = _create_part(target)
@@ -206,7 +212,10 @@ def _create_part(target: Path, mode: int | None = None) -> tuple[Path, int]:
         part = _part_name(target)
         if mode is None:
             part.mkdir()
-            descriptor = os.open(part, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                descriptor = os.open(part, os.O_RDONLY | os.O_DIRECTORY)
+            except FileNotFoundError:
+                continue  # removed by another process before it was opened
         else:
             descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with suppress(OSError):  # on a file system without locks nothing is taken for a leftover

@@ -70,6 +70,7 @@ class Duplicates:
         num_photographs: files in the index, of folders that are there.
         num_failed: contents that could not be compared: gone, changed, not read, or of a folder
             that is not there.
+        num_absent: of these, contents of folders that are not there.
         same_bytes: files with the same bytes, unchanged since they were indexed.
         same_pixels: files that decode to the same pixels, upright and in sRGB, 8 bits a channel.
         nearly_same: photographs that correlate with the largest file of their group.
@@ -78,6 +79,7 @@ class Duplicates:
     directory: Path
     num_photographs: int
     num_failed: int
+    num_absent: int
     same_bytes: tuple[Group, ...]
     same_pixels: tuple[Group, ...]
     nearly_same: tuple[Group, ...]

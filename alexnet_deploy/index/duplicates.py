@@ -113,6 +113,7 @@ def find_duplicates(
             directory=directory,
             num_photographs=_count(index, is_here, "position"),
             num_failed=len(unhashed(index)) + search.num_failed + num_absent,
+            num_absent=num_absent,
             same_bytes=same_bytes,
             same_pixels=same_pixels,
             nearly_same=nearly_same,

@@ -76,6 +76,18 @@ def test_too_many_that_are_gone_are_a_failure(photos: Path) -> None:
     done("duplicates", "--max-failures", "1")
 
 
+def test_photographs_of_a_folder_that_is_not_there_are_counted_among_all(photos: Path) -> None:
+    other = photos.with_name("other")
+    save(other / "green.png", encoded(Image.new("RGB", (300, 300), "green"), "PNG"))
+    done("index", "other", "--layer", "logits")
+    other.rename(photos.with_name("away"))
+    photos.rename(photos.with_name("away too"))
+    assert "3 of 3 photographs could not be read, so there is no" in refused(3, "duplicates")
+    photos.with_name("away too").rename(photos)
+    assert "1 of 4 photographs could not be read" in refused(3, "duplicates")
+    done("duplicates", "--max-failures", "25%")
+
+
 def test_whose_folders_were_not_named_it_says_how_to_name_them(
     photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

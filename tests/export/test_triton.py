@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -55,6 +56,16 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def triton(repository: Path) -> PretendedTriton:
     return PretendedTriton(repository)
+
+
+@pytest.mark.parametrize("name", [b"not-utf-8-\xff", b".", b".hidden", b"two\nlines"])
+def test_a_name_that_triton_cannot_have_is_refused(tmp_path: Path, name: bytes) -> None:
+    checkpoint = tmp_path / os.fsdecode(name + b".safetensors")
+    checkpoint.symlink_to(bundled_checkpoint())
+    error = refused(2, "export", "--no-verify", checkpoint, "--triton", tmp_path / "models")
+    assert "cannot be the name of a model in Triton" in error
+    assert "rename the checkpoint" in error
+    assert [path.name for path in tmp_path.iterdir()] == [checkpoint.name]
 
 
 def as_bytes(*photographs: bytes) -> NDArray[np.object_]:

@@ -15,6 +15,7 @@ def test_a_row_has_the_first_of_a_group_and_how_each_copy_was_made() -> None:
         directory=Path("i"),
         num_photographs=3,
         num_failed=0,
+        num_absent=0,
         same_bytes=(Group(first=Path("a/1.jpg"), copies=(Copy(path=Path("b/2.jpg")),)),),
         same_pixels=(),
         nearly_same=(Group(first=Path("a/1.jpg"), copies=(turned,)),),

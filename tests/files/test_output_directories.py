@@ -59,6 +59,43 @@ def test_what_is_at_the_place_of_a_directory_stays(tmp_path: Path, content: str)
     assert (tmp_path / "there").is_file() or names(tmp_path / "there") == ["foreign"]
 
 
+@pytest.mark.parametrize("kind", ["current", "mounted"])
+def test_a_directory_that_cannot_be_replaced_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    folder = tmp_path / "d"
+    folder.mkdir()
+    if kind == "current":
+        monkeypatch.chdir(folder)
+    else:
+        monkeypatch.setattr("os.path.ismount", lambda path: path == folder)
+    with (
+        pytest.raises(UsageError, match=r"mount point or the current folder.*a new folder in it"),
+        atomic_directory(Path() if kind == "current" else folder),
+    ):
+        pytest.fail("it is opened")
+    assert names(tmp_path) == ["d"]
+    assert names(folder) == []
+
+
+def test_a_new_directory_that_another_process_takes_for_a_leftover_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = Path.mkdir
+    made = []
+
+    def make_and_lose_the_first(path: Path) -> None:
+        make(path)
+        made.append(path)
+        if len(made) == 1:
+            path.rmdir()
+
+    monkeypatch.setattr(Path, "mkdir", make_and_lose_the_first)
+    with atomic_directory(tmp_path / "d") as folder:
+        assert [folder] == made[1:]
+    assert names(tmp_path) == ["d"]
+
+
 def test_an_error_leaves_no_directory(tmp_path: Path) -> None:
     def fail() -> None:
         with atomic_directory(tmp_path / "d") as folder:

@@ -99,6 +99,23 @@ def test_a_kernel_is_compiled_and_disassembled() -> None:
     assert 0 < code.loop_instructions == code.instructions
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "what"),
+    [("--json", "nowhere/f", "create it first"), ("--batch", "0", "expected 1 or more")],
+)
+def test_wrong_options_are_refused_before_the_work(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+    value: str,
+    what: str,
+) -> None:
+    monkeypatch.setattr("sys.argv", ["kernel_bounds.py", option, value])
+    with pytest.raises(SystemExit, match="2"):
+        kernel_bounds.main()
+    assert what in capsys.readouterr().err
+
+
 def test_a_missing_assembler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(SystemExit, match="ptxas is not in the search path"):
