@@ -11,7 +11,6 @@ with each of the others, in the order of their size, and takes those that match 
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -105,7 +104,7 @@ def find_duplicates(
             store_hashes(index, new, threads=threads, on_read=on_read)
     with open_storage(directory) as index:
         search = _Search(index, threads, on_read, notify)
-        same_bytes = tuple(_same_bytes(index))
+        same_bytes = tuple(_same_bytes(index, notify))
         same_pixels = tuple(search.same_pixels())
         nearly_same = tuple(search.nearly_same())
         is_here = of_present_folders(index.ledger)
@@ -136,9 +135,9 @@ def _say_what_is_left_out(index: Storage, notify: Callable[[str], None]) -> None
         notify(f"{num_imported:,} imported vectors are left out: their photographs are not here")
 
 
-def _same_bytes(index: Storage) -> Iterator[Group]:
+def _same_bytes(index: Storage, notify: Callable[[str], None]) -> Iterator[Group]:
     """Yield the files that share a vector and are as they were indexed; of links only the first."""
-    finder = PhotographFinder(index)
+    finder, num_others = PhotographFinder(index), 0
     shared = index.ledger.rows(
         "SELECT position, v.sha256 FROM vectors v JOIN photographs USING (position) "
         "GROUP BY position HAVING count(*) > 1 ORDER BY position",
@@ -147,13 +146,22 @@ def _same_bytes(index: Storage) -> Iterator[Group]:
     for position, sha256 in list(shared):
         files: dict[tuple[int, int], Path] = {}
         for file in finder.files(position):
-            with suppress(OSError, PhotographError):
-                if file.has_bytes(sha256):
-                    status = os.stat(file.path)
-                    files.setdefault((status.st_dev, status.st_ino), file.path)
+            try:
+                status = os.stat(file.path) if file.has_bytes(sha256) else None
+            except (OSError, PhotographError):
+                status = None
+            if status is None:
+                num_others += 1
+            else:
+                files.setdefault((status.st_dev, status.st_ino), file.path)
         paths = list(files.values())
         if len(paths) > 1:
             yield Group(first=paths[0], copies=tuple(Copy(path=path) for path in paths[1:]))
+    if num_others:
+        notify(
+            f"{num_others:,} files that had the bytes of others are gone or were changed; bring "
+            "the index up to date, then run this again"
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
