@@ -71,8 +71,8 @@ MODULES = {
         "manifest lock segments schema ledger named_folders exclusions imported_roots roots "
         "storage model integrity scopes maintenance scan writer report compression binary_codes "
         "itq compressed_record compressed_files compressed_check plan faiss_library "
-        "ranking exact_search compressed_scan compressed_search axes_choice compressing coder "
-        "keeping update imported_files imported exported status results queries rotations "
+        "ranking exact_scan exact_search compressed_scan compressed_search axes_choice compressing "
+        "coder keeping update imported_files imported exported status results queries rotations "
         "filters finder session opening compressed_forms duplicate_groups hashes duplicates"
     ),
     "benchmark": "machine settings reading results table measuring",

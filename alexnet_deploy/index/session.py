@@ -216,7 +216,7 @@ class Index:
 
         Whether the network will be needed as well is not known yet.
         """
-        from alexnet_deploy.index.exact_search import gpu_resources
+        from alexnet_deploy.index.exact_scan import gpu_resources
 
         device = self._request.device
         if device == "cpu":

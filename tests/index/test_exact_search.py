@@ -198,16 +198,16 @@ class Scans:
     """Counts the passes over the vectors."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        from alexnet_deploy.index.exact_search import _Scan
+        from alexnet_deploy.index.exact_scan import Scan
 
         self.num_fetched: list[int] = []
-        real = _Scan.run
+        real = Scan.run
 
         def run(scan: Any, queries: NDArray[np.float32]) -> Any:
             self.num_fetched.append(scan._num_fetched)
             return real(scan, queries)
 
-        patch.setattr(_Scan, "run", run)
+        patch.setattr(Scan, "run", run)
 
 
 @pytest.fixture
@@ -247,7 +247,9 @@ def test_without_the_bound_on_the_error_the_same_search_would_be_wrong(
 ) -> None:
     vectors, query = near_ties(), np.ones((1, 4096), np.float16)
     monkeypatch.setattr(f"{MODULE}._MORE", 0)
-    monkeypatch.setattr(f"{MODULE}._UNIT_ROUNDOFF", -1)  # every answer counts as proved
+    monkeypatch.setattr(
+        "alexnet_deploy.index.exact_scan._UNIT_ROUNDOFF", -1
+    )  # every answer counts as proved
     with index_of(vectors, 5, ledger) as index:
         (found,) = nearest(index, np.arange(21), query, 5, metric="cosine", threads=1)
     assert scans.num_fetched == [5]

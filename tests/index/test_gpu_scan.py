@@ -58,7 +58,7 @@ class FakeGpu:
 def test_a_gpu_scans_for_many_queries_and_finds_the_same(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from alexnet_deploy.index.exact_search import gpu_resources
+    from alexnet_deploy.index.exact_scan import gpu_resources
 
     fake = FakeGpu(monkeypatch)
     gpu = gpu_resources()
@@ -85,7 +85,7 @@ def test_the_threads_convert_for_a_gpu_at_the_same_time(
     """Each of the two waits for the other: in pieces of a block, of which there is one."""
     gpu = FakeGpu(monkeypatch)
     caller, together = threading.current_thread(), threading.Barrier(2)
-    monkeypatch.setattr("alexnet_deploy.index.exact_search._BLOCK_BYTES", 4 * 64 * 100)
+    monkeypatch.setattr("alexnet_deploy.index.exact_scan._BLOCK_BYTES", 4 * 64 * 100)
     with index_of(VECTORS, 400, ledger) as index:
         read = index.segments.rows
 
@@ -101,6 +101,39 @@ def test_the_threads_convert_for_a_gpu_at_the_same_time(
         here = nearest(*arguments, metric="cosine", threads=2)
     assert list(map(as_tuples, there)) == list(map(as_tuples, here))
     assert gpu.calls[0] == (16, 400, 46)
+
+
+@pytest.mark.parametrize(("gpu_s", "num_on_gpu"), [(0.9, 9), (1.1, 3)])
+def test_after_some_blocks_of_each_the_faster_scans_the_rest(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, gpu_s: float, num_on_gpu: int
+) -> None:
+    """By a clock that the CPU moves on by 1 s a block, and the GPU by 100 s for the first."""
+    from alexnet_deploy.index import exact_scan
+
+    vectors = np.random.default_rng(0).random((400, 64)).astype(np.float16)
+    gpu, now = FakeGpu(monkeypatch), [0.0]
+    on_cpu, on_gpu = exact_scan.Scan._search, FakeGpu._knn
+
+    def search(*arguments: Any) -> Any:
+        now[0] += 1
+        return on_cpu(*arguments)
+
+    def knn_gpu(*arguments: Any, **options: Any) -> Any:
+        now[0] += gpu_s if gpu.calls else 100
+        return on_gpu(gpu, *arguments, **options)
+
+    for block_bytes in ("_BLOCK_BYTES", "_GPU_BLOCK_BYTES"):
+        monkeypatch.setattr(exact_scan, block_bytes, 4 * 64 * 40)
+    monkeypatch.setattr(exact_scan.Scan, "_search", search)
+    monkeypatch.setattr("faiss.knn_gpu", knn_gpu)
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    with index_of(vectors, 400, ledger) as index:
+        arguments = (index, np.arange(400), vectors[:16], 30)
+        there = nearest(*arguments, metric="cosine", threads=2, gpu=gpu)
+        num_calls, num_rows = len(gpu.calls), sum(rows for _, rows, _ in gpu.calls)
+        here = nearest(*arguments, metric="cosine", threads=2)
+    assert (num_calls, num_rows) == (num_on_gpu, 40 * num_on_gpu)
+    assert list(map(as_tuples, there)) == list(map(as_tuples, here))
 
 
 @pytest.mark.parametrize(("k", "on_gpu"), [(1, [17, 68, 272, 1088]), (2032, [2048]), (2033, [])])
@@ -131,7 +164,7 @@ def test_a_gpu_that_computes_with_fewer_digits_is_refused(
 
 
 def test_a_faiss_for_cpus_has_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    from alexnet_deploy.index.exact_search import gpu_resources
+    from alexnet_deploy.index.exact_scan import gpu_resources
 
     monkeypatch.delattr("faiss.StandardGpuResources", raising=False)
     assert gpu_resources() is None

@@ -22,7 +22,7 @@ def test_a_real_gpu_finds_what_a_cpu_finds(
     """Copies of some vectors of noise with more of it, as many a second as each can."""
     import faiss
 
-    from alexnet_deploy.index.exact_search import gpu_resources
+    from alexnet_deploy.index.exact_scan import gpu_resources
 
     gpu = gpu_resources()
     assert gpu is not None, "a FAISS for GPUs that finds none"

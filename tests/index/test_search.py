@@ -204,7 +204,7 @@ def test_what_a_gpu_was_asked_for_and_faiss_does_on_the_cpu_is_said_once(
         return nearest(*arguments, **others)
 
     monkeypatch.setattr("alexnet_deploy.index.session.current_gpu", lambda: None)
-    monkeypatch.setattr(exact_search, "gpu_resources", lambda: resources)
+    monkeypatch.setattr("alexnet_deploy.index.exact_scan.gpu_resources", lambda: resources)
     monkeypatch.setattr(exact_search, "nearest", scan)
     notes: list[str] = []
     queries = [photos / "red.bmp"] * 40  # a few at once
