@@ -5,7 +5,6 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-import index_forms
 import numpy as np
 import pytest
 
@@ -31,6 +30,8 @@ def vectors(seed: int, count: int) -> Vectors:
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
+    import index_forms  # which loads FAISS
+
     folder = tmp_path_factory.mktemp("forms")
     files = {folder / "indexed": vectors(1, 600), folder / "held_out": vectors(2, 250)}
     write_coder(random_coder(SPACE), folder / "head.onnx")
@@ -62,7 +63,7 @@ def test_every_form_is_measured(result: Mapping[str, Any]) -> None:
     assert len(sizes) == 10
     assert (sizes["ITQ 64 bits"], sizes["trained coder, 64 bits"]) == (8, 8)
     for form in result["forms"]:
-        recalls = [form[f"recall_{first}"] for first in index_forms.FIRST]
+        recalls = [form[f"recall_{first}"] for first in (10, 50, 100, 200)]
         assert recalls == sorted(recalls)
         assert form["ms"] > 0
 
@@ -79,5 +80,7 @@ def test_axes_that_keep_everything_rank_as_the_vectors_do(result: Mapping[str, A
 
 def test_the_mean_average_precision_is_that_of_the_order_without_the_query() -> None:
     """By hand: of three queries one has its like first, one second, and one has none."""
+    from index_forms import mean_average_precision
+
     order = np.array([[0, 1, 2], [1, 2, 0], [2, 0, 1]])
-    assert index_forms.mean_average_precision(order, np.array([5, 5, 7], np.int32)) == 0.75
+    assert mean_average_precision(order, np.array([5, 5, 7], np.int32)) == 0.75
